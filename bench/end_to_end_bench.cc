@@ -1,0 +1,243 @@
+// One measurement of a running engine through the client library: text in, vector out. bench/run engine calls this in
+// turn with the reference and puts the figures together.
+//   end_to_end_bench --socket PATH --workload mix|tokens32|tokens128       one pass, nothing from the cache
+//   end_to_end_bench --socket PATH --workload single|hit [--count N]       one text at a time
+//   end_to_end_bench --socket PATH --workload first                        waits for the engine, then one text
+//   end_to_end_bench --dump mix|tokens32|tokens128                         the texts as JSON lines, for the reference
+// Prints one JSON object. Single-threaded.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "producer/include/sutra/embed.h"
+#include "shm/stats_segment.h"
+#include "tools/case_study.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMixTexts = 600;
+constexpr size_t kUniformTokens = 16'384;                                               // of a whole pass
+constexpr const char* kStages[] = {"take", "tokenise", "queue", "compute", "publish"};  // between stamps i and i + 1
+
+// Each is one token of the BERT vocabulary.
+constexpr const char* kWords[] = {
+    "market", "price",  "company",  "stock",    "trade",    "bank",    "growth", "report", "value",   "year",
+    "week",   "month",  "river",    "forest",   "mountain", "garden",  "window", "letter", "music",   "paper",
+    "water",  "light",  "night",    "morning",  "house",    "street",  "school", "doctor", "teacher", "child",
+    "mother", "father", "friend",   "story",    "history",  "science", "energy", "power",  "engine",  "machine",
+    "number", "system", "language", "question", "answer",   "reason",  "result", "strong", "small",   "large",
+    "early",  "late",   "open",     "close",    "high",     "low",     "fast",   "slow",   "quiet"};
+
+double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+// Texts of exactly `tokens` tokens, special tokens included; all different.
+std::vector<std::string> Uniform(uint32_t tokens, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::string> texts(kUniformTokens / tokens);
+  for (std::string& text : texts) {
+    for (uint32_t i = 0; i + 2 < tokens; ++i) {
+      if (i != 0) text += ' ';
+      text += kWords[random() % std::size(kWords)];
+    }
+  }
+  return texts;
+}
+
+// Contents and fragments of several case studies, each text once: what Sutra embeds, without what a cache would save.
+std::vector<std::string> Mix() {
+  std::vector<std::string> texts;
+  std::unordered_set<std::string> seen;
+  for (uint64_t seed = 1; texts.size() < kMixTexts; ++seed) {
+    for (const std::string& text : sutra::CaseStudyTexts(sutra::MakeCaseStudy({.seed = seed}))) {
+      if (texts.size() < kMixTexts && seen.insert(text).second) texts.push_back(text);
+    }
+  }
+  return texts;
+}
+
+std::vector<std::string> Workload(const std::string& name) {
+  if (name == "tokens32") return Uniform(32, 32);
+  if (name == "tokens128") return Uniform(128, 128);
+  return Mix();
+}
+
+double Percentile(std::vector<double> values, double fraction) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<size_t>(std::ceil(fraction * static_cast<double>(values.size())));
+  return values[std::max<size_t>(rank, 1) - 1];
+}
+
+struct Attached {
+  sutra_client* client = nullptr;
+  sutra_info info{};
+  ~Attached() {
+    if (client != nullptr) sutra_detach(client);
+  }
+};
+
+sutra_status Attach(const std::string& socket, uint32_t spin_us, Attached* attached) {
+  sutra_attach_options options{};
+  options.size = sizeof(options);
+  options.spin_us = spin_us;
+  options.client_name = "end_to_end_bench";
+  const sutra_status status = sutra_attach(socket.c_str(), &options, &attached->client);
+  if (status == SUTRA_OK) sutra_get_info(attached->client, &attached->info);
+  return status;
+}
+
+int Fail(const std::string& message) {
+  fmt::print(stderr, "end_to_end_bench: {}\n", message);
+  return 1;
+}
+
+// The stages' shares of all time that the texts spent between hand-over and answer, from the results' own stamps.
+nlohmann::json StageShares(const std::vector<sutra_result>& results) {
+  double total = 0;
+  nlohmann::json shares = nlohmann::json::object();
+  for (size_t stage = 0; stage < std::size(kStages); ++stage) {
+    double sum = 0;
+    for (const sutra_result& result : results) {
+      if (result.stage_ns[stage + 1] > result.stage_ns[stage]) {
+        sum += static_cast<double>(result.stage_ns[stage + 1] - result.stage_ns[stage]);
+      }
+    }
+    shares[kStages[stage]] = sum;
+    total += sum;
+  }
+  for (auto& share : shares) share = total == 0 ? 0.0 : share.get<double>() / total;
+  return shares;
+}
+
+int Throughput(const std::string& socket, const std::string& name) {
+  const std::vector<std::string> texts = Workload(name);
+  std::vector<const char*> pointers;
+  std::vector<size_t> bytes;
+  for (const std::string& text : texts) {
+    pointers.push_back(text.c_str());
+    bytes.push_back(text.size());
+  }
+  Attached attached;
+  if (Attach(socket, 0, &attached) != SUTRA_OK) return Fail(sutra_error_text());
+  auto reader = sutra::StatsReader::OpenSocket(socket);
+  if (!reader.ok()) return Fail(reader.status().message());
+  std::vector<float> vectors(texts.size() * attached.info.width);
+  std::vector<sutra_result> results(texts.size());
+  sutra_options options{};
+  options.size = sizeof(options);
+  options.flags = SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE;
+  options.timeout_ms = 600'000;
+  const auto before = reader->Snapshot();
+  const auto start = Clock::now();
+  const sutra_status status = sutra_embed_batch(attached.client, pointers.data(), bytes.data(), texts.size(), &options,
+                                                vectors.data(), results.data());
+  const double seconds = Seconds(Clock::now() - start);
+  const auto after = reader->Snapshot();
+  if (status != SUTRA_OK) return Fail(sutra_status_text(status));
+  if (!before.ok() || !after.ok()) return Fail("the engine's statistics cannot be read");
+  uint64_t tokens = 0, computed = 0;
+  for (const sutra_result& result : results) {
+    tokens += result.token_count;
+    computed += result.source == SUTRA_SOURCE_MODEL;
+  }
+  if (computed != texts.size()) return Fail(fmt::format("only {} of {} texts were computed", computed, texts.size()));
+  const sutra::HistogramSnapshot batches =
+      after->histogram("batch_size_tokens").Since(before->histogram("batch_size_tokens"));
+  const nlohmann::json json = {{"seconds", seconds},
+                               {"texts", texts.size()},
+                               {"tokens", tokens},
+                               {"stage_shares", StageShares(results)},
+                               {"batch_tokens_mean", batches.Mean()},
+                               {"model", attached.info.model}};
+  fmt::print("{}\n", json.dump());
+  return 0;
+}
+
+// One short text at a time, as a query comes: each a new one (single), or one that the cache has (hit).
+int Latency(const std::string& socket, bool hit, size_t count) {
+  Attached attached;
+  if (Attach(socket, 1000, &attached) != SUTRA_OK) return Fail(sutra_error_text());
+  std::vector<float> vector(attached.info.width);
+  std::mt19937_64 random(std::random_device{}());
+  const auto embed = [&](const std::string& text, sutra_result* result) {
+    return sutra_embed(attached.client, text.data(), text.size(), nullptr, vector.data(), result);
+  };
+  const auto query = [&] {
+    std::string text = "Which";
+    for (int i = 0; i < 6; ++i) text += std::string(" ") + kWords[random() % std::size(kWords)];
+    return text + " " + std::to_string(random() % 1'000'000) + "?";
+  };
+  const std::string known = query();
+  sutra_result result{};
+  for (int i = 0; i < 20; ++i) {
+    if (embed(hit ? known : query(), &result) != SUTRA_OK) return Fail(sutra_error_text());
+  }
+  std::vector<double> us;
+  for (size_t i = 0; i < count; ++i) {
+    const std::string text = hit ? known : query();
+    const auto start = Clock::now();
+    const sutra_status status = embed(text, &result);
+    us.push_back(Seconds(Clock::now() - start) * 1e6);
+    if (status != SUTRA_OK) return Fail(sutra_status_text(status));
+    const bool was_hit = result.source == SUTRA_SOURCE_SHARD || result.source == SUTRA_SOURCE_HOT_TABLE;
+    if (was_hit != hit) return Fail(hit ? "a text that should be cached was computed" : "a new text was cached");
+  }
+  const nlohmann::json json = {{"count", count},
+                               {"p50_us", Percentile(us, 0.5)},
+                               {"p90_us", Percentile(us, 0.9)},
+                               {"p99_us", Percentile(us, 0.99)},
+                               {"tokens", result.token_count}};
+  fmt::print("{}\n", json.dump());
+  return 0;
+}
+
+// From an engine that is just starting: asks until the first vector is there.
+int First(const std::string& socket) {
+  const auto start = Clock::now();
+  const std::string text = "the first text of all";
+  while (Seconds(Clock::now() - start) < 120) {
+    Attached attached;
+    if (Attach(socket, 1000, &attached) != SUTRA_OK) continue;
+    std::vector<float> vector(attached.info.width);
+    const sutra_status status = sutra_embed(attached.client, text.data(), text.size(), nullptr, vector.data(), nullptr);
+    if (status != SUTRA_OK) return Fail(sutra_status_text(status));
+    const double now = std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+    fmt::print("{}\n", nlohmann::json{{"monotonic_s", now}}.dump());
+    return 0;
+  }
+  return Fail("no engine came up at " + socket);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string socket, workload = "mix", dump;
+  size_t count = 500;
+  CLI::App app("One measurement of a running engine through the client library.", "end_to_end_bench");
+  app.add_option("--socket", socket, "Socket of the engine");
+  app.add_option("--workload", workload, "mix, tokens32, tokens128, single, hit or first")
+      ->check(CLI::IsMember({"mix", "tokens32", "tokens128", "single", "hit", "first"}));
+  app.add_option("--count", count, "Texts of single and hit")->check(CLI::Range(1u, 10'000'000u));
+  app.add_option("--dump", dump, "Print the texts of a workload as JSON lines")
+      ->check(CLI::IsMember({"mix", "tokens32", "tokens128"}));
+  CLI11_PARSE(app, argc, argv);
+  if (!dump.empty()) {
+    for (const std::string& text : Workload(dump)) fmt::print("{}\n", nlohmann::json(text).dump());
+    return 0;
+  }
+  if (socket.empty()) return Fail("--socket PATH is needed");
+  if (workload == "first") return First(socket);
+  if (workload == "single" || workload == "hit") return Latency(socket, workload == "hit", count);
+  return Throughput(socket, workload);
+}

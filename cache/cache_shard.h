@@ -1,0 +1,91 @@
+// The cache shard: an exact store of embeddings in front of a write-ahead log. One shard serves one model identity and
+// lives in one directory, DATA/<16 hex>/.
+//
+// Invariants:
+//  - A lookup answers only for exactly the bytes that were inserted (full text and variant compared), never a near
+//    match.
+//  - An entry is served from memory; the log makes it survive: written within `interval_us_max` or `interval_bytes_max`
+//    (kill -9), synced within `sync_us_max` (power loss). See WAL_FORMAT.md.
+//  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
+// Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "shm/status.h"
+
+namespace sutra {
+
+class DiskIo;
+class Clock;
+
+enum class DurabilityPolicy { kNone, kInterval, kGroup, kSync };
+
+struct CacheConfig {
+  std::string directory;       // DATA; the shard's own subdirectory is made from `model_identity`
+  std::string model_identity;  // 64 hex digits; the first 16 name the subdirectory
+  std::string model_name;      // for messages only
+  uint32_t width = 0;          // floats a vector
+  uint64_t entries_max = 1'000'000;
+  uint64_t bytes_max = 2ull << 30;  // texts, vectors and their overhead in memory
+  uint64_t ttl_s_default = 86'400;  // 0 = the default; the longest allowed is 10 years
+  DurabilityPolicy policy = DurabilityPolicy::kInterval;
+  uint64_t wal_bytes_max = 4ull << 30;
+  uint64_t wal_segment_bytes = 32ull << 20;
+  uint64_t interval_us_max = 50'000;
+  uint64_t interval_bytes_max = 1ull << 20;
+  uint64_t sync_us_max = 1'000'000;
+  bool strict_recovery = false;                 // damage refuses to open instead of being quarantined
+  std::function<void(const std::string&)> log;  // one line a call, for people; may be empty
+};
+
+// What is kept besides the vector. `vector` has unit length (or is all zero); raw = vector * norm.
+struct CacheValue {
+  float norm = 0;
+  uint32_t token_count = 0;
+  bool truncated = false;
+};
+
+struct CacheStats {
+  uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
+  uint64_t wal_appends = 0, wal_bytes = 0, wal_syncs = 0, wal_segments = 0, wal_dropped_inserts = 0;
+  uint64_t wal_pending_records = 0;      // accepted, not yet written
+  uint64_t wal_oldest_unwritten_us = 0;  // age of the oldest accepted record not yet written
+  uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
+  uint64_t recovered_records = 0, recovered_dropped = 0, quarantined_segments = 0;
+  bool storage_failed = false;  // the log is refusing records; hits go on
+  const char* disk_io = "";     // "io_uring" or "posix"
+};
+
+class CacheShard {
+ public:
+  // Recovers what the directory holds (the caller owns the lock on DATA), opens a new segment and starts the log's
+  // committer thread. `io` and `clock` must outlive the shard. Failures name the path, the cause and the fix.
+  static Result<std::unique_ptr<CacheShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock);
+
+  virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (policy none excepted)
+
+  // Copies the vector (`width` floats) and its value out and returns true on an exact, unexpired match.
+  // `variant` distinguishes options that change the vector (0 = none do).
+  virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
+
+  // Stores or replaces; never waits for the disk. ttl_s 0 = the default. A full log queue drops the log record (the
+  // entry still serves from memory) and counts it.
+  virtual void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
+                      uint64_t ttl_s) = 0;
+
+  // Removes an entry; returns when the removal is durable (policy group), or kStorageError. kOk if it was absent.
+  virtual Status Erase(std::string_view text, uint32_t variant) = 0;
+
+  // Returns when everything accepted before the call is written and synced, or kStorageError.
+  virtual Status Sync() = 0;
+
+  virtual CacheStats Stats() const = 0;
+};
+
+}  // namespace sutra

@@ -1,0 +1,107 @@
+// EntryStore: the entries in memory, found by text and variant, bounded in number and bytes.
+//
+// Up to 16 stripes, each with its own lock, hash table and share of the bounds, so that threads seldom meet. An entry
+// is one slot of a fixed size (header, short text, vector) and a heap block for a longer text. Placement is XXH3-128
+// with a random seed a process, so nobody can aim at a bucket; identity is the full text and the variant. Eviction is
+// CLOCK: a ring a stripe, a bit set by a hit, the hand takes the first entry whose bit is clear. (S3-FIFO, which
+// resists scans better, comes later behind the same calls.)
+//
+// Thread rule: every call may come from any thread, except those named ...Locked, which need the lock of the key's
+// stripe. No lock is held while anything waits for a disk. Invariants:
+//  - A hit has the same bytes of text and the same variant, and is not expired.
+//  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots in use, long texts, table overhead).
+//    Freed slots are kept for new entries, so after a change from many short to few long texts more than that may be
+//    resident.
+//  - `segment` of an entry is the oldest log segment that may hold its newest logged record; 0: none does.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "cache/cache_shard.h"
+
+namespace sutra {
+
+struct EntryKey {
+  uint64_t low = 0;
+  uint64_t high = 0;
+  uint32_t variant = 0;
+  std::string_view text;
+};
+
+// An entry as the log needs it; the views hold under the stripe's lock only.
+struct EntryView {
+  std::string_view text;
+  uint32_t variant = 0;
+  std::span<const float> vector;
+  CacheValue value;
+  uint64_t expires_ns = 0;
+};
+
+class EntryStore {
+ public:
+  struct Limits {
+    uint32_t width = 0;
+    uint64_t entries_max = 0;
+    uint64_t bytes_max = 0;
+    uint64_t hash_mask = ~0ull;  // tests narrow it to force collisions
+  };
+  explicit EntryStore(const Limits& limits);
+  ~EntryStore();
+
+  EntryKey KeyOf(std::string_view text, uint32_t variant) const;
+  std::unique_lock<std::mutex> LockFor(const EntryKey& key);
+
+  bool Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
+
+  // Stores or replaces. False when the entry alone is over its stripe's bounds (nothing is stored, an older one goes).
+  bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
+                    uint64_t now_ns, uint64_t segment);
+  // The same for a vector given as bytes.
+  bool InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
+                    uint64_t expires_ns, uint64_t now_ns, uint64_t segment);
+  bool EraseLocked(const EntryKey& key);
+  // Whether an entry of this size could be stored at all.
+  bool CanHold(size_t text_bytes) const;
+
+  uint64_t DropAll();
+  // Brings every expiry forward by `ns`.
+  void AgeAll(uint64_t ns);
+  void Reserve(uint64_t entries);
+
+  // Visits entries whose segment is at most `through` (and not 0), `cursor` onwards, under their stripe's lock: `visit`
+  // returns the segment that holds the entry from now on, or false to stop before it. Returns true when all were
+  // visited.
+  struct Cursor {
+    size_t stripe = 0;
+    size_t position = 0;
+  };
+  bool VisitOlder(uint64_t through, Cursor* cursor, const std::function<bool(const EntryView&, uint64_t*)>& visit);
+  // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
+  // segment goes: right after records were lost that were to hold it.
+  void HoldBy(uint64_t number);
+  // Evicts every entry whose segment is at most `through` (and not 0).
+  uint64_t EvictOlder(uint64_t through);
+
+  struct Counts {
+    uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
+  };
+  Counts GetCounts() const;
+
+ private:
+  struct Entry;
+  struct Stripe;
+  Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
+
+  Limits limits_;
+  uint64_t seed_ = 0;
+  size_t stripe_mask_ = 0;
+  std::vector<std::unique_ptr<Stripe>> stripes_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,54 @@
+// LoggedShard: the one implementation of CacheShard: an EntryStore in front of a WalLog. Programs use CacheShard::Open;
+// tests and the simulation come in here to run it without threads.
+//
+// Thread rule: as CacheShard; with `threaded` false everything runs on the caller's thread, and Turn does what time has
+// made due.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cache/cache_shard.h"
+#include "cache/entry_store.h"
+#include "cache/wal_committer.h"
+#include "cache/wal_log.h"
+
+namespace sutra {
+
+class LoggedShard final : public CacheShard {
+ public:
+  struct Options {
+    bool threaded = true;
+    uint64_t hash_mask = ~0ull;  // narrowed by tests to force collisions
+  };
+  static Result<std::unique_ptr<LoggedShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock,
+                                                   const Options& options);
+  ~LoggedShard() override;
+
+  bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
+  void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
+              uint64_t ttl_s) override;
+  Status Erase(std::string_view text, uint32_t variant) override;
+  Status Sync() override;
+  CacheStats Stats() const override;
+
+  void Turn();
+
+ private:
+  LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options);
+  Status OpenLog();
+  Status Wait(const std::shared_ptr<WalCommit>& commit);
+
+  const CacheConfig config_;
+  DiskIo* const io_;
+  Clock* const clock_;
+  const Options options_;
+  EntryStore store_;
+  WalShared shared_;
+  uint64_t record_bytes_max_ = 0;
+  uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
+  std::unique_ptr<WalLog> log_;              // null with policy none
+  std::unique_ptr<WalCommitter> committer_;  // ends before the log
+};
+
+}  // namespace sutra

@@ -1,0 +1,109 @@
+// See shard_directory.h.
+#include "cache/shard_directory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cache/disk_io.h"
+#include "cache/wal_format.h"
+
+namespace sutra {
+namespace {
+
+constexpr size_t kDirectoryDigits = 16;
+constexpr uint64_t kModelFileBytesMax = 64u << 10;
+
+std::string ModelText(const ShardDirectory& directory) {
+  std::string name = directory.model_name;
+  std::replace(name.begin(), name.end(), '\n', ' ');
+  return "identity " + directory.model_identity + "\nwidth " + std::to_string(directory.width) + "\nname " + name +
+         "\n";
+}
+
+// The line's value, or "".
+std::string Field(const std::string& text, const std::string& field) {
+  const size_t at = text.rfind(field + " ", 0) == 0 ? 0 : text.find("\n" + field + " ");
+  if (at == std::string::npos) return "";
+  const size_t start = at + field.size() + (at == 0 ? 1 : 2);
+  return text.substr(start, text.find('\n', start) - start);
+}
+
+Result<std::string> ReadText(DiskIo* io, const std::string& path) {
+  Result<FileHandle> file = io->Open(path, OpenMode::kRead);
+  if (!file.ok()) return file.status();
+  const Result<uint64_t> size = io->Size(*file);
+  std::string text(size.ok() ? std::min(size.value(), kModelFileBytesMax) : 0, '\0');
+  const Result<size_t> read = io->Read(*file, 0, std::as_writable_bytes(std::span<char>(text)));
+  io->Close(*file);
+  if (!size.ok()) return size.status();
+  if (!read.ok()) return read.status();
+  return text;
+}
+
+Status WriteModel(DiskIo* io, const ShardDirectory& directory, const std::string& path) {
+  const std::string text = ModelText(directory);
+  const std::string temporary = path + "/MODEL.tmp";
+  Result<FileHandle> file = io->Open(temporary, OpenMode::kCreate);
+  if (!file.ok()) return file.status();
+  // P2: content before name, name before use.
+  const Status status = io->Write(*file, 0, std::as_bytes(std::span<const char>(text)), true);
+  io->Close(*file);
+  if (!status.ok()) return status;
+  if (Status renamed = io->Rename(temporary, path + "/MODEL"); !renamed.ok()) return renamed;
+  return io->SyncDirectory(path);
+}
+
+Status CheckModel(DiskIo* io, const ShardDirectory& directory, const std::string& path) {
+  const Result<std::string> text = ReadText(io, path + "/MODEL");
+  if (!text.ok()) return text.status();
+  const std::string identity = Field(text.value(), "identity");
+  const std::string width = Field(text.value(), "width");
+  if (identity == directory.model_identity && width == std::to_string(directory.width)) return {};
+  return Status(StatusCode::kRefused, path + "/MODEL says model " + identity + ", width " + width + " (" +
+                                          Field(text.value(), "name") + "), but this engine has " +
+                                          directory.model_identity + ", width " + std::to_string(directory.width) +
+                                          "; name another data directory, or move " + path + " away");
+}
+
+bool IsShardName(const std::string& name) {
+  return name.size() == kDirectoryDigits && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+}  // namespace
+
+Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory,
+                                         const std::function<void(const std::string&)>& log) {
+  ShardFiles files;
+  const std::string own = directory.model_identity.substr(0, kDirectoryDigits);
+  files.path = directory.data + "/" + own;
+  if (Status status = io->MakeDirectory(files.path); !status.ok()) {
+    return Status(status.code(), status.message() + "; the engine's user must be able to write in " + directory.data,
+                  status.os_error());
+  }
+  if (Status status = io->SyncDirectory(directory.data); !status.ok()) return status;
+  Result<std::vector<std::string>> shards = io->List(directory.data);
+  if (!shards.ok()) return shards.status();
+  const auto others = std::count_if(shards->begin(), shards->end(),
+                                    [&](const std::string& name) { return IsShardName(name) && name != own; });
+  if (others > 0 && log) {
+    log("this data directory also holds " + std::to_string(others) + " other model(s); this model uses " + files.path);
+  }
+
+  Result<std::vector<std::string>> names = io->List(files.path);
+  if (!names.ok()) return names.status();
+  bool has_model = false;
+  for (const std::string& name : *names) {
+    if (name == "MODEL") has_model = true;
+    if (SegmentNumber(name) != 0) ++files.segments;
+    // Unfinished work of an engine that died: neither was ever of use to anyone.
+    if (name == "MODEL.tmp" || name == "reserve.tmp") {
+      if (Status status = io->Unlink(files.path + "/" + name); !status.ok()) return status;
+    }
+  }
+  const Status status = has_model ? CheckModel(io, directory, files.path) : WriteModel(io, directory, files.path);
+  if (!status.ok()) return status;
+  return files;
+}
+
+}  // namespace sutra

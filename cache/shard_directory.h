@@ -1,0 +1,32 @@
+// The directory of one shard, DATA/<first 16 hex digits of the model identity>/, and the MODEL file in it that says
+// whose it is. Thread rule: one thread, before the shard serves.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "shm/status.h"
+
+namespace sutra {
+
+class DiskIo;
+
+struct ShardDirectory {
+  std::string data;  // DATA
+  std::string model_identity;
+  std::string model_name;
+  uint32_t width = 0;
+};
+
+struct ShardFiles {
+  std::string path;       // the shard's own directory
+  uint64_t segments = 0;  // log segments in it
+};
+
+// Creates what is missing (mode 0700), checks MODEL against `directory`, removes unfinished files of a dead engine, and
+// says in one line to `log` when DATA holds other models too.
+Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory,
+                                         const std::function<void(const std::string&)>& log);
+
+}  // namespace sutra

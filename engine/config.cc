@@ -1,0 +1,234 @@
+// See config.h. CLI11 throws on errors; everything it throws is turned into a Status here.
+#include "engine/config.h"
+
+#include <sched.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <sstream>
+
+#include "shm/layout.h"
+
+#ifndef SUTRA_VERSION
+#define SUTRA_VERSION "0.1.0"
+#endif
+
+namespace sutra {
+
+const char* const kEngineVersion = SUTRA_VERSION;
+
+namespace {
+
+constexpr uint64_t kTerabyte = 1ull << 40;
+
+// Accepts 0 to 0777 in octal, as chmod writes it.
+struct OctalMode : CLI::Validator {
+  OctalMode() {
+    name_ = "MODE";
+    func_ = [](std::string& text) -> std::string {
+      const bool digits = !text.empty() && text.find_first_not_of("01234567") == std::string::npos;
+      if (!digits || text.size() > 4 || std::stoul(text, nullptr, 8) > 0777) {
+        return "'" + text + "' is not an octal mode from 0 to 0777";
+      }
+      return {};
+    };
+  }
+};
+
+struct PowerOfTwo : CLI::Validator {
+  PowerOfTwo() {
+    name_ = "POWER OF 2";
+    func_ = [](std::string& text) -> std::string {
+      uint64_t value = 0;
+      if (!CLI::detail::lexical_cast(text, value) || value == 0 || (value & (value - 1)) != 0) {
+        return "'" + text + "' is not a power of two";
+      }
+      return {};
+    };
+  }
+};
+
+// Numeric ids, comma-separated; empty is none. Users and groups may have any 32-bit number but the last, which means
+// "no id" to the kernel.
+bool ParseIds(const std::string& text, std::vector<uint32_t>* ids) {
+  std::istringstream items(text);
+  for (std::string item; std::getline(items, item, ',');) {
+    uint32_t id = 0;
+    if (!CLI::detail::lexical_cast(item, id) || id == UINT32_MAX) return false;
+    ids->push_back(id);
+  }
+  return true;
+}
+
+struct IdList : CLI::Validator {
+  IdList() {
+    name_ = "ID,...";
+    func_ = [](std::string& text) -> std::string {
+      std::vector<uint32_t> ids;
+      return ParseIds(text, &ids) ? "" : "'" + text + "' is not a comma-separated list of numeric ids";
+    };
+  }
+};
+
+DurabilityPolicy PolicyOf(const std::string& name) {
+  if (name == "none") return DurabilityPolicy::kNone;
+  if (name == "group") return DurabilityPolicy::kGroup;
+  return name == "sync" ? DurabilityPolicy::kSync : DurabilityPolicy::kInterval;
+}
+
+// Values as they come from the command line, before they become an EngineConfig.
+struct Texts {
+  std::string socket_mode = "auto";
+  std::string stats_mode = "0640";
+  std::string allow_uids, allow_gids;
+  std::string durability = "interval";
+  bool no_cache = false;
+  bool version = false;
+};
+
+template <typename T>
+CLI::Option* Number(CLI::App& app, const char* name, T* target, T low, T high, const char* description) {
+  return app.add_option(name, *target, description)->check(CLI::Range(low, high));
+}
+
+void AddModelOptions(CLI::App& app, EngineConfig* config) {
+  app.add_option("--model", config->model, "Model directory (Hugging Face / sentence-transformers layout)");
+  app.add_option("--backend", config->backend, "torch, or fake (a function of the text, for tests)")
+      ->check(CLI::IsMember({"torch", "fake"}));
+  Number<uint32_t>(app, "--fake-width", &config->fake_width, 1, kWidthMax, "Floats a vector of the fake backend");
+  app.add_option("--precision", config->precision, "auto (bf16 where the CPU has it), fp32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
+  app.add_option("--device", config->device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+  Number<uint32_t>(app, "--threads", &config->threads, 1, 1024, "Threads of the model (default: the usable CPUs)");
+}
+
+void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
+  app.add_option("--socket", config->socket, "Unix socket to serve (at most 103 bytes)");
+  app.add_option("--socket-mode", texts->socket_mode, "Octal mode, or auto: 0600, 0666 if other users are allowed")
+      ->check(CLI::IsMember({"auto"}) | OctalMode());
+  app.add_option("--allow-uid", texts->allow_uids, "Further users that may attach: numbers, comma-separated")
+      ->check(IdList());
+  app.add_option("--allow-gid", texts->allow_gids, "Groups whose members may attach: numbers, comma-separated")
+      ->check(IdList());
+  Number<uint32_t>(app, "--lanes-max", &config->lanes_max, 1, 4096, "Lanes served at once");
+  Number<uint32_t>(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, 1, 4096, "Lanes of one user");
+  Number<uint64_t>(app, "--lane-bytes-max", &config->lane_bytes_max, 1 << 20, 16 * kTerabyte,
+                   "Shared memory of all lanes, charged at full size");
+  Number<uint32_t>(app, "--slots", &config->slots, kSlotsMin, kSlotsMax, "Requests in flight a lane, when not asked")
+      ->check(PowerOfTwo());
+  Number<uint32_t>(app, "--text-bytes-max", &config->text_bytes_max, kTextHeadBytes, kTextBytesMaxLimit,
+                   "Bytes of one text");
+}
+
+void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
+  app.add_option("--data", config->data, "Directory of the cache shard and of the engine's lock");
+  app.add_flag("--no-cache", texts->no_cache, "Compute every text; nothing is stored");
+  Number<uint64_t>(app, "--cache-entries-max", &config->cache_entries_max, 1, 1ull << 32, "Entries kept");
+  Number<uint64_t>(app, "--cache-bytes-max", &config->cache_bytes_max, 1 << 20, 16 * kTerabyte,
+                   "Memory of the entries");
+  Number<uint64_t>(app, "--ttl-s", &config->ttl_s, 1, 315'360'000, "Lifetime of an entry when not asked");
+  app.add_option("--durability", texts->durability, "none, interval, group or sync (cache/WAL_FORMAT.md)")
+      ->check(CLI::IsMember({"none", "interval", "group", "sync"}));
+  Number<uint64_t>(app, "--wal-bytes-max", &config->wal_bytes_max, 1 << 20, 16 * kTerabyte, "Disk space of the log");
+  Number<uint64_t>(app, "--wal-segment-bytes", &config->wal_segment_bytes, 64 << 10, 1ull << 30,
+                   "Size of one log file");
+  app.add_option("--disk-io", config->disk_io, "auto (io_uring where the kernel allows it), io_uring or posix")
+      ->check(CLI::IsMember({"auto", "io_uring", "posix"}));
+  app.add_flag("--strict-recovery", config->strict_recovery, "Refuse to start on a damaged log");
+}
+
+void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
+  Number<uint32_t>(app, "--batch-tokens-max", &config->batch_tokens_max, 16, 1 << 20, "Tokens of one batch");
+  Number<uint32_t>(app, "--queue-texts-max", &config->queue_texts_max, 1, 1 << 24,
+                   "Texts waiting for the model; beyond it `overloaded`");
+  Number<uint32_t>(app, "--spin-us", &config->spin_us, 0, 1'000'000, "Polling after the last activity");
+  Number<uint32_t>(app, "--drain-s", &config->drain_s, 0, 3600, "Time to answer what was taken at SIGTERM");
+  app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
+  app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
+}
+
+// What single options cannot check.
+Status CheckTogether(const EngineConfig& config) {
+  const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
+  if (config.socket.empty()) return bad("--socket is required: the path of the Unix socket to serve");
+  if (config.data.empty()) return bad("--data is required: the directory of the cache and of the engine's lock");
+  if (config.backend == "torch" && config.model.empty()) {
+    return bad("--model is required: a model directory (or --backend fake)");
+  }
+  // sun_path holds 107 bytes, and the socket is bound as SOCKET.new first.
+  if (config.socket.size() > 103) {
+    return bad("--socket " + config.socket + " has " + std::to_string(config.socket.size()) +
+               " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
+  }
+  if (config.wal_bytes_max < 4 * config.wal_segment_bytes) {
+    return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");
+  }
+  return {};
+}
+
+// The lines of CLI11's own writer, so that the log can be read again with --config.
+std::vector<std::string> OptionLines(const CLI::App& app) {
+  std::istringstream text(app.config_to_str(true, false));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) {
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+}  // namespace
+
+uint32_t UsableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return static_cast<uint32_t>(std::clamp(CPU_COUNT(&set), 1, 1024));
+}
+
+Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
+  ParsedConfig parsed;
+  EngineConfig& config = parsed.config;
+  config.threads = UsableCpus();
+  Texts texts;
+
+  CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
+  app.option_defaults()->always_capture_default();
+  app.set_config("--config", "", "File of name=value lines; the command line wins");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_flag("--version", texts.version, "Print the version")->configurable(false);
+  AddModelOptions(app, &config);
+  AddAttachOptions(app, &config, &texts);
+  AddCacheOptions(app, &config, &texts);
+  AddServingOptions(app, &config, &texts);
+
+  try {
+    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the back
+    app.parse(reversed);
+    if (texts.version) {
+      parsed.run = false;
+      parsed.text = std::string("sutra-engine ") + kEngineVersion + "\n";
+      return parsed;
+    }
+    parsed.lines = OptionLines(app);
+  } catch (const CLI::CallForHelp&) {
+    parsed.run = false;
+    parsed.text = app.help();
+    return parsed;
+  } catch (const std::exception& error) {
+    return Status(StatusCode::kBadOption, error.what());
+  }
+
+  config.cache = !texts.no_cache;
+  config.durability = PolicyOf(texts.durability);
+  ParseIds(texts.allow_uids, &config.allow_uids);
+  ParseIds(texts.allow_gids, &config.allow_gids);
+  if (texts.socket_mode != "auto") config.socket_mode = static_cast<mode_t>(std::stoul(texts.socket_mode, nullptr, 8));
+  config.stats_mode = static_cast<mode_t>(std::stoul(texts.stats_mode, nullptr, 8));
+  const bool others = !config.allow_uids.empty() || !config.allow_gids.empty();
+  if (config.socket_mode == 0) config.socket_mode = others ? 0666 : 0600;
+  if (Status status = CheckTogether(config); !status.ok()) return status;
+  return parsed;
+}
+
+}  // namespace sutra

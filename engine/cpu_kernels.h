@@ -1,0 +1,113 @@
+// The arithmetic of a BERT encoder on one CPU core, as tables of plain functions: one table per instruction set, chosen
+// at run time by cpu_features.h. Each table lives in its own translation unit, compiled with that set's flags.
+//
+// Thread rule: stateless; any thread may call any function. Between PrepareThread and ReleaseThread of a table the
+// thread must not use another library that programs the AMX tiles.
+// Invariants:
+// - An activation buffer that a product reads has kRowPadding spare rows behind the last one (their content is free).
+// - Widths are multiples of kPanelColumns, head widths 32 or 64; PackedModel checks this once.
+// - "Element" is the type products read: float, or bfloat16 as uint16_t. Sums, residuals and norms are always fp32.
+// - The unit of memory in a product is four bytes: one float, or two neighbouring bfloat16. That is why one kernel body
+//   serves both.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sutra::cpu {
+
+enum class Element : uint8_t { kF32, kBf16 };
+
+inline constexpr size_t kPanelColumns = 64;  // columns of one packed weight panel
+inline constexpr size_t kRowPadding = 32;
+
+constexpr size_t ElementBytes(Element element) { return element == Element::kF32 ? 4 : 2; }
+constexpr size_t PerUnit(Element element) { return element == Element::kF32 ? 1 : 2; }
+
+// An activation of the form x * (1/2 + f(x)) with odd f: f(x) = c * R(c * c * scale - 1), c = x clamped to +-limit and
+// R a polynomial given by its coefficients, highest power first. Both kinds of GELU are such a curve.
+struct ActivationCurve {
+  static constexpr int kCoefficientsMax = 20;
+  float limit = 0;
+  float scale = 0;
+  int count = 0;
+  float coefficients[kCoefficientsMax] = {};
+};
+
+enum class GemmOutput : uint8_t {
+  kElement,           // c[r][n] = element(sum + bias[n])
+  kElementActivated,  // c[r][n] = element(curve(sum + bias[n]))
+  kAddToF32,          // c[r][n] += sum + bias[n], c in fp32 (a residual stream); bias may be null
+};
+
+// c[rows][64 * (panel_end - panel_begin)] from a[rows][depth] times packed weights. `b`, `bias` and `c` point at panel
+// 0 and column 0, so that threads may share one call by panel ranges.
+struct GemmCall {
+  const void* a = nullptr;
+  size_t a_stride = 0;  // elements
+  size_t rows = 0;
+  const void* b = nullptr;  // [panel][depth / per_unit][64][per_unit] elements
+  size_t depth = 0;
+  size_t panel_begin = 0;
+  size_t panel_end = 0;
+  const float* bias = nullptr;
+  GemmOutput output = GemmOutput::kElement;
+  void* c = nullptr;
+  size_t c_stride = 0;  // elements of the output's type
+  const ActivationCurve* curve = nullptr;
+};
+
+// softmax(q k^T) v for one text and a range of heads. Queries carry 1 / sqrt(head width) * log2(e) already (folded into
+// their weights), so that the exponential is a power of two.
+struct AttentionCall {
+  const void* qkv = nullptr;  // [tokens][3 * hidden] elements: queries, keys, values
+  size_t tokens = 0;
+  size_t hidden = 0;
+  size_t head_width = 0;
+  size_t head_begin = 0;
+  size_t head_end = 0;
+  void* context = nullptr;  // [tokens][hidden] elements
+  void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one a thread
+};
+size_t AttentionScratchBytes(size_t tokens, size_t head_width);
+
+// x[rows][width] = norm(x) * gain + shift in place, and the same rounded to elements.
+struct NormalizeCall {
+  float* x = nullptr;
+  size_t rows = 0;
+  size_t width = 0;
+  float epsilon = 0;
+  const float* gain = nullptr;
+  const float* shift = nullptr;
+  void* elements = nullptr;
+};
+
+// x[i] = words[ids[i]] + positions[i] for the tokens of one text; the first type row is folded into `positions`.
+struct EmbedCall {
+  const int32_t* ids = nullptr;
+  size_t tokens = 0;
+  size_t width = 0;
+  const float* words = nullptr;
+  const float* positions = nullptr;
+  float* x = nullptr;
+};
+
+struct KernelTable {
+  const char* name;
+  Element element;
+  size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are re-read rarely
+  void (*prepare_thread)();
+  void (*release_thread)();
+  void (*gemm)(const GemmCall&);
+  void (*attention)(const AttentionCall&);
+  void (*normalize)(const NormalizeCall&);
+  void (*embed)(const EmbedCall&);
+  void (*mean)(const float* x, size_t rows, size_t width, float* out);
+};
+
+// Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see cpu_features.h).
+const KernelTable* Avx512Kernels();
+const KernelTable* Avx512Bf16Kernels();
+const KernelTable* AmxKernels();
+
+}  // namespace sutra::cpu

@@ -1,0 +1,68 @@
+// One engine, as a sequence of steps that main.cc names: each start-up step says in its Status what is wrong and how to
+// fix it; Serve returns when the drain is over; Stop leaves nothing half done.
+//
+// Thread rule: the main thread, which is also the loop thread.
+// Invariant: members are declared in the order of their making, so that they end in the opposite order: the worker
+// before what it uses, the locks last.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "cache/cache_shard.h"
+#include "cache/disk_io.h"
+#include "engine/config.h"
+#include "engine/device_worker.h"
+#include "engine/engine_lock.h"
+#include "engine/engine_loop.h"
+#include "engine/exit_code.h"
+#include "engine/log_limiter.h"
+#include "shm/stats_segment.h"
+
+namespace sutra {
+
+class Engine {
+ public:
+  explicit Engine(const EngineConfig& config);
+  ~Engine();
+
+  // Blocks signals, guards against faults in clients' memory, raises the limit of descriptors. Before any thread
+  // exists.
+  Status PrepareProcess();
+  // DATA/LOCK, then SOCKET.lock. kRefused: another engine holds one; the message names it.
+  Status Lock();
+  Status LoadModel();
+  // In the directory that the model's identity names.
+  Status OpenCache();
+  // The stats segment, the engine page, the socket.
+  Status Publish();
+
+  EngineLoop::End Serve();
+  // What was taken is answered, stored and synced before the lanes say closed.
+  ExitCode Stop(EngineLoop::End end);
+
+ private:
+  CacheConfig MakeCacheConfig() const;
+  Acceptor::Options MakeAcceptorOptions() const;
+
+  const EngineConfig& config_;
+  LogLimiter worker_log_;
+  std::optional<Shutdown> shutdown_;
+  std::optional<EngineLock> data_lock_, socket_lock_;
+  uint64_t generation_ = 0;
+  std::unique_ptr<ModelBackend> backend_;
+  ModelInfo model_;
+  std::unique_ptr<DiskIo> disk_;
+  std::unique_ptr<CacheShard> cache_;  // null with --no-cache
+  std::unique_ptr<StatsSegment> stats_segment_;
+  StatsWriter stats_;
+  EnginePageMemory page_;
+  UniqueFd listener_;
+  InFlight in_flight_;
+  std::optional<RequestBatcher> batcher_;
+  std::optional<ReplyWriter> replies_;
+  std::optional<EngineLoop> loop_;
+  std::optional<DeviceWorker> worker_;
+};
+
+}  // namespace sutra

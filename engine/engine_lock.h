@@ -1,0 +1,35 @@
+// The locks that make an engine the only one on its data directory and on its socket: OFD write locks on DATA/LOCK and
+// SOCKET.lock, taken in this order and held until the process ends (design.md 3).
+//
+// Invariants:
+//  - A lock file is never unlinked: an unlinked one would let two engines hold "the" lock.
+//  - The descriptor never leaves the process. An OFD lock survives the close of any other descriptor of the file, which
+//    a POSIX lock does not; so reading the file to name the holder is harmless.
+#pragma once
+
+#include <string>
+
+#include "shm/status.h"
+
+namespace sutra {
+
+class EngineLock {
+ public:
+  // Fails with kRefused when another engine holds it (the message names the holder) and with kStorageError when the
+  // file cannot be opened.
+  static Result<EngineLock> Take(const std::string& path);
+
+  EngineLock(EngineLock&& other) noexcept;
+  EngineLock& operator=(EngineLock&& other) noexcept;
+  ~EngineLock();
+
+  const std::string& path() const { return path_; }
+
+ private:
+  EngineLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+}  // namespace sutra

@@ -1,0 +1,70 @@
+// sutra-engine: one process that serves one model at one Unix socket. Reads as the design: parse the configuration,
+// lock, load the model, open the cache, serve, drain, stop.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "engine/config.h"
+#include "engine/engine.h"
+#include "engine/exit_code.h"
+
+namespace sutra {
+namespace {
+
+void SetUpLog(const EngineConfig& config) {
+  auto logger = spdlog::stderr_logger_mt("sutra-engine");
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  logger->set_level(spdlog::level::from_str(config.log_level));
+  logger->flush_on(spdlog::level::trace);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+// Ends a start that failed; the message names object, cause and fix.
+ExitCode CannotStart(const Status& status, ExitCode code = kExitCannotStart) {
+  spdlog::error("cannot start: {}", status.message());
+  return code;
+}
+
+ExitCode RunEngine(const EngineConfig& config) {
+  Engine engine(config);
+  if (Status status = engine.PrepareProcess(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Lock(); !status.ok()) {
+    return CannotStart(status, status.code() == StatusCode::kRefused ? kExitLocked : kExitCannotStart);
+  }
+  if (Status status = engine.LoadModel(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.OpenCache(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Publish(); !status.ok()) return CannotStart(status);
+  const EngineLoop::End end = engine.Serve();  // returns when a signal came and the drain is over
+  const ExitCode code = engine.Stop(end);
+  spdlog::info("stopped, exit code {}", static_cast<int>(code));
+  return code;
+}
+
+}  // namespace
+}  // namespace sutra
+
+int main(int argc, char** argv) {
+  const sutra::Result<sutra::ParsedConfig> parsed = sutra::ParseConfig({argv + 1, argv + argc});
+  if (!parsed.ok()) {
+    std::fprintf(stderr, "sutra-engine: %s\nRun sutra-engine --help for the options.\n",
+                 parsed.status().message().c_str());
+    return sutra::kExitUsage;
+  }
+  if (!parsed.value().run) {
+    std::fputs(parsed.value().text.c_str(), stdout);
+    return sutra::kExitClean;
+  }
+  sutra::SetUpLog(parsed.value().config);
+  spdlog::info("sutra-engine {}, pid {}", sutra::kEngineVersion, getpid());
+  for (const std::string& line : parsed.value().lines) spdlog::info("  {}", line);
+  try {
+    return sutra::RunEngine(parsed.value().config);
+  } catch (const std::exception& error) {  // for lack of memory; everything else comes as a Status
+    spdlog::critical("fatal: {}", error.what());
+    return sutra::kExitCannotStart;
+  }
+}

@@ -1,0 +1,59 @@
+// What the engine knows about a text on its way: a Waiter is one request of one lane, a Computation is one text that
+// the model has to see, with everyone who waits for it.
+//
+// Thread rule: a Waiter is a value. A Computation is made by the loop thread, and from the moment it is in InFlight its
+// `waiters`, `priority` and `ttl_s` belong to InFlight's mutex; `taken` belongs to the batcher's mutex; all else is
+// constant.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "shm/layout.h"
+
+namespace sutra {
+
+class Lane;
+
+// Priority classes in the order of service; the wire says 1 = query, 0 = normal, 2 = bulk.
+enum PriorityClass : uint8_t { kClassQuery = 0, kClassNormal = 1, kClassBulk = 2, kClassCount = 3 };
+
+// A request as the engine keeps it: the engine's own copy of the descriptor, already checked.
+struct Waiter {
+  std::shared_ptr<Lane> lane;  // keeps the mapping until the answer is given or dropped
+  uint32_t slot = 0;
+  uint32_t options = 0;
+  uint64_t sequence = 0;
+  uint64_t tag = 0;
+  uint64_t submitted_ns = 0;
+  uint64_t deadline_ns = 0;
+  uint64_t taken_ns = 0;
+  uint64_t tokenised_ns = 0;
+  uint32_t ttl_s = 0;
+  PriorityClass priority = kClassNormal;
+  bool joined = false;         // waits for a computation that another request started
+};
+
+struct Computation {
+  std::string text;
+  uint32_t variant = 0;
+  uint64_t flow = 0;           // the client that pays for it in the fair order
+  std::vector<int32_t> ids;
+  bool truncated = false;
+  uint64_t queued_ns = 0;
+
+  std::vector<Waiter> waiters;
+  PriorityClass priority = kClassNormal;  // the highest class of its waiters
+  uint64_t ttl_s = 0;                     // the longest of those who want it stored
+  bool store = false;                     // somebody wants it stored
+
+  bool taken = false;
+
+  uint32_t token_count() const { return static_cast<uint32_t>(ids.size()); }
+};
+
+using ComputationPtr = std::shared_ptr<Computation>;
+
+}  // namespace sutra

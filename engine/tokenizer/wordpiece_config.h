@@ -1,0 +1,27 @@
+// Inside the tokenizer only: parses the text of its files into a WordPieceConfig, and words the complaints about them.
+//
+// A tokenizer that would need rules we do not implement is refused, because near-right ids give wrong vectors without
+// any sign. These functions may throw std::bad_alloc or an exception of the JSON library; wordpiece_load.cc ends them.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "engine/tokenizer/wordpiece.h"
+#include "shm/status.h"
+
+namespace sutra {
+
+inline constexpr size_t kTokenBytesMax = 4096;
+
+// kModelError: "name: what".
+Status BadFile(const std::string& name, const std::string& what);
+
+// A value found in a file, for messages: shortened, with bytes that could upset a terminal replaced.
+std::string Quoted(std::string_view found);
+
+Result<WordPieceConfig> ConfigFromTokenizerJson(std::string_view text, const std::string& name);
+Result<WordPieceConfig> ConfigFromVocabTxt(std::string_view vocab_text, const std::string& vocab_name,
+                                           std::string_view settings_text, const std::string& settings_name);
+
+}  // namespace sutra

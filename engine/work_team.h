@@ -1,0 +1,74 @@
+// A few threads that compute one batch together: the caller plus helpers that join when they are awake.
+//
+// Thread rule: Run is called by one thread at a time, the owner. Invariants:
+// - The caller never waits for a helper to begin, only for one that began to end: a helper that the scheduler keeps
+//   from its core costs speed, not the batch. The job must be complete when the caller alone has run it.
+// - Helpers spin for a bounded time after a job, then sleep in the kernel; an idle engine burns nothing.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace sutra::cpu {
+
+class WorkTeam {
+ public:
+  explicit WorkTeam(int threads);
+  ~WorkTeam();
+  WorkTeam(const WorkTeam&) = delete;
+  WorkTeam& operator=(const WorkTeam&) = delete;
+
+  int threads() const { return static_cast<int>(helpers_.size()) + 1; }
+
+  // Calls job(member) with member 0 on the caller and each other number on at most one helper. Returns when the
+  // caller's call and every helper's call that began are over.
+  void Run(const std::function<void(int)>& job);
+
+ private:
+  void HelperLoop(int member);
+
+  const std::function<void(int)>* job_ = nullptr;
+  std::atomic<uint32_t> state_{0};  // generation << 9 | open << 8 | helpers inside
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> helpers_;
+};
+
+// The steps of a batch that all members compute together, in order. A step is cut into parts that members draw from a
+// counter; a member goes on to the next step only when all parts of this one are done.
+class SharedSteps {
+ public:
+  static constexpr size_t kStepsMax = 4096;
+
+  // REQUIRES no member is inside.
+  void Reset(size_t steps);
+  // Runs work(begin, end) over [0, count) in `parts` parts shared with the other members. `step` counts up from 0 and
+  // is the same sequence on every member.
+  template <typename Work>
+  void Step(size_t step, size_t count, size_t parts, const Work& work) {
+    Progress& progress = progress_[step];
+    if (parts > count) parts = count;
+    // Relaxed: a drawn number is claimed by the exchange itself; results are published by `done` below.
+    for (size_t part = progress.drawn.fetch_add(1, std::memory_order_relaxed); part < parts;
+         part = progress.drawn.fetch_add(1, std::memory_order_relaxed)) {
+      work(count * part / parts, count * (part + 1) / parts);
+      // Release: the next step of any member may read what this part wrote; meets the acquire in AwaitDone.
+      progress.done.fetch_add(1, std::memory_order_release);
+    }
+    AwaitDone(progress, parts);
+  }
+
+ private:
+  struct alignas(64) Progress {
+    std::atomic<size_t> drawn{0};
+    std::atomic<size_t> done{0};
+  };
+  static void AwaitDone(const Progress& progress, size_t parts);
+
+  std::vector<Progress> progress_;
+};
+
+}  // namespace sutra::cpu

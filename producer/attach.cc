@@ -1,0 +1,201 @@
+#include "producer/attach.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "producer/error_text.h"
+#include "shm/checkpoint.h"
+#include "shm/handshake.h"
+#include "shm/peer_liveness.h"
+#include "shm/wait_word.h"
+
+namespace sutra::client {
+namespace {
+
+sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const size_t length = strlen(path);
+  if (length == 0 || length >= sizeof(address.sun_path)) {
+    return Fail(SUTRA_REFUSED, "socket path of %zu bytes: it must have 1 to %zu; use a shorter directory", length,
+                sizeof(address.sun_path) - 1);
+  }
+  memcpy(address.sun_path, path, length);
+  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return Fail(SUTRA_OUT_OF_MEMORY, "opening a socket: %s; raise the limit of open files", strerror(errno));
+  for (;;) {
+    if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) break;
+    const int cause = errno;
+    if (cause == EINTR) continue;
+    if (cause == EAGAIN && MonotonicNs() < deadline_ns) {  // the engine's accept queue is full
+      poll(nullptr, 0, 1);
+      continue;
+    }
+    close(fd);
+    switch (cause) {
+      case EAGAIN:
+        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded", path);
+      case ENOENT:
+      case ECONNREFUSED:
+        return Fail(SUTRA_ENGINE_GONE, "nothing listens at %s (%s): start the engine with --socket %s", path,
+                    strerror(cause), path);
+      case EPROTOTYPE:
+        return Fail(SUTRA_REFUSED, "%s is a socket of another program (not SOCK_SEQPACKET)", path);
+      default:
+        return Fail(SUTRA_REFUSED, "connecting to %s: %s; check the permissions of the socket and its directory", path,
+                    strerror(cause));
+    }
+  }
+  *connected = fd;
+  return SUTRA_OK;
+}
+
+sutra_status FailStep(const char* path, const char* step, MessageOutcome outcome) {
+  switch (outcome) {
+    case MessageOutcome::kTimeout:
+      return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: no answer in time at step '%s'; the engine is stopped or overloaded",
+                  path, step);
+    case MessageOutcome::kClosed:
+      return Fail(SUTRA_ENGINE_GONE, "%s: the engine hung up at step '%s'; its log says why", path, step);
+    case MessageOutcome::kMalformed:
+      return Fail(SUTRA_REFUSED, "%s: not a message of layout %u.%u at step '%s'; another program, or another version",
+                  path, unsigned{kLayoutMajor}, unsigned{kLayoutMinor}, step);
+    default:
+      return Fail(SUTRA_ENGINE_GONE, "%s: step '%s': %s", path, step, strerror(errno));
+  }
+}
+
+sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_received) {
+  welcome->model[sizeof(welcome->model) - 1] = '\0';
+  welcome->identity[sizeof(welcome->identity) - 1] = '\0';
+  welcome->message[sizeof(welcome->message) - 1] = '\0';
+  if (welcome->magic != kHandshakeMagic) {
+    return Fail(SUTRA_REFUSED, "%s: what listens there is not a Sutra engine", path);
+  }
+  if (welcome->status != SUTRA_OK || welcome->layout_major != kLayoutMajor) {
+    // A refusal keeps its own status where a caller can act on it, and is plain `refused` otherwise.
+    const sutra_status status = welcome->status == SUTRA_SHUTTING_DOWN || welcome->status == SUTRA_OVERLOADED ||
+                                        welcome->status == SUTRA_OUT_OF_MEMORY
+                                    ? static_cast<sutra_status>(welcome->status)
+                                    : SUTRA_REFUSED;
+    if (welcome->layout_major != kLayoutMajor) {
+      return Fail(status, "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s",
+                  path, welcome->layout_major, welcome->layout_minor, unsigned{kLayoutMajor}, unsigned{kLayoutMinor},
+                  welcome->message[0] != '\0' ? "; it says: " : "", welcome->message);
+    }
+    return Fail(status, "%s: the engine refused: %s", path,
+                welcome->message[0] != '\0' ? welcome->message : sutra_status_text(status));
+  }
+  if (fds_received != 4) return Fail(SUTRA_REFUSED, "%s: a welcome without a lane: broken engine build", path);
+  return SUTRA_OK;
+}
+
+sutra_status PrepareEventPipe(int fd) {
+  struct stat info;
+  if (fstat(fd, &info) != 0 || !S_ISFIFO(info.st_mode)) {
+    return Fail(SUTRA_REFUSED, "the engine's event descriptor is not a pipe: broken engine build");
+  }
+  // The two ends of a pipe have separate flags: the engine cannot make our reads block, nor we its writes.
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+    return Fail(SUTRA_REFUSED, "the engine's event pipe: %s", strerror(errno));
+  }
+  return SUTRA_OK;
+}
+
+sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
+  const uint64_t before_ns = MonotonicNs();
+  MessageOutcome outcome = SendMessage(lane->socket, &hello, sizeof(hello), nullptr, 0, deadline_ns);
+  // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its words can still be read.
+  if (outcome != MessageOutcome::kOk && outcome != MessageOutcome::kClosed) return FailStep(path, "hello", outcome);
+
+  WelcomeMessage& welcome = lane->welcome;
+  int fds[4] = {-1, -1, -1, -1};
+  size_t fds_received = 0, received = 0;
+  outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, 4, &fds_received, &received, deadline_ns);
+  if (outcome == MessageOutcome::kClosed) {
+    // A hello that the engine left unread is reported once, as a reset, before its last message.
+    outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, 4, &fds_received, &received, deadline_ns);
+  }
+  const uint64_t after_ns = MonotonicNs();
+  if (outcome == MessageOutcome::kMalformed && received >= 12 && welcome.magic == kHandshakeMagic) {
+    welcome.message[0] = '\0';  // another layout's bytes
+  } else if (outcome != MessageOutcome::kOk) {
+    return FailStep(path, "welcome", outcome);
+  }
+  lane->request_fd = fds[0];
+  lane->reply_fd = fds[1];
+  const int page_fd = fds[2];
+  lane->event_fd = fds[3];
+  (void)SUTRA_CHECKPOINT("attach.fds_received");
+
+  sutra_status status = outcome == MessageOutcome::kMalformed && welcome.layout_major == kLayoutMajor
+                            ? FailStep(path, "welcome", outcome)
+                            : CheckWelcome(path, &welcome, fds_received);
+  if (status == SUTRA_OK) {
+    status = MapLane(welcome, lane->request_fd, lane->reply_fd, page_fd, &lane->mapping);
+  }
+  if (page_fd >= 0) close(page_fd);
+  if (status == SUTRA_OK) status = PrepareEventPipe(lane->event_fd);
+  if (status != SUTRA_OK) return status;
+  (void)SUTRA_CHECKPOINT("attach.mapped");
+
+  // A reading between our two is the same clock, however late we were scheduled.
+  const bool same_clock = welcome.engine_now_ns >= before_ns && welcome.engine_now_ns <= after_ns;
+  lane->engine_clock_ahead_ns = same_clock ? 0 : static_cast<int64_t>(welcome.engine_now_ns - after_ns);
+
+  if (!TakeLock(lane->request_fd)) {
+    return Fail(SUTRA_REFUSED, "locking the request lane: %s; somebody else holds this lane", strerror(errno));
+  }
+  (void)SUTRA_CHECKPOINT("attach.lock_taken");
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  outcome = SendMessage(lane->socket, &locked, sizeof(locked), nullptr, 0, deadline_ns);
+  if (outcome != MessageOutcome::kOk) return FailStep(path, "locked", outcome);
+
+  ServingMessage serving = {};
+  outcome = ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
+  if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
+  if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
+    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path,
+                sutra_status_text(static_cast<sutra_status>(serving.status)));
+  }
+  return SUTRA_OK;
+}
+
+}  // namespace
+
+sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
+  AttachedLane made;
+  sutra_status status = Connect(path, deadline_ns, &made.socket);
+  if (status != SUTRA_OK) return status;
+  (void)SUTRA_CHECKPOINT("attach.socket_connected");
+  status = Handshake(path, hello, deadline_ns, &made);
+  if (status != SUTRA_OK) {
+    CloseLane(&made, false);
+    return status;
+  }
+  *lane = made;
+  return SUTRA_OK;
+}
+
+void CloseLane(AttachedLane* lane, bool forked) {
+  if (forked) lane->mapping = LaneMapping();
+  // Goodbye: what tells a detach from a death in the engine's counters.
+  const char goodbye = 0;
+  if (!forked && lane->socket >= 0) (void)!send(lane->socket, &goodbye, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  UnmapLane(&lane->mapping);
+  if (lane->request_fd >= 0) close(lane->request_fd);
+  (void)SUTRA_CHECKPOINT("detach.lock_dropped");
+  if (lane->reply_fd >= 0) close(lane->reply_fd);
+  if (lane->event_fd >= 0) close(lane->event_fd);
+  if (lane->socket >= 0) close(lane->socket);
+  *lane = AttachedLane();
+}
+
+}  // namespace sutra::client

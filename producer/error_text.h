@@ -1,0 +1,21 @@
+// What a thread knows about itself: the text of its last failure and the lane it used last.
+// Thread rule: everything here is the calling thread's own.
+#pragma once
+
+#include <stdint.h>
+
+#include "producer/include/sutra/embed.h"
+
+namespace sutra::client {
+
+struct ThreadState {
+  char error_text[512];
+  uint32_t lane_hint;   // where to look for a free lane first
+  uint32_t hint_given;  // 0 = this thread has no hint yet
+};
+ThreadState& CurrentThread();
+
+// Keeps the explanation (cause and fix) for sutra_error_text. RETURNS `status`, so that `return Fail(...)` reads well.
+__attribute__((format(printf, 2, 3))) sutra_status Fail(sutra_status status, const char* format, ...);
+
+}  // namespace sutra::client

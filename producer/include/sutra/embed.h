@@ -1,0 +1,157 @@
+/* Sutra embedding client: text in, vector out, through lock-free rings shared with a co-located engine process.
+ *
+ * Thread-safety: a sutra_client may be used by any number of threads at once; a ticket by one thread at a time (any
+ * thread). No thread waits for another's request. After fork() the child's calls return SUTRA_FORKED; attach anew there.
+ * Engine death: every call returns within a second of it with SUTRA_ENGINE_GONE; a stopped (not dead) engine is never
+ * declared gone, requests end SUTRA_DEADLINE_EXCEEDED at their deadline. Vectors already delivered stay valid.
+ * Needs libc only. C11 and C++17. ABI: structures carry their size, numbers are never reused. */
+#ifndef SUTRA_EMBED_H
+#define SUTRA_EMBED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SUTRA_ABI_VERSION 1
+#if defined(__GNUC__)
+#define SUTRA_API __attribute__((visibility("default")))
+#else
+#define SUTRA_API
+#endif
+
+typedef enum sutra_status { /* closed set; treat an unknown number as SUTRA_MODEL_ERROR */
+  SUTRA_OK = 0,
+  SUTRA_NOT_READY = 1,           /* the wait timed out, the ticket lives on */
+  SUTRA_FULL = 2,                /* no free slot: release tickets or attach with more slots */
+  SUTRA_OVERLOADED = 3,          /* the engine refuses work for now: retry later */
+  SUTRA_EMPTY_TEXT = 4,          /* zero bytes; NUL is an ordinary character */
+  SUTRA_INVALID_UTF8 = 5,
+  SUTRA_TEXT_TOO_LONG = 6,       /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
+  SUTRA_BAD_OPTION = 7,          /* unknown option bit, or a width the model does not have */
+  SUTRA_DEADLINE_EXCEEDED = 8,
+  SUTRA_CANCELLED = 9,
+  SUTRA_ENGINE_GONE = 10,        /* died, or came back as another model or layout */
+  SUTRA_SHUTTING_DOWN = 11,      /* draining: attach again soon */
+  SUTRA_MODEL_ERROR = 12,
+  SUTRA_STORAGE_ERROR = 13,
+  SUTRA_REFUSED = 14,            /* permission, quota or version; sutra_error_text says which */
+  SUTRA_PROTOCOL_VIOLATION = 15,
+  SUTRA_OUT_OF_MEMORY = 16,
+  SUTRA_FORKED = 17
+} sutra_status;
+
+enum { /* sutra_options.flags */
+  SUTRA_NORMALIZE = 1 << 0,         /* unit length (default: as the model's card says) */
+  SUTRA_RAW = 1 << 1,               /* pooled, not normalised */
+  SUTRA_REJECT = 1 << 2,            /* SUTRA_TEXT_TOO_LONG instead of truncating at tokens_max */
+  SUTRA_CACHE_SKIP_LOOKUP = 1 << 3, /* compute even if cached */
+  SUTRA_CACHE_SKIP_STORE = 1 << 4
+};
+
+typedef enum sutra_source {
+  SUTRA_SOURCE_NONE = 0, SUTRA_SOURCE_HOT_TABLE = 1, SUTRA_SOURCE_SHARD = 2, SUTRA_SOURCE_JOINED = 3,
+  SUTRA_SOURCE_MODEL = 4
+} sutra_source;
+
+typedef struct sutra_client sutra_client;
+typedef uint64_t sutra_ticket; /* 0 is never a ticket */
+
+typedef struct sutra_attach_options { /* zero = default; set size = sizeof(sutra_attach_options) */
+  uint32_t size;
+  uint32_t slots;           /* requests in flight a lane, power of two; default the engine's (256) */
+  uint32_t lanes_max;       /* lanes the client may open as threads need them, default 4 */
+  uint32_t width;           /* refuse an engine whose vectors have another width */
+  uint32_t text_bytes_max;  /* of one text; default the engine's (64 KiB) */
+  uint32_t timeout_ms;      /* of the attach, default 5000 */
+  uint32_t spin_us;         /* spin before sleeping in a wait, default 30 */
+  uint32_t reserved;
+  const char *model;        /* refuse an engine that serves another model (name or identity prefix) */
+  const char *client_name;  /* shown to the operator */
+} sutra_attach_options;
+
+typedef struct sutra_info {
+  uint32_t width;           /* floats a vector */
+  uint32_t tokens_max;      /* of one text, special tokens included */
+  uint32_t text_bytes_max;
+  uint32_t slots;           /* a lane */
+  uint32_t normalizes;      /* 1 = vectors have unit length by default */
+  uint32_t engine_pid;      /* for display */
+  uint64_t engine_generation;
+  char model[128];
+  char identity[72];        /* 64 hex digits: weights, tokenizer, configuration, precision, device class */
+} sutra_info;
+
+typedef struct sutra_options { /* of a request; NULL = all default */
+  uint32_t size;
+  uint32_t flags;
+  uint32_t width;           /* 0 = the model's */
+  uint32_t ttl_s;           /* 0 = the engine's default (24 h) */
+  uint32_t priority;        /* 0 normal, 1 query, 2 bulk */
+  uint32_t timeout_ms;      /* deadline from now; 0 = 30 s */
+  uint64_t tag;             /* the caller's, comes back in the result */
+} sutra_options;
+
+typedef struct sutra_result {
+  sutra_status status;
+  sutra_source source;
+  const float *vector;      /* in place, read-only, 64-byte aligned; valid until sutra_release; NULL unless SUTRA_OK */
+  uint32_t width;           /* floats at vector */
+  uint32_t token_count;
+  uint32_t truncated;       /* 1 = only the first tokens_max tokens were used */
+  uint32_t reserved;
+  uint64_t tag;
+  uint64_t stage_ns[6];     /* submitted, taken, tokenised, batched, computed, published; 0 = not passed */
+} sutra_result;
+
+/* Attaches to the engine at the Unix socket `path`. RETURNS SUTRA_OK and *client; SUTRA_ENGINE_GONE when nothing
+ * listens there, SUTRA_REFUSED (sutra_error_text() says why), SUTRA_OUT_OF_MEMORY,
+ * SUTRA_DEADLINE_EXCEEDED. */
+SUTRA_API sutra_status sutra_attach(const char *path, const sutra_attach_options *options, sutra_client **client);
+/* REQUIRES: no other thread is in a call with `client`. Outstanding tickets end; vectors become invalid. */
+SUTRA_API void sutra_detach(sutra_client *client);
+SUTRA_API sutra_status sutra_get_info(const sutra_client *client, sutra_info *info);
+
+/* Hands one text over; copies it; never blocks. RETURNS SUTRA_OK and *ticket, or SUTRA_FULL, SUTRA_TEXT_TOO_LONG,
+ * SUTRA_EMPTY_TEXT, SUTRA_BAD_OPTION, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, SUTRA_FORKED (no ticket then). */
+SUTRA_API sutra_status sutra_submit(sutra_client *client, const char *text, size_t text_bytes,
+                                    const sutra_options *options, sutra_ticket *ticket);
+/* As many of `count` as there are free slots, with one doorbell; *submitted says how many (tickets[0..*submitted)).
+ * RETURNS the status of the first text that was not taken, or SUTRA_OK. */
+SUTRA_API sutra_status sutra_submit_many(sutra_client *client, const char *const *texts, const size_t *text_bytes,
+                                         size_t count, const sutra_options *options, sutra_ticket *tickets,
+                                         size_t *submitted);
+
+/* Waits up to timeout_ms (0 = look once) for a ticket. RETURNS SUTRA_NOT_READY (the ticket lives), otherwise the
+ * ticket's final status, also in result->status. The ticket holds its slot until sutra_release. */
+SUTRA_API sutra_status sutra_wait(sutra_client *client, sutra_ticket ticket, uint32_t timeout_ms, sutra_result *result);
+/* Up to `count` tickets of this client that are done and were not reported before; never blocks. RETURNS how many. */
+SUTRA_API size_t sutra_poll(sutra_client *client, sutra_ticket *tickets, size_t count);
+/* A descriptor that becomes readable when tickets may be done (for epoll, tokio's AsyncFd); owned by the client. Call
+ * sutra_poll after it; sutra_poll arms it again. -1 if the engine is gone. Polling it opens lane 0 only: submit from one
+ * lane (lanes_max = 1) when using it. */
+SUTRA_API int sutra_event_fd(sutra_client *client);
+/* A hint: the engine may still answer. The ticket must be released as ever. */
+SUTRA_API sutra_status sutra_cancel(sutra_client *client, sutra_ticket ticket);
+/* Ends the ticket; its vector becomes invalid; an unfinished request is cancelled and its slot returns when answered. */
+SUTRA_API void sutra_release(sutra_client *client, sutra_ticket ticket);
+
+/* Submit, wait, copy `width` floats to `vector`, release. `result` may be NULL; its vector field is `vector`. */
+SUTRA_API sutra_status sutra_embed(sutra_client *client, const char *text, size_t text_bytes,
+                                   const sutra_options *options, float *vector, sutra_result *result);
+/* Any number of texts, pipelined through the slots: vectors[i * width], results[i] (may be NULL) in the texts' order,
+ * one status a text. RETURNS SUTRA_OK if every text ended SUTRA_OK, else the first other status. */
+SUTRA_API sutra_status sutra_embed_batch(sutra_client *client, const char *const *texts, const size_t *text_bytes,
+                                         size_t count, const sutra_options *options, float *vectors,
+                                         sutra_result *results);
+
+SUTRA_API const char *sutra_status_text(sutra_status status);
+/* The last failure's explanation for this thread (never NULL): cause and fix, e.g. the two layout versions. */
+SUTRA_API const char *sutra_error_text(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

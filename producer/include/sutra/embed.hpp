@@ -1,0 +1,141 @@
+// C++17 wrapper of embed.h: the same calls, with owners instead of pairs of calls. Header-only; adds no state.
+// Statuses are returned, never thrown. Thread rule as in embed.h.
+#ifndef SUTRA_EMBED_HPP
+#define SUTRA_EMBED_HPP
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "sutra/embed.h"
+
+namespace sutra::embed {
+
+// Zeroed, with the size set.
+inline sutra_attach_options AttachOptions() {
+  sutra_attach_options options{};
+  options.size = sizeof(options);
+  return options;
+}
+inline sutra_options RequestOptions() {
+  sutra_options options{};
+  options.size = sizeof(options);
+  return options;
+}
+
+// One text in flight, or its result in place. Releases on destruction; must not outlive its Client.
+class Ticket {
+ public:
+  Ticket() = default;
+  Ticket(sutra_client* client, sutra_ticket ticket) : client_(client), ticket_(ticket) {}
+  Ticket(Ticket&& other) noexcept
+      : client_(std::exchange(other.client_, nullptr)), ticket_(std::exchange(other.ticket_, 0)) {}
+  Ticket& operator=(Ticket&& other) noexcept {
+    std::swap(client_, other.client_);
+    std::swap(ticket_, other.ticket_);
+    return *this;
+  }
+  ~Ticket() { Release(); }
+
+  explicit operator bool() const { return ticket_ != 0; }
+  sutra_ticket id() const { return ticket_; }
+  // result.vector is valid until Release. SUTRA_NOT_READY: the ticket lives on.
+  sutra_result Wait(uint32_t timeout_ms) {
+    sutra_result result;
+    sutra_wait(client_, ticket_, timeout_ms, &result);
+    return result;
+  }
+  void Cancel() { sutra_cancel(client_, ticket_); }
+  void Release() {
+    if (ticket_ != 0) sutra_release(client_, std::exchange(ticket_, 0));
+  }
+
+ private:
+  sutra_client* client_ = nullptr;
+  sutra_ticket ticket_ = 0;
+};
+
+// One text's outcome with a vector of its own.
+struct Embedding {
+  sutra_status status = SUTRA_MODEL_ERROR;
+  sutra_result result{};      // result.vector is null: use `vector`
+  std::vector<float> vector;  // empty unless status is SUTRA_OK
+};
+
+class Client {
+ public:
+  Client() = default;
+  Client(Client&& other) noexcept : client_(std::exchange(other.client_, nullptr)), info_(other.info_) {}
+  Client& operator=(Client&& other) noexcept {
+    std::swap(client_, other.client_);
+    std::swap(info_, other.info_);
+    return *this;
+  }
+  ~Client() { Detach(); }
+
+  sutra_status Attach(const std::string& path, const sutra_attach_options& options = AttachOptions()) {
+    Detach();
+    const sutra_status status = sutra_attach(path.c_str(), &options, &client_);
+    return status == SUTRA_OK ? sutra_get_info(client_, &info_) : status;
+  }
+  void Detach() { sutra_detach(std::exchange(client_, nullptr)); }
+
+  explicit operator bool() const { return client_ != nullptr; }
+  sutra_client* get() const { return client_; }
+  const sutra_info& info() const { return info_; }  // as of the attach
+  static const char* ErrorText() { return sutra_error_text(); }
+
+  sutra_status Submit(std::string_view text, Ticket* ticket, const sutra_options& options = RequestOptions()) {
+    sutra_ticket id = 0;
+    const sutra_status status = sutra_submit(client_, text.data(), text.size(), &options, &id);
+    if (status == SUTRA_OK) *ticket = Ticket(client_, id);
+    return status;
+  }
+
+  Embedding Embed(std::string_view text, const sutra_options& options = RequestOptions()) {
+    Embedding embedding;
+    embedding.vector.resize(Width(options));
+    embedding.status =
+        sutra_embed(client_, text.data(), text.size(), &options, embedding.vector.data(), &embedding.result);
+    Finish(&embedding);
+    return embedding;
+  }
+
+  // In the texts' order, one status each.
+  std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
+                                    const sutra_options& options = RequestOptions()) {
+    const size_t width = Width(options);
+    std::vector<const char*> pointers;
+    std::vector<size_t> sizes;
+    for (const std::string_view text : texts) {
+      pointers.push_back(text.data());
+      sizes.push_back(text.size());
+    }
+    std::vector<float> vectors(texts.size() * width);
+    std::vector<sutra_result> results(texts.size());
+    sutra_embed_batch(client_, pointers.data(), sizes.data(), texts.size(), &options, vectors.data(), results.data());
+    std::vector<Embedding> embeddings(texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) {
+      embeddings[i].status = results[i].status;
+      embeddings[i].result = results[i];
+      embeddings[i].vector.assign(vectors.data() + i * width, vectors.data() + (i + 1) * width);
+      Finish(&embeddings[i]);
+    }
+    return embeddings;
+  }
+
+ private:
+  size_t Width(const sutra_options& options) const { return options.width != 0 ? options.width : info_.width; }
+  static void Finish(Embedding* embedding) {
+    embedding->result.vector = nullptr;
+    embedding->vector.resize(embedding->status == SUTRA_OK ? embedding->result.width : 0);
+  }
+
+  sutra_client* client_ = nullptr;
+  sutra_info info_{};
+};
+
+}  // namespace sutra::embed
+
+#endif

@@ -1,0 +1,65 @@
+// Who is alive: decided by the kernel, never by a timer. Each side holds a POSIX write lock (F_SETLK, byte 0) on the
+// lane it writes, for as long as it lives; the other side asks with F_GETLK. A stopped process keeps its lock. A killed
+// one loses it at once, even if a forked child still has the descriptors. (OFD locks and flock would be wrong here:
+// SCM_RIGHTS shares the open file description, so they would belong to both sides.)
+//
+// Header-only, libc only. Thread rule: any thread.
+// Rules for the holder: the lock is lost when the process closes ANY descriptor of that file, so keep exactly one.
+// F_GETLK cannot see a lock of the calling process: code under test in one process gets another PeerAliveFunction.
+#pragma once
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace sutra {
+
+using PeerAliveFunction = bool (*)(int fd);
+
+// RETURNS true if the calling process now holds the lock on `fd` (opened for writing).
+[[nodiscard]] inline bool TakeLock(int fd) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;
+  lock.l_len = 1;
+  int result;
+  do {
+    result = fcntl(fd, F_SETLK, &lock);
+  } while (result != 0 && errno == EINTR);
+  return result == 0;
+}
+
+// RETURNS false only if the kernel says that no other process holds the lock on `fd`. A failing call is no proof.
+[[nodiscard]] inline bool LockHolderAlive(int fd) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;
+  lock.l_len = 1;
+  if (fcntl(fd, F_GETLK, &lock) != 0) return true;
+  return lock.l_type != F_UNLCK;
+}
+
+// A pidfd of the process that connected `socket`, readable when it dies: a fast hint to ask LockHolderAlive.
+// RETURNS -1 if the kernel has neither SO_PEERPIDFD nor a pid visible in this PID namespace.
+[[nodiscard]] inline int PeerPidFd(int socket) {
+  constexpr int kSoPeerPidFd = 77;  // Linux 6.5; works across sibling PID namespaces, unlike SO_PEERCRED
+  int pid_fd = -1;
+  socklen_t length = sizeof(pid_fd);
+  if (getsockopt(socket, SOL_SOCKET, kSoPeerPidFd, &pid_fd, &length) == 0) {
+    fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
+    return pid_fd;
+  }
+  // The fallback may meet a reused pid, which makes it a worse hint and nothing more.
+  struct { int pid; unsigned uid, gid; } credentials = {};
+  length = sizeof(credentials);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0 || credentials.pid <= 0) return -1;
+  constexpr long kPidfdOpen = 434;
+  return static_cast<int>(syscall(kPidfdOpen, credentials.pid, 0));
+}
+
+}  // namespace sutra

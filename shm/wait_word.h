@@ -1,0 +1,111 @@
+// Sleeping and waking across processes: the futex call, the clock, and both halves of each sleep/wake pair, so that the
+// two fences that must meet stand beside each other. Header-only and free of the C++ runtime.
+//
+// Thread rule: all functions may be called from any thread. Always shared futexes: a private futex, or
+// std::atomic::wait, would hash the address of one process only and never meet the other. Waiting works on a read-only
+// mapping.
+//
+// Client asleep (SYNC L4). The waiter: sleepers += 1; fence; F = futex_word; look at the result; futex wait on F.
+// The engine: store the result; fence; look at sleepers; if any: futex_word += 1, wake. Without both fences the waiter
+// could miss the result while the engine misses the sleeper, and the waiter sleeps on an answered request. With them
+// one of the two sees the other; and if the engine bumps futex_word after F was read, the kernel refuses the wait.
+//
+// Engine asleep (SYNC L5). The engine: asleep = 1; fence; look at all submission rings; epoll. The client: publish the
+// entry; fence; look at asleep; if 1: one byte on the socket. Same argument with the roles exchanged.
+//
+// Event loop (SYNC L6). The client: event_armed = 1; fence; look at the completion ring. The engine: publish; fence;
+// look at event_armed; if 1: one byte into the pipe.
+#pragma once
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "shm/layout.h"
+
+namespace sutra {
+
+inline constexpr uint64_t kNsPerMs = 1'000'000;
+inline constexpr uint64_t kNsPerSecond = 1'000'000'000;
+
+inline uint64_t MonotonicNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
+}
+
+inline void CpuPause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// A store, then a load of another word: only a full fence keeps their order. TSan does not model fences (and g++ makes
+// the plain call an error there), so its builds use a read-modify-write, which has the same effect for both.
+inline void FullFence() {
+#if defined(__SANITIZE_THREAD__)
+  static std::atomic<uint32_t> word{0};
+  word.fetch_add(1, std::memory_order_seq_cst);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+// Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller looks again.
+inline void FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
+  timespec timeout;
+  timeout.tv_sec = static_cast<time_t>(timeout_ns / kNsPerSecond);
+  timeout.tv_nsec = static_cast<long>(timeout_ns % kNsPerSecond);
+  syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
+}
+
+inline void FutexWakeAll(const uint32_t* word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0); }
+
+// Engine: after publishing one answer or a batch of them. One fence covers sleepers and event loop.
+// RETURNS what the client asked for; the caller writes one byte into the pipe for `event` (EAGAIN counts as rung).
+struct WakeNeeds {
+  bool sleepers = false;
+  bool event = false;
+};
+inline WakeNeeds LookForSleepers(const RequestLane& request) {
+  FullFence();  // SYNC L4, L6: the answers' stores before these loads
+  WakeNeeds needs;
+  // relaxed: ordered by the fence; the value is a hint that can hurt only the client that wrote it
+  needs.sleepers = request.client().sleepers.load(std::memory_order_relaxed) != 0;
+  needs.event = request.client().event_armed.load(std::memory_order_relaxed) != 0;
+  return needs;
+}
+inline void WakeSleepers(const ReplyLane& reply) {
+  SharedWord<uint32_t>& word = reply.engine().futex_word;
+  // relaxed load: only the engine writes it. SYNC L4 (release): who reads the new value sees the answers.
+  word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  FutexWakeAll(word.futex_address());
+}
+
+// Engine: before it sleeps in epoll. The caller then looks at every submission ring once more, and stores 0 on waking.
+inline void AnnounceEngineAsleep(EnginePage* page) {
+  page->asleep.store(1, std::memory_order_relaxed);  // relaxed: ordered by the fence
+  FullFence();                                       // SYNC L5: the store before the loads of the rings
+}
+inline void AnnounceEngineAwake(EnginePage* page) {
+  page->asleep.store(0, std::memory_order_relaxed);  // relaxed: a late look costs the client one byte
+}
+
+// Client: after publishing one submission or many. RETURNS false if the engine hung up.
+inline bool RingDoorbell(const EnginePage* page, int socket) {
+  FullFence();  // SYNC L5: the entries' stores before this load
+  if (page->asleep.load(std::memory_order_relaxed) == 0) return true;  // relaxed: ordered by the fence
+  const char byte = 1;
+  const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // a full socket is rung already
+}
+
+}  // namespace sutra

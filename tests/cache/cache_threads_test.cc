@@ -1,0 +1,92 @@
+// Many threads on one shard over a real directory: every answer is a vector that was stored for that text, removals
+// hold, bounds hold, and what was synced is there after a restart. Meant for TSan as well.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "cache/clock.h"
+#include "cache/disk_io.h"
+#include "tests/cache/cache_test_support.h"
+#include "tests/system/temp_dir.h"
+
+namespace sutra {
+namespace {
+
+using test::Put;
+using test::VersionOf;
+
+TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
+  const uint64_t seed = test::NumberFromEnvironment("SUTRA_SEED", 11);
+  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  const test::TempDir temp;
+  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp.path(), {}).value();
+  CacheConfig config = test::SmallConfig(temp.path());
+  config.wal_bytes_max = 1 << 20;
+  config.entries_max = 300;
+  constexpr int kThreads = 6, kSteps = 1500, kShared = 400;
+  {
+    std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        std::mt19937_64 random(seed + static_cast<uint64_t>(t));
+        const std::string own = "own " + std::to_string(t);
+        for (uint32_t step = 0; step < kSteps; ++step) {
+          const std::string text = std::to_string(random() % kShared);
+          const uint64_t kind = random() % 100;
+          if (kind < 50) {
+            if (VersionOf(shard.get(), text) == -2) wrong.fetch_add(1, std::memory_order_relaxed);
+          } else if (kind < 94) {
+            Put(shard.get(), text, step);
+          } else if (kind < 96) {
+            // Nobody else touches this text: after the removal it is gone.
+            Put(shard.get(), own, step);
+            if (!shard->Erase(own, 0).ok() || VersionOf(shard.get(), own) != -1) {
+              wrong.fetch_add(1, std::memory_order_relaxed);
+            }
+          } else if (kind < 97) {
+            if (!shard->Sync().ok()) wrong.fetch_add(1, std::memory_order_relaxed);
+          } else {
+            const CacheStats stats = shard->Stats();
+            if (stats.entries > config.entries_max) wrong.fetch_add(1, std::memory_order_relaxed);
+          }
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(wrong.load(std::memory_order_relaxed), 0);
+    EXPECT_FALSE(shard->Stats().storage_failed);
+    Put(shard.get(), "last", 1);
+    ASSERT_TRUE(shard->Sync().ok());
+  }
+  std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
+  EXPECT_EQ(shard->Stats().quarantined_segments, 0u);
+  EXPECT_EQ(VersionOf(shard.get(), "last"), 1);
+  for (int t = 0; t < kThreads; ++t) EXPECT_EQ(VersionOf(shard.get(), "own " + std::to_string(t)), -1);
+  for (int i = 0; i < kShared; ++i) EXPECT_NE(VersionOf(shard.get(), std::to_string(i)), -2);
+}
+
+TEST(CacheThreads, AGroupCarriesManyWaiters) {
+  const test::TempDir temp;
+  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp.path(), {}).value();
+  CacheConfig config = test::SmallConfig(temp.path());
+  std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
+  std::vector<std::thread> threads;
+  std::atomic<int> failed{0};
+  for (int t = 0; t < 16; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 20; ++i) {
+        if (!shard->Erase(std::to_string(t), 0).ok()) failed.fetch_add(1, std::memory_order_relaxed);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failed.load(std::memory_order_relaxed), 0);
+  EXPECT_LE(shard->Stats().wal_syncs, 320u + 8u);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,144 @@
+#include "engine/config.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace sutra {
+namespace {
+
+using Args = std::vector<std::string>;
+
+Args With(const Args& more) {
+  Args args = {"--backend", "fake", "--socket", "s", "--data", "d"};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+std::string ErrorOf(const Args& args) {
+  const Result<ParsedConfig> parsed = ParseConfig(args);
+  if (parsed.ok()) return "accepted";
+  EXPECT_EQ(parsed.code(), StatusCode::kBadOption);
+  return parsed.status().message();
+}
+
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::string& text) {
+    char path[] = "sutra-config-XXXXXX";
+    close(mkstemp(path));
+    path_ = path;
+    std::ofstream(path_) << text;
+  }
+  ~TemporaryFile() { std::remove(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST(Config, DefaultsAreThoseOfTheDocumentation) {
+  const Result<ParsedConfig> parsed = ParseConfig(With({}));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  const EngineConfig& config = parsed.value().config;
+  EXPECT_EQ(config.slots, 256u);
+  EXPECT_EQ(config.text_bytes_max, 65'536u);
+  EXPECT_EQ(config.ttl_s, 86'400u);
+  EXPECT_EQ(config.spin_us, 50u);
+  EXPECT_EQ(config.drain_s, 30u);
+  EXPECT_EQ(config.durability, DurabilityPolicy::kInterval);
+  EXPECT_EQ(config.socket_mode, 0600u);
+  EXPECT_EQ(config.stats_mode, 0640u);
+  EXPECT_TRUE(config.cache);
+  EXPECT_GE(config.threads, 1u);
+}
+
+TEST(Config, TheSocketIsOpenToAllOnlyWhenOthersMayAttach) {
+  EXPECT_EQ(ParseConfig(With({"--allow-uid", "1000,1001"})).value().config.socket_mode, 0666u);
+  EXPECT_EQ(ParseConfig(With({"--allow-gid", "5", "--socket-mode", "0660"})).value().config.socket_mode, 0660u);
+}
+
+TEST(Config, AnUnknownOptionIsNamed) { EXPECT_NE(ErrorOf(With({"--turbo"})).find("--turbo"), std::string::npos); }
+
+TEST(Config, AValueOutOfRangeIsNamedWithItsRange) {
+  const std::string error = ErrorOf(With({"--lanes-max", "0"}));
+  EXPECT_NE(error.find("--lanes-max"), std::string::npos) << error;
+  EXPECT_NE(error.find("4096"), std::string::npos) << error;
+  EXPECT_NE(ErrorOf(With({"--ttl-s", "-1"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--ttl-s", "400000000"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--slots", "100"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--slots", "8192"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--text-bytes-max", "255"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--durability", "sometimes"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--stats-mode", "0999"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--socket-mode", "rw"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--spin-us", "50us"})), "accepted");
+}
+
+TEST(Config, WhatMustBeGivenIsSaid) {
+  EXPECT_NE(ErrorOf({"--backend", "fake", "--data", "d"}).find("--socket"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--backend", "fake", "--socket", "s"}).find("--data"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--socket", "s", "--data", "d"}).find("--model"), std::string::npos);
+}
+
+TEST(Config, ASocketPathThatTheKernelWouldCutIsRefused) {
+  const std::string longest(103, 's');
+  EXPECT_TRUE(ParseConfig({"--backend", "fake", "--data", "d", "--socket", longest}).ok());
+  EXPECT_NE(ErrorOf({"--backend", "fake", "--data", "d", "--socket", longest + "s"}).find("107"), std::string::npos);
+}
+
+TEST(Config, ALogThatCannotHoldFourSegmentsIsRefused) {
+  EXPECT_NE(ErrorOf(With({"--wal-bytes-max", "2097152", "--wal-segment-bytes", "1048576"})), "accepted");
+}
+
+TEST(Config, TheCommandLineWinsOverTheFile) {
+  const TemporaryFile file("slots=64\nspin-us=7\ndurability=\"group\"\n");
+  const Result<ParsedConfig> parsed = ParseConfig(With({"--config", file.path(), "--slots", "32"}));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_EQ(parsed.value().config.slots, 32u);
+  EXPECT_EQ(parsed.value().config.spin_us, 7u);
+  EXPECT_EQ(parsed.value().config.durability, DurabilityPolicy::kGroup);
+}
+
+TEST(Config, AnUnknownNameInTheFileIsAnError) {
+  const TemporaryFile file("slot=64\n");
+  EXPECT_NE(ErrorOf(With({"--config", file.path()})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--config", "no-such-file.ini"})), "accepted");
+}
+
+TEST(Config, WhatIsPrintedAtStartCanBeReadAgain) {
+  const Result<ParsedConfig> first = ParseConfig(
+      With({"--allow-uid", "1,2", "--durability", "sync", "--no-cache", "--stats-mode", "0600", "--slots", "16"}));
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  std::string text;
+  for (const std::string& line : first.value().lines) text += line + "\n";
+  const TemporaryFile file(text);
+  const Result<ParsedConfig> second = ParseConfig({"--config", file.path()});
+  ASSERT_TRUE(second.ok()) << second.status().message() << "\n" << text;
+  EXPECT_EQ(second.value().lines, first.value().lines);
+  EXPECT_EQ(second.value().config.allow_uids, (std::vector<uid_t>{1, 2}));
+  EXPECT_EQ(second.value().config.durability, DurabilityPolicy::kSync);
+  EXPECT_FALSE(second.value().config.cache);
+  EXPECT_EQ(second.value().config.slots, 16u);
+
+  const Result<ParsedConfig> plain = ParseConfig(With({}));
+  text.clear();
+  for (const std::string& line : plain.value().lines) text += line + "\n";
+  const TemporaryFile plain_file(text);
+  const Result<ParsedConfig> again = ParseConfig({"--config", plain_file.path()});
+  ASSERT_TRUE(again.ok()) << again.status().message() << "\n" << text;
+}
+
+TEST(Config, HelpAndVersionRunNothing) {
+  EXPECT_FALSE(ParseConfig({"--version"}).value().run);
+  const Result<ParsedConfig> help = ParseConfig({"--help"});
+  EXPECT_FALSE(help.value().run);
+  EXPECT_NE(help.value().text.find("--batch-tokens-max"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,60 @@
+// A cache shard for tests of the engine: a map, with what was asked and stored kept for inspection. Thread-safe.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/cache_shard.h"
+
+namespace sutra::testing {
+
+class MemoryCache : public CacheShard {
+ public:
+  struct Entry {
+    std::vector<float> vector;
+    CacheValue value;
+    uint64_t ttl_s = 0;
+  };
+
+  bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
+    std::lock_guard lock(mutex_);
+    const auto found = entries_.find({std::string(text), variant});
+    if (found == entries_.end()) return false;
+    std::copy(found->second.vector.begin(), found->second.vector.end(), vector);
+    *value = found->second.value;
+    return true;
+  }
+  void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
+              uint64_t ttl_s) override {
+    std::lock_guard lock(mutex_);
+    ++inserts_;
+    entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s};
+  }
+  Status Erase(std::string_view text, uint32_t variant) override {
+    std::lock_guard lock(mutex_);
+    entries_.erase({std::string(text), variant});
+    return {};
+  }
+  Status Sync() override { return {}; }
+  CacheStats Stats() const override { return {}; }
+
+  Entry Get(const std::string& text) {
+    std::lock_guard lock(mutex_);
+    return entries_[{text, 0}];
+  }
+  int inserts() {
+    std::lock_guard lock(mutex_);
+    return inserts_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<std::string, uint32_t>, Entry> entries_;
+  int inserts_ = 0;
+};
+
+}  // namespace sutra::testing

@@ -1,0 +1,181 @@
+// Attaching: what comes back, and every way to be refused.
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <filesystem>
+
+#include "tests/producer/client_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+class ClientAttach : public ClientTest {
+ protected:
+  static size_t OpenDescriptors() {
+    size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      (void)entry;
+      ++count;
+    }
+    return count;
+  }
+};
+
+TEST_F(ClientAttach, ReturnsModelLimitsAndGeneration) {
+  StartEngine();
+  const ClientPtr client = Attach(64);
+  sutra_info info;
+  ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
+  EXPECT_EQ(info.width, 16u);
+  EXPECT_EQ(info.slots, 64u);
+  EXPECT_EQ(info.text_bytes_max, kTextBytesMaxDefault);
+  EXPECT_EQ(info.tokens_max, 256u);
+  EXPECT_NE(info.engine_generation, 0u);
+  EXPECT_EQ(info.engine_pid, static_cast<uint32_t>(engine_->pid()));
+  EXPECT_STREQ(info.model, "echo-model");
+  EXPECT_EQ(std::string(info.identity), std::string(64, 'e'));
+}
+
+TEST_F(ClientAttach, NothingListeningIsEngineGoneAndNamesTheSocket) {
+  EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_ENGINE_GONE);
+  EXPECT_NE(std::string(sutra_error_text()).find(path_), std::string::npos);
+}
+
+TEST_F(ClientAttach, StaleSocketFileIsEngineGone) {
+  StartEngine();
+  engine_->Kill();
+  EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_ENGINE_GONE);
+}
+
+TEST_F(ClientAttach, WrongWidthAndWrongModelAreRefusedWithAReason) {
+  StartEngine();
+  sutra_attach_options options = AttachOptions();
+  options.width = 17;
+  EXPECT_EQ(AttachStatus(options), SUTRA_REFUSED);
+  EXPECT_NE(std::string(sutra_error_text()).find("width"), std::string::npos) << sutra_error_text();
+  options = AttachOptions();
+  options.model = "another-model";
+  EXPECT_EQ(AttachStatus(options), SUTRA_REFUSED);
+  EXPECT_NE(std::string(sutra_error_text()).find("model"), std::string::npos) << sutra_error_text();
+}
+
+TEST_F(ClientAttach, RightWidthAndIdentityPrefixAreServed) {
+  StartEngine();
+  sutra_attach_options options = AttachOptions();
+  options.width = 16;
+  options.model = "eeee";
+  EXPECT_EQ(AttachStatus(options), SUTRA_OK);
+}
+
+TEST_F(ClientAttach, OtherLayoutMajorIsRefusedAndBothVersionsAreNamed) {
+  EchoOptions other;
+  other.layout_major = 7;
+  StartEngine(other);
+  EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_REFUSED);
+  const std::string text = sutra_error_text();
+  EXPECT_NE(text.find("7.0"), std::string::npos) << text;
+  EXPECT_NE(text.find("1.0"), std::string::npos) << text;
+}
+
+TEST_F(ClientAttach, RefusalsKeepTheStatusACallerCanActOn) {
+  EchoOptions refusing;
+  for (const StatusCode code : {StatusCode::kShuttingDown, StatusCode::kOverloaded, StatusCode::kRefused}) {
+    refusing.refuse = code;
+    StartEngine(refusing);
+    EXPECT_EQ(AttachStatus(AttachOptions()), static_cast<sutra_status>(code)) << sutra_error_text();
+  }
+}
+
+TEST_F(ClientAttach, BadOptionsAreNamedBeforeAnythingIsTouched) {
+  sutra_attach_options options = AttachOptions(3);
+  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
+  options = AttachOptions(kSlotsMax * 2);
+  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
+  options = AttachOptions();
+  options.size = 0;
+  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
+  EXPECT_NE(std::string(sutra_error_text()).find("size"), std::string::npos);
+}
+
+TEST_F(ClientAttach, FieldsOfANewerHeaderAreRefusedUnlessZero) {
+  StartEngine();
+  struct { sutra_attach_options known; uint64_t unknown; } newer = {AttachOptions(), 0};
+  newer.known.size = sizeof(newer);
+  EXPECT_EQ(AttachStatus(newer.known), SUTRA_OK) << sutra_error_text();
+  newer.unknown = 1;
+  EXPECT_EQ(AttachStatus(newer.known), SUTRA_BAD_OPTION);
+}
+
+TEST_F(ClientAttach, SilentEngineEndsAtTheTimeout) {
+  EchoOptions silent;
+  silent.hostile = Hostile::kSilent;
+  StartEngine(silent);
+  sutra_attach_options options = AttachOptions();
+  options.timeout_ms = 50;
+  EXPECT_EQ(AttachStatus(options), SUTRA_DEADLINE_EXCEEDED);
+}
+
+TEST_F(ClientAttach, StoppedEngineEndsAtTheTimeout) {
+  StartEngine();
+  engine_->Stop();
+  sutra_attach_options options = AttachOptions();
+  options.timeout_ms = 50;
+  EXPECT_EQ(AttachStatus(options), SUTRA_DEADLINE_EXCEEDED);
+  engine_->Continue();
+}
+
+TEST_F(ClientAttach, StreamSocketOfAnotherProgramIsRefused) {
+  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_REFUSED);
+  close(listener);
+}
+
+TEST_F(ClientAttach, BrokenLanesAreRefusedAndNothingStaysOpen) {
+  const size_t descriptors = OpenDescriptors();
+  for (const Hostile hostile : {Hostile::kUnsealed, Hostile::kWrongSize, Hostile::kNotAPipe, Hostile::kWrongMagic,
+                                Hostile::kNoDescriptors, Hostile::kOtherWidthInHeader}) {
+    EchoOptions options;
+    options.hostile = hostile;
+    StartEngine(options);
+    EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_REFUSED) << static_cast<int>(hostile) << ": " << sutra_error_text();
+    engine_.reset();
+    EXPECT_EQ(OpenDescriptors(), descriptors) << static_cast<int>(hostile);
+  }
+}
+
+TEST_F(ClientAttach, ManyAttachesAndDetachesLeakNoDescriptor) {
+  StartEngine();
+  EXPECT_EQ(AttachStatus(AttachOptions(4)), SUTRA_OK);
+  const size_t descriptors = OpenDescriptors();
+  for (int i = 0; i < 100; ++i) {
+    const ClientPtr client = Attach(4);
+    EXPECT_EQ(Embed(client, "text"), SUTRA_OK);
+  }
+  EXPECT_EQ(OpenDescriptors(), descriptors);
+}
+
+TEST_F(ClientAttach, DescriptorsOfALaneAreCloseOnExec) {
+  StartEngine();
+  std::vector<bool> before(256);
+  for (int fd = 0; fd < 256; ++fd) before[fd] = fcntl(fd, F_GETFD) >= 0;
+  const ClientPtr client = Attach(4);
+  int opened = 0;
+  for (int fd = 0; fd < 256; ++fd) {
+    const int flags = fcntl(fd, F_GETFD);
+    if (flags < 0 || before[fd]) continue;
+    ++opened;
+    EXPECT_NE(flags & FD_CLOEXEC, 0) << fd;
+  }
+  EXPECT_EQ(opened, 4);  // socket, request lane, reply lane, event pipe
+}
+
+TEST_F(ClientAttach, DetachingNothingIsHarmless) { sutra_detach(nullptr); }
+
+}  // namespace
+}  // namespace sutra::test

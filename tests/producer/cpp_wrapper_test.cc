@@ -1,0 +1,49 @@
+// embed.hpp: compiled as C++17, and the owners give back what they own.
+#include "sutra/embed.hpp"
+
+#include "tests/producer/client_fixture.h"
+
+extern "C" const char* sutra_header_c11(void);
+
+namespace sutra::test {
+namespace {
+
+class CppWrapper : public ClientTest {};
+
+TEST_F(CppWrapper, EmbedsOneAndMany) {
+  StartEngine();
+  embed::Client client;
+  ASSERT_EQ(client.Attach(path_), SUTRA_OK);
+  EXPECT_EQ(client.info().width, 16u);
+  const embed::Embedding one = client.Embed("one");
+  ASSERT_EQ(one.status, SUTRA_OK);
+  EXPECT_TRUE(IsEchoOf("one", one.vector.data(), 16));
+  const auto many = client.EmbedBatch({"a", "", "c"});
+  ASSERT_EQ(many.size(), 3u);
+  EXPECT_TRUE(IsEchoOf("a", many[0].vector.data(), 16));
+  EXPECT_EQ(many[1].status, SUTRA_EMPTY_TEXT);
+  EXPECT_TRUE(many[1].vector.empty());
+  EXPECT_TRUE(IsEchoOf("c", many[2].vector.data(), 16));
+}
+
+TEST_F(CppWrapper, TicketsReleaseTheirSlots) {
+  StartEngine();
+  embed::Client client;
+  sutra_attach_options options = embed::AttachOptions();
+  options.slots = 2;
+  options.lanes_max = 1;
+  ASSERT_EQ(client.Attach(path_, options), SUTRA_OK);
+  for (int i = 0; i < 10; ++i) {
+    embed::Ticket ticket;
+    ASSERT_EQ(client.Submit("text", &ticket), SUTRA_OK);
+    embed::Ticket moved = std::move(ticket);
+    const sutra_result result = moved.Wait(60'000);
+    ASSERT_EQ(result.status, SUTRA_OK);
+    EXPECT_TRUE(IsEchoOf("text", result.vector, result.width));
+  }
+}
+
+TEST_F(CppWrapper, CHeaderIsUsableFromC) { EXPECT_STREQ(sutra_header_c11(), "ok"); }
+
+}  // namespace
+}  // namespace sutra::test

@@ -1,0 +1,265 @@
+// The engine dies, stops, drains, comes back: what callers see, and that nothing they hold goes bad. And fork.
+#include <signal.h>
+#include <poll.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "tests/producer/client_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+class ClientEngineDeath : public ClientTest {
+ protected:
+  // Each call may attach anew, with backoff; the watchdog bounds the loop.
+  static sutra_status EmbedUntilServed(const ClientPtr& client, const std::string& text) {
+    sutra_status status;
+    do {
+      status = Embed(client, text);
+      if (status != SUTRA_OK) std::this_thread::yield();
+    } while (status == SUTRA_ENGINE_GONE || status == SUTRA_SHUTTING_DOWN);
+    return status;
+  }
+};
+
+TEST_F(ClientEngineDeath, KilledWhileHoldingRequestsEndsWaitersWithEngineGone) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(4, 1);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "doomed", &ticket), SUTRA_OK);
+  std::thread killer([&] {
+    while (engine_->control().taken.load() == 0) std::this_thread::yield();
+    engine_->Kill();
+  });
+  sutra_result result;
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_ENGINE_GONE) << sutra_error_text();
+  EXPECT_EQ(result.vector, nullptr);
+  killer.join();
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_ENGINE_GONE);
+  sutra_release(client.get(), ticket);
+}
+
+TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
+  StartEngine().control().kill_at = 300;
+  const ClientPtr client = Attach(16, 1);
+  const Texts texts = ManyTexts(1000);
+  std::vector<float> vectors(1000 * 16);
+  std::vector<sutra_result> results(1000);
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, vectors.data(),
+                              results.data()), SUTRA_ENGINE_GONE);
+  size_t ok = 0;
+  for (size_t i = 0; i < 1000; ++i) {
+    if (results[i].status == SUTRA_OK) {
+      ++ok;
+      EXPECT_TRUE(IsEchoOf(texts.strings[i], &vectors[i * 16], 16)) << i;
+    } else {
+      EXPECT_EQ(results[i].status, SUTRA_ENGINE_GONE) << i;
+    }
+  }
+  EXPECT_EQ(ok, engine_->control().answered.load());
+}
+
+TEST_F(ClientEngineDeath, DeadEngineMakesNewCallsFailAtOnceAndAReplacementIsFoundAutomatically) {
+  StartEngine();
+  const ClientPtr client = Attach(4);
+  ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
+  sutra_info before, after;
+  ASSERT_EQ(sutra_get_info(client.get(), &before), SUTRA_OK);
+  engine_->Kill();
+  EXPECT_EQ(Embed(client, "into the void"), SUTRA_ENGINE_GONE);
+  EXPECT_EQ(Embed(client, "again"), SUTRA_ENGINE_GONE);
+  EXPECT_NE(std::string(sutra_error_text()).find("nothing listens"), std::string::npos) << sutra_error_text();
+  StartEngine();
+  EXPECT_EQ(EmbedUntilServed(client, "after"), SUTRA_OK);
+  ASSERT_EQ(sutra_get_info(client.get(), &after), SUTRA_OK);
+  EXPECT_NE(before.engine_generation, after.engine_generation);
+}
+
+TEST_F(ClientEngineDeath, VectorsAlreadyDeliveredStayReadableUntilReleased) {
+  StartEngine();
+  const ClientPtr client = Attach(4);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "kept", &ticket), SUTRA_OK);
+  sutra_result result;
+  ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
+  for (int round = 0; round < 3; ++round) {
+    engine_->Kill();
+    EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+    EXPECT_TRUE(IsEchoOf("kept", result.vector, result.width));
+    StartEngine();
+    EXPECT_EQ(EmbedUntilServed(client, "new"), SUTRA_OK);
+    EXPECT_TRUE(IsEchoOf("kept", result.vector, result.width));
+  }
+  sutra_result again;
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &again), SUTRA_OK);
+  EXPECT_EQ(again.vector, result.vector);
+  sutra_release(client.get(), ticket);
+  EXPECT_EQ(Embed(client, "still served"), SUTRA_OK);
+}
+
+TEST_F(ClientEngineDeath, ManyRestartsLeaveTheClientWorking) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 2);
+  for (int round = 0; round < 80; ++round) {  // more than the lane table has entries
+    ASSERT_EQ(EmbedUntilServed(client, "round " + std::to_string(round)), SUTRA_OK);
+    engine_->Kill();
+    StartEngine();
+  }
+}
+
+TEST_F(ClientEngineDeath, EngineOfAnotherModelOrWidthIsNotAccepted) {
+  StartEngine();
+  const ClientPtr client = Attach(4);
+  ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
+  engine_->Kill();
+  EchoOptions other;
+  other.identity = std::string(64, 'f');
+  StartEngine(other);
+  EXPECT_EQ(Embed(client, "x"), SUTRA_ENGINE_GONE);  // finds the death
+  sutra_status status;
+  do {
+    status = Embed(client, "x");
+  } while (std::string(sutra_error_text()).find("another model") == std::string::npos && status == SUTRA_ENGINE_GONE);
+  EXPECT_EQ(status, SUTRA_ENGINE_GONE);
+  StartEngine();
+  EXPECT_EQ(EmbedUntilServed(client, "the right one is back"), SUTRA_OK);
+}
+
+TEST_F(ClientEngineDeath, DrainAnswersWhatWasTakenThenSaysShuttingDown) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(8, 1);
+  std::vector<sutra_ticket> tickets(4);
+  for (sutra_ticket& ticket : tickets) ASSERT_EQ(Submit(client, "taken", &ticket), SUTRA_OK);
+  while (engine_->control().taken.load() < 4) std::this_thread::yield();
+  engine_->control().deaf = 1;
+  sutra_ticket untaken = 0;
+  ASSERT_EQ(Submit(client, "never taken", &untaken), SUTRA_OK);
+  engine_->control().drain = 1;
+  sutra_result result;
+  for (const sutra_ticket ticket : tickets) {
+    EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
+    EXPECT_TRUE(IsEchoOf("taken", result.vector, result.width));
+  }
+  EXPECT_EQ(sutra_wait(client.get(), untaken, 60'000, &result), SUTRA_SHUTTING_DOWN);
+  EXPECT_EQ(engine_->WaitForExit(), 0);
+  EXPECT_EQ(Embed(client, "x"), SUTRA_SHUTTING_DOWN);
+}
+
+TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(8, 1);
+  const int event_fd = sutra_event_fd(client.get());
+  ASSERT_GE(event_fd, 0);
+  std::vector<sutra_ticket> tickets(5), found;
+  for (sutra_ticket& ticket : tickets) ASSERT_EQ(Submit(client, "x", &ticket), SUTRA_OK);
+  engine_->Kill();
+  pollfd item = {event_fd, POLLIN, 0};
+  EXPECT_EQ(poll(&item, 1, 60'000), 1) << "an event loop must learn of the death";
+  while (found.size() < tickets.size()) {
+    sutra_ticket some[2];
+    const size_t count = sutra_poll(client.get(), some, 2);
+    found.insert(found.end(), some, some + count);
+  }
+  std::sort(found.begin(), found.end());
+  std::sort(tickets.begin(), tickets.end());
+  EXPECT_EQ(found, tickets);
+  sutra_result result;
+  for (const sutra_ticket ticket : tickets) {
+    EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_ENGINE_GONE);
+    sutra_release(client.get(), ticket);
+  }
+  EXPECT_EQ(sutra_event_fd(client.get()), -1);
+  StartEngine();
+  while (sutra_event_fd(client.get()) < 0) std::this_thread::yield();
+}
+
+TEST_F(ClientEngineDeath, DetachWithOutstandingTicketsIsClean) {
+  StartEngine().control().hold = 1;
+  ClientPtr client = Attach(4);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "x", &ticket), SUTRA_OK);
+  client.reset();
+  engine_->control().hold = 0;
+  const ClientPtr next = Attach(4);
+  EXPECT_EQ(Embed(next, "served"), SUTRA_OK);
+}
+
+TEST_F(ClientEngineDeath, ManyThreadsAllLeaveTheirWaits) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(16, 2);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] { EXPECT_EQ(Embed(client, "t" + std::to_string(t)), SUTRA_ENGINE_GONE); });
+  }
+  while (engine_->control().taken.load() < 8) std::this_thread::yield();
+  engine_->Kill();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// The child reports by its exit code, since gtest's failures in it would be lost.
+TEST_F(ClientEngineDeath, ForkedChildGetsForkedAndDetachesSafelyWhileTheParentGoesOn) {
+  StartEngine();
+  ClientPtr client = Attach(4);
+  ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "parent's", &ticket), SUTRA_OK);
+  const pid_t child = fork();
+  if (child == 0) {
+    int wrong = 0;
+    sutra_ticket mine = 0;
+    sutra_result result;
+    float vector[16];
+    wrong |= sutra_submit(client.get(), "x", 1, nullptr, &mine) != SUTRA_FORKED ? 1 : 0;
+    wrong |= sutra_wait(client.get(), ticket, 0, &result) != SUTRA_FORKED ? 2 : 0;
+    wrong |= sutra_embed(client.get(), "x", 1, nullptr, vector, nullptr) != SUTRA_FORKED ? 4 : 0;
+    wrong |= sutra_poll(client.get(), &mine, 1) != 0 ? 8 : 0;
+    wrong |= sutra_cancel(client.get(), ticket) != SUTRA_FORKED ? 16 : 0;
+    sutra_release(client.get(), ticket);
+    wrong |= sutra_event_fd(client.get()) != -1 ? 32 : 0;
+    sutra_detach(client.release());
+    sutra_client* own = nullptr;
+    if (sutra_attach(path_.c_str(), nullptr, &own) != SUTRA_OK ||
+        sutra_embed(own, "child", 5, nullptr, vector, nullptr) != SUTRA_OK) {
+      wrong |= 64;
+    }
+    _exit(wrong);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  sutra_result result;
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
+  EXPECT_EQ(Embed(client, "after"), SUTRA_OK);
+  EXPECT_LE(engine_->control().lanes_lost.load(), 1u) << "only the child's own lane may end with the child";
+}
+
+TEST_F(ClientEngineDeath, KilledClientLosesItsLaneThoughAForkedChildHoldsItsDescriptors) {
+  StartEngine();
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    sutra_client* client = nullptr;
+    float vector[16];
+    if (sutra_attach(path_.c_str(), nullptr, &client) != SUTRA_OK) _exit(1);
+    if (fork() == 0) {  // inherits the descriptors; leaves when the test closes its end
+      char byte;
+      close(ready[1]);
+      _exit(static_cast<int>(read(ready[0], &byte, 1)));
+    }
+    (void)sutra_embed(client, "x", 1, nullptr, vector, nullptr);
+    raise(SIGKILL);
+  }
+  waitpid(child, nullptr, 0);
+  // The grandchild keeps the socket open, so no hang-up comes: this engine only asks at hang-up, so close it now.
+  close(ready[1]);
+  while (engine_->control().lanes_lost.load() == 0) std::this_thread::yield();
+  close(ready[0]);
+  const ClientPtr next = Attach(4);
+  EXPECT_EQ(Embed(next, "neighbours are served"), SUTRA_OK);
+}
+
+}  // namespace
+}  // namespace sutra::test

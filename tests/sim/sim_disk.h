@@ -1,0 +1,117 @@
+// SimDisk: a disk in memory that behaves as badly as real ones may. Behind the same seam as io_uring and plain calls.
+//
+// Rules:
+//  - A file has durable bytes and a list of unsynced operations; a directory likewise. Reads see everything (page
+//    cache).
+//  - Sync makes a file's operations durable. When it is made to fail, it drops a random subset of them for good and the
+//    next sync succeeds, as kernels do.
+//  - A power cut applies, drops, tears (512-byte sectors) or fills with garbage each unsynced operation on its own;
+//    directory operations apply or not.
+//  - The n-th operation can fail, once or from then on, be short, or be the one at which the power goes.
+// Thread-safe. Deterministic for one seed when one thread uses it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cache/disk_io.h"
+
+namespace sutra::sim {
+
+class SimDisk : public DiskIo {
+ public:
+  explicit SimDisk(uint64_t seed = 1) : random_(seed) {}
+
+  struct Faults {
+    uint64_t fail_at = 0;  // number of the operation (from 1, counted from SetFaults) that fails; 0: none
+    int fail_errno = 5;    // EIO
+    bool fail_forever = false;
+    uint64_t power_off_at = 0;
+    uint64_t short_at = 0;  // this write moves `short_bytes` only
+    size_t short_bytes = 0;
+    unsigned noise_percent = 0;  // chance of EINTR, EAGAIN or a short write
+  };
+  void SetFaults(const Faults& faults);
+  uint64_t operations() const;  // since SetFaults
+  void SetCapacity(uint64_t bytes);
+
+  // What is left after the power failed. Open handles become invalid; faults are cleared.
+  void PowerCut();
+  // What is left after the process was killed: everything that was done.
+  void ProcessKill();
+
+  // Direct access to what a file holds, for damage at rest. Changes are durable.
+  std::vector<std::byte> Bytes(const std::string& path) const;
+  void SetBytes(const std::string& path, std::vector<std::byte> bytes);
+  std::vector<std::string> Paths() const;
+
+  const char* name() const override { return "simulated"; }
+  Result<uint64_t> Size(FileHandle file) override;
+  void DropCache(FileHandle file) override;
+  Status SyncDirectory(const std::string& path) override;
+  Status Rename(const std::string& from, const std::string& to) override;
+  Status Unlink(const std::string& path) override;
+  Status MakeDirectory(const std::string& path) override;
+  Result<std::vector<std::string>> List(const std::string& path) override;
+
+ protected:
+  int RawOpen(const std::string& path, OpenMode mode) override;
+  void RawClose(FileHandle file) override;
+  int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) override;
+  int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;
+  void RawSubmit(const Operation& operation) override;
+  Completion RawReap() override { return completion_; }
+  int RawSync(FileHandle file) override;
+
+ private:
+  struct FileOperation {
+    uint64_t offset = 0;
+    std::vector<std::byte> data;
+    uint64_t size = 0;  // an allocation when data is empty
+  };
+  struct Node {
+    std::vector<std::byte> durable;
+    std::vector<std::byte> current;
+    std::vector<FileOperation> unsynced;
+  };
+  using NodePtr = std::shared_ptr<Node>;
+  struct NameOperation {
+    std::string remove;  // name to remove, if any
+    std::string add;     // name to add, if any
+    NodePtr node;
+  };
+  struct Handle {
+    NodePtr node;
+    bool whole_blocks = false;
+    bool read_only = false;
+  };
+
+  // Counts an operation; 0 or the negative errno it fails with.
+  int Begin();
+  bool powered_off() const { return powered_off_; }
+  int SyncNode(Node* node);
+  void Apply(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn);
+  uint64_t UsedBytes() const;
+  uint64_t Random(uint64_t below) { return std::uniform_int_distribution<uint64_t>(0, below - 1)(random_); }
+
+  mutable std::mutex mutex_;
+  std::mt19937_64 random_;
+  Faults faults_;
+  uint64_t operations_ = 0;
+  uint64_t capacity_ = UINT64_MAX;
+  bool powered_off_ = false;
+  bool cutting_ = false;  // the operation under way is the one at which the power goes
+  std::map<std::string, NodePtr> names_;
+  std::map<std::string, NodePtr> durable_names_;
+  std::map<std::string, std::vector<NameOperation>> unsynced_names_;  // by directory
+  std::map<std::string, bool> directories_;
+  std::map<FileHandle, Handle> handles_;
+  FileHandle next_handle_ = 3;
+  Completion completion_;
+};
+
+}  // namespace sutra::sim

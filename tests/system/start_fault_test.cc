@@ -1,0 +1,388 @@
+// Faults around an engine: what keeps it from starting is said with its cause and its fix; what happens while it runs
+// costs nothing that was answered.
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "engine/exit_code.h"
+#include "tests/system/system_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+constexpr uid_t kStranger = 54321;
+
+class StartFault : public SystemTest {
+ protected:
+  static void ExpectSays(const EngineProcess& engine, const std::vector<std::string>& words) {
+    const std::string log = engine.Log();
+    for (const std::string& word : words) {
+      EXPECT_NE(log.find(word), std::string::npos) << "not said: " << word << "\n" << log;
+    }
+  }
+  static void ExpectCannotStart(EngineProcess& engine, int code, const std::vector<std::string>& words) {
+    engine.Launch();
+    const ExitStatus status = engine.WaitEnd();
+    EXPECT_TRUE(status.exited && status.code == code) << ToText(status);
+    ExpectSays(engine, words);
+  }
+  static void ExpectServes(const EngineProcess& engine, const std::string& text) {
+    ExpectVector(Attached(engine).Embed(text), text);
+  }
+  // Embeds texts, waits until they are written, kills the engine, starts it again and expects them from the shard.
+  static void ExpectSurvivesKill(EngineProcess& engine, const std::string& prefix) {
+    const std::vector<std::string> texts = NumberedTexts(prefix, 100);
+    Attached(engine).EmbedBatch(texts);
+    ASSERT_TRUE(engine.WaitWritten());
+    engine.Kill();
+    ASSERT_TRUE(engine.Start());
+    const std::vector<Reply> replies = Attached(engine).EmbedBatch(texts);
+    for (size_t i = 0; i < texts.size(); ++i) {
+      ExpectVector(replies[i], texts[i]);
+      EXPECT_EQ(replies[i].source, SUTRA_SOURCE_SHARD) << texts[i];
+    }
+  }
+};
+
+TEST_F(StartFault, ASecondEngineOnTheSameDataNamesTheHolder) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  EngineOptions options;
+  options.data = first.data();
+  EngineProcess second(options);
+  ExpectCannotStart(second, kExitLocked, {first.data() + "/LOCK", "pid " + std::to_string(first.process().pid())});
+  ExpectServes(first, "the first engine goes on");
+}
+
+TEST_F(StartFault, ASecondEngineOnTheSameSocketNamesTheHolder) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  EngineOptions options;
+  options.socket = first.socket();
+  {
+    EngineProcess second(options);
+    ExpectCannotStart(second, kExitLocked, {first.socket() + ".lock", "pid " + std::to_string(first.process().pid())});
+    ExpectServes(first, "the first engine goes on");
+    EXPECT_EQ(first.Stats().gauge("pid"), static_cast<uint64_t>(first.process().pid()));  // its stats too
+  }
+}
+
+TEST_F(StartFault, BadOptionsAreNamedWithTheirRange) {
+  const std::pair<std::vector<std::string>, std::vector<std::string>> cases[] = {
+      {{"--no-such-option", "1"}, {"no-such-option"}},
+      {{"--fake-width", "9000"}, {"--fake-width", "8192"}},
+      {{"--slots", "100"}, {"--slots", "power of two"}},
+      {{"--durability", "sometimes"}, {"--durability", "interval"}},
+      {{"--wal-bytes-max", "2097152"}, {"--wal-bytes-max"}},
+      {{"--socket", "/" + std::string(200, 's')}, {"--socket", "107"}},
+      {{"--backend", "onnx"}, {"--backend", "fake"}},
+  };
+  for (const auto& [args, words] : cases) {
+    EngineOptions options;
+    options.args = args;
+    EngineProcess engine(options);
+    ExpectCannotStart(engine, kExitUsage, words);
+  }
+}
+
+TEST_F(StartFault, AMissingModelIsNamed) {
+  EngineOptions options;
+  EngineProcess engine(options);
+  engine.options().args = {"--backend", "torch", "--model", engine.directory() / "no-such-model"};
+#if defined(SUTRA_WITH_TORCH)
+  ExpectCannotStart(engine, kExitCannotStart, {"no-such-model", "cannot start"});
+#else
+  ExpectCannotStart(engine, kExitCannotStart, {"without libtorch", "SUTRA_WITH_TORCH"});
+#endif
+}
+
+TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFile) {
+  EngineProcess engine;
+  engine.options().args = {"--ttl-s", "77", "--text-bytes-max", "1024"};
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(Attached(engine).info().text_bytes_max, 1024u);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  std::istringstream log(engine.Log());
+  std::string file;
+  for (std::string line; std::getline(log, line);) {
+    const size_t at = line.find(" info   ");
+    if (at != std::string::npos) file += line.substr(at + 8) + "\n";
+  }
+  EXPECT_NE(file.find("ttl-s"), std::string::npos) << file;
+  WriteFile(engine.directory() / "engine.conf", file);
+  engine.options().args = {"--config", engine.directory() / "engine.conf", "--ttl-s", "78"};
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(Attached(engine).info().text_bytes_max, 1024u);  // from the file
+  ExpectSays(engine, {"ttl-s=78"});                          // the command line wins
+}
+
+// Another model never meets the entries of this one, and nothing is refused.
+TEST_F(StartFault, TheDataOfAnotherModelGetsItsOwnSubdirectory) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  const std::string first_identity = std::string(Attached(engine).info().identity).substr(0, 16);
+  const std::string text = "known to both models";
+  ExpectServes(engine, text);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+
+  const std::string width = std::to_string(kTestWidth * 2);
+  engine.options().args = {"--fake-width", width};
+  ASSERT_TRUE(engine.Start());
+  {
+    const ClientHandle client = Attached(engine);
+    const std::string second_identity = std::string(client.info().identity).substr(0, 16);
+    EXPECT_NE(second_identity, first_identity);
+    const Reply reply = client.Embed(text);
+    EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
+    EXPECT_TRUE(SameVector(reply.vector, ExpectedVector(text, false, kTestWidth * 2)));
+    EXPECT_TRUE(std::filesystem::is_directory(engine.data() + "/" + first_identity));
+    EXPECT_TRUE(std::filesystem::is_directory(engine.data() + "/" + second_identity));
+    ExpectSays(engine, {second_identity});
+  }
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  engine.options().args.clear();
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(Attached(engine).Embed(text).source, SUTRA_SOURCE_SHARD);  // untouched meanwhile
+}
+
+TEST_F(StartFault, NoPermissionOnTheDataIsSaidWithTheFix) {
+  std::string reason;
+  if (!OtherUserCanRunEngine(kStranger, &reason)) GTEST_SKIP() << reason;
+  const TempDir closed;
+  const std::string data = closed / "data";
+  std::filesystem::create_directory(data);
+  chmod(closed.path().c_str(), 0755);
+  EngineOptions options;
+  options.uid = kStranger;
+  options.data = data + "/inside";
+  EngineProcess engine(options);
+  std::filesystem::create_directory(options.data);
+  chmod(options.data.c_str(), 0700);
+  SpawnOptions spawn;
+  spawn.args = {EngineProgram(), "--backend", "fake", "--socket", engine.socket(), "--data", options.data};
+  spawn.uid = kStranger;
+  const Finished finished = RunToEnd(spawn, kWaitMs);
+  EXPECT_TRUE(finished.status.exited && finished.status.code == kExitCannotStart) << ToText(finished.status);
+  EXPECT_NE(finished.errors.find(options.data), std::string::npos) << finished.errors;
+  EXPECT_NE(finished.errors.find("Permission denied"), std::string::npos) << finished.errors;
+
+  // And the directory of the socket.
+  spawn.args = {EngineProgram(), "--backend", "fake", "--socket", closed / "engine.sock", "--data", engine.data()};
+  ASSERT_EQ(chown(options.data.c_str(), kStranger, kStranger), 0);
+  const Finished socket = RunToEnd(spawn, kWaitMs);
+  EXPECT_TRUE(socket.status.exited && socket.status.code == kExitCannotStart) << ToText(socket.status);
+  EXPECT_NE(socket.errors.find("engine.sock"), std::string::npos) << socket.errors;
+  EXPECT_NE(socket.errors.find("Permission denied"), std::string::npos) << socket.errors;
+}
+
+TEST_F(StartFault, AStatsSegmentThatAnotherUserOwnsIsAStartUpError) {
+  std::string reason;
+  if (!OtherUserCanRunEngine(kStranger, &reason)) GTEST_SKIP() << reason;
+  EngineOptions options;
+  options.uid = kStranger;
+  options.args = {"--allow-uid", "0"};
+  EngineProcess engine(options);
+  const Result<std::string> name = StatsSegmentName(engine.socket(), kStranger);
+  ASSERT_TRUE(name.ok()) << name.status().message();
+  const int fd = shm_open(("/" + *name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  ASSERT_GE(fd, 0);
+  close(fd);
+  ExpectCannotStart(engine, kExitCannotStart, {*name});
+  shm_unlink(("/" + *name).c_str());
+  ASSERT_TRUE(engine.Start());  // as that user, unprivileged, it serves
+}
+
+TEST_F(StartFault, AUserWhoIsNotAllowedIsRefusedAndOneWhoIsAllowedIsServed) {
+  std::string reason;
+  if (!IsRoot()) GTEST_SKIP() << "needs root to become another user";
+  EngineProcess engine;
+  chmod(engine.directory().path().c_str(), 0755);
+  const auto attach = [&](uid_t uid) {
+    SpawnOptions spawn;
+    spawn.args = {TestClientProgram(), "stream", "--socket", engine.socket(), "--count", "50"};
+    spawn.uid = uid;
+    return RunToEnd(spawn, kWaitMs);
+  };
+  engine.options().args = {"--socket-mode", "0666"};
+  ASSERT_TRUE(engine.Start());
+  const Finished refused = attach(kStranger);
+  if (refused.status.exited && refused.status.code == kExecFailed) {
+    GTEST_SKIP() << "another user cannot run the test client: it lies where only its builder can read";
+  }
+  EXPECT_TRUE(refused.status.exited && refused.status.code == 5) << ToText(refused.status) << refused.errors;
+  EXPECT_NE(refused.errors.find("--allow-uid"), std::string::npos) << refused.errors;
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+
+  engine.options().args = {"--allow-uid", std::to_string(kStranger)};
+  ASSERT_TRUE(engine.Start());
+  const Finished served = attach(kStranger);
+  EXPECT_TRUE(served.status.exited && served.status.code == 0) << ToText(served.status) << served.errors;
+  EXPECT_EQ(attach(kStranger + 1).status.code, 5);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+
+  engine.options().args = {"--allow-gid", std::to_string(kStranger)};
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(attach(kStranger).status.code, 0);
+  EXPECT_EQ(attach(kStranger + 1).status.code, 5);
+}
+
+TEST_F(StartFault, WithoutIoUringItSaysSoAndLosesNothing) {
+  EngineOptions options;
+  options.forbid_io_uring = true;
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  ExpectSays(engine, {"io_uring is not usable", "plain system calls"});
+  Result<StatsReader> reader = StatsReader::OpenSocket(engine.socket());
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ(reader->Snapshot()->disk_io, "posix");
+  ExpectSurvivesKill(engine, "without io_uring");
+}
+
+TEST_F(StartFault, WhereIoUringIsDemandedAndForbiddenTheStartSaysHowToAllowIt) {
+  EngineOptions options;
+  options.forbid_io_uring = true;
+  options.args = {"--disk-io", "io_uring"};
+  EngineProcess engine(options);
+  ExpectCannotStart(engine, kExitCannotStart, {"io_uring", "kernel.io_uring_disabled", "posix"});
+}
+
+TEST_F(StartFault, PlainSystemCallsCanBeAskedFor) {
+  EngineOptions options;
+  options.args = {"--disk-io", "posix"};
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(engine.Stats().disk_io, "posix");
+  ExpectSurvivesKill(engine, "plain system calls");
+}
+
+TEST_F(StartFault, WithoutACacheEveryTextIsComputed) {
+  EngineOptions options;
+  options.args = {"--no-cache"};
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle client = Attached(engine);
+  for (int i = 0; i < 2; ++i) {
+    const Reply reply = client.Embed("never kept");
+    ExpectVector(reply, "never kept");
+    EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
+  }
+}
+
+// Rot of the log is found, said, and never served.
+class DamagedLog : public StartFault {
+ protected:
+  // Flips a bit in the middle of the records of the oldest segment of a stopped engine.
+  static void DamageOldestSegment(const EngineProcess& engine) {
+    std::vector<std::string> segments;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(engine.data())) {
+      if (entry.is_regular_file() && entry.file_size() >= 1 << 20) segments.push_back(entry.path());
+    }
+    ASSERT_FALSE(segments.empty());
+    std::sort(segments.begin(), segments.end());
+    std::fstream file(segments.front(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(3 * 4096 + 700);
+    char byte = 0;
+    file.get(byte);
+    file.seekp(3 * 4096 + 700);
+    file.put(static_cast<char>(byte ^ 0x10));
+    ASSERT_TRUE(file.good());
+  }
+};
+
+TEST_F(DamagedLog, IsReportedAndNeverServed) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  const std::vector<std::string> texts = NumberedTexts("before the damage", 600);
+  Attached(engine).EmbedBatch(texts);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  DamageOldestSegment(engine);
+
+  engine.options().args = {"--strict-recovery"};
+  ExpectCannotStart(engine, kExitCannotStart, {"cannot start"});
+  engine.options().args.clear();
+  ASSERT_TRUE(engine.Start());
+  EXPECT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("quarantined_segments") > 0; }, 1));
+  const std::vector<Reply> replies = Attached(engine).EmbedBatch(texts);
+  for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
+  ExpectSurvivesKill(engine, "after the damage");
+}
+
+// A file system of a few MiB in a mount namespace of its own, which ends with the test's process.
+class SmallDisk {
+ public:
+  SmallDisk(const std::string& path, const std::string& size) : path_(path) {
+    std::filesystem::create_directories(path);
+    mounted_ = unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+               mount("tmpfs", path_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
+  }
+  ~SmallDisk() {
+    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  bool Resize(const std::string& size) const {
+    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0;
+  }
+
+ private:
+  std::string path_;
+  bool mounted_ = false;
+};
+
+class FullDisk : public StartFault {
+ protected:
+  static constexpr const char* kCannotMount = "needs root and a mount namespace for a small file system";
+};
+
+TEST_F(FullDisk, AtStartIsSaidWithTheFix) {
+  EngineProcess engine;
+  const SmallDisk disk(engine.data(), "64k");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  ExpectCannotStart(engine, kExitCannotStart, {engine.data(), "No space left on device"});
+}
+
+TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
+  EngineProcess engine;
+  const SmallDisk disk(engine.data(), "8m");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  engine.options().environment = {"SUTRA_FAKE_TOKENS_MAX=65536"};
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle client = Attached(engine);
+  // 24 MiB of texts into 8 MiB of disk.
+  std::vector<std::string> texts = NumberedTexts("too much for the disk", 800);
+  for (std::string& text : texts) text += std::string(30'000, 'd');
+  for (size_t begin = 0; begin < texts.size(); begin += 100) {
+    const std::vector<std::string> some(texts.begin() + begin, texts.begin() + begin + 100);
+    const std::vector<Reply> replies = client.EmbedBatch(some);
+    for (size_t i = 0; i < some.size(); ++i) ExpectVector(replies[i], some[i]);
+  }
+  ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") > 0; }, 2));
+  ExpectSays(engine, {"No space left on device"});
+  EXPECT_EQ(client.Embed(texts.front()).source, SUTRA_SOURCE_SHARD);  // hits go on
+  EXPECT_EQ(client.Embed(texts.back()).source, SUTRA_SOURCE_SHARD);   // also of what is in memory only
+
+  ASSERT_TRUE(disk.Resize("64m"));
+  // The log takes records again by itself: new texts are appended.
+  const uint64_t appends = engine.Stats().gauge("wal_appends");
+  int number = 0;
+  ASSERT_TRUE(engine.WaitStats([&](const StatsSnapshot& s) {
+    const std::string text = "is there room " + std::to_string(number++);
+    ExpectVector(client.Embed(text), text);
+    return s.gauge("wal_appends") > appends;
+  }));
+  ExpectSurvivesKill(engine, "after the space came back");
+  // What was written before the disk was full is still there and still right.
+  const ClientHandle again = Attached(engine);
+  for (const std::string& text : {texts[0], texts[1], texts.back()}) ExpectVector(again.Embed(text), text);
+  EXPECT_EQ(again.Embed(texts[1]).source, SUTRA_SOURCE_SHARD);
+}
+
+}  // namespace
+}  // namespace sutra::test

@@ -1,0 +1,283 @@
+// A client process for the tests, one duty a run:
+//   attach                 attaches, says so, waits for a signal
+//   hold     --count N     submits N texts, says so, never takes an answer
+//   stream   --count N     embeds N texts in batches and checks every vector; N = 0: until SIGTERM
+//   cycle                  attaches, embeds one text, detaches; repeats until killed
+//   scan     --canary1 A --canary2 B   embeds, then looks for the text AB in all shared memory of this process
+//   chaos    --oracle FILE embeds own texts through any number of engine deaths until SIGTERM; writes into FILE what it
+//                          meant to send, before (I id), and what was answered, after, with the generation of the
+//                          engine that answered (A id generation; 0 where that is not known)
+// Exit codes: 0 all answers right; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
+// `--corrupt N` damages every N-th vector before the check: the canary of every harness that uses this program.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <random>
+#include <string>
+
+#include "tests/system/client_handle.h"
+#include "tests/system/oracle.h"
+
+namespace sutra::test {
+namespace {
+
+constexpr int kUsage = 2, kWrongAnswer = 3, kBadStatus = 4, kCannotAttach = 5;
+constexpr int kPauseMs = 5;
+
+volatile sig_atomic_t stop_asked = 0;
+
+struct Arguments {
+  std::string duty;
+  std::map<std::string, std::string> values;
+
+  std::string Text(const std::string& name) const {
+    const auto found = values.find(name);
+    return found == values.end() ? std::string() : found->second;
+  }
+  uint64_t Number(const std::string& name, uint64_t otherwise) const {
+    const std::string text = Text(name);
+    return text.empty() ? otherwise : std::strtoull(text.c_str(), nullptr, 10);
+  }
+};
+
+void Say(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+int Complain(int code, const std::string& what) {
+  std::fprintf(stderr, "test client %d: %s\n", getpid(), what.c_str());
+  return code;
+}
+
+// Damages every N-th vector that goes through it; 0 = none.
+class Corruptor {
+ public:
+  explicit Corruptor(uint64_t every) : every_(every) {}
+  void Pass(Reply* reply) {
+    if (every_ != 0 && ++count_ % every_ == 0 && !reply->vector.empty()) reply->vector[0] += 0.01F;
+  }
+
+ private:
+  const uint64_t every_;
+  uint64_t count_ = 0;
+};
+
+int Attach(const Arguments& arguments, ClientHandle* client) {
+  if (client->Attach(arguments.Text("socket")) == SUTRA_OK) return 0;
+  return Complain(kCannotAttach, sutra_error_text());
+}
+
+int WaitForSignal() {
+  while (stop_asked == 0) poll(nullptr, 0, 100);
+  return 0;
+}
+
+int RunAttach(const Arguments& arguments) {
+  ClientHandle client;
+  if (const int code = Attach(arguments, &client); code != 0) return code;
+  Say("attached");
+  return WaitForSignal();
+}
+
+int RunHold(const Arguments& arguments) {
+  ClientHandle client;
+  if (const int code = Attach(arguments, &client); code != 0) return code;
+  const std::vector<std::string> texts =
+      NumberedTexts("held " + arguments.Text("seed"), arguments.Number("count", 10));
+  for (const std::string& text : texts) {
+    sutra_ticket ticket = 0;
+    const sutra_status status = sutra_submit(client.get(), text.data(), text.size(), nullptr, &ticket);
+    if (status != SUTRA_OK) return Complain(kBadStatus, sutra_status_text(status));
+  }
+  Say("submitted");
+  return WaitForSignal();
+}
+
+int RunStream(const Arguments& arguments) {
+  ClientHandle client;
+  if (const int code = Attach(arguments, &client); code != 0) return code;
+  std::mt19937_64 random(arguments.Number("seed", 1));
+  Corruptor corruptor(arguments.Number("corrupt", 0));
+  const uint64_t count = arguments.Number("count", 0);
+  const uint64_t batch_max = arguments.Number("batch", 32);
+  Say("attached");
+  std::vector<std::string> known;
+  for (uint64_t done = 0; stop_asked == 0 && (count == 0 || done < count);) {
+    std::vector<std::string> texts;
+    for (uint64_t size = 1 + random() % batch_max; texts.size() < size;) {
+      const bool again = !known.empty() && random() % 2 == 0;
+      texts.push_back(again ? known[random() % known.size()] : RandomText(random));
+      if (known.size() < 500) known.push_back(texts.back());
+    }
+    std::vector<Reply> replies = client.EmbedBatch(texts);
+    for (size_t i = 0; i < texts.size(); ++i) {
+      corruptor.Pass(&replies[i]);
+      if (const std::string wrong = WhatIsWrong(replies[i], texts[i]); !wrong.empty()) {
+        return Complain(replies[i].status == SUTRA_OK ? kWrongAnswer : kBadStatus,
+                        "text " + std::to_string(done + i) + ": " + wrong);
+      }
+    }
+    done += texts.size();
+    if (done / 1000 != (done - texts.size()) / 1000) Say("done " + std::to_string(done));
+  }
+  Say("right");
+  return 0;
+}
+
+int RunCycle(const Arguments& arguments) {
+  Say("cycling");
+  for (uint64_t round = 0; stop_asked == 0; ++round) {
+    ClientHandle client;
+    if (const int code = Attach(arguments, &client); code != 0) return code;
+    const std::string text = "cycle " + std::to_string(round % 8);
+    const Reply reply = client.Embed(text);
+    if (const std::string wrong = WhatIsWrong(reply, text); !wrong.empty()) return Complain(kWrongAnswer, wrong);
+  }
+  return 0;
+}
+
+// What a client can read of the engine's and of others' memory: the shared files that this process has mapped. The text
+// is given in two halves, so that nobody writes the whole into memory but the client it belongs to.
+int RunScan(const Arguments& arguments) {
+  ClientHandle client;
+  if (const int code = Attach(arguments, &client); code != 0) return code;
+  const Reply reply = client.Embed("a harmless text");
+  if (reply.status != SUTRA_OK) return Complain(kBadStatus, sutra_status_text(reply.status));
+  const std::string half1 = arguments.Text("canary1"), half2 = arguments.Text("canary2");
+  std::ifstream maps("/proc/self/maps");
+  uint64_t shared_bytes = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("memfd:") == std::string::npos) continue;
+    unsigned long begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) != 2 || line.find(" r") == std::string::npos) continue;
+    const char* base = reinterpret_cast<const char*>(begin);
+    const size_t size = end - begin;
+    shared_bytes += size;
+    const char* at = base;
+    while (true) {
+      at = static_cast<const char*>(memmem(at, size - static_cast<size_t>(at - base), half1.data(), half1.size()));
+      if (at == nullptr) break;
+      at += half1.size();
+      const size_t left = size - static_cast<size_t>(at - base);
+      if (left >= half2.size() && std::memcmp(at, half2.data(), half2.size()) == 0) {
+        return Complain(kWrongAnswer, "another client's text is readable in " + line);
+      }
+    }
+  }
+  if (shared_bytes == 0) return Complain(kBadStatus, "no shared memory found: the scan saw nothing");
+  Say("nothing found in " + std::to_string(shared_bytes) + " bytes");
+  return 0;
+}
+
+// The own record of a chaos client: lines of one write each, so that a kill tears at most the last one.
+class OracleFile {
+ public:
+  explicit OracleFile(const std::string& path) {
+    std::ifstream old(path);
+    for (std::string line; std::getline(old, line);) {
+      if (line.size() > 2 && line[0] == 'I') next_ = std::strtoull(line.c_str() + 2, nullptr, 10) + 1;
+    }
+    fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    // A line that an earlier life left unfinished must not swallow ours.
+    if (next_ != 0) Write("\n");
+  }
+  ~OracleFile() { close(fd_); }
+  bool ok() const { return fd_ >= 0; }
+  uint64_t next() const { return next_; }
+  uint64_t Intend() {
+    Write("I " + std::to_string(next_) + "\n");
+    return next_++;
+  }
+  void Acknowledge(uint64_t id, uint64_t generation) {
+    Write("A " + std::to_string(id) + " " + std::to_string(generation) + "\n");
+  }
+
+ private:
+  void Write(const std::string& line) { static_cast<void>(!write(fd_, line.data(), line.size())); }
+  int fd_ = -1;
+  uint64_t next_ = 0;
+};
+
+uint64_t GenerationNow(const ClientHandle& client) {
+  sutra_info info = {};
+  return sutra_get_info(client.get(), &info) == SUTRA_OK ? info.engine_generation : 0;
+}
+
+bool MayHappenWhileEnginesDie(sutra_status status) {
+  return status == SUTRA_ENGINE_GONE || status == SUTRA_SHUTTING_DOWN || status == SUTRA_DEADLINE_EXCEEDED ||
+         status == SUTRA_OVERLOADED;
+}
+
+int RunChaos(const Arguments& arguments) {
+  const std::string prefix = arguments.Text("prefix");
+  OracleFile oracle(arguments.Text("oracle"));
+  if (!oracle.ok()) return Complain(kUsage, "cannot open the oracle file");
+  std::mt19937_64 random(arguments.Number("seed", 1) + oracle.next());
+  Corruptor corruptor(arguments.Number("corrupt", 0));
+  ClientHandle client;
+  while (stop_asked == 0 && client.Attach(arguments.Text("socket")) != SUTRA_OK) poll(nullptr, 0, kPauseMs);
+  Say("attached");
+  while (stop_asked == 0) {
+    std::vector<uint64_t> ids;
+    std::vector<std::string> texts;
+    for (uint64_t size = 1 + random() % 12; ids.size() < size;) {
+      const bool again = oracle.next() != 0 && random() % 3 == 0;
+      ids.push_back(again ? random() % oracle.next() : oracle.Intend());
+      texts.push_back(ChaosText(prefix, ids.back()));
+    }
+    const sutra_options options = ClientHandle::RequestOptions(0, 5000);
+    const uint64_t before = GenerationNow(client);
+    std::vector<Reply> replies = client.EmbedBatch(texts, nullptr, options);
+    const uint64_t answered_by = GenerationNow(client) == before ? before : 0;  // else: one or the other
+    bool gone = false;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (MayHappenWhileEnginesDie(replies[i].status)) {
+        gone = true;
+        continue;
+      }
+      corruptor.Pass(&replies[i]);
+      if (const std::string wrong = WhatIsWrong(replies[i], texts[i]); !wrong.empty()) {
+        return Complain(replies[i].status == SUTRA_OK ? kWrongAnswer : kBadStatus, texts[i] + ": " + wrong);
+      }
+      oracle.Acknowledge(ids[i], answered_by);
+    }
+    poll(nullptr, 0, gone ? kPauseMs : 1);  // leaves the other processes of a small machine their share
+  }
+  Say("right");
+  return 0;
+}
+
+int Run(const Arguments& arguments) {
+  if (arguments.duty == "attach") return RunAttach(arguments);
+  if (arguments.duty == "hold") return RunHold(arguments);
+  if (arguments.duty == "stream") return RunStream(arguments);
+  if (arguments.duty == "cycle") return RunCycle(arguments);
+  if (arguments.duty == "scan") return RunScan(arguments);
+  if (arguments.duty == "chaos") return RunChaos(arguments);
+  return Complain(kUsage, "unknown duty '" + arguments.duty + "'");
+}
+
+}  // namespace
+}  // namespace sutra::test
+
+int main(int argc, char** argv) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { sutra::test::stop_asked = 1; };
+  sigaction(SIGTERM, &action, nullptr);
+  sutra::test::Arguments arguments;
+  if (argc > 1) arguments.duty = argv[1];
+  for (int i = 2; i + 1 < argc; i += 2) {
+    if (std::strncmp(argv[i], "--", 2) != 0) return sutra::test::kUsage;
+    arguments.values[argv[i] + 2] = argv[i + 1];
+  }
+  return sutra::test::Run(arguments);
+}

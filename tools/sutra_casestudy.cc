@@ -1,0 +1,268 @@
+// sutra-casestudy: learns the financial case study through a running engine as Sutra would, cold and then warm, and
+// says what that took. Single-threaded. Exit codes: 0 every text got its vector; 1 some did not; 2 wrong usage or no
+// engine.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "producer/include/sutra/embed.h"
+#include "tools/case_study.h"
+#include "tools/vector_output.h"
+
+namespace {
+
+constexpr double kOriginalSeconds = 216.08;
+constexpr double kOriginalConcepts = 30;
+
+struct Options {
+  std::string socket, mode = "sutra";
+  sutra::CaseStudyOptions study;
+  uint32_t timeout_s = 120;
+  bool json = false, dump = false;
+};
+
+struct Pass {
+  double wall_s = 0;
+  uint64_t texts = 0, tokens = 0, failed = 0, hits = 0, joined = 0, computed = 0;
+  std::vector<double> text_us;     // submitted to published, a text
+  std::vector<double> concept_us;  // content and fragments, as the caller waits for them
+  std::vector<float> vectors;
+  std::string first_error;
+
+  double hit_rate() const {
+    const uint64_t lookups = hits + joined + computed;
+    return lookups == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(lookups);
+  }
+};
+
+// One ordered list of texts, and where each call of the client begins.
+struct Calls {
+  std::vector<const char*> texts;
+  std::vector<size_t> bytes;
+  std::vector<std::pair<size_t, size_t>> ranges;  // [begin, end) of one embed call
+  size_t concepts = 0;
+};
+
+Calls PlanCalls(const std::vector<sutra::Concept>& concepts, bool as_sutra) {
+  Calls calls;
+  calls.concepts = concepts.size();
+  const auto add = [&](const std::string& text) {
+    calls.texts.push_back(text.c_str());
+    calls.bytes.push_back(text.size());
+  };
+  for (const sutra::Concept& entry : concepts) {
+    const size_t content = calls.texts.size();
+    add(entry.content);
+    for (const std::string& fragment : entry.fragments) add(fragment);
+    if (!as_sutra) continue;
+    calls.ranges.emplace_back(content, content + 1);
+    calls.ranges.emplace_back(content + 1, calls.texts.size());
+  }
+  if (!as_sutra) calls.ranges.emplace_back(0, calls.texts.size());
+  return calls;
+}
+
+Pass RunPass(sutra_client* client, const sutra_info& info, const Calls& calls, const Options& options) {
+  using Clock = std::chrono::steady_clock;
+  const auto us = [](Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); };
+  sutra_options request{};
+  request.size = sizeof(request);
+  request.timeout_ms = options.timeout_s * 1000;
+  Pass pass;
+  pass.texts = calls.texts.size();
+  pass.vectors.assign(calls.texts.size() * info.width, 0);
+  std::vector<sutra_result> results(calls.texts.size());
+  const auto start = Clock::now();
+  auto concept_start = start;
+  for (size_t i = 0; i < calls.ranges.size(); ++i) {
+    const auto [begin, end] = calls.ranges[i];
+    (void)sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request,
+                            &pass.vectors[begin * info.width], &results[begin]);  // each result has its own status
+    if (calls.ranges.size() > 1 && i % 2 == 1) {
+      const auto now = Clock::now();
+      pass.concept_us.push_back(us(now - concept_start));
+      concept_start = now;
+    }
+  }
+  pass.wall_s = us(Clock::now() - start) / 1e6;
+  for (const sutra_result& result : results) {
+    if (result.status != SUTRA_OK) {
+      ++pass.failed;
+      if (pass.first_error.empty()) pass.first_error = sutra_status_text(result.status);
+      continue;
+    }
+    pass.tokens += result.token_count;
+    if (result.source == SUTRA_SOURCE_MODEL)
+      ++pass.computed;
+    else if (result.source == SUTRA_SOURCE_JOINED)
+      ++pass.joined;
+    else
+      ++pass.hits;
+    if (result.stage_ns[5] >= result.stage_ns[0] && result.stage_ns[0] != 0) {
+      pass.text_us.push_back(static_cast<double>(result.stage_ns[5] - result.stage_ns[0]) / 1e3);
+    }
+  }
+  return pass;
+}
+
+double Percentile(std::vector<double> values, double fraction) {
+  if (values.empty()) return 0;
+  const auto rank = static_cast<size_t>(std::ceil(fraction * static_cast<double>(values.size())));
+  const auto nth = values.begin() + static_cast<ptrdiff_t>(std::max<size_t>(rank, 1) - 1);
+  std::nth_element(values.begin(), nth, values.end());
+  return *nth;
+}
+
+nlohmann::json PassJson(const Pass& pass, size_t concepts) {
+  const auto spread = [](const std::vector<double>& values) {
+    return nlohmann::json{
+        {"p50", Percentile(values, 0.5)}, {"p95", Percentile(values, 0.95)}, {"p99", Percentile(values, 0.99)}};
+  };
+  return {{"wall_s", pass.wall_s},
+          {"concepts_per_s", static_cast<double>(concepts) / pass.wall_s},
+          {"texts_per_s", static_cast<double>(pass.texts) / pass.wall_s},
+          {"tokens_per_s", static_cast<double>(pass.tokens) / pass.wall_s},
+          {"tokens", pass.tokens},
+          {"hits", pass.hits},
+          {"joined", pass.joined},
+          {"computed", pass.computed},
+          {"failed", pass.failed},
+          {"hit_rate", pass.hit_rate()},
+          {"text_us", spread(pass.text_us)},
+          {"concept_us", spread(pass.concept_us)}};
+}
+
+void PrintPass(const char* name, const Pass& pass, size_t concepts) {
+  fmt::print("{:<5} {:>9.4f} s {:>11.1f} concepts/s {:>10.0f} texts/s {:>11.0f} tokens/s\n", name, pass.wall_s,
+             static_cast<double>(concepts) / pass.wall_s, static_cast<double>(pass.texts) / pass.wall_s,
+             static_cast<double>(pass.tokens) / pass.wall_s);
+  fmt::print("      hits {} ({:.1f} %), joined {}, computed {}{}\n", pass.hits, 100 * pass.hit_rate(), pass.joined,
+             pass.computed, pass.failed == 0 ? "" : fmt::format(", FAILED {} ({})", pass.failed, pass.first_error));
+  fmt::print("      a text, handed over to answered: P50 {:.1f} us, P95 {:.1f} us, P99 {:.1f} us\n",
+             Percentile(pass.text_us, 0.5), Percentile(pass.text_us, 0.95), Percentile(pass.text_us, 0.99));
+  if (!pass.concept_us.empty()) {
+    fmt::print("      a concept, as the caller waits: P50 {:.2f} ms, P95 {:.2f} ms, P99 {:.2f} ms\n",
+               Percentile(pass.concept_us, 0.5) / 1e3, Percentile(pass.concept_us, 0.95) / 1e3,
+               Percentile(pass.concept_us, 0.99) / 1e3);
+  }
+}
+
+void PrintComparison(const Pass& cold, const Calls& calls, const sutra_info& info) {
+  fmt::print(
+      "\nThe original run of this case study took {:.0f} s for {:.0f} concepts (7.2 s each). That figure is probably\n"
+      "not inference: with its default limits both calls of every concept are refused and retried, and their waits\n"
+      "alone add up to 7.0 s. This cannot be proven from its sources. So {:.1f} s -> {:.3f} s for {} concepts tells\n"
+      "how long a caller waits, not how much faster the model runs; for that see bench/run engine, which runs\n"
+      "sentence-transformers on the same texts and cores. Model here: {}.\n",
+      kOriginalSeconds, kOriginalConcepts, kOriginalSeconds / kOriginalConcepts * static_cast<double>(calls.concepts),
+      cold.wall_s, calls.concepts, info.model);
+}
+
+int Dump(const std::vector<sutra::Concept>& concepts) {
+  for (const sutra::Concept& entry : concepts) {
+    fmt::print("{{\"text\":{},\"ticker\":\"{}\",\"date\":\"{}\",\"kind\":\"content\"}}\n",
+               sutra::JsonText(entry.content), entry.ticker, entry.date);
+    for (const std::string& fragment : entry.fragments) {
+      fmt::print("{{\"text\":{},\"ticker\":\"{}\",\"date\":\"{}\",\"kind\":\"fragment\"}}\n", sutra::JsonText(fragment),
+                 entry.ticker, entry.date);
+    }
+  }
+  return 0;
+}
+
+int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
+  sutra_attach_options attach{};
+  attach.size = sizeof(attach);
+  attach.client_name = "sutra-casestudy";
+  sutra_client* client = nullptr;
+  const sutra_status status = sutra_attach(options.socket.c_str(), &attach, &client);
+  if (status != SUTRA_OK) {
+    fmt::print(stderr, "sutra-casestudy: attaching to {}: {}: {}\n", options.socket, sutra_status_text(status),
+               sutra_error_text());
+    return 2;
+  }
+  sutra_info info{};
+  sutra_get_info(client, &info);
+  const Calls calls = PlanCalls(concepts, options.mode == "sutra");
+  std::unordered_set<std::string_view> unique;
+  for (size_t i = 0; i < calls.texts.size(); ++i) unique.emplace(calls.texts[i], calls.bytes[i]);
+  const Pass cold = RunPass(client, info, calls, options);
+  const Pass warm = RunPass(client, info, calls, options);
+  double difference = 0;
+  for (size_t i = 0; i < cold.vectors.size(); ++i) {
+    difference = std::max(difference, static_cast<double>(std::abs(cold.vectors[i] - warm.vectors[i])));
+  }
+  sutra_detach(client);
+
+  if (options.json) {
+    const nlohmann::json json = {{"model", info.model},
+                                 {"width", info.width},
+                                 {"seed", options.study.seed},
+                                 {"mode", options.mode},
+                                 {"concepts", calls.concepts},
+                                 {"texts", calls.texts.size()},
+                                 {"unique_texts", unique.size()},
+                                 {"cold", PassJson(cold, calls.concepts)},
+                                 {"warm", PassJson(warm, calls.concepts)},
+                                 {"warm_difference_max", difference}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    fmt::print("case study: {} concepts, {} texts ({} unique), {} tokens, seed {}, {}\n", calls.concepts,
+               calls.texts.size(), unique.size(), cold.tokens, options.study.seed,
+               options.mode == "sutra" ? "call by call as Sutra does (1 content, then its fragments)"
+                                       : "all texts in one call");
+    PrintPass("cold", cold, calls.concepts);
+    if (cold.failed == 0 && cold.computed < unique.size()) {
+      fmt::print("      (not all cold: the cache already held {} of the {} unique texts)\n",
+                 unique.size() - std::min<size_t>(unique.size(), cold.computed), unique.size());
+    }
+    PrintPass("warm", warm, calls.concepts);
+    if (cold.failed + warm.failed != 0) {
+      fmt::print(stderr, "sutra-casestudy: {} texts got no vector: {}\n", cold.failed + warm.failed,
+                 cold.failed != 0 ? cold.first_error : warm.first_error);
+    } else {
+      fmt::print("      largest difference between cold and warm vectors: {}\n", difference);
+      PrintComparison(cold, calls, info);
+    }
+  }
+  return cold.failed + warm.failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Learns the financial case study through a running engine, cold and warm.", "sutra-casestudy");
+  app.add_option("--socket", options.socket, "Socket of the engine");
+  app.add_option("--mode", options.mode, "sutra: one content, then its fragments, call after call; batch: one call")
+      ->check(CLI::IsMember({"sutra", "batch"}))
+      ->capture_default_str();
+  app.add_option("--seed", options.study.seed, "Of the generated prices")->capture_default_str();
+  app.add_option("--companies", options.study.companies, "")->check(CLI::Range(1u, 100u))->capture_default_str();
+  app.add_option("--days", options.study.days, "Weekdays a company")
+      ->check(CLI::Range(1u, 2000u))
+      ->capture_default_str();
+  app.add_option("--timeout", options.timeout_s, "Seconds a text may take")->check(CLI::Range(1u, 86'400u));
+  app.add_flag("--json", options.json, "Figures as one JSON object");
+  app.add_flag("--dump", options.dump, "Print the texts as JSON lines instead; needs no engine");
+  app.footer("Exit codes: 0 every text got its vector; 1 some did not; 2 wrong usage or no engine.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  const std::vector<sutra::Concept> concepts = sutra::MakeCaseStudy(options.study);
+  if (options.dump) return Dump(concepts);
+  if (options.socket.empty()) {
+    fmt::print(stderr, "sutra-casestudy: --socket PATH is needed: the socket of a running engine (or --dump)\n");
+    return 2;
+  }
+  return Learn(options, concepts);
+}

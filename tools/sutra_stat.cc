@@ -1,0 +1,185 @@
+// sutra-stat: prints what an engine's stats segment says. Reads only; needs no engine, no lane, no socket connection.
+// Single-threaded. Exit codes: 0 starting, alive or draining; 1 no segment, no permission, wrong usage; 2 stopped;
+// 3 crashed; 4 stale.
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "tools/stat_report.h"
+
+namespace {
+
+using sutra::EngineLife;
+using sutra::Result;
+using sutra::StatsReader;
+using sutra::StatsSnapshot;
+using sutra::Status;
+using sutra::StatView;
+
+volatile std::sig_atomic_t interrupted = 0;
+
+struct Options {
+  std::string socket;
+  std::string segment;
+  double watch_s = 1;
+  bool watch = false;
+  bool json = false;
+  bool list = false;
+  bool remove = false;
+  uint64_t count = 0;
+};
+
+int Fail(const std::string& message) {
+  fmt::print(stderr, "sutra-stat: {}\n", message);
+  return 1;
+}
+
+bool Running(EngineLife life) {
+  return life == EngineLife::kAlive || life == EngineLife::kStarting || life == EngineLife::kDraining ||
+         life == EngineLife::kStale;
+}
+
+Result<StatView> ViewOf(const StatsReader& reader) {
+  Result<StatsSnapshot> snapshot = reader.Snapshot();
+  if (!snapshot.ok()) return snapshot.status();
+  return sutra::MakeStatView(std::move(snapshot).value(), reader.name());
+}
+
+std::vector<StatView> AllViews() {
+  std::vector<StatView> views;
+  for (const std::string& name : StatsReader::List()) {
+    Result<StatsReader> reader = StatsReader::OpenName(name);
+    if (!reader.ok()) continue;
+    if (Result<StatView> view = ViewOf(*reader); view.ok()) views.push_back(std::move(view).value());
+  }
+  return views;
+}
+
+std::string ListText(const std::vector<StatView>& views) {
+  std::string text;
+  for (const StatView& view : views) {
+    text += fmt::format("{:<9} {}  model {}  pid {}  {}\n", sutra::EngineLifeName(view.life), view.now.socket,
+                        view.now.model, view.now.gauge("pid"), view.segment);
+  }
+  return text;
+}
+
+// Without an argument: the only running engine (of this user, else of any), or the newest segment when none runs.
+Result<StatsReader> Choose(const Options& options) {
+  if (!options.segment.empty()) return StatsReader::OpenName(options.segment);
+  if (!options.socket.empty()) {
+    Result<StatsReader> reader = StatsReader::OpenSocket(options.socket);
+    if (reader.ok() || reader.code() != sutra::StatusCode::kEngineGone) return reader;
+    return Status(reader.code(), reader.status().message() + "\nStart one: sutra-engine --model DIR --socket " +
+                                     options.socket + " --data DIR, or see what there is: sutra-stat --list");
+  }
+  const std::vector<StatView> views = AllViews();
+  if (views.empty()) {
+    return Status(sutra::StatusCode::kEngineGone,
+                  "no engine of this host has published statistics that this user may read.\n"
+                  "Start one: sutra-engine --model DIR --socket PATH --data DIR, or name another: --socket PATH");
+  }
+  const std::string own_prefix = "sutra-stat." + std::to_string(geteuid()) + ".";
+  std::vector<StatView> running, others;
+  for (const StatView& view : views) {
+    if (!Running(view.life)) continue;
+    (view.segment.rfind(own_prefix, 0) == 0 ? running : others).push_back(view);
+  }
+  if (running.empty()) running = others;
+  if (running.size() > 1) {
+    return Status(sutra::StatusCode::kBadOption,
+                  "several engines run; choose one with --socket PATH:\n" + ListText(running));
+  }
+  return StatsReader::OpenName(running.empty() ? views.front().segment : running.front().segment);
+}
+
+int Remove(const Options& options) {
+  if (options.socket.empty()) return Fail("--remove needs --socket PATH");
+  Result<StatsReader> reader = StatsReader::OpenSocket(options.socket);
+  if (!reader.ok()) return reader.code() == sutra::StatusCode::kEngineGone ? 0 : Fail(reader.status().message());
+  if (Result<StatView> view = ViewOf(*reader); view.ok() && Running(view->life)) {
+    return Fail("the engine at " + options.socket + " still runs (pid " + std::to_string(view->now.gauge("pid")) +
+                "); stop it first");
+  }
+  const Status status = sutra::StatsSegment::Remove(options.socket);
+  return status.ok() ? 0 : Fail(status.message());
+}
+
+void Print(const StatView& view, const Options& options) {
+  if (options.json) {
+    // Names come from the segment, which any user may have written: what is no UTF-8 is replaced, not thrown about.
+    fmt::print("{}\n", sutra::StatJson(view).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    fmt::print("{}", sutra::StatText(view));
+  }
+  std::fflush(stdout);
+}
+
+// One screen an interval until interrupted; follows the socket to a newer engine.
+int Watch(StatsReader reader, const Options& options) {
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  const bool screen = isatty(STDOUT_FILENO) == 1 && !options.json;
+  StatsSnapshot before;
+  bool have_before = false;
+  EngineLife life = EngineLife::kStopped;
+  for (uint64_t shown = 0; interrupted == 0 && (options.count == 0 || shown < options.count); ++shown) {
+    if (shown != 0) poll(nullptr, 0, static_cast<int>(options.watch_s * 1000));
+    if (interrupted != 0) break;
+    if (reader.Replaced() && reader.Reopen().ok()) have_before = false;
+    Result<StatView> view = ViewOf(reader);
+    if (screen) fmt::print("\x1b[H\x1b[J");
+    if (!view.ok()) {
+      fmt::print("{}\n", view.status().message());
+      continue;
+    }
+    if (have_before && before.engine_generation == view->now.engine_generation) view->before = &before;
+    Print(*view, options);
+    if (!screen && !options.json) fmt::print("\n");
+    before = std::move(view->now);
+    have_before = true;
+    life = view->life;
+  }
+  return sutra::StatExitCode(life);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Shows what an engine is doing, from shared memory: running, stopped or crashed.", "sutra-stat");
+  app.add_option("--socket", options.socket, "Socket of the engine (default: the only one that runs)");
+  app.add_option("--segment", options.segment, "Name of a stats segment, as --list prints it");
+  CLI::Option* watch = app.add_option("--watch", options.watch_s, "Live view, every SECONDS (default 1)")
+                           ->expected(0, 1)
+                           ->check(CLI::Range(0.05, 3600.0));
+  app.add_option("--count", options.count, "With --watch: end after this many views");
+  app.add_flag("--json", options.json, "One JSON object a view");
+  app.add_flag("--list", options.list, "List the engines of this host, newest first");
+  app.add_flag("--remove", options.remove, "Remove the segment of an engine that has ended (with --socket)");
+  app.footer("Exit codes: 0 alive, starting or draining; 1 nothing to read; 2 stopped; 3 crashed; 4 stale.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;
+  }
+  options.watch = watch->count() > 0;
+  if (options.list) {
+    fmt::print("{}", ListText(AllViews()));
+    return 0;
+  }
+  if (options.remove) return Remove(options);
+  Result<StatsReader> reader = Choose(options);
+  if (!reader.ok()) return Fail(reader.status().message());
+  if (options.watch) return Watch(std::move(reader).value(), options);
+  Result<StatView> view = ViewOf(*reader);
+  if (!view.ok()) return Fail(view.status().message());
+  Print(*view, options);
+  return sutra::StatExitCode(view->life);
+}
