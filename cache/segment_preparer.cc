@@ -91,8 +91,10 @@ void SegmentPreparer::Poll() {
 Result<FileHandle> SegmentPreparer::Take() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (working_ || (threaded_ && state_ == State::kWanted)) changed_.wait(lock);
-  if (state_ == State::kReady) {
-    state_ = State::kNone;
+  // Until the next Request nobody may touch the path: the caller is about to rename what is there.
+  const bool ready = state_ == State::kReady;
+  state_ = State::kNone;
+  if (ready) {
     const FileHandle file = file_;
     file_ = -1;
     return file;

@@ -134,8 +134,7 @@ Status WalLog::Rotate() {
   if (writer_.is_open()) {
     if (Status status = SyncWriter(); !status.ok()) return status;
   }
-  if (Status status = BeginSegment(synced_through_); !status.ok()) return status;
-  return {};
+  return BeginSegment(synced_through_);
 }
 
 Status WalLog::SyncWriter() {
@@ -304,6 +303,10 @@ bool WalLog::CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group) {
     body.norm = entry.value.norm;
     body.flags = entry.value.truncated ? kInsertTruncated : 0;
     const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
+    if (record.length > config_.segment_bytes - kSegmentDataStart) {
+      *segment = 0;  // segments were larger when it was logged: it stays in memory only
+      return true;
+    }
     if (!(*group)->Fits(record.length)) {
       if (!(*group)->empty()) return false;
       *group = std::make_unique<WalGroup>(record.length);

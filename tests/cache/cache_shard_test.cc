@@ -286,6 +286,24 @@ TEST_F(CacheShardTest, ARecordLargerThanAGroupIsLogged) {
   EXPECT_EQ(VersionOf(Open(config_).get(), text), 1);
 }
 
+TEST_F(CacheShardTest, SmallerSegmentsThanBeforeAreNoTrouble) {
+  config_.wal_segment_bytes = 1 << 20;
+  config_.wal_bytes_max = 4 << 20;
+  const std::string text(200'000, 'y');
+  Put(Open(config_).get(), text, 1);
+  config_.wal_segment_bytes = 64 << 10;
+  config_.wal_bytes_max = 256 << 10;
+  auto shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), text), 1);
+  for (uint32_t i = 0; i < 500; ++i) {
+    Put(shard.get(), std::to_string(i % 50), i);
+    clock_.Advance(60'000'000);
+    shard->Turn();
+  }
+  EXPECT_LE(LogBytes(), config_.wal_bytes_max);
+  EXPECT_FALSE(shard->Stats().storage_failed);
+}
+
 TEST_F(CacheShardTest, AFullQueueDropsTheRecordNotTheEntry) {
   config_.interval_us_max = 10'000'000;
   config_.interval_bytes_max = 1ull << 40;
