@@ -19,8 +19,8 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.h"
-#include "shm/stats_segment.h"
-#include "tools/case_study.h"
+#include "shm/stats/stats_segment.h"
+#include "tools/lib/case_study.h"
 
 namespace {
 

@@ -90,7 +90,7 @@ class Reference:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Failure("the reference ended; try: tools/fetch_deps --reference-venv")
+            raise Failure("the reference ended; try: tools/setup/fetch_deps --reference-venv")
         return json.loads(line)
 
     def measure(self, texts):

@@ -28,8 +28,8 @@
 
 #include "bench/bench_report.h"
 #include "producer/include/sutra/embed.h"
-#include "shm/wait_word.h"
-#include "tests/producer/echo_engine.h"
+#include "shm/sleep_wake.h"
+#include "tests/kit/echo_engine.h"
 
 namespace sutra::bench {
 namespace {

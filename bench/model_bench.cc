@@ -16,12 +16,12 @@
 #include <sstream>
 #include <thread>
 
-#include "engine/cpu_features.h"
-#include "engine/encoder_backend.h"
-#include "engine/kernel_choice.h"
-#include "engine/model_backend.h"
-#include "engine/model_config.h"
-#include "engine/packed_model.h"
+#include "engine/cpu/features.h"
+#include "engine/model/encoder_backend.h"
+#include "engine/cpu/kernel_choice.h"
+#include "engine/model/model_backend.h"
+#include "engine/model/model_config.h"
+#include "engine/cpu/packed_model.h"
 
 namespace sutra {
 namespace {

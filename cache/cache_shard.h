@@ -17,7 +17,7 @@
 #include <string>
 #include <string_view>
 
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

@@ -9,9 +9,9 @@
 #include <string>
 
 #include "cache/cache_shard.h"
-#include "cache/entry_store.h"
-#include "cache/wal_committer.h"
-#include "cache/wal_log.h"
+#include "cache/store/entry_store.h"
+#include "cache/wal/wal_committer.h"
+#include "cache/wal/wal_log.h"
 
 namespace sutra {
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "cache/disk_io.h"
-#include "cache/wal_format.h"
+#include "cache/disk/disk_io.h"
+#include "cache/wal/wal_format.h"
 
 namespace sutra {
 namespace {

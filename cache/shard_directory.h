@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

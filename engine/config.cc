@@ -127,7 +127,7 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number<uint64_t>(app, "--cache-bytes-max", &config->cache_bytes_max, 1 << 20, 16 * kTerabyte,
                    "Memory of the entries");
   Number<uint64_t>(app, "--ttl-s", &config->ttl_s, 1, 315'360'000, "Lifetime of an entry when not asked");
-  app.add_option("--durability", texts->durability, "none, interval, group or sync (cache/WAL_FORMAT.md)")
+  app.add_option("--durability", texts->durability, "none, interval, group or sync (cache/wal/WAL_FORMAT.md)")
       ->check(CLI::IsMember({"none", "interval", "group", "sync"}));
   Number<uint64_t>(app, "--wal-bytes-max", &config->wal_bytes_max, 1 << 20, 16 * kTerabyte, "Disk space of the log");
   Number<uint64_t>(app, "--wal-segment-bytes", &config->wal_segment_bytes, 64 << 10, 1ull << 30,

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cache/cache_shard.h"
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

@@ -9,9 +9,9 @@
 #include <string>
 #include <utility>
 
-#include "cache/clock.h"
-#include "shm/checkpoint.h"
-#include "shm/wait_word.h"
+#include "shm/base/clock.h"
+#include "shm/base/checkpoint.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra {
 namespace {

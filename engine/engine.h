@@ -10,14 +10,14 @@
 #include <optional>
 
 #include "cache/cache_shard.h"
-#include "cache/disk_io.h"
+#include "cache/disk/disk_io.h"
 #include "engine/config.h"
-#include "engine/device_worker.h"
+#include "engine/serving/device_worker.h"
 #include "engine/engine_lock.h"
-#include "engine/engine_loop.h"
+#include "engine/serving/engine_loop.h"
 #include "engine/exit_code.h"
-#include "engine/log_limiter.h"
-#include "shm/stats_segment.h"
+#include "shm/base/log_line.h"
+#include "shm/stats/stats_segment.h"
 
 namespace sutra {
 

@@ -9,7 +9,7 @@
 
 #include <string>
 
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

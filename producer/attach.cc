@@ -9,11 +9,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "producer/error_text.h"
-#include "shm/checkpoint.h"
+#include "producer/thread_state.h"
+#include "shm/base/checkpoint.h"
 #include "shm/handshake.h"
 #include "shm/peer_liveness.h"
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra::client {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <atomic>
 
-#include "producer/error_text.h"
+#include "producer/thread_state.h"
 
 namespace sutra::client {
 namespace {
@@ -62,7 +62,7 @@ sutra_status CheckVersion(const char* name, uint32_t version) {
 
 sutra_status CheckHeader(const char* name, const LaneHeader& header, const WelcomeMessage& welcome, uint64_t magic,
                          const LaneGeometry& geometry, uint64_t bytes) {
-  // SYNC L0 (acquire): the fields below are complete; meets SYNC L0 (release) in shm/segment.cc.
+  // SYNC L0 (acquire): the fields below are complete; meets SYNC L0 (release) in shm/lane_memory.cc.
   const uint32_t version = header.layout_version.load(std::memory_order_acquire);
   if (const sutra_status status = CheckVersion(name, version); status != SUTRA_OK) return status;
   if (header.incompatible_flags != 0) {

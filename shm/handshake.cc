@@ -7,7 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra {
 namespace {

@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "shm/layout.h"
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.h"
-#include "tools/case_study.h"
-#include "tools/vector_output.h"
+#include "tools/lib/case_study.h"
+#include "tools/lib/vector_output.h"
 
 namespace {
 

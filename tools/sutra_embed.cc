@@ -21,9 +21,9 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "producer/include/sutra/embed.h"
-#include "tools/progress.h"
-#include "tools/text_input.h"
-#include "tools/vector_output.h"
+#include "tools/lib/progress.h"
+#include "tools/lib/text_input.h"
+#include "tools/lib/vector_output.h"
 
 namespace {
 

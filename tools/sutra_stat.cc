@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/stat_report.h"
+#include "tools/lib/stat_report.h"
 
 namespace {
 

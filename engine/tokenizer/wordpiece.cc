@@ -14,7 +14,7 @@
 
 #include "engine/tokenizer/ascii_scan.h"
 #include "engine/tokenizer/unicode_data.h"
-#include "engine/tokenizer/utf8.h"
+#include "shm/base/utf8.h"
 
 namespace sutra {
 namespace {

@@ -16,7 +16,7 @@
 
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocab_trie.h"
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "engine/tokenizer/unicode_data.h"
-#include "engine/tokenizer/utf8.h"
+#include "shm/base/utf8.h"
 
 namespace sutra {
 

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "engine/tokenizer/wordpiece.h"
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra {
 

@@ -12,7 +12,7 @@
 #include <exception>
 #include <optional>
 
-#include "engine/tokenizer/utf8.h"
+#include "shm/base/utf8.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "engine/tokenizer/wordpiece_config.h"
 

@@ -11,7 +11,7 @@
 #include "producer/include/sutra/embed.h"
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
-#include "shm/status.h"
+#include "shm/base/status.h"
 
 namespace sutra::test {
 namespace {

@@ -11,6 +11,7 @@
 
 #include "cache/cache_shard.h"
 #include "cache/logged_shard.h"
+#include "tests/kit/seed.h"
 
 namespace sutra::test {
 
@@ -54,11 +55,6 @@ inline int VersionOf(CacheShard* shard, const std::string& text, uint32_t width 
   const bool right = vector == VectorOf(text, value.token_count, width) &&
                      value.norm == static_cast<float>(value.token_count) && !value.truncated;
   return right ? static_cast<int>(value.token_count) : -2;
-}
-
-inline uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
 inline LoggedShard::Options Inline() {

@@ -10,8 +10,8 @@
 #include <string>
 #include <thread>
 
-#include "cache/clock.h"
-#include "cache/disk_io.h"
+#include "shm/base/clock.h"
+#include "cache/disk/disk_io.h"
 #include "tests/cache/cache_test_support.h"
 
 namespace {

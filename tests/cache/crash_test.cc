@@ -13,10 +13,10 @@
 #include <set>
 #include <sstream>
 
-#include "cache/clock.h"
-#include "cache/disk_io.h"
+#include "shm/base/clock.h"
+#include "cache/disk/disk_io.h"
 #include "tests/cache/cache_test_support.h"
-#include "tests/system/temp_dir.h"
+#include "tests/kit/temp_dir.h"
 
 extern char** environ;
 

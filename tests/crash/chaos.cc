@@ -9,7 +9,7 @@
 #include <set>
 #include <sstream>
 
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra::test {
 namespace {

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/system/engine_process.h"
+#include "tests/kit/engine_process.h"
 
 namespace sutra::test {
 

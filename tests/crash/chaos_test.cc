@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "tests/crash/chaos.h"
-#include "tests/system/watchdog.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra::test {
 namespace {

@@ -9,10 +9,10 @@
 #include <map>
 #include <memory>
 
-#include "engine/acceptor.h"
+#include "engine/lanes/acceptor.h"
 #include "shm/handshake.h"
-#include "shm/stats_segment.h"
-#include "shm/wait_word.h"
+#include "shm/stats/stats_segment.h"
+#include "shm/sleep_wake.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

@@ -12,10 +12,10 @@
 #include <memory>
 #include <thread>
 
-#include "engine/lane.h"
-#include "engine/lane_reader.h"
-#include "engine/tokenizer/utf8.h"
-#include "shm/wait_word.h"
+#include "engine/lanes/lane.h"
+#include "engine/lanes/lane_reader.h"
+#include "shm/base/utf8.h"
+#include "shm/sleep_wake.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

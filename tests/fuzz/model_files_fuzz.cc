@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-#include "engine/model_config.h"
+#include "engine/model/model_config.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/fuzz/fuzz_target.h"
 

@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/bert_weights.h"
-#include "engine/safetensors.h"
+#include "engine/model/bert_weights.h"
+#include "engine/model/safetensors.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

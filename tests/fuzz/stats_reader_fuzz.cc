@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "shm/layout.h"
-#include "shm/stats_segment.h"
+#include "shm/stats/stats_segment.h"
 #include "tests/fuzz/fuzz_target.h"
-#include "tools/stat_report.h"
+#include "tools/lib/stat_report.h"
 
 namespace sutra::fuzz {
 namespace {

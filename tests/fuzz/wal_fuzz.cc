@@ -5,9 +5,9 @@
 #include <map>
 #include <memory>
 
-#include "cache/disk_io.h"
-#include "cache/recovery.h"
-#include "cache/wal_format.h"
+#include "cache/disk/disk_io.h"
+#include "cache/wal/recovery.h"
+#include "cache/wal/wal_format.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

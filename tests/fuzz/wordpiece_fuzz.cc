@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "engine/tokenizer/unicode_data.h"
-#include "engine/tokenizer/utf8.h"
+#include "shm/base/utf8.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/fuzz/fuzz_target.h"
 

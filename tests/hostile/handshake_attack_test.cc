@@ -10,7 +10,7 @@
 
 #include <cstring>
 
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {

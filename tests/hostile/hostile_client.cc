@@ -9,7 +9,7 @@
 #include <string>
 
 #include "shm/lane_ring.h"
-#include "tests/hostile/raw_client.h"
+#include "tests/kit/raw_client.h"
 
 namespace sutra::test {
 namespace {

@@ -22,8 +22,8 @@
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
 #include "shm/lane_ring.h"
-#include "shm/segment.h"
-#include "shm/wait_word.h"
+#include "shm/lane_memory.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra::test {
 namespace {

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "tests/hostile/neighbour.h"
-#include "tests/system/child_process.h"
-#include "tests/system/temp_dir.h"
-#include "tests/system/watchdog.h"
+#include "tests/kit/child_process.h"
+#include "tests/kit/temp_dir.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra::test {
 namespace {

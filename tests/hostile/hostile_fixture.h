@@ -11,9 +11,9 @@
 #include <string>
 
 #include "tests/hostile/neighbour.h"
-#include "tests/hostile/raw_client.h"
-#include "tests/system/engine_process.h"
-#include "tests/system/watchdog.h"
+#include "tests/kit/raw_client.h"
+#include "tests/kit/engine_process.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra::test {
 

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "shm/lane_ring.h"
-#include "shm/untrusted_copy.h"
-#include "shm/wait_word.h"
+#include "engine/lanes/untrusted_copy.h"
+#include "shm/sleep_wake.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {

@@ -10,8 +10,8 @@
 #include <string>
 #include <thread>
 
-#include "tests/system/client_handle.h"
-#include "tests/system/oracle.h"
+#include "tests/kit/client_handle.h"
+#include "tests/kit/fake_model_answers.h"
 
 namespace sutra::test {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.h"
-#include "tests/producer/echo_engine.h"
+#include "tests/kit/echo_engine.h"
 
 namespace sutra::test {
 

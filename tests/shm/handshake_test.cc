@@ -10,7 +10,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra::test {
 namespace {

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "shm/wait_word.h"
+#include "shm/sleep_wake.h"
 #include "tests/shm/lane_memory.h"
 
 namespace sutra::test {

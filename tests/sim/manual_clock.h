@@ -6,7 +6,7 @@
 #include <chrono>
 #include <set>
 
-#include "cache/clock.h"
+#include "shm/base/clock.h"
 
 namespace sutra::sim {
 

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "cache/disk_io.h"
+#include "cache/disk/disk_io.h"
 
 namespace sutra::sim {
 

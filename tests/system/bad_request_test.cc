@@ -7,8 +7,8 @@
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
-#include "shm/segment.h"
-#include "shm/wait_word.h"
+#include "shm/lane_memory.h"
+#include "shm/sleep_wake.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {

@@ -31,7 +31,7 @@ class RealModel : public SystemTest {
     GTEST_SKIP() << "this build has no libtorch";
 #endif
     if (!std::filesystem::exists(ModelDirectory() + "/model.safetensors")) {
-      GTEST_SKIP() << "no model at " << ModelDirectory() << ": run tools/fetch_deps, or set SUTRA_MODEL_DIR";
+      GTEST_SKIP() << "no model at " << ModelDirectory() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
     }
   }
   static EngineOptions Torch(const std::string& model, const std::string& precision = "fp32") {

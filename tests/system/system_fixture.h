@@ -11,9 +11,9 @@
 #include <utility>
 #include <vector>
 
-#include "tests/system/client_handle.h"
-#include "tests/system/engine_process.h"
-#include "tests/system/watchdog.h"
+#include "tests/kit/client_handle.h"
+#include "tests/kit/engine_process.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra::test {
 

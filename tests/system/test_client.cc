@@ -23,8 +23,8 @@
 #include <random>
 #include <string>
 
-#include "tests/system/client_handle.h"
-#include "tests/system/oracle.h"
+#include "tests/kit/client_handle.h"
+#include "tests/kit/fake_model_answers.h"
 
 namespace sutra::test {
 namespace {

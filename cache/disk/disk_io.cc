@@ -1,0 +1,199 @@
+// The judgement of completions, shared by all implementations, and the choice between them.
+#include "cache/disk/disk_io.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include <unistd.h>
+
+namespace sutra {
+namespace {
+
+constexpr int kStallsMax = 16;  // results without progress (EINTR, EAGAIN, nothing written) before giving up
+
+Status StorageError(const std::string& operation, int64_t negative_errno) {
+  return Status::FromErrno(StatusCode::kStorageError, operation, static_cast<int>(-negative_errno));
+}
+
+}  // namespace
+
+void AlignedFree::operator()(std::byte* memory) const { std::free(memory); }
+
+AlignedBytes AllocateAligned(size_t bytes) {
+  void* memory = std::aligned_alloc(kDiskBlockBytes, bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return AlignedBytes(static_cast<std::byte*>(memory));
+}
+
+std::string DiskIo::PathOf(FileHandle file) {
+  std::lock_guard<std::mutex> lock(paths_mutex_);
+  const auto found = paths_.find(file);
+  return found != paths_.end() ? found->second : "(closed file)";
+}
+
+Result<FileHandle> DiskIo::Open(const std::string& path, OpenMode mode) {
+  const int file = RawOpen(path, mode);
+  if (file < 0) return StorageError((mode == OpenMode::kRead ? "opening " : "creating ") + path, file);
+  std::lock_guard<std::mutex> lock(paths_mutex_);
+  paths_[file] = path;
+  return file;
+}
+
+void DiskIo::Close(FileHandle file) {
+  {
+    std::lock_guard<std::mutex> lock(paths_mutex_);
+    paths_.erase(file);
+  }
+  RawClose(file);
+}
+
+Result<size_t> DiskIo::Read(FileHandle file, uint64_t offset, std::span<std::byte> into) {
+  size_t done = 0;
+  int stalls = 0;
+  while (done < into.size()) {
+    const int64_t result = RawRead(file, offset + done, into.subspan(done));
+    if (result == 0) break;
+    if (result > 0) {
+      done += static_cast<size_t>(result);
+    } else if ((result != -EINTR && result != -EAGAIN) || ++stalls > kStallsMax) {
+      return StorageError("reading " + PathOf(file) + " at byte " + std::to_string(offset + done), result);
+    }
+  }
+  return done;
+}
+
+Status DiskIo::Allocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
+  const int result = RawAllocate(file, bytes, fill);
+  if (result < 0) return StorageError("allocating " + std::to_string(bytes) + " bytes for " + PathOf(file), result);
+  return {};
+}
+
+void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
+  in_flight_mutex_.lock();
+  in_flight_ = Operation{file, offset, data, then_sync};
+  RawSubmit(in_flight_);
+}
+
+Status DiskIo::Reap() {
+  const Status status = Judge(in_flight_, RawReap());
+  in_flight_mutex_.unlock();
+  return status;
+}
+
+Status DiskIo::Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
+  Submit(file, offset, data, then_sync);
+  return Reap();
+}
+
+Status DiskIo::Sync(FileHandle file) {
+  std::lock_guard<std::mutex> lock(in_flight_mutex_);
+  return SyncOnce(file);
+}
+
+Status DiskIo::SyncOnce(FileHandle file) {
+  const int result = RawSync(file);
+  if (result < 0) return StorageError("syncing " + PathOf(file), result);
+  return {};
+}
+
+Status DiskIo::Judge(const Operation& operation, Completion completion) {
+  uint64_t written = 0;
+  int stalls = 0;
+  bool whole_at_once = true;
+  while (true) {
+    const int64_t result = completion.write;
+    if (result < 0 && result != -EINTR && result != -EAGAIN) {
+      return StorageError("writing " + std::to_string(operation.data.size()) + " bytes to " + PathOf(operation.file) +
+                              " at byte " + std::to_string(operation.offset),
+                          result);
+    }
+    if (result > 0) written += static_cast<uint64_t>(result);
+    if (written >= operation.data.size()) break;
+    whole_at_once = false;
+    if (result > 0 && static_cast<uint64_t>(result) >= kDiskBlockBytes) {
+      stalls = 0;
+    } else if (++stalls > kStallsMax) {
+      return StorageError("writing to " + PathOf(operation.file) + " (no progress)", result < 0 ? result : -ENOSPC);
+    }
+    // The rest starts at a block boundary, because a file that bypasses the page cache takes nothing else.
+    written -= written % kDiskBlockBytes;
+    RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false});
+    completion = RawReap();
+  }
+  if (!operation.then_sync) return {};
+  const bool sync_did_not_run = completion.sync == kNotDone || completion.sync == -ECANCELED;
+  // A sync that ran beside a short write says nothing about the rest: it needs its own.
+  if (sync_did_not_run || !whole_at_once) return SyncOnce(operation.file);
+  if (completion.sync < 0) return StorageError("syncing " + PathOf(operation.file), completion.sync);
+  return {};
+}
+
+Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
+  const std::string path = directory + "/probe-" + std::to_string(getpid()) + ".tmp";
+  const AlignedBytes written = AllocateAligned(kDiskBlockBytes);
+  std::memset(written.get(), 0x5a, kDiskBlockBytes);
+  std::vector<std::byte> seen(kDiskBlockBytes);
+  Result<FileHandle> file = io->Open(path, OpenMode::kCreateLog);
+  if (!file.ok()) return file.status();
+  Status status = io->Allocate(*file, kDiskBlockBytes, AllocateFill::kUnwritten);
+  if (status.ok()) status = io->Write(*file, 0, {written.get(), kDiskBlockBytes}, true);
+  io->Close(*file);
+  if (status.ok()) {
+    Result<FileHandle> again = io->Open(path, OpenMode::kRead);
+    if (again.ok()) {
+      const Result<size_t> read = io->Read(*again, 0, seen);
+      io->Close(*again);
+      if (!read.ok()) {
+        status = read.status();
+      } else if (*read != seen.size() || std::memcmp(seen.data(), written.get(), seen.size()) != 0) {
+        status = Status(StatusCode::kStorageError, path + " does not read back what was written to it");
+      }
+    } else {
+      status = again.status();
+    }
+  }
+  const Status removed = io->Unlink(path);
+  return status.ok() ? removed : status;
+}
+
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
+                                           const std::function<void(const std::string&)>& log) {
+  if (mode != "auto" && mode != "io_uring" && mode != "posix") {
+    return Status(StatusCode::kBadOption, "disk io \"" + mode + "\" is not one of auto, io_uring, posix");
+  }
+  // The plain path first: whatever fails there is the directory's fault, not io_uring's.
+  std::unique_ptr<DiskIo> posix;
+  bool direct = true;
+  for (;; direct = false) {
+    posix = MakePosixDiskIo(direct);
+    Status status = posix->MakeDirectory(directory);
+    if (status.ok()) status = ProbeDiskIo(posix.get(), directory);
+    if (status.ok()) break;
+    if (direct && status.os_error() == EINVAL) continue;  // this file system cannot bypass the page cache
+    std::string fix;
+    if (status.os_error() == EACCES || status.os_error() == EPERM || status.os_error() == EROFS) {
+      fix =
+          "; user " + std::to_string(geteuid()) + " must be able to write there: change its owner or name another one";
+    } else if (status.os_error() == ENOSPC || status.os_error() == EDQUOT) {
+      fix = "; free some space there or name another one";
+    }
+    return Status(StatusCode::kStorageError,
+                  "the data directory " + directory + " is not usable: " + status.message() + fix, status.os_error());
+  }
+  if (mode == "posix") return posix;
+  Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct);
+  Status status = uring.ok() ? ProbeDiskIo(uring->get(), directory) : uring.status();
+  if (status.ok()) return uring;
+  if (mode == "io_uring") {
+    return Status(status.code(),
+                  "io_uring is not usable in " + directory + ": " + status.message() +
+                      "; use auto or posix, or allow io_uring (kernel.io_uring_disabled, seccomp)",
+                  status.os_error());
+  }
+  if (log) log("io_uring is not usable in " + directory + " (" + status.message() + "): using plain system calls");
+  return posix;
+}
+
+}  // namespace sutra

@@ -1,0 +1,136 @@
+// DiskIo: every access of the cache to a disk, behind one seam with three implementations: io_uring (disk_io_uring.cc),
+// plain system calls (disk_io_posix.cc) and the simulated disk of the tests. One conformance suite runs against all.
+//
+// Thread rule: any thread may call anything. One write is in flight at a time: Submit waits until the write before it
+// was reaped, and the thread that submitted must reap. Sync and Write follow the same rule.
+// Invariants:
+//  - A completion is judged in one place (Reap): error, short write, cancelled link, failed sync.
+//  - A short write is finished and then synced anew; a failed sync is reported and never repeated, because the kernel
+//    may have marked the lost pages clean and would answer "fine" the second time.
+//  - Log files (kCreateLog) are written in whole blocks from block-aligned memory, so that they can bypass the page
+//    cache; the size of a log file is fixed by Allocate.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "shm/base/status.h"
+
+namespace sutra {
+
+inline constexpr uint64_t kDiskBlockBytes = 4096;
+
+using FileHandle = int;
+
+enum class OpenMode {
+  kRead,       // an existing file, through the page cache
+  kCreate,     // a new small file (fails if it exists), owner only
+  kCreateLog,  // a new log file (fails if it exists), owner only, written in whole blocks
+};
+
+enum class AllocateFill {
+  kZeroed,     // blocks written with zeros: an overwrite later needs no metadata (half the latency of the other)
+  kUnwritten,  // only reserved; reads as zeros. Quick, for a segment that is needed at once
+};
+
+class DiskIo {
+ public:
+  virtual ~DiskIo() = default;
+  virtual const char* name() const = 0;
+
+  Result<FileHandle> Open(const std::string& path, OpenMode mode);
+  void Close(FileHandle file);
+  virtual Result<uint64_t> Size(FileHandle file) = 0;
+
+  // Reads until `into` is full or the file ends; returns the bytes read.
+  Result<size_t> Read(FileHandle file, uint64_t offset, std::span<std::byte> into);
+
+  // Gives a new file its size, its blocks, and with kZeroed synced zeros in them. Fails with ENOSPC when it does not
+  // fit.
+  Status Allocate(FileHandle file, uint64_t bytes, AllocateFill fill);
+
+  // Begins to write all of `data`, which must stay untouched until Reap; with `then_sync` the write is also synced
+  // before Reap says that it is well.
+  void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
+  Status Reap();
+  Status Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
+
+  // Makes the file's data durable (fdatasync). After a failure the file's unsynced data must be taken as lost.
+  Status Sync(FileHandle file);
+
+  // Forgets what the page cache holds of a synced file, so that the next read sees the disk itself: after a failed sync
+  // the cache may hold, as if clean, what never reached the disk, and a later sync says nothing about it.
+  virtual void DropCache(FileHandle file) = 0;
+
+  // Makes creations, renames and removals in a directory durable.
+  virtual Status SyncDirectory(const std::string& path) = 0;
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual Status Unlink(const std::string& path) = 0;
+  // Creates the directory and missing parents with mode 0700, durably; one that exists is fine.
+  virtual Status MakeDirectory(const std::string& path) = 0;
+  // Names in a directory, sorted, without "." and "..".
+  virtual Result<std::vector<std::string>> List(const std::string& path) = 0;
+
+ protected:
+  static constexpr int64_t kNotDone = INT64_MIN;  // the step was not asked for or did not run
+  struct Completion {
+    int64_t write = 0;        // bytes or -errno
+    int64_t sync = kNotDone;  // 0 or -errno (-ECANCELED: the link broke at the write)
+  };
+  struct Operation {
+    FileHandle file = -1;
+    uint64_t offset = 0;
+    std::span<const std::byte> data;
+    bool then_sync = false;
+  };
+
+  // What an implementation provides: raw results, negative errno on failure, no judgement.
+  virtual int RawOpen(const std::string& path, OpenMode mode) = 0;
+  virtual void RawClose(FileHandle file) = 0;
+  virtual int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) = 0;
+  virtual int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) = 0;
+  virtual void RawSubmit(const Operation& operation) = 0;
+  virtual Completion RawReap() = 0;
+  virtual int RawSync(FileHandle file) = 0;
+
+  std::string PathOf(FileHandle file);
+
+ private:
+  Status Judge(const Operation& operation, Completion completion);
+  Status SyncOnce(FileHandle file);
+
+  std::mutex in_flight_mutex_;  // held from Submit to Reap
+  Operation in_flight_;
+  std::mutex paths_mutex_;
+  std::map<FileHandle, std::string> paths_;  // for messages
+};
+
+// Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
+std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
+// io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
+Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
+
+// Chooses by `mode`: "auto" (io_uring where a real write, sync and read back work in `directory`, else plain system
+// calls, with the reason in one line to `log`), "io_uring" or "posix". Creates the directory if it is missing. `log`
+// may be empty.
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
+                                           const std::function<void(const std::string&)>& log);
+
+// One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.
+Status ProbeDiskIo(DiskIo* io, const std::string& directory);
+
+// Block-aligned memory for log writes.
+struct AlignedFree {
+  void operator()(std::byte* memory) const;
+};
+using AlignedBytes = std::unique_ptr<std::byte[], AlignedFree>;
+AlignedBytes AllocateAligned(size_t bytes);  // bytes: a multiple of kDiskBlockBytes; contents unspecified
+
+}  // namespace sutra

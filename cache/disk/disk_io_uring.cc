@@ -1,0 +1,140 @@
+// DiskIo with writes and syncs through io_uring: a write and its sync go down in one call as a linked pair, so the
+// committing thread enters the kernel once a group. Everything else is a plain system call.
+//
+// Thread rule and invariants: disk_io.h. The ring is used by one thread at a time (whoever holds the write in flight),
+// so plain set-up flags are right: SINGLE_ISSUER would bind it to the thread that opened the cache. Results come from
+// completions only; errno means nothing after a ring call.
+#include <liburing.h>
+
+#include <cerrno>
+
+#include "cache/disk/disk_io_posix.h"
+
+namespace sutra {
+namespace {
+
+class UringDiskIo final : public PosixDiskIo {
+ public:
+  explicit UringDiskIo(bool direct) : PosixDiskIo(direct) {}
+  ~UringDiskIo() override {
+    if (ready_) io_uring_queue_exit(&ring_);
+  }
+  const char* name() const override { return "io_uring"; }
+
+  Status Start() {
+    const int result = io_uring_queue_init(kEntries, &ring_, 0);
+    if (result < 0) return Status::FromErrno(StatusCode::kStorageError, "setting up io_uring", -result);
+    ready_ = true;
+    io_uring_ring_dontfork(&ring_);
+    io_uring_probe* probe = io_uring_get_probe_ring(&ring_);
+    const bool usable = probe != nullptr && io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
+                        io_uring_opcode_supported(probe, IORING_OP_FSYNC);
+    if (probe != nullptr) io_uring_free_probe(probe);
+    if (!usable) return Status::FromErrno(StatusCode::kStorageError, "io_uring has no write or fsync", ENOSYS);
+    return {};
+  }
+
+ protected:
+  void RawSubmit(const Operation& operation) override {
+    completion_ = Completion{};
+    expected_ = 0;
+    plain_ = broken_;
+    if (plain_) {
+      PosixDiskIo::RawSubmit(operation);
+      return;
+    }
+    io_uring_sqe* write = io_uring_get_sqe(&ring_);
+    const auto size = static_cast<unsigned>(operation.data.size());
+    io_uring_prep_write(write, operation.file, operation.data.data(), size, operation.offset);
+    io_uring_sqe_set_data64(write, kWriteTag);
+    if (operation.then_sync) {
+      io_uring_sqe_set_flags(write, IOSQE_IO_LINK);
+      io_uring_sqe* sync = io_uring_get_sqe(&ring_);
+      io_uring_prep_fsync(sync, operation.file, IORING_FSYNC_DATASYNC);
+      io_uring_sqe_set_data64(sync, kSyncTag);
+    }
+    EnterKernel(operation.then_sync ? 2 : 1);
+  }
+
+  Completion RawReap() override {
+    if (plain_) return PosixDiskIo::RawReap();
+    while (expected_ > 0) {
+      io_uring_cqe* completed = nullptr;
+      const int result = io_uring_wait_cqe(&ring_, &completed);
+      if (result == -EINTR || result == -EAGAIN) continue;
+      if (result < 0) {
+        // Not knowing what is in flight, nothing may be called written.
+        completion_.write = result;
+        expected_ = 0;
+        broken_ = true;
+        break;
+      }
+      if (io_uring_cqe_get_data64(completed) == kWriteTag) {
+        completion_.write = completed->res;
+      } else {
+        completion_.sync = completed->res;
+      }
+      io_uring_cqe_seen(&ring_, completed);
+      --expected_;
+    }
+    // A sync that was not linked may have run before its write.
+    if (split_ && completion_.sync == 0) completion_.sync = kNotDone;
+    return completion_;
+  }
+
+  int RawSync(FileHandle file) override {
+    if (broken_) return PosixDiskIo::RawSync(file);
+    completion_ = Completion{};
+    io_uring_sqe* sync = io_uring_get_sqe(&ring_);
+    io_uring_prep_fsync(sync, file, IORING_FSYNC_DATASYNC);
+    io_uring_sqe_set_data64(sync, kSyncTag);
+    EnterKernel(1);
+    const Completion completion = RawReap();
+    if (completion.sync != kNotDone) return static_cast<int>(completion.sync);
+    return completion.write < 0 ? static_cast<int>(completion.write) : -EIO;
+  }
+
+ private:
+  static constexpr unsigned kEntries = 8;
+  static constexpr int kStallsMax = 1000;
+  static constexpr uint64_t kWriteTag = 1;
+  static constexpr uint64_t kSyncTag = 2;
+
+  // Submits the `count` prepared entries. A ring that refuses them for good is never touched again, because they would
+  // go down with the next ones: plain system calls take over.
+  void EnterKernel(unsigned count) {
+    unsigned submitted = 0;
+    int stalls = 0;
+    split_ = false;
+    while (submitted < count) {
+      const int result = io_uring_submit(&ring_);
+      if (result > 0) {
+        submitted += static_cast<unsigned>(result);
+        split_ = submitted < count;
+      } else if ((result != -EINTR && result != -EAGAIN && result != -EBUSY) || ++stalls > kStallsMax) {
+        completion_.write = result < 0 ? result : -EIO;
+        broken_ = true;
+        break;
+      }
+    }
+    expected_ = submitted;
+  }
+
+  io_uring ring_{};
+  bool ready_ = false;
+  bool broken_ = false;    // the ring is out of use
+  bool plain_ = false;     // the operation in flight went the plain way
+  bool split_ = false;     // the last pair did not enter the kernel in one call
+  unsigned expected_ = 0;  // completions to come
+  Completion completion_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct) {
+  auto io = std::make_unique<UringDiskIo>(direct);
+  if (Status status = io->Start(); !status.ok()) return status;
+  return std::unique_ptr<DiskIo>(std::move(io));
+}
+
+}  // namespace sutra

@@ -1,0 +1,280 @@
+// Opening a shard and its five calls; see cache_shard.h and logged_shard.h.
+#include "cache/cache_shard.h"
+
+#include <algorithm>
+
+#include "shm/base/clock.h"
+#include "cache/disk/disk_io.h"
+#include "cache/logged_shard.h"
+#include "cache/wal/recovery.h"
+#include "cache/shard_directory.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kTtlMaxS = 10ull * 366 * 86'400;
+constexpr uint64_t kNsPerS = 1'000'000'000;
+constexpr uint32_t kWidthMax = 65'536;
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+
+Status BadOption(const std::string& message) { return Status(StatusCode::kBadOption, "cache: " + message); }
+
+Status CheckConfig(const CacheConfig& config) {
+  if (config.width == 0 || config.width > kWidthMax) {
+    return BadOption("width " + std::to_string(config.width) + " is not within 1.." + std::to_string(kWidthMax));
+  }
+  ModelIdentity identity;
+  if (!ParseIdentity(config.model_identity, &identity)) return BadOption("model_identity is not 64 hex digits");
+  if (config.entries_max == 0) return BadOption("entries_max is 0");
+  if (config.bytes_max < 64 * 1024) return BadOption("bytes_max is below 65536");
+  if (config.ttl_s_default == 0 || config.ttl_s_default > kTtlMaxS) {
+    return BadOption("ttl_s_default is not within 1.." + std::to_string(kTtlMaxS));
+  }
+  if (config.policy == DurabilityPolicy::kNone) return {};
+  if (config.directory.empty()) return BadOption("no data directory given");
+  if (config.wal_segment_bytes < kSegmentBytesMin || config.wal_segment_bytes > kSegmentBytesMax ||
+      config.wal_segment_bytes % kWalBlockBytes != 0) {
+    return BadOption("wal_segment_bytes is not a multiple of 4096 within 65536..1073741824");
+  }
+  if (config.wal_bytes_max / 4 < config.wal_segment_bytes) {
+    return BadOption("wal_bytes_max is below four segments (" + std::to_string(4 * config.wal_segment_bytes) + ")");
+  }
+  if (config.interval_us_max > 10'000'000 || config.sync_us_max > 60'000'000) {
+    return BadOption("interval_us_max or sync_us_max is over 10 s or 60 s");
+  }
+  return {};
+}
+
+// Puts what recovery reads into the store.
+class StoreSink final : public RecoverySink {
+ public:
+  StoreSink(EntryStore* store, Clock* clock, uint64_t ttl_s_max)
+      : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()), ttl_s_max_(ttl_s_max) {}
+
+  void Insert(const WalRecord& record, uint64_t segment) override {
+    const InsertBody& body = record.insert;
+    const EntryKey key = store_->KeyOf(record.text, record.variant);
+    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
+    // A clock that was set back revives nothing: time never counts as earlier than the latest that was seen.
+    wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
+    const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
+    const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, ttl_s_max_) * kNsPerS;
+    const uint64_t remaining = std::min(left, ttl_ns);
+    if (remaining == 0) {
+      store_->EraseLocked(key);
+      return;
+    }
+    const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
+    store_->InsertLocked(key, record.vector, value, mono_now_ + remaining, mono_now_, segment);
+    wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
+  }
+
+  void Erase(const WalRecord& record) override {
+    const EntryKey key = store_->KeyOf(record.text, record.variant);
+    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
+    store_->EraseLocked(key);
+  }
+
+  uint64_t DropAll() override { return store_->DropAll(); }
+
+  // Entries read before a later time was seen were given too long a life.
+  void Conclude(uint64_t wall_highest_ns) {
+    const uint64_t wall = std::max(wall_now_, wall_highest_ns);
+    if (wall_used_lowest_ < wall) store_->AgeAll(wall - wall_used_lowest_);
+  }
+
+ private:
+  EntryStore* const store_;
+  const uint64_t mono_now_;
+  uint64_t wall_now_;
+  const uint64_t ttl_s_max_;
+  uint64_t wall_used_lowest_ = UINT64_MAX;
+};
+
+}  // namespace
+
+LoggedShard::LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options)
+    : config_(config),
+      io_(io),
+      clock_(clock),
+      options_(options),
+      store_(EntryStore::Limits{config.width, config.entries_max, config.bytes_max, options.hash_mask}) {}
+
+LoggedShard::~LoggedShard() = default;
+
+Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config, DiskIo* io, Clock* clock,
+                                                       const Options& options) {
+  if (Status status = CheckConfig(config); !status.ok()) return status;
+  std::unique_ptr<LoggedShard> shard(new LoggedShard(config, io, clock, options));
+  if (config.policy != DurabilityPolicy::kNone) {
+    if (Status status = shard->OpenLog(); !status.ok()) return status;
+  }
+  return shard;
+}
+
+Status LoggedShard::OpenLog() {
+  ShardDirectory directory{config_.directory, config_.model_identity, config_.model_name, config_.width};
+  Result<ShardFiles> files = PrepareShardDirectory(io_, directory, config_.log);
+  if (!files.ok()) return files.status();
+
+  RecoveryRequest request;
+  request.directory = files->path;
+  request.width = config_.width;
+  request.strict = config_.strict_recovery;
+  ParseIdentity(config_.model_identity, &request.model);
+  const uint64_t record_bytes = UnplacedRecord::LengthOfInsert(config_.width, 0);
+  store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
+
+  const uint64_t started_ns = clock_->MonotonicNs();
+  StoreSink sink(&store_, clock_, kTtlMaxS);
+  Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
+  if (!plan.ok()) return plan.status();
+  sink.Conclude(plan->wall_highest_ns);
+  recovered_records_ = plan->records;
+  recovered_dropped_ = plan->records_dropped;
+  quarantined_segments_ = plan->damaged_segments;
+
+  WalLog::Config log_config;
+  log_config.directory = files->path;
+  log_config.model = request.model;
+  log_config.width = config_.width;
+  log_config.segment_bytes = config_.wal_segment_bytes;
+  log_config.wal_bytes_max = config_.wal_bytes_max;
+  log_config.sync_each_group = config_.policy == DurabilityPolicy::kSync;
+  log_config.threaded = options_.threaded;
+  log_config.log = config_.log;
+  record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
+  log_ = std::make_unique<WalLog>(io_, clock_, &store_, &shared_, log_config);
+  if (Status status = log_->Start(*plan); !status.ok()) {
+    const bool full = status.os_error() == ENOSPC || status.os_error() == EDQUOT;
+    return Status(
+        status.code(),
+        "the log in " + files->path + " cannot be opened: " + status.message() +
+            (full ? "; free " + std::to_string(config_.wal_segment_bytes) + " bytes there, or choose smaller segments"
+                  : ""),
+        status.os_error());
+  }
+
+  WalCommitter::Config committer_config;
+  committer_config.policy = config_.policy;
+  committer_config.interval_us_max = config_.interval_us_max;
+  committer_config.interval_bytes_max = config_.interval_bytes_max;
+  committer_config.sync_us_max = config_.sync_us_max;
+  committer_config.threaded = options_.threaded;
+  committer_ = std::make_unique<WalCommitter>(clock_, log_.get(), &shared_, committer_config);
+  committer_->Start();
+  if (config_.log) {
+    for (const std::string& message : plan->messages) config_.log(message);
+    config_.log("cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
+                std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) + " segments, " +
+                std::to_string(plan->records_dropped) + " dropped, in " +
+                std::to_string((clock_->MonotonicNs() - started_ns) / 1'000'000) + " ms (" + io_->name() + ")");
+  }
+  return {};
+}
+
+bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
+  return store_.Lookup(store_.KeyOf(text, variant), clock_, vector, value);
+}
+
+void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
+                         const CacheValue& value, uint64_t ttl_s) {
+  if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
+  const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlMaxS);
+  const uint64_t now = clock_->MonotonicNs();
+  const EntryKey key = store_.KeyOf(text, variant);
+  const bool loggable =
+      committer_ != nullptr && UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
+  UnplacedRecord record;
+  if (loggable) {
+    InsertBody body;
+    body.wall_expiry_ns = WalLog::WallNow(clock_, &shared_) + ttl * kNsPerS;
+    body.ttl_s = static_cast<uint32_t>(ttl);
+    body.variant = variant;
+    body.text_bytes = static_cast<uint32_t>(text.size());
+    body.width = config_.width;
+    body.token_count = value.token_count;
+    body.norm = value.norm;
+    body.flags = value.truncated ? kInsertTruncated : 0;
+    record = UnplacedRecord::Insert(body, vector, text);
+  } else if (committer_ != nullptr) {
+    shared_.dropped_inserts.fetch_add(1, kRelaxed);
+  }
+  {
+    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    // Read before the push: the record lands in this segment or a later one, never in an older one.
+    uint64_t segment = shared_.current_segment.load(kRelaxed);
+    if (!loggable || !committer_->PushInsert(record)) segment = 0;
+    store_.InsertLocked(key, vector, value, now + ttl * kNsPerS, now, segment);
+  }
+  if (!options_.threaded) Turn();
+}
+
+Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
+  const EntryKey key = store_.KeyOf(text, variant);
+  // An entry that was evicted or has expired may still stand in the log, so the removal is logged in any case.
+  const bool loggable = committer_ != nullptr && text.size() <= record_bytes_max_ &&
+                        UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
+  std::shared_ptr<WalCommit> commit;
+  {
+    const UnplacedRecord record = loggable ? UnplacedRecord::Erase(variant, text) : UnplacedRecord();
+    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    store_.EraseLocked(key);
+    if (!loggable) return {};
+    commit = committer_->PushErase(record);
+  }
+  return Wait(commit);
+}
+
+Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {
+  if (!options_.threaded) Turn();
+  if (commit != nullptr && commit->Wait()) return {};
+  return Status(StatusCode::kStorageError,
+                "the log in " + config_.directory + " does not take records; see the reason in the engine's log");
+}
+
+Status LoggedShard::Sync() {
+  if (committer_ == nullptr) return {};
+  bool refused = false;
+  const std::shared_ptr<WalCommit> commit = committer_->RequestSync(&refused);
+  if (commit == nullptr && !refused) return {};
+  return Wait(commit);
+}
+
+void LoggedShard::Turn() {
+  if (committer_ != nullptr && !options_.threaded) committer_->RunDue();
+}
+
+CacheStats LoggedShard::Stats() const {
+  CacheStats stats;
+  const EntryStore::Counts counts = store_.GetCounts();
+  stats.entries = counts.entries;
+  stats.bytes = counts.bytes;
+  stats.evictions = counts.evictions;
+  stats.expirations = counts.expirations;
+  stats.wal_appends = shared_.appends.load(kRelaxed);
+  stats.wal_bytes = shared_.bytes.load(kRelaxed);
+  stats.wal_syncs = shared_.syncs.load(kRelaxed);
+  stats.wal_segments = shared_.segments.load(kRelaxed);
+  stats.wal_dropped_inserts = shared_.dropped_inserts.load(kRelaxed);
+  stats.storage_failed = shared_.failed.load(kRelaxed);
+  stats.recovered_records = recovered_records_;
+  stats.recovered_dropped = recovered_dropped_;
+  stats.quarantined_segments = quarantined_segments_;
+  if (committer_ != nullptr) {
+    const WalCommitter::Pending pending = committer_->GetPending();
+    stats.wal_pending_records = pending.records;
+    stats.wal_oldest_unwritten_us = pending.oldest_unwritten_us;
+    stats.wal_oldest_unsynced_us = pending.oldest_unsynced_us;
+    stats.disk_io = io_->name();
+  }
+  return stats;
+}
+
+Result<std::unique_ptr<CacheShard>> CacheShard::Open(const CacheConfig& config, DiskIo* io, Clock* clock) {
+  Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config, io, clock, LoggedShard::Options());
+  if (!shard.ok()) return shard.status();
+  return std::unique_ptr<CacheShard>(std::move(shard).value());
+}
+
+}  // namespace sutra

@@ -1,0 +1,369 @@
+// See entry_store.h.
+#include "cache/store/entry_store.h"
+
+#include <sys/random.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "shm/base/clock.h"
+#include "cache/store/slot_pool.h"
+
+namespace sutra {
+namespace {
+
+constexpr size_t kStripesMax = 16;
+constexpr uint64_t kStripeEntriesMin = 4096;  // fewer entries a stripe would make its share of the bound uneven
+constexpr uint64_t kStripeBytesMin = 16ull << 20;
+constexpr uint64_t kEntryOverheadBytes = 64;  // table slot and ring position, with their room to grow
+constexpr uint64_t kLongTextOverheadBytes = 16;
+constexpr uint64_t kVisitStep = 4096;  // ring positions looked at under one lock
+constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
+constexpr size_t kTableSlotsMin = 64;
+constexpr size_t kCacheLine = SlotPool::kSlotAlign;
+constexpr size_t kPrefetchLines = 8;
+constexpr size_t kEntryBytes = 256;
+constexpr size_t kShortTextBytes = kEntryBytes - 50;
+
+}  // namespace
+
+// A slot: this header, room for a short text, the vector. Longer texts have a block of their own.
+struct alignas(kCacheLine) EntryStore::Entry {
+  uint64_t hash_high = 0;
+  uint64_t expires_ns = 0;
+  char* long_text = nullptr;
+  uint32_t text_bytes = 0;
+  uint32_t variant = 0;
+  uint32_t token_count = 0;
+  float norm = 0;
+  uint32_t ring_position = 0;
+  bool truncated = false;
+  bool referenced = false;
+  char short_text[kShortTextBytes];
+
+  float* vector() { return static_cast<float*>(static_cast<void*>(this + 1)); }
+  char* text() { return long_text != nullptr ? long_text : short_text; }
+};
+
+struct EntryStore::Stripe {
+  struct Slot {
+    uint64_t hash = 0;
+    Entry* entry = nullptr;
+  };
+
+  std::mutex mutex;
+  SlotPool slots;
+  uint64_t entries_max = 0;
+  uint64_t bytes_max = 0;
+  std::vector<Slot> table = std::vector<Slot>(kTableSlotsMin);  // open addressing, a power of two, at most 2/3 full
+  std::vector<Entry*> ring;
+  std::vector<uint64_t> ring_segment;  // beside the ring, so that a search by segment touches no entry
+  std::vector<uint64_t> ring_hash;     // the low half of the placement hash
+  std::vector<uint32_t> ring_free;
+  size_t hand = 0;
+  Counts counts;
+
+  uint64_t CostOf(uint64_t text_bytes) const {
+    return slots.slot_bytes() + (text_bytes > kShortTextBytes ? text_bytes + kLongTextOverheadBytes : 0) +
+           kEntryOverheadBytes;
+  }
+
+  Slot* Find(const EntryKey& key) {
+    const size_t mask = table.size() - 1;
+    for (size_t i = key.low & mask;; i = (i + 1) & mask) {
+      Slot& slot = table[i];
+      if (slot.entry == nullptr) return nullptr;
+      if (slot.hash != key.low) continue;
+      Entry& entry = *slot.entry;
+      // The vector is wanted next; its lines come in while the text is compared.
+      for (size_t line = 0; line < kPrefetchLines; ++line) {
+        __builtin_prefetch(static_cast<const char*>(static_cast<const void*>(entry.vector())) + line * kCacheLine);
+      }
+      if (entry.hash_high == key.high && entry.variant == key.variant && entry.text_bytes == key.text.size() &&
+          std::memcmp(entry.text(), key.text.data(), key.text.size()) == 0) {
+        return &slot;
+      }
+    }
+  }
+
+  void Rehash(size_t size) {
+    std::vector<Slot> old(size);
+    old.swap(table);
+    for (const Slot& slot : old) {
+      if (slot.entry != nullptr) Place(slot);
+    }
+  }
+
+  void Place(const Slot& slot) {
+    const size_t mask = table.size() - 1;
+    size_t i = slot.hash & mask;
+    while (table[i].entry != nullptr) i = (i + 1) & mask;
+    table[i] = slot;
+  }
+
+  // Closes the gap by moving later entries of the same run back, so that no tombstones pile up.
+  void RemoveSlot(Slot* slot) {
+    const size_t mask = table.size() - 1;
+    size_t gap = static_cast<size_t>(slot - table.data());
+    for (size_t i = (gap + 1) & mask; table[i].entry != nullptr; i = (i + 1) & mask) {
+      const size_t home = table[i].hash & mask;
+      if (((i - home) & mask) >= ((i - gap) & mask)) {
+        table[gap] = table[i];
+        gap = i;
+      }
+    }
+    table[gap] = Slot{};
+  }
+
+  void Remove(Slot* slot) {
+    Entry* entry = slot->entry;
+    ring[entry->ring_position] = nullptr;
+    ring_segment[entry->ring_position] = 0;
+    ring_free.push_back(entry->ring_position);
+    --counts.entries;
+    counts.bytes -= CostOf(entry->text_bytes);
+    RemoveSlot(slot);
+    std::free(entry->long_text);
+    slots.Give(entry);
+  }
+
+  void RemoveEntry(Entry* entry) {
+    Slot* slot = Find(EntryKey{ring_hash[entry->ring_position], entry->hash_high, entry->variant,
+                               std::string_view(entry->text(), entry->text_bytes)});
+    Remove(slot);
+  }
+
+  // Evicts until `bytes` more and one entry more fit.
+  void MakeRoom(uint64_t bytes, uint64_t now_ns) {
+    while (counts.entries + 1 > entries_max || counts.bytes + bytes > bytes_max) {
+      Entry* entry = ring[hand];
+      hand = hand + 1 == ring.size() ? 0 : hand + 1;
+      if (entry == nullptr) continue;
+      const bool expired = entry->expires_ns <= now_ns;
+      if (entry->referenced && !expired) {
+        entry->referenced = false;
+        continue;
+      }
+      ++(expired ? counts.expirations : counts.evictions);
+      RemoveEntry(entry);
+    }
+  }
+
+  uint32_t TakeRingPosition() {
+    if (!ring_free.empty()) {
+      const uint32_t position = ring_free.back();
+      ring_free.pop_back();
+      return position;
+    }
+    ring.push_back(nullptr);
+    ring_segment.push_back(0);
+    ring_hash.push_back(0);
+    return static_cast<uint32_t>(ring.size() - 1);
+  }
+};
+
+EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
+  static_assert(sizeof(Entry) == kEntryBytes);  // no line is lost to padding
+  size_t count = kStripesMax;
+  while (count > 1 && (limits.entries_max / count < kStripeEntriesMin || limits.bytes_max / count < kStripeBytesMin)) {
+    count /= 2;
+  }
+  stripe_mask_ = count - 1;
+  for (size_t i = 0; i < count; ++i) {
+    auto stripe = std::make_unique<Stripe>();
+    stripe->entries_max = limits.entries_max / count;
+    stripe->bytes_max = limits.bytes_max / count;
+    stripe->slots.Configure(sizeof(Entry) + uint64_t{limits.width} * sizeof(float));
+    stripes_.push_back(std::move(stripe));
+  }
+  if (getrandom(&seed_, sizeof(seed_), 0) != static_cast<ssize_t>(sizeof(seed_))) seed_ = 0x9e3779b97f4a7c15u;
+}
+
+EntryStore::~EntryStore() { DropAll(); }
+
+EntryKey EntryStore::KeyOf(std::string_view text, uint32_t variant) const {
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(text.data(), text.size(), seed_ ^ variant);
+  return EntryKey{hash.low64 & limits_.hash_mask, hash.high64 & limits_.hash_mask, variant, text};
+}
+
+std::unique_lock<std::mutex> EntryStore::LockFor(const EntryKey& key) {
+  return std::unique_lock<std::mutex>(StripeOf(key).mutex);
+}
+
+bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
+  Stripe& stripe = StripeOf(key);
+  std::lock_guard<std::mutex> lock(stripe.mutex);
+  Stripe::Slot* slot = stripe.Find(key);
+  if (slot == nullptr) return false;
+  Entry& entry = *slot->entry;
+  if (entry.expires_ns <= clock->MonotonicNs()) {
+    ++stripe.counts.expirations;
+    stripe.Remove(slot);
+    return false;
+  }
+  entry.referenced = true;
+  std::memcpy(vector, entry.vector(), limits_.width * sizeof(float));
+  *value = CacheValue{entry.norm, entry.token_count, entry.truncated};
+  return true;
+}
+
+bool EntryStore::CanHold(size_t text_bytes) const {
+  return text_bytes <= UINT32_MAX && stripes_[0]->CostOf(text_bytes) <= stripes_[0]->bytes_max &&
+         stripes_[0]->entries_max > 0;
+}
+
+bool EntryStore::InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value,
+                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment) {
+  return InsertLocked(key, std::as_bytes(vector), value, expires_ns, now_ns, segment);
+}
+
+bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
+                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment) {
+  Stripe& stripe = StripeOf(key);
+  Entry* entry;
+  if (Stripe::Slot* slot = stripe.Find(key); slot != nullptr) {
+    entry = slot->entry;
+  } else {
+    if (!CanHold(key.text.size())) return false;
+    const uint64_t cost = stripe.CostOf(key.text.size());
+    stripe.MakeRoom(cost, now_ns);
+    const bool is_long = key.text.size() > kShortTextBytes;
+    char* long_text = is_long ? static_cast<char*>(std::malloc(key.text.size())) : nullptr;
+    void* memory = is_long && long_text == nullptr ? nullptr : stripe.slots.Take();
+    if (memory == nullptr) {
+      std::free(long_text);
+      return false;
+    }
+    entry = new (memory) Entry;
+    entry->long_text = long_text;
+    entry->hash_high = key.high;
+    entry->variant = key.variant;
+    entry->text_bytes = static_cast<uint32_t>(key.text.size());
+    std::memcpy(entry->text(), key.text.data(), key.text.size());
+    entry->ring_position = stripe.TakeRingPosition();
+    stripe.ring[entry->ring_position] = entry;
+    stripe.ring_hash[entry->ring_position] = key.low;
+    ++stripe.counts.entries;
+    stripe.counts.bytes += cost;
+    if (3 * stripe.counts.entries > 2 * stripe.table.size()) stripe.Rehash(stripe.table.size() * 2);
+    stripe.Place(Stripe::Slot{key.low, entry});
+  }
+  // Without a record of its own the entry still answers for the older record, which must not go with its segment.
+  if (segment != 0) stripe.ring_segment[entry->ring_position] = segment;
+  entry->expires_ns = expires_ns;
+  entry->token_count = value.token_count;
+  entry->norm = value.norm;
+  entry->truncated = value.truncated;
+  std::memcpy(entry->vector(), vector.data(), vector.size());
+  return true;
+}
+
+bool EntryStore::EraseLocked(const EntryKey& key) {
+  Stripe& stripe = StripeOf(key);
+  Stripe::Slot* slot = stripe.Find(key);
+  if (slot == nullptr) return false;
+  stripe.Remove(slot);
+  return true;
+}
+
+uint64_t EntryStore::DropAll() {
+  uint64_t dropped = 0;
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    for (Entry* entry : stripe->ring) {
+      if (entry != nullptr) std::free(entry->long_text);
+    }
+    stripe->slots.Clear();
+    dropped += stripe->counts.entries;
+    stripe->counts.entries = stripe->counts.bytes = 0;
+    stripe->table.assign(stripe->table.size(), Stripe::Slot{});
+    stripe->ring.clear();
+    stripe->ring_segment.clear();
+    stripe->ring_hash.clear();
+    stripe->ring_free.clear();
+    stripe->hand = 0;
+  }
+  return dropped;
+}
+
+void EntryStore::Reserve(uint64_t entries) {
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    const uint64_t share = std::min(stripe->entries_max, entries / stripes_.size() * 9 / 8 + 16);
+    size_t size = stripe->table.size();
+    while (2 * size < 3 * share) size *= 2;
+    if (size > stripe->table.size()) stripe->Rehash(size);
+    stripe->ring.reserve(share);
+    stripe->ring_segment.reserve(share);
+    stripe->ring_hash.reserve(share);
+  }
+}
+
+bool EntryStore::VisitOlder(uint64_t through, Cursor* cursor,
+                            const std::function<bool(const EntryView&, uint64_t*)>& visit) {
+  while (cursor->stripe < stripes_.size()) {
+    Stripe& stripe = *stripes_[cursor->stripe];
+    std::lock_guard<std::mutex> lock(stripe.mutex);
+    for (uint64_t step = 0; step < kVisitStep && cursor->position < stripe.ring.size(); ++step, ++cursor->position) {
+      uint64_t& segment = stripe.ring_segment[cursor->position];
+      if (segment == 0 || segment > through) continue;
+      Entry& entry = *stripe.ring[cursor->position];
+      const EntryView view{{entry.text(), entry.text_bytes},
+                           entry.variant,
+                           {entry.vector(), limits_.width},
+                           {entry.norm, entry.token_count, entry.truncated},
+                           entry.expires_ns};
+      if (!visit(view, &segment)) return false;
+      step += kVisitStep / kVisitsMax;
+    }
+    if (cursor->position >= stripe.ring.size()) *cursor = Cursor{cursor->stripe + 1, 0};
+  }
+  return true;
+}
+
+void EntryStore::HoldBy(uint64_t number) {
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    for (uint64_t& segment : stripe->ring_segment) segment = std::min(segment, number);
+  }
+}
+
+uint64_t EntryStore::EvictOlder(uint64_t through) {
+  uint64_t evicted = 0;
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    for (size_t i = 0; i < stripe->ring.size(); ++i) {
+      if (stripe->ring_segment[i] == 0 || stripe->ring_segment[i] > through) continue;
+      stripe->RemoveEntry(stripe->ring[i]);
+      ++evicted;
+      ++stripe->counts.evictions;
+    }
+  }
+  return evicted;
+}
+
+void EntryStore::AgeAll(uint64_t ns) {
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    for (Entry* entry : stripe->ring) {
+      if (entry != nullptr) entry->expires_ns -= std::min(entry->expires_ns, ns);
+    }
+  }
+}
+
+EntryStore::Counts EntryStore::GetCounts() const {
+  Counts sum;
+  for (const auto& stripe : stripes_) {
+    std::lock_guard<std::mutex> lock(stripe->mutex);
+    sum.entries += stripe->counts.entries;
+    sum.bytes += stripe->counts.bytes;
+    sum.evictions += stripe->counts.evictions;
+    sum.expirations += stripe->counts.expirations;
+  }
+  return sum;
+}
+
+}  // namespace sutra

@@ -1,0 +1,252 @@
+// See recovery.h. The order of work: headers, then the chain backwards from the newest segment, then the records
+// forwards.
+#include "cache/wal/recovery.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "cache/disk/disk_io.h"
+#include "cache/wal/recovery_table.h"
+#include "cache/wal/wal_reader.h"
+#include "shm/base/checkpoint.h"
+
+namespace sutra {
+namespace {
+
+class Recovery {
+ public:
+  Recovery(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink) : io_(io), request_(request), sink_(sink) {}
+
+  Result<RecoveryPlan> Run() {
+    if (Status status = ListSegments(); !status.ok()) return status;
+    if (Status status = DecideChain(); !status.ok()) return status;
+    for (size_t i = 0; i < chain_.size(); ++i) {
+      if (Status status = Replay(i); !status.ok()) return status;
+    }
+    Conclude();
+    if (request_.strict && plan_.damaged_segments > 0) {
+      return Status(StatusCode::kRefused,
+                    request_.directory + " is damaged and strict recovery is on: " + plan_.messages.back() +
+                        "; start without strict recovery to drop what is lost, or restore the directory");
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  std::string PathOf(uint64_t number) const { return request_.directory + "/" + SegmentName(number); }
+
+  Status ListSegments() {
+    // Never decide on names or data that only the page cache has (P2).
+    if (Status status = io_->SyncDirectory(request_.directory); !status.ok()) return status;
+    Result<std::vector<std::string>> names = io_->List(request_.directory);
+    if (!names.ok()) return names.status();
+    for (const std::string& name : *names) {
+      if (const uint64_t number = SegmentNumber(name); number != 0) numbers_.push_back(number);
+    }
+    std::sort(numbers_.begin(), numbers_.end());
+    if (!numbers_.empty()) plan_.number_next = numbers_.back() + 1;
+    return {};
+  }
+
+  Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number) {
+    return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width});
+  }
+
+  // Walks from the newest segment to the oldest by `previous_number`. Numbers that a later header leaves out were begun
+  // and given up before anything in them counted; numbers below a gap have lost their successors and count as damaged.
+  Status DecideChain() {
+    size_t left = numbers_.size();
+    while (left > 0) {
+      const uint64_t number = numbers_[left - 1];
+      const bool last = left == numbers_.size();
+      Result<std::unique_ptr<WalReader>> opened = OpenSegment(number);
+      if (!opened.ok()) return opened.status();
+      const std::unique_ptr<WalReader> reader = std::move(opened).value();
+      SegmentDecision decision = DecideSegment(reader->header_state(), last);
+      const bool linked = chain_.empty() || reader->header_state() != HeaderState::kGood ||
+                          reader->header().id == chain_.front().previous_id;
+      if (!linked) decision = SegmentDecision::kRefuse;  // another file under the right name
+      switch (decision) {
+        case SegmentDecision::kRefuse: return RefuseSegment(number, reader->header_state());
+        case SegmentDecision::kRemove:
+          plan_.remove.push_back(number);
+          numbers_.pop_back();
+          left = numbers_.size();
+          continue;
+        case SegmentDecision::kVoid:
+          Damage(number, "the header of " + PathOf(number) + " is unreadable: everything older is dropped");
+          VoidFrom(left);
+          return {};
+        case SegmentDecision::kRead: break;
+      }
+      // The newest segment may hold data that a kill left in the page cache only (P2).
+      if (last) {
+        if (Status status = reader->Sync(); !status.ok()) return status;
+      }
+      chain_.insert(chain_.begin(), reader->header());
+      file_bytes_.insert(file_bytes_.begin(), reader->file_bytes());
+      const uint64_t previous = reader->header().previous_number;
+      --left;
+      while (left > 0 && numbers_[left - 1] > previous) plan_.remove.push_back(numbers_[--left]);
+      if (left > 0 && numbers_[left - 1] < previous) {
+        Damage(numbers_[left - 1], PathOf(previous) + " is missing: everything older is dropped");
+        VoidFrom(left);
+        return {};
+      }
+    }
+    return {};
+  }
+
+  Status RefuseSegment(uint64_t number, HeaderState state) const {
+    const std::string why =
+        state == HeaderState::kNewer
+            ? " was written by a later version of this program; start that version, or move the file away"
+            : " belongs to another log (model, width, number or predecessor differ); move it away";
+    return Status(StatusCode::kRefused, PathOf(number) + why);
+  }
+
+  // Takes the first `count` segments out of use; their entries are never read.
+  void VoidFrom(size_t count) {
+    for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
+    plan_.damaged_segments = std::max<uint64_t>(plan_.damaged_segments, 1);
+  }
+
+  void Damage(uint64_t number, const std::string& message) {
+    if (damaged_.empty() || damaged_.back() != number) {
+      damaged_.push_back(number);
+      ++plan_.damaged_segments;
+    }
+    plan_.messages.push_back(message);
+  }
+
+  void Retire(uint64_t number, bool quarantine) {
+    std::vector<uint64_t>& list = quarantine ? plan_.quarantine : plan_.remove;
+    list.push_back(number);
+  }
+
+  void Drop(uint64_t records) { plan_.records_dropped += records; }
+
+  Status Replay(size_t index) {
+    const SegmentHeader& header = chain_[index];
+    const bool last = index + 1 == chain_.size();
+    const uint64_t valid_through = last ? 0 : chain_[index + 1].previous_valid_through;
+    uint64_t expected = header.previous_valid_through + 1;
+    if (!last && valid_through + 1 < expected) {
+      return Status(StatusCode::kRefused, PathOf(header.number) + " and the segment after it contradict each other");
+    }
+    Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number);
+    if (!opened.ok()) return opened.status();
+    const std::unique_ptr<WalReader> reader = std::move(opened).value();
+    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
+    while (true) {
+      const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
+      if (bound == Bound::kReached) break;
+      WalRecord record;
+      const Result<RecordState> state = reader->Classify(expected, &record);
+      if (!state.ok()) return state.status();
+      Follow follow = Follow::kNone;
+      if (NeedsLookAhead(bound, state.value())) {
+        const Result<Follow> seen = reader->LookAhead(expected);
+        if (!seen.ok()) return seen.status();
+        follow = seen.value();
+      }
+      const RecordDecision decision = DecideRecord(bound, state.value(), follow);
+      const auto place = [&] { return PathOf(header.number) + " at byte " + std::to_string(reader->position()); };
+      switch (decision) {
+        case RecordDecision::kReplay: Apply(record, header.number); [[fallthrough]];
+        case RecordDecision::kSkip:
+          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          reader->Skip(record);
+          ++expected;
+          continue;
+        case RecordDecision::kDropInsert:
+          Damage(header.number, place() + ": one entry is damaged and dropped");
+          Drop(1);
+          reader->Skip(record);
+          ++expected;
+          continue;
+        case RecordDecision::kVoid: {
+          Damage(header.number, place() +
+                                    ": acknowledged records are damaged; a removal may be among them, so everything "
+                                    "older is dropped");
+          Drop(sink_->DropAll());
+          const Result<uint64_t> resumed = reader->Resync(expected);
+          if (!resumed.ok()) return resumed.status();
+          // Without a place to go on, one number is left out, so that the next recovery finds the damage again.
+          const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? expected + 1 : valid_through + 1;
+          Drop(next - expected);
+          expected = next;
+          if (resumed.value() != 0) continue;
+          break;
+        }
+        case RecordDecision::kRefuse:
+          return Status(StatusCode::kRefused, place() +
+                                                  ": a record of a later version; start that version, or move the "
+                                                  "directory away");
+        case RecordDecision::kCutTorn:
+          plan_.messages.push_back(place() + ": an unacknowledged write is incomplete, the log ends here");
+          break;
+        case RecordDecision::kCutUnordered:
+          plan_.messages.push_back(place() + ": unacknowledged writes arrived out of order, the log ends here");
+          break;
+        case RecordDecision::kEnd:
+        case RecordDecision::kCleanEnd: break;
+      }
+      break;
+    }
+    plan_.valid_through = expected - 1;
+    return {};
+  }
+
+  void Apply(const WalRecord& record, uint64_t segment) {
+    ++plan_.records;
+    if (record.type() == RecordType::kInsert) sink_->Insert(record, segment);
+    if (record.type() == RecordType::kErase) sink_->Erase(record);
+  }
+
+  // A damaged segment goes, and all older ones with it: without their successor they could bring back what it removed.
+  void Conclude() {
+    if (!chain_.empty()) {
+      plan_.previous_number = chain_.back().number;
+      plan_.previous_id = chain_.back().id;
+    }
+    // A newest segment that came to hold nothing is left out of the chain, so that restarts alone do not grow the log.
+    if (!chain_.empty() && damaged_.empty() && chain_.back().previous_valid_through == plan_.valid_through) {
+      plan_.previous_number = chain_.back().previous_number;
+      plan_.previous_id = chain_.back().previous_id;
+      plan_.remove.push_back(chain_.back().number);
+      chain_.pop_back();
+    }
+    const uint64_t damaged_highest = damaged_.empty() ? 0 : *std::max_element(damaged_.begin(), damaged_.end());
+    for (size_t i = 0; i < chain_.size(); ++i) {
+      const SegmentHeader& header = chain_[i];
+      plan_.chain.push_back(RecoveredSegment{header.number, header.id, file_bytes_[i]});
+      if (header.number > damaged_highest) continue;
+      plan_.append_again_through = header.number;
+      Retire(header.number, std::find(damaged_.begin(), damaged_.end(), header.number) != damaged_.end());
+    }
+    std::sort(plan_.quarantine.begin(), plan_.quarantine.end());
+    std::sort(plan_.remove.begin(), plan_.remove.end());
+  }
+
+  DiskIo* const io_;
+  const RecoveryRequest& request_;
+  RecoverySink* const sink_;
+  RecoveryPlan plan_;
+  std::vector<uint64_t> numbers_;
+  std::vector<uint64_t> damaged_;
+  std::vector<SegmentHeader> chain_;  // oldest first
+  std::vector<uint64_t> file_bytes_;
+};
+
+}  // namespace
+
+Result<RecoveryPlan> RecoverLog(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink) {
+  Result<RecoveryPlan> plan = Recovery(io, request, sink).Run();
+  if (SUTRA_CHECKPOINT("recovery.scanned")) {
+    return Status(StatusCode::kStorageError, "checkpoint recovery.scanned failed");
+  }
+  return plan;
+}
+
+}  // namespace sutra

@@ -1,0 +1,66 @@
+// Recovery: reads the segments of a dead engine, applies the decision table (recovery_table.h) and says where the log
+// ends. It writes nothing: writes of the dead engine that are still in flight can land after its lock is free, so the
+// caller begins a new segment whose header carries the cut, and only then removes what the plan names.
+//
+// Thread rule: one thread, before the shard serves.
+// Invariants:
+//  - Running it again on the same files, or after a crash at any point of what follows it, gives the same entries.
+//  - Damage is never silent: it is counted, reported, and refused when `strict` is set.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cache/wal/wal_format.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+class DiskIo;
+
+// Receives what the log says, in order.
+class RecoverySink {
+ public:
+  virtual ~RecoverySink() = default;
+  virtual void Insert(const WalRecord& record, uint64_t segment) = 0;
+  virtual void Erase(const WalRecord& record) = 0;
+  // Forgets everything received so far and returns how many entries that were.
+  virtual uint64_t DropAll() = 0;
+};
+
+struct RecoveryRequest {
+  std::string directory;
+  ModelIdentity model = {};
+  uint32_t width = 0;
+  bool strict = false;
+};
+
+struct RecoveredSegment {
+  uint64_t number = 0;
+  SegmentId id = {};
+  uint64_t bytes = 0;
+};
+
+struct RecoveryPlan {
+  std::vector<RecoveredSegment> chain;  // the segments that stay, oldest first
+  uint64_t previous_number = 0;         // what the new segment's header names as the one before it
+  SegmentId previous_id = {};
+  uint64_t valid_through = 0;  // the cut: the new segment begins behind this sequence
+  uint64_t number_next = 1;    // first unused segment number
+  uint64_t wall_highest_ns = 0;
+
+  // Filled when there was damage: entries from segments up to here must be appended again before these files go.
+  uint64_t append_again_through = 0;
+  std::vector<uint64_t> quarantine;  // renamed to *.quarantined
+  std::vector<uint64_t> remove;      // unlinked
+
+  uint64_t records = 0;          // replayed
+  uint64_t records_dropped = 0;  // entries and records lost to damage
+  uint64_t damaged_segments = 0;
+  std::vector<std::string> messages;
+};
+
+Result<RecoveryPlan> RecoverLog(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink);
+
+}  // namespace sutra

@@ -1,0 +1,119 @@
+// See segment_preparer.h.
+#include "cache/wal/segment_preparer.h"
+
+#include <cerrno>
+
+#include "shm/base/clock.h"
+#include "shm/base/checkpoint.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kRetryNs = 1'000'000'000;
+
+}  // namespace
+
+SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
+                                 std::function<void(const std::string&)> log)
+    : io_(io),
+      clock_(clock),
+      directory_(std::move(directory)),
+      segment_bytes_(segment_bytes),
+      threaded_(threaded),
+      log_(std::move(log)) {
+  if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
+}
+
+SegmentPreparer::~SegmentPreparer() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    wake_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+  if (file_ < 0) return;
+  io_->Close(file_);
+  // Nothing depends on the reserve: the next start would remove it too.
+  if (Status status = io_->Unlink(path()); !status.ok() && log_) log_(status.message());
+}
+
+Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
+  Status removed = io_->Unlink(path());
+  if (!removed.ok() && removed.os_error() != ENOENT) return removed;
+  Result<FileHandle> file = io_->Open(path(), OpenMode::kCreateLog);
+  if (!file.ok()) return file;
+  Status status = io_->Allocate(*file, segment_bytes_, fill);
+  if (status.ok() && SUTRA_CHECKPOINT("segment.allocated")) {
+    status = Status(StatusCode::kStorageError, "checkpoint segment.allocated failed");
+  }
+  if (status.ok()) return file;
+  io_->Close(*file);
+  removed = io_->Unlink(path());  // a half-made file must not hold the space
+  return status;
+}
+
+void SegmentPreparer::Attempt(std::unique_lock<std::mutex>* lock) {
+  working_ = true;
+  lock->unlock();
+  const Result<FileHandle> file = Make(AllocateFill::kZeroed);
+  lock->lock();
+  working_ = false;
+  if (file.ok()) {
+    file_ = file.value();
+    state_ = State::kReady;
+  } else {
+    if (state_ != State::kFailed && log_) {
+      log_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
+    }
+    state_ = State::kFailed;
+    retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;
+  }
+  has_room_.store(file.ok(), std::memory_order_relaxed);
+  changed_.notify_all();
+}
+
+void SegmentPreparer::Request() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (state_ == State::kReady || state_ == State::kWanted) return;
+  if (state_ == State::kNone) state_ = State::kWanted;
+  if (threaded_) {
+    wake_.notify_all();
+  } else {
+    Attempt(&lock);
+  }
+}
+
+void SegmentPreparer::Poll() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) Attempt(&lock);
+}
+
+Result<FileHandle> SegmentPreparer::Take() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (working_ || (threaded_ && state_ == State::kWanted)) changed_.wait(lock);
+  // Until the next Request nobody may touch the path: the caller is about to rename what is there.
+  const bool ready = state_ == State::kReady;
+  state_ = State::kNone;
+  if (ready) {
+    const FileHandle file = file_;
+    file_ = -1;
+    return file;
+  }
+  return Make(AllocateFill::kUnwritten);
+}
+
+void SegmentPreparer::Run() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stopping_) {
+    const bool due = state_ == State::kWanted || (state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_);
+    if (due) {
+      Attempt(&lock);
+    } else if (state_ == State::kFailed) {
+      clock_->WaitUntil(&wake_, &lock, retry_at_ns_);
+    } else {
+      wake_.wait(lock);
+    }
+  }
+}
+
+}  // namespace sutra

@@ -1,0 +1,64 @@
+// SegmentPreparer: keeps one zeroed, synced, nameless segment (reserve.tmp) ready, so that the committer never waits
+// for zeros to be written, and so that removals stay possible on a full disk.
+//
+// Thread rule: the committer calls; with `threaded` the work runs on a thread of its own, else inside Request and Poll.
+// Invariants: at most one reserve exists; it has no name that recovery would read; the thread sleeps without a time
+// limit unless the last attempt failed.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "cache/disk/disk_io.h"
+
+namespace sutra {
+
+class Clock;
+
+class SegmentPreparer {
+ public:
+  SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
+                  std::function<void(const std::string&)> log);
+  ~SegmentPreparer();
+
+  std::string path() const { return directory_ + "/reserve.tmp"; }
+
+  // Asks for a reserve, if there is none and none is being made.
+  void Request();
+  // Repeats a failed attempt when its time has come (without a thread).
+  void Poll();
+  // The reserve (an open file at path()), or a file made at once. A failure is the disk's.
+  Result<FileHandle> Take();
+  // False while the last attempt to make a reserve has failed: the present segment is then kept for removals.
+  bool has_room() const { return has_room_.load(std::memory_order_relaxed); }  // relaxed: a hint, no data behind it
+
+ private:
+  enum class State { kNone, kWanted, kReady, kFailed };
+  Result<FileHandle> Make(AllocateFill fill);
+  void Attempt(std::unique_lock<std::mutex>* lock);
+  void Run();
+
+  DiskIo* const io_;
+  Clock* const clock_;
+  const std::string directory_;
+  const uint64_t segment_bytes_;
+  const bool threaded_;
+  const std::function<void(const std::string&)> log_;
+  std::atomic<bool> has_room_{true};
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable changed_;
+  State state_ = State::kNone;
+  bool working_ = false;
+  bool stopping_ = false;
+  uint64_t retry_at_ns_ = 0;
+  FileHandle file_ = -1;
+  std::thread thread_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,202 @@
+// See wal_committer.h.
+#include "cache/wal/wal_committer.h"
+
+#include <algorithm>
+
+#include "shm/base/clock.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kPendingBytesMax = 16u << 20;
+constexpr uint64_t kUnsyncedBytesMax = 8u << 20;  // kept in memory until the sync
+constexpr uint64_t kWatermarkDelayNs = 20'000'000;
+constexpr size_t kFreeGroupsMax = 8;
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+
+}  // namespace
+
+WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config)
+    : clock_(clock), log_(log), shared_(shared), config_(config) {
+  log_->take_pending = [this] {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return TakePending();
+  };
+}
+
+void WalCommitter::Start() {
+  if (config_.threaded) thread_ = std::thread(&WalCommitter::Run, this);
+}
+
+void WalCommitter::Close() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) return;
+    stopping_ = true;
+    wake_.notify_all();
+  }
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    RunDue();
+  }
+}
+
+WalGroup* WalCommitter::GroupFor(uint64_t record_bytes) {
+  const bool own_sync = config_.policy == DurabilityPolicy::kSync;
+  if (!pending_.empty() && !own_sync && pending_.back()->Fits(record_bytes)) return pending_.back().get();
+  std::unique_ptr<WalGroup> group;
+  if (record_bytes <= log_->group_bytes() && !free_.empty()) {
+    group = std::move(free_.back());
+    free_.pop_back();
+    group->Reset();
+  } else {
+    group = std::make_unique<WalGroup>(std::max(record_bytes, log_->group_bytes()));
+  }
+  pending_.push_back(std::move(group));
+  return pending_.back().get();
+}
+
+void WalCommitter::Append(const UnplacedRecord& record, bool urgent) {
+  const bool was_empty = pending_.empty();
+  WalGroup* group = GroupFor(record.length);
+  if (group->empty()) group->first_accepted_ns = clock_->MonotonicNs();
+  group->Append(record);
+  group->urgent = group->urgent || urgent;
+  last_commit_ = group->commit;
+  const uint64_t before = pending_bytes_;
+  pending_bytes_ += record.length;
+  ++pending_records_;
+  const bool full = before < config_.interval_bytes_max && pending_bytes_ >= config_.interval_bytes_max;
+  if (was_empty || full || (urgent && !urgent_)) wake_.notify_one();
+  urgent_ = urgent_ || urgent;
+}
+
+bool WalCommitter::PushInsert(const UnplacedRecord& record) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopping_ || shared_->failed.load(kRelaxed) || !log_->has_room() ||
+      record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_)) {
+    shared_->dropped_inserts.fetch_add(1, kRelaxed);
+    return false;
+  }
+  Append(record, config_.policy != DurabilityPolicy::kInterval);
+  return true;
+}
+
+std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
+  Append(record, true);
+  return last_commit_;
+}
+
+std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  *refused = stopping_ || shared_->failed.load(kRelaxed);
+  if (*refused || last_commit_ == nullptr || last_commit_->finished()) return nullptr;
+  if (!pending_.empty()) {
+    pending_.back()->urgent = urgent_ = true;
+  } else {
+    sync_requested_ = true;
+  }
+  wake_.notify_one();
+  return last_commit_;
+}
+
+WalCommitter::Work WalCommitter::NextWork(uint64_t now, uint64_t* deadline) const {
+  *deadline = UINT64_MAX;
+  const auto due = [&](uint64_t at) {
+    *deadline = std::min(*deadline, at);
+    return now >= at;
+  };
+  if (log_->failed() && pending_.empty()) {
+    if (stopping_) return Work::kNone;
+    return due(log_->probe_at_ns()) ? Work::kProbe : Work::kNone;
+  }
+  if (!pending_.empty()) {
+    if (stopping_ || urgent_ || log_->failed() || pending_bytes_ >= config_.interval_bytes_max) return Work::kWrite;
+    if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * 1000)) return Work::kWrite;
+  }
+  if (log_->has_unsynced()) {
+    if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kUnsyncedBytesMax) return Work::kSync;
+    if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * 1000)) return Work::kSync;
+  } else if (log_->wants_watermark() && pending_.empty()) {
+    if (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs)) return Work::kWatermark;
+  }
+  return Work::kNone;
+}
+
+std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePending() {
+  std::vector<std::unique_ptr<WalGroup>> groups;
+  if (pending_.empty()) return groups;
+  if (taken_first_accepted_ns_ == 0) taken_first_accepted_ns_ = pending_.front()->first_accepted_ns;
+  std::move(pending_.begin(), pending_.end(), std::back_inserter(groups));
+  pending_.clear();
+  taken_records_ += pending_records_;
+  pending_bytes_ = pending_records_ = 0;
+  urgent_ = false;
+  return groups;
+}
+
+void WalCommitter::Do(Work work, std::unique_lock<std::mutex>* lock) {
+  std::vector<std::unique_ptr<WalGroup>> groups;
+  const bool sync = urgent_;
+  if (work == Work::kWrite) groups = TakePending();
+  if (work == Work::kSync) sync_requested_ = false;
+  lock->unlock();
+  switch (work) {
+    case Work::kWrite: log_->Commit(std::move(groups), sync); break;
+    case Work::kSync: log_->SyncAll(); break;
+    case Work::kWatermark: log_->WriteWatermark(); break;
+    case Work::kProbe: log_->Probe(); break;
+    case Work::kNone: break;
+  }
+  lock->lock();
+  taken_first_accepted_ns_ = taken_records_ = 0;
+  for (std::unique_ptr<WalGroup>& group : log_->spent) {
+    if (group->capacity() == RoundUp(log_->group_bytes(), kWalBlockBytes) && free_.size() < kFreeGroupsMax) {
+      free_.push_back(std::move(group));
+    }
+  }
+  log_->spent.clear();
+}
+
+void WalCommitter::Run() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (true) {
+    uint64_t deadline = 0;
+    const Work work = NextWork(clock_->MonotonicNs(), &deadline);
+    if (work != Work::kNone) {
+      Do(work, &lock);
+    } else if (stopping_) {
+      break;
+    } else if (deadline == UINT64_MAX) {
+      wake_.wait(lock);
+    } else {
+      clock_->WaitUntil(&wake_, &lock, deadline);
+    }
+  }
+}
+
+void WalCommitter::RunDue() {
+  log_->PollReserve();
+  std::unique_lock<std::mutex> lock(mutex_);
+  uint64_t deadline = 0;
+  for (Work work; (work = NextWork(clock_->MonotonicNs(), &deadline)) != Work::kNone;) Do(work, &lock);
+}
+
+WalCommitter::Pending WalCommitter::GetPending() const {
+  const uint64_t now = clock_->MonotonicNs();
+  const auto age_us = [now](uint64_t since) { return since == 0 || since > now ? 0 : (now - since) / 1000; };
+  Pending pending;
+  pending.oldest_unsynced_us = age_us(shared_->oldest_unsynced_ns.load(kRelaxed));
+  std::lock_guard<std::mutex> lock(mutex_);
+  pending.records = pending_records_ + taken_records_;
+  const uint64_t oldest = taken_first_accepted_ns_ != 0 ? taken_first_accepted_ns_
+                          : pending_.empty()            ? 0
+                                                        : pending_.front()->first_accepted_ns;
+  pending.oldest_unwritten_us = age_us(oldest);
+  return pending;
+}
+
+}  // namespace sutra

@@ -1,0 +1,91 @@
+// WalCommitter: takes records from any thread, groups them, and decides when the log writes and syncs.
+//
+//   Push -> pending --(50 ms, 1 MiB, or somebody waits)--> written --(1 s, 8 MiB, or somebody waits)--> synced
+//
+// Thread rule: Push..., RequestSync and the counters from any thread; one committer thread owns the log. Without a
+// thread (`threaded` false, for simulation) the caller drives it with RunDue. Invariants:
+//  - The pending bytes are bounded: an insert that does not fit is dropped and counted, a removal always fits (its
+//    caller waits, so there are no more of them than threads).
+//  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
+//    memory agree on the order of two changes of one entry.
+//  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "cache/wal/wal_log.h"
+
+namespace sutra {
+
+class Clock;
+
+class WalCommitter {
+ public:
+  struct Config {
+    DurabilityPolicy policy = DurabilityPolicy::kInterval;
+    uint64_t interval_us_max = 0;
+    uint64_t interval_bytes_max = 0;
+    uint64_t sync_us_max = 0;
+    bool threaded = true;
+  };
+  WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config);
+  ~WalCommitter() { Close(); }
+
+  // Starts the thread.
+  void Start();
+  // Writes and syncs what is pending (unless the log has failed) and ends the thread.
+  void Close();
+
+  // False when the record was dropped.
+  bool PushInsert(const UnplacedRecord& record);
+  // What to wait for, or null when the log refuses records.
+  std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
+  // What to wait for so that everything pushed before is durable; null with *refused false: all is durable already.
+  std::shared_ptr<WalCommit> RequestSync(bool* refused);
+
+  // Does what is due now, until nothing is (without a thread).
+  void RunDue();
+
+  struct Pending {
+    uint64_t records = 0;
+    uint64_t oldest_unwritten_us = 0;
+    uint64_t oldest_unsynced_us = 0;
+  };
+  Pending GetPending() const;
+
+ private:
+  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe };
+  WalGroup* GroupFor(uint64_t record_bytes);
+  void Append(const UnplacedRecord& record, bool urgent);
+  std::vector<std::unique_ptr<WalGroup>> TakePending();
+  Work NextWork(uint64_t now_ns, uint64_t* deadline_ns) const;
+  void Do(Work work, std::unique_lock<std::mutex>* lock);
+  void Run();
+
+  Clock* const clock_;
+  WalLog* const log_;
+  WalShared* const shared_;
+  const Config config_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::unique_ptr<WalGroup>> pending_;
+  uint64_t pending_bytes_ = 0;
+  uint64_t pending_records_ = 0;
+  uint64_t taken_first_accepted_ns_ = 0;  // of the groups being written now; 0: none
+  uint64_t taken_records_ = 0;            // in the groups being written now
+  bool urgent_ = false;                   // somebody waits for a pending group
+  bool sync_requested_ = false;
+  bool stopping_ = false;
+  std::shared_ptr<WalCommit> last_commit_;
+  std::vector<std::unique_ptr<WalGroup>> free_;
+  std::thread thread_;
+};
+
+}  // namespace sutra

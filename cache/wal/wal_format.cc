@@ -1,0 +1,185 @@
+// Encoding and checking of segment headers and records; see wal_format.h.
+#include "cache/wal/wal_format.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "shm/base/crc32c.h"
+
+namespace sutra {
+namespace {
+
+constexpr std::array<std::byte, kRecordAlign> kZeros = {};
+
+void Finish(UnplacedRecord* record) {
+  const uint64_t used = sizeof(RecordHeader) + record->fixed_bytes + record->vector.size() + record->text.size();
+  record->length = static_cast<uint32_t>(RoundUp(used, kRecordAlign));
+  uint32_t crc = Crc32c(record->fixed.data(), record->fixed_bytes);
+  crc = Crc32c(record->vector.data(), record->vector.size(), crc);
+  crc = Crc32c(record->text.data(), record->text.size(), crc);
+  record->body_crc = Crc32c(kZeros.data(), record->length - used, crc);
+}
+
+bool OnlyZeros(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+bool ReadHeaderBlock(std::span<const std::byte> block, SegmentHeader* header) {
+  uint32_t crc;
+  std::memcpy(&crc, block.data() + kSegmentHeaderCrcOffset, sizeof(crc));
+  std::memcpy(header, block.data(), sizeof(*header));
+  return header->magic == kSegmentMagic && crc == Crc32c(block.data(), kSegmentHeaderCrcOffset);
+}
+
+}  // namespace
+
+UnplacedRecord UnplacedRecord::Insert(const InsertBody& body, std::span<const float> vector, std::string_view text) {
+  UnplacedRecord record;
+  record.type = RecordType::kInsert;
+  std::memcpy(record.fixed.data(), &body, sizeof(body));
+  record.fixed_bytes = sizeof(body);
+  record.vector = std::as_bytes(vector);
+  record.text = text;
+  Finish(&record);
+  return record;
+}
+
+UnplacedRecord UnplacedRecord::Erase(uint32_t variant, std::string_view text) {
+  UnplacedRecord record;
+  record.type = RecordType::kErase;
+  const EraseBody body{variant, static_cast<uint32_t>(text.size())};
+  std::memcpy(record.fixed.data(), &body, sizeof(body));
+  record.fixed_bytes = sizeof(body);
+  record.text = text;
+  Finish(&record);
+  return record;
+}
+
+void UnplacedRecord::CopyTo(std::byte* at) const {
+  RecordHeader header;
+  header.body_crc = body_crc;
+  header.length = length;
+  header.type = static_cast<uint8_t>(type);
+  std::byte* to = at;
+  const auto append = [&to](const void* from, size_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+    to += bytes;
+  };
+  append(&header, sizeof(header));
+  append(fixed.data(), fixed_bytes);
+  append(vector.data(), vector.size());
+  append(text.data(), text.size());
+  std::memset(to, 0, static_cast<size_t>(at + length - to));
+}
+
+void EncodeWatermark(std::byte* at, uint32_t length) {
+  std::memset(at, 0, length);
+  RecordHeader header;
+  header.body_crc = Crc32c(at + sizeof(header), length - sizeof(header));
+  header.length = length;
+  header.type = static_cast<uint8_t>(RecordType::kWatermark);
+  std::memcpy(at, &header, sizeof(header));
+}
+
+uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64_t offset) {
+  std::array<std::byte, sizeof(SegmentId) + sizeof(offset) + sizeof(RecordHeader) - sizeof(uint32_t)> bytes;
+  std::memcpy(bytes.data(), id.data(), id.size());
+  std::memcpy(bytes.data() + id.size(), &offset, sizeof(offset));
+  const auto* raw = static_cast<const std::byte*>(static_cast<const void*>(&header));
+  std::memcpy(bytes.data() + id.size() + sizeof(offset), raw + sizeof(uint32_t), sizeof(header) - sizeof(uint32_t));
+  return Crc32c(bytes.data(), bytes.size());
+}
+
+void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
+                 uint64_t wall_highest_ns) {
+  RecordHeader header;
+  std::memcpy(&header, at, sizeof(header));
+  header.sequence = sequence;
+  header.acked_through = acked_through;
+  header.wall_highest_ns = wall_highest_ns;
+  header.header_crc = RecordHeaderCrc(header, id, offset);
+  std::memcpy(at, &header, sizeof(header));
+}
+
+bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record) {
+  const uint64_t body_bytes = record->header.length - sizeof(RecordHeader);
+  const std::byte* body = at + sizeof(RecordHeader);
+  const auto text_at = [](const std::byte* from, size_t bytes) {
+    return std::string_view(static_cast<const char*>(static_cast<const void*>(from)), bytes);
+  };
+  if (record->type() == RecordType::kInsert) {
+    if (body_bytes < sizeof(InsertBody)) return false;
+    std::memcpy(&record->insert, body, sizeof(InsertBody));
+    const uint64_t vector_bytes = static_cast<uint64_t>(width) * sizeof(float);
+    if (record->insert.width != width || vector_bytes > body_bytes - sizeof(InsertBody)) return false;
+    if (record->insert.text_bytes > body_bytes - sizeof(InsertBody) - vector_bytes) return false;
+    record->variant = record->insert.variant;
+    record->vector = {body + sizeof(InsertBody), static_cast<size_t>(vector_bytes)};
+    record->text = text_at(body + sizeof(InsertBody) + vector_bytes, record->insert.text_bytes);
+  } else if (record->type() == RecordType::kErase) {
+    if (body_bytes < sizeof(EraseBody)) return false;
+    EraseBody erase;
+    std::memcpy(&erase, body, sizeof(erase));
+    if (erase.text_bytes > body_bytes - sizeof(EraseBody)) return false;
+    record->variant = erase.variant;
+    record->text = text_at(body + sizeof(EraseBody), erase.text_bytes);
+  }
+  return true;
+}
+
+void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block) {
+  std::memset(block, 0, kWalBlockBytes);
+  std::memcpy(block, &header, sizeof(header));
+  const uint32_t crc = Crc32c(block, kSegmentHeaderCrcOffset);
+  std::memcpy(block + kSegmentHeaderCrcOffset, &crc, sizeof(crc));
+}
+
+HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentExpectation& expected,
+                               SegmentHeader* header) {
+  bool good = false;
+  for (uint64_t copy = 0; copy < kSegmentHeaderCopies && !good; ++copy) {
+    if (blocks.size() < (copy + 1) * kWalBlockBytes) break;
+    good = ReadHeaderBlock(blocks.subspan(copy * kWalBlockBytes, kWalBlockBytes), header);
+  }
+  if (!good) return OnlyZeros(blocks) ? HeaderState::kZero : HeaderState::kBad;
+  if (header->format_major != kFormatMajor || header->incompatible_flags != 0 ||
+      header->block_bytes != kWalBlockBytes) {
+    return HeaderState::kNewer;
+  }
+  const bool placed = header->number == expected.number && header->model == expected.model &&
+                      header->width == expected.width && header->previous_number < header->number;
+  return placed ? HeaderState::kGood : HeaderState::kMisplaced;
+}
+
+std::string SegmentName(uint64_t number) {
+  char name[32];
+  std::snprintf(name, sizeof(name), "wal-%016llx.log", static_cast<unsigned long long>(number));
+  return name;
+}
+
+uint64_t SegmentNumber(std::string_view name) {
+  if (name.size() != 24 || name.substr(0, 4) != "wal-" || name.substr(20) != ".log") return 0;
+  uint64_t number = 0;
+  for (const char c : name.substr(4, 16)) {
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit && (c < 'a' || c > 'f')) return 0;
+    number = number << 4 | static_cast<uint64_t>(digit ? c - '0' : c - 'a' + 10);
+  }
+  return number;
+}
+
+bool ParseIdentity(std::string_view hex, ModelIdentity* identity) {
+  if (hex.size() != 2 * identity->size()) return false;
+  for (size_t i = 0; i < hex.size(); ++i) {
+    const char c = hex[i];
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit && (c < 'a' || c > 'f')) return false;
+    const auto value = static_cast<uint8_t>(digit ? c - '0' : c - 'a' + 10);
+    uint8_t& byte = (*identity)[i / 2];
+    byte = static_cast<uint8_t>(i % 2 == 0 ? value << 4 : byte | value);
+  }
+  return true;
+}
+
+}  // namespace sutra

@@ -1,0 +1,200 @@
+// The bytes of a log segment: numbers, structs, and the functions that write and check them. WAL_FORMAT.md explains the
+// grammar; wal_writer stamps and appends, wal_reader classifies, recovery decides.
+//
+// Thread rule: plain functions and plain data.
+// Invariants:
+//  - Little-endian, fixed width, no padding left to the compiler; numbers and types are never reused.
+//  - Every byte of a record is covered by one of two CRC-32C: `body_crc` over all bytes behind the header (its zero
+//    padding included), `header_crc` over segment id, offset in the segment and the rest of the header, body_crc
+//    included.
+//  - Records start at multiples of kRecordAlign and never cross a segment; a group of records starts at a block.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "shm/base/status.h"
+
+namespace sutra {
+
+static_assert(std::endian::native == std::endian::little, "the log is little-endian");
+
+inline constexpr uint64_t kWalBlockBytes = 4096;
+inline constexpr uint64_t kRecordAlign = 64;
+inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block stands twice: rot of one costs nothing
+inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBytes;
+inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
+inline constexpr uint64_t kSegmentBytesMin = 64ull << 10;
+inline constexpr uint64_t kSegmentBytesMax = 1ull << 30;
+inline constexpr uint16_t kFormatMajor = 1;
+inline constexpr uint16_t kFormatMinor = 0;
+inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};
+
+using SegmentId = std::array<uint8_t, 16>;
+using ModelIdentity = std::array<uint8_t, 32>;
+
+struct SegmentHeader {
+  std::array<char, 8> magic = kSegmentMagic;
+  uint16_t format_major = kFormatMajor;
+  uint16_t format_minor = kFormatMinor;
+  uint32_t block_bytes = kWalBlockBytes;
+  uint64_t number = 0;  // 1, 2, ...; never reused; equals the file's name
+  SegmentId id = {};    // random; salt of every checksum in the segment
+  ModelIdentity model = {};
+  uint32_t width = 0;
+  uint32_t incompatible_flags = 0;  // a reader refuses bits it does not know
+  uint64_t segment_bytes = 0;
+  uint64_t previous_number = 0;  // 0: none
+  SegmentId previous_id = {};
+  uint64_t previous_valid_through = 0;  // the records here begin at this sequence + 1
+  uint64_t wall_highest_ns = 0;         // the highest wall-clock time seen when the segment was made
+};
+static_assert(std::is_trivially_copyable_v<SegmentHeader> && std::is_standard_layout_v<SegmentHeader>);
+static_assert(sizeof(SegmentHeader) == 128);
+static_assert(offsetof(SegmentHeader, magic) == 0 && offsetof(SegmentHeader, format_major) == 8 &&
+              offsetof(SegmentHeader, format_minor) == 10 && offsetof(SegmentHeader, block_bytes) == 12 &&
+              offsetof(SegmentHeader, number) == 16 && offsetof(SegmentHeader, id) == 24 &&
+              offsetof(SegmentHeader, model) == 40 && offsetof(SegmentHeader, width) == 72 &&
+              offsetof(SegmentHeader, incompatible_flags) == 76 && offsetof(SegmentHeader, segment_bytes) == 80 &&
+              offsetof(SegmentHeader, previous_number) == 88 && offsetof(SegmentHeader, previous_id) == 96 &&
+              offsetof(SegmentHeader, previous_valid_through) == 112 &&
+              offsetof(SegmentHeader, wall_highest_ns) == 120);
+// The block's last four bytes hold the CRC-32C of the bytes before them.
+inline constexpr uint64_t kSegmentHeaderCrcOffset = kWalBlockBytes - sizeof(uint32_t);
+
+enum class RecordType : uint8_t {
+  kNone = 0,  // reserved: preallocated zeros
+  kInsert = 1,
+  kErase = 2,
+  kWatermark = 3,  // no content: fills a group up to its block and carries acked_through and wall time
+};
+inline constexpr uint8_t kRecordFlagIgnorable = 1;  // a reader that does not know the type skips the record
+
+struct RecordHeader {
+  uint32_t header_crc = 0;
+  uint32_t body_crc = 0;
+  uint32_t length = 0;  // header, body and zero padding; a multiple of kRecordAlign
+  uint8_t type = 0;
+  uint8_t flags = 0;
+  uint16_t reserved = 0;
+  uint64_t sequence = 0;         // previous record's + 1, without gaps
+  uint64_t acked_through = 0;    // every record up to here was synced when this one was stamped
+  uint64_t wall_highest_ns = 0;  // the highest wall-clock time seen when this one was stamped
+  std::array<uint8_t, 24> reserved_tail = {};
+};
+static_assert(std::is_trivially_copyable_v<RecordHeader> && std::is_standard_layout_v<RecordHeader>);
+static_assert(sizeof(RecordHeader) == kRecordAlign);
+static_assert(offsetof(RecordHeader, header_crc) == 0 && offsetof(RecordHeader, body_crc) == 4 &&
+              offsetof(RecordHeader, length) == 8 && offsetof(RecordHeader, type) == 12 &&
+              offsetof(RecordHeader, flags) == 13 && offsetof(RecordHeader, reserved) == 14 &&
+              offsetof(RecordHeader, sequence) == 16 && offsetof(RecordHeader, acked_through) == 24 &&
+              offsetof(RecordHeader, wall_highest_ns) == 32 && offsetof(RecordHeader, reserved_tail) == 40);
+
+// Behind it: `width` floats, then the text.
+struct InsertBody {
+  uint64_t wall_expiry_ns = 0;
+  uint32_t ttl_s = 0;
+  uint32_t variant = 0;
+  uint32_t text_bytes = 0;
+  uint32_t width = 0;
+  uint32_t token_count = 0;
+  float norm = 0;
+  uint32_t flags = 0;  // kInsertTruncated
+  uint32_t reserved = 0;
+};
+inline constexpr uint32_t kInsertTruncated = 1;
+static_assert(std::is_trivially_copyable_v<InsertBody> && sizeof(InsertBody) == 40);
+static_assert(offsetof(InsertBody, wall_expiry_ns) == 0 && offsetof(InsertBody, ttl_s) == 8 &&
+              offsetof(InsertBody, variant) == 12 && offsetof(InsertBody, text_bytes) == 16 &&
+              offsetof(InsertBody, width) == 20 && offsetof(InsertBody, token_count) == 24 &&
+              offsetof(InsertBody, norm) == 28 && offsetof(InsertBody, flags) == 32 &&
+              offsetof(InsertBody, reserved) == 36);
+
+// Behind it: the text.
+struct EraseBody {
+  uint32_t variant = 0;
+  uint32_t text_bytes = 0;
+};
+static_assert(std::is_trivially_copyable_v<EraseBody> && sizeof(EraseBody) == 8);
+
+constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+// A record that is known but not yet placed: checksummed outside every lock, copied into a group under one.
+struct UnplacedRecord {
+  RecordType type = RecordType::kNone;
+  std::array<std::byte, sizeof(InsertBody)> fixed = {};
+  uint32_t fixed_bytes = 0;
+  std::span<const std::byte> vector;
+  std::string_view text;
+  uint32_t length = 0;
+  uint32_t body_crc = 0;
+
+  static UnplacedRecord Insert(const InsertBody& body, std::span<const float> vector, std::string_view text);
+  static constexpr uint64_t LengthOfInsert(uint64_t width, uint64_t text_bytes) {
+    return RoundUp(sizeof(RecordHeader) + sizeof(InsertBody) + width * sizeof(float) + text_bytes, kRecordAlign);
+  }
+  static UnplacedRecord Erase(uint32_t variant, std::string_view text);
+
+  // Writes header (without sequence and header_crc), body and padding: `length` bytes.
+  void CopyTo(std::byte* at) const;
+};
+
+// Writes a watermark of `length` bytes, still without sequence and header_crc.
+void EncodeWatermark(std::byte* at, uint32_t length);
+
+// Gives the record at `at` its place in the log: everything that depends on segment, offset and sequence.
+void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
+                 uint64_t wall_highest_ns);
+
+uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64_t offset);
+
+// A record as read: the views point into the reader's window.
+struct WalRecord {
+  RecordHeader header;
+  uint64_t offset = 0;
+  InsertBody insert;                  // type kInsert
+  std::span<const std::byte> vector;  // type kInsert: width * 4 bytes, aligned to 4
+  uint32_t variant = 0;               // types kInsert and kErase
+  std::string_view text;
+  RecordType type() const { return static_cast<RecordType>(header.type); }
+};
+
+// Splits the body (`header.length` bytes at `at`, checksums already good) into its parts; false if the numbers in it do
+// not agree with each other or with `width`.
+bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record);
+
+void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block);
+
+enum class HeaderState {
+  kGood,
+  kZero,       // nothing but zeros
+  kBad,        // neither copy has a right magic and checksum
+  kNewer,      // right checksum, but a format this reader does not know
+  kMisplaced,  // right checksum, but another model, width or number than its place says
+};
+inline constexpr int kHeaderStateCount = 5;
+
+struct SegmentExpectation {
+  uint64_t number = 0;
+  ModelIdentity model = {};
+  uint32_t width = 0;
+};
+
+// Reads the header from the first kSegmentDataStart bytes of a segment; `header` is filled for all but kZero and kBad.
+HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentExpectation& expected,
+                               SegmentHeader* header);
+
+// "wal-000000000000000a.log" and back; 0 for any other name.
+std::string SegmentName(uint64_t number);
+uint64_t SegmentNumber(std::string_view name);
+
+// 64 hex digits to bytes; false if they are not.
+bool ParseIdentity(std::string_view hex, ModelIdentity* identity);
+
+}  // namespace sutra

@@ -1,0 +1,97 @@
+// WalGroup: records on their way to the log, laid out as they will stand there, in block-aligned memory. Inserting
+// threads copy records in under the queue's lock; the committer closes the group, stamps and writes it from the same
+// memory, and keeps it until it is synced, so that a failed segment can be replaced.
+//
+// WalCommit: how those who wait for a group learn what became of it.
+//
+// Thread rule: a group belongs to whoever holds it (queue under its lock, then the committer). A commit is shared.
+#pragma once
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+
+#include "cache/disk/disk_io.h"
+#include "cache/wal/wal_format.h"
+
+namespace sutra {
+
+class WalCommit {
+ public:
+  void Finish(bool durable) {
+    state_.store(durable ? kDurable : kFailed, std::memory_order_release);  // meets the acquire loads below
+    state_.notify_all();
+  }
+  bool finished() const { return state_.load(std::memory_order_acquire) != kOpen; }
+  // Waits for Finish; true when the group is durable.
+  bool Wait() const {
+    state_.wait(kOpen, std::memory_order_acquire);
+    return state_.load(std::memory_order_acquire) == kDurable;
+  }
+
+ private:
+  static constexpr uint32_t kOpen = 0, kDurable = 1, kFailed = 2;
+  std::atomic<uint32_t> state_{kOpen};
+};
+
+class WalGroup {
+ public:
+  explicit WalGroup(uint64_t capacity)
+      : capacity_(RoundUp(capacity, kWalBlockBytes)), memory_(AllocateAligned(capacity_)) {}
+
+  bool Fits(uint64_t record_bytes) const { return record_bytes <= capacity_ - used_; }
+  void Append(const UnplacedRecord& record) {
+    record.CopyTo(memory_.get() + used_);
+    used_ += record.length;
+    ++records_;
+    if (record.type == RecordType::kInsert) ++inserts_;
+  }
+
+  // Fills the last block with a watermark, which also carries the newest acked_through to the disk. A group without
+  // records becomes one block of watermark.
+  void Close() {
+    const uint64_t rest = used_ == 0 ? kWalBlockBytes : RoundUp(used_, kWalBlockBytes) - used_;
+    if (rest == 0) return;
+    EncodeWatermark(memory_.get() + used_, static_cast<uint32_t>(rest));
+    used_ += rest;
+    ++records_;
+  }
+
+  // Places the records behind `sequence` at `offset` of a segment; returns the last sequence given.
+  uint64_t Stamp(const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through, uint64_t wall_ns) {
+    for (uint64_t at = 0; at < used_;) {
+      RecordHeader header;
+      std::memcpy(&header, memory_.get() + at, sizeof(header));
+      StampRecord(memory_.get() + at, id, offset + at, ++sequence, acked_through, wall_ns);
+      at += header.length;
+    }
+    return sequence;
+  }
+
+  void Reset() {
+    used_ = 0;
+    records_ = inserts_ = 0;
+    first_accepted_ns = 0;
+    urgent = false;
+    commit = std::make_shared<WalCommit>();
+  }
+
+  std::span<const std::byte> bytes() const { return {memory_.get(), used_}; }
+  uint64_t capacity() const { return capacity_; }
+  bool empty() const { return used_ == 0; }
+  uint32_t records() const { return records_; }
+  uint32_t inserts() const { return inserts_; }
+
+  uint64_t first_accepted_ns = 0;  // monotonic time of the oldest record
+  bool urgent = false;             // to be written and synced at once
+  std::shared_ptr<WalCommit> commit = std::make_shared<WalCommit>();
+
+ private:
+  const uint64_t capacity_;
+  const AlignedBytes memory_;
+  uint64_t used_ = 0;
+  uint32_t records_ = 0;
+  uint32_t inserts_ = 0;
+};
+
+}  // namespace sutra

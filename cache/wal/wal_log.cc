@@ -1,0 +1,405 @@
+// See wal_log.h.
+#include "cache/wal/wal_log.h"
+
+#include <algorithm>
+
+#include "shm/base/clock.h"
+#include "shm/base/checkpoint.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kProbeNs = 1'000'000'000;
+constexpr uint64_t kGroupBytesMax = 1u << 20;
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+
+}  // namespace
+
+WalLog::WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, const Config& config)
+    : io_(io),
+      clock_(clock),
+      store_(store),
+      shared_(shared),
+      config_(config),
+      group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
+      writer_(io, config.directory, config.model, config.width),
+      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log) {}
+
+void WalLog::Say(const std::string& line) const {
+  if (config_.log) config_.log(line);
+}
+
+uint64_t WalLog::WallNow(Clock* clock, WalShared* shared) {
+  const uint64_t now = clock->WallNs();
+  uint64_t highest = shared->wall_highest_ns.load(kRelaxed);
+  while (highest < now && !shared->wall_highest_ns.compare_exchange_weak(highest, now, kRelaxed, kRelaxed)) {
+  }
+  return std::max(now, highest);
+}
+
+uint64_t WalLog::TotalBytes() const {
+  uint64_t total = config_.segment_bytes;  // the reserve
+  for (const RecoveredSegment& segment : segments_) total += segment.bytes;
+  return total;
+}
+
+Status WalLog::BeginSegment(uint64_t valid_through) {
+  const Result<FileHandle> file = preparer_.Take();
+  if (!file.ok()) return file.status();
+  WalWriter::Begin begin;
+  begin.number = number_next_++;  // a number that was tried is never used again
+  begin.segment_bytes = config_.segment_bytes;
+  begin.previous_number = previous_number_;
+  begin.previous_id = previous_id_;
+  begin.previous_valid_through = valid_through;
+  begin.wall_highest_ns = WallNow(clock_, shared_);
+  if (Status status = writer_.BeginSegment(file.value(), preparer_.path(), begin); !status.ok()) {
+    // The next header leaves this number out. Until that one is durable, this one may be what recovery finds.
+    abandoned_.push_back(begin.number);
+    return status;
+  }
+  began_ = begin;
+  previous_number_ = begin.number;
+  previous_id_ = writer_.id();
+  synced_through_ = valid_through;
+  segments_.push_back(RecoveredSegment{begin.number, writer_.id(), config_.segment_bytes});
+  for (const uint64_t number : abandoned_) {
+    const Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));
+    static_cast<void>(removed);  // the header just written leaves it out in any case
+  }
+  abandoned_.clear();
+  shared_->current_segment.store(begin.number, kRelaxed);
+  shared_->segments.store(segments_.size(), kRelaxed);
+  return {};
+}
+
+Status WalLog::Start(const RecoveryPlan& plan) {
+  segments_.assign(plan.chain.begin(), plan.chain.end());
+  number_next_ = plan.number_next;
+  previous_number_ = plan.previous_number;
+  previous_id_ = plan.previous_id;
+  uint64_t highest = shared_->wall_highest_ns.load(kRelaxed);
+  shared_->wall_highest_ns.store(std::max(highest, plan.wall_highest_ns), kRelaxed);
+  if (SUTRA_CHECKPOINT("recovery.cut")) {
+    return Status(StatusCode::kStorageError, "checkpoint recovery.cut failed");
+  }
+  if (Status status = BeginSegment(plan.valid_through); !status.ok()) return status;
+  if (SUTRA_CHECKPOINT("recovery.opened")) {
+    return Status(StatusCode::kStorageError, "checkpoint recovery.opened failed");
+  }
+  if (plan.append_again_through > 0) {
+    if (Status status = AppendAgain(plan.append_again_through); !status.ok()) return status;
+  }
+  if (Status status = Retire(plan); !status.ok()) return status;
+  if (Status status = KeepBound(); !status.ok()) return status;
+  preparer_.Request();
+  return {};
+}
+
+Status WalLog::AppendAgain(uint64_t through) {
+  recycle_cursor_ = {};
+  for (bool more = true; more;) {
+    auto group = std::make_unique<WalGroup>(group_bytes_);
+    more = !CollectOlder(through, &group);
+    if (group->empty()) continue;
+    group->Close();
+    if (Status status = Place(&group, false); !status.ok()) return status;
+  }
+  recycle_cursor_ = {};
+  return SyncWriter();
+}
+
+Status WalLog::Retire(const RecoveryPlan& plan) {
+  if (plan.quarantine.empty() && plan.remove.empty()) return {};
+  for (const uint64_t number : plan.quarantine) {
+    const std::string path = config_.directory + "/" + SegmentName(number);
+    if (Status status = io_->Rename(path, path + ".quarantined"); !status.ok()) return status;
+    Say(path + " is damaged and was renamed to *.quarantined");
+  }
+  for (const uint64_t number : plan.remove) {
+    if (Status status = io_->Unlink(config_.directory + "/" + SegmentName(number)); !status.ok()) return status;
+  }
+  const auto retired = [&](const RecoveredSegment& segment) {
+    const auto in = [&](const std::vector<uint64_t>& list) {
+      return std::find(list.begin(), list.end(), segment.number) != list.end();
+    };
+    return in(plan.quarantine) || in(plan.remove);
+  };
+  segments_.erase(std::remove_if(segments_.begin(), segments_.end(), retired), segments_.end());
+  shared_->segments.store(segments_.size(), kRelaxed);
+  return io_->SyncDirectory(config_.directory);
+}
+
+Status WalLog::Rotate() {
+  if (writer_.is_open()) {
+    if (Status status = SyncWriter(); !status.ok()) return status;
+  }
+  return BeginSegment(synced_through_);
+}
+
+Status WalLog::SyncWriter() {
+  // P2: nothing is acknowledged before this returns.
+  if (writer_.synced_through() != writer_.written_through()) {
+    if (Status status = writer_.Sync(); !status.ok()) return status;
+    shared_->syncs.fetch_add(1, kRelaxed);
+  }
+  Acknowledge();
+  return {};
+}
+
+void WalLog::Acknowledge() {
+  synced_through_ = writer_.synced_through();
+  synced_at_ns_ = clock_->MonotonicNs();
+  if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
+  for (std::unique_ptr<WalGroup>& group : unsynced_) {
+    group->commit->Finish(true);
+    spent.push_back(std::move(group));
+  }
+  const bool acknowledged = !unsynced_.empty();
+  unsynced_.clear();
+  unsynced_bytes_ = 0;
+  shared_->oldest_unsynced_ns.store(0, kRelaxed);
+  if (acknowledged && SUTRA_CHECKPOINT("wal.acked")) Say("checkpoint wal.acked cannot fail: it is too late");
+}
+
+Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
+  const uint64_t bytes = (*group)->bytes().size();
+  if (!writer_.Fits(bytes)) {
+    if (Status status = Rotate(); !status.ok()) return status;
+  }
+  if (Status status = writer_.Write(group->get(), then_sync, WallNow(clock_, shared_)); !status.ok()) return status;
+  shared_->appends.fetch_add((*group)->records(), kRelaxed);
+  shared_->bytes.fetch_add(bytes, kRelaxed);
+  unsynced_.push_back(std::move(*group));
+  unsynced_bytes_ += bytes;
+  if (then_sync) {
+    shared_->syncs.fetch_add(1, kRelaxed);
+    Acknowledge();
+  } else {
+    shared_->oldest_unsynced_ns.store(oldest_unsynced_ns(), kRelaxed);
+  }
+  return {};
+}
+
+void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
+  for (std::unique_ptr<WalGroup>& group : groups) group->Close();
+  if (failed_) {
+    for (std::unique_ptr<WalGroup>& group : groups) Refuse(std::move(group));
+    return;
+  }
+  uint64_t bytes = 0;
+  Status status;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    bytes += groups[i]->bytes().size();
+    if (status.ok()) status = Place(&groups[i], config_.sync_each_group || (sync && i + 1 == groups.size()));
+    if (groups[i] != nullptr) unplaced_.push_back(std::move(groups[i]));
+  }
+  if (status.ok()) status = KeepBound();
+  if (status.ok()) status = RecycleSome(bytes);
+  if (!status.ok()) return Fail(status);
+  preparer_.Request();
+}
+
+void WalLog::SyncAll() {
+  if (failed_ || unsynced_.empty()) return;
+  if (Status status = SyncWriter(); !status.ok()) Fail(status);
+}
+
+void WalLog::WriteWatermark() {
+  wants_watermark_ = false;
+  if (!writer_.Fits(kWalBlockBytes)) return;  // the next segment's header will say it
+  auto group = std::make_unique<WalGroup>(kWalBlockBytes);
+  group->first_accepted_ns = clock_->MonotonicNs();
+  group->Close();
+  writing_watermark_ = true;
+  Status status = Place(&group, true);
+  writing_watermark_ = false;
+  wants_watermark_ = false;
+  // A watermark that fails is evidence lost, not data; the segment is dead all the same.
+  if (!status.ok()) Fail(status);
+}
+
+void WalLog::Fail(const Status& reason) {
+  Say("the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
+      "): it is closed and a new one is begun");
+  writer_.CloseFile();
+  std::vector<std::unique_ptr<WalGroup>> all = std::move(unsynced_);
+  for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
+  unplaced_.clear();
+  unsynced_.clear();
+  unsynced_bytes_ = 0;
+  LeaveOutEmpty();
+  Status status = BeginSegment(synced_through_);
+  for (size_t i = 0; i < all.size() && status.ok(); ++i) status = Place(&all[i], i + 1 == all.size());
+  if (status.ok()) status = KeepBound();
+  if (status.ok()) {
+    preparer_.Request();
+    return;
+  }
+  Say("the log refuses records (" + status.message() + "): hits go on, removals fail; trying again every second");
+  writer_.CloseFile();
+  failed_ = true;
+  shared_->failed.store(true, kRelaxed);
+  probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
+  for (std::unique_ptr<WalGroup>& group : unsynced_) Refuse(std::move(group));
+  for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
+  unplaced_.clear();
+  for (std::unique_ptr<WalGroup>& group : all) {
+    if (group != nullptr) Refuse(std::move(group));
+  }
+  unsynced_.clear();
+  unsynced_bytes_ = 0;
+  // Entries that were to be appended again may be among the refused: until the next try their old copies are what
+  // counts.
+  if (!segments_.empty()) store_->HoldBy(segments_.front().number);
+  recycle_cursor_ = {};
+  wants_watermark_ = false;
+  shared_->oldest_unsynced_ns.store(0, kRelaxed);
+}
+
+// A failed segment in which nothing was acknowledged is left out of the chain, so that failures alone do not grow the
+// log.
+void WalLog::LeaveOutEmpty() {
+  const bool empty = !segments_.empty() && segments_.back().number == began_.number &&
+                     synced_through_ == began_.previous_valid_through;
+  if (!empty) return;
+  previous_number_ = began_.previous_number;
+  previous_id_ = began_.previous_id;
+  segments_.pop_back();
+  abandoned_.push_back(began_.number);
+}
+
+void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
+  shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
+  group->commit->Finish(false);
+  spent.push_back(std::move(group));
+}
+
+void WalLog::Probe() {
+  probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
+  if (Status status = BeginSegment(synced_through_); !status.ok()) return;
+  failed_ = false;
+  shared_->failed.store(false, kRelaxed);
+  Say("the log takes records again, in segment " + std::to_string(writer_.number()));
+  preparer_.Request();
+}
+
+bool WalLog::CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group) {
+  const uint64_t now = clock_->MonotonicNs();
+  const uint64_t wall = WallNow(clock_, shared_);
+  const bool done = store_->VisitOlder(through, &recycle_cursor_, [&](const EntryView& entry, uint64_t* segment) {
+    if (entry.expires_ns <= now) {
+      *segment = 0;
+      return true;
+    }
+    const uint64_t remaining = entry.expires_ns - now;
+    InsertBody body;
+    body.wall_expiry_ns = wall + remaining;
+    body.ttl_s = static_cast<uint32_t>(remaining / 1'000'000'000 + 1);
+    body.variant = entry.variant;
+    body.text_bytes = static_cast<uint32_t>(entry.text.size());
+    body.width = config_.width;
+    body.token_count = entry.value.token_count;
+    body.norm = entry.value.norm;
+    body.flags = entry.value.truncated ? kInsertTruncated : 0;
+    const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
+    if (record.length > config_.segment_bytes - kSegmentDataStart) {
+      *segment = 0;  // segments were larger when it was logged: it stays in memory only
+      return true;
+    }
+    if (!(*group)->Fits(record.length)) {
+      if (!(*group)->empty()) return false;
+      *group = std::make_unique<WalGroup>(record.length);
+    }
+    (*group)->Append(record);
+    *segment = writer_.number();
+    return true;
+  });
+  (*group)->first_accepted_ns = now;
+  return done;
+}
+
+// Live entries of the oldest segment are appended again, two bytes for each byte that came in, so that a removal never
+// waits behind a whole segment; the headroom is a quarter of the bound.
+Status WalLog::RecycleSome(uint64_t bytes_written) {
+  const uint64_t headroom = std::max(config_.wal_bytes_max / 4, config_.segment_bytes);
+  uint64_t budget = 2 * bytes_written;
+  while (budget > 0 && segments_.size() > 1 &&
+         TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
+    auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
+    const bool done = CollectOlder(segments_.front().number, &group);
+    const uint64_t used = group->bytes().size();
+    const uint64_t before = writer_.number();
+    if (used > 0) {
+      group->Close();
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    budget -= std::min(budget, std::max(used, kWalBlockBytes));
+    if (done) {
+      if (Status status = RemoveOldest(); !status.ok()) return status;
+    }
+    if (writer_.number() != before) {
+      if (Status status = KeepBound(); !status.ok()) return status;
+    }
+  }
+  return {};
+}
+
+Status WalLog::PlacePending() {
+  if (!take_pending) return {};
+  std::vector<std::unique_ptr<WalGroup>> groups = take_pending();
+  Status status;
+  for (std::unique_ptr<WalGroup>& group : groups) {
+    group->Close();
+    if (status.ok()) status = Place(&group, config_.sync_each_group);
+    if (group != nullptr) unplaced_.push_back(std::move(group));
+  }
+  return status;
+}
+
+Status WalLog::RemoveOldest() {
+  if (Status status = PlacePending(); !status.ok()) return status;
+  // P2, P24: what was appended again is durable before the only other copy goes; and one removal is durable before the
+  // next, because a gap in the chain would look like damage.
+  if (Status status = SyncWriter(); !status.ok()) return status;
+  const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
+  recycle_cursor_ = {};
+  if (Status status = io_->Unlink(path); !status.ok()) {
+    Say(status.message() + "; the log stays larger than its bound");
+    return {};
+  }
+  segments_.pop_front();
+  shared_->segments.store(segments_.size(), kRelaxed);
+  if (SUTRA_CHECKPOINT("segment.unlinked")) {
+    return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
+  }
+  return io_->SyncDirectory(config_.directory);
+}
+
+Status WalLog::KeepBound() {
+  while (segments_.size() > 1 && TotalBytes() > config_.wal_bytes_max) {
+    const size_t before = segments_.size();
+    // At most half of the present segment is given to old entries, or a log full of live ones would never move on.
+    uint64_t budget = config_.segment_bytes / 2;
+    for (bool more = true; more && budget >= kWalBlockBytes;) {
+      auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
+      more = !CollectOlder(segments_.front().number, &group);
+      if (group->empty()) break;
+      group->Close();
+      budget -= std::min(budget, uint64_t{group->bytes().size()});
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    store_->EvictOlder(segments_.front().number);
+    if (Status status = RemoveOldest(); !status.ok()) return status;
+    if (segments_.size() == before) break;  // it could not be removed
+  }
+  return {};
+}
+
+}  // namespace sutra

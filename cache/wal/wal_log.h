@@ -1,0 +1,133 @@
+// WalLog: the log as a whole: a chain of segments, the one being written, the groups not yet synced, and what happens
+// when a segment is full, too many exist, or the disk fails.
+//
+// Thread rule: one thread (the committer; before it starts, the thread that opens the shard). `shared` may be read by
+// any. Invariants:
+//  - A group is kept in memory until it is synced. After a failed write or sync the segment is never written again: a
+//    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
+//    the log refuses records (storage_failed) and tries again once a second.
+//  - The oldest segment is removed only after its live entries stand in a later one, synced, or were evicted.
+//  - The bytes of all segments, reserve included, stay within wal_bytes_max (while damage is cleaned up at start they
+//    may pass it).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cache/cache_shard.h"
+#include "cache/store/entry_store.h"
+#include "cache/wal/recovery.h"
+#include "cache/wal/segment_preparer.h"
+#include "cache/wal/wal_group.h"
+#include "cache/wal/wal_writer.h"
+
+namespace sutra {
+
+// Written by the log, read by anyone; every access is relaxed, because each value stands alone.
+struct WalShared {
+  std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0};
+  std::atomic<uint64_t> current_segment{0};
+  std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
+  std::atomic<uint64_t> wall_highest_ns{0};
+  std::atomic<bool> failed{false};
+};
+
+class WalLog {
+ public:
+  struct Config {
+    std::string directory;
+    ModelIdentity model = {};
+    uint32_t width = 0;
+    uint64_t segment_bytes = 0;
+    uint64_t wal_bytes_max = 0;
+    bool sync_each_group = false;
+    bool threaded = true;
+    std::function<void(const std::string&)> log;
+  };
+  WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, const Config& config);
+
+  // Begins the first segment behind what recovery found, appends again what damage threatens, removes what is void.
+  Status Start(const RecoveryPlan& plan);
+
+  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. A group that is done
+  // with goes to `spent`.
+  void Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync);
+  void SyncAll();
+  // Says on the disk that all before it was synced, so that rot of the last group can be told from a torn write.
+  void WriteWatermark();
+  // Tries to begin a segment after a failure.
+  void Probe();
+  void PollReserve() { preparer_.Poll(); }
+
+  bool failed() const { return failed_; }
+  bool has_room() const { return preparer_.has_room(); }
+  bool has_unsynced() const { return !unsynced_.empty(); }
+  uint64_t unsynced_bytes() const { return unsynced_bytes_; }
+  uint64_t oldest_unsynced_ns() const { return unsynced_.empty() ? 0 : unsynced_.front()->first_accepted_ns; }
+  bool wants_watermark() const { return wants_watermark_; }
+  uint64_t synced_at_ns() const { return synced_at_ns_; }
+  uint64_t probe_at_ns() const { return probe_at_ns_; }
+  uint64_t group_bytes() const { return group_bytes_; }
+
+  std::vector<std::unique_ptr<WalGroup>> spent;  // buffers to use again; emptied by the committer
+
+  // Gives all groups that are still pending; set by the committer. A pending record may replace one in the oldest
+  // segment, which must not go before its successor is durable.
+  std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending;
+
+  // max(wall clock, highest wall time seen), which is what expiries are measured from.
+  static uint64_t WallNow(Clock* clock, WalShared* shared);
+
+ private:
+  Status BeginSegment(uint64_t valid_through);
+  Status Rotate();
+  Status Place(std::unique_ptr<WalGroup>* group, bool then_sync);
+  Status SyncWriter();
+  void Acknowledge();
+  // Closes the segment and moves what is not synced, `unplaced_` included, to a new one.
+  void Fail(const Status& reason);
+  void LeaveOutEmpty();
+  void Refuse(std::unique_ptr<WalGroup> group);
+  uint64_t TotalBytes() const;
+  // Fills a group with live entries of segments up to `through`; true when there are no more behind it.
+  bool CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group);
+  Status RecycleSome(uint64_t bytes_written);
+  Status PlacePending();
+  Status RemoveOldest();
+  Status KeepBound();
+  Status AppendAgain(uint64_t through);
+  Status Retire(const RecoveryPlan& plan);
+  void Say(const std::string& line) const;
+
+  DiskIo* const io_;
+  Clock* const clock_;
+  EntryStore* const store_;
+  WalShared* const shared_;
+  const Config config_;
+  const uint64_t group_bytes_;
+  WalWriter writer_;
+  SegmentPreparer preparer_;
+  std::deque<RecoveredSegment> segments_;  // oldest first, the one being written last
+  uint64_t number_next_ = 1;
+  uint64_t previous_number_ = 0;  // the last segment that counts
+  SegmentId previous_id_ = {};
+  uint64_t synced_through_ = 0;
+  WalWriter::Begin began_;           // the header of the segment being written
+  std::vector<uint64_t> abandoned_;  // files that no header names, to be removed
+  std::vector<std::unique_ptr<WalGroup>> unsynced_;
+  uint64_t unsynced_bytes_ = 0;
+  std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way when the segment failed
+  EntryStore::Cursor recycle_cursor_;
+  bool wants_watermark_ = false;
+  bool writing_watermark_ = false;
+  bool failed_ = false;
+  uint64_t synced_at_ns_ = 0;
+  uint64_t probe_at_ns_ = 0;
+};
+
+}  // namespace sutra

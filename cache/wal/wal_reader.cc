@@ -1,0 +1,160 @@
+// Classification of what a segment holds; see wal_reader.h.
+#include "cache/wal/wal_reader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "shm/base/crc32c.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kWindowBytes = 1u << 20;  // stays in the second-level cache between reading and checking
+
+bool IsZero(const std::byte* at, uint64_t bytes) {
+  return at[0] == std::byte{0} && std::memcmp(at, at + 1, bytes - 1) == 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string& path,
+                                                   const SegmentExpectation& expected) {
+  Result<FileHandle> file = io->Open(path, OpenMode::kRead);
+  if (!file.ok()) return file.status();
+  Result<uint64_t> bytes = io->Size(*file);
+  std::unique_ptr<WalReader> reader(new WalReader(io, *file, bytes.ok() ? *bytes : 0));
+  if (!bytes.ok()) return bytes.status();
+  if (Status status = reader->ReadSegmentHeader(expected); !status.ok()) return status;
+  return reader;
+}
+
+WalReader::~WalReader() { io_->Close(file_); }
+
+Status WalReader::Sync() {
+  if (Status status = io_->Sync(file_); !status.ok()) return status;
+  io_->DropCache(file_);
+  window_bytes_ = 0;
+  return {};
+}
+
+Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
+  const uint64_t bytes = std::min(file_bytes_, kSegmentDataStart);
+  const Result<const std::byte*> blocks = View(0, bytes);
+  if (!blocks.ok()) return blocks.status();
+  const auto span = std::span<const std::byte>(blocks.value(), blocks.value() == nullptr ? 0 : bytes);
+  header_state_ = ParseSegmentHeader(span, expected, &header_);
+  if (file_bytes_ < kSegmentDataStart) header_state_ = HeaderState::kBad;
+  if (header_state_ == HeaderState::kZero) {
+    // Zeros in the header alone are rot; only a file of nothing but zeros was never begun.
+    const Result<bool> zero = RestIsZero(bytes);
+    if (!zero.ok()) return zero.status();
+    if (!zero.value()) header_state_ = HeaderState::kBad;
+  }
+  end_ = header_.segment_bytes;
+  return {};
+}
+
+Result<bool> WalReader::RestIsZero(uint64_t from) {
+  for (uint64_t at = from; at < file_bytes_; at += kRecordAlign) {
+    const uint64_t bytes = std::min(kRecordAlign, file_bytes_ - at);
+    const Result<const std::byte*> view = View(at, bytes);
+    if (!view.ok()) return view.status();
+    if (view.value() != nullptr && !IsZero(view.value(), bytes)) return false;
+  }
+  return true;
+}
+
+Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
+  if (offset > file_bytes_ || bytes > file_bytes_ - offset) return static_cast<const std::byte*>(nullptr);
+  const bool inside = offset >= window_start_ && offset - window_start_ <= window_bytes_ &&
+                      bytes <= window_bytes_ - (offset - window_start_);
+  if (!inside) {
+    const uint64_t start = offset - offset % kWalBlockBytes;
+    const uint64_t wanted = RoundUp(offset - start + bytes, kWalBlockBytes);
+    if (wanted > window_capacity_) {
+      window_capacity_ = std::max(wanted, kWindowBytes);
+      window_ = AllocateAligned(window_capacity_);
+    }
+    window_start_ = start;
+    window_bytes_ = 0;
+    const Result<size_t> read =
+        io_->Read(file_, start, {window_.get(), std::min(window_capacity_, file_bytes_ - start)});
+    if (!read.ok()) return read.status();
+    window_bytes_ = read.value();
+    // The file became shorter since it was opened.
+    if (offset - start + bytes > window_bytes_) return static_cast<const std::byte*>(nullptr);
+  }
+  return static_cast<const std::byte*>(window_.get() + (offset - window_start_));
+}
+
+bool WalReader::HeaderIsRight(const RecordHeader& header, uint64_t offset) const {
+  return header.type != 0 && header.length >= sizeof(RecordHeader) && header.length % kRecordAlign == 0 &&
+         header.length <= kRecordBytesMax && header.length <= end_ - offset &&
+         header.header_crc == RecordHeaderCrc(header, header_.id, offset);
+}
+
+Result<RecordState> WalReader::Classify(uint64_t expected_sequence, WalRecord* record) {
+  return ClassifyAt(position_, expected_sequence, record);
+}
+
+Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record) {
+  if (offset >= end_) return RecordState::kEndOfSegment;
+  Result<const std::byte*> at = View(offset, sizeof(RecordHeader));
+  if (!at.ok()) return at.status();
+  if (at.value() == nullptr) return RecordState::kMissing;
+  record->offset = offset;
+  std::memcpy(&record->header, at.value(), sizeof(RecordHeader));
+  const RecordHeader& header = record->header;
+  if (!HeaderIsRight(header, offset)) {
+    return IsZero(at.value(), sizeof(RecordHeader)) ? RecordState::kZero : RecordState::kBadHeader;
+  }
+  at = View(offset, header.length);
+  if (!at.ok()) return at.status();
+  if (at.value() == nullptr) return RecordState::kMissing;
+  if (header.sequence != expected_sequence) return RecordState::kWrongSequence;
+  const bool body_right =
+      header.body_crc == Crc32c(at.value() + sizeof(RecordHeader), header.length - sizeof(RecordHeader));
+  const bool known = header.type <= static_cast<uint8_t>(RecordType::kWatermark);
+  if (body_right && !known) {
+    return (header.flags & kRecordFlagIgnorable) != 0 ? RecordState::kUnknownIgnorable : RecordState::kUnknown;
+  }
+  if (body_right && ParseBody(at.value(), header_.width, record)) return RecordState::kGood;
+  return record->type() == RecordType::kInsert ? RecordState::kBadInsertBody : RecordState::kBadBody;
+}
+
+Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {
+  Follow follow = Follow::kNone;
+  for (uint64_t at = position_; at < end_; at += kRecordAlign) {
+    const Result<const std::byte*> view = View(at, sizeof(RecordHeader));
+    if (!view.ok()) return view.status();
+    if (view.value() == nullptr) break;
+    if (IsZero(view.value(), sizeof(RecordHeader))) continue;
+    RecordHeader header;
+    std::memcpy(&header, view.value(), sizeof(header));
+    // A right header is evidence enough, whatever became of the body.
+    if (!HeaderIsRight(header, at) || header.sequence < expected_sequence) continue;
+    if (header.acked_through >= expected_sequence) return Follow::kAcked;
+    if (header.sequence > expected_sequence) follow = Follow::kUnacked;
+  }
+  return follow;
+}
+
+Result<uint64_t> WalReader::Resync(uint64_t expected_sequence) {
+  for (uint64_t at = position_; at < end_; at += kRecordAlign) {
+    const Result<const std::byte*> view = View(at, sizeof(RecordHeader));
+    if (!view.ok()) return view.status();
+    if (view.value() == nullptr) break;
+    RecordHeader header;
+    std::memcpy(&header, view.value(), sizeof(header));
+    if (!HeaderIsRight(header, at) || header.sequence <= expected_sequence) continue;
+    WalRecord record;
+    const Result<RecordState> state = ClassifyAt(at, header.sequence, &record);
+    if (!state.ok()) return state.status();
+    if (state.value() != RecordState::kGood) continue;
+    position_ = at;
+    return header.sequence;
+  }
+  return uint64_t{0};
+}
+
+}  // namespace sutra

@@ -1,0 +1,94 @@
+// WalReader: reads one segment and says what stands at each place. It decides nothing; recovery does.
+//
+// Thread rule: one thread.
+// Invariants:
+//  - Nothing read is used before both checksums and every number in it agree; no size from the disk is allocated before
+//    it is bounded.
+//  - Reads go through a sliding window, so memory does not depend on the segment's size (a single record may need up to
+//    kRecordBytesMax).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cache/disk/disk_io.h"
+#include "cache/wal/wal_format.h"
+
+namespace sutra {
+
+// What stands where the next record should be.
+enum class RecordState {
+  kGood,
+  kEndOfSegment,      // the segment is full
+  kMissing,           // the file is shorter than its header says
+  kZero,              // preallocated zeros
+  kBadHeader,         // header checksum wrong (another segment's or offset's content included) or a senseless length
+  kBadInsertBody,     // header right and of an insert, body wrong: surely no delete
+  kBadBody,           // header right, body wrong
+  kWrongSequence,     // all right but the sequence: a record before it is missing
+  kUnknownIgnorable,  // a type of a later version, marked as safe to skip
+  kUnknown,           // a type of a later version
+};
+inline constexpr int kRecordStateCount = 10;
+
+// What valid records say that lie further on in the same segment.
+enum class Follow {
+  kNone,     // there are none
+  kUnacked,  // there are some; none says that the expected record had been synced
+  kAcked,    // one says so: the expected record was lost after it was durable
+};
+inline constexpr int kFollowCount = 3;
+
+class WalReader {
+ public:
+  // Opens the segment file and reads its header; fails only where the disk does.
+  static Result<std::unique_ptr<WalReader>> Open(DiskIo* io, const std::string& path,
+                                                 const SegmentExpectation& expected);
+  ~WalReader();
+
+  HeaderState header_state() const { return header_state_; }
+  const SegmentHeader& header() const { return header_; }
+  uint64_t position() const { return position_; }
+  uint64_t file_bytes() const { return file_bytes_; }
+
+  // Makes the file's data durable before anything is decided on it, and has it read from the disk after that.
+  Status Sync();
+
+  // Looks at the record at the current position. `record` is filled for kGood, and its header for every state in which
+  // the header checksum is right; its views hold until the next call.
+  Result<RecordState> Classify(uint64_t expected_sequence, WalRecord* record);
+
+  // Moves over a record whose header was right.
+  void Skip(const WalRecord& record) { position_ += record.header.length; }
+
+  // Searches from the current position to the end of the segment.
+  Result<Follow> LookAhead(uint64_t expected_sequence);
+
+  // Moves to the next wholly valid record with a higher sequence than `expected_sequence` and returns its sequence, or
+  // 0.
+  Result<uint64_t> Resync(uint64_t expected_sequence);
+
+ private:
+  WalReader(DiskIo* io, FileHandle file, uint64_t file_bytes) : io_(io), file_(file), file_bytes_(file_bytes) {}
+  // `bytes` bytes at `offset`, or null when the file ends before.
+  Result<const std::byte*> View(uint64_t offset, uint64_t bytes);
+  bool HeaderIsRight(const RecordHeader& header, uint64_t offset) const;
+  Status ReadSegmentHeader(const SegmentExpectation& expected);
+  Result<bool> RestIsZero(uint64_t from);
+  Result<RecordState> ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record);
+
+  DiskIo* const io_;
+  const FileHandle file_;
+  const uint64_t file_bytes_;
+  HeaderState header_state_ = HeaderState::kBad;
+  SegmentHeader header_;
+  uint64_t end_ = 0;  // where records must end
+  uint64_t position_ = kSegmentDataStart;
+
+  AlignedBytes window_;
+  uint64_t window_capacity_ = 0;
+  uint64_t window_start_ = 0;
+  uint64_t window_bytes_ = 0;
+};
+
+}  // namespace sutra

@@ -1,0 +1,90 @@
+// See wal_writer.h.
+#include "cache/wal/wal_writer.h"
+
+#include <sys/random.h>
+
+#include <cassert>
+
+#include "shm/base/checkpoint.h"
+
+namespace sutra {
+namespace {
+
+Status Stopped(const char* checkpoint) {
+  return Status(StatusCode::kStorageError, std::string("checkpoint ") + checkpoint + " failed");
+}
+
+}  // namespace
+
+void WalWriter::CloseFile() {
+  if (file_ >= 0) io_->Close(file_);
+  file_ = -1;
+}
+
+Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const Begin& begin) {
+  CloseFile();
+  SegmentHeader header;
+  header.number = begin.number;
+  header.model = model_;
+  header.width = width_;
+  header.segment_bytes = begin.segment_bytes;
+  header.previous_number = begin.previous_number;
+  header.previous_id = begin.previous_id;
+  header.previous_valid_through = begin.previous_valid_through;
+  header.wall_highest_ns = begin.wall_highest_ns;
+  Status status;
+  if (getrandom(header.id.data(), header.id.size(), 0) != static_cast<ssize_t>(header.id.size())) {
+    status = Status(StatusCode::kStorageError, "no random bytes for a segment identity");
+  }
+  const AlignedBytes blocks = AllocateAligned(kSegmentDataStart);
+  for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
+    EncodeSegmentHeader(header, blocks.get() + copy * kWalBlockBytes);
+  }
+  // P2: the header is durable before the name is, and the name before the first record.
+  if (status.ok()) status = io_->Write(file, 0, {blocks.get(), kSegmentDataStart}, true);
+  if (status.ok() && SUTRA_CHECKPOINT("segment.header_written")) status = Stopped("segment.header_written");
+  if (status.ok()) status = io_->Rename(path, directory_ + "/" + SegmentName(begin.number));
+  if (status.ok()) status = io_->SyncDirectory(directory_);
+  if (status.ok() && SUTRA_CHECKPOINT("segment.dir_synced")) status = Stopped("segment.dir_synced");
+  if (!status.ok()) {
+    io_->Close(file);
+    return status;
+  }
+  file_ = file;
+  number_ = begin.number;
+  id_ = header.id;
+  segment_bytes_ = begin.segment_bytes;
+  position_ = kSegmentDataStart;
+  written_through_ = synced_through_ = begin.previous_valid_through;
+  return {};
+}
+
+Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns) {
+  assert(Fits(group->bytes().size()));
+  const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
+  if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
+  io_->Submit(file_, position_, group->bytes(), then_sync);
+  const bool stop = SUTRA_CHECKPOINT("wal.submitted");
+  Status status = io_->Reap();  // P1: nothing counts as written before its completion was seen; P2 with then_sync
+  if (!status.ok()) return status;
+  if (stop) return Stopped("wal.submitted");
+  if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");
+  position_ += group->bytes().size();
+  written_through_ = last;
+  if (then_sync) {
+    if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
+    synced_through_ = last;
+  }
+  return {};
+}
+
+Status WalWriter::Sync() {
+  if (synced_through_ == written_through_) return {};
+  if (SUTRA_CHECKPOINT("wal.sync_submitted")) return Stopped("wal.sync_submitted");
+  if (Status status = io_->Sync(file_); !status.ok()) return status;  // P2
+  if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
+  synced_through_ = written_through_;
+  return {};
+}
+
+}  // namespace sutra

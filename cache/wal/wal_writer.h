@@ -1,0 +1,66 @@
+// WalWriter: one open segment and the place where its next group goes. Begins a segment, stamps and appends groups,
+// syncs. It knows nothing of policies, waiting or what to do after a failure; wal_log does.
+//
+// Thread rule: one thread at a time.
+// Invariants:
+//  - The segment's header is durable, under its final name, before any record is written into it (P2).
+//  - After a failed write or sync the segment is dead: nothing is written into it again.
+//  - synced_through <= written_through; both only grow.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "cache/disk/disk_io.h"
+#include "cache/wal/wal_format.h"
+#include "cache/wal/wal_group.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+class WalWriter {
+ public:
+  WalWriter(DiskIo* io, std::string directory, ModelIdentity model, uint32_t width)
+      : io_(io), directory_(std::move(directory)), model_(model), width_(width) {}
+  ~WalWriter() { CloseFile(); }
+
+  struct Begin {
+    uint64_t number = 0;
+    uint64_t segment_bytes = 0;
+    uint64_t previous_number = 0;
+    SegmentId previous_id = {};
+    uint64_t previous_valid_through = 0;
+    uint64_t wall_highest_ns = 0;
+  };
+  // Leaves the present segment and begins another in the allocated file `file` at `path` (owned from here on): header,
+  // sync, rename to its name, directory sync.
+  Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
+
+  bool is_open() const { return file_ >= 0; }
+  bool Fits(uint64_t group_bytes) const { return is_open() && group_bytes <= segment_bytes_ - position_; }
+
+  // Stamps and appends a closed group. REQUIRES: is_open, Fits.
+  Status Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns);
+  Status Sync();
+  void CloseFile();
+
+  uint64_t number() const { return number_; }
+  const SegmentId& id() const { return id_; }
+  uint64_t written_through() const { return written_through_; }
+  uint64_t synced_through() const { return synced_through_; }
+
+ private:
+  DiskIo* const io_;
+  const std::string directory_;
+  const ModelIdentity model_;
+  const uint32_t width_;
+  FileHandle file_ = -1;
+  uint64_t number_ = 0;
+  SegmentId id_ = {};
+  uint64_t segment_bytes_ = 0;
+  uint64_t position_ = 0;
+  uint64_t written_through_ = 0;
+  uint64_t synced_through_ = 0;
+};
+
+}  // namespace sutra

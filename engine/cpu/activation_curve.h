@@ -1,0 +1,13 @@
+// Builds the polynomial by which the CPU kernels compute an activation (see ActivationCurve in cpu_kernels.h).
+#pragma once
+
+#include "engine/cpu/kernels.h"
+#include "engine/model/model_config.h"
+
+namespace sutra::cpu {
+
+// Largest absolute error over all x, to be added to |x| * 2^-24: 2e-6 for fp32, 3e-4 for bf16 (whose own rounding of a
+// value of one is 4e-3).
+ActivationCurve MakeActivationCurve(Activation activation, Element element);
+
+}  // namespace sutra::cpu

@@ -1,0 +1,32 @@
+// The bf16 kernels for AVX-512 with native bf16 products (VDPBF16PS). Compiled with exactly these flags; see
+// cpu_kernels_body.h.
+#include "engine/cpu/kernels.h"
+
+#if defined(__AVX512BF16__)
+#include "engine/cpu/attention_avx512_body.h"
+#include "engine/cpu/kernels_avx512_body.h"
+
+namespace sutra::cpu {
+
+const KernelTable* Avx512Bf16Kernels() {
+  static constexpr KernelTable kTable = {
+      .name = "avx512_bf16",
+      .element = Element::kBf16,
+      .chunk_tokens = 192,
+      .prepare_thread = NoThreadState,
+      .release_thread = NoThreadState,
+      .gemm = Gemm<Bf16Ops>,
+      .attention = Attention<Bf16Ops>,
+      .normalize = Normalize<Bf16Ops>,
+      .embed = Embed,
+      .mean = Mean,
+  };
+  return &kTable;
+}
+
+}  // namespace sutra::cpu
+#else
+namespace sutra::cpu {
+const KernelTable* Avx512Bf16Kernels() { return nullptr; }
+}  // namespace sutra::cpu
+#endif

@@ -1,0 +1,197 @@
+// The kernel bodies shared by the AVX-512 translation units (fp32, bf16 and the parts of AMX outside the products).
+//
+// Include this from cpu_kernels_*.cc only. Everything sits in an unnamed namespace and no standard header with inline
+// code is used: a function that the linker may merge with another unit's copy would carry AVX-512 into code that runs
+// on every CPU.
+#pragma once
+
+#include <immintrin.h>
+
+#include "engine/cpu/kernels.h"
+
+namespace {
+
+using sutra::cpu::ActivationCurve;
+using sutra::cpu::EmbedCall;
+using sutra::cpu::GemmCall;
+using sutra::cpu::GemmOutput;
+using sutra::cpu::kPanelColumns;
+using sutra::cpu::NormalizeCall;
+
+using Unit = uint32_t __attribute__((may_alias));
+
+constexpr size_t kLanes = 16;
+constexpr int kTileRows = 6;     // 6 x 4 accumulators + 4 weights + 1 broadcast: 29 of 32 registers
+constexpr int kTileVectors = 4;  // one panel
+
+constexpr size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+struct F32Ops {
+  using T = float;
+  static constexpr size_t kPerUnit = 1;
+  static __m512 Dot(__m512 sum, __m512i a, __m512i b) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  }
+  static void Store(T* out, __m512 value) { _mm512_storeu_ps(out, value); }
+};
+
+#ifdef __AVX512BF16__
+struct Bf16Ops {
+  using T = uint16_t;
+  static constexpr size_t kPerUnit = 2;
+  static __m512 Dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+  static void Store(T* out, __m512 value) {
+    _mm256_storeu_si256(static_cast<__m256i*>(static_cast<void*>(out)), (__m256i)_mm512_cvtneps_pbh(value));
+  }
+};
+#endif
+
+// sums[r][v] += a[r][units] . b[units][16 * v ...]
+template <class Ops, int kRows, int kVectors>
+inline __attribute__((always_inline)) void Tile(const Unit* a, size_t a_stride, const Unit* b, size_t b_stride,
+                                                size_t units, __m512 (&sums)[kRows][kVectors]) {
+  for (size_t u = 0; u < units; ++u) {
+    __m512i weights[kVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_si512(b + u * b_stride + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const __m512i value = _mm512_set1_epi32(static_cast<int>(a[r * a_stride + u]));
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = Ops::Dot(sums[r][v], value, weights[v]);
+    }
+  }
+}
+
+// Four values at once: one polynomial is a chain of dependent steps, four fill the pipe.
+inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kTileVectors]) {
+  const __m512 limit = _mm512_set1_ps(curve.limit);
+  const __m512 limit_below = _mm512_sub_ps(_mm512_setzero_ps(), limit);
+  const __m512 scale = _mm512_set1_ps(curve.scale);
+  __m512 clamped[kTileVectors];
+  __m512 s[kTileVectors];
+  __m512 poly[kTileVectors];
+  for (int v = 0; v < kTileVectors; ++v) {
+    clamped[v] = _mm512_max_ps(_mm512_min_ps(x[v], limit), limit_below);
+    s[v] = _mm512_fmsub_ps(_mm512_mul_ps(clamped[v], clamped[v]), scale, _mm512_set1_ps(1.0F));
+    poly[v] = _mm512_set1_ps(curve.coefficients[0]);
+  }
+  for (int i = 1; i < curve.count; ++i) {
+    const __m512 next = _mm512_set1_ps(curve.coefficients[i]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) poly[v] = _mm512_fmadd_ps(poly[v], s[v], next);
+  }
+  for (int v = 0; v < kTileVectors; ++v) {
+    x[v] = _mm512_mul_ps(x[v], _mm512_fmadd_ps(clamped[v], poly[v], _mm512_set1_ps(0.5F)));
+  }
+}
+
+// Bias, activation or residual, and the store of one row of one panel.
+template <class Ops>
+inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
+                                                     __m512 (&sums)[kTileVectors]) {
+  if (call.bias != nullptr) {
+    for (int v = 0; v < kTileVectors; ++v) {
+      sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(call.bias + column + v * kLanes));
+    }
+  }
+  if (call.output == GemmOutput::kAddToF32) {
+    float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
+    for (int v = 0; v < kTileVectors; ++v) {
+      _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
+    }
+    return;
+  }
+  if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
+  auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
+  for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
+}
+
+template <class Ops, int kRows>
+void GemmTile(const GemmCall& call, size_t panel, size_t row) {
+  const size_t units = call.depth / Ops::kPerUnit;
+  const Unit* a = static_cast<const Unit*>(call.a) + row * (call.a_stride / Ops::kPerUnit);
+  const Unit* b = static_cast<const Unit*>(call.b) + panel * units * kPanelColumns;
+  __m512 sums[kRows][kTileVectors];
+  for (auto& row_sums : sums) {
+    for (auto& sum : row_sums) sum = _mm512_setzero_ps();
+  }
+  Tile<Ops, kRows, kTileVectors>(a, call.a_stride / Ops::kPerUnit, b, kPanelColumns, units, sums);
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) FinishRow<Ops>(call, row + r, panel * kPanelColumns, sums[r]);
+}
+
+template <class Ops>
+void Gemm(const GemmCall& call) {
+  // Rows are dealt out evenly: a last block of one or two rows would use a fraction of the accumulators.
+  const size_t blocks = (call.rows + kTileRows - 1) / kTileRows;
+  for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
+    size_t row = 0;
+    for (size_t block = 0; block < blocks; ++block) {
+      const size_t rows = (call.rows - row + (blocks - block) - 1) / (blocks - block);
+      switch (rows) {
+        case 6: GemmTile<Ops, 6>(call, panel, row); break;
+        case 5: GemmTile<Ops, 5>(call, panel, row); break;
+        case 4: GemmTile<Ops, 4>(call, panel, row); break;
+        case 3: GemmTile<Ops, 3>(call, panel, row); break;
+        case 2: GemmTile<Ops, 2>(call, panel, row); break;
+        default: GemmTile<Ops, 1>(call, panel, row); break;
+      }
+      row += rows;
+    }
+  }
+}
+
+template <class Ops>
+void Normalize(const NormalizeCall& call) {
+  const float inverse_width = 1.0F / static_cast<float>(call.width);
+  for (size_t row = 0; row < call.rows; ++row) {
+    float* x = call.x + row * call.width;
+    auto* elements = static_cast<typename Ops::T*>(call.elements) + row * call.width;
+    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (size_t i = 0; i < call.width; i += 2 * kLanes) {
+      sum[0] = _mm512_add_ps(sum[0], _mm512_loadu_ps(x + i));
+      sum[1] = _mm512_add_ps(sum[1], _mm512_loadu_ps(x + i + kLanes));
+    }
+    const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) * inverse_width);
+    __m512 square[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (size_t i = 0; i < call.width; i += 2 * kLanes) {
+      const __m512 first = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
+      const __m512 second = _mm512_sub_ps(_mm512_loadu_ps(x + i + kLanes), mean);
+      square[0] = _mm512_fmadd_ps(first, first, square[0]);
+      square[1] = _mm512_fmadd_ps(second, second, square[1]);
+    }
+    const float variance = _mm512_reduce_add_ps(_mm512_add_ps(square[0], square[1])) * inverse_width;
+    const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + call.epsilon)));
+    for (size_t i = 0; i < call.width; i += kLanes) {
+      const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), factor);
+      const __m512 value = _mm512_fmadd_ps(scaled, _mm512_loadu_ps(call.gain + i), _mm512_loadu_ps(call.shift + i));
+      _mm512_storeu_ps(x + i, value);
+      Ops::Store(elements + i, value);
+    }
+  }
+}
+
+void Embed(const EmbedCall& call) {
+  for (size_t token = 0; token < call.tokens; ++token) {
+    const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
+    const float* position = call.positions + token * call.width;
+    float* x = call.x + token * call.width;
+    for (size_t i = 0; i < call.width; i += kLanes) {
+      _mm512_storeu_ps(x + i, _mm512_add_ps(_mm512_loadu_ps(word + i), _mm512_loadu_ps(position + i)));
+    }
+  }
+}
+
+void Mean(const float* x, size_t rows, size_t width, float* out) {
+  const __m512 factor = _mm512_set1_ps(1.0F / static_cast<float>(rows));
+  for (size_t i = 0; i < width; i += kLanes) {
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t row = 0; row < rows; ++row) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + row * width + i));
+    _mm512_storeu_ps(out + i, _mm512_mul_ps(sum, factor));
+  }
+}
+
+[[maybe_unused]] void NoThreadState() {}
+
+}  // namespace

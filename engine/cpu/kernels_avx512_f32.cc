@@ -1,0 +1,31 @@
+// The fp32 kernels for AVX-512 (F, BW, DQ, VL). Compiled with exactly these flags; see cpu_kernels_body.h.
+#include "engine/cpu/kernels.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+#include "engine/cpu/attention_avx512_body.h"
+#include "engine/cpu/kernels_avx512_body.h"
+
+namespace sutra::cpu {
+
+const KernelTable* Avx512Kernels() {
+  static constexpr KernelTable kTable = {
+      .name = "avx512",
+      .element = Element::kF32,
+      .chunk_tokens = 192,
+      .prepare_thread = NoThreadState,
+      .release_thread = NoThreadState,
+      .gemm = Gemm<F32Ops>,
+      .attention = Attention<F32Ops>,
+      .normalize = Normalize<F32Ops>,
+      .embed = Embed,
+      .mean = Mean,
+  };
+  return &kTable;
+}
+
+}  // namespace sutra::cpu
+#else
+namespace sutra::cpu {
+const KernelTable* Avx512Kernels() { return nullptr; }
+}  // namespace sutra::cpu
+#endif

@@ -1,0 +1,142 @@
+#include "engine/cpu/packed_model.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numbers>
+
+#include "engine/cpu/activation_curve.h"
+
+namespace sutra::cpu {
+namespace {
+
+constexpr size_t kSliceWidthMax = 512;
+
+// The widest slice of the inner width that keeps a slice of activations in L2 and fits whole panels.
+size_t SliceWidth(size_t intermediate) {
+  size_t best = kPanelColumns;
+  for (size_t width = kPanelColumns; width <= kSliceWidthMax; width += kPanelColumns) {
+    if (intermediate % width == 0) best = width;
+  }
+  return best;
+}
+
+PackedNorm PackNorm(const NormTensors& norm) { return {ToFloats(*norm.gain), ToFloats(*norm.shift)}; }
+
+PackedLinear Pack(const LinearTensors& linear, Element element) {
+  const std::vector<float> weight = ToFloats(*linear.weight);
+  const std::vector<float> bias = ToFloats(*linear.bias);
+  return PackLinear(weight.data(), bias.data(), linear.weight->shape[0], linear.weight->shape[1], element);
+}
+
+PackedLinear PackQkv(const BertLayerTensors& layer, const ModelConfig& config, Element element) {
+  const size_t hidden = config.hidden;
+  std::vector<float> weight(3 * hidden * hidden);
+  std::vector<float> bias(3 * hidden);
+  const LinearTensors* parts[] = {&layer.query, &layer.key, &layer.value};
+  for (size_t i = 0; i < 3; ++i) {
+    parts[i]->weight->CopyTo(weight.data() + i * hidden * hidden);
+    parts[i]->bias->CopyTo(bias.data() + i * hidden);
+  }
+  // exp(q k / sqrt(d)) = 2^(q' k): the attention kernel neither scales nor changes the base.
+  const auto scale = static_cast<float>(std::numbers::log2e /
+                                        std::sqrt(static_cast<double>(hidden) / static_cast<double>(config.heads)));
+  for (size_t i = 0; i < hidden * hidden; ++i) weight[i] *= scale;
+  for (size_t i = 0; i < hidden; ++i) bias[i] *= scale;
+  return PackLinear(weight.data(), bias.data(), 3 * hidden, hidden, element);
+}
+
+std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_width, Element element) {
+  const std::vector<float> weight = ToFloats(*linear.weight);
+  const std::vector<float> bias = ToFloats(*linear.bias);
+  const size_t columns = linear.weight->shape[0];
+  const size_t depth = linear.weight->shape[1];
+  std::vector<PackedLinear> slices;
+  for (size_t begin = 0; begin < depth; begin += slice_width) {
+    std::vector<float> part(columns * slice_width);
+    for (size_t n = 0; n < columns; ++n) {
+      std::copy_n(weight.begin() + static_cast<ptrdiff_t>(n * depth + begin), slice_width,
+                  part.begin() + static_cast<ptrdiff_t>(n * slice_width));
+    }
+    slices.push_back(PackLinear(part.data(), begin == 0 ? bias.data() : nullptr, columns, slice_width, element));
+  }
+  return slices;
+}
+
+}  // namespace
+
+size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
+  constexpr size_t kRowsAtOnce = 6;
+  const size_t keys = (tokens + 15) / 16 * 16;
+  return keys * (2 * kRowsAtOnce + 2 * head_width) * sizeof(float);
+}
+
+uint16_t ToBf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
+PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element) {
+  PackedLinear packed;
+  packed.columns = columns;
+  packed.depth = depth;
+  packed.weights = AlignedBuffer(columns * depth * ElementBytes(element));
+  const size_t per_unit = PerUnit(element);
+  for (size_t n = 0; n < columns; ++n) {
+    const size_t panel = n / kPanelColumns * kPanelColumns * depth;
+    const size_t column = n % kPanelColumns;
+    for (size_t k = 0; k < depth; ++k) {
+      const size_t at = panel + (k / per_unit * kPanelColumns + column) * per_unit + k % per_unit;
+      const float value = weight[n * depth + k];
+      if (element == Element::kF32) {
+        packed.weights.As<float>()[at] = value;
+      } else {
+        packed.weights.As<uint16_t>()[at] = ToBf16(value);
+      }
+    }
+  }
+  if (bias != nullptr) {
+    packed.bias = AlignedBuffer(columns * sizeof(float));
+    std::copy_n(bias, columns, packed.bias.As<float>());
+  }
+  return packed;
+}
+
+bool KernelsSupport(const ModelConfig& config) {
+  const uint32_t head_width = config.hidden / config.heads;
+  return config.hidden % kPanelColumns == 0 && config.intermediate % kPanelColumns == 0 &&
+         (head_width == 32 || head_width == 64);
+}
+
+std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const BertWeights& weights, Element element) {
+  assert(KernelsSupport(config));
+  auto model = std::make_shared<PackedModel>();
+  model->config = config;
+  model->element = element;
+  model->file = weights.file;
+  model->words = weights.words->AlignedFloats();
+  if (model->words == nullptr) {
+    model->words_copy = ToFloats(*weights.words);
+    model->words = model->words_copy.data();
+  }
+  model->positions = ToFloats(*weights.positions);
+  const std::vector<float> types = ToFloats(*weights.types);
+  for (size_t i = 0; i < model->positions.size(); ++i) model->positions[i] += types[i % config.hidden];
+  model->embedding_norm = PackNorm(weights.embedding_norm);
+  model->slice_width = SliceWidth(config.intermediate);
+  model->curve = MakeActivationCurve(config.activation, element);
+  for (const BertLayerTensors& layer : weights.layers) {
+    PackedLayer packed;
+    packed.qkv = PackQkv(layer, config, element);
+    packed.attention_out = Pack(layer.attention_out, element);
+    packed.attention_norm = PackNorm(layer.attention_norm);
+    packed.ffn_in = Pack(layer.ffn_in, element);
+    packed.ffn_out = PackSlices(layer.ffn_out, model->slice_width, element);
+    packed.ffn_norm = PackNorm(layer.ffn_norm);
+    model->layers.push_back(std::move(packed));
+  }
+  return model;
+}
+
+}  // namespace sutra::cpu

@@ -1,0 +1,62 @@
+// A BERT's weights in the layout the CPU kernels read: column panels, query/key/value fused, the query scaled.
+// Thread rule: immutable after PackModel; encoders of several workers share one.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/cpu/aligned_buffer.h"
+#include "engine/model/bert_weights.h"
+#include "engine/cpu/kernels.h"
+#include "engine/model/model_config.h"
+
+namespace sutra::cpu {
+
+struct PackedLinear {
+  size_t columns = 0;
+  size_t depth = 0;
+  AlignedBuffer weights;
+  AlignedBuffer bias;
+  size_t panels() const { return columns / kPanelColumns; }
+};
+
+struct PackedNorm {
+  std::vector<float> gain;
+  std::vector<float> shift;
+};
+
+struct PackedLayer {
+  PackedLinear qkv;
+  PackedLinear attention_out;
+  PackedNorm attention_norm;
+  PackedLinear ffn_in;
+  std::vector<PackedLinear> ffn_out;  // by slices of the inner width; only the first has the bias
+  PackedNorm ffn_norm;
+};
+
+struct PackedModel {
+  ModelConfig config;
+  Element element = Element::kF32;
+  std::shared_ptr<const SafetensorsFile> file;  // `words` may point into it
+  const float* words = nullptr;
+  std::vector<float> words_copy;  // where the file's own table cannot be used directly
+  std::vector<float> positions;   // with the first type row added
+  PackedNorm embedding_norm;
+  std::vector<PackedLayer> layers;
+  size_t slice_width = 0;  // of the feed-forward's inner width
+  ActivationCurve curve;
+};
+
+// Whether the CPU kernels can compute this shape; otherwise the ATen encoder does.
+bool KernelsSupport(const ModelConfig& config);
+
+// REQUIRES KernelsSupport(config).
+std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const BertWeights& weights, Element element);
+
+// [columns][depth] floats, row-major, to panels; exposed for tests and benches.
+PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element);
+
+// Round to nearest even, as the hardware does.
+uint16_t ToBf16(float value);
+
+}  // namespace sutra::cpu

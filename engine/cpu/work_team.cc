@@ -1,0 +1,101 @@
+#include "engine/cpu/work_team.h"
+
+#include <cassert>
+#include <chrono>
+
+namespace sutra::cpu {
+namespace {
+
+constexpr uint32_t kInsideMask = 0xff;
+constexpr uint32_t kOpen = 0x100;
+constexpr uint32_t kGeneration = 0x200;
+constexpr auto kSpinTime = std::chrono::microseconds(50);
+constexpr int kSpinsBeforeYield = 2000;
+
+void Pause() { __builtin_ia32_pause(); }
+
+}  // namespace
+
+WorkTeam::WorkTeam(int threads) {
+  assert(threads >= 1 && threads <= static_cast<int>(kInsideMask));
+  for (int member = 1; member < threads; ++member) helpers_.emplace_back([this, member] { HelperLoop(member); });
+}
+
+WorkTeam::~WorkTeam() {
+  stop_.store(true, std::memory_order_relaxed);  // published by the change of state_
+  state_.fetch_add(kGeneration, std::memory_order_release);
+  state_.notify_all();
+  for (std::thread& helper : helpers_) helper.join();
+}
+
+void WorkTeam::Run(const std::function<void(int)>& job) {
+  if (helpers_.empty()) {
+    job(0);
+    return;
+  }
+  job_ = &job;
+  // Relaxed: only this thread changes the generation, and nobody is inside.
+  const uint32_t next = (state_.load(std::memory_order_relaxed) & ~(kOpen | kInsideMask)) + kGeneration;
+  // Release: publishes job_; meets the acquire exchange in HelperLoop.
+  state_.store(next | kOpen, std::memory_order_release);
+  state_.notify_all();
+  job(0);
+  // Closing first keeps late helpers out, so the wait below is only for those inside.
+  uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
+  for (int spins = 0; (state & kInsideMask) != 0; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      std::this_thread::yield();
+    }
+    state = state_.load(std::memory_order_acquire);  // meets the release decrement in HelperLoop
+  }
+  job_ = nullptr;
+}
+
+void WorkTeam::HelperLoop(int member) {
+  uint32_t seen = 0;  // generation of the last job taken or missed
+  auto spin_end = std::chrono::steady_clock::now();
+  while (true) {
+    uint32_t state = state_.load(std::memory_order_acquire);
+    const uint32_t generation = state & ~(kOpen | kInsideMask);
+    if (stop_.load(std::memory_order_relaxed)) return;
+    if (generation != seen && (state & kOpen) != 0) {
+      // Acquire: job_ is read only after the exchange proved that the job is still open.
+      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed))
+        continue;
+      seen = generation;
+      (*job_)(member);
+      state_.fetch_sub(1, std::memory_order_release);
+      spin_end = std::chrono::steady_clock::now() + kSpinTime;
+      continue;
+    }
+    if (std::chrono::steady_clock::now() < spin_end) {
+      for (int i = 0; i < 16; ++i) Pause();
+    } else {
+      state_.wait(state, std::memory_order_relaxed);
+    }
+  }
+}
+
+void SharedSteps::Reset(size_t steps) {
+  assert(steps <= kStepsMax);
+  if (progress_.size() < steps) progress_ = std::vector<Progress>(steps);
+  // Relaxed: the team's start publishes the zeros.
+  for (size_t i = 0; i < steps; ++i) {
+    progress_[i].drawn.store(0, std::memory_order_relaxed);
+    progress_[i].done.store(0, std::memory_order_relaxed);
+  }
+}
+
+void SharedSteps::AwaitDone(const Progress& progress, size_t parts) {
+  for (int spins = 0; progress.done.load(std::memory_order_acquire) < parts; ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      Pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+}  // namespace sutra::cpu

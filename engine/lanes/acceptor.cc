@@ -1,0 +1,322 @@
+// See acceptor.h.
+#include "engine/lanes/acceptor.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <utility>
+
+#include "shm/handshake.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+// A zero-filled or full character field, made fit for a log line.
+template <size_t kSize>
+std::string FieldText(const char (&field)[kSize]) {
+  std::string text(field, strnlen(field, kSize));
+  for (char& c : text) {
+    if (c < 0x20 || c == 0x7f) c = '?';
+  }
+  return text;
+}
+
+template <size_t kSize>
+void SetField(char (&field)[kSize], const std::string& text) {
+  std::memset(field, 0, kSize);
+  std::memcpy(field, text.data(), std::min(text.size(), kSize - 1));
+}
+
+// One message without its descriptors. Negative: -errno.
+ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
+  ssize_t count;
+  do {
+    count = recv(socket, bytes, size, MSG_DONTWAIT | MSG_TRUNC);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : count;
+}
+
+// Clients of one process share its turn in the fair order. The pid only groups; a wrong one costs nobody anything.
+uint64_t FlowOf(const LanePeer& peer, uint64_t lane_id) {
+  constexpr uint64_t kNoPid = 1ull << 63;  // the peer lives in another PID namespace
+  return peer.pid > 0 ? uint64_t{peer.uid} << 32 | static_cast<uint32_t>(peer.pid) : kNoPid | lane_id;
+}
+
+// Nobody may send us descriptors: the last close of one happens in our thread, even when recv discards it or the socket
+// is closed over it, and closing a TCP socket that lingers sleeps for as long as its sender chose. Accepted sockets
+// inherit the option. Kernels before 6.16 do not have it; there a client that may attach can stall the loop this way.
+void RefuseDescriptors(int listener) {
+  constexpr int kSoPassRights = 83;
+  const int refuse = 0;
+  static_cast<void>(setsockopt(listener, SOL_SOCKET, kSoPassRights, &refuse, sizeof(refuse)));
+}
+
+Status SocketStatus(const std::string& path, const char* step, int error) {
+  std::string message = std::string(step) + " the socket " + path + ": " + std::strerror(error);
+  if (error == EACCES || error == EPERM) message += "; give this user write permission on its directory";
+  if (error == ENOENT || error == ENOTDIR) message += "; make its directory first";
+  return Status(StatusCode::kStorageError, message, error);
+}
+
+}  // namespace
+
+Result<UniqueFd> ListenOn(const std::string& path, mode_t mode) {
+  const std::string temporary = path + ".new";
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (temporary.size() >= sizeof(address.sun_path)) return SocketStatus(path, "naming", ENAMETOOLONG);
+  std::memcpy(address.sun_path, temporary.c_str(), temporary.size() + 1);
+
+  UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!listener) return SocketStatus(path, "creating", errno);
+  RefuseDescriptors(listener.get());
+  // Whoever left SOCKET.new behind is dead: the lock is ours.
+  if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return SocketStatus(temporary, "replacing", errno);
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + temporary.size() + 1);
+  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+    return SocketStatus(temporary, "binding", errno);
+  }
+  if (chmod(temporary.c_str(), mode) != 0) return SocketStatus(temporary, "setting the mode of", errno);
+  if (listen(listener.get(), 256) != 0) return SocketStatus(temporary, "listening on", errno);
+  if (rename(temporary.c_str(), path.c_str()) != 0) return SocketStatus(path, "renaming the new socket over", errno);
+  return listener;
+}
+
+Acceptor::Acceptor(Options options, Watcher watcher)
+    : options_(std::move(options)), watcher_(std::move(watcher)),
+      quota_(std::make_shared<LaneQuota>(options_.quota)) {
+  identity_.engine_generation = options_.engine_generation;
+  ReadBootId(identity_.boot_id);
+}
+
+bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
+  for (int i = 0; i < kAcceptsATurn; ++i) {
+    UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket) {
+      const bool out_of_descriptors = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+      if (out_of_descriptors) options_.log(std::string("cannot accept: ") + std::strerror(errno) +
+                                           "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
+      return !out_of_descriptors;
+    }
+    struct ucred credentials = {};
+    socklen_t length = sizeof(credentials);
+    if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) continue;
+    const uint64_t id = connection_next_++;
+    Connection& connection = connections_[id];
+    connection.socket = std::move(socket);
+    connection.peer.pid = credentials.pid;
+    connection.peer.uid = credentials.uid;
+    connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
+    watcher_.watch(connection.socket.get(), id);
+    // Refused after its hello: a socket closed before it would show the client an error without the reason.
+    if (!Allowed(connection.socket.get(), credentials.uid, credentials.gid)) {
+      connection.refusal = Status(StatusCode::kRefused, "uid " + std::to_string(credentials.uid) +
+                                                            " may not attach: start the engine with --allow-uid or "
+                                                            "--allow-gid");
+      if (Strangers() > kStrangersMax) Drop(id, connection.refusal.message());
+    } else if (connections_.size() > kPendingMax) {
+      Drop(id, "more than " + std::to_string(kPendingMax) + " attaches are under way");
+    }
+  }
+  return true;
+}
+
+size_t Acceptor::Strangers() const {
+  return static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(),
+                                           [](const auto& item) { return !item.second.refusal.ok(); }));
+}
+
+bool Acceptor::Allowed(int socket, uid_t uid, gid_t gid) const {
+  const auto has = [](const auto& list, auto item) { return std::find(list.begin(), list.end(), item) != list.end(); };
+  if (uid == geteuid() || has(options_.allow_uids, uid) || has(options_.allow_gids, gid)) return true;
+  if (options_.allow_gids.empty()) return false;
+  std::vector<gid_t> groups(64);
+  socklen_t length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+  int result = getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
+  if (result != 0 && errno == ERANGE) {
+    groups.resize(length / sizeof(gid_t));
+    result = getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
+  }
+  if (result != 0) return false;
+  groups.resize(length / sizeof(gid_t));
+  return std::any_of(groups.begin(), groups.end(), [&](gid_t group) { return has(options_.allow_gids, group); });
+}
+
+void Acceptor::OnReady(uint64_t id, uint64_t now_ns) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  if (found->second.lane_id == 0) {
+    OnHello(id, &found->second, now_ns);
+  } else {
+    OnLocked(id, &found->second);
+  }
+}
+
+void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
+  HelloMessage hello = {};
+  const ssize_t count = ReceiveBytes(connection->socket.get(), &hello, sizeof(hello));
+  if (count == -EAGAIN) return;
+  if (count <= 0) return Drop(id, count == 0 ? "" : "the socket failed");
+  if (!connection->refusal.ok()) return Refuse(id, Status(connection->refusal), now_ns);
+  const bool has_version = count >= static_cast<ssize_t>(offsetof(HelloMessage, slots));
+  if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is no hello of Sutra");
+  connection->peer.name = FieldText(hello.client_name);
+  if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
+    return Refuse(id, Status(StatusCode::kRefused, "the client speaks lane layout " +
+                                                       std::to_string(hello.layout_major) + "." +
+                                                       std::to_string(hello.layout_minor) + ", this engine " +
+                                                       std::to_string(kLayoutMajor) + "." +
+                                                       std::to_string(kLayoutMinor) +
+                                                       ": use a client library and an engine of one version"),
+                  now_ns);
+  }
+  LaneGeometry geometry;
+  Status status = CheckHello(hello, &geometry);
+  if (status.ok()) status = Welcome(connection, geometry, now_ns);
+  if (!status.ok()) return Refuse(id, status, now_ns);
+  connection->deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
+}
+
+Status Acceptor::CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const {
+  const auto refused = [](const std::string& message) { return Status(StatusCode::kRefused, message); };
+  const ModelInfo& model = options_.model;
+  const std::string wanted = FieldText(hello.model);
+  // A short prefix of hex digits could be meant as a name.
+  const bool identity_prefix = wanted.size() >= 8 && model.identity.compare(0, wanted.size(), wanted) == 0;
+  if (!wanted.empty() && wanted != model.name && !identity_prefix) {
+    return refused("the engine serves model " + model.name + " (identity " + model.identity.substr(0, 16) +
+                   "...), not " + wanted + ": attach to another socket, or ask for the model it serves");
+  }
+  if (hello.width != 0 && hello.width != model.width) {
+    return refused("the engine's vectors have " + std::to_string(model.width) + " numbers, not " +
+                   std::to_string(hello.width) + ": attach with width 0 or " + std::to_string(model.width));
+  }
+  if (hello.text_bytes_max > options_.text_bytes_max) {
+    return refused("texts of " + std::to_string(hello.text_bytes_max) + " bytes are over the engine's limit of " +
+                   std::to_string(options_.text_bytes_max) + ": ask for less, or start it with a larger "
+                   "--text-bytes-max");
+  }
+  geometry->slots = hello.slots == 0 ? options_.slots_default : hello.slots;
+  geometry->text_bytes_max =
+      hello.text_bytes_max == 0 ? options_.text_bytes_max : std::max(hello.text_bytes_max, kTextHeadBytes);
+  geometry->width = model.width;
+  if (!geometry->valid()) {
+    return refused("a lane of " + std::to_string(hello.slots) + " slots: ask for a power of two from " +
+                   std::to_string(kSlotsMin) + " to " + std::to_string(kSlotsMax));
+  }
+  return {};
+}
+
+WelcomeMessage Acceptor::MakeWelcome(uint64_t now_ns) const {
+  WelcomeMessage welcome = {};
+  welcome.magic = kHandshakeMagic;
+  welcome.layout_major = kLayoutMajor;
+  welcome.layout_minor = kLayoutMinor;
+  welcome.width = options_.model.width;
+  welcome.text_bytes_max = options_.text_bytes_max;
+  welcome.tokens_max = options_.model.tokens_max;
+  welcome.engine_generation = options_.engine_generation;
+  welcome.engine_now_ns = now_ns;
+  welcome.normalizes = options_.model.normalizes ? 1 : 0;
+  welcome.engine_pid = static_cast<uint32_t>(getpid());
+  SetField(welcome.model, options_.model.name);
+  SetField(welcome.identity, options_.model.identity);
+  return welcome;
+}
+
+Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns) {
+  Result<LaneQuota::Charge> charge =
+      quota_->Take(connection->peer.uid, geometry.request_bytes() + geometry.reply_bytes());
+  if (!charge.ok()) return charge.status();
+  identity_.lane_id = lane_next_++;
+  Result<LaneMemory> memory = LaneMemory::Create(geometry, identity_);
+  if (!memory.ok()) return memory.status();
+  int pipe_fds[2];
+  if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return Status::FromErrno(StatusCode::kOutOfMemory, "making the event pipe of a lane", errno);
+  }
+  const UniqueFd read_end(pipe_fds[0]);
+  connection->event_pipe = UniqueFd(pipe_fds[1]);
+  connection->charge = std::make_unique<LaneQuota::Charge>(std::move(charge).value());
+  connection->memory = std::move(memory).value();
+  connection->lane_id = identity_.lane_id;
+
+  WelcomeMessage welcome = MakeWelcome(now_ns);
+  welcome.slots = geometry.slots;
+  welcome.text_bytes_max = geometry.text_bytes_max;
+  welcome.lane_id = connection->lane_id;
+  welcome.engine_now_ns = MonotonicNs();
+  const int fds[] = {connection->memory.request_fd(), connection->memory.reply_fd(), options_.engine_page_fd,
+                     read_end.get()};
+  // The socket's buffer is empty: a send that would block is a client's trick.
+  if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, 4, 0) != MessageOutcome::kOk) {
+    return Status(StatusCode::kRefused, "the welcome could not be sent");
+  }
+  return {};
+}
+
+void Acceptor::OnLocked(uint64_t id, Connection* connection) {
+  LockedMessage locked = {};
+  const ssize_t count = ReceiveBytes(connection->socket.get(), &locked, sizeof(locked));
+  if (count == -EAGAIN) return;
+  if (count <= 0) return Drop(id, "");
+  const bool right = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
+                     locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
+  ServingMessage serving = {};
+  serving.magic = kHandshakeMagic;
+  serving.status = static_cast<uint32_t>(right ? StatusCode::kOk : StatusCode::kProtocolViolation);
+  const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
+  if (!right) return Drop(id, "it does not hold the lock on its request lane");
+  if (sent != MessageOutcome::kOk) return Drop(id, "");
+
+  AttachedLane attached;
+  attached.pid_fd = UniqueFd(PeerPidFd(connection->socket.get()));
+  const uint64_t flow = FlowOf(connection->peer, connection->lane_id);
+  // The charge ends with the last reference to the lane.
+  const std::shared_ptr<LaneQuota::Charge> charge(std::move(connection->charge));
+  auto* lane = new Lane(connection->lane_id, flow, connection->peer, std::move(connection->memory),
+                        std::move(connection->event_pipe));
+  attached.lane = std::shared_ptr<Lane>(lane, [charge](Lane* ended) { delete ended; });
+  attached.socket = std::move(connection->socket);
+  watcher_.unwatch(attached.socket.get());
+  connections_.erase(id);
+  watcher_.attached(std::move(attached));
+}
+
+void Acceptor::Refuse(uint64_t id, const Status& status, uint64_t now_ns) {
+  Connection& connection = connections_.at(id);
+  WelcomeMessage welcome = MakeWelcome(now_ns);
+  welcome.status = static_cast<uint32_t>(status.code());
+  SetField(welcome.message, status.message());
+  static_cast<void>(SendMessage(connection.socket.get(), &welcome, sizeof(welcome), nullptr, 0, 0));
+  Drop(id, status.message());
+}
+
+void Acceptor::Drop(uint64_t id, const std::string& why) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  if (!why.empty()) {
+    options_.stats.Add(Counter::kAttachesRefused);
+    options_.log("refused uid " + std::to_string(found->second.peer.uid) + " pid " +
+                 std::to_string(found->second.peer.pid) + ": " + why);
+  }
+  watcher_.unwatch(found->second.socket.get());
+  connections_.erase(found);
+}
+
+void Acceptor::Expire(uint64_t now_ns) {
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    const auto current = next++;
+    if (current->second.deadline_ns <= now_ns) Drop(current->first, "a step of its attach took over a second");
+  }
+}
+
+}  // namespace sutra

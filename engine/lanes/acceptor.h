@@ -1,0 +1,115 @@
+// Listens on the engine's Unix socket and takes clients through the attach handshake (shm/handshake_messages.h): hello,
+// checks and quotas, a fresh pair of sealed memfds, the client's lock. What comes out is a lane that may be served.
+//
+// Thread rule: the loop thread. Nothing here blocks: each connection is a small state machine driven by the loop's
+// epoll, and each step of a client has kAttachStepMsMax.
+// Invariants:
+//  - Only allowed users get past the hello (SO_PEERCRED and the peer's groups; the socket's mode is not relied upon).
+//  - Everything is received with plain recv, which lets the kernel discard descriptors a client may attach: closing a
+//    received copy of our own reply memfd would drop the lock that proves the engine's life.
+//  - A refusal says cause and fix, to the client and (once a second) to the log.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/lanes/lane.h"
+#include "engine/lanes/lane_quota.h"
+#include "engine/model/model_backend.h"
+#include "shm/stats/counters.h"
+#include "shm/handshake_messages.h"
+#include "shm/peer_liveness.h"
+#include "shm/lane_memory.h"
+
+namespace sutra {
+
+// Binds SOCKET.new and renames it over SOCKET, so that a stale socket file is replaced and no client ever finds none.
+// REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.
+Result<UniqueFd> ListenOn(const std::string& path, mode_t mode);
+
+// A client that passed the handshake.
+struct AttachedLane {
+  std::shared_ptr<Lane> lane;
+  UniqueFd socket;
+  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
+};
+
+class Acceptor {
+ public:
+  struct Options {
+    std::vector<uid_t> allow_uids;
+    std::vector<gid_t> allow_gids;
+    uint32_t slots_default = kSlotsDefault;
+    uint32_t text_bytes_max = kTextBytesMaxDefault;
+    ModelInfo model;
+    uint64_t engine_generation = 0;
+    int engine_page_fd = -1;
+    PeerAliveFunction peer_alive = LockHolderAlive;
+    LaneQuota::Limits quota;
+    StatsWriter stats;
+    std::function<void(const std::string&)> log;  // one line a call; rate-limited by the callee
+  };
+
+  // The loop adds and removes descriptors on the acceptor's behalf; `id` comes back with the event.
+  struct Watcher {
+    std::function<void(int fd, uint64_t id)> watch;
+    std::function<void(int fd)> unwatch;
+    std::function<void(AttachedLane)> attached;
+  };
+
+  Acceptor(Options options, Watcher watcher);
+
+  // The listening socket is readable. Takes a bounded number of connections. False: out of descriptors, so stop
+  // watching the socket until the next Expire.
+  bool OnListen(int listen_fd, uint64_t now_ns);
+  // The connection `id` is readable or hung up.
+  void OnReady(uint64_t id, uint64_t now_ns);
+  // Ends connections whose step took too long.
+  void Expire(uint64_t now_ns);
+
+  size_t pending() const { return connections_.size(); }
+  void Close() { connections_.clear(); }
+
+ private:
+  static constexpr int kAcceptsATurn = 16;
+  static constexpr size_t kPendingMax = 256;
+  static constexpr size_t kStrangersMax = 32;  // of the pending; more are dropped without a word
+
+  struct Connection {
+    UniqueFd socket;
+    LanePeer peer;
+    uint64_t deadline_ns = 0;
+    Status refusal;  // not ok: the hello is awaited only to be answered with this
+    // From the welcome on:
+    std::unique_ptr<LaneQuota::Charge> charge;
+    LaneMemory memory;
+    UniqueFd event_pipe;
+    uint64_t lane_id = 0;
+  };
+
+  bool Allowed(int socket, uid_t uid, gid_t gid) const;
+  Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
+  void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
+  void OnLocked(uint64_t id, Connection* connection);
+  Status Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns);
+  WelcomeMessage MakeWelcome(uint64_t now_ns) const;
+  void Refuse(uint64_t id, const Status& status, uint64_t now_ns);
+  void Drop(uint64_t id, const std::string& why);
+  size_t Strangers() const;
+
+  const Options options_;
+  const Watcher watcher_;
+  const std::shared_ptr<LaneQuota> quota_;
+  LaneIdentity identity_;
+  std::map<uint64_t, Connection> connections_;
+  uint64_t connection_next_ = 1;
+  uint64_t lane_next_ = 1;
+};
+
+}  // namespace sutra

@@ -1,0 +1,89 @@
+// See lane.h.
+#include "engine/lanes/lane.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "shm/base/checkpoint.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+
+Lane::Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe)
+    : id_(id), flow_(flow), peer_(std::move(peer)), memory_(std::move(memory)), event_pipe_(std::move(event_pipe)),
+      request_(memory_.request()), reply_(memory_.reply()), submissions_(request_),
+      slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()), completions_(reply_) {}
+
+bool Lane::Hold(uint32_t slot) {
+  // SYNC E1 (acquire): the answering side is done with the slot's vector; meets SYNC E1 (release) in Lane's answer.
+  if (slot_held_[slot].load(std::memory_order_acquire) != 0) return false;
+  slot_held_[slot].store(1, std::memory_order_relaxed);
+  held_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void Lane::ShowTaken() {
+  reply_.engine().taken.store(submissions_.position(), std::memory_order_relaxed);  // only shown
+}
+
+void Lane::SetDraining() {
+  std::lock_guard lock(mutex_);
+  if (!open()) return;
+  // release: a client that reads it sees every answer given before
+  reply_.engine().state.store(kLaneDraining, std::memory_order_release);
+}
+
+bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
+  return UntrustedRequest(request_, memory_.request_fd(), slot).Cancelled(sequence);
+}
+
+bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
+  std::lock_guard lock(mutex_);
+  if (!open()) return false;
+  ResultDescriptor& result = reply_.result(slot);
+  result.tag = answer.tag;
+  result.source = answer.source;
+  result.flags = answer.truncated ? uint32_t{kResultTruncated} : 0;
+  result.token_count = answer.token_count;
+  result.width = answer.status == StatusCode::kOk ? geometry().width : 0;
+  for (uint32_t stage = 0; stage < kStageCount; ++stage) result.stage_ns[stage] = answer.stage_ns[stage];
+  if (SUTRA_CHECKPOINT("reply.written")) return false;
+  // SYNC E1 (release): the vector is written; meets SYNC E1 (acquire) in Lane::Hold.
+  slot_held_[slot].store(0, std::memory_order_release);
+  held_.fetch_sub(1, std::memory_order_relaxed);
+  completions_.Publish(slot, sequence, answer.status);
+  static_cast<void>(SUTRA_CHECKPOINT("reply.index_published"));
+  return true;
+}
+
+bool Lane::Wake() {
+  WakeNeeds needs;
+  const auto look = [&] { needs = LookForSleepers(request_); };
+  if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
+  std::lock_guard lock(mutex_);  // the futex word is bumped by one thread at a time
+  if (needs.sleepers) WakeSleepers(reply_);
+  // A full pipe is readable already, and a closed one has nobody to wake.
+  if (needs.event && event_pipe_) {
+    const char byte = 1;
+    static_cast<void>(!write(event_pipe_.get(), &byte, 1));
+  }
+  static_cast<void>(SUTRA_CHECKPOINT("reply.wake_sent"));
+  return true;
+}
+
+void Lane::Close(StatusCode reason) {
+  static_cast<void>(SUTRA_CHECKPOINT("lane.closing"));
+  {
+    std::lock_guard lock(mutex_);
+    if (!open()) return;
+    open_.store(false, std::memory_order_release);
+    EngineLine& line = reply_.engine();
+    line.close_reason.store(static_cast<uint32_t>(reason), std::memory_order_relaxed);  // ordered by the next store
+    line.state.store(kLaneClosed, std::memory_order_release);
+    WakeSleepers(reply_);
+  }
+  static_cast<void>(SUTRA_CHECKPOINT("lane.recycled"));
+}
+
+}  // namespace sutra

@@ -1,0 +1,96 @@
+// The engine's side of one lane: the two mappings, the descriptors behind them, and the private slot table that the
+// engine decides from.
+//
+// Thread rule: the loop thread owns the reading side (submissions, Hold, the descriptors). The answering side belongs
+// to `mutex_` inside, and is used by the loop and the workers. A Lane is shared by everyone who still holds a request
+// of it: the mappings live until the last one is finished, whatever became of the client.
+//
+// Invariants:
+//  - A slot is held from the moment it is taken until its answer is published; a held slot that is submitted again
+//    costs the client its lane.
+//  - After Close nothing is answered any more. A closed lane is never opened again.
+//  - The engine has one descriptor of the reply memfd, and it carries the POSIX lock that proves the engine's life: it
+//    is closed with the lane and never earlier, since closing any descriptor of the file would drop the lock.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "shm/lane_ring.h"
+#include "shm/layout.h"
+#include "shm/lane_memory.h"
+#include "engine/lanes/untrusted_copy.h"
+
+namespace sutra {
+
+struct LanePeer {
+  pid_t pid = 0;        // for display only: 0 or meaningless across PID namespaces
+  uid_t uid = 0;
+  std::string name;     // as the client calls itself, made printable
+};
+
+// What an answer carries besides the vector that already lies in the slot.
+struct Answer {
+  StatusCode status = StatusCode::kOk;
+  ResultSource source = kSourceNone;
+  uint32_t token_count = 0;
+  bool truncated = false;
+  uint64_t tag = 0;
+  uint64_t stage_ns[kStageCount] = {};
+};
+
+class Lane {
+ public:
+  // `event_pipe` is the write end of the event pipe, O_NONBLOCK; it never leaves the engine.
+  Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe);
+
+  uint64_t id() const { return id_; }
+  uint64_t flow() const { return flow_; }
+  const LanePeer& peer() const { return peer_; }
+  const LaneGeometry& geometry() const { return request_.geometry; }
+  const LaneMemory& memory() const { return memory_; }
+  const RequestLane& request() const { return request_; }
+  const ReplyLane& reply() const { return reply_; }
+
+  // Loop thread.
+  SubmissionReader& submissions() { return submissions_; }
+  bool Hold(uint32_t slot);  // false: it is held already
+  void ShowTaken();          // EngineLine::taken, for observers
+  void SetDraining();
+
+  // Any thread.
+  bool open() const { return open_.load(std::memory_order_acquire); }
+  uint32_t held() const { return held_.load(std::memory_order_relaxed); }  // only counts
+  bool Cancelled(uint32_t slot, uint64_t sequence) const;
+  // Where the vector of a held slot is written; only its holder writes there.
+  float* vector(uint32_t slot) const { return reply_.vector(slot); }
+  // Publishes the answer of a held slot and releases it; false (and nothing written) after Close.
+  bool Publish(uint32_t slot, uint64_t sequence, const Answer& answer);
+  // Wakes whoever sleeps on this lane; at most one futex call and one byte. Returns true if anyone was woken.
+  bool Wake();
+  // Ends answering: reason first, then the state word, then a last wake.
+  void Close(StatusCode reason);
+
+ private:
+  const uint64_t id_;
+  const uint64_t flow_;
+  const LanePeer peer_;
+  const LaneMemory memory_;
+  const UniqueFd event_pipe_;
+  const RequestLane request_;
+  const ReplyLane reply_;
+  SubmissionReader submissions_;
+  // relaxed accesses: a slot passes from engine to client and back through the rings' release/acquire pairs.
+  const std::unique_ptr<std::atomic<uint8_t>[]> slot_held_;
+  std::atomic<uint32_t> held_{0};
+  std::atomic<bool> open_{true};
+
+  std::mutex mutex_;
+  CompletionWriter completions_;
+};
+
+}  // namespace sutra

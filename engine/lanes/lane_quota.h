@@ -1,0 +1,97 @@
+// Who may have how many lanes, and how much shared memory all lanes together may claim. A lane is charged at its full
+// size from attach until its mapping is gone, which can be later than its client.
+// Thread-safe: the last reference to a lane may be dropped by a worker.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "shm/base/status.h"
+
+namespace sutra {
+
+class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
+ public:
+  struct Limits {
+    uint32_t lanes_max = 256;
+    uint32_t lanes_per_uid_max = 256;
+    uint64_t bytes_max = 8ull << 30;
+  };
+
+  // Gives back what it was charged for when it is destroyed.
+  class Charge {
+   public:
+    Charge() = default;
+    Charge(Charge&& other) noexcept
+        : quota_(std::move(other.quota_)), uid_(other.uid_), bytes_(other.bytes_) {}
+    Charge& operator=(Charge&& other) noexcept {
+      std::swap(quota_, other.quota_);
+      std::swap(uid_, other.uid_);
+      std::swap(bytes_, other.bytes_);
+      return *this;
+    }
+    ~Charge() {
+      if (quota_ != nullptr) quota_->Return(uid_, bytes_);
+    }
+
+   private:
+    friend class LaneQuota;
+    std::shared_ptr<LaneQuota> quota_;
+    uid_t uid_ = 0;
+    uint64_t bytes_ = 0;
+  };
+
+  explicit LaneQuota(const Limits& limits) : limits_(limits) {}
+
+  // kRefused names the bound that is reached and the option that moves it.
+  Result<Charge> Take(uid_t uid, uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    if (lanes_ >= limits_.lanes_max) return Over("lanes", limits_.lanes_max, "--lanes-max");
+    if (lanes_by_uid_[uid] >= limits_.lanes_per_uid_max) {
+      return Over("lanes of uid " + std::to_string(uid), limits_.lanes_per_uid_max, "--lanes-per-uid-max");
+    }
+    if (bytes > limits_.bytes_max - bytes_) {
+      return Over("bytes of all lanes with the " + std::to_string(bytes) + " asked for", limits_.bytes_max,
+                  "--lane-bytes-max");
+    }
+    ++lanes_;
+    ++lanes_by_uid_[uid];
+    bytes_ += bytes;
+    Charge charge;
+    charge.quota_ = shared_from_this();
+    charge.uid_ = uid;
+    charge.bytes_ = bytes;
+    return charge;
+  }
+
+  uint32_t lanes() const {
+    std::lock_guard lock(mutex_);
+    return lanes_;
+  }
+
+ private:
+  static Status Over(const std::string& what, uint64_t limit, const char* option) {
+    return Status(StatusCode::kRefused, "the engine's limit of " + std::to_string(limit) + " " + what +
+                                            " is reached: detach others, attach with fewer slots or shorter texts, or "
+                                            "start the engine with a larger " + option);
+  }
+  void Return(uid_t uid, uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    --lanes_;
+    if (--lanes_by_uid_[uid] == 0) lanes_by_uid_.erase(uid);
+    bytes_ -= bytes;
+  }
+
+  const Limits limits_;
+  mutable std::mutex mutex_;
+  uint32_t lanes_ = 0;
+  uint64_t bytes_ = 0;
+  std::map<uid_t, uint32_t> lanes_by_uid_;
+};
+
+}  // namespace sutra

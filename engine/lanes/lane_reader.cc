@@ -1,0 +1,78 @@
+// See lane_reader.h.
+#include "engine/lanes/lane_reader.h"
+
+#include "shm/base/utf8.h"
+#include "shm/base/checkpoint.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+// From the wire's priorities (0 normal, 1 query, 2 bulk) to the order of service.
+PriorityClass ClassOf(uint32_t priority) {
+  if (priority == 1) return kClassQuery;
+  return priority == 2 ? kClassBulk : kClassNormal;
+}
+
+}  // namespace
+
+LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why) {
+  uint32_t slot = 0;
+  const SubmissionReader::Take take = lane->submissions().Next(&slot);
+  if (take == SubmissionReader::Take::kNone) return Next::kNone;
+  static_cast<void>(SUTRA_CHECKPOINT("poll.index_read"));
+  if (take == SubmissionReader::Take::kViolation) {
+    *why = "a submission ring entry of a wrong position or slot";
+    return Next::kViolation;
+  }
+  if (!lane->Hold(slot)) {
+    *why = "a slot submitted again before it was answered";
+    return Next::kViolation;
+  }
+
+  const uint64_t now_ns = MonotonicNs();
+  const UntrustedRequest untrusted(lane->request(), lane->memory().request_fd(), slot);
+  CheckedRequest request;
+  StatusCode status = StatusCode::kOk;
+  const CopyOutcome outcome = untrusted.CopyAndCheck(now_ns, &request, &status);
+  static_cast<void>(SUTRA_CHECKPOINT("poll.header_copied"));
+  if (outcome == CopyOutcome::kViolation) {
+    *why = "a request descriptor with a zero sequence or more bytes than the slot has";
+    return Next::kViolation;
+  }
+
+  Waiter& waiter = taken->waiter;
+  waiter = Waiter();
+  waiter.lane = lane;
+  waiter.slot = slot;
+  waiter.options = request.options;
+  waiter.sequence = request.sequence;
+  waiter.tag = request.tag;
+  waiter.submitted_ns = request.submitted_ns;
+  waiter.deadline_ns = request.deadline_ns;
+  waiter.taken_ns = now_ns;
+  waiter.ttl_s = request.ttl_s;
+  waiter.priority = ClassOf(request.priority);
+  taken->text = {};
+  taken->status = status;
+  if (outcome == CopyOutcome::kAnswer) return Next::kTaken;
+
+  if (request.width != lane->geometry().width) {
+    taken->status = StatusCode::kBadOption;  // this version has no shorter output widths
+  } else if (request.deadline_ns <= now_ns) {
+    taken->status = StatusCode::kDeadlineExceeded;
+  } else if (untrusted.Cancelled(request.sequence)) {
+    taken->status = StatusCode::kCancelled;
+  } else {
+    if (!untrusted.CopyText(request, buffer_.get())) {
+      *why = "a text that cannot be read";
+      return Next::kViolation;
+    }
+    static_cast<void>(SUTRA_CHECKPOINT("poll.payload_copied"));
+    taken->text = std::string_view(buffer_.get(), request.text_bytes);
+    if (!IsValidUtf8(taken->text)) taken->status = StatusCode::kInvalidUtf8;
+  }
+  return Next::kTaken;
+}
+
+}  // namespace sutra

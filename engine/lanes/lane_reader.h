@@ -1,0 +1,35 @@
+// Takes requests out of a lane: everything a client wrote enters the engine here, as a private, checked copy.
+//
+// Thread rule: the loop thread. The text of a Taken lies in the reader's buffer until the next call.
+// Invariants: the engine's own slot table, never the client's words, decides what is held; a client that breaks the
+// protocol costs itself its lane and nothing else; the work of one call is bounded by one text.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "engine/lanes/lane.h"
+#include "engine/lanes/request.h"
+
+namespace sutra {
+
+class LaneReader {
+ public:
+  enum class Next { kNone, kTaken, kViolation };
+
+  struct Taken {
+    Waiter waiter;
+    std::string_view text;                  // empty unless status is ok
+    StatusCode status = StatusCode::kOk;    // anything else: answer it with this
+  };
+
+  explicit LaneReader(uint32_t text_bytes_max) : buffer_(new char[text_bytes_max]) {}
+
+  // `lane` is not owned by the reader; the waiter keeps it alive. On kViolation *why says what the client did.
+  Next Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why);
+
+ private:
+  const std::unique_ptr<char[]> buffer_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,91 @@
+// See reply_writer.h.
+#include "engine/lanes/reply_writer.h"
+
+#include <algorithm>
+
+#include "engine/lanes/lane.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+Answer AnswerOf(const Waiter& waiter, StatusCode status, ResultSource source) {
+  Answer answer;
+  answer.status = status;
+  answer.source = source;
+  answer.tag = waiter.tag;
+  answer.stage_ns[kSubmitted] = waiter.submitted_ns;
+  answer.stage_ns[kTaken] = waiter.taken_ns;
+  answer.stage_ns[kTokenised] = waiter.tokenised_ns;
+  return answer;
+}
+
+uint64_t Since(uint64_t later_ns, uint64_t earlier_ns) { return later_ns > earlier_ns ? later_ns - earlier_ns : 0; }
+
+}  // namespace
+
+void ReplyWriter::CountReply(StatusCode status) const {
+  switch (status) {
+    case StatusCode::kOk: return stats_.Add(Counter::kRepliesOk);
+    case StatusCode::kEmptyText: return stats_.Add(Counter::kRepliesEmptyText);
+    case StatusCode::kInvalidUtf8: return stats_.Add(Counter::kRepliesInvalidUtf8);
+    case StatusCode::kTextTooLong: return stats_.Add(Counter::kRepliesTextTooLong);
+    case StatusCode::kBadOption: return stats_.Add(Counter::kRepliesBadOption);
+    case StatusCode::kDeadlineExceeded: return stats_.Add(Counter::kRepliesDeadline);
+    case StatusCode::kCancelled: return stats_.Add(Counter::kRepliesCancelled);
+    case StatusCode::kOverloaded: return stats_.Add(Counter::kRepliesOverloaded);
+    case StatusCode::kShuttingDown: return stats_.Add(Counter::kRepliesShuttingDown);
+    default: return stats_.Add(Counter::kRepliesModelError);
+  }
+}
+
+void ReplyWriter::Refuse(const Waiter& waiter, StatusCode status) const {
+  Answer answer = AnswerOf(waiter, status, kSourceNone);
+  answer.stage_ns[kPublished] = MonotonicNs();
+  if (waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) CountReply(status);
+}
+
+void ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const {
+  if (!WantsUnitLength(waiter.options)) {
+    float* vector = waiter.lane->vector(waiter.slot);
+    for (uint32_t i = 0; i < waiter.lane->geometry().width; ++i) vector[i] *= norm;
+  }
+  Answer answer = AnswerOf(waiter, StatusCode::kOk, kSourceShard);
+  answer.token_count = token_count;
+  answer.truncated = truncated;
+  const uint64_t now_ns = MonotonicNs();
+  answer.stage_ns[kPublished] = now_ns;
+  if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
+  stats_.Add(Counter::kRepliesOk);
+  if (truncated) stats_.Add(Counter::kTruncated);
+  stats_.Record(Histogram::kHitTotal, Since(now_ns, waiter.submitted_ns));
+}
+
+void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> unit, float norm, uint32_t token_count,
+                                 bool truncated, const ComputeTimes& times) const {
+  float* vector = waiter.lane->vector(waiter.slot);
+  if (WantsUnitLength(waiter.options)) {
+    std::copy(unit.begin(), unit.end(), vector);
+  } else {
+    std::transform(unit.begin(), unit.end(), vector, [norm](float value) { return value * norm; });
+  }
+  Answer answer = AnswerOf(waiter, StatusCode::kOk, waiter.joined ? kSourceJoined : kSourceModel);
+  answer.token_count = token_count;
+  answer.truncated = truncated;
+  answer.stage_ns[kBatched] = times.batched_ns;
+  answer.stage_ns[kComputed] = times.computed_ns;
+  const uint64_t now_ns = MonotonicNs();
+  answer.stage_ns[kPublished] = now_ns;
+  if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
+  stats_.Add(Counter::kRepliesOk);
+  if (truncated) stats_.Add(Counter::kTruncated);
+  stats_.Record(Histogram::kMissTotal, Since(now_ns, waiter.submitted_ns));
+  stats_.Record(Histogram::kStagePublish, Since(now_ns, times.computed_ns));
+  if (!waiter.joined) stats_.Record(Histogram::kStageQueue, Since(times.batched_ns, waiter.tokenised_ns));
+}
+
+void ReplyWriter::Wake(Lane* lane) const {
+  if (lane->Wake()) stats_.Add(Counter::kWakesSent);
+}
+
+}  // namespace sutra

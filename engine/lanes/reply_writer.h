@@ -1,0 +1,50 @@
+// Turns outcomes into answers: the vector into the slot, the result descriptor, the counters. The bytes and their order
+// are Lane::Publish; waking is left to the caller, once a lane and a batch.
+//
+// Thread-safe (the lane's mutex orders answers of one lane).
+#pragma once
+
+#include <span>
+
+#include "engine/lanes/request.h"
+#include "shm/stats/counters.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+// Times a computation passed on its way; 0 = not passed.
+struct ComputeTimes {
+  uint64_t batched_ns = 0;
+  uint64_t computed_ns = 0;
+};
+
+class ReplyWriter {
+ public:
+  // `normalizes`: what a request gets that asks for neither a normalised nor a raw vector.
+  ReplyWriter(StatsWriter stats, bool normalizes) : stats_(stats), normalizes_(normalizes) {}
+
+  bool WantsUnitLength(uint32_t options) const {
+    if ((options & kOptionNormalize) != 0) return true;
+    return (options & kOptionRaw) == 0 && normalizes_;
+  }
+
+  // An answer without a vector.
+  void Refuse(const Waiter& waiter, StatusCode status) const;
+
+  // The unit vector of the text lies in the waiter's slot already (a cache hit).
+  void AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const;
+
+  // `unit` has unit length (or is all zero).
+  void AnswerComputed(const Waiter& waiter, std::span<const float> unit, float norm, uint32_t token_count,
+                      bool truncated, const ComputeTimes& times) const;
+
+  void Wake(Lane* lane) const;
+
+ private:
+  void CountReply(StatusCode status) const;
+
+  const StatsWriter stats_;
+  const bool normalizes_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,21 @@
+// The seam below ModelBackend: the arithmetic of one encoder, without tokenizer and identity.
+// Implementations: CpuEncoder (own kernels, packed weights) and the ATen encoder in backend_torch.cc (any device).
+// An implementation is used by one worker thread at a time.
+#pragma once
+
+#include <span>
+
+#include "engine/model/model_backend.h"
+
+namespace sutra {
+
+class Encoder {
+ public:
+  virtual ~Encoder() = default;
+  virtual const char* name() const = 0;
+
+  // As ModelBackend::Embed; the caller has checked ids and lengths.
+  virtual Status Encode(const TokenBatch& batch, std::span<float* const> outputs) = 0;
+};
+
+}  // namespace sutra

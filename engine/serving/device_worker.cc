@@ -1,0 +1,164 @@
+// See device_worker.h.
+#include "engine/serving/device_worker.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/lanes/lane.h"
+#include "shm/base/checkpoint.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+// The length of `vector`; NaN or infinity if any of its numbers is not finite or the length overflows.
+float Length(const float* vector, uint32_t width) {
+  double sum = 0;
+  for (uint32_t i = 0; i < width; ++i) sum += static_cast<double>(vector[i]) * static_cast<double>(vector[i]);
+  return static_cast<float>(std::sqrt(sum));
+}
+
+}  // namespace
+
+DeviceWorker::DeviceWorker(Parts parts)
+    : parts_(std::move(parts)), width_(parts_.backend->info().width), thread_([this] { Run(); }) {}
+
+DeviceWorker::~DeviceWorker() { Stop(); }
+
+void DeviceWorker::Stop() {
+  parts_.batcher->Stop();
+  if (thread_.joinable()) thread_.join();
+}
+
+void DeviceWorker::Run() {
+  pthread_setname_np(pthread_self(), "sutra-device");
+  std::vector<ComputationPtr> batch;
+  const auto wanted = [this](const ComputationPtr& computation) { return Wanted(computation); };
+  while (parts_.batcher->NextBatch(wanted, &batch)) {
+    Serve(batch);
+    batch.clear();
+  }
+  WakeLanes();
+}
+
+// Drops who no longer waits, before the model sees the text.
+bool DeviceWorker::Wanted(const ComputationPtr& computation) {
+  const uint64_t now_ns = MonotonicNs();
+  const auto gone = [now_ns](const Waiter& waiter) {
+    return !waiter.lane->open() || waiter.deadline_ns <= now_ns ||
+           waiter.lane->Cancelled(waiter.slot, waiter.sequence);
+  };
+  std::vector<Waiter> removed;
+  const bool wanted = parts_.in_flight->Prune(computation, gone, &removed);
+  for (const Waiter& waiter : removed) {
+    parts_.replies->Refuse(waiter, waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded
+                                                                : StatusCode::kCancelled);
+    parts_.replies->Wake(waiter.lane.get());  // at once: no batch may follow
+  }
+  return wanted;
+}
+
+void DeviceWorker::Serve(const std::vector<ComputationPtr>& batch) {
+  uint64_t tokens = 0;
+  for (const ComputationPtr& computation : batch) tokens += computation->token_count();
+  busy_texts_.store(static_cast<uint32_t>(batch.size()), std::memory_order_relaxed);
+  parts_.stats.Add(Counter::kBatches);
+  parts_.stats.Add(Counter::kBatchTexts, batch.size());
+  parts_.stats.Add(Counter::kTokens, tokens);
+  parts_.stats.Record(Histogram::kBatchSizeTexts, batch.size());
+  parts_.stats.Record(Histogram::kBatchSizeTokens, tokens);
+  times_.batched_ns = MonotonicNs();
+  failed_calls_ = 0;
+  Compute(batch, 0, batch.size());
+  WakeLanes();
+  parts_.stats.Add(Counter::kWorkerBusyNs, MonotonicNs() - times_.batched_ns);
+  busy_texts_.store(0, std::memory_order_relaxed);
+}
+
+// Halves what fails: one bad text, or a batch too large for the memory, does not fail the others.
+void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
+  Status status(StatusCode::kModelError, "too many failed calls in one batch");
+  if (failed_calls_ < kFailedCallsMax) {
+    static_cast<void>(SUTRA_CHECKPOINT("infer.started"));
+    status = SUTRA_CHECKPOINT("infer.failed") ? Status(StatusCode::kModelError, "checkpoint infer.failed")
+                                              : Embed(batch, begin, end);
+    static_cast<void>(SUTRA_CHECKPOINT("infer.done"));
+  }
+  times_.computed_ns = MonotonicNs();
+  if (status.ok()) {
+    parts_.stats.Record(Histogram::kStageCompute, times_.computed_ns - times_.batched_ns);
+    for (size_t i = begin; i < end; ++i) Answer(batch[i], vectors_.data() + (i - begin) * width_);
+    return;
+  }
+  ++failed_calls_;
+  if (status.code() == StatusCode::kEngineGone) {
+    for (size_t i = begin; i < end; ++i) Fail(batch[i]);
+    failed_calls_ = kFailedCallsMax;
+    if (parts_.device_lost) parts_.device_lost(status);
+    return;
+  }
+  if (end - begin == 1) {
+    if (parts_.log) parts_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
+                               " bytes: " + status.message());
+    return Fail(batch[begin]);
+  }
+  const size_t middle = begin + (end - begin) / 2;
+  Compute(batch, begin, middle);
+  Compute(batch, middle, end);
+}
+
+Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
+  ids_.clear();
+  offsets_.assign(1, 0);
+  for (size_t i = begin; i < end; ++i) {
+    ids_.insert(ids_.end(), batch[i]->ids.begin(), batch[i]->ids.end());
+    offsets_.push_back(static_cast<int32_t>(ids_.size()));
+  }
+  vectors_.resize((end - begin) * width_);
+  outputs_.resize(end - begin);
+  for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = vectors_.data() + i * width_;
+  return parts_.backend->Embed(TokenBatch{ids_, offsets_}, outputs_);
+}
+
+void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
+  const float norm = Length(vector, width_);
+  // The backend promises finite numbers; a vector is served only when that was seen.
+  if (!std::isfinite(norm)) return Fail(computation);
+  if (norm > 0) {
+    for (uint32_t i = 0; i < width_; ++i) vector[i] /= norm;
+  }
+  const std::span<const float> unit(vector, width_);
+  const InFlight::StoreWish wish = parts_.in_flight->Wish(computation);
+  if (parts_.cache != nullptr && wish.store) {
+    parts_.cache->Insert(computation->text, computation->variant, unit,
+                         {norm, computation->token_count(), computation->truncated}, wish.ttl_s);
+  }
+  for (const Waiter& waiter : parts_.in_flight->Finish(computation)) {
+    parts_.replies->AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);
+    RememberWake(waiter);
+  }
+}
+
+void DeviceWorker::Fail(const ComputationPtr& computation) {
+  for (const Waiter& waiter : parts_.in_flight->Finish(computation)) {
+    parts_.replies->Refuse(waiter, StatusCode::kModelError);
+    RememberWake(waiter);
+  }
+}
+
+void DeviceWorker::RememberWake(const Waiter& waiter) {
+  if (lanes_to_wake_.empty() || lanes_to_wake_.back() != waiter.lane) {
+    const bool known = std::find(lanes_to_wake_.begin(), lanes_to_wake_.end(), waiter.lane) != lanes_to_wake_.end();
+    if (!known) lanes_to_wake_.push_back(waiter.lane);
+  }
+}
+
+void DeviceWorker::WakeLanes() {
+  for (const std::shared_ptr<Lane>& lane : lanes_to_wake_) parts_.replies->Wake(lane.get());
+  lanes_to_wake_.clear();
+}
+
+}  // namespace sutra

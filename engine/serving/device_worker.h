@@ -1,0 +1,75 @@
+// One thread that owns one model backend: pulls batches, computes, stores, answers. The engine has one worker a device
+// (or CPU core group); several pull from the same batcher.
+//
+// Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the batch it is at.
+// Invariants: a vector with a non-finite number is never served and never stored; a text that the model cannot compute
+// fails alone (a failed batch is halved until the bad texts stand alone); a result is stored before its computation
+// ends.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cache/cache_shard.h"
+#include "engine/serving/in_flight.h"
+#include "engine/model/model_backend.h"
+#include "engine/lanes/reply_writer.h"
+#include "engine/serving/request_batcher.h"
+
+namespace sutra {
+
+class DeviceWorker {
+ public:
+  struct Parts {
+    ModelBackend* backend = nullptr;
+    CacheShard* cache = nullptr;  // null: nothing is stored
+    InFlight* in_flight = nullptr;
+    RequestBatcher* batcher = nullptr;
+    const ReplyWriter* replies = nullptr;
+    StatsWriter stats;
+    std::function<void(const std::string&)> log;             // one line a call
+    std::function<void(const Status&)> device_lost;          // the backend said kEngineGone: its device is unusable
+  };
+
+  explicit DeviceWorker(Parts parts);
+  ~DeviceWorker();
+
+  void Stop();
+
+  // Texts of the batch it is at; 0 = idle.
+  uint32_t busy_texts() const { return busy_texts_.load(std::memory_order_relaxed); }  // only shown
+
+ private:
+  // Failed calls of one batch before its remaining texts are given up.
+  static constexpr int kFailedCallsMax = 64;
+
+  void Run();
+  bool Wanted(const ComputationPtr& computation);
+  void Serve(const std::vector<ComputationPtr>& batch);
+  void Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
+  Status Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
+  void Answer(const ComputationPtr& computation, float* vector);
+  void Fail(const ComputationPtr& computation);
+  void RememberWake(const Waiter& waiter);
+  void WakeLanes();
+
+  Parts parts_;
+  const uint32_t width_;
+  std::atomic<uint32_t> busy_texts_{0};
+
+  // The thread's own; kept between batches so that a batch allocates nothing in the steady state.
+  std::vector<int32_t> ids_;
+  std::vector<int32_t> offsets_;
+  std::vector<float> vectors_;
+  std::vector<float*> outputs_;
+  std::vector<std::shared_ptr<Lane>> lanes_to_wake_;
+  ComputeTimes times_;
+  int failed_calls_ = 0;
+
+  std::thread thread_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,127 @@
+// The loop thread: polls the submission rings of all lanes, answers hits, hands misses to the batcher, and looks after
+// everything that arrives through descriptors (attaches, doorbells, deaths, signals).
+//
+// Who owns what:
+//   loop thread     epoll, the acceptor, the lanes' reading sides, the engine page, gauges, starting computations
+//   device worker   its backend; ends computations; answers misses (through each lane's mutex)
+//   log committer   the cache's disk (inside the shard)
+//
+// Bounds of a turn: kRequestsATurn requests or kBytesATurn bytes of text a lane, kEventsATurn events, kDoorbellsATurn
+// bytes a client. A stopped or slow client costs one load of its ring a turn. While nothing happens the loop spins
+// for at most spin_us and then sleeps in epoll, waking for the heartbeat only.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/lanes/acceptor.h"
+#include "engine/lanes/lane_reader.h"
+#include "shm/base/log_line.h"
+#include "engine/serving/request_path.h"
+#include "engine/serving/shutdown.h"
+#include "shm/stats/counters.h"
+#include "shm/lane_memory.h"
+
+namespace sutra {
+
+class EngineLoop {
+ public:
+  struct Options {
+    uint32_t spin_us = 50;
+    uint32_t drain_s = 30;
+    uint32_t text_bytes_max = kTextBytesMaxDefault;
+    PeerAliveFunction peer_alive = LockHolderAlive;
+    std::function<void(const std::string&)> log;
+  };
+  struct Parts {
+    UniqueFd listener;
+    EnginePage* page = nullptr;
+    Shutdown* shutdown = nullptr;
+    RequestBatcher* batcher = nullptr;
+    InFlight* in_flight = nullptr;
+    const ReplyWriter* replies = nullptr;
+    CacheShard* cache = nullptr;  // for the gauges; may be null
+    StatsWriter stats;
+  };
+  enum class End {
+    kDrained,      // everything taken was answered
+    kDrainCut,     // the drain's time ran out; the rest was answered `shutting down`
+    kDeviceLost,   // a worker reported its device unusable
+    kLoopFailed,   // epoll failed
+  };
+
+  EngineLoop(Options options, Acceptor::Options acceptor, RequestPath::Parts path, Parts parts);
+  ~EngineLoop();
+
+  // kOk, or why the loop cannot run.
+  Status Prepare();
+  // Serves until a signal and the end of the drain, or a fault.
+  End Run();
+  // Marks every lane closed and hangs up. Nothing is answered after it.
+  void CloseLanes(StatusCode reason);
+
+  // Any thread: the device is lost, end as soon as possible.
+  void ReportDeviceLost();
+
+ private:
+  static constexpr uint32_t kRequestsATurn = 32;
+  static constexpr size_t kBytesATurn = 256 << 10;  // and one text more
+  static constexpr int kEventsATurn = 64;
+  static constexpr int kDoorbellsATurn = 64;
+  static constexpr uint64_t kTickNs = 50 * kNsPerMs;
+  static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
+  static constexpr uint64_t kEventsEveryNs = 100'000;  // while rings are busy
+  static constexpr uint64_t kFlushEveryNs = 300'000;   // staged texts wait at most this long for the turn's end
+
+  struct Served {
+    std::shared_ptr<Lane> lane;
+    UniqueFd socket;
+    UniqueFd pid_fd;
+  };
+
+  bool PollLanes();
+  bool PollLane(const std::shared_ptr<Lane>& lane);
+  void HandleEvents(int timeout_ms);
+  void OnSocket(uint64_t lane_id, uint32_t events);
+  void Sleep(uint64_t now_ns);
+  void Tick(uint64_t now_ns);
+  void Sweep();
+  void OnDeath(uint64_t lane_id);
+  void ShowGauges(uint64_t now_ns);
+  void OnAttached(AttachedLane attached);
+  void EndLane(uint64_t lane_id, Counter counter, StatusCode reason, const std::string& why);
+  void StartDrain(uint64_t now_ns);
+  bool DrainFinished(uint64_t now_ns);
+  bool Watch(int fd, uint64_t tag);
+  void Unwatch(int fd);
+
+  const Options options_;
+  const Parts parts_;
+  LogLimiter limited_log_;
+  RequestPath path_;
+  LaneReader reader_;
+  UniqueFd epoll_;
+  UniqueFd fault_event_;  // in-process only: an eventfd never crosses a trust boundary
+  Acceptor acceptor_;
+
+  std::unordered_map<uint64_t, Served> served_;
+  std::vector<std::shared_ptr<Lane>> lanes_;  // in the order of polling
+  size_t lane_first_ = 0;                     // where the next turn starts
+  std::vector<std::pair<uint64_t, const char*>> violators_;
+
+  uint64_t next_tick_ns_ = 0;
+  uint64_t next_sweep_ns_ = 0;
+  uint64_t flush_at_ns_ = 0;  // 0 = nothing was taken since the last flush
+  bool listening_ = false;
+  bool draining_ = false;
+  uint64_t drain_until_ns_ = 0;
+  bool drain_cut_ = false;
+  bool failed_ = false;
+  std::atomic<bool> device_lost_{false};
+};
+
+}  // namespace sutra

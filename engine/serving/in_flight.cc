@@ -1,0 +1,106 @@
+// See in_flight.h.
+#include "engine/serving/in_flight.h"
+
+#include <sys/random.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cassert>
+#include <iterator>
+
+namespace sutra {
+namespace {
+
+void Attach(Computation* computation, const Waiter& waiter) {
+  if ((waiter.options & kOptionCacheSkipStore) == 0) {
+    computation->store = true;
+    computation->ttl_s = std::max<uint64_t>(computation->ttl_s, waiter.ttl_s);
+  }
+  computation->priority = std::min(computation->priority, waiter.priority);
+  computation->waiters.push_back(waiter);
+}
+
+}  // namespace
+
+size_t InFlight::KeyHash::operator()(const Key& key) const {
+  return XXH3_64bits_withSeed(key.text.data(), key.text.size(), seed ^ key.variant);
+}
+
+uint64_t InFlight::RandomSeed() {
+  uint64_t seed = 0;
+  if (getrandom(&seed, sizeof(seed), 0) != static_cast<ssize_t>(sizeof(seed))) seed = 0x9e3779b97f4a7c15U;
+  return seed;
+}
+
+InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,
+                                    ComputationPtr* computation) {
+  if (size() == 0) return JoinResult::kNone;
+  std::lock_guard lock(mutex_);
+  const auto found = computations_.find(Key{text, variant});
+  if (found == computations_.end()) return JoinResult::kNone;
+  Computation& under_way = *found->second;
+  if (under_way.truncated && (waiter.options & kOptionReject) != 0) return JoinResult::kTooLong;
+  const PriorityClass before = under_way.priority;
+  Attach(&under_way, waiter);
+  under_way.waiters.back().joined = true;
+  *computation = found->second;
+  return under_way.priority < before ? JoinResult::kJoinedRaised : JoinResult::kJoined;
+}
+
+void InFlight::Start(const ComputationPtr& computation) {
+  assert(computation->waiters.size() == 1);
+  const Waiter first = std::move(computation->waiters.back());
+  computation->waiters.clear();
+  computation->priority = kClassBulk;
+  Attach(computation.get(), first);
+  std::lock_guard lock(mutex_);
+  const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
+  assert(added);
+  static_cast<void>(added);
+  count_.fetch_add(1, std::memory_order_relaxed);  // only the loop thread starts, and it also reads
+}
+
+void InFlight::EraseLocked(const ComputationPtr& computation) {
+  const auto found = computations_.find(Key{computation->text, computation->variant});
+  if (found == computations_.end() || found->second != computation) return;
+  computations_.erase(found);
+  count_.fetch_sub(1, std::memory_order_release);
+}
+
+bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                     std::vector<Waiter>* removed) {
+  std::lock_guard lock(mutex_);
+  std::vector<Waiter>& waiters = computation->waiters;
+  const auto first_gone = std::stable_partition(waiters.begin(), waiters.end(),
+                                                [&](const Waiter& waiter) { return !gone(waiter); });
+  removed->insert(removed->end(), std::make_move_iterator(first_gone), std::make_move_iterator(waiters.end()));
+  waiters.erase(first_gone, waiters.end());
+  if (!waiters.empty()) return true;
+  EraseLocked(computation);
+  return false;
+}
+
+InFlight::StoreWish InFlight::Wish(const ComputationPtr& computation) const {
+  std::lock_guard lock(mutex_);
+  return {computation->store, computation->ttl_s};
+}
+
+std::vector<Waiter> InFlight::Finish(const ComputationPtr& computation) {
+  std::lock_guard lock(mutex_);
+  EraseLocked(computation);
+  return std::move(computation->waiters);
+}
+
+std::vector<Waiter> InFlight::TakeAll() {
+  std::lock_guard lock(mutex_);
+  std::vector<Waiter> all;
+  for (auto& [key, computation] : computations_) {
+    std::move(computation->waiters.begin(), computation->waiters.end(), std::back_inserter(all));
+    computation->waiters.clear();
+  }
+  computations_.clear();
+  count_.store(0, std::memory_order_release);
+  return all;
+}
+
+}  // namespace sutra

@@ -1,0 +1,72 @@
+// Equal texts that are on their way to the model are computed once: the first request starts a computation, later ones
+// join it. Equal means the same variant and the same bytes.
+//
+// Thread-safe. Order that makes "once" exact: the worker stores a result in the cache before it calls Finish, and the
+// loop asks Join before it asks the cache; so a text is found in one of the two.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/lanes/request.h"
+
+namespace sutra {
+
+class InFlight {
+ public:
+  enum class JoinResult { kNone, kJoined, kJoinedRaised, kTooLong };
+
+  // Adds `waiter` to the computation of this text, if one is under way. kJoinedRaised: its class rose, so *computation
+  // must be queued again. kTooLong: it is under way, but truncated, and the waiter refuses truncation (kOptionReject);
+  // nothing was added. The lock is not taken while nothing is under way.
+  JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
+
+  // REQUIRES: Join said kNone for this text (only the loop thread starts computations).
+  void Start(const ComputationPtr& computation);
+
+  // Removes the waiters for which `gone` is true and hands them to the caller. False: nobody is left, and the
+  // computation is no longer under way.
+  bool Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+             std::vector<Waiter>* removed);
+
+  // Ends the computation: nobody can join it any more. Everybody who waits is handed to the caller.
+  std::vector<Waiter> Finish(const ComputationPtr& computation);
+
+  // What the store needs, read under the lock; call it after the vector exists and before Finish.
+  struct StoreWish {
+    bool store = false;
+    uint64_t ttl_s = 0;
+  };
+  StoreWish Wish(const ComputationPtr& computation) const;
+
+  // Takes everybody who waits (the end of a drain whose time ran out).
+  std::vector<Waiter> TakeAll();
+
+  size_t size() const { return count_.load(std::memory_order_acquire); }
+
+ private:
+  struct Key {
+    std::string_view text;  // points into the computation
+    uint32_t variant;
+    bool operator==(const Key& other) const { return variant == other.variant && text == other.text; }
+  };
+  struct KeyHash {
+    uint64_t seed;  // random: whoever knows the hash could otherwise send texts that all meet in one bucket
+    size_t operator()(const Key& key) const;
+  };
+  static uint64_t RandomSeed();
+
+  void EraseLocked(const ComputationPtr& computation);
+
+  mutable std::mutex mutex_;
+  std::unordered_map<Key, ComputationPtr, KeyHash> computations_{16, KeyHash{RandomSeed()}};
+  // Entries of the map. Lowered (release) after the removal, and the removal follows the insert into the cache: a loop
+  // that reads 0 (acquire) finds the result in the cache.
+  std::atomic<size_t> count_{0};
+};
+
+}  // namespace sutra

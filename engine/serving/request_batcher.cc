@@ -1,0 +1,120 @@
+// See request_batcher.h.
+#include "engine/serving/request_batcher.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "shm/sleep_wake.h"
+#include "shm/base/checkpoint.h"
+
+namespace sutra {
+
+void RequestBatcher::Add(const ComputationPtr& computation, PriorityClass priority, bool again) {
+  if (!again) {
+    // relaxed: the counters only bound and show the queue.
+    queued_texts_.fetch_add(1, std::memory_order_relaxed);
+    queued_tokens_.fetch_add(computation->token_count(), std::memory_order_relaxed);
+  }
+  staged_tokens_ += computation->token_count();
+  staged_.push_back({computation, priority, again});
+}
+
+void RequestBatcher::Flush() {
+  if (staged_.empty()) return;
+  queue_.PushAll(&staged_);
+  staged_tokens_ = 0;
+  gate_.Notify();
+}
+
+void RequestBatcher::Stop() {
+  stopped_.store(true, std::memory_order_seq_cst);
+  gate_.Notify();
+}
+
+// Moves what has arrived into the ordered heaps.
+void RequestBatcher::Sort() {
+  arrivals_.clear();
+  while (queue_.PopSome(&arrivals_, 1024) != 0) {
+  }
+  for (Staged& staged : arrivals_) {
+    Computation& computation = *staged.computation;
+    if (computation.taken) continue;  // queued again when its class rose, and served meanwhile
+    uint64_t& finish = finish_tags_[computation.flow];
+    const uint64_t start = std::max(virtual_time_, finish);
+    // A text that is queued again has been charged already.
+    if (!staged.again) finish = start + computation.token_count();
+    std::vector<Entry>& heap = heaps_[staged.priority];
+    heap.push_back({staged.again ? virtual_time_ : start, arrival_next_++, std::move(staged.computation)});
+    std::push_heap(heap.begin(), heap.end(), Later());
+  }
+  // A flow whose last finish lies in the past has no debt: forgetting it changes nothing.
+  if (finish_tags_.size() > 1024) {
+    std::erase_if(finish_tags_, [this](const auto& flow) { return flow.second <= virtual_time_; });
+  }
+}
+
+// Takes from the head of one class until a limit is met; `aged_before_ns` stops at the first text that is younger.
+void RequestBatcher::Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, const Wanted& wanted,
+                          std::vector<ComputationPtr>* batch, uint64_t* tokens) {
+  std::vector<Entry>& heap = heaps_[priority];
+  while (!heap.empty() && batch->size() < limits_.texts_max) {
+    const Entry& head = heap.front();
+    const uint64_t head_tokens = head.computation->token_count();
+    if (!head.computation->taken) {
+      if (head.computation->queued_ns >= aged_before_ns) return;
+      if (!batch->empty() && *tokens + head_tokens > tokens_max) return;
+    }
+    std::pop_heap(heap.begin(), heap.end(), Later());
+    Entry entry = std::move(heap.back());
+    heap.pop_back();
+    if (entry.computation->taken) continue;
+    entry.computation->taken = true;
+    virtual_time_ = std::max(virtual_time_, entry.start_tag);
+    queued_texts_.fetch_sub(1, std::memory_order_relaxed);
+    queued_tokens_.fetch_sub(head_tokens, std::memory_order_relaxed);
+    if (!wanted(entry.computation)) continue;
+    *tokens += head_tokens;
+    batch->push_back(std::move(entry.computation));
+  }
+}
+
+bool RequestBatcher::TryNextBatch(uint64_t now_ns, const Wanted& wanted, std::vector<ComputationPtr>* batch) {
+  batch->clear();
+  std::lock_guard lock(mutex_);
+  Sort();
+  uint64_t tokens = 0;
+  if (now_ns > kAgingNs) {
+    const uint64_t aged_before_ns = now_ns - kAgingNs;
+    for (int priority = kClassBulk; priority > kClassQuery; --priority) {
+      Take(priority, limits_.tokens_max / 4, aged_before_ns, wanted, batch, &tokens);
+    }
+  }
+  for (int priority = kClassQuery; priority < kClassCount; ++priority) {
+    Take(priority, limits_.tokens_max, UINT64_MAX, wanted, batch, &tokens);
+  }
+  if (SUTRA_CHECKPOINT("batch.formed")) batch->clear();
+  return !batch->empty();
+}
+
+bool RequestBatcher::NextBatch(const Wanted& wanted, std::vector<ComputationPtr>* batch) {
+  uint64_t spin_until_ns = MonotonicNs() + uint64_t{limits_.spin_us} * 1000;
+  for (;;) {
+    if (stopped_.load(std::memory_order_seq_cst)) return false;
+    // The counter is raised before the text is visible; a text seen late costs one more round.
+    if (queued_texts() != 0 && TryNextBatch(MonotonicNs(), wanted, batch)) return true;
+    if (MonotonicNs() < spin_until_ns) {
+      CpuPause();
+      continue;
+    }
+    const uint32_t epoch = gate_.Prepare();
+    if (stopped_.load(std::memory_order_seq_cst) || TryNextBatch(MonotonicNs(), wanted, batch)) {
+      gate_.Cancel();
+      if (!batch->empty()) return true;
+      continue;
+    }
+    gate_.Sleep(epoch);
+    spin_until_ns = MonotonicNs() + uint64_t{limits_.spin_us} * 1000;
+  }
+}
+
+}  // namespace sutra

@@ -1,0 +1,98 @@
+// Orders the texts that wait for the model and hands batches to whichever worker is free: natural batching, whatever is
+// queued up to a token budget, without any artificial delay.
+//
+// Order: class (query, normal, bulk), then fair shares, then arrival. Fair shares are start-time fair queueing by
+// client and token: a text's start tag is the later of the batcher's virtual time and its client's last finish tag,
+// so a client that queued a thousand texts and one that queued a single text alternate. Aging: a text of a lower
+// class that has waited longer than kAgingNs may use up to a quarter of a batch ahead of the higher classes.
+//
+// Thread rule: Add, Flush and the bound belong to the loop thread; NextBatch may be called by several workers; Stop by
+// anyone. The loop never takes the mutex.
+// Invariants: a computation is handed out at most once; a batch has at most `tokens_max` tokens, or one text.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/lanes/request.h"
+#include "engine/serving/wake_gate.h"
+#include "engine/serving/work_queue.h"
+
+namespace sutra {
+
+class RequestBatcher {
+ public:
+  struct Limits {
+    uint32_t tokens_max = 4096;
+    uint32_t texts_max = 4096;         // of one batch
+    uint32_t queue_texts_max = 65'536;
+    uint32_t spin_us = 50;             // a worker polls so long before it sleeps
+  };
+  static constexpr uint64_t kAgingNs = 250'000'000;
+
+  explicit RequestBatcher(const Limits& limits) : limits_(limits) {}
+
+  bool full() const { return queued_texts() >= limits_.queue_texts_max; }
+  uint64_t queued_texts() const { return queued_texts_.load(std::memory_order_relaxed); }    // only counts
+  uint64_t queued_tokens() const { return queued_tokens_.load(std::memory_order_relaxed); }  // only counts
+
+  // Stages a computation; `again` when it was queued before and its class rose. Flush makes what is staged visible to
+  // the workers, in one step, and wakes one if all sleep.
+  void Add(const ComputationPtr& computation, PriorityClass priority, bool again);
+  void Flush();
+  uint32_t staged_tokens() const { return staged_tokens_; }
+
+  // Is a computation still wanted? Called under the batcher's mutex, once for each candidate.
+  using Wanted = std::function<bool(const ComputationPtr&)>;
+
+  // Waits for work and fills `batch`. False after Stop.
+  bool NextBatch(const Wanted& wanted, std::vector<ComputationPtr>* batch);
+
+  // The same without waiting; false when nothing is queued.
+  bool TryNextBatch(uint64_t now_ns, const Wanted& wanted, std::vector<ComputationPtr>* batch);
+
+  // Ends NextBatch. What is queued stays where it is.
+  void Stop();
+
+ private:
+  struct Staged {
+    ComputationPtr computation;
+    PriorityClass priority;
+    bool again;
+  };
+  struct Entry {
+    uint64_t start_tag;
+    uint64_t arrival;
+    ComputationPtr computation;
+  };
+  struct Later {
+    bool operator()(const Entry& a, const Entry& b) const {
+      return a.start_tag != b.start_tag ? a.start_tag > b.start_tag : a.arrival > b.arrival;
+    }
+  };
+
+  void Sort();
+  void Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, const Wanted& wanted,
+            std::vector<ComputationPtr>* batch, uint64_t* tokens);
+
+  const Limits limits_;
+  std::vector<Staged> staged_;  // the loop thread's
+  uint32_t staged_tokens_ = 0;
+  WorkQueue<Staged> queue_;
+  WakeGate gate_;
+  std::atomic<uint64_t> queued_texts_{0};
+  std::atomic<uint64_t> queued_tokens_{0};
+  std::atomic<bool> stopped_{false};
+
+  std::mutex mutex_;  // everything below: the ordered part
+  std::vector<Staged> arrivals_;
+  std::vector<Entry> heaps_[kClassCount];
+  std::unordered_map<uint64_t, uint64_t> finish_tags_;  // by flow
+  uint64_t virtual_time_ = 0;
+  uint64_t arrival_next_ = 0;
+};
+
+}  // namespace sutra

@@ -1,0 +1,286 @@
+#include "producer/lane_pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <new>
+
+#include "shm/base/status.h"
+
+namespace sutra::client {
+namespace {
+
+static_assert(SUTRA_OK == static_cast<int>(StatusCode::kOk) && SUTRA_NOT_READY == static_cast<int>(StatusCode::kNotReady) &&
+              SUTRA_FULL == static_cast<int>(StatusCode::kFull) &&
+              SUTRA_OVERLOADED == static_cast<int>(StatusCode::kOverloaded) &&
+              SUTRA_EMPTY_TEXT == static_cast<int>(StatusCode::kEmptyText) &&
+              SUTRA_INVALID_UTF8 == static_cast<int>(StatusCode::kInvalidUtf8) &&
+              SUTRA_TEXT_TOO_LONG == static_cast<int>(StatusCode::kTextTooLong) &&
+              SUTRA_BAD_OPTION == static_cast<int>(StatusCode::kBadOption) &&
+              SUTRA_DEADLINE_EXCEEDED == static_cast<int>(StatusCode::kDeadlineExceeded) &&
+              SUTRA_CANCELLED == static_cast<int>(StatusCode::kCancelled) &&
+              SUTRA_ENGINE_GONE == static_cast<int>(StatusCode::kEngineGone) &&
+              SUTRA_SHUTTING_DOWN == static_cast<int>(StatusCode::kShuttingDown) &&
+              SUTRA_MODEL_ERROR == static_cast<int>(StatusCode::kModelError) &&
+              SUTRA_STORAGE_ERROR == static_cast<int>(StatusCode::kStorageError) &&
+              SUTRA_REFUSED == static_cast<int>(StatusCode::kRefused) &&
+              SUTRA_PROTOCOL_VIOLATION == static_cast<int>(StatusCode::kProtocolViolation) &&
+              SUTRA_OUT_OF_MEMORY == static_cast<int>(StatusCode::kOutOfMemory) &&
+              SUTRA_FORKED == static_cast<int>(StatusCode::kForked) && SUTRA_FORKED == kStatusCodeCount - 1);
+static_assert(int{SUTRA_NORMALIZE} == int{kOptionNormalize} && int{SUTRA_RAW} == int{kOptionRaw} &&
+              int{SUTRA_REJECT} == int{kOptionReject} &&
+              int{SUTRA_CACHE_SKIP_LOOKUP} == int{kOptionCacheSkipLookup} &&
+              int{SUTRA_CACHE_SKIP_STORE} == int{kOptionCacheSkipStore});
+static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTicketSlotBits);
+
+void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
+  info->width = welcome.width;
+  info->tokens_max = welcome.tokens_max;
+  info->text_bytes_max = welcome.text_bytes_max;
+  info->slots = welcome.slots;
+  info->normalizes = welcome.normalizes;
+  info->engine_pid = welcome.engine_pid;
+  info->engine_generation = welcome.engine_generation;
+  memcpy(info->model, welcome.model, sizeof(info->model));
+  memcpy(info->identity, welcome.identity, sizeof(info->identity));
+}
+
+// What callers sized their buffers for must not change under them.
+sutra_status CheckSameEngine(const sutra_client* client, const WelcomeMessage& welcome) {
+  const sutra_info& info = client->info;
+  if (memcmp(welcome.identity, info.identity, sizeof(info.identity)) != 0) {
+    return Fail(SUTRA_ENGINE_GONE,
+                "%s: the engine came back with another model (%.60s, identity %.16s; before: %.60s, identity %.16s): "
+                "detach and attach again to accept it",
+                client->path, welcome.model, welcome.identity, info.model, info.identity);
+  }
+  if (welcome.width != info.width || welcome.slots != info.slots || welcome.text_bytes_max != info.text_bytes_max) {
+    return Fail(SUTRA_ENGINE_GONE,
+                "%s: the engine came back with other lanes (width %u, %u slots, %u text bytes; before: %u, %u, %u): "
+                "detach and attach again to accept them",
+                client->path, welcome.width, welcome.slots, welcome.text_bytes_max, info.width, info.slots,
+                info.text_bytes_max);
+  }
+  return SUTRA_OK;
+}
+
+// RETURNS an empty lane object of the table, or nullptr: out of memory, or too many dead lanes with unreleased tickets.
+Lane* FindEmptyLane(sutra_client* client) {
+  const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: changes under open_mutex
+  for (uint32_t i = 0; i < count; ++i) {
+    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
+    pthread_mutex_lock(&lane->mutex);
+    const bool empty = RetireLocked(lane);
+    pthread_mutex_unlock(&lane->mutex);
+    if (empty) return lane;
+  }
+  if (count == kLaneTableSize) return nullptr;
+  Lane* lane = MakeLane(count, client->info.slots);
+  if (lane == nullptr) return nullptr;
+  client->lanes[count].store(lane, std::memory_order_relaxed);  // relaxed: published by the count
+  // SYNC C2 (release): the table entry; meets SYNC C2 (acquire) in AcquireLane.
+  client->lane_count.store(count + 1, std::memory_order_release);
+  return lane;
+}
+
+// Under open_mutex. RETURNS the lane with its mutex held, or nullptr and *status.
+Lane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+  AttachedLane shared;
+  *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &shared);
+  if (*status == SUTRA_OK) {
+    *status = CheckSameEngine(client, shared.welcome);
+    Lane* lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
+    if (lane != nullptr) {
+      client->info.engine_pid = shared.welcome.engine_pid;
+      client->info.engine_generation = shared.welcome.engine_generation;
+      client->backoff_ns = kBackoffNsMin;
+      pthread_mutex_lock(&lane->mutex);
+      OpenLocked(lane, shared);
+      return lane;
+    }
+    if (*status == SUTRA_OK) {
+      *status = Fail(SUTRA_FULL, "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
+                     "lanes; release them", kLaneTableSize);
+    }
+    CloseLane(&shared, false);
+  }
+  client->open_after_ns.store(MonotonicNs() + client->backoff_ns, std::memory_order_relaxed);  // relaxed: only paces
+  client->backoff_ns = client->backoff_ns * 2 < kBackoffNsMax ? client->backoff_ns * 2 : kBackoffNsMax;
+  return nullptr;
+}
+
+struct Survey {              // of the open lanes, by one pass of PickLane
+  uint32_t open = 0;         // usable, as far as one can see
+  bool contended = false;    // some thread holds a lane's mutex
+  bool full = false;         // a usable lane without a free slot
+  bool stalled = false;      // its engine's heartbeat is old: it would not answer an attach either
+  sutra_status unusable = SUTRA_OK;
+};
+
+// One pass over the lanes, from the one this thread used last. RETURNS the first with a free slot, its mutex held.
+Lane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Survey* survey) {
+  ThreadState& thread = CurrentThread();
+  // SYNC C2 (acquire): see FindEmptyLane.
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);
+  const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t index = start + i < count ? start + i : start + i - count;
+    Lane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
+    if (wait_for_mutex) {
+      pthread_mutex_lock(&lane->mutex);
+    } else if (pthread_mutex_trylock(&lane->mutex) != 0) {
+      survey->contended = true;
+      ++survey->open;
+      continue;
+    }
+    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {  // relaxed: under the mutex
+      const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
+      if (usable == SUTRA_OK) {
+        ++survey->open;
+        if (lane->free_count > 0 || ReapLocked(lane) > 0) {
+          thread.lane_hint = index;
+          return lane;
+        }
+        survey->full = true;
+      } else {
+        survey->unusable = usable;
+        RetireLocked(lane);
+      }
+    }
+    pthread_mutex_unlock(&lane->mutex);
+  }
+  return nullptr;
+}
+
+// No lane is left: opens one, or finds the one that another thread opened meanwhile.
+Lane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, sutra_status* status) {
+  pthread_mutex_lock(&client->open_mutex);
+  Survey again;
+  Lane* lane = PickLane(client, now_ns, true, &again);
+  if (lane == nullptr && again.full) {
+    *status = SUTRA_FULL;
+  } else if (lane == nullptr) {
+    if (now_ns >= client->open_after_ns.load(std::memory_order_relaxed)) {  // relaxed: only paces
+      sutra_status opened = SUTRA_OK;
+      lane = OpenLane(client, now_ns, &opened);
+      client->open_status = opened;
+      snprintf(client->open_text, sizeof(client->open_text), "%s", CurrentThread().error_text);
+    }
+    // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
+    const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
+    *status = client->open_status == SUTRA_FULL              ? SUTRA_FULL
+              : soon                                         ? SUTRA_SHUTTING_DOWN
+              : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
+                                                            : SUTRA_ENGINE_GONE;
+    if (lane == nullptr) {
+      Fail(*status, "%s; each new call tries to attach again; last attempt: %s",
+           soon ? "the engine is shutting down" : "the engine is gone", client->open_text);
+    }
+  }
+  pthread_mutex_unlock(&client->open_mutex);
+  return lane;
+}
+
+// All lanes are busy or full: one more helps, if the engine is awake and nobody else is opening one.
+Lane* AddLane(sutra_client* client, uint64_t now_ns) {
+  if (pthread_mutex_trylock(&client->open_mutex) != 0) return nullptr;
+  sutra_status opened;
+  Lane* lane = OpenLane(client, now_ns, &opened);
+  pthread_mutex_unlock(&client->open_mutex);
+  if (lane != nullptr) CurrentThread().lane_hint = lane->index;
+  return lane;
+}
+
+}  // namespace
+
+sutra_status FailForked() {
+  return Fail(SUTRA_FORKED, "this client belongs to the parent process: call sutra_attach in the child");
+}
+
+sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
+  AttachedLane shared;
+  const sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &shared);
+  if (status != SUTRA_OK) return status;
+  KeepInfo(shared.welcome, &client->info);
+  // Later lanes ask for exactly what this one got.
+  client->hello.slots = shared.welcome.slots;
+  client->hello.text_bytes_max = shared.welcome.text_bytes_max;
+  client->hello.width = shared.welcome.width;
+  Lane* lane = FindEmptyLane(client);
+  if (lane == nullptr) {
+    CloseLane(&shared, false);
+    return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots);
+  }
+  pthread_mutex_lock(&lane->mutex);
+  OpenLocked(lane, shared);
+  pthread_mutex_unlock(&lane->mutex);
+  return SUTRA_OK;
+}
+
+Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+  Survey survey;
+  Lane* lane = PickLane(client, now_ns, false, &survey);
+  if (lane != nullptr) return lane;
+  if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, status);
+
+  const bool paced = now_ns < client->open_after_ns.load(std::memory_order_relaxed);  // relaxed: only paces
+  if (survey.open < client->lanes_max && !paced && !survey.stalled) lane = AddLane(client, now_ns);
+  if (lane != nullptr) return lane;
+
+  Survey again;
+  if (survey.contended) lane = PickLane(client, now_ns, true, &again);
+  if (lane != nullptr) return lane;
+  if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, status);
+  *status = Fail(SUTRA_FULL, "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
+                 "slots or lanes_max", client->info.slots);
+  return nullptr;
+}
+
+namespace {
+
+// Whether released requests still occupy slots: then it is the engine, not the caller's tickets, that leaves no room.
+bool EngineOwesAnswers(sutra_client* client) {
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  bool owes = false;
+  for (uint32_t i = 0; i < count && !owes; ++i) {
+    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    pthread_mutex_lock(&lane->mutex);
+    // relaxed: under the mutex
+    owes = lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0;
+    pthread_mutex_unlock(&lane->mutex);
+  }
+  return owes;
+}
+
+}  // namespace
+
+Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status) {
+  for (;;) {
+    const uint64_t now_ns = MonotonicNs();
+    Lane* lane = AcquireLane(client, now_ns, status);
+    if (lane != nullptr || *status != SUTRA_FULL) return lane;
+    if (now_ns >= until_ns) {
+      if (EngineOwesAnswers(client)) {
+        *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
+      }
+      return nullptr;
+    }
+    // Short slices: a slot may also come free by the answer to an abandoned request, which signals nobody.
+    const uint64_t slice_ns = now_ns + 5 * kNsPerMs < until_ns ? now_ns + 5 * kNsPerMs : until_ns;
+    // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
+    const uint32_t count = client->lane_count.load(std::memory_order_acquire);
+    // relaxed: ordered by the count
+    Lane* first = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
+    const timespec until = {static_cast<time_t>(slice_ns / kNsPerSecond), static_cast<long>(slice_ns % kNsPerSecond)};
+    pthread_mutex_lock(&first->mutex);
+    ++first->waiters;
+    if (first->free_count == 0) pthread_cond_timedwait(&first->slot_freed, &first->mutex, &until);
+    --first->waiters;
+    pthread_mutex_unlock(&first->mutex);
+  }
+}
+
+}  // namespace sutra::client

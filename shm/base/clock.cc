@@ -1,0 +1,35 @@
+// The machine's clocks behind the Clock seam. Stateless, hence usable from any thread.
+#include "shm/base/clock.h"
+
+#include <time.h>
+
+#include <chrono>
+
+namespace sutra {
+namespace {
+
+uint64_t ReadNs(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+class RealClock final : public Clock {
+ public:
+  uint64_t MonotonicNs() const override { return ReadNs(CLOCK_MONOTONIC); }
+  uint64_t WallNs() const override { return ReadNs(CLOCK_REALTIME); }
+  void WaitUntil(std::condition_variable* condition, std::unique_lock<std::mutex>* lock,
+                 uint64_t deadline_ns) override {
+    // steady_clock is CLOCK_MONOTONIC on Linux, so the two time scales are one.
+    condition->wait_until(*lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline_ns)));
+  }
+};
+
+}  // namespace
+
+Clock* Clock::Real() {
+  static RealClock clock;
+  return &clock;
+}
+
+}  // namespace sutra

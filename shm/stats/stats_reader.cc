@@ -1,0 +1,379 @@
+// Observer's side of the stats segment: find, copy, parse, judge. See stats_segment.h for thread rule and invariants.
+//
+// The segment belongs to an engine that may be of another version or, for a tool run by root, of another user. It is
+// copied word by word into private memory within fstat's size and only the copy is parsed.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/mapped_region.hpp>
+#include <boost/interprocess/shared_memory_object.hpp>
+#include <cerrno>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+
+#include "shm/layout.h"
+#include "shm/stats/stats_segment.h"
+
+namespace sutra {
+namespace ipc = boost::interprocess;
+
+namespace {
+
+constexpr uint64_t kSegmentBytesMax = 16u << 20;  // a segment of ours has about 60 KiB
+constexpr uint32_t kTableEntriesMax = 4096;
+constexpr uint32_t kHistogramBucketsMax = 16 * 60;  // as far as bucket bounds fit 64 bits
+constexpr char kPrefix[] = "sutra-stat.";
+
+uint64_t NowNs(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+std::string FieldText(std::span<const char> field) {
+  std::string text(field.data(), strnlen(field.data(), field.size()));
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';  // nothing may steer the reader's terminal
+  }
+  return text;
+}
+
+// A view of the private copy; all reads go through At, which refuses what does not fit.
+class Bytes {
+ public:
+  explicit Bytes(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  // By subtraction, so that no offset can wrap.
+  bool Fits(uint64_t offset, uint64_t count, uint64_t stride) const {
+    if (offset > bytes_.size()) return false;
+    return count == 0 || stride == 0 ? stride != 0 : count <= (bytes_.size() - offset) / stride;
+  }
+  template <typename T>
+  void Copy(uint64_t offset, T* value) const {
+    std::memcpy(value, bytes_.data() + offset, sizeof(T));
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+// The fields of StatsHeader that an observer needs, as plain values.
+struct Header {
+  alignas(StatsHeader) std::byte raw[sizeof(StatsHeader)];
+  const StatsHeader& fields() const { return *reinterpret_cast<const StatsHeader*>(raw); }
+};
+
+Status NotStats(const std::string& why) { return Status(StatusCode::kRefused, "not a usable stats segment: " + why); }
+
+Status CheckHeader(const Bytes& bytes, const StatsHeader& h) {
+  if (h.magic != kStatsMagic) return NotStats("wrong magic number");
+  if (h.counters > kTableEntriesMax || h.gauges > kTableEntriesMax || h.histograms > kTableEntriesMax ||
+      h.histogram_buckets > kHistogramBucketsMax) {
+    return NotStats("a table has more entries than any engine makes");
+  }
+  if (h.counter_stride_bytes < sizeof(uint64_t) || h.counter_stride_bytes > 4096) return NotStats("counter stride");
+  const uint64_t histogram_bytes = offsetof(StatsHistogram, buckets) + uint64_t{h.histogram_buckets} * 8;
+  if (h.histogram_stride_bytes < histogram_bytes) return NotStats("histogram stride");
+  if (!bytes.Fits(h.counter_labels_offset, h.counters, sizeof(StatsLabel)) ||
+      !bytes.Fits(h.gauge_labels_offset, h.gauges, sizeof(StatsLabel)) ||
+      !bytes.Fits(h.histogram_labels_offset, h.histograms, sizeof(StatsLabel)) ||
+      !bytes.Fits(h.counters_offset, h.counters, h.counter_stride_bytes) ||
+      !bytes.Fits(h.gauges_offset, h.gauges, h.counter_stride_bytes) ||
+      !bytes.Fits(h.histograms_offset, h.histograms, h.histogram_stride_bytes)) {
+    return NotStats("a table lies outside the segment");
+  }
+  return Status();
+}
+
+std::string LabelAt(const Bytes& bytes, uint64_t table, uint32_t index) {
+  StatsLabel label;
+  bytes.Copy(table + uint64_t{index} * sizeof(StatsLabel), &label);
+  return FieldText(label.text);
+}
+
+std::map<std::string, uint64_t> ReadWords(const Bytes& bytes, uint64_t labels, uint64_t words, uint32_t count,
+                                          uint32_t stride) {
+  std::map<std::string, uint64_t> values;
+  for (uint32_t i = 0; i < count; ++i) {
+    uint64_t value = 0;
+    bytes.Copy(words + uint64_t{i} * stride, &value);
+    values[LabelAt(bytes, labels, i)] = value;
+  }
+  return values;
+}
+
+HistogramSnapshot ReadHistogram(const Bytes& bytes, uint64_t offset, uint32_t buckets) {
+  HistogramSnapshot histogram;
+  bytes.Copy(offset + offsetof(StatsHistogram, count), &histogram.count);
+  bytes.Copy(offset + offsetof(StatsHistogram, sum), &histogram.sum);
+  bytes.Copy(offset + offsetof(StatsHistogram, max), &histogram.max);
+  histogram.buckets.resize(buckets);
+  for (uint32_t i = 0; i < buckets; ++i) {
+    bytes.Copy(offset + offsetof(StatsHistogram, buckets) + uint64_t{i} * 8, &histogram.buckets[i]);
+  }
+  return histogram;
+}
+
+Status OpenFailed(const std::string& name, int os_error) {
+  std::string message = "stats segment /dev/shm/" + name + ": " + std::strerror(os_error);
+  if (os_error == EACCES) {
+    message += ". Only its owner and group may read it; start the engine with a wider stats mode, or use its user";
+  }
+  return Status(os_error == ENOENT ? StatusCode::kEngineGone : StatusCode::kRefused, message, os_error);
+}
+
+// A regular file whose owner is the uid in its name: anyone may put files of any name into /dev/shm.
+bool Genuine(const std::string& name, struct stat* info) {
+  const std::string path = "/dev/shm/" + name;
+  if (lstat(path.c_str(), info) != 0 || !S_ISREG(info->st_mode)) return false;
+  const std::string owner = kPrefix + std::to_string(info->st_uid) + ".";
+  return name.compare(0, owner.size(), owner) == 0;
+}
+
+}  // namespace
+
+Result<StatsSnapshot> ParseStats(std::span<const std::byte> data) {
+  const Bytes bytes(data);
+  if (data.size() < sizeof(StatsHeader)) return NotStats("shorter than its header");
+  Header header;
+  std::memcpy(header.raw, data.data(), sizeof(header.raw));
+  const StatsHeader& h = header.fields();
+  const uint32_t version = h.version.load(std::memory_order_relaxed);  // a private copy: no pair needed
+  if (version == 0) return Status(StatusCode::kNotReady, "the engine is still filling its stats segment");
+  if (version >> 16 != kStatsMajor) {
+    return Status(StatusCode::kRefused, "stats segment has layout " + std::to_string(version >> 16) + "." +
+                                            std::to_string(version & 0xffff) + ", this program reads " +
+                                            std::to_string(kStatsMajor) + ".x: use the tool of the engine's version");
+  }
+  if (Status status = CheckHeader(bytes, h); !status.ok()) return status;
+
+  StatsSnapshot snapshot;
+  snapshot.major = static_cast<uint16_t>(version >> 16);
+  snapshot.minor = static_cast<uint16_t>(version);
+  snapshot.engine_generation = h.engine_generation;
+  std::copy(std::begin(h.boot_id), std::end(h.boot_id), snapshot.boot_id.begin());
+  snapshot.model = FieldText(h.model);
+  snapshot.identity = FieldText(h.identity);
+  snapshot.precision = FieldText(h.precision);
+  snapshot.device = FieldText(h.device);
+  snapshot.socket = FieldText(h.socket);
+  snapshot.disk_io = FieldText(h.disk_io);
+  snapshot.version_text = FieldText(h.version_text);
+  snapshot.counters = ReadWords(bytes, h.counter_labels_offset, h.counters_offset, h.counters, h.counter_stride_bytes);
+  snapshot.gauges = ReadWords(bytes, h.gauge_labels_offset, h.gauges_offset, h.gauges, h.counter_stride_bytes);
+  for (uint32_t i = 0; i < h.histograms; ++i) {
+    const uint64_t offset = h.histograms_offset + uint64_t{i} * h.histogram_stride_bytes;
+    snapshot.histograms[LabelAt(bytes, h.histogram_labels_offset, i)] =
+        ReadHistogram(bytes, offset, h.histogram_buckets);
+  }
+  return snapshot;
+}
+
+uint64_t StatsSnapshot::counter(const std::string& label) const {
+  const auto found = counters.find(label);
+  return found == counters.end() ? 0 : found->second;
+}
+
+uint64_t StatsSnapshot::gauge(const std::string& label) const {
+  const auto found = gauges.find(label);
+  return found == gauges.end() ? 0 : found->second;
+}
+
+const HistogramSnapshot& StatsSnapshot::histogram(const std::string& label) const {
+  static const HistogramSnapshot kEmpty;
+  const auto found = histograms.find(label);
+  return found == histograms.end() ? kEmpty : found->second;
+}
+
+double HistogramSnapshot::Percentile(double fraction) const {
+  uint64_t total = 0;  // of the buckets, not `count`: the words were read at different moments
+  for (uint64_t n : buckets) total += n;
+  if (total == 0) return 0;
+  const double rank = std::max(1.0, std::ceil(fraction * static_cast<double>(total)));
+  double seen = 0;
+  for (uint32_t i = 0; i < buckets.size(); ++i) {
+    const auto n = static_cast<double>(buckets[i]);
+    if (n == 0 || seen + n < rank) {
+      seen += n;
+      continue;
+    }
+    const auto low = static_cast<double>(HistogramBucketLow(i));
+    const auto high = static_cast<double>(HistogramBucketLow(i + 1)) - 1;
+    const double value = low + (high - low) * ((rank - seen) / n);
+    return max > 0 ? std::min(value, static_cast<double>(max)) : value;
+  }
+  return static_cast<double>(max);
+}
+
+HistogramSnapshot HistogramSnapshot::Since(const HistogramSnapshot& earlier) const {
+  // A restarted engine counts from zero again: then everything is new.
+  if (earlier.buckets.size() != buckets.size() || earlier.count > count) return *this;
+  HistogramSnapshot recent = *this;
+  recent.count -= earlier.count;
+  recent.sum -= std::min(sum, earlier.sum);
+  for (size_t i = 0; i < buckets.size(); ++i) recent.buckets[i] -= std::min(buckets[i], earlier.buckets[i]);
+  return recent;
+}
+
+struct StatsReader::Mapping {
+  ipc::shared_memory_object object;
+  ipc::mapped_region region;
+  ino_t inode = 0;
+
+  int descriptor() const { return object.get_mapping_handle().handle; }
+};
+
+StatsReader::StatsReader() = default;
+StatsReader::StatsReader(StatsReader&&) noexcept = default;
+StatsReader& StatsReader::operator=(StatsReader&&) noexcept = default;
+StatsReader::~StatsReader() = default;
+
+Status StatsReader::Reopen() {
+  struct stat info {};
+  if (lstat(("/dev/shm/" + name_).c_str(), &info) != 0) return OpenFailed(name_, errno);
+  if (!S_ISREG(info.st_mode)) return Status(StatusCode::kRefused, "/dev/shm/" + name_ + " is not a regular file");
+  try {
+    auto mapping = std::make_unique<Mapping>();
+    ipc::shared_memory_object(ipc::open_only, name_.c_str(), ipc::read_only).swap(mapping->object);
+    if (fstat(mapping->descriptor(), &info) != 0) return OpenFailed(name_, errno);
+    const auto bytes = static_cast<uint64_t>(info.st_size);
+    if (bytes == 0) return Status(StatusCode::kNotReady, "stats segment /dev/shm/" + name_ + " is being created");
+    if (bytes < sizeof(StatsHeader) || bytes > kSegmentBytesMax) {
+      return NotStats("/dev/shm/" + name_ + " has " + std::to_string(bytes) + " bytes");
+    }
+    ipc::mapped_region(mapping->object, ipc::read_only, 0, bytes).swap(mapping->region);
+    mapping->inode = info.st_ino;
+    mapping_ = std::move(mapping);
+    return Status();
+  } catch (const ipc::interprocess_exception& error) {
+    return OpenFailed(name_, error.get_native_error());
+  } catch (const std::exception& error) {
+    return Status(StatusCode::kOutOfMemory, "stats segment " + name_ + ": " + error.what());
+  }
+}
+
+Result<StatsReader> StatsReader::OpenName(const std::string& name) {
+  StatsReader reader;
+  reader.name_ = name;
+  if (Status status = reader.Reopen(); !status.ok()) return status;
+  return reader;
+}
+
+Result<StatsReader> StatsReader::OpenSocket(const std::string& socket_path) {
+  Result<std::string> own = StatsSegmentName(socket_path, geteuid());
+  if (!own.ok()) return own.status();
+  struct stat info {};
+  if (Genuine(*own, &info)) return OpenName(*own);
+  const std::string digest = own->substr(own->rfind('.'));
+  for (const std::string& name : List()) {
+    if (name.size() > digest.size() && name.compare(name.size() - digest.size(), digest.size(), digest) == 0) {
+      return OpenName(name);
+    }
+  }
+  return Status(StatusCode::kEngineGone,
+                "no engine has published statistics for socket " + socket_path + " (looked for /dev/shm/" + *own + ")",
+                ENOENT);
+}
+
+std::vector<std::string> StatsReader::List() {
+  std::vector<std::pair<int64_t, std::string>> found;
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/dev/shm"), closedir);
+  if (directory == nullptr) return {};
+  while (const dirent* entry = readdir(directory.get())) {
+    const std::string name = entry->d_name;
+    struct stat info {};
+    if (name.compare(0, sizeof(kPrefix) - 1, kPrefix) != 0 || !Genuine(name, &info)) continue;
+    if (access(("/dev/shm/" + name).c_str(), R_OK) != 0) continue;
+    found.emplace_back(int64_t{info.st_ctim.tv_sec} * 1'000'000'000 + info.st_ctim.tv_nsec, name);
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::string> names;
+  for (auto& [created, name] : found) names.push_back(std::move(name));
+  return names;
+}
+
+bool StatsReader::Replaced() const {
+  struct stat info {};
+  return stat(("/dev/shm/" + name_).c_str(), &info) == 0 && mapping_ != nullptr && info.st_ino != mapping_->inode;
+}
+
+Result<StatsSnapshot> StatsReader::Snapshot() const {
+  struct stat info {};
+  if (fstat(mapping_->descriptor(), &info) != 0) return OpenFailed(name_, errno);
+  const uint64_t mapped = mapping_->region.get_size();
+  if (static_cast<uint64_t>(info.st_size) < mapped) return NotStats("/dev/shm/" + name_ + " was truncated");
+  const auto* header = static_cast<const StatsHeader*>(mapping_->region.get_address());
+  // SYNC T1 (acquire): header and label tables are complete; meets SYNC T1 (release) in StatsSegment::Fill.
+  if (header->version.load(std::memory_order_acquire) == 0) {
+    return Status(StatusCode::kNotReady, "the engine is still filling its stats segment");
+  }
+  const auto* words = static_cast<const SharedWord<uint64_t>*>(mapping_->region.get_address());
+  std::vector<uint64_t> copy(mapped / 8);
+  for (size_t i = 0; i < copy.size(); ++i) copy[i] = words[i].load(std::memory_order_relaxed);  // values for display
+  Result<StatsSnapshot> snapshot = ParseStats(std::as_bytes(std::span(copy)));
+  if (snapshot.ok()) {
+    snapshot->taken_monotonic_ns = NowNs(CLOCK_MONOTONIC);
+    snapshot->taken_wall_ns = NowNs(CLOCK_REALTIME);
+  }
+  return snapshot;
+}
+
+const char* EngineLifeName(EngineLife life) {
+  switch (life) {
+    case EngineLife::kStarting: return "starting";
+    case EngineLife::kAlive: return "alive";
+    case EngineLife::kDraining: return "draining";
+    case EngineLife::kStale: return "stale";
+    case EngineLife::kStopped: return "stopped";
+    case EngineLife::kCrashed: return "crashed";
+  }
+  return "unknown";
+}
+
+EngineWitness WitnessEngine(const StatsSnapshot& snapshot) {
+  EngineWitness witness;
+  witness.same_boot = snapshot.boot_id == HostBootId();
+  const uint64_t pid = snapshot.gauge("pid");
+  witness.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
+  const int file = open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  if (file < 0) return witness;
+  struct flock query {};
+  query.l_type = F_WRLCK;
+  query.l_whence = SEEK_SET;
+  if (fcntl(file, F_OFD_GETLK, &query) == 0) {
+    witness.lock = query.l_type == F_UNLCK ? EngineWitness::Lock::kFree : EngineWitness::Lock::kHeld;
+  }
+  close(file);
+  return witness;
+}
+
+uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineWitness& witness) {
+  const uint64_t beat = snapshot.gauge("heartbeat_ns");
+  if (witness.same_boot && beat != 0 && beat <= snapshot.taken_monotonic_ns) return snapshot.taken_monotonic_ns - beat;
+  const uint64_t wall = snapshot.gauge("heartbeat_wall_ns");
+  return wall != 0 && wall <= snapshot.taken_wall_ns ? snapshot.taken_wall_ns - wall : 0;
+}
+
+EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineWitness& witness) {
+  const uint64_t state = snapshot.gauge("state");
+  if (state == kEngineClosed) return EngineLife::kStopped;
+  if (!witness.same_boot) return EngineLife::kCrashed;
+  const bool fresh = HeartbeatAgeNs(snapshot, witness) < kHeartbeatStaleNs;
+  if (!fresh) {
+    // A free lock proves the end; a held one proves that some engine lives there, so this one is stopped or slow.
+    if (witness.lock == EngineWitness::Lock::kFree) return EngineLife::kCrashed;
+    if (witness.lock == EngineWitness::Lock::kUnknown && !witness.pid_exists) return EngineLife::kCrashed;
+    return state == kEngineStarting ? EngineLife::kStarting : EngineLife::kStale;
+  }
+  if (witness.lock == EngineWitness::Lock::kFree && !witness.pid_exists) return EngineLife::kCrashed;
+  if (state == kEngineStarting) return EngineLife::kStarting;
+  return state == kEngineDraining ? EngineLife::kDraining : EngineLife::kAlive;
+}
+
+}  // namespace sutra

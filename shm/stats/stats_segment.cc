@@ -1,0 +1,240 @@
+// Creator's side of the stats segment; the observer's side is stats_reader.cc. Boost.Interprocess creates, sizes and
+// maps, and is seen in these two files only. See stats_segment.h for thread rule and invariants.
+#include "shm/stats/stats_segment.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/mapped_region.hpp>
+#include <boost/interprocess/permissions.hpp>
+#include <boost/interprocess/shared_memory_object.hpp>
+#include <cerrno>
+#include <fstream>
+#include <string_view>
+
+namespace sutra {
+namespace ipc = boost::interprocess;
+
+namespace {
+
+constexpr uint32_t kCounters = static_cast<uint32_t>(Counter::kCount);
+constexpr uint32_t kGauges = static_cast<uint32_t>(Gauge::kCount);
+constexpr uint32_t kHistograms = static_cast<uint32_t>(Histogram::kCount);
+constexpr uint32_t kWordStride = 64;
+
+#define SUTRA_LABEL(name, label) label,
+constexpr const char* kCounterLabels[] = {SUTRA_COUNTERS(SUTRA_LABEL)};
+constexpr const char* kGaugeLabels[] = {SUTRA_GAUGES(SUTRA_LABEL)};
+constexpr const char* kHistogramLabels[] = {SUTRA_HISTOGRAMS(SUTRA_LABEL)};
+#undef SUTRA_LABEL
+
+constexpr uint64_t Align(uint64_t value) { return (value + 63) / 64 * 64; }
+
+constexpr uint64_t kCounterLabelsOffset = Align(sizeof(StatsHeader));
+constexpr uint64_t kGaugeLabelsOffset = Align(kCounterLabelsOffset + kCounters * sizeof(StatsLabel));
+constexpr uint64_t kHistogramLabelsOffset = Align(kGaugeLabelsOffset + kGauges * sizeof(StatsLabel));
+constexpr uint64_t kCountersOffset = Align(kHistogramLabelsOffset + kHistograms * sizeof(StatsLabel));
+constexpr uint64_t kGaugesOffset = kCountersOffset + uint64_t{kCounters} * kWordStride;
+constexpr uint64_t kHistogramsOffset = kGaugesOffset + uint64_t{kGauges} * kWordStride;
+constexpr uint64_t kSegmentBytes = kHistogramsOffset + kHistograms * sizeof(StatsHistogram);
+
+// Header strings may change while observers copy them: each byte is stored whole, the last one always stays zero.
+void StoreText(std::span<char> field, std::string_view text) {
+  const size_t length = std::min(text.size(), field.size() - 1);
+  for (size_t i = 0; i + 1 < field.size(); ++i) {
+    // Relaxed: a label for people, it publishes nothing.
+    std::atomic_ref<char>(field[i]).store(i < length ? text[i] : '\0', std::memory_order_relaxed);
+  }
+}
+
+void StoreLabels(std::byte* table, std::span<const char* const> labels) {
+  auto* label = reinterpret_cast<StatsLabel*>(table);
+  for (const char* text : labels) StoreText((label++)->text, text);
+}
+
+std::string HexOfSha256(std::string_view text, size_t digits) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int length = 0;
+  if (EVP_Digest(text.data(), text.size(), digest, &length, EVP_sha256(), nullptr) != 1) return {};
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string hex;
+  for (unsigned int i = 0; i < length && hex.size() < digits; ++i) {
+    hex += kHex[digest[i] >> 4];
+    hex += kHex[digest[i] & 15];
+  }
+  return hex;
+}
+
+Status CreateFailed(const std::string& name, const ipc::interprocess_exception& error) {
+  const std::string path = "/dev/shm/" + name;
+  const int os_error = error.get_native_error();
+  std::string message = "stats segment " + path + ": ";
+  if (error.get_error_code() == ipc::already_exists_error) {
+    struct stat info {};
+    const bool known = stat(path.c_str(), &info) == 0;
+    message += "the name is taken by a file" + (known ? " of uid " + std::to_string(info.st_uid) : std::string()) +
+               " that this user may not remove. Ask that user or root to run: rm " + path;
+    return Status(StatusCode::kRefused, message, EEXIST);
+  }
+  if (os_error == ENOSPC || os_error == ENOMEM) {
+    message += "no room for " + std::to_string(kSegmentBytes) +
+               " bytes in /dev/shm. Free some or enlarge it: "
+               "mount -o remount,size=256M /dev/shm";
+    return Status(StatusCode::kStorageError, message, os_error);
+  }
+  if (os_error == EACCES || os_error == EPERM) {
+    message += "no permission to create files in /dev/shm. Check its mode (ls -ld /dev/shm should say drwxrwxrwt)";
+    return Status(StatusCode::kRefused, message, os_error);
+  }
+  return Status(StatusCode::kStorageError, message + error.what(), os_error);
+}
+
+}  // namespace
+
+struct StatsSegment::Mapping {
+  ipc::mapped_region region;       // of the shared segment
+  void* private_memory = nullptr;  // instead of it
+  ~Mapping() { free(private_memory); }
+};
+
+StatsSegment::StatsSegment() : mapping_(std::make_unique<Mapping>()) {}
+StatsSegment::~StatsSegment() = default;
+
+std::array<uint8_t, 16> HostBootId() {
+  std::array<uint8_t, 16> id{};
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  size_t digits = 0;
+  for (char c; digits < 32 && file.get(c);) {
+    const char* hex = std::char_traits<char>::find("0123456789abcdef", 16, c);
+    if (hex == nullptr) continue;
+    const auto value = static_cast<uint8_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+    id[digits / 2] = static_cast<uint8_t>(id[digits / 2] << 4 | value);
+    ++digits;
+  }
+  return id;
+}
+
+// The engine replaces the socket by rename, so a link at the last component is never followed; its directory is.
+Result<std::string> RealSocketPath(const std::string& socket_path) {
+  const size_t slash = socket_path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : socket_path.substr(0, slash);
+  const std::string file = slash == std::string::npos ? socket_path : socket_path.substr(slash + 1);
+  if (file.empty()) return Status(StatusCode::kBadOption, "socket path '" + socket_path + "' names no file");
+  char* real = realpath(directory.c_str(), nullptr);
+  if (real == nullptr) {
+    return Status::FromErrno(StatusCode::kBadOption, "directory " + directory + " of socket " + socket_path, errno);
+  }
+  std::string path(real);
+  free(real);
+  if (path != "/") path += '/';
+  return path + file;
+}
+
+Result<std::string> StatsSegmentName(const std::string& socket_path, uint32_t uid) {
+  Result<std::string> path = RealSocketPath(socket_path);
+  if (!path.ok()) return path.status();
+  const std::string hex = HexOfSha256(*path, 16);
+  if (hex.empty()) return Status(StatusCode::kModelError, "libcrypto offers no SHA-256");
+  return "sutra-stat." + std::to_string(uid) + "." + hex;
+}
+
+Result<std::unique_ptr<StatsSegment>> StatsSegment::Create(const StatsSegmentOptions& options) {
+  Result<std::string> name = StatsSegmentName(options.socket_path, geteuid());
+  if (!name.ok()) return name.status();
+  try {
+    ipc::shared_memory_object::remove(name->c_str());
+    ipc::permissions permissions;
+    permissions.set_permissions(static_cast<int>(options.mode));
+    ipc::shared_memory_object object(ipc::create_only, name->c_str(), ipc::read_write, permissions);
+    object.truncate(static_cast<ipc::offset_t>(kSegmentBytes));  // allocates, so that no later store can fault
+    std::unique_ptr<StatsSegment> segment(new StatsSegment);
+    ipc::mapped_region(object, ipc::read_write, 0, kSegmentBytes).swap(segment->mapping_->region);
+    segment->base_ = static_cast<std::byte*>(segment->mapping_->region.get_address());
+    segment->name_ = *name;
+    segment->Fill(options);
+    return segment;
+  } catch (const ipc::interprocess_exception& error) {
+    return CreateFailed(*name, error);
+  } catch (const std::exception& error) {
+    return Status(StatusCode::kOutOfMemory, "stats segment " + *name + ": " + error.what());
+  }
+}
+
+std::unique_ptr<StatsSegment> StatsSegment::CreatePrivate() {
+  std::unique_ptr<StatsSegment> segment(new StatsSegment);
+  segment->mapping_->private_memory = aligned_alloc(64, Align(kSegmentBytes));
+  assert(segment->mapping_->private_memory != nullptr);
+  std::fill_n(static_cast<std::byte*>(segment->mapping_->private_memory), Align(kSegmentBytes), std::byte{0});
+  segment->base_ = static_cast<std::byte*>(segment->mapping_->private_memory);
+  segment->Fill(StatsSegmentOptions{});
+  return segment;
+}
+
+Status StatsSegment::Remove(const std::string& socket_path) {
+  Result<std::string> name = StatsSegmentName(socket_path, geteuid());
+  if (!name.ok()) return name.status();
+  const std::string path = "/" + *name;
+  if (shm_unlink(path.c_str()) == 0 || errno == ENOENT) return Status();
+  return Status::FromErrno(StatusCode::kRefused, "removing /dev/shm" + path, errno);
+}
+
+StatsHeader& StatsSegment::header() const { return *reinterpret_cast<StatsHeader*>(base_); }
+
+// The memory is zero when this is called.
+void StatsSegment::Fill(const StatsSegmentOptions& options) {
+  StatsHeader& h = header();
+  h.header_bytes = sizeof(StatsHeader);
+  h.magic = kStatsMagic;
+  h.segment_bytes = kSegmentBytes;
+  h.engine_generation = options.engine_generation;
+  h.counters = kCounters;
+  h.gauges = kGauges;
+  h.histograms = kHistograms;
+  h.histogram_buckets = kHistogramBuckets;
+  h.counter_labels_offset = kCounterLabelsOffset;
+  h.gauge_labels_offset = kGaugeLabelsOffset;
+  h.histogram_labels_offset = kHistogramLabelsOffset;
+  h.counters_offset = kCountersOffset;
+  h.gauges_offset = kGaugesOffset;
+  h.histograms_offset = kHistogramsOffset;
+  h.counter_stride_bytes = kWordStride;
+  h.histogram_stride_bytes = sizeof(StatsHistogram);
+  const bool no_boot_id = std::all_of(options.boot_id.begin(), options.boot_id.end(), [](uint8_t b) { return b == 0; });
+  const std::array<uint8_t, 16> boot_id = no_boot_id ? HostBootId() : options.boot_id;
+  std::copy(boot_id.begin(), boot_id.end(), h.boot_id);
+  StoreLabels(base_ + kCounterLabelsOffset, kCounterLabels);
+  StoreLabels(base_ + kGaugeLabelsOffset, kGaugeLabels);
+  StoreLabels(base_ + kHistogramLabelsOffset, kHistogramLabels);
+  SetModel(options.model, options.identity, options.precision, options.device);
+  SetDiskIo(options.disk_io);
+  StoreText(h.version_text, options.version_text);
+  const Result<std::string> socket = RealSocketPath(options.socket_path);
+  StoreText(h.socket, socket.ok() ? socket.value() : options.socket_path);
+  // SYNC T1 (release): publishes header and label tables; meets SYNC T1 (acquire) in StatsReader::Snapshot.
+  h.version.store(uint32_t{kStatsMajor} << 16 | kStatsMinor, std::memory_order_release);
+}
+
+StatsWriter StatsSegment::writer() const {
+  return StatsWriter(base_ + kCountersOffset, base_ + kGaugesOffset,
+                     reinterpret_cast<StatsHistogram*>(base_ + kHistogramsOffset));
+}
+
+void StatsSegment::SetModel(const std::string& model, const std::string& identity, const std::string& precision,
+                            const std::string& device) {
+  StatsHeader& h = header();
+  StoreText(h.model, model);
+  StoreText(h.identity, identity);
+  StoreText(h.precision, precision);
+  StoreText(h.device, device);
+}
+
+void StatsSegment::SetDiskIo(const std::string& disk_io) { StoreText(header().disk_io, disk_io); }
+
+}  // namespace sutra

@@ -1,0 +1,424 @@
+// The shard as its users see it: hits, expiry, removals, policies, restarts, directories, bounds of the log. On the
+// simulated disk and a manual clock unless a real directory is the point.
+#include "cache/cache_shard.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cache/disk/disk_io.h"
+#include "cache/wal/wal_format.h"
+#include "tests/cache/wal/log_fixture.h"
+#include "tests/kit/temp_dir.h"
+
+namespace sutra {
+namespace {
+
+using test::Inline;
+using test::Put;
+using test::SmallConfig;
+using test::VersionOf;
+
+constexpr uint64_t kS = 1'000'000'000;
+
+class CacheShardTest : public testing::Test {
+ protected:
+  std::unique_ptr<LoggedShard> Open(const CacheConfig& config) {
+    CacheConfig logged = config;
+    logged.log = [this](const std::string& line) { lines_.push_back(line); };
+    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(logged, &disk_, &clock_, Inline());
+    EXPECT_TRUE(shard.ok()) << shard.status().message();
+    return shard.ok() ? std::move(shard).value() : nullptr;
+  }
+  bool Said(const std::string& part) const {
+    return std::any_of(lines_.begin(), lines_.end(),
+                       [&](const std::string& line) { return line.find(part) != std::string::npos; });
+  }
+  uint64_t LogBytes() const {
+    uint64_t bytes = 0;
+    for (const std::string& path : disk_.Paths()) {
+      if (path.find("/MODEL") == std::string::npos) bytes += disk_.Bytes(path).size();
+    }
+    return bytes;
+  }
+
+  sim::SimDisk disk_;
+  sim::ManualClock clock_;
+  CacheConfig config_ = SmallConfig("/data");
+  std::vector<std::string> lines_;
+};
+
+TEST_F(CacheShardTest, AHitCopiesEverythingOut) {
+  auto shard = Open(config_);
+  const std::vector<float> vector = test::VectorOf("t", 1);
+  shard->Insert("t", 3, vector, CacheValue{2.5f, 17, true}, 0);
+  std::vector<float> found(test::kWidth);
+  CacheValue value;
+  EXPECT_FALSE(shard->Lookup("t", 0, found.data(), &value));
+  ASSERT_TRUE(shard->Lookup("t", 3, found.data(), &value));
+  EXPECT_EQ(found, vector);
+  EXPECT_EQ(value.norm, 2.5f);
+  EXPECT_EQ(value.token_count, 17u);
+  EXPECT_TRUE(value.truncated);
+}
+
+TEST_F(CacheShardTest, SurvivesACleanRestartWithEveryPolicyThatLogs) {
+  for (const DurabilityPolicy policy :
+       {DurabilityPolicy::kInterval, DurabilityPolicy::kGroup, DurabilityPolicy::kSync}) {
+    config_.policy = policy;
+    const std::string text = "text " + std::to_string(static_cast<int>(policy));
+    Put(Open(config_).get(), text, 5);
+    auto shard = Open(config_);
+    EXPECT_EQ(VersionOf(shard.get(), text), 5);
+    EXPECT_EQ(shard->Stats().quarantined_segments, 0u);
+  }
+}
+
+TEST_F(CacheShardTest, PolicyNoneTouchesNoDisk) {
+  config_.policy = DurabilityPolicy::kNone;
+  auto shard = Open(config_);
+  Put(shard.get(), "t", 1);
+  EXPECT_EQ(VersionOf(shard.get(), "t"), 1);
+  EXPECT_TRUE(shard->Erase("t", 0).ok());
+  EXPECT_TRUE(shard->Sync().ok());
+  EXPECT_EQ(VersionOf(shard.get(), "t"), -1);
+  EXPECT_EQ(disk_.operations(), 0u);
+}
+
+TEST_F(CacheShardTest, IntervalWritesAfterFiftyMillisecondsAndSyncsAfterASecond) {
+  auto shard = Open(config_);
+  const uint64_t syncs = shard->Stats().wal_syncs;
+  Put(shard.get(), "t", 1);
+  EXPECT_EQ(shard->Stats().wal_pending_records, 1u);
+  clock_.Advance(49'000'000);
+  shard->Turn();
+  EXPECT_EQ(shard->Stats().wal_oldest_unwritten_us, 49'000u);
+  clock_.Advance(1'000'000);
+  shard->Turn();
+  CacheStats stats = shard->Stats();
+  EXPECT_EQ(stats.wal_pending_records, 0u);
+  EXPECT_EQ(stats.wal_oldest_unwritten_us, 0u);
+  EXPECT_EQ(stats.wal_oldest_unsynced_us, 50'000u);
+  EXPECT_EQ(stats.wal_syncs, syncs);
+  clock_.Advance(950'000'000);
+  shard->Turn();
+  stats = shard->Stats();
+  EXPECT_EQ(stats.wal_oldest_unsynced_us, 0u);
+  EXPECT_EQ(stats.wal_syncs, syncs + 1);
+}
+
+TEST_F(CacheShardTest, AWatermarkFollowsTheLastSyncOnceAndThenNothing) {
+  auto shard = Open(config_);
+  Put(shard.get(), "t", 1);
+  ASSERT_TRUE(shard->Sync().ok());
+  const uint64_t appends = shard->Stats().wal_appends;
+  clock_.Advance(20'000'000);
+  shard->Turn();
+  EXPECT_EQ(shard->Stats().wal_appends, appends + 1);
+  const uint64_t operations = disk_.operations();
+  for (int i = 0; i < 100; ++i) {
+    clock_.Advance(kS);
+    shard->Turn();
+  }
+  EXPECT_EQ(disk_.operations(), operations) << "an idle shard leaves the disk alone";
+}
+
+TEST_F(CacheShardTest, EntriesExpireByTheMonotonicClock) {
+  auto shard = Open(config_);
+  Put(shard.get(), "short", 1, 10);
+  Put(shard.get(), "default", 2);
+  clock_.Advance(10 * kS - 1);
+  EXPECT_EQ(VersionOf(shard.get(), "short"), 1);
+  clock_.SetWall(1);  // a jump of the wall clock changes nothing
+  EXPECT_EQ(VersionOf(shard.get(), "short"), 1);
+  clock_.Advance(1);
+  EXPECT_EQ(VersionOf(shard.get(), "short"), -1);
+  EXPECT_EQ(shard->Stats().expirations, 1u);
+  clock_.Advance(86'400 * kS);
+  EXPECT_EQ(VersionOf(shard.get(), "default"), -1);
+}
+
+TEST_F(CacheShardTest, ExpiryCountsOnAcrossARestart) {
+  Put(Open(config_).get(), "t", 1, 100);
+  clock_.Advance(60 * kS);
+  auto shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), "t"), 1);
+  clock_.Advance(39 * kS);
+  EXPECT_EQ(VersionOf(shard.get(), "t"), 1);
+  clock_.Advance(2 * kS);
+  EXPECT_EQ(VersionOf(shard.get(), "t"), -1);
+  shard.reset();
+  EXPECT_EQ(VersionOf(Open(config_).get(), "t"), -1);
+}
+
+TEST_F(CacheShardTest, AClockSetBackRevivesNothingAndLengthensNothing) {
+  const uint64_t wall = clock_.WallNs();
+  {
+    auto shard = Open(config_);
+    Put(shard.get(), "old", 1, 10);
+    clock_.Advance(100 * kS);  // "old" has expired
+    Put(shard.get(), "young", 2, 50);
+  }
+  clock_.SetWall(wall - 1000 * kS);
+  auto shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), "old"), -1);
+  EXPECT_EQ(VersionOf(shard.get(), "young"), 2);
+  clock_.Advance(51 * kS);
+  EXPECT_EQ(VersionOf(shard.get(), "young"), -1);
+}
+
+TEST_F(CacheShardTest, AClockSetForwardExpiresAndDoesNotComeBack) {
+  const uint64_t wall = clock_.WallNs();
+  Put(Open(config_).get(), "t", 1, 100);
+  clock_.SetWall(wall + 200 * kS);
+  EXPECT_EQ(VersionOf(Open(config_).get(), "t"), -1);
+  clock_.SetWall(wall);
+  EXPECT_EQ(VersionOf(Open(config_).get(), "t"), -1) << "time that was seen stays seen";
+}
+
+TEST_F(CacheShardTest, AnExpiredInsertHidesTheOlderOneOfTheSameText) {
+  {
+    auto shard = Open(config_);
+    Put(shard.get(), "t", 1, 1000);
+    Put(shard.get(), "t", 2, 5);
+  }
+  clock_.Advance(10 * kS);
+  EXPECT_EQ(VersionOf(Open(config_).get(), "t"), -1);
+}
+
+TEST_F(CacheShardTest, ErasedStaysErasedEvenIfItHadBeenEvicted) {
+  config_.entries_max = 4;
+  {
+    auto shard = Open(config_);
+    Put(shard.get(), "first", 1);
+    for (uint32_t i = 0; i < 8; ++i) Put(shard.get(), std::to_string(i), i);
+    ASSERT_EQ(VersionOf(shard.get(), "first"), -1) << "evicted";
+    ASSERT_TRUE(shard->Erase("first", 0).ok());
+    EXPECT_TRUE(shard->Erase("never there", 0).ok());
+  }
+  config_.entries_max = 1000;
+  auto shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), "first"), -1);
+  EXPECT_EQ(VersionOf(shard.get(), "7"), 7);
+}
+
+TEST_F(CacheShardTest, TheLogStaysWithinItsBoundAndKeepsLiveEntries) {
+  config_.wal_bytes_max = 512 << 10;
+  auto shard = Open(config_);
+  for (uint32_t i = 0; i < 50; ++i) Put(shard.get(), "kept " + std::to_string(i), i);
+  uint64_t highest = 0;
+  for (uint32_t i = 0; i < 20'000; ++i) {
+    Put(shard.get(), "changing " + std::to_string(i % 100), i);
+    if (i % 20 == 0) {
+      clock_.Advance(60'000'000);
+      shard->Turn();
+      highest = std::max(highest, LogBytes());
+    }
+  }
+  EXPECT_LE(highest, config_.wal_bytes_max);
+  EXPECT_GT(shard->Stats().wal_bytes, 4 * config_.wal_bytes_max) << "the log went round several times";
+  EXPECT_EQ(shard->Stats().evictions, 0u);
+  shard.reset();
+  shard = Open(config_);
+  for (uint32_t i = 0; i < 50; ++i) {
+    ASSERT_EQ(VersionOf(shard.get(), "kept " + std::to_string(i)), static_cast<int>(i));
+  }
+  for (uint32_t i = 19'900; i < 20'000; ++i) {
+    ASSERT_EQ(VersionOf(shard.get(), "changing " + std::to_string(i % 100)), static_cast<int>(i));
+  }
+}
+
+TEST_F(CacheShardTest, ALogFullOfLiveEntriesEvictsAndMovesOn) {
+  config_.wal_bytes_max = 256 << 10;
+  auto shard = Open(config_);
+  for (uint32_t i = 0; i < 5'000; ++i) {
+    Put(shard.get(), "live " + std::to_string(i), i);
+    if (i % 20 == 0) {
+      clock_.Advance(60'000'000);
+      shard->Turn();
+      ASSERT_LE(LogBytes(), config_.wal_bytes_max);
+    }
+  }
+  EXPECT_EQ(VersionOf(shard.get(), "live 4999"), 4999);
+  EXPECT_GT(shard->Stats().evictions, 0u);
+  shard.reset();
+  EXPECT_EQ(VersionOf(Open(config_).get(), "live 4999"), 4999);
+}
+
+TEST_F(CacheShardTest, RemovalsStayRemovedWhileTheLogGoesRound) {
+  config_.wal_bytes_max = 256 << 10;
+  auto shard = Open(config_);
+  for (uint32_t round = 0; round < 200; ++round) {
+    Put(shard.get(), "gone", round);
+    ASSERT_TRUE(shard->Erase("gone", 0).ok());
+    for (uint32_t i = 0; i < 10; ++i) Put(shard.get(), std::to_string(i), round);
+    clock_.Advance(60'000'000);
+    shard->Turn();
+    if (round % 40 == 39) {
+      shard.reset();
+      shard = Open(config_);
+      ASSERT_EQ(VersionOf(shard.get(), "gone"), -1) << "round " << round;
+      ASSERT_EQ(VersionOf(shard.get(), "3"), static_cast<int>(round));
+    }
+  }
+}
+
+TEST_F(CacheShardTest, RestartsAloneDoNotGrowTheLog) {
+  Put(Open(config_).get(), "t", 1);
+  const uint64_t before = LogBytes();
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(VersionOf(Open(config_).get(), "t"), 1);
+  EXPECT_LE(LogBytes(), before + config_.wal_segment_bytes);
+}
+
+TEST_F(CacheShardTest, ARecordTooLargeForTheLogIsServedFromMemoryAndCounted) {
+  auto shard = Open(config_);
+  const std::string text(50'000, 'x');
+  Put(shard.get(), text, 1);
+  EXPECT_EQ(VersionOf(shard.get(), text), 1);
+  EXPECT_EQ(shard->Stats().wal_dropped_inserts, 1u);
+  EXPECT_TRUE(shard->Erase(text, 0).ok());
+  EXPECT_EQ(VersionOf(shard.get(), text), -1);
+}
+
+TEST_F(CacheShardTest, ARecordLargerThanAGroupIsLogged) {
+  const std::string text(20'000, 'y');
+  Put(Open(config_).get(), text, 1);
+  EXPECT_EQ(VersionOf(Open(config_).get(), text), 1);
+}
+
+TEST_F(CacheShardTest, SmallerSegmentsThanBeforeAreNoTrouble) {
+  config_.wal_segment_bytes = 1 << 20;
+  config_.wal_bytes_max = 4 << 20;
+  const std::string text(200'000, 'y');
+  Put(Open(config_).get(), text, 1);
+  config_.wal_segment_bytes = 64 << 10;
+  config_.wal_bytes_max = 256 << 10;
+  auto shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), text), 1);
+  for (uint32_t i = 0; i < 500; ++i) {
+    Put(shard.get(), std::to_string(i % 50), i);
+    clock_.Advance(60'000'000);
+    shard->Turn();
+  }
+  EXPECT_LE(LogBytes(), config_.wal_bytes_max);
+  EXPECT_FALSE(shard->Stats().storage_failed);
+}
+
+TEST_F(CacheShardTest, AFullQueueDropsTheRecordNotTheEntry) {
+  config_.interval_us_max = 10'000'000;
+  config_.interval_bytes_max = 1ull << 40;
+  auto shard = Open(config_);
+  for (uint32_t i = 0; i < 1'000; ++i) Put(shard.get(), std::to_string(i) + std::string(20'000, 'z'), i);
+  const CacheStats stats = shard->Stats();
+  EXPECT_GT(stats.wal_dropped_inserts, 0u);
+  EXPECT_EQ(stats.wal_dropped_inserts + stats.wal_pending_records, 1'000u);
+  EXPECT_EQ(VersionOf(shard.get(), "999" + std::string(20'000, 'z')), 999);
+}
+
+TEST_F(CacheShardTest, AnotherModelGetsItsOwnDirectoryAndThatIsSaid) {
+  Put(Open(config_).get(), "t", 1);
+  CacheConfig other = config_;
+  other.model_identity[3] = 'f';
+  auto shard = Open(other);
+  EXPECT_EQ(VersionOf(shard.get(), "t"), -1);
+  EXPECT_TRUE(Said("also holds 1 other model(s); this model uses /data/001f"));
+  shard.reset();
+  EXPECT_EQ(VersionOf(Open(config_).get(), "t"), 1);
+}
+
+TEST_F(CacheShardTest, TheSameDirectoryForAnotherIdentityOrWidthIsRefused) {
+  Open(config_).reset();
+  CacheConfig other = config_;
+  other.model_identity[40] = 'e';
+  Status status = LoggedShard::Open(other, &disk_, &clock_, Inline()).status();
+  EXPECT_EQ(status.code(), StatusCode::kRefused);
+  EXPECT_NE(status.message().find("/MODEL says model"), std::string::npos) << status.message();
+  other = config_;
+  other.width = 8;
+  status = LoggedShard::Open(other, &disk_, &clock_, Inline()).status();
+  EXPECT_EQ(status.code(), StatusCode::kRefused);
+  EXPECT_NE(status.message().find("width 16"), std::string::npos) << status.message();
+}
+
+TEST_F(CacheShardTest, ASegmentOfALaterVersionIsRefusedNotDamaged) {
+  { Put(Open(config_).get(), "t", 1); }
+  const std::string path = test::kSmallLogDirectory + "/" + SegmentName(1);
+  std::vector<std::byte> bytes = disk_.Bytes(path);
+  SegmentHeader header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  header.format_major = 2;
+  EncodeSegmentHeader(header, bytes.data());
+  EncodeSegmentHeader(header, bytes.data() + kWalBlockBytes);
+  disk_.SetBytes(path, bytes);
+  const Status status = LoggedShard::Open(config_, &disk_, &clock_, Inline()).status();
+  EXPECT_EQ(status.code(), StatusCode::kRefused);
+  EXPECT_NE(status.message().find("later version"), std::string::npos);
+}
+
+TEST_F(CacheShardTest, AMissingSegmentVoidsWhatIsOlder) {
+  config_.policy = DurabilityPolicy::kGroup;
+  auto shard = Open(config_);
+  Put(shard.get(), "old", 1);
+  uint32_t i = 0;
+  for (; shard->Stats().wal_segments < 3; ++i) Put(shard.get(), "filler " + std::to_string(i % 5), i);
+  Put(shard.get(), "new", 2);
+  shard.reset();
+  ASSERT_TRUE(disk_.Unlink(test::kSmallLogDirectory + "/" + SegmentName(2)).ok());
+  CacheConfig strict = config_;
+  strict.strict_recovery = true;
+  EXPECT_EQ(LoggedShard::Open(strict, &disk_, &clock_, Inline()).status().code(), StatusCode::kRefused);
+  shard = Open(config_);
+  EXPECT_EQ(VersionOf(shard.get(), "old"), -1);
+  EXPECT_EQ(VersionOf(shard.get(), "new"), 2);
+  EXPECT_GT(shard->Stats().quarantined_segments, 0u);
+  shard.reset();
+  EXPECT_EQ(Open(config_)->Stats().quarantined_segments, 0u) << "the damage is cleared away";
+}
+
+TEST_F(CacheShardTest, BadOptionsAreNamed) {
+  const auto message = [&](const std::function<void(CacheConfig*)>& change) {
+    CacheConfig config = config_;
+    change(&config);
+    const Status status = LoggedShard::Open(config, &disk_, &clock_, Inline()).status();
+    EXPECT_EQ(status.code(), StatusCode::kBadOption);
+    return status.message();
+  };
+  EXPECT_NE(message([](CacheConfig* c) { c->width = 0; }).find("width"), std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->model_identity = "abc"; }).find("model_identity"), std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->entries_max = 0; }).find("entries_max"), std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->bytes_max = 1; }).find("bytes_max"), std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->ttl_s_default = 0; }).find("ttl_s_default"), std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->wal_segment_bytes = 100'000; }).find("wal_segment_bytes"),
+            std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->wal_bytes_max = c->wal_segment_bytes; }).find("wal_bytes_max"),
+            std::string::npos);
+  EXPECT_NE(message([](CacheConfig* c) { c->directory = ""; }).find("directory"), std::string::npos);
+}
+
+TEST(CacheShardOnDisk, CreatesItsDirectoryForItsOwnerOnly) {
+  const test::TempDir temp;
+  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp / "data", {}).value();
+  const CacheConfig config = SmallConfig(temp / "data");
+  { Put(CacheShard::Open(config, io.get(), Clock::Real()).value().get(), "t", 1); }
+  struct stat info {};
+  ASSERT_EQ(stat((temp / "data").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+  ASSERT_EQ(stat((temp / ("data/" + test::kShardName)).c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+  std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
+  EXPECT_EQ(VersionOf(shard.get(), "t"), 1);
+  EXPECT_STREQ(shard->Stats().disk_io, io->name());
+}
+
+TEST(CacheShardOnDisk, AnUnwritableDirectoryIsNamedWithTheFix) {
+  if (geteuid() == 0) GTEST_SKIP() << "SKIPPED: root may write everywhere";
+  const test::TempDir temp;
+  ASSERT_EQ(chmod(temp.path().c_str(), 0500), 0);
+  const Status status = MakeDiskIo("auto", temp / "data", {}).status();
+  EXPECT_EQ(status.code(), StatusCode::kStorageError);
+  EXPECT_NE(status.message().find("must be able to write there"), std::string::npos);
+  EXPECT_EQ(chmod(temp.path().c_str(), 0700), 0);
+}
+
+}  // namespace
+}  // namespace sutra

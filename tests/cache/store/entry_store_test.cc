@@ -1,0 +1,147 @@
+// The store in memory: exact matches only, bounds, second chances, collisions.
+#include "cache/store/entry_store.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <unordered_map>
+
+#include "tests/cache/cache_test_support.h"
+#include "tests/sim/manual_clock.h"
+
+namespace sutra {
+namespace {
+
+using test::kWidth;
+using test::VectorOf;
+
+class EntryStoreTest : public testing::Test {
+ protected:
+  void Make(uint64_t entries_max, uint64_t bytes_max = 64 << 20, uint64_t hash_mask = ~0ull) {
+    store_ = std::make_unique<EntryStore>(EntryStore::Limits{kWidth, entries_max, bytes_max, hash_mask});
+  }
+  bool Insert(const std::string& text, uint32_t version, uint32_t variant = 0, uint64_t segment = 1) {
+    const EntryKey key = store_->KeyOf(text, variant);
+    const auto lock = store_->LockFor(key);
+    return store_->InsertLocked(key, std::span<const float>(VectorOf(text, version)), CacheValue{1, version, false},
+                                UINT64_MAX, clock_.MonotonicNs(), segment);
+  }
+  bool Erase(const std::string& text) {
+    const EntryKey key = store_->KeyOf(text, 0);
+    const auto lock = store_->LockFor(key);
+    return store_->EraseLocked(key);
+  }
+  int Find(const std::string& text, uint32_t variant = 0) {
+    std::vector<float> vector(kWidth);
+    CacheValue value;
+    if (!store_->Lookup(store_->KeyOf(text, variant), &clock_, vector.data(), &value)) return -1;
+    return vector == VectorOf(text, value.token_count) ? static_cast<int>(value.token_count) : -2;
+  }
+
+  sim::ManualClock clock_;
+  std::unique_ptr<EntryStore> store_;
+};
+
+TEST_F(EntryStoreTest, AnswersExactlyWhatWasStored) {
+  Make(100);
+  EXPECT_TRUE(Insert("text", 1));
+  EXPECT_EQ(Find("text"), 1);
+  EXPECT_EQ(Find("text", 1), -1);
+  EXPECT_EQ(Find("text "), -1);
+  EXPECT_EQ(Find("Text"), -1);
+  EXPECT_TRUE(Insert("text", 2));
+  EXPECT_TRUE(Insert("text", 3, 7));
+  EXPECT_EQ(Find("text"), 2);
+  EXPECT_EQ(Find("text", 7), 3);
+  EXPECT_EQ(store_->GetCounts().entries, 2u);
+  const std::string with_nul("a\0b", 3);
+  EXPECT_TRUE(Insert(with_nul, 4));
+  EXPECT_EQ(Find(with_nul), 4);
+  EXPECT_EQ(Find("a"), -1);
+}
+
+TEST_F(EntryStoreTest, CollidingHashesNeverExchangeVectors) {
+  Make(400, 64 << 20, 0xff);  // 256 places, the same hash for many texts
+  std::mt19937_64 random(test::NumberFromEnvironment("SUTRA_SEED", 3));
+  std::unordered_map<std::string, int> oracle;
+  for (int step = 0; step < 20'000; ++step) {
+    const std::string text = std::to_string(random() % 300);
+    if (random() % 3 == 0) {
+      EXPECT_EQ(Erase(text), oracle.erase(text) == 1);
+    } else {
+      ASSERT_TRUE(Insert(text, static_cast<uint32_t>(step)));
+      oracle[text] = step;
+    }
+    const std::string other = std::to_string(random() % 300);
+    const auto found = oracle.find(other);
+    ASSERT_EQ(Find(other), found == oracle.end() ? -1 : found->second);
+  }
+  EXPECT_EQ(store_->GetCounts().entries, oracle.size());
+}
+
+TEST_F(EntryStoreTest, BoundsHoldAtEveryMoment) {
+  for (const uint64_t entries_max : {1u, 7u, 200u}) {
+    Make(entries_max, 128 << 10);
+    for (uint32_t i = 0; i < 2000; ++i) {
+      ASSERT_TRUE(Insert(std::string(i % 700, 'x') + std::to_string(i), i));
+      const EntryStore::Counts counts = store_->GetCounts();
+      ASSERT_LE(counts.entries, entries_max);
+      ASSERT_LE(counts.bytes, 128u << 10);
+    }
+    EXPECT_EQ(Find(std::string(1999 % 700, 'x') + "1999"), 1999) << "the newest is there";
+    EXPECT_GT(store_->GetCounts().evictions, 0u);
+  }
+}
+
+TEST_F(EntryStoreTest, ManyStripesShareTheBounds) {
+  Make(100'000, 1 << 30);
+  for (uint32_t i = 0; i < 120'000; ++i) ASSERT_TRUE(Insert(std::to_string(i), i));
+  const EntryStore::Counts counts = store_->GetCounts();
+  EXPECT_LE(counts.entries, 100'000u);
+  EXPECT_GT(counts.entries, 99'000u);
+  EXPECT_EQ(counts.entries + counts.evictions, 120'000u);
+}
+
+TEST_F(EntryStoreTest, AHitGivesASecondChance) {
+  Make(100);
+  for (uint32_t i = 0; i < 100; ++i) Insert(std::to_string(i), i);
+  EXPECT_EQ(Find("5"), 5);
+  for (uint32_t i = 100; i < 190; ++i) Insert(std::to_string(i), i);
+  EXPECT_EQ(Find("5"), 5);
+  EXPECT_EQ(Find("6"), -1);
+}
+
+TEST_F(EntryStoreTest, AnEntryOverTheBoundIsRefused) {
+  Make(10, 64 << 10);
+  EXPECT_FALSE(Insert(std::string(70'000, 'x'), 1));
+  EXPECT_FALSE(store_->CanHold(70'000));
+  EXPECT_TRUE(Insert("small", 1));
+}
+
+TEST_F(EntryStoreTest, VisitsAndEvictsBySegment) {
+  Make(1000);
+  for (uint32_t i = 0; i < 300; ++i) Insert(std::to_string(i), i, 0, 1 + i / 100);
+  Insert("unlogged", 1, 0, 0);
+  EntryStore::Cursor cursor;
+  int seen = 0;
+  const auto visit = [&](const EntryView&, uint64_t* segment) {
+    if (++seen == 50) return false;  // stops before the 50th, and goes on there
+    *segment = 9;
+    return true;
+  };
+  EXPECT_FALSE(store_->VisitOlder(1, &cursor, visit));
+  EXPECT_TRUE(store_->VisitOlder(1, &cursor, visit));
+  EXPECT_EQ(seen, 101);
+  EXPECT_EQ(store_->EvictOlder(2), 100u);
+  EXPECT_EQ(Find("50"), 50);
+  EXPECT_EQ(Find("150"), -1);
+  EXPECT_EQ(Find("250"), 250);
+  EXPECT_EQ(Find("unlogged"), 1);
+  store_->HoldBy(4);
+  EXPECT_EQ(store_->EvictOlder(4), 200u);
+  EXPECT_EQ(store_->DropAll(), 1u);
+  EXPECT_EQ(Find("unlogged"), -1);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,303 @@
+// Every kernel set this CPU can run, against plain arithmetic in double over the same rounded operands.
+#include "engine/cpu/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <numbers>
+#include <random>
+
+#include "engine/cpu/activation_curve.h"
+#include "engine/cpu/aligned_buffer.h"
+#include "engine/cpu/features.h"
+#include "engine/cpu/kernel_choice.h"
+#include "engine/cpu/packed_model.h"
+#include "tests/engine/cpu/amx_emulation.h"
+
+namespace sutra::cpu {
+namespace {
+
+std::vector<const KernelTable*> Tables() {
+  const Features& features = DetectFeatures();
+  std::vector<const KernelTable*> tables;
+  const auto add = [&](bool present, const KernelTable* table) {
+    if (present && table != nullptr) tables.push_back(table);
+  };
+  add(features.avx512, Avx512Kernels());
+  add(features.avx512_bf16, Avx512Bf16Kernels());
+  add(features.avx512_bf16, EmulatedAmxKernels());
+  add(features.amx_bf16, AmxKernels());
+  return tables;
+}
+
+// A matrix held as elements, with the exact values the kernel sees.
+struct Elements {
+  Elements(Element kind, size_t count)
+      : element(kind), memory((count + 64 * 1024) * sizeof(float)), values(count, 0.0) {}
+  void Set(size_t i, double value) {
+    const auto rounded = static_cast<float>(value);
+    if (element == Element::kF32) {
+      memory.As<float>()[i] = rounded;
+      values[i] = static_cast<double>(rounded);
+    } else {
+      memory.As<uint16_t>()[i] = ToBf16(rounded);
+      values[i] = Get(i);
+    }
+  }
+  double Get(size_t i) const {
+    if (element == Element::kF32) return static_cast<double>(memory.As<float>()[i]);
+    return static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(memory.As<uint16_t>()[i]) << 16));
+  }
+  Element element;
+  AlignedBuffer memory;
+  std::vector<double> values;
+};
+
+class CpuKernels : public testing::TestWithParam<size_t> {
+ protected:
+  void SetUp() override {
+    if (GetParam() >= Tables().size()) GTEST_SKIP() << "this CPU has no such kernel set";
+    table_ = Tables()[GetParam()];
+    SCOPED_TRACE(table_->name);
+    table_->prepare_thread();
+  }
+  void TearDown() override {
+    if (table_ != nullptr) table_->release_thread();
+  }
+  bool is_f32() const { return table_->element == Element::kF32; }
+  // Of a result stored as an element.
+  double Rounding() const { return is_f32() ? 1e-5 : 1.0 / 128; }
+  double Normal() { return normal_(random_); }
+
+  const KernelTable* table_ = nullptr;
+  std::mt19937 random_{3};
+  std::normal_distribution<double> normal_;
+};
+
+double Gelu(double x) { return 0.5 * x * (1 + std::erf(x / std::numbers::sqrt2)); }
+
+TEST_P(CpuKernels, ProductsMatchForEveryRowCountAndOutput) {
+  constexpr size_t kColumns = 192;
+  constexpr size_t kDepth = 128;
+  const ActivationCurve curve = MakeActivationCurve(Activation::kGeluErf, table_->element);
+  std::vector<float> weight(kColumns * kDepth);
+  std::vector<float> bias(kColumns);
+  for (float& value : weight) value = static_cast<float>(Normal() / 8);
+  for (float& value : bias) value = static_cast<float>(Normal());
+  const PackedLinear packed = PackLinear(weight.data(), bias.data(), kColumns, kDepth, table_->element);
+  for (size_t rows = 1; rows <= 40; ++rows) {
+    Elements a(table_->element, rows * kDepth);
+    for (size_t i = 0; i < rows * kDepth; ++i) a.Set(i, Normal());
+    for (const GemmOutput output : {GemmOutput::kElement, GemmOutput::kElementActivated, GemmOutput::kAddToF32}) {
+      Elements c(output == GemmOutput::kAddToF32 ? Element::kF32 : table_->element, rows * kColumns);
+      for (size_t i = 0; i < rows * kColumns; ++i) c.Set(i, 100.0);
+      GemmCall call;
+      call.a = a.memory.data();
+      call.a_stride = kDepth;
+      call.rows = rows;
+      call.b = packed.weights.data();
+      call.depth = kDepth;
+      call.panel_begin = 1;  // columns 64 to 127 only: threads share a product by panels
+      call.panel_end = 2;
+      call.bias = packed.bias.As<float>();
+      call.output = output;
+      call.c = c.memory.data();
+      call.c_stride = kColumns;
+      call.curve = &curve;
+      table_->gemm(call);
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t n = 0; n < kColumns; ++n) {
+          if (n < 64 || n >= 128) {
+            ASSERT_EQ(c.Get(r * kColumns + n), 100.0) << "column " << n << " is not of this call";
+            continue;
+          }
+          double sum = static_cast<double>(bias[n]);
+          for (size_t k = 0; k < kDepth; ++k) {
+            const float w = weight[n * kDepth + k];
+            sum += a.values[r * kDepth + k] *
+                   (is_f32() ? static_cast<double>(w)
+                             : static_cast<double>(std::bit_cast<float>(static_cast<uint32_t>(ToBf16(w)) << 16)));
+          }
+          if (output == GemmOutput::kElementActivated) sum = Gelu(sum);
+          if (output == GemmOutput::kAddToF32) sum += 100.0;
+          const double tolerance = output == GemmOutput::kAddToF32 ? 1e-4 : Rounding() * (1 + std::abs(sum));
+          ASSERT_NEAR(c.Get(r * kColumns + n), sum, tolerance) << table_->name << " rows " << rows << " row " << r;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuKernels, AttentionMatchesForEveryLength) {
+  for (const size_t head_width : {size_t{32}, size_t{64}}) {
+    const size_t hidden = 2 * head_width;
+    AlignedBuffer scratch(AttentionScratchBytes(256, head_width));
+    std::vector<size_t> lengths = {100, 127, 165, 255, 256};
+    for (size_t length = 1; length <= 70; ++length) lengths.push_back(length);
+    for (const size_t tokens : lengths) {
+      Elements qkv(table_->element, tokens * 3 * hidden);
+      for (size_t i = 0; i < tokens * 3 * hidden; ++i) qkv.Set(i, Normal() * (i % (3 * hidden) < hidden ? 0.5 : 1.0));
+      Elements context(table_->element, tokens * hidden);
+      AttentionCall call{.qkv = qkv.memory.data(),
+                         .tokens = tokens,
+                         .hidden = hidden,
+                         .head_width = head_width,
+                         .head_begin = 0,
+                         .head_end = 2,
+                         .context = context.memory.data(),
+                         .scratch = scratch.data()};
+      table_->attention(call);
+      const auto at = [&](size_t token, size_t part, size_t column) {
+        return qkv.values[token * 3 * hidden + part * hidden + column];
+      };
+      for (size_t head = 0; head < 2; ++head) {
+        for (size_t query = 0; query < tokens; query += 1 + tokens / 16) {
+          std::vector<double> weights(tokens);
+          double total = 0;
+          for (size_t key = 0; key < tokens; ++key) {
+            double score = 0;
+            for (size_t i = head * head_width; i < (head + 1) * head_width; ++i)
+              score += at(query, 0, i) * at(key, 1, i);
+            weights[key] = std::exp2(score);
+            total += weights[key];
+          }
+          for (size_t i = head * head_width; i < (head + 1) * head_width; ++i) {
+            double value = 0;
+            for (size_t key = 0; key < tokens; ++key) value += weights[key] / total * at(key, 2, i);
+            ASSERT_NEAR(context.Get(query * hidden + i), value, is_f32() ? 2e-5 : 3e-2)
+                << table_->name << " length " << tokens << " head width " << head_width;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(CpuKernels, AttentionSurvivesExtremeScores) {
+  constexpr size_t kTokens = 20;
+  constexpr size_t kHidden = 32;
+  Elements qkv(table_->element, kTokens * 3 * kHidden);
+  for (size_t i = 0; i < kTokens * 3 * kHidden; ++i)
+    qkv.Set(i, i % (3 * kHidden) < 2 * kHidden ? 200.0 * Normal() : 1.0);
+  Elements context(table_->element, kTokens * kHidden);
+  AlignedBuffer scratch(AttentionScratchBytes(kTokens, kHidden));
+  AttentionCall call{.qkv = qkv.memory.data(),
+                     .tokens = kTokens,
+                     .hidden = kHidden,
+                     .head_width = kHidden,
+                     .head_begin = 0,
+                     .head_end = 1,
+                     .context = context.memory.data(),
+                     .scratch = scratch.data()};
+  table_->attention(call);
+  for (size_t i = 0; i < kTokens * kHidden; ++i) EXPECT_NEAR(context.Get(i), 1.0, Rounding());  // a mean of ones
+}
+
+TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
+  constexpr size_t kWidth = 384;
+  constexpr size_t kRows = 7;
+  AlignedBuffer x(kRows * kWidth * sizeof(float));
+  std::vector<float> words(10 * kWidth);
+  std::vector<float> positions(kRows * kWidth);
+  for (float& value : words) value = static_cast<float>(Normal());
+  for (float& value : positions) value = static_cast<float>(Normal() * 3 + 1);
+  const std::vector<int32_t> ids = {3, 0, 9, 9, 1, 2, 5};
+  table_->embed({.ids = ids.data(),
+                 .tokens = kRows,
+                 .width = kWidth,
+                 .words = words.data(),
+                 .positions = positions.data(),
+                 .x = x.As<float>()});
+  std::vector<float> gain(kWidth);
+  std::vector<float> shift(kWidth);
+  for (float& value : gain) value = static_cast<float>(Normal());
+  for (float& value : shift) value = static_cast<float>(Normal());
+  Elements elements(table_->element, kRows * kWidth);
+  table_->normalize({.x = x.As<float>(),
+                     .rows = kRows,
+                     .width = kWidth,
+                     .epsilon = 1e-5F,
+                     .gain = gain.data(),
+                     .shift = shift.data(),
+                     .elements = elements.memory.data()});
+  std::vector<double> means(kWidth, 0.0);
+  for (size_t r = 0; r < kRows; ++r) {
+    std::vector<double> row(kWidth);
+    double mean = 0;
+    double variance = 0;
+    for (size_t i = 0; i < kWidth; ++i) {
+      row[i] = static_cast<double>(words[static_cast<size_t>(ids[r]) * kWidth + i] + positions[r * kWidth + i]);
+      mean += row[i] / kWidth;
+    }
+    for (const double value : row) variance += (value - mean) * (value - mean) / kWidth;
+    for (size_t i = 0; i < kWidth; ++i) {
+      const double expected =
+          (row[i] - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(gain[i]) + static_cast<double>(shift[i]);
+      ASSERT_NEAR(static_cast<double>(x.As<float>()[r * kWidth + i]), expected, 2e-5);
+      ASSERT_NEAR(elements.Get(r * kWidth + i), expected, Rounding() * (1 + std::abs(expected)));
+      means[i] += expected / kRows;
+    }
+  }
+  std::vector<float> out(kWidth);
+  table_->mean(x.As<float>(), kRows, kWidth, out.data());
+  for (size_t i = 0; i < kWidth; ++i) ASSERT_NEAR(static_cast<double>(out[i]), means[i], 2e-5);
+}
+
+TEST_P(CpuKernels, StartCheckAcceptsTheSet) { EXPECT_TRUE(KernelsComputeCorrectly(*table_)); }
+
+INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 4),
+                         [](const testing::TestParamInfo<size_t>& param) {
+                           const auto tables = Tables();
+                           return param.param < tables.size() ? std::string(tables[param.param]->name)
+                                                              : "absent" + std::to_string(param.param);
+                         });
+
+// The canary of the check at start: a set that computes one column wrongly must not be used.
+TEST(KernelsComputeCorrectly, RefusesAWrongSet) {
+  static const KernelTable* good = DetectFeatures().avx512 ? Avx512Kernels() : nullptr;
+  if (good == nullptr) GTEST_SKIP() << "this CPU has no AVX-512";
+  KernelTable wrong = *good;
+  wrong.gemm = [](const GemmCall& call) {
+    good->gemm(call);
+    static_cast<float*>(call.c)[5 * call.c_stride + 17] += 0.01F;
+  };
+  EXPECT_TRUE(KernelsComputeCorrectly(*good));
+  EXPECT_FALSE(KernelsComputeCorrectly(wrong));
+}
+
+TEST(ActivationCurve, StaysWithinItsStatedError) {
+  for (const Activation activation : {Activation::kGeluErf, Activation::kGeluTanh}) {
+    for (const Element element : {Element::kF32, Element::kBf16}) {
+      const ActivationCurve curve = MakeActivationCurve(activation, element);
+      double worst = 0;
+      for (float x = -30.0F; x < 30.0F; x += 1.0F / 512) {
+        const float c = std::clamp(x, -curve.limit, curve.limit);
+        const float s = c * c * curve.scale - 1.0F;
+        float poly = curve.coefficients[0];
+        for (int i = 1; i < curve.count; ++i) poly = poly * s + curve.coefficients[i];
+        const double value = static_cast<double>(x * (0.5F + c * poly));
+        const auto wide = static_cast<double>(x);
+        const double expected =
+            activation == Activation::kGeluErf
+                ? Gelu(wide)
+                : 0.5 * wide *
+                      (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (wide + 0.044715 * wide * wide * wide)));
+        worst = std::max(worst, std::abs(value - expected) - std::abs(wide) * 0x1p-20);
+      }
+      EXPECT_LT(worst, element == Element::kF32 ? 2e-6 : 3e-4);
+    }
+  }
+}
+
+TEST(Bf16, RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(ToBf16(1.0F), 0x3f80);
+  EXPECT_EQ(ToBf16(std::bit_cast<float>(0x3f808000U)), 0x3f80);
+  EXPECT_EQ(ToBf16(std::bit_cast<float>(0x3f818000U)), 0x3f82);
+  EXPECT_EQ(ToBf16(std::bit_cast<float>(0x3f808001U)), 0x3f81);
+  EXPECT_EQ(ToBf16(INFINITY), 0x7f80);
+  EXPECT_TRUE(std::isnan(std::bit_cast<float>(static_cast<uint32_t>(ToBf16(std::bit_cast<float>(0x7f800001U))) << 16)));
+}
+
+}  // namespace
+}  // namespace sutra::cpu

@@ -1,0 +1,61 @@
+// The team's promise: every part is done exactly once, whoever comes late, and one thread alone finishes too.
+#include "engine/cpu/work_team.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace sutra::cpu {
+namespace {
+
+TEST(WorkTeam, EachMemberRunsAtMostOnceAndTheCallerAlways) {
+  WorkTeam team(3);
+  for (int round = 0; round < 2000; ++round) {
+    std::atomic<int> calls[3] = {};
+    team.Run([&](int member) { calls[member].fetch_add(1); });
+    EXPECT_EQ(calls[0].load(), 1);
+    EXPECT_LE(calls[1].load(), 1);
+    EXPECT_LE(calls[2].load(), 1);
+  }
+}
+
+TEST(WorkTeam, SharedStepsSeeWhatEarlierStepsWrote) {
+  constexpr size_t kCount = 97;
+  constexpr size_t kSteps = 40;
+  WorkTeam team(2);
+  SharedSteps steps;
+  for (int round = 0; round < 300; ++round) {
+    std::vector<size_t> values(kCount, 0);  // not atomic: the steps' own order must suffice
+    steps.Reset(kSteps);
+    team.Run([&](int) {
+      for (size_t step = 0; step < kSteps; ++step) {
+        steps.Step(step, kCount, 6, [&](size_t begin, size_t end) {
+          for (size_t i = begin; i < end; ++i) {
+            // Even steps add to each value, odd ones read the neighbour's, which another member may have written.
+            if (step % 2 == 0) {
+              ++values[i];
+            } else {
+              EXPECT_EQ(values[(i + 1) % kCount], step / 2 + 1);
+            }
+          }
+        });
+      }
+    });
+    EXPECT_EQ(std::accumulate(values.begin(), values.end(), size_t{0}), kCount * kSteps / 2);
+  }
+}
+
+TEST(WorkTeam, MorePartsThanWorkAndSingleThread) {
+  WorkTeam team(1);
+  SharedSteps steps;
+  steps.Reset(2);
+  size_t sum = 0;
+  team.Run([&](int) {
+    steps.Step(0, 2, 6, [&](size_t begin, size_t end) { sum += end - begin; });
+    steps.Step(1, 1, 6, [&](size_t begin, size_t end) { sum += end - begin; });
+  });
+  EXPECT_EQ(sum, 3U);
+}
+
+}  // namespace
+}  // namespace sutra::cpu

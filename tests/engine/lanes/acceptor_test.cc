@@ -1,0 +1,331 @@
+// The attach handshake, message by message, with a client that says what no library says.
+#include "engine/lanes/acceptor.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "shm/handshake.h"
+#include "shm/stats/stats_segment.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+bool lock_is_held = true;
+bool FakePeerAlive(int) { return lock_is_held; }
+
+class AcceptorTest : public ::testing::Test {
+ protected:
+  AcceptorTest() {
+    lock_is_held = true;
+    char name[] = "sutra-attach-XXXXXX";
+    directory_ = mkdtemp(name);
+    path_ = directory_ + "/s";
+    options_.model.name = "fake";
+    options_.model.identity = std::string(64, 'a');
+    options_.model.width = 4;
+    options_.model.tokens_max = 64;
+    options_.engine_generation = 77;
+    options_.text_bytes_max = 4096;
+    options_.slots_default = 8;
+    options_.peer_alive = FakePeerAlive;
+    options_.stats = stats_->writer();
+    options_.log = [this](const std::string& line) { log_.push_back(line); };
+    page_ = std::move(EnginePageMemory::Create(77)).value();
+    options_.engine_page_fd = page_.fd();
+  }
+  ~AcceptorTest() override {
+    unlink(path_.c_str());
+    rmdir(directory_.c_str());
+  }
+
+  void Listen() {
+    Result<UniqueFd> listener = ListenOn(path_, 0600);
+    ASSERT_TRUE(listener.ok()) << listener.status().message();
+    listener_ = std::move(listener).value();
+    acceptor_ = std::make_unique<Acceptor>(
+        options_, Acceptor::Watcher{[this](int, uint64_t id) { ids_.push_back(id); }, [](int) {},
+                                    [this](AttachedLane lane) { attached_.push_back(std::move(lane)); }});
+  }
+  UniqueFd Connect() {
+    UniqueFd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.c_str(), path_.size());
+    EXPECT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_TRUE(acceptor_->OnListen(listener_.get(), MonotonicNs()));
+    return client;
+  }
+  static HelloMessage Hello() {
+    HelloMessage hello = {};
+    hello.magic = kHandshakeMagic;
+    hello.layout_major = kLayoutMajor;
+    hello.layout_minor = kLayoutMinor;
+    return hello;
+  }
+  void Send(const UniqueFd& client, const void* bytes, size_t size) {
+    EXPECT_EQ(send(client.get(), bytes, size, 0), static_cast<ssize_t>(size));
+    acceptor_->OnReady(ids_.back(), MonotonicNs());
+  }
+  // Sends a hello and reads what comes back; the descriptors are closed.
+  WelcomeMessage Ask(const UniqueFd& client, const HelloMessage& hello, size_t* fd_count = nullptr) {
+    Send(client, &hello, sizeof(hello));
+    WelcomeMessage welcome = {};
+    int fds[4];
+    size_t fds_received = 0, received = 0;
+    EXPECT_EQ(ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, 4, &fds_received, &received,
+                             MonotonicNs() + kNsPerSecond),
+              MessageOutcome::kOk);
+    for (size_t i = 0; i < fds_received; ++i) close(fds[i]);
+    if (fd_count != nullptr) *fd_count = fds_received;
+    return welcome;
+  }
+  // A refusal: status, words in the message, no descriptor, and the connection is over.
+  void ExpectRefused(const HelloMessage& hello, const std::string& words) {
+    const size_t pending_before = acceptor_->pending();
+    const UniqueFd client = Connect();
+    size_t fd_count = 0;
+    const WelcomeMessage welcome = Ask(client, hello, &fd_count);
+    EXPECT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kRefused));
+    EXPECT_NE(std::string(welcome.message).find(words), std::string::npos) << welcome.message;
+    EXPECT_EQ(fd_count, 0u);
+    EXPECT_EQ(acceptor_->pending(), pending_before);
+    char byte;
+    EXPECT_EQ(recv(client.get(), &byte, 1, 0), 0);
+  }
+  uint64_t refused() { return stats_->writer().Get(Counter::kAttachesRefused); }
+
+  std::string directory_, path_;
+  std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
+  EnginePageMemory page_;
+  Acceptor::Options options_;
+  UniqueFd listener_;
+  std::unique_ptr<Acceptor> acceptor_;
+  std::vector<uint64_t> ids_;
+  std::vector<AttachedLane> attached_;
+  std::vector<std::string> log_;
+};
+
+TEST_F(AcceptorTest, AHonestClientGetsItsLane) {
+  Listen();
+  const UniqueFd client = Connect();
+  HelloMessage hello = Hello();
+  std::strcpy(hello.client_name, "te\nst");
+  size_t fd_count = 0;
+  const WelcomeMessage welcome = Ask(client, hello, &fd_count);
+  EXPECT_EQ(welcome.status, 0u) << welcome.message;
+  EXPECT_EQ(fd_count, 4u);
+  EXPECT_EQ(welcome.slots, 8u);
+  EXPECT_EQ(welcome.width, 4u);
+  EXPECT_EQ(welcome.tokens_max, 64u);
+  EXPECT_EQ(welcome.engine_generation, 77u);
+  EXPECT_STREQ(welcome.model, "fake");
+  EXPECT_TRUE(attached_.empty());
+
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  ServingMessage serving = {};
+  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+  EXPECT_EQ(serving.status, 0u);
+  ASSERT_EQ(attached_.size(), 1u);
+  EXPECT_EQ(attached_[0].lane->id(), welcome.lane_id);
+  EXPECT_EQ(attached_[0].lane->peer().uid, getuid());
+  EXPECT_EQ(attached_[0].lane->peer().name, "te?st");
+  EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, WhatTheModelIsNotIsRefusedWithBothValues) {
+  Listen();
+  HelloMessage hello = Hello();
+  hello.width = 384;
+  ExpectRefused(hello, "4 numbers, not 384");
+  hello = Hello();
+  std::strcpy(hello.model, "bge");
+  ExpectRefused(hello, "fake");
+  hello = Hello();
+  hello.layout_major = 9;
+  ExpectRefused(hello, "layout 9.0, this engine 1.0");
+  EXPECT_EQ(refused(), 3u);
+}
+
+TEST_F(AcceptorTest, TheModelMayBeNamedByItsIdentity) {
+  Listen();
+  HelloMessage hello = Hello();
+  std::strcpy(hello.model, "aaaaaaaaaa");
+  EXPECT_EQ(Ask(Connect(), hello).status, 0u);
+  std::strcpy(hello.model, "fake");
+  EXPECT_EQ(Ask(Connect(), hello).status, 0u);
+  std::strcpy(hello.model, "aaaaaaaaab");
+  EXPECT_NE(Ask(Connect(), hello).status, 0u);
+  std::strcpy(hello.model, "aaa");  // too short to mean an identity
+  EXPECT_NE(Ask(Connect(), hello).status, 0u);
+}
+
+TEST_F(AcceptorTest, SizesOutsideTheLimitsAreRefused) {
+  Listen();
+  HelloMessage hello = Hello();
+  hello.slots = 100;
+  ExpectRefused(hello, "power of two");
+  hello.slots = 1u << 31;
+  ExpectRefused(hello, "power of two");
+  hello = Hello();
+  hello.text_bytes_max = 4097;
+  ExpectRefused(hello, "--text-bytes-max");
+  hello.text_bytes_max = 1;
+  EXPECT_EQ(Ask(Connect(), hello).text_bytes_max, kTextHeadBytes);
+}
+
+TEST_F(AcceptorTest, QuotasAreChargedUntilTheLaneIsGone) {
+  options_.quota.lanes_max = 1;
+  Listen();
+  {
+    const UniqueFd client = Connect();
+    const WelcomeMessage welcome = Ask(client, Hello());
+    const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+    Send(client, &locked, sizeof(locked));
+  }
+  ASSERT_EQ(attached_.size(), 1u);
+  ExpectRefused(Hello(), "--lanes-max");
+  const std::shared_ptr<Lane> last_reference = attached_[0].lane;
+  attached_.clear();
+  ExpectRefused(Hello(), "--lanes-max");
+  const_cast<std::shared_ptr<Lane>&>(last_reference).reset();
+  EXPECT_EQ(Ask(Connect(), Hello()).status, 0u);
+}
+
+TEST_F(AcceptorTest, MemoryAndUserBoundsNameTheirOption) {
+  options_.quota.bytes_max = 1 << 20;
+  Listen();
+  HelloMessage large = Hello();
+  large.slots = 4096;
+  ExpectRefused(large, "--lane-bytes-max");
+  options_.quota = {};
+  options_.quota.lanes_per_uid_max = 1;
+  Listen();
+  const UniqueFd first = Connect();
+  EXPECT_EQ(Ask(first, Hello()).status, 0u);
+  ExpectRefused(Hello(), "--lanes-per-uid-max");
+}
+
+TEST_F(AcceptorTest, WhoDoesNotHoldTheLockIsNotServed) {
+  Listen();
+  const UniqueFd client = Connect();
+  const WelcomeMessage welcome = Ask(client, Hello());
+  lock_is_held = false;
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  ServingMessage serving = {};
+  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
+  EXPECT_TRUE(attached_.empty());
+  EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, NonsenseInsteadOfAHelloIsDropped) {
+  Listen();
+  for (const size_t size : {size_t{1}, size_t{15}, size_t{16}, size_t{100}, size_t{1000}}) {
+    const UniqueFd client = Connect();
+    const std::vector<char> nonsense(size, 'x');
+    Send(client, nonsense.data(), nonsense.size());
+    EXPECT_EQ(acceptor_->pending(), 0u) << size;
+  }
+  const UniqueFd half = Connect();
+  const HelloMessage hello = Hello();
+  Send(half, &hello, sizeof(hello) / 2);  // a hello of another size is one of another version
+  EXPECT_EQ(acceptor_->pending(), 0u);
+  EXPECT_TRUE(attached_.empty());
+}
+
+TEST_F(AcceptorTest, AWrongLockedMessageEndsTheAttach) {
+  Listen();
+  const UniqueFd client = Connect();
+  const WelcomeMessage welcome = Ask(client, Hello());
+  const LockedMessage other_lane = {kHandshakeMagic, welcome.lane_id + 1};
+  Send(client, &other_lane, sizeof(other_lane));
+  EXPECT_TRUE(attached_.empty());
+  EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, EachStepHasASecond) {
+  Listen();
+  const UniqueFd silent = Connect();
+  const UniqueFd slow = Connect();
+  Ask(slow, Hello());
+  EXPECT_EQ(acceptor_->pending(), 2u);
+  acceptor_->Expire(MonotonicNs() + kNsPerSecond / 2);
+  EXPECT_EQ(acceptor_->pending(), 2u);
+  acceptor_->Expire(MonotonicNs() + 2 * kNsPerSecond);
+  EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, WhoConnectsAndVanishesLeavesNothing) {
+  options_.quota.lanes_max = 4;
+  Listen();
+  for (int i = 0; i < 200; ++i) {
+    {
+      const UniqueFd client = Connect();
+      if (i % 2 == 0) {
+        EXPECT_EQ(Ask(client, Hello()).status, 0u);
+      }
+    }
+    acceptor_->OnReady(ids_.back(), MonotonicNs());
+  }
+  EXPECT_EQ(acceptor_->pending(), 0u);
+  EXPECT_EQ(Ask(Connect(), Hello()).status, 0u);
+}
+
+// A client that passes descriptors along cannot make the engine hold or close them: the kernel refuses them (from
+// 6.16), or recv lets it drop them. Were they received and closed, the engine's own POSIX lock on the reply memfd
+// would be gone.
+TEST_F(AcceptorTest, DescriptorsSentByAClientAreNotReceived) {
+  Listen();
+  const UniqueFd client = Connect();
+  const HelloMessage hello = Hello();
+  int pipe_fds[2];
+  ASSERT_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
+  const UniqueFd read_end(pipe_fds[0]);
+  UniqueFd write_end(pipe_fds[1]);
+  const int fds[] = {write_end.get()};
+  const MessageOutcome sent = SendMessage(client.get(), &hello, sizeof(hello), fds, 1, 0);
+  if (sent == MessageOutcome::kError) {
+    EXPECT_EQ(errno, EPERM);
+  } else {
+    EXPECT_EQ(sent, MessageOutcome::kOk);
+  }
+  acceptor_->OnReady(ids_.back(), MonotonicNs());
+  write_end = UniqueFd();
+  char byte;
+  EXPECT_EQ(read(read_end.get(), &byte, 1), 0);  // the last write end is gone
+}
+
+TEST_F(AcceptorTest, AStaleSocketFileIsReplacedAndItsModeIsSet) {
+  Listen();
+  struct stat first = {}, second = {};
+  ASSERT_EQ(stat(path_.c_str(), &first), 0);
+  EXPECT_EQ(first.st_mode & 0777, 0600u);
+  Result<UniqueFd> again = ListenOn(path_, 0666);
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  ASSERT_EQ(stat(path_.c_str(), &second), 0);
+  EXPECT_NE(first.st_ino, second.st_ino);
+  EXPECT_EQ(second.st_mode & 0777, 0666u);
+  EXPECT_NE(access((path_ + ".new").c_str(), F_OK), 0);
+}
+
+TEST_F(AcceptorTest, ASocketInAMissingDirectoryNamesItAndTheFix) {
+  const Result<UniqueFd> listener = ListenOn(directory_ + "/none/s", 0600);
+  ASSERT_FALSE(listener.ok());
+  EXPECT_NE(listener.status().message().find("none/s"), std::string::npos);
+  EXPECT_NE(listener.status().message().find("directory"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sutra

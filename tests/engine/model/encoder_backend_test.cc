@@ -1,0 +1,187 @@
+// Whole models on the CPU kernels without torch: loading, sharing, threads, and what a backend refuses.
+#include "engine/model/encoder_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "engine/cpu/features.h"
+#include "engine/model/model_identity.h"
+#include "tests/kit/tiny_model.h"
+
+namespace sutra {
+namespace {
+
+using Texts = std::vector<std::vector<int32_t>>;
+
+Result<std::unique_ptr<ModelBackend>> Make(const std::string& path, const cpu::KernelTable& kernels, int threads = 1) {
+  Result<LoadedModel> model = LoadModel(path);
+  if (!model.ok()) return model.status();
+  std::unique_ptr<Encoder> encoder = MakeCpuEncoder(model.value(), kernels, threads);
+  return EncoderBackend::Make(std::move(model).value(), std::move(encoder),
+                              kernels.element == cpu::Element::kF32 ? "fp32" : "bf16", "cpu");
+}
+
+Result<std::vector<std::vector<float>>> Embed(ModelBackend& backend, const Texts& texts) {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> offsets = {0};
+  std::vector<std::vector<float>> vectors(texts.size(), std::vector<float>(backend.info().width));
+  std::vector<float*> outputs;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ids.insert(ids.end(), texts[i].begin(), texts[i].end());
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+    outputs.push_back(vectors[i].data());
+  }
+  if (Status status = backend.Embed({ids, offsets}, outputs); !status.ok()) return status;
+  return vectors;
+}
+
+Texts RandomTexts(size_t count, uint32_t length_max) {
+  std::mt19937 random(17);
+  Texts texts;
+  for (size_t i = 0; i < count; ++i) {
+    std::vector<int32_t> text(1 + random() % length_max);
+    for (int32_t& id : text) id = static_cast<int32_t>(random() % TinyModel::kVocabulary);
+    texts.push_back(text);
+  }
+  return texts;
+}
+
+class EncoderBackendOnKernels : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cpu::DetectFeatures().avx512) GTEST_SKIP() << "this CPU has no AVX-512, so no kernels of ours";
+    tables_ = {cpu::Avx512Kernels()};
+    if (cpu::DetectFeatures().avx512_bf16) tables_.push_back(cpu::Avx512Bf16Kernels());
+    if (cpu::DetectFeatures().amx_bf16) tables_.push_back(cpu::AmxKernels());
+    model_.Save();
+  }
+  std::vector<const cpu::KernelTable*> tables_;
+  TinyModel model_;
+};
+
+TEST_F(EncoderBackendOnKernels, VectorsDoNotDependOnTheBatchOrTheThreads) {
+  const Texts texts = RandomTexts(150, 32);
+  for (const cpu::KernelTable* table : tables_) {
+    auto alone = Make(model_.path(), *table);
+    ASSERT_TRUE(alone.ok()) << alone.status().message();
+    const auto together = Embed(**alone, texts);
+    ASSERT_TRUE(together.ok());
+    for (int threads : {1, 2, 3}) {
+      auto backend = Make(model_.path(), *table, threads);
+      EXPECT_EQ(Embed(**backend, texts).value(), together.value()) << table->name << " with " << threads << " threads";
+      for (size_t i = 0; i < texts.size(); i += 7) {
+        EXPECT_EQ(Embed(**backend, {texts[i]}).value()[0], together.value()[i]) << table->name << " text " << i;
+      }
+    }
+  }
+}
+
+TEST_F(EncoderBackendOnKernels, HalfPrecisionWeightsAndPrefixedNamesGiveTheSameVectors) {
+  const Texts texts = RandomTexts(10, 32);
+  auto backend = Make(model_.path(), *tables_[0]);
+  const auto expected = Embed(**backend, texts).value();
+  for (const char* type : {"F16", "BF16"}) {
+    model_.Save(type, "bert.");
+    auto other = Make(model_.path(), *tables_[0]);
+    ASSERT_TRUE(other.ok()) << other.status().message();
+    EXPECT_EQ(Embed(**other, texts).value(), expected) << type;
+    EXPECT_NE((*other)->info().identity, (*backend)->info().identity);
+  }
+}
+
+TEST_F(EncoderBackendOnKernels, ClsPoolingTakesTheFirstToken) {
+  auto mean = Make(model_.path(), *tables_[0]);
+  model_.directory().Write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
+  auto cls = Make(model_.path(), *tables_[0]);
+  const auto one = Embed(**mean, {{4}}).value();
+  EXPECT_EQ(Embed(**cls, {{4}}).value(), one) << "of one token, mean and first are the same";
+  EXPECT_NE(Embed(**cls, {{4, 5}}).value(), Embed(**mean, {{4, 5}}).value());
+}
+
+TEST_F(EncoderBackendOnKernels, NonFiniteWeightsFailAtLoad) {
+  model_.tensors()["encoder.layer.1.output.dense.bias"][3] = NAN;
+  model_.Save();
+  for (const cpu::KernelTable* table : tables_) {
+    const auto backend = Make(model_.path(), *table);
+    ASSERT_FALSE(backend.ok());
+    EXPECT_EQ(backend.code(), StatusCode::kModelError);
+    EXPECT_NE(backend.status().message().find("not finite"), std::string::npos);
+  }
+}
+
+TEST_F(EncoderBackendOnKernels, BatchesBeyondTheContractAreRefused) {
+  auto backend = Make(model_.path(), *tables_[0], 2);
+  EXPECT_FALSE(Embed(**backend, {{}}).ok());
+  EXPECT_FALSE(Embed(**backend, {{TinyModel::kVocabulary}}).ok());
+  EXPECT_FALSE(Embed(**backend, {{-1}}).ok());
+  EXPECT_FALSE(Embed(**backend, {std::vector<int32_t>(33, 4)}).ok());
+  EXPECT_TRUE(Embed(**backend, {std::vector<int32_t>(32, 4)}).ok());
+  EXPECT_TRUE(Embed(**backend, {}).ok());
+}
+
+TEST_F(EncoderBackendOnKernels, MissingTensorOrOtherShapeIsNamed) {
+  const std::string name = "encoder.layer.1.attention.self.key.weight";
+  model_.tensors().erase(name);
+  model_.Save();
+  EXPECT_NE(LoadModel(model_.path()).status().message().find(name), std::string::npos);
+  TinyModel other;
+  other.config()["intermediate_size"] = 192;
+  other.Save();
+  EXPECT_NE(LoadModel(other.path()).status().message().find("intermediate.dense.weight"), std::string::npos);
+}
+
+TEST_F(EncoderBackendOnKernels, VocabularyBeyondTheTableIsRefused) {
+  model_.directory().Write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nready\na\nb\nc\nd\ne\n.\nf\n");
+  const auto loaded = LoadModel(model_.path());
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_NE(loaded.status().message().find("different models"), std::string::npos);
+}
+
+TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotThePlace) {
+  const auto identity = [](const std::string& path, const std::string& precision, const std::string& device) {
+    const auto model = LoadModel(path);
+    return ComputeModelIdentity(model->config, model->weights.file->contents(), precision, device).value();
+  };
+  const std::string base = identity(model_.path(), "fp32", "cpu");
+  EXPECT_EQ(base.size(), 64U);
+  TinyModel copy;
+  copy.Save();
+  EXPECT_EQ(identity(copy.path(), "fp32", "cpu"), base);
+  EXPECT_NE(identity(model_.path(), "bf16", "cpu"), base);
+  EXPECT_NE(identity(model_.path(), "fp32", "cuda"), base);
+  copy.tensors()["embeddings.LayerNorm.bias"][0] += 1;
+  copy.Save();
+  EXPECT_NE(identity(copy.path(), "fp32", "cpu"), base);
+  model_.directory().Write("sentence_bert_config.json", R"({"max_seq_length": 31})");
+  EXPECT_NE(identity(model_.path(), "fp32", "cpu"), base);
+}
+
+TEST_F(EncoderBackendOnKernels, NeedNoTorch) {
+  auto backend = MakeKernelBackend({.model_dir = model_.path(), .precision = "fp32", .device = "cpu", .threads = 2});
+  ASSERT_TRUE(backend.ok()) << backend.status().message();
+  EXPECT_EQ((*backend)->info().precision, "fp32");
+  EXPECT_FALSE(MakeKernelBackend({.model_dir = model_.path(), .precision = "fp32", .device = "cuda"}).ok());
+}
+
+TEST_F(EncoderBackendOnKernels, ChoiceFollowsPrecisionAndEnvironment) {
+  const ModelConfig config = LoadModelConfig(model_.path()).value();
+  EXPECT_EQ(cpu::ChooseKernels(config, "fp32")->kernels, cpu::Avx512Kernels());
+  EXPECT_EQ(cpu::ChooseKernels(config, "fp16").code(), StatusCode::kBadOption);
+  ModelConfig odd = config;
+  odd.intermediate = 100;
+  EXPECT_EQ(cpu::ChooseKernels(odd, "fp32")->kernels, nullptr);
+  EXPECT_EQ(cpu::ChooseKernels(odd, "auto")->precision, "fp32");
+  setenv("SUTRA_CPU_KERNELS", "aten", 1);
+  EXPECT_EQ(cpu::ChooseKernels(config, "fp32")->kernels, nullptr);
+  setenv("SUTRA_CPU_KERNELS", "avx512", 1);
+  EXPECT_EQ(cpu::ChooseKernels(config, "auto")->precision, "fp32");
+  EXPECT_FALSE(cpu::ChooseKernels(config, "bf16").ok());
+  setenv("SUTRA_CPU_KERNELS", "neon", 1);
+  EXPECT_FALSE(cpu::ChooseKernels(config, "auto").ok());
+  unsetenv("SUTRA_CPU_KERNELS");
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,379 @@
+// The engine without its sockets: lane reader, request path, batcher, worker, cache and replies over scripted lanes.
+#include "engine/serving/device_worker.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <condition_variable>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/model/fake_backend.h"
+#include "engine/lanes/lane_reader.h"
+#include "engine/serving/request_path.h"
+#include "shm/stats/stats_segment.h"
+#include "tests/kit/memory_cache.h"
+#include "tests/kit/scripted_lane.h"
+
+namespace sutra {
+namespace {
+
+using testing::MemoryCache;
+using testing::ScriptedLane;
+using testing::ScriptedRequest;
+
+constexpr uint32_t kWidth = 4;
+
+// The fake model behind a gate, so that a test decides when a batch is computed, with faults on request.
+class GatedBackend : public ModelBackend {
+ public:
+  explicit GatedBackend(uint32_t tokens_max = 64) {
+    FakeOptions options;
+    options.width = kWidth;
+    options.tokens_max = tokens_max;
+    fake_ = std::move(MakeFakeBackend(options)).value();
+  }
+  const ModelInfo& info() const override { return fake_->info(); }
+  const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
+
+  Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override {
+    std::unique_lock lock(mutex_);
+    ++calls_;
+    texts_ += batch.texts();
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    if (device_lost_) return Status(StatusCode::kEngineGone, "the device fell off");
+    // A text that starts with '!' breaks the whole batch; one that starts with '?' gives a NaN.
+    for (uint32_t text = 0; text < batch.texts(); ++text) {
+      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
+      if (first == '!') return Status(StatusCode::kModelError, "bad text");
+    }
+    const Status status = fake_->Embed(batch, outputs);
+    for (uint32_t text = 0; text < batch.texts(); ++text) {
+      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
+      if (first == '?') outputs[text][1] = std::numeric_limits<float>::quiet_NaN();
+      if (first == '0') std::fill(outputs[text], outputs[text] + kWidth, 0.0f);
+    }
+    return status;
+  }
+
+  void SetOpen(bool open) {
+    std::lock_guard lock(mutex_);
+    open_ = open;
+    changed_.notify_all();
+  }
+  void LoseDevice() {
+    std::lock_guard lock(mutex_);
+    device_lost_ = true;
+  }
+  void WaitForCalls(int calls) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return calls_ >= calls; });
+  }
+  int texts() {
+    std::lock_guard lock(mutex_);
+    return static_cast<int>(texts_);
+  }
+
+ private:
+  std::unique_ptr<ModelBackend> fake_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = true;
+  bool device_lost_ = false;
+  int calls_ = 0;
+  uint64_t texts_ = 0;
+};
+
+class DeviceWorkerTest : public ::testing::Test {
+ protected:
+  void Start(RequestBatcher::Limits limits = {}) {
+    limits.spin_us = 0;
+    batcher_ = std::make_unique<RequestBatcher>(limits);
+    RequestPath::Parts path;
+    path.model = &backend_.info();
+    path.tokenizer = &backend_.tokenizer();
+    path.cache = &cache_;
+    path.in_flight = &in_flight_;
+    path.batcher = batcher_.get();
+    path.replies = &replies_;
+    path.stats = stats_->writer();
+    path_ = std::make_unique<RequestPath>(path);
+    worker_ = std::make_unique<DeviceWorker>(
+        DeviceWorker::Parts{&backend_, &cache_, &in_flight_, batcher_.get(), &replies_, stats_->writer(), {},
+                            [this](const Status&) { lost_.store(true, std::memory_order_release); }});
+  }
+  void TearDown() override {
+    backend_.SetOpen(true);
+    worker_.reset();
+  }
+
+  // One turn of the loop over a lane.
+  void Poll(ScriptedLane* scripted, bool draining = false) {
+    LaneReader::Taken taken;
+    const char* why = "";
+    while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
+      path_->Handle(std::move(taken), draining);
+    }
+    batcher_->Flush();
+  }
+  // Waits until the slot answers this sequence. The test's timeout is the watchdog.
+  StatusCode Await(const ScriptedLane& scripted, uint32_t slot, uint64_t sequence = 1) {
+    while (scripted.answered_sequence(slot) != sequence) std::this_thread::yield();
+    return scripted.status(slot);
+  }
+  static std::vector<float> Expected(const std::string& text, bool unit = true) {
+    std::vector<float> vector = FakeVector(text, "fake", kWidth);
+    double sum = 0;
+    for (const float value : vector) sum += static_cast<double>(value) * static_cast<double>(value);
+    const auto norm = static_cast<float>(std::sqrt(sum));
+    if (unit) {
+      for (float& value : vector) value /= norm;
+    }
+    return vector;
+  }
+  static void ExpectNear(const std::vector<float>& seen, const std::vector<float>& expected) {
+    ASSERT_EQ(seen.size(), expected.size());
+    for (size_t i = 0; i < seen.size(); ++i) EXPECT_NEAR(seen[i], expected[i], 1e-6f) << i;
+  }
+
+  std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
+  GatedBackend backend_;
+  MemoryCache cache_;
+  InFlight in_flight_;
+  ReplyWriter replies_{stats_->writer(), true};
+  LaneReader reader_{4096};
+  ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 1};
+  ScriptedLane other_{LaneGeometry{8, 4096, kWidth}, 2, 2};
+  std::unique_ptr<RequestBatcher> batcher_;
+  std::unique_ptr<RequestPath> path_;
+  std::unique_ptr<DeviceWorker> worker_;
+  std::atomic<bool> lost_{false};
+};
+
+TEST_F(DeviceWorkerTest, AMissIsComputedStoredAndTheNextIsAHit) {
+  Start();
+  lane_.Submit(0, "apple");
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 0), StatusCode::kOk);
+  ExpectNear(lane_.vector(0), Expected("apple"));
+  EXPECT_EQ(lane_.result(0).source, uint32_t{kSourceModel});
+  EXPECT_EQ(lane_.result(0).token_count, 5u);
+  for (uint32_t stage = 1; stage < kStageCount; ++stage) {
+    EXPECT_GE(lane_.result(0).stage_ns[stage], lane_.result(0).stage_ns[stage - 1]) << stage;
+  }
+  EXPECT_EQ(cache_.Get("apple").ttl_s, 86'400u);
+
+  other_.Submit(3, "apple");
+  Poll(&other_);
+  EXPECT_EQ(other_.status(3), StatusCode::kOk);  // answered within the turn, without the worker
+  EXPECT_EQ(other_.result(3).source, uint32_t{kSourceShard});
+  EXPECT_EQ(other_.vector(3), lane_.vector(0));
+  EXPECT_EQ(backend_.texts(), 1);
+}
+
+TEST_F(DeviceWorkerTest, RawIsUnitTimesNormWhetherComputedOrCached) {
+  Start();
+  ScriptedRequest raw;
+  raw.options = kOptionRaw;
+  lane_.Submit(0, "pear", raw);
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 0), StatusCode::kOk);
+  ExpectNear(lane_.vector(0), Expected("pear", false));
+  lane_.Submit(1, "pear", raw);
+  lane_.Submit(2, "pear");
+  Poll(&lane_);
+  ExpectNear(lane_.vector(1), Expected("pear", false));
+  ExpectNear(lane_.vector(2), Expected("pear"));
+}
+
+TEST_F(DeviceWorkerTest, AMixOfHitsMissesAndDuplicatesKeepsEachSlotsOwnVector) {
+  Start();
+  lane_.Submit(0, "hit");
+  Poll(&lane_);
+  Await(lane_, 0);
+  backend_.SetOpen(false);
+  const char* texts[] = {"hit", "miss", "hit", "miss", "other", "hit", "other", "last"};
+  for (uint32_t slot = 0; slot < 8; ++slot) other_.Submit(slot, texts[slot]);
+  Poll(&other_);
+  backend_.SetOpen(true);
+  for (uint32_t slot = 0; slot < 8; ++slot) {
+    ASSERT_EQ(Await(other_, slot), StatusCode::kOk);
+    ExpectNear(other_.vector(slot), Expected(texts[slot]));
+  }
+  EXPECT_EQ(other_.result(3).source, uint32_t{kSourceJoined});
+  EXPECT_EQ(other_.result(6).source, uint32_t{kSourceJoined});
+  EXPECT_EQ(backend_.texts(), 4);  // hit, miss, other, last: each computed once
+}
+
+TEST_F(DeviceWorkerTest, ClientsThatAskTheSameAtTheSameTimeAreComputedOnce) {
+  Start();
+  backend_.SetOpen(false);
+  lane_.Submit(0, "same");
+  Poll(&lane_);
+  backend_.WaitForCalls(1);
+  other_.Submit(0, "same");  // the model is at it already
+  Poll(&other_);
+  backend_.SetOpen(true);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
+  EXPECT_EQ(Await(other_, 0), StatusCode::kOk);
+  EXPECT_EQ(other_.result(0).source, uint32_t{kSourceJoined});
+  EXPECT_EQ(backend_.texts(), 1);
+  EXPECT_EQ(stats_->writer().Get(Counter::kJoined), 1u);
+}
+
+TEST_F(DeviceWorkerTest, CacheOptionsAreObeyed) {
+  Start();
+  ScriptedRequest no_store;
+  no_store.options = kOptionCacheSkipStore;
+  lane_.Submit(0, "a", no_store);
+  Poll(&lane_);
+  Await(lane_, 0);
+  EXPECT_EQ(cache_.inserts(), 0);
+  lane_.Submit(1, "a");
+  Poll(&lane_);
+  Await(lane_, 1);
+  EXPECT_EQ(cache_.inserts(), 1);
+  ScriptedRequest no_lookup;
+  no_lookup.options = kOptionCacheSkipLookup;
+  no_lookup.ttl_s = UINT32_MAX;
+  lane_.Submit(2, "a", no_lookup);
+  Poll(&lane_);
+  Await(lane_, 2);
+  EXPECT_EQ(lane_.result(2).source, uint32_t{kSourceModel});
+  EXPECT_EQ(backend_.texts(), 3);
+  EXPECT_EQ(cache_.Get("a").ttl_s, 10ull * 365 * 86'400);  // ten years is the longest
+}
+
+TEST_F(DeviceWorkerTest, OneBadTextFailsAlone) {
+  Start();
+  backend_.SetOpen(false);
+  lane_.Submit(0, "first");  // occupies the worker while the rest queues up
+  Poll(&lane_);
+  backend_.WaitForCalls(1);
+  const char* texts[] = {"good", "!bad", "fine", "?nan", "well"};
+  for (uint32_t slot = 0; slot < 5; ++slot) other_.Submit(slot, texts[slot]);
+  Poll(&other_);
+  backend_.SetOpen(true);
+  for (const uint32_t slot : {0u, 2u, 4u}) {
+    ASSERT_EQ(Await(other_, slot), StatusCode::kOk);
+    ExpectNear(other_.vector(slot), Expected(texts[slot]));
+  }
+  EXPECT_EQ(Await(other_, 1), StatusCode::kModelError);
+  EXPECT_EQ(Await(other_, 3), StatusCode::kModelError);
+  EXPECT_TRUE(cache_.Get("?nan").vector.empty());
+  lane_.Submit(1, "after");
+  Poll(&lane_);
+  EXPECT_EQ(Await(lane_, 1), StatusCode::kOk);
+}
+
+TEST_F(DeviceWorkerTest, AZeroVectorStaysZero) {
+  Start();
+  lane_.Submit(0, "0");
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 0), StatusCode::kOk);
+  EXPECT_EQ(lane_.vector(0), std::vector<float>(kWidth, 0.0f));
+  EXPECT_EQ(cache_.Get("0").value.norm, 0.0f);
+}
+
+TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
+  Start();
+  backend_.SetOpen(false);
+  lane_.Submit(0, "first");
+  Poll(&lane_);
+  backend_.WaitForCalls(1);
+  lane_.Submit(1, "cancelled");
+  lane_.client().request(1).cancel_sequence.store(0, std::memory_order_relaxed);
+  ScriptedRequest late;
+  late.deadline_ns = MonotonicNs() + kNsPerMs;
+  lane_.Submit(2, "late", late);
+  lane_.Submit(3, "wanted");
+  other_.Submit(0, "dead");
+  other_.Submit(1, "wanted");
+  Poll(&lane_);
+  Poll(&other_);
+  lane_.client().request(1).cancel_sequence.store(1, std::memory_order_relaxed);
+  other_.lane()->Close(StatusCode::kEngineGone);
+  while (MonotonicNs() <= late.deadline_ns) std::this_thread::yield();
+  backend_.SetOpen(true);
+  EXPECT_EQ(Await(lane_, 1), StatusCode::kCancelled);
+  EXPECT_EQ(Await(lane_, 2), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Await(lane_, 3), StatusCode::kOk);
+  worker_.reset();
+  EXPECT_EQ(backend_.texts(), 2);  // first and wanted
+  EXPECT_EQ(other_.answered_sequence(0), 0u);
+  EXPECT_EQ(other_.answered_sequence(1), 0u);
+  EXPECT_EQ(in_flight_.size(), 0u);
+}
+
+TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
+  Start();
+  const std::string long_text(65, 'x');  // the model takes 64 tokens
+  ScriptedRequest reject;
+  reject.options = kOptionReject;
+  lane_.Submit(0, long_text, reject);
+  Poll(&lane_);
+  EXPECT_EQ(lane_.status(0), StatusCode::kTextTooLong);
+  lane_.Submit(1, long_text);
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 1), StatusCode::kOk);
+  EXPECT_EQ(lane_.result(1).flags, uint32_t{kResultTruncated});
+  EXPECT_EQ(lane_.result(1).token_count, 64u);
+  lane_.Submit(2, long_text, reject);  // cached, and still too long
+  Poll(&lane_);
+  EXPECT_EQ(lane_.status(2), StatusCode::kTextTooLong);
+  lane_.Submit(3, long_text);
+  Poll(&lane_);
+  EXPECT_EQ(lane_.result(3).flags, uint32_t{kResultTruncated});
+  lane_.Submit(4, std::string(64, 'x'), reject);
+  Poll(&lane_);
+  EXPECT_EQ(Await(lane_, 4), StatusCode::kOk);
+}
+
+TEST_F(DeviceWorkerTest, BeyondTheQueueBoundTextsAreRefusedAndHitsGoOn) {
+  RequestBatcher::Limits limits;
+  limits.queue_texts_max = 2;
+  Start(limits);
+  lane_.Submit(0, "hit");
+  Poll(&lane_);
+  Await(lane_, 0);
+  backend_.SetOpen(false);
+  lane_.Submit(1, "running");
+  Poll(&lane_);
+  backend_.WaitForCalls(2);
+  for (uint32_t slot = 2; slot < 5; ++slot) lane_.Submit(slot, "queued" + std::to_string(slot));
+  lane_.Submit(5, "hit");
+  Poll(&lane_);
+  EXPECT_EQ(lane_.status(4), StatusCode::kOverloaded);
+  EXPECT_EQ(lane_.status(5), StatusCode::kOk);
+  backend_.SetOpen(true);
+  EXPECT_EQ(Await(lane_, 2), StatusCode::kOk);
+  EXPECT_EQ(Await(lane_, 3), StatusCode::kOk);
+}
+
+TEST_F(DeviceWorkerTest, WhileDrainingWhatWasTakenIsAnsweredAndTheRestRefused) {
+  Start();
+  backend_.SetOpen(false);
+  lane_.Submit(0, "taken");
+  Poll(&lane_);
+  lane_.Submit(1, "new");
+  Poll(&lane_, true);
+  EXPECT_EQ(lane_.status(1), StatusCode::kShuttingDown);
+  backend_.SetOpen(true);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
+}
+
+TEST_F(DeviceWorkerTest, ALostDeviceIsReportedAndItsTextsFail) {
+  Start();
+  backend_.LoseDevice();
+  lane_.Submit(0, "a");
+  Poll(&lane_);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kModelError);
+  worker_.reset();
+  EXPECT_TRUE(lost_.load(std::memory_order_acquire));
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,156 @@
+#include "engine/serving/in_flight.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <set>
+#include <thread>
+#include <vector>
+
+namespace sutra {
+namespace {
+
+Waiter WaiterOf(uint64_t sequence, PriorityClass priority = kClassNormal, uint32_t options = 0, uint32_t ttl_s = 10) {
+  Waiter waiter;
+  waiter.sequence = sequence;
+  waiter.priority = priority;
+  waiter.options = options;
+  waiter.ttl_s = ttl_s;
+  return waiter;
+}
+
+ComputationPtr ComputationOf(const std::string& text, const Waiter& waiter, uint32_t variant = 0) {
+  auto computation = std::make_shared<Computation>();
+  computation->text = text;
+  computation->variant = variant;
+  computation->ids = {1};
+  computation->waiters.push_back(waiter);
+  return computation;
+}
+
+TEST(InFlight, EqualTextsJoinTheOneUnderWay) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
+  in_flight.Start(computation);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(joined, computation);
+  const std::vector<Waiter> waiters = in_flight.Finish(computation);
+  ASSERT_EQ(waiters.size(), 2u);
+  EXPECT_FALSE(waiters[0].joined);
+  EXPECT_TRUE(waiters[1].joined);
+  EXPECT_EQ(in_flight.size(), 0u);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3), &joined), InFlight::JoinResult::kNone);
+}
+
+TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  in_flight.Start(ComputationOf("a", WaiterOf(1)));
+  EXPECT_EQ(in_flight.Join("b", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join(std::string_view("a\0", 2), 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join("a", 1, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+}
+
+TEST(InFlight, AHigherClassRaisesTheComputation) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  const ComputationPtr computation = ComputationOf("a", WaiterOf(1, kClassBulk));
+  in_flight.Start(computation);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassQuery), &joined), InFlight::JoinResult::kJoinedRaised);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(computation->priority, kClassQuery);
+}
+
+TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  const ComputationPtr computation = ComputationOf("a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore, 99));
+  in_flight.Start(computation);
+  EXPECT_FALSE(in_flight.Wish(computation).store);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, 0, 10), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal, 0, 20), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_TRUE(in_flight.Wish(computation).store);
+  EXPECT_EQ(in_flight.Wish(computation).ttl_s, 20u);
+}
+
+TEST(InFlight, ATruncatedTextIsNotJoinedByWhoRefusesTruncation) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
+  computation->truncated = true;
+  in_flight.Start(computation);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined),
+            InFlight::JoinResult::kTooLong);
+  EXPECT_EQ(in_flight.Finish(computation).size(), 1u);
+}
+
+TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
+  in_flight.Start(computation);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
+  std::vector<Waiter> removed;
+  EXPECT_TRUE(in_flight.Prune(computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
+  EXPECT_FALSE(in_flight.Prune(computation, [](const Waiter&) { return true; }, &removed));
+  EXPECT_EQ(removed.size(), 2u);
+  EXPECT_EQ(in_flight.size(), 0u);
+  // The next request of this text starts anew and is not taken away by the old computation's end.
+  const ComputationPtr next = ComputationOf("a", WaiterOf(3));
+  in_flight.Start(next);
+  EXPECT_TRUE(in_flight.Finish(computation).empty());
+  EXPECT_EQ(in_flight.size(), 1u);
+}
+
+TEST(InFlight, TakeAllHandsEverybodyOverOnce) {
+  InFlight in_flight;
+  const ComputationPtr a = ComputationOf("a", WaiterOf(1));
+  in_flight.Start(a);
+  in_flight.Start(ComputationOf("b", WaiterOf(2)));
+  EXPECT_EQ(in_flight.TakeAll().size(), 2u);
+  EXPECT_TRUE(in_flight.Finish(a).empty());
+  EXPECT_EQ(in_flight.size(), 0u);
+}
+
+// One thread joins or starts as the loop does, another ends computations as the worker does: nobody is lost or served
+// twice.
+TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
+  constexpr uint64_t kRequests = 20'000;
+  InFlight in_flight;
+  std::vector<ComputationPtr> ready;
+  std::mutex ready_mutex;
+  std::atomic<bool> done{false};
+  std::multiset<uint64_t> served;
+  std::thread worker([&] {
+    for (;;) {
+      std::vector<ComputationPtr> batch;
+      const bool last = done.load(std::memory_order_acquire);
+      {
+        std::lock_guard lock(ready_mutex);
+        batch.swap(ready);
+      }
+      for (const ComputationPtr& computation : batch) {
+        for (const Waiter& waiter : in_flight.Finish(computation)) served.insert(waiter.sequence);
+      }
+      if (batch.empty() && last) return;
+    }
+  });
+  for (uint64_t sequence = 1; sequence <= kRequests; ++sequence) {
+    const std::string text(1, static_cast<char>('a' + sequence % 5));
+    ComputationPtr joined;
+    if (in_flight.Join(text, 0, WaiterOf(sequence), &joined) != InFlight::JoinResult::kNone) continue;
+    const ComputationPtr computation = ComputationOf(text, WaiterOf(sequence));
+    in_flight.Start(computation);
+    std::lock_guard lock(ready_mutex);
+    ready.push_back(computation);
+  }
+  done.store(true, std::memory_order_release);
+  worker.join();
+  EXPECT_EQ(served.size(), kRequests);
+  EXPECT_EQ(std::set<uint64_t>(served.begin(), served.end()).size(), kRequests);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,190 @@
+#include "engine/serving/request_batcher.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+using Names = std::vector<std::string>;
+
+ComputationPtr Text(const std::string& name, uint32_t tokens, uint64_t flow = 1, uint64_t queued_ns = 0) {
+  auto computation = std::make_shared<Computation>();
+  computation->text = name;
+  computation->ids.resize(tokens);
+  computation->flow = flow;
+  computation->queued_ns = queued_ns == 0 ? MonotonicNs() : queued_ns;
+  return computation;
+}
+
+RequestBatcher::Limits Tokens(uint32_t tokens_max) {
+  RequestBatcher::Limits limits;
+  limits.tokens_max = tokens_max;
+  limits.spin_us = 0;
+  return limits;
+}
+
+bool All(const ComputationPtr&) { return true; }
+
+Names NextNames(RequestBatcher* batcher, const RequestBatcher::Wanted& wanted = All) {
+  std::vector<ComputationPtr> batch;
+  Names names;
+  if (batcher->TryNextBatch(MonotonicNs(), wanted, &batch)) {
+    for (const ComputationPtr& computation : batch) names.push_back(computation->text);
+  }
+  return names;
+}
+
+TEST(RequestBatcher, TakesWhatIsQueuedInOrderOfArrival) {
+  RequestBatcher batcher(Tokens(100));
+  for (const char* name : {"a", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
+  EXPECT_EQ(batcher.queued_texts(), 3u);
+  EXPECT_EQ(NextNames(&batcher), Names());  // not flushed yet
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"a", "b", "c"}));
+  EXPECT_EQ(batcher.queued_texts(), 0u);
+  EXPECT_EQ(batcher.queued_tokens(), 0u);
+  EXPECT_EQ(NextNames(&batcher), Names());
+}
+
+TEST(RequestBatcher, ABatchStaysWithinTheTokenBudget) {
+  RequestBatcher batcher(Tokens(25));
+  for (const char* name : {"a", "b", "c", "d", "e"}) batcher.Add(Text(name, 10), kClassNormal, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"a", "b"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"c", "d"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"e"}));
+}
+
+TEST(RequestBatcher, ATextOverTheBudgetGoesAlone) {
+  RequestBatcher batcher(Tokens(25));
+  batcher.Add(Text("large", 100), kClassNormal, false);
+  batcher.Add(Text("small", 1), kClassNormal, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"large"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"small"}));
+}
+
+TEST(RequestBatcher, QueriesComeFirstAndBulkLast) {
+  RequestBatcher batcher(Tokens(100));
+  batcher.Add(Text("bulk", 1), kClassBulk, false);
+  batcher.Add(Text("normal", 1), kClassNormal, false);
+  batcher.Add(Text("query", 1), kClassQuery, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"query", "normal", "bulk"}));
+}
+
+TEST(RequestBatcher, AClientWithManyTextsDoesNotDelayOneWithFew) {
+  RequestBatcher batcher(Tokens(40));
+  for (int i = 0; i < 100; ++i) batcher.Add(Text("many" + std::to_string(i), 10, 1), kClassNormal, false);
+  for (int i = 0; i < 4; ++i) batcher.Add(Text("few" + std::to_string(i), 10, 2), kClassNormal, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"many0", "few0", "many1", "few1"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"many2", "few2", "many3", "few3"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"many4", "many5", "many6", "many7"}));
+}
+
+TEST(RequestBatcher, FairMeansTokensNotTexts) {
+  RequestBatcher batcher(Tokens(60));
+  for (int i = 0; i < 4; ++i) batcher.Add(Text("long" + std::to_string(i), 30, 1), kClassNormal, false);
+  for (int i = 0; i < 8; ++i) batcher.Add(Text("short" + std::to_string(i), 10, 2), kClassNormal, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher), Names({"long0", "short0", "short1", "short2"}));
+}
+
+TEST(RequestBatcher, BulkThatWaitedLongGetsAShareAheadOfQueries) {
+  RequestBatcher batcher(Tokens(40));
+  const uint64_t long_ago_ns = MonotonicNs() - 2 * RequestBatcher::kAgingNs;
+  for (int i = 0; i < 8; ++i) batcher.Add(Text("bulk" + std::to_string(i), 5, 1, long_ago_ns), kClassBulk, false);
+  for (int i = 0; i < 8; ++i) batcher.Add(Text("query" + std::to_string(i), 5, 2), kClassQuery, false);
+  batcher.Flush();
+  EXPECT_EQ(NextNames(&batcher),
+            Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
+}
+
+TEST(RequestBatcher, WhoIsNoLongerWantedDoesNotFillTheBatch) {
+  RequestBatcher batcher(Tokens(20));
+  for (const char* name : {"a", "gone", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
+  batcher.Flush();
+  const auto wanted = [](const ComputationPtr& computation) { return computation->text != "gone"; };
+  EXPECT_EQ(NextNames(&batcher, wanted), Names({"a", "b"}));
+  EXPECT_EQ(NextNames(&batcher, wanted), Names({"c"}));
+  EXPECT_EQ(batcher.queued_texts(), 0u);
+}
+
+TEST(RequestBatcher, ARaisedTextIsHandedOutOnceAndEarly) {
+  RequestBatcher batcher(Tokens(10));
+  const ComputationPtr raised = Text("raised", 10);
+  batcher.Add(Text("first", 10), kClassBulk, false);
+  batcher.Add(raised, kClassBulk, false);
+  batcher.Add(raised, kClassQuery, true);
+  batcher.Flush();
+  EXPECT_EQ(batcher.queued_texts(), 2u);
+  EXPECT_EQ(NextNames(&batcher), Names({"raised"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"first"}));
+  EXPECT_EQ(NextNames(&batcher), Names());
+}
+
+TEST(RequestBatcher, SaysFullAtItsBound) {
+  RequestBatcher::Limits limits = Tokens(100);
+  limits.queue_texts_max = 2;
+  RequestBatcher batcher(limits);
+  batcher.Add(Text("a", 1), kClassNormal, false);
+  EXPECT_FALSE(batcher.full());
+  batcher.Add(Text("b", 1), kClassNormal, false);
+  EXPECT_TRUE(batcher.full());
+  batcher.Flush();
+  NextNames(&batcher);
+  EXPECT_FALSE(batcher.full());
+}
+
+TEST(RequestBatcher, StopEndsASleepingWorker) {
+  RequestBatcher batcher(Tokens(100));
+  std::thread worker([&] {
+    std::vector<ComputationPtr> batch;
+    EXPECT_FALSE(batcher.NextBatch(All, &batch));
+  });
+  batcher.Stop();
+  worker.join();
+}
+
+// Two workers and a loop that flushes one text at a time, so that the workers fall asleep often: each text is handed
+// out exactly once, and nobody sleeps over queued work (the test would not end).
+TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
+  constexpr int kTexts = 5'000;
+  RequestBatcher batcher(Tokens(8));
+  std::mutex mutex;
+  std::map<std::string, int> seen;
+  std::atomic<int> count{0};
+  const auto work = [&] {
+    std::vector<ComputationPtr> batch;
+    while (batcher.NextBatch(All, &batch)) {
+      std::lock_guard lock(mutex);
+      for (const ComputationPtr& computation : batch) ++seen[computation->text];
+      count.fetch_add(static_cast<int>(batch.size()), std::memory_order_release);
+    }
+  };
+  std::thread first(work), second(work);
+  for (int i = 0; i < kTexts; ++i) {
+    batcher.Add(Text(std::to_string(i), 1 + static_cast<uint32_t>(i % 3), static_cast<uint64_t>(i % 4)),
+                static_cast<PriorityClass>(i % 3), false);
+    batcher.Flush();
+    if (i % 64 == 0) std::this_thread::yield();
+  }
+  while (count.load(std::memory_order_acquire) < kTexts) std::this_thread::yield();
+  batcher.Stop();
+  first.join();
+  second.join();
+  EXPECT_EQ(seen.size(), static_cast<size_t>(kTexts));
+  for (const auto& [name, times] : seen) EXPECT_EQ(times, 1) << name;
+}
+
+}  // namespace
+}  // namespace sutra

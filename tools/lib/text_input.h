@@ -1,0 +1,67 @@
+// Input of sutra-embed: a stream of lines, each a plain text or a JSON string / object, turned into texts one by one.
+//
+// Thread rule: one thread owns a reader. Invariants: memory is bounded by kLineBytesMax whatever the input holds; a bad
+// line becomes an item with an error that names its line number, never a failure of the run; every line yields exactly
+// one item, so outputs can be matched to inputs by position.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "shm/base/status.h"
+
+namespace sutra {
+
+enum class InputFormat { kLines, kJsonl };
+
+struct InputItem {
+  std::string text;
+  uint64_t line = 0;      // counted from 1
+  std::string error;      // not empty: no text could be taken from this line
+  bool has_text = false;  // `text` is worth showing even if there is an error
+};
+
+bool IsUtf8(std::string_view text);
+
+// One line, without its end, as an item. Lines: the text is the line's bytes. Jsonl: a JSON string, or an object with a
+// string member "text"; other members are ignored.
+InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number);
+
+class LineReader {
+ public:
+  static constexpr size_t kLineBytesMax = 64u << 20;
+
+  // "-" reads standard input. Lines end in \n or \r\n; a last line without an end counts.
+  static Result<LineReader> Open(const std::string& path);
+  LineReader(LineReader&& other) noexcept;
+  LineReader& operator=(LineReader&& other) noexcept;
+  ~LineReader();
+
+  enum class Got { kLine, kTooLong, kNotYet, kEnd, kError };
+  // Waits at most timeout_ms for a whole line (-1 = for ever, 0 = takes what is there). kTooLong: the line was over
+  // kLineBytesMax and is skipped as a whole. kError: `error()` has errno.
+  Got Next(std::string* line, int timeout_ms);
+  uint64_t line_number() const { return line_number_; }  // of the line returned last
+  uint64_t bytes_taken() const { return bytes_taken_; }
+  uint64_t bytes_total() const { return bytes_total_; }  // 0 when not a regular file
+  int error() const { return error_; }
+
+ private:
+  explicit LineReader(int fd, bool owned) : fd_(fd), owned_(owned) {}
+  bool TakeBuffered(std::string* line, Got* got);
+
+  int fd_ = -1;
+  bool owned_ = false;
+  bool at_end_ = false;
+  bool skipping_ = false;  // inside a line that is too long
+  int error_ = 0;
+  std::string buffer_;
+  size_t start_ = 0;    // of the first unread byte in buffer_
+  size_t scanned_ = 0;  // no line end before this offset
+  uint64_t line_number_ = 0;
+  uint64_t bytes_taken_ = 0;
+  uint64_t bytes_total_ = 0;
+};
+
+}  // namespace sutra

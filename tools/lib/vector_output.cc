@@ -1,0 +1,218 @@
+// See vector_output.h.
+#include "tools/lib/vector_output.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <cmath>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace sutra {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the NumPy header says little endian");
+
+constexpr size_t kFlushBytes = 1 << 20;
+
+// A buffered descriptor. Standard output is not closed.
+class OutputFile {
+ public:
+  OutputFile() = default;
+  OutputFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  OutputFile(OutputFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
+  OutputFile& operator=(OutputFile&&) = delete;
+  ~OutputFile() {
+    if (fd_ > STDERR_FILENO) close(fd_);
+  }
+
+  std::string& buffer() { return buffer_; }
+  int fd() const { return fd_; }
+  Status Spill() { return buffer_.size() < kFlushBytes ? Status() : Flush(); }
+  Status Flush() {
+    size_t done = 0;
+    while (done < buffer_.size()) {
+      const ssize_t written = write(fd_, buffer_.data() + done, buffer_.size() - done);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return Status::FromErrno(StatusCode::kStorageError, "writing " + path_, errno);
+      done += static_cast<size_t>(written);
+    }
+    buffer_.clear();
+    return Status();
+  }
+
+ private:
+  int fd_ = -1;
+  std::string path_;
+  std::string buffer_;
+};
+
+Result<OutputFile> OpenOutput(const std::string& path) {
+  if (path == "-") return OutputFile(STDOUT_FILENO, "standard output");
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening output " + path, errno);
+  return OutputFile(fd, path);
+}
+
+class JsonlWriter final : public ResultWriter {
+ public:
+  explicit JsonlWriter(OutputFile file) : file_(std::move(file)) {}
+
+  Status Vector(const InputItem& item, std::span<const float> vector) override {
+    std::string& out = file_.buffer();
+    out += "{\"text\":" + JsonText(item.text) + ",\"vector\":";
+    AppendVector(vector, &out);
+    out += "}\n";
+    return file_.Spill();
+  }
+
+  Status Ids(const InputItem& item, std::span<const int32_t> ids) override {
+    std::string& out = file_.buffer();
+    out += "{\"text\":" + JsonText(item.text) + ",\"ids\":[";
+    for (size_t i = 0; i < ids.size(); ++i) fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : ",", ids[i]);
+    out += "]}\n";
+    return file_.Spill();
+  }
+
+  Status Error(const InputItem& item, const std::string& error) override {
+    file_.buffer() += "{\"text\":" + (item.has_text ? JsonText(item.text) : std::string("null")) +
+                      ",\"error\":" + JsonText(error) + "}\n";
+    return file_.Spill();
+  }
+
+  Status Flush() override { return file_.Flush(); }
+  Status Finish() override { return file_.Flush(); }
+
+ private:
+  OutputFile file_;
+};
+
+// Rows go to a file beside the target (or a nameless one for standard output); the header is written last, when the
+// number of rows is known, and then the file gets its name.
+class NpyWriter final : public ResultWriter {
+ public:
+  NpyWriter(OutputFile file, std::string temporary, std::string target)
+      : file_(std::move(file)), temporary_(std::move(temporary)), target_(std::move(target)) {
+    file_.buffer().assign(kHeaderBytes, ' ');
+  }
+  ~NpyWriter() override {
+    if (!temporary_.empty()) unlink(temporary_.c_str());
+  }
+
+  Status Vector(const InputItem&, std::span<const float> vector) override {
+    if (rows_ == 0) width_ = vector.size();
+    assert(vector.size() == width_);
+    const auto bytes = std::as_bytes(vector);
+    file_.buffer().append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    ++rows_;
+    return file_.Spill();
+  }
+
+  Status Ids(const InputItem&, std::span<const int32_t>) override {
+    return Status(StatusCode::kBadOption, "token ids have no NumPy form: use --output-format jsonl");
+  }
+
+  Status Error(const InputItem&, const std::string& error) override {
+    return Status(StatusCode::kModelError,
+                  "a NumPy file has no place for a text without a vector, so none is written (" + error +
+                      "). Use --output-format jsonl to see every text's result");
+  }
+
+  Status Flush() override { return Status(); }
+
+  Status Finish() override {
+    if (Status status = file_.Flush(); !status.ok()) return status;
+    std::string header("\x93NUMPY\x01\x00", 8);
+    const std::string shape =
+        fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows_, width_);
+    header += static_cast<char>((kHeaderBytes - 10) & 0xff);
+    header += static_cast<char>((kHeaderBytes - 10) >> 8);
+    header += shape;
+    header.resize(kHeaderBytes - 1, ' ');
+    header += '\n';
+    if (pwrite(file_.fd(), header.data(), header.size(), 0) != static_cast<ssize_t>(header.size())) {
+      return Status::FromErrno(StatusCode::kStorageError, "writing " + target_, errno);
+    }
+    if (target_ == "-") return CopyToStandardOutput();
+    if (rename(temporary_.c_str(), target_.c_str()) != 0) {
+      return Status::FromErrno(StatusCode::kStorageError, "renaming " + temporary_ + " to " + target_, errno);
+    }
+    temporary_.clear();
+    return Status();
+  }
+
+ private:
+  static constexpr size_t kHeaderBytes = 128;  // a multiple of 64, as the format asks
+
+  Status CopyToStandardOutput() {
+    OutputFile out(STDOUT_FILENO, "standard output");
+    off_t offset = 0;
+    for (;;) {
+      out.buffer().resize(kFlushBytes);
+      const ssize_t bytes = pread(file_.fd(), out.buffer().data(), kFlushBytes, offset);
+      if (bytes < 0) return Status::FromErrno(StatusCode::kStorageError, "reading back the vectors", errno);
+      out.buffer().resize(static_cast<size_t>(bytes));
+      if (Status status = out.Flush(); !status.ok() || bytes == 0) return status;
+      offset += bytes;
+    }
+  }
+
+  OutputFile file_;
+  std::string temporary_;
+  std::string target_;
+  size_t rows_ = 0;
+  size_t width_ = 0;
+};
+
+}  // namespace
+
+std::string JsonText(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+void AppendVector(std::span<const float> vector, std::string* out) {
+  out->reserve(out->size() + vector.size() * 14);
+  *out += '[';
+  char number[32];
+  for (size_t i = 0; i < vector.size(); ++i) {
+    if (i != 0) *out += ',';
+    // "-0" would be read as an integer and lose its sign.
+    const bool minus_zero = vector[i] == 0 && std::signbit(vector[i]);
+    const char* end = fmt::format_to(number, "{}{}", vector[i], minus_zero ? ".0" : "");
+    out->append(number, static_cast<size_t>(end - number));
+  }
+  *out += ']';
+}
+
+Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path) {
+  Result<OutputFile> file = OpenOutput(path);
+  if (!file.ok()) return file.status();
+  return std::unique_ptr<ResultWriter>(new JsonlWriter(std::move(file).value()));
+}
+
+Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path) {
+  const char* const shared_tmp = getenv("TMPDIR");
+  std::string temporary = path != "-"
+                              ? path + ".XXXXXX"
+                              : std::string(shared_tmp != nullptr ? shared_tmp : P_tmpdir) + "/sutra-embed.XXXXXX";
+  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening output " + temporary, errno);
+  if (path == "-") {
+    unlink(temporary.c_str());
+    temporary.clear();
+  } else {
+    const mode_t mask = umask(0);  // mkostemp makes 0600; the file gets the mode that open would have given
+    umask(mask);
+    if (fchmod(fd, 0666 & ~mask) != 0)
+      return Status::FromErrno(StatusCode::kStorageError, "mode of " + temporary, errno);
+  }
+  return std::unique_ptr<ResultWriter>(new NpyWriter(OutputFile(fd, path), temporary, path));
+}
+
+}  // namespace sutra

@@ -1,0 +1,38 @@
+// Output of sutra-embed: one JSON line a text, or one NumPy file of all vectors.
+//
+// Thread rule: one thread owns a writer. Invariants: results come in the order of the inputs; JSON lines are written to
+// the target as they come; a NumPy file appears under its name only when every text has its vector (written beside it,
+// then renamed), so a failed run leaves no half file.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "shm/base/status.h"
+#include "tools/lib/text_input.h"
+
+namespace sutra {
+
+class ResultWriter {
+ public:
+  virtual ~ResultWriter() = default;
+  virtual Status Vector(const InputItem& item, std::span<const float> vector) = 0;
+  virtual Status Ids(const InputItem& item, std::span<const int32_t> ids) = 0;
+  // A text without a result. A writer that cannot leave a gap returns the reason to stop.
+  virtual Status Error(const InputItem& item, const std::string& error) = 0;
+  virtual Status Flush() = 0;
+  virtual Status Finish() = 0;  // the result is complete only if this returns kOk
+};
+
+// `path` "-" is standard output.
+Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path);
+Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path);
+
+// JSON of a string; bytes that are not UTF-8 become U+FFFD.
+std::string JsonText(const std::string& text);
+// "[0.25,-1e-05]": the shortest digits that read back as the same floats.
+void AppendVector(std::span<const float> vector, std::string* out);
+
+}  // namespace sutra

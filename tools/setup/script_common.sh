@@ -1,0 +1,105 @@
+# shellcheck shell=bash
+# What quickstart, test and bench/run share: where things are, progress with elapsed seconds, an engine of their own.
+# Sourced, never run; the caller has set -euo pipefail.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck disable=SC2034  # used by the scripts that source this
+jobs=$(nproc)
+# Objects are shared by all checkouts of this user: the folder of a build is not part of what was compiled.
+export CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
+
+say() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
+die() {
+  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  exit 1
+}
+
+# Runs a command quietly; shows its last lines only when it fails.
+quietly() {
+  local log
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1 </dev/null; then
+    tail -n 40 "$log" >&2
+    rm -f "$log"
+    die "failed: $*"
+  fi
+  rm -f "$log"
+}
+
+prepare_host() {
+  say "packages"
+  "$repo/tools/setup/install_packages"
+  say "libtorch and model"
+  "$repo/tools/setup/fetch_deps" --quiet
+  SUTRA_DEPS_DIR=$("$repo/tools/setup/fetch_deps" --print-dir)
+  export SUTRA_DEPS_DIR
+  model_dir=$SUTRA_DEPS_DIR/model/all-MiniLM-L6-v2
+}
+
+# configure BUILD_DIR [cmake options]: only when something changed that ninja would not see itself.
+configure() {
+  local build=$1
+  shift
+  local options=(-G Ninja "-DSUTRA_DEPS_DIR=$SUTRA_DEPS_DIR" "$@")
+  if command -v ccache >/dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  local stamp=$build/.sutra-configured
+  if [[ -f $build/build.ninja && -f $stamp && $(<"$stamp") == "${options[*]}" ]]; then return; fi
+  quietly cmake -S "$repo" -B "$build" "${options[@]}"
+  printf '%s' "${options[*]}" >"$stamp"
+}
+
+# start_engine BIN_DIR [engine options]: on a socket and a data directory of its own; sets engine_pid, engine_dir,
+# engine_socket; returns when it serves.
+start_engine() {
+  local bin=$1
+  shift
+  engine_dir=$(mktemp -d "${TMPDIR:-/tmp}/sutra-XXXXXX")
+  if ((${#engine_dir} > 80)); then  # a Unix socket's path has at most 107 bytes
+    rmdir "$engine_dir"
+    engine_dir=$(mktemp -d /tmp/sutra-XXXXXX)
+  fi
+  engine_bin=$bin
+  engine_socket=$engine_dir/engine.sock
+  setsid "$bin/sutra-engine" --model "$model_dir" --socket "$engine_socket" --data "$engine_dir/data" "$@" \
+    >"$engine_dir/engine.log" 2>&1 </dev/null &
+  engine_pid=$!
+  local tries
+  for ((tries = 0; tries < 1200; ++tries)); do
+    if "$bin/sutra-stat" --socket "$engine_socket" --json 2>/dev/null | grep -q '"life":"alive"'; then return; fi
+    if ! kill -0 "$engine_pid" 2>/dev/null; then
+      cat "$engine_dir/engine.log" >&2
+      die "the engine did not start; its log is above"
+    fi
+    sleep 0.05
+  done
+  tail -n 20 "$engine_dir/engine.log" >&2
+  die "the engine does not serve after 60 s; its log is above"
+}
+
+# Ends the engine as an operator would; its exit code is the result.
+stop_engine() {
+  local pid=${engine_pid:-} code=0
+  if [[ -z $pid ]]; then return 0; fi
+  engine_pid=
+  kill -TERM "$pid" 2>/dev/null || true
+  wait "$pid" || code=$?
+  return "$code"
+}
+
+# For a trap on EXIT: whatever happened, nothing is left running and nothing is left behind.
+remove_engine() {
+  if [[ -n ${engine_pid:-} ]]; then
+    if ! kill -0 "$engine_pid" 2>/dev/null; then
+      echo "$(basename "$0"): the engine ended by itself; the end of its log:" >&2
+      tail -n 20 "$engine_dir/engine.log" >&2
+    fi
+    kill -KILL "$engine_pid" 2>/dev/null || true
+    wait "$engine_pid" 2>/dev/null || true
+    engine_pid=
+  fi
+  if [[ -n ${engine_dir:-} && -d $engine_dir ]]; then
+    "$engine_bin/sutra-stat" --socket "$engine_socket" --remove 2>/dev/null || true
+    rm -rf "$engine_dir"
+  fi
+  engine_dir=
+}
