@@ -18,6 +18,8 @@
 #include <cerrno>
 #include <string_view>
 
+#include "shm/base/numbers.h"
+
 namespace sutra {
 namespace ipc = boost::interprocess;
 
@@ -34,7 +36,7 @@ constexpr const char* kGaugeLabels[] = {SUTRA_GAUGES(SUTRA_LABEL)};
 constexpr const char* kHistogramLabels[] = {SUTRA_HISTOGRAMS(SUTRA_LABEL)};
 #undef SUTRA_LABEL
 
-constexpr uint64_t Align(uint64_t value) { return (value + 63) / 64 * 64; }
+constexpr uint64_t Align(uint64_t value) { return RoundUp(value, 64); }
 
 constexpr uint64_t kCounterLabelsOffset = Align(sizeof(StatsHeader));
 constexpr uint64_t kGaugeLabelsOffset = Align(kCounterLabelsOffset + kCounters * sizeof(StatsLabel));
