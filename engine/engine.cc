@@ -12,7 +12,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
 #include "shm/base/checkpoint.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {

@@ -14,7 +14,8 @@
 #include <utility>
 
 #include "shm/handshake.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {
