@@ -1,12 +1,11 @@
 // See config.h. CLI11 throws on errors; everything it throws is turned into a Status here.
 #include "engine/config.h"
 
-#include <sched.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <sstream>
 
+#include "shm/base/host.h"
 #include "shm/layout.h"
 
 #ifndef SUTRA_VERSION
@@ -179,17 +178,10 @@ std::vector<std::string> OptionLines(const CLI::App& app) {
 
 }  // namespace
 
-uint32_t UsableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return static_cast<uint32_t>(std::clamp(CPU_COUNT(&set), 1, 1024));
-}
-
 Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
   ParsedConfig parsed;
   EngineConfig& config = parsed.config;
-  config.threads = UsableCpus();
+  config.threads = std::min(UsableCpus(), 1024u);
   Texts texts;
 
   CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};

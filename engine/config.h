@@ -67,9 +67,6 @@ struct ParsedConfig {
 // `args` without the program's name. Errors (kBadOption) name the option, the value and the range.
 Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args);
 
-// CPUs this process may run on, at least 1.
-uint32_t UsableCpus();
-
 // The version shown by --version and written into the stats segment.
 extern const char* const kEngineVersion;
 

@@ -10,13 +10,14 @@
 #include <utility>
 
 #include "shm/base/clock.h"
+#include "shm/base/host.h"
 #include "shm/base/checkpoint.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-void LogLine(const std::string& line) { spdlog::info("{}", line); }
+void InfoLine(const std::string& line) { spdlog::info("{}", line); }
 void WarnLine(const std::string& line) { spdlog::warn("{}", line); }
 
 // A lane takes five descriptors; the usual soft limit of 1024 is small for that, the hard one is not.
@@ -120,7 +121,7 @@ CacheConfig Engine::MakeCacheConfig() const {
   cache.wal_bytes_max = config_.wal_bytes_max;
   cache.wal_segment_bytes = config_.wal_segment_bytes;
   cache.strict_recovery = config_.strict_recovery;
-  cache.log = LogLine;
+  cache.log = InfoLine;
   return cache;
 }
 
@@ -182,7 +183,7 @@ EngineLoop::End Engine::Serve() {
   options.spin_us = config_.spin_us;
   options.drain_s = config_.drain_s;
   options.text_bytes_max = config_.text_bytes_max;
-  options.log = LogLine;
+  options.log = InfoLine;
   loop_.emplace(options, MakeAcceptorOptions(), path,
                 EngineLoop::Parts{std::move(listener_), page_.page(), &*shutdown_, &*batcher_, &in_flight_, &*replies_,
                                   cache_.get(), stats_});

@@ -7,7 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/numbers.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
@@ -17,7 +18,7 @@ MessageOutcome WaitFor(int socket, short events, uint64_t deadline_ns) {
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
     const uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-    const uint64_t left_ms = (left_ns + kNsPerMs - 1) / kNsPerMs;
+    const uint64_t left_ms = DivideRoundUp(left_ns, kNsPerMs);
     pollfd item = {socket, events, 0};
     const int ready = poll(&item, 1, static_cast<int>(left_ms < 60'000 ? left_ms : 60'000));
     if (ready > 0) return MessageOutcome::kOk;

@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstring>
 #include <string>
 
@@ -70,20 +69,12 @@ void FillHeader(const LaneGeometry& geometry, const LaneIdentity& identity, uint
   header->text_bytes_max = geometry.text_bytes_max;
   header->width = geometry.width;
   header->vector_stride_bytes = static_cast<uint32_t>(geometry.vector_stride());
-  std::memcpy(header->boot_id, identity.boot_id, sizeof(header->boot_id));
+  std::memcpy(header->boot_id, identity.boot_id.data(), sizeof(header->boot_id));
   // SYNC L0 (release): the header is complete; meets SYNC L0 (acquire) in the client's lane_mapping.cc.
   header->layout_version.store(kLayoutVersion, std::memory_order_release);
 }
 
 }  // namespace
-
-UniqueFd::~UniqueFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
-Mapping::~Mapping() {
-  if (base_ != nullptr) munmap(base_, bytes_);
-}
 
 Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneIdentity& identity) {
   if (!geometry.valid()) {
@@ -154,21 +145,5 @@ Result<EnginePageMemory> EnginePageMemory::Create(uint64_t engine_generation) {
 }
 
 EnginePage* EnginePageMemory::page() const { return &EnginePageAt(map_.base()); }
-
-void ReadBootId(uint8_t (&boot_id)[16]) {
-  std::memset(boot_id, 0, sizeof(boot_id));
-  std::FILE* file = std::fopen("/proc/sys/kernel/random/boot_id", "re");
-  if (file == nullptr) return;
-  unsigned nibbles = 0;
-  for (int c = std::fgetc(file); c != EOF && nibbles < 32; c = std::fgetc(file)) {
-    unsigned value;
-    if (c >= '0' && c <= '9') value = static_cast<unsigned>(c - '0');
-    else if (c >= 'a' && c <= 'f') value = static_cast<unsigned>(c - 'a') + 10;
-    else continue;
-    boot_id[nibbles / 2] = static_cast<uint8_t>(boot_id[nibbles / 2] << 4 | value);
-    ++nibbles;
-  }
-  std::fclose(file);
-}
 
 }  // namespace sutra

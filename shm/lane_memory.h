@@ -8,57 +8,18 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
-#include "shm/layout.h"
+#include "shm/base/host.h"
 #include "shm/base/status.h"
+#include "shm/base/unique_fd.h"
+#include "shm/layout.h"
 
 namespace sutra {
-
-// Closes on destruction. Move-only.
-class UniqueFd {
- public:
-  UniqueFd() = default;
-  explicit UniqueFd(int fd) : fd_(fd) {}
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~UniqueFd();
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_ = -1;
-};
-
-// munmap on destruction. Move-only.
-class Mapping {
- public:
-  Mapping() = default;
-  Mapping(std::byte* base, uint64_t bytes) : base_(base), bytes_(bytes) {}
-  Mapping(Mapping&& other) noexcept
-      : base_(std::exchange(other.base_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-  Mapping& operator=(Mapping&& other) noexcept {
-    std::swap(base_, other.base_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
-  ~Mapping();
-  std::byte* base() const { return base_; }
-  uint64_t bytes() const { return bytes_; }
-
- private:
-  std::byte* base_ = nullptr;
-  uint64_t bytes_ = 0;
-};
 
 struct LaneIdentity {
   uint64_t engine_generation = 0;
   uint64_t lane_id = 0;
-  uint8_t boot_id[16] = {};
+  BootId boot_id = {};
 };
 
 class LaneMemory {
@@ -91,8 +52,5 @@ class EnginePageMemory {
   UniqueFd fd_;
   Mapping map_;
 };
-
-// /proc/sys/kernel/random/boot_id as 16 bytes; zeros if it cannot be read.
-void ReadBootId(uint8_t (&boot_id)[16]);
 
 }  // namespace sutra

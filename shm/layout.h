@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "shm/base/numbers.h"
 #include "shm/shared_word.h"
 
 namespace sutra {
@@ -137,8 +138,6 @@ constexpr uint64_t RingEntry(uint64_t position, uint32_t slot) { return (positio
 constexpr uint64_t RingEntryPosition(uint64_t entry) { return (entry >> 16) - 1; }
 constexpr uint32_t RingEntrySlot(uint64_t entry) { return static_cast<uint32_t>(entry & 0xffff); }
 constexpr uint64_t ResultWord(uint64_t sequence, uint8_t status) { return sequence << 8 | status; }
-
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Where everything lies, from the three numbers of the handshake. Both sides compute it; nobody reads offsets from memory.
 struct LaneGeometry {

@@ -1,4 +1,4 @@
-// Sleeping and waking across processes: the futex call, the clock, and both halves of each sleep/wake pair, so that the
+// Sleeping and waking across processes: the futex call and both halves of each sleep/wake pair, so that the
 // two fences that must meet stand beside each other. Header-only and free of the C++ runtime.
 //
 // Thread rule: all functions may be called from any thread. Always shared futexes: a private futex, or
@@ -22,31 +22,15 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 
+#include "shm/base/cpu_pause.h"
+#include "shm/base/time.h"
 #include "shm/layout.h"
 
 namespace sutra {
-
-inline constexpr uint64_t kNsPerMs = 1'000'000;
-inline constexpr uint64_t kNsPerSecond = 1'000'000'000;
-
-inline uint64_t MonotonicNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
-}
-
-inline void CpuPause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // A store, then a load of another word: only a full fence keeps their order. TSan does not model fences (and g++ makes
 // the plain call an error there), so its builds use a read-modify-write, which has the same effect for both.
@@ -61,9 +45,7 @@ inline void FullFence() {
 
 // Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller looks again.
 inline void FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
-  timespec timeout;
-  timeout.tv_sec = static_cast<time_t>(timeout_ns / kNsPerSecond);
-  timeout.tv_nsec = static_cast<long>(timeout_ns % kNsPerSecond);
+  const timespec timeout = ToTimespec(timeout_ns);
   syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
 }
 

@@ -13,13 +13,15 @@
 #include <memory>
 #include <vector>
 
+#include "shm/base/numbers.h"
+
 namespace sutra {
 
 class SlotPool {
  public:
   static constexpr uint64_t kSlotAlign = 64;
 
-  void Configure(uint64_t slot_bytes) { slot_bytes_ = RoundUpTo(slot_bytes, kSlotAlign); }
+  void Configure(uint64_t slot_bytes) { slot_bytes_ = RoundUp(slot_bytes, kSlotAlign); }
   uint64_t slot_bytes() const { return slot_bytes_; }
 
   // Null when the machine has no more memory.
@@ -32,9 +34,9 @@ class SlotPool {
     if (slot_bytes_ > chunk_bytes_ - used_) {
       // Chunks double up to a huge page, so that a small store stays small.
       const uint64_t doubled = std::min(std::max(2 * chunk_bytes_, kFirstChunkBytes), kHugePageBytes);
-      const uint64_t bytes = RoundUpTo(std::max(doubled, 4 * slot_bytes_), kSmallPageBytes);
+      const uint64_t bytes = RoundUp(std::max(doubled, 4 * slot_bytes_), kSmallPageBytes);
       const bool huge = bytes >= kHugePageBytes;
-      const uint64_t rounded = huge ? RoundUpTo(bytes, kHugePageBytes) : bytes;
+      const uint64_t rounded = huge ? RoundUp(bytes, kHugePageBytes) : bytes;
       void* chunk = std::aligned_alloc(huge ? kHugePageBytes : kSmallPageBytes, rounded);
       if (chunk == nullptr) return nullptr;
       if (huge) madvise(chunk, rounded, MADV_HUGEPAGE);  // advice: a refusal costs speed only
@@ -57,7 +59,6 @@ class SlotPool {
   static constexpr uint64_t kFirstChunkBytes = 64u << 10;
   static constexpr uint64_t kHugePageBytes = 2u << 20;
   static constexpr uint64_t kSmallPageBytes = 4096;
-  static uint64_t RoundUpTo(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
   struct Free {
     void operator()(char* chunk) const { std::free(chunk); }
   };

@@ -19,6 +19,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "shm/base/numbers.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -122,8 +123,6 @@ struct EraseBody {
   uint32_t text_bytes = 0;
 };
 static_assert(std::is_trivially_copyable_v<EraseBody> && sizeof(EraseBody) == 8);
-
-constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 // A record that is known but not yet placed: checksummed outside every lock, copied into a group under one.
 struct UnplacedRecord {

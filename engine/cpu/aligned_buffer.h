@@ -10,6 +10,8 @@
 #include <memory>
 #include <new>
 
+#include "shm/base/numbers.h"
+
 namespace sutra {
 
 class AlignedBuffer {
@@ -19,7 +21,7 @@ class AlignedBuffer {
     // Streaming 20 MiB of weights through 4 KiB pages costs more in TLB misses than rounding up ever wastes.
     constexpr size_t kHugePage = 2U << 20;
     const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    const size_t rounded = RoundUp(bytes, alignment);
     memory_.reset(std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded));
     if (memory_ == nullptr) throw std::bad_alloc();
     if (alignment == kHugePage) (void)madvise(memory_.get(), rounded, MADV_HUGEPAGE);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "shm/base/numbers.h"
+
 namespace sutra::cpu {
 namespace {
 
@@ -72,7 +74,7 @@ CpuEncoder::CpuEncoder(std::shared_ptr<const PackedModel> model, const KernelTab
 Status CpuEncoder::Encode(const TokenBatch& batch, std::span<float* const> outputs) {
   const size_t members = static_cast<size_t>(team_.threads());
   const size_t tokens = batch.ids.size();
-  const size_t even = std::min(rows_max_, std::max<size_t>(1, (tokens + members - 1) / members));
+  const size_t even = std::min(rows_max_, std::max<size_t>(1, DivideRoundUp(tokens, members)));
   const bool balanced = CutIntoChunks(batch, std::min(kernels_.chunk_tokens, even));
   if (members == 1 || (chunks_.size() >= members && balanced)) {
     std::atomic<size_t> next{0};

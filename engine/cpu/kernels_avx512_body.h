@@ -24,6 +24,7 @@ constexpr size_t kLanes = 16;
 constexpr int kTileRows = 6;     // 6 x 4 accumulators + 4 weights + 1 broadcast: 29 of 32 registers
 constexpr int kTileVectors = 4;  // one panel
 
+// The one copy of what shm/base/numbers.h has, for the reason above.
 constexpr size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 struct F32Ops {

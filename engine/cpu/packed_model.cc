@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "engine/cpu/activation_curve.h"
+#include "shm/base/numbers.h"
 
 namespace sutra::cpu {
 namespace {
@@ -67,7 +68,7 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
 
 size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
   constexpr size_t kRowsAtOnce = 6;
-  const size_t keys = (tokens + 15) / 16 * 16;
+  const size_t keys = RoundUp(tokens, 16);
   return keys * (2 * kRowsAtOnce + 2 * head_width) * sizeof(float);
 }
 

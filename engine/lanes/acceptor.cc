@@ -14,7 +14,8 @@
 #include <utility>
 
 #include "shm/handshake.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {
@@ -94,7 +95,7 @@ Acceptor::Acceptor(Options options, Watcher watcher)
     : options_(std::move(options)), watcher_(std::move(watcher)),
       quota_(std::make_shared<LaneQuota>(options_.quota)) {
   identity_.engine_generation = options_.engine_generation;
-  ReadBootId(identity_.boot_id);
+  identity_.boot_id = HostBootId();
 }
 
 bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {

@@ -3,7 +3,7 @@
 
 #include "shm/base/utf8.h"
 #include "shm/base/checkpoint.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {

@@ -4,7 +4,8 @@
 #include <algorithm>
 
 #include "engine/lanes/lane.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {

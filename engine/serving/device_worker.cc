@@ -9,7 +9,8 @@
 
 #include "engine/lanes/lane.h"
 #include "shm/base/checkpoint.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {

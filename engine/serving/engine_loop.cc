@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "shm/base/checkpoint.h"
+#include "shm/base/numbers.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra {
@@ -164,7 +165,7 @@ void EngineLoop::Sleep(uint64_t now_ns) {
   if (!PollLanes()) {
     parts_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
-    HandleEvents(static_cast<int>((left_ns + kNsPerMs - 1) / kNsPerMs));
+    HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
   }
   AnnounceEngineAwake(parts_.page);
 }

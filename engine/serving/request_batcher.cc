@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <cassert>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/cpu_pause.h"
+#include "shm/base/time.h"
 #include "shm/base/checkpoint.h"
 
 namespace sutra {

@@ -1,24 +1,27 @@
-// At most one line a second of what clients can provoke; the next line says how many were left out.
-// Thread-safe.
+// Lines for people: where they go, and a limit on those that clients can provoke.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <utility>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/mutex.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 
+// Takes one line per call, without its end; may be empty, which drops them.
+using LogLine = std::function<void(const std::string&)>;
+
+// At most one line per second; the next line says how many were left out. Thread-safe.
 class LogLimiter {
  public:
-  explicit LogLimiter(std::function<void(const std::string&)> sink) : sink_(std::move(sink)) {}
+  explicit LogLimiter(LogLine sink, uint64_t (*now_ns)() = MonotonicNs) : sink_(std::move(sink)), now_ns_(now_ns) {}
 
   void operator()(const std::string& line) {
-    std::lock_guard lock(mutex_);
-    const uint64_t now_ns = MonotonicNs();
+    MutexLock lock(mutex_);
+    const uint64_t now_ns = now_ns_();
     if (now_ns < next_ns_) {
       ++left_out_;
       return;
@@ -30,10 +33,11 @@ class LogLimiter {
   }
 
  private:
-  const std::function<void(const std::string&)> sink_;
-  std::mutex mutex_;
-  uint64_t next_ns_ = 0;
-  uint64_t left_out_ = 0;
+  const LogLine sink_;
+  uint64_t (*const now_ns_)();
+  Mutex mutex_;
+  uint64_t next_ns_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t left_out_ SUTRA_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sutra

@@ -16,8 +16,9 @@
 #include <boost/interprocess/permissions.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <cerrno>
-#include <fstream>
 #include <string_view>
+
+#include "shm/base/numbers.h"
 
 namespace sutra {
 namespace ipc = boost::interprocess;
@@ -35,7 +36,7 @@ constexpr const char* kGaugeLabels[] = {SUTRA_GAUGES(SUTRA_LABEL)};
 constexpr const char* kHistogramLabels[] = {SUTRA_HISTOGRAMS(SUTRA_LABEL)};
 #undef SUTRA_LABEL
 
-constexpr uint64_t Align(uint64_t value) { return (value + 63) / 64 * 64; }
+constexpr uint64_t Align(uint64_t value) { return RoundUp(value, 64); }
 
 constexpr uint64_t kCounterLabelsOffset = Align(sizeof(StatsHeader));
 constexpr uint64_t kGaugeLabelsOffset = Align(kCounterLabelsOffset + kCounters * sizeof(StatsLabel));
@@ -106,20 +107,6 @@ struct StatsSegment::Mapping {
 
 StatsSegment::StatsSegment() : mapping_(std::make_unique<Mapping>()) {}
 StatsSegment::~StatsSegment() = default;
-
-std::array<uint8_t, 16> HostBootId() {
-  std::array<uint8_t, 16> id{};
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  size_t digits = 0;
-  for (char c; digits < 32 && file.get(c);) {
-    const char* hex = std::char_traits<char>::find("0123456789abcdef", 16, c);
-    if (hex == nullptr) continue;
-    const auto value = static_cast<uint8_t>(c <= '9' ? c - '0' : c - 'a' + 10);
-    id[digits / 2] = static_cast<uint8_t>(id[digits / 2] << 4 | value);
-    ++digits;
-  }
-  return id;
-}
 
 // The engine replaces the socket by rename, so a link at the last component is never followed; its directory is.
 Result<std::string> RealSocketPath(const std::string& socket_path) {
@@ -207,7 +194,7 @@ void StatsSegment::Fill(const StatsSegmentOptions& options) {
   h.counter_stride_bytes = kWordStride;
   h.histogram_stride_bytes = sizeof(StatsHistogram);
   const bool no_boot_id = std::all_of(options.boot_id.begin(), options.boot_id.end(), [](uint8_t b) { return b == 0; });
-  const std::array<uint8_t, 16> boot_id = no_boot_id ? HostBootId() : options.boot_id;
+  const BootId boot_id = no_boot_id ? HostBootId() : options.boot_id;
   std::copy(boot_id.begin(), boot_id.end(), h.boot_id);
   StoreLabels(base_ + kCounterLabelsOffset, kCounterLabels);
   StoreLabels(base_ + kGaugeLabelsOffset, kGaugeLabels);

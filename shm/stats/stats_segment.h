@@ -11,7 +11,6 @@
 //  - An observer trusts nothing in the segment: every offset, count and stride is checked against fstat's size.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,8 +18,9 @@
 #include <string>
 #include <vector>
 
-#include "shm/stats/counters.h"
+#include "shm/base/host.h"
 #include "shm/base/status.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 
@@ -28,7 +28,7 @@ struct StatsSegmentOptions {
   std::string socket_path;  // of the engine; its real path names the segment
   uint32_t mode = 0640;     // 0644 lets every local user watch
   uint64_t engine_generation = 0;
-  std::array<uint8_t, 16> boot_id{};                                      // all zero = this host's is read
+  BootId boot_id{};                                                       // all zero = this host's is read
   std::string model, identity, precision, device, disk_io, version_text;  // may also be set later
 };
 
@@ -36,8 +36,6 @@ struct StatsSegmentOptions {
 Result<std::string> RealSocketPath(const std::string& socket_path);
 // "sutra-stat.<uid>.<16 hex of SHA-256 of the socket's real path>".
 Result<std::string> StatsSegmentName(const std::string& socket_path, uint32_t uid);
-// This host's boot identifier; zeros if the kernel does not tell.
-std::array<uint8_t, 16> HostBootId();
 
 class StatsSegment {
  public:
@@ -87,7 +85,7 @@ struct HistogramSnapshot {
 struct StatsSnapshot {
   uint16_t major = 0, minor = 0;
   uint64_t engine_generation = 0;
-  std::array<uint8_t, 16> boot_id{};
+  BootId boot_id{};
   std::string model, identity, precision, device, socket, disk_io, version_text;
   std::map<std::string, uint64_t> counters, gauges;
   std::map<std::string, HistogramSnapshot> histograms;

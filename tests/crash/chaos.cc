@@ -9,7 +9,6 @@
 #include <set>
 #include <sstream>
 
-#include "shm/sleep_wake.h"
 
 namespace sutra::test {
 namespace {

@@ -12,7 +12,8 @@
 #include "engine/lanes/acceptor.h"
 #include "shm/handshake.h"
 #include "shm/stats/stats_segment.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

@@ -15,7 +15,9 @@
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_reader.h"
 #include "shm/base/utf8.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/cpu_pause.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {

@@ -10,7 +10,7 @@
 
 #include <cstring>
 
-#include "shm/sleep_wake.h"
+#include "shm/layout.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {

@@ -8,7 +8,6 @@
 
 #include "shm/lane_ring.h"
 #include "engine/lanes/untrusted_copy.h"
-#include "shm/sleep_wake.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {

@@ -6,7 +6,6 @@
 #include <thread>
 
 #include "shm/lane_ring.h"
-#include "shm/sleep_wake.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {

@@ -22,7 +22,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/numbers.h"
+#include "shm/base/time.h"
 #include "tests/kit/temp_dir.h"
 
 extern char** environ;
@@ -30,11 +31,11 @@ extern char** environ;
 namespace sutra::test {
 namespace {
 
-uint64_t DeadlineNs(int timeout_ms) { return MonotonicNs() + static_cast<uint64_t>(timeout_ms) * 1'000'000; }
+uint64_t DeadlineNs(int timeout_ms) { return MonotonicNs() + static_cast<uint64_t>(timeout_ms) * kNsPerMs; }
 
 int MsLeft(uint64_t deadline_ns) {
   const uint64_t now = MonotonicNs();
-  return now >= deadline_ns ? 0 : static_cast<int>((deadline_ns - now + 999'999) / 1'000'000);
+  return now >= deadline_ns ? 0 : static_cast<int>(DivideRoundUp(deadline_ns - now, kNsPerMs));
 }
 
 // The kernel as it is where io_uring was switched off.

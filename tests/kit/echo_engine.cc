@@ -52,7 +52,6 @@ class EchoServer {
     while (generation_ == 0 && getrandom(&generation_, sizeof(generation_), 0) < 0) {
     }
     page_ = EnginePageMemory::Create(generation_).value();
-    ReadBootId(boot_id_);
     text_.resize(options.text_bytes_max + 8);
   }
 
@@ -262,7 +261,7 @@ class EchoServer {
     LaneIdentity identity;
     identity.engine_generation = generation_;
     identity.lane_id = welcome.lane_id;
-    std::memcpy(identity.boot_id, boot_id_, sizeof(boot_id_));
+    identity.boot_id = boot_id_;
     const LaneGeometry geometry = {welcome.slots, welcome.text_bytes_max, welcome.width};
     LaneGeometry made = geometry;
     if (options_.hostile == Hostile::kOtherWidthInHeader) made.width = geometry.width - 1;  // same size, other header
@@ -311,7 +310,7 @@ class EchoServer {
   EchoControl* control_;
   uint64_t generation_ = 0;
   uint64_t lane_id_ = 0;
-  uint8_t boot_id_[16] = {};
+  const BootId boot_id_ = HostBootId();
   EnginePageMemory page_;
   std::vector<std::unique_ptr<EchoLane>> lanes_;
   std::vector<UniqueFd> silent_;

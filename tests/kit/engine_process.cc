@@ -14,7 +14,7 @@
 #include <sstream>
 #include <utility>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra::test {
 namespace {

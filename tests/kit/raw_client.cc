@@ -19,7 +19,7 @@
 #include "shm/handshake.h"
 #include "shm/lane_ring.h"
 #include "shm/peer_liveness.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra::test {
 namespace {

@@ -16,7 +16,7 @@
 #include "engine/lanes/lane.h"
 #include "shm/lane_ring.h"
 #include "shm/lane_memory.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra::testing {
 

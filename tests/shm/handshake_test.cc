@@ -10,7 +10,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra::test {
 namespace {

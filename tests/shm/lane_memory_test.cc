@@ -96,12 +96,6 @@ TEST_F(Segment, EnginePageIsReadyAndSealed) {
   EXPECT_NE(ftruncate(made->fd(), 0), 0);
 }
 
-TEST_F(Segment, BootIdIsRead) {
-  uint8_t boot_id[16], zero[16] = {};
-  ReadBootId(boot_id);
-  EXPECT_NE(std::memcmp(boot_id, zero, 16), 0);
-}
-
 // The client's lock as the engine sees it: held while the client lives or is stopped, gone when it is killed, even if it
 // is not reaped and its forked child still has the descriptors.
 TEST_F(Segment, LivenessFollowsTheKernelsLockNotTheDescriptors) {

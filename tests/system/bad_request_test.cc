@@ -8,7 +8,7 @@
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
 #include "shm/lane_memory.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {

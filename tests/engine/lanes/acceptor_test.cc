@@ -15,7 +15,8 @@
 
 #include "shm/handshake.h"
 #include "shm/stats/stats_segment.h"
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {

@@ -8,7 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {
