@@ -17,14 +17,14 @@
 #include <string>
 #include <string_view>
 
+#include "cache/store/cache_value.h"
+#include "cache/wal/durability.h"
 #include "shm/base/status.h"
 
 namespace sutra {
 
 class DiskIo;
 class Clock;
-
-enum class DurabilityPolicy { kNone, kInterval, kGroup, kSync };
 
 struct CacheConfig {
   std::string directory;       // DATA; the shard's own subdirectory is made from `model_identity`
@@ -42,13 +42,6 @@ struct CacheConfig {
   uint64_t sync_us_max = 1'000'000;
   bool strict_recovery = false;                 // damage refuses to open instead of being quarantined
   std::function<void(const std::string&)> log;  // one line a call, for people; may be empty
-};
-
-// What is kept besides the vector. `vector` has unit length (or is all zero); raw = vector * norm.
-struct CacheValue {
-  float norm = 0;
-  uint32_t token_count = 0;
-  bool truncated = false;
 };
 
 struct CacheStats {

@@ -23,9 +23,11 @@
 #include <string_view>
 #include <vector>
 
-#include "cache/cache_shard.h"
+#include "cache/store/cache_value.h"
 
 namespace sutra {
+
+class Clock;
 
 struct EntryKey {
   uint64_t low = 0;

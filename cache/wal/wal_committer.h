@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "cache/wal/durability.h"
 #include "cache/wal/wal_log.h"
 
 namespace sutra {

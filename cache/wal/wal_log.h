@@ -19,7 +19,6 @@
 #include <string>
 #include <vector>
 
-#include "cache/cache_shard.h"
 #include "cache/store/entry_store.h"
 #include "cache/wal/recovery.h"
 #include "cache/wal/segment_preparer.h"
