@@ -3,43 +3,43 @@
 
 #include <algorithm>
 
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
 #include "cache/logged_shard.h"
-#include "cache/wal/recovery.h"
 #include "cache/shard_directory.h"
+#include "cache/wal/recovery.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kTtlMaxS = 10ull * 366 * 86'400;
 constexpr uint64_t kNsPerS = 1'000'000'000;
-constexpr uint32_t kWidthMax = 65'536;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
 
 Status BadOption(const std::string& message) { return Status(StatusCode::kBadOption, "cache: " + message); }
 
 Status CheckConfig(const CacheConfig& config) {
-  if (config.width == 0 || config.width > kWidthMax) {
-    return BadOption("width " + std::to_string(config.width) + " is not within 1.." + std::to_string(kWidthMax));
+  if (config.width == 0 || config.width > kCacheWidthMax) {
+    return BadOption("width " + std::to_string(config.width) + " is not within 1.." + std::to_string(kCacheWidthMax));
   }
   ModelIdentity identity;
   if (!ParseIdentity(config.model_identity, &identity)) return BadOption("model_identity is not 64 hex digits");
   if (config.entries_max == 0) return BadOption("entries_max is 0");
-  if (config.bytes_max < 64 * 1024) return BadOption("bytes_max is below 65536");
-  if (config.ttl_s_default == 0 || config.ttl_s_default > kTtlMaxS) {
-    return BadOption("ttl_s_default is not within 1.." + std::to_string(kTtlMaxS));
+  if (config.bytes_max < kCacheBytesMin) return BadOption("bytes_max is below " + std::to_string(kCacheBytesMin));
+  if (config.ttl_s_default == 0 || config.ttl_s_default > kTtlSecondsMax) {
+    return BadOption("ttl_s_default is not within 1.." + std::to_string(kTtlSecondsMax));
   }
   if (config.policy == DurabilityPolicy::kNone) return {};
   if (config.directory.empty()) return BadOption("no data directory given");
   if (config.wal_segment_bytes < kSegmentBytesMin || config.wal_segment_bytes > kSegmentBytesMax ||
       config.wal_segment_bytes % kWalBlockBytes != 0) {
-    return BadOption("wal_segment_bytes is not a multiple of 4096 within 65536..1073741824");
+    return BadOption("wal_segment_bytes is not a multiple of " + std::to_string(kWalBlockBytes) + " within " +
+                     std::to_string(kSegmentBytesMin) + ".." + std::to_string(kSegmentBytesMax));
   }
-  if (config.wal_bytes_max / 4 < config.wal_segment_bytes) {
-    return BadOption("wal_bytes_max is below four segments (" + std::to_string(4 * config.wal_segment_bytes) + ")");
+  if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
+    return BadOption("wal_bytes_max is below four segments (" +
+                     std::to_string(kWalSegmentsMin * config.wal_segment_bytes) + ")");
   }
-  if (config.interval_us_max > 10'000'000 || config.sync_us_max > 60'000'000) {
+  if (config.interval_us_max > kIntervalUsMax || config.sync_us_max > kSyncUsMax) {
     return BadOption("interval_us_max or sync_us_max is over 10 s or 60 s");
   }
   return {};
@@ -126,7 +126,7 @@ Status LoggedShard::OpenLog() {
   store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
 
   const uint64_t started_ns = clock_->MonotonicNs();
-  StoreSink sink(&store_, clock_, kTtlMaxS);
+  StoreSink sink(&store_, clock_, kTtlSecondsMax);
   Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
   if (!plan.ok()) return plan.status();
   sink.Conclude(plan->wall_highest_ns);
@@ -180,7 +180,7 @@ bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector,
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
                          const CacheValue& value, uint64_t ttl_s) {
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
-  const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlMaxS);
+  const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
   const uint64_t now = clock_->MonotonicNs();
   const EntryKey key = store_.KeyOf(text, variant);
   const bool loggable =
