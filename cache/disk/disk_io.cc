@@ -1,12 +1,13 @@
 // The judgement of completions, shared by all implementations, and the choice between them.
 #include "cache/disk/disk_io.h"
 
+#include <unistd.h>
+
+#include <cassert>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-
-#include <unistd.h>
 
 namespace sutra {
 namespace {
@@ -158,11 +159,25 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
   return status.ok() ? removed : status;
 }
 
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log) {
-  if (mode != "auto" && mode != "io_uring" && mode != "posix") {
-    return Status(StatusCode::kBadOption, "disk io \"" + mode + "\" is not one of auto, io_uring, posix");
+const char* Name(DiskIoKind kind) {
+  for (const auto& [name, value] : kDiskIoKindNames) {
+    if (value == kind) return name;
   }
+  assert(false && "every kind has a name");
+  return "";
+}
+
+bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind) {
+  for (const auto& [known, value] : kDiskIoKindNames) {
+    if (known != name) continue;
+    *kind = value;
+    return true;
+  }
+  return false;
+}
+
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
+                                           const std::function<void(const std::string&)>& log) {
   // The plain path first: whatever fails there is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;
@@ -182,11 +197,11 @@ Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::s
     return Status(StatusCode::kStorageError,
                   "the data directory " + directory + " is not usable: " + status.message() + fix, status.os_error());
   }
-  if (mode == "posix") return posix;
+  if (kind == DiskIoKind::kPosix) return posix;
   Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct);
   Status status = uring.ok() ? ProbeDiskIo(uring->get(), directory) : uring.status();
   if (status.ok()) return uring;
-  if (mode == "io_uring") {
+  if (kind == DiskIoKind::kUring) {
     return Status(status.code(),
                   "io_uring is not usable in " + directory + ": " + status.message() +
                       "; use auto or posix, or allow io_uring (kernel.io_uring_disabled, seccomp)",

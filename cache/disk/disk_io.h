@@ -19,6 +19,8 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "shm/base/status.h"
@@ -26,6 +28,21 @@
 namespace sutra {
 
 inline constexpr uint64_t kDiskBlockBytes = 4096;
+
+// Which implementation carries the accesses.
+enum class DiskIoKind {
+  kAuto,   // io_uring where the kernel allows it, else plain system calls
+  kUring,  // io_uring for writes and syncs, or a refusal
+  kPosix,  // plain system calls
+};
+// The names that options and messages use.
+inline constexpr std::pair<const char*, DiskIoKind> kDiskIoKindNames[] = {
+    {"auto", DiskIoKind::kAuto},
+    {"io_uring", DiskIoKind::kUring},
+    {"posix", DiskIoKind::kPosix},
+};
+const char* Name(DiskIoKind kind);
+bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind);  // false: no such name
 
 using FileHandle = int;
 
@@ -117,10 +134,9 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 // io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
 
-// Chooses by `mode`: "auto" (io_uring where a real write, sync and read back work in `directory`, else plain system
-// calls, with the reason in one line to `log`), "io_uring" or "posix". Creates the directory if it is missing. `log`
-// may be empty.
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
+// kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise says the reason in one
+// line to `log`. Creates the directory if it is missing. `log` may be empty.
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
                                            const std::function<void(const std::string&)>& log);
 
 // One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.
