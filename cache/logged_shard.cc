@@ -54,7 +54,7 @@ class StoreSink final : public RecoverySink {
   void Insert(const WalRecord& record, uint64_t segment) override {
     const InsertBody& body = record.insert;
     const EntryKey key = store_->KeyOf(record.text, record.variant);
-    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
+    MutexLock lock(store_->MutexOf(key));
     // A clock that was set back revives nothing: time never counts as earlier than the latest that was seen.
     wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
     const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
@@ -71,7 +71,7 @@ class StoreSink final : public RecoverySink {
 
   void Erase(const WalRecord& record) override {
     const EntryKey key = store_->KeyOf(record.text, record.variant);
-    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
+    MutexLock lock(store_->MutexOf(key));
     store_->EraseLocked(key);
   }
 
@@ -201,7 +201,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
     shared_.dropped_inserts.fetch_add(1, kRelaxed);
   }
   {
-    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    MutexLock lock(store_.MutexOf(key));
     // Read before the push: the record lands in this segment or a later one, never in an older one.
     uint64_t segment = shared_.current_segment.load(kRelaxed);
     if (!loggable || !committer_->PushInsert(record)) segment = 0;
@@ -218,7 +218,7 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
   std::shared_ptr<WalCommit> commit;
   {
     const UnplacedRecord record = loggable ? UnplacedRecord::Erase(variant, text) : UnplacedRecord();
-    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    MutexLock lock(store_.MutexOf(key));
     store_.EraseLocked(key);
     if (!loggable) return {};
     commit = committer_->PushErase(record);

@@ -3,8 +3,8 @@
 
 #include <cerrno>
 
-#include "shm/base/clock.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
@@ -26,9 +26,9 @@ SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory
 
 SegmentPreparer::~SegmentPreparer() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     stopping_ = true;
-    wake_.notify_all();
+    wake_.NotifyAll();
   }
   if (thread_.joinable()) thread_.join();
   if (file_ < 0) return;
@@ -52,11 +52,11 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
   return status;
 }
 
-void SegmentPreparer::Attempt(std::unique_lock<std::mutex>* lock) {
+void SegmentPreparer::AttemptLocked() {
   working_ = true;
-  lock->unlock();
+  mutex_.Unlock();
   const Result<FileHandle> file = Make(AllocateFill::kZeroed);
-  lock->lock();
+  mutex_.Lock();
   working_ = false;
   if (file.ok()) {
     file_ = file.value();
@@ -69,28 +69,28 @@ void SegmentPreparer::Attempt(std::unique_lock<std::mutex>* lock) {
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;
   }
   has_room_.store(file.ok(), std::memory_order_relaxed);
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 void SegmentPreparer::Request() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (state_ == State::kReady || state_ == State::kWanted) return;
   if (state_ == State::kNone) state_ = State::kWanted;
   if (threaded_) {
-    wake_.notify_all();
+    wake_.NotifyAll();
   } else {
-    Attempt(&lock);
+    AttemptLocked();
   }
 }
 
 void SegmentPreparer::Poll() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) Attempt(&lock);
+  MutexLock lock(mutex_);
+  if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) AttemptLocked();
 }
 
 Result<FileHandle> SegmentPreparer::Take() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (working_ || (threaded_ && state_ == State::kWanted)) changed_.wait(lock);
+  MutexLock lock(mutex_);
+  while (working_ || (threaded_ && state_ == State::kWanted)) changed_.Wait(mutex_);
   // Until the next Request nobody may touch the path: the caller is about to rename what is there.
   const bool ready = state_ == State::kReady;
   state_ = State::kNone;
@@ -103,15 +103,15 @@ Result<FileHandle> SegmentPreparer::Take() {
 }
 
 void SegmentPreparer::Run() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_) {
     const bool due = state_ == State::kWanted || (state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_);
     if (due) {
-      Attempt(&lock);
+      AttemptLocked();
     } else if (state_ == State::kFailed) {
-      clock_->WaitUntil(&wake_, &lock, retry_at_ns_);
+      clock_->WaitUntil(&wake_, &mutex_, retry_at_ns_);
     } else {
-      wake_.wait(lock);
+      wake_.Wait(mutex_);
     }
   }
 }

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "shm/base/clock.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {

@@ -198,7 +198,7 @@ class ScriptedDisk final : public sim::SimDisk {
   int write_calls = 0, sync_calls = 0;
 
  protected:
-  void RawSubmit(const Operation& operation) override {
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
     ++write_calls;
     SimDisk::RawSubmit(operation);
     completion_ = SimDisk::RawReap();
@@ -211,8 +211,8 @@ class ScriptedDisk final : public sim::SimDisk {
       syncs.erase(syncs.begin());
     }
   }
-  Completion RawReap() override { return completion_; }
-  int RawSync(FileHandle file) override {
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_) { return completion_; }
+  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
     ++sync_calls;
     if (lone_syncs.empty()) return SimDisk::RawSync(file);
     const auto result = static_cast<int>(lone_syncs.front());
