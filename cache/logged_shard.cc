@@ -142,7 +142,7 @@ Status LoggedShard::OpenLog() {
   log_config.wal_bytes_max = config_.wal_bytes_max;
   log_config.sync_each_group = config_.policy == DurabilityPolicy::kSync;
   log_config.threaded = options_.threaded;
-  log_config.log = config_.log;
+  log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
   log_ = std::make_unique<WalLog>(io_, clock_, &store_, &shared_, log_config);
   if (Status status = log_->Start(*plan); !status.ok()) {

@@ -14,13 +14,13 @@ constexpr uint64_t kRetryNs = 1'000'000'000;
 }  // namespace
 
 SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                                 std::function<void(const std::string&)> log)
+                                 std::function<void(const std::string&)> log_line)
     : io_(io),
       clock_(clock),
       directory_(std::move(directory)),
       segment_bytes_(segment_bytes),
       threaded_(threaded),
-      log_(std::move(log)) {
+      log_line_(std::move(log_line)) {
   if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
 }
 
@@ -34,7 +34,7 @@ SegmentPreparer::~SegmentPreparer() {
   if (file_ < 0) return;
   io_->Close(file_);
   // Nothing depends on the reserve: the next start would remove it too.
-  if (Status status = io_->Unlink(path()); !status.ok() && log_) log_(status.message());
+  if (Status status = io_->Unlink(path()); !status.ok() && log_line_) log_line_(status.message());
 }
 
 Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
@@ -62,8 +62,8 @@ void SegmentPreparer::AttemptLocked() {
     file_ = file.value();
     state_ = State::kReady;
   } else {
-    if (state_ != State::kFailed && log_) {
-      log_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
+    if (state_ != State::kFailed && log_line_) {
+      log_line_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
     }
     state_ = State::kFailed;
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;

@@ -21,7 +21,7 @@ class Clock;
 class SegmentPreparer {
  public:
   SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                  std::function<void(const std::string&)> log);
+                  std::function<void(const std::string&)> log_line);
   ~SegmentPreparer();
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
@@ -46,7 +46,7 @@ class SegmentPreparer {
   const std::string directory_;
   const uint64_t segment_bytes_;
   const bool threaded_;
-  const std::function<void(const std::string&)> log_;
+  const std::function<void(const std::string&)> log_line_;
   std::atomic<bool> has_room_{true};
 
   Mutex mutex_;

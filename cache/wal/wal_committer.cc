@@ -18,10 +18,10 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value s
 
 WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config)
     : clock_(clock), log_(log), shared_(shared), config_(config) {
-  log_->take_pending = [this] {
+  log_->SetPendingSource([this] {
     MutexLock lock(mutex_);
     return TakePendingLocked();
-  };
+  });
 }
 
 void WalCommitter::Start() {
@@ -153,12 +153,11 @@ void WalCommitter::DoLocked(Work work) {
   }
   mutex_.Lock();
   taken_first_accepted_ns_ = taken_records_ = 0;
-  for (std::unique_ptr<WalGroup>& group : log_->spent) {
+  for (std::unique_ptr<WalGroup>& group : log_->TakeSpent()) {
     if (group->capacity() == RoundUp(log_->group_bytes(), kWalBlockBytes) && free_.size() < kFreeGroupsMax) {
       free_.push_back(std::move(group));
     }
   }
-  log_->spent.clear();
 }
 
 void WalCommitter::Run() {

@@ -23,10 +23,10 @@ WalLog::WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, c
       config_(config),
       group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
       writer_(io, config.directory, config.model, config.width),
-      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log) {}
+      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log_line) {}
 
 void WalLog::Say(const std::string& line) const {
-  if (config_.log) config_.log(line);
+  if (config_.log_line) config_.log_line(line);
 }
 
 uint64_t WalLog::WallNow(Clock* clock, WalShared* shared) {
@@ -153,7 +153,7 @@ void WalLog::Acknowledge() {
   if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
   for (std::unique_ptr<WalGroup>& group : unsynced_) {
     group->commit->Finish(true);
-    spent.push_back(std::move(group));
+    spent_.push_back(std::move(group));
   }
   const bool acknowledged = !unsynced_.empty();
   unsynced_.clear();
@@ -272,7 +272,7 @@ void WalLog::LeaveOutEmpty() {
 void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
   shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
   group->commit->Finish(false);
-  spent.push_back(std::move(group));
+  spent_.push_back(std::move(group));
 }
 
 void WalLog::Probe() {
@@ -349,8 +349,8 @@ Status WalLog::RecycleSome(uint64_t bytes_written) {
 }
 
 Status WalLog::PlacePending() {
-  if (!take_pending) return {};
-  std::vector<std::unique_ptr<WalGroup>> groups = take_pending();
+  if (!take_pending_) return {};
+  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
   Status status;
   for (std::unique_ptr<WalGroup>& group : groups) {
     group->Close();
