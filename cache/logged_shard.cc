@@ -144,7 +144,8 @@ Status LoggedShard::OpenLog() {
   log_config.threaded = options_.threaded;
   log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
-  log_ = std::make_unique<WalLog>(io_, clock_, &store_, &shared_, log_config);
+  recycler_ = std::make_unique<Recycler>(&store_, clock_, &shared_, config_.width, config_.wal_segment_bytes);
+  log_ = std::make_unique<WalLog>(io_, clock_, recycler_.get(), &shared_, log_config);
   if (Status status = log_->Start(*plan); !status.ok()) {
     const bool full = status.os_error() == ENOSPC || status.os_error() == EDQUOT;
     return Status(

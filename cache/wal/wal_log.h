@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "cache/store/entry_store.h"
+#include "cache/wal/live_entries.h"
 #include "cache/wal/recovery.h"
 #include "cache/wal/segment_preparer.h"
 #include "cache/wal/wal_group.h"
@@ -49,7 +49,7 @@ class WalLog {
     bool threaded = true;
     std::function<void(const std::string&)> log_line;  // one line per call, for people; may be empty
   };
-  WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, const Config& config);
+  WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 
   // Begins the first segment behind what recovery found, appends again what damage threatens, removes what is void.
   Status Start(const RecoveryPlan& plan);
@@ -97,8 +97,6 @@ class WalLog {
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
-  // Fills a group with live entries of segments up to `through`; true when there are no more behind it.
-  bool CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group);
   Status RecycleSome(uint64_t bytes_written);
   Status PlacePending();
   Status RemoveOldest();
@@ -109,7 +107,7 @@ class WalLog {
 
   DiskIo* const io_;
   Clock* const clock_;
-  EntryStore* const store_;
+  LiveEntries* const live_;
   WalShared* const shared_;
   const Config config_;
   const uint64_t group_bytes_;
@@ -127,7 +125,7 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way when the segment failed
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
-  EntryStore::Cursor recycle_cursor_;
+  LiveEntries::Cursor recycle_cursor_;
   bool wants_watermark_ = false;
   bool writing_watermark_ = false;
   bool failed_ = false;
