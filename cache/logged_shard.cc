@@ -1,11 +1,12 @@
-// Opening a shard and its five calls; see cache_shard.h and logged_shard.h.
-#include "cache/cache_shard.h"
+// Opening a shard (directory, recovery, log, committer), its five calls, and its counters.
+#include "cache/logged_shard.h"
 
 #include <algorithm>
 
+#include "cache/config_check.h"
 #include "cache/disk/disk_io.h"
-#include "cache/logged_shard.h"
 #include "cache/shard_directory.h"
+#include "cache/store_sink.h"
 #include "cache/wal/recovery.h"
 #include "shm/base/clock.h"
 
@@ -14,82 +15,6 @@ namespace {
 
 constexpr uint64_t kNsPerS = 1'000'000'000;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
-
-Status BadOption(const std::string& message) { return Status(StatusCode::kBadOption, "cache: " + message); }
-
-Status CheckConfig(const CacheConfig& config) {
-  if (config.width == 0 || config.width > kCacheWidthMax) {
-    return BadOption("width " + std::to_string(config.width) + " is not within 1.." + std::to_string(kCacheWidthMax));
-  }
-  ModelIdentity identity;
-  if (!ParseIdentity(config.model_identity, &identity)) return BadOption("model_identity is not 64 hex digits");
-  if (config.entries_max == 0) return BadOption("entries_max is 0");
-  if (config.bytes_max < kCacheBytesMin) return BadOption("bytes_max is below " + std::to_string(kCacheBytesMin));
-  if (config.ttl_s_default == 0 || config.ttl_s_default > kTtlSecondsMax) {
-    return BadOption("ttl_s_default is not within 1.." + std::to_string(kTtlSecondsMax));
-  }
-  if (config.policy == DurabilityPolicy::kNone) return {};
-  if (config.directory.empty()) return BadOption("no data directory given");
-  if (config.wal_segment_bytes < kSegmentBytesMin || config.wal_segment_bytes > kSegmentBytesMax ||
-      config.wal_segment_bytes % kWalBlockBytes != 0) {
-    return BadOption("wal_segment_bytes is not a multiple of " + std::to_string(kWalBlockBytes) + " within " +
-                     std::to_string(kSegmentBytesMin) + ".." + std::to_string(kSegmentBytesMax));
-  }
-  if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
-    return BadOption("wal_bytes_max is below four segments (" +
-                     std::to_string(kWalSegmentsMin * config.wal_segment_bytes) + ")");
-  }
-  if (config.interval_us_max > kIntervalUsMax || config.sync_us_max > kSyncUsMax) {
-    return BadOption("interval_us_max or sync_us_max is over 10 s or 60 s");
-  }
-  return {};
-}
-
-// Puts what recovery reads into the store.
-class StoreSink final : public RecoverySink {
- public:
-  StoreSink(EntryStore* store, Clock* clock, uint64_t ttl_s_max)
-      : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()), ttl_s_max_(ttl_s_max) {}
-
-  void Insert(const WalRecord& record, uint64_t segment) override {
-    const InsertBody& body = record.insert;
-    const EntryKey key = store_->KeyOf(record.text, record.variant);
-    MutexLock lock(store_->MutexOf(key));
-    // A clock that was set back revives nothing: time never counts as earlier than the latest that was seen.
-    wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
-    const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
-    const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, ttl_s_max_) * kNsPerS;
-    const uint64_t remaining = std::min(left, ttl_ns);
-    if (remaining == 0) {
-      store_->EraseLocked(key);
-      return;
-    }
-    const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-    store_->InsertLocked(key, record.vector, value, mono_now_ + remaining, mono_now_, segment);
-    wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
-  }
-
-  void Erase(const WalRecord& record) override {
-    const EntryKey key = store_->KeyOf(record.text, record.variant);
-    MutexLock lock(store_->MutexOf(key));
-    store_->EraseLocked(key);
-  }
-
-  uint64_t DropAll() override { return store_->DropAll(); }
-
-  // Entries read before a later time was seen were given too long a life.
-  void Conclude(uint64_t wall_highest_ns) {
-    const uint64_t wall = std::max(wall_now_, wall_highest_ns);
-    if (wall_used_lowest_ < wall) store_->AgeAll(wall - wall_used_lowest_);
-  }
-
- private:
-  EntryStore* const store_;
-  const uint64_t mono_now_;
-  uint64_t wall_now_;
-  const uint64_t ttl_s_max_;
-  uint64_t wall_used_lowest_ = UINT64_MAX;
-};
 
 }  // namespace
 
@@ -126,7 +51,7 @@ Status LoggedShard::OpenLog() {
   store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
 
   const uint64_t started_ns = clock_->MonotonicNs();
-  StoreSink sink(&store_, clock_, kTtlSecondsMax);
+  StoreSink sink(&store_, clock_);
   Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
   if (!plan.ok()) return plan.status();
   sink.Conclude(plan->wall_highest_ns);
