@@ -44,7 +44,7 @@ double InChild(const std::function<double()>& work) {
 }
 
 double Fill(const std::string& directory, uint64_t entries) {
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", directory, {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, directory, {}).value();
   Result<std::unique_ptr<CacheShard>> shard = CacheShard::Open(ConfigFor(directory), io.get(), Clock::Real());
   if (!shard.ok()) return -1;
   for (uint64_t i = 0; i < entries; ++i) {
@@ -61,7 +61,7 @@ double Restart(const std::string& directory, uint64_t entries) {
   std::vector<float> vector(kWidth);
   CacheValue value;
   const Steady::time_point start = Steady::now();
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", directory, {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, directory, {}).value();
   Result<std::unique_ptr<CacheShard>> shard = CacheShard::Open(ConfigFor(directory), io.get(), Clock::Real());
   if (!shard.ok() || !(*shard)->Lookup(text, 0, vector.data(), &value)) return -1;
   const double ms = MsSince(start);

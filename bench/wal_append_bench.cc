@@ -12,8 +12,8 @@
 
 #include "bench/bench_report.h"
 #include "bench/cache_bench_support.h"
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 
 namespace sutra::bench {
 namespace {
@@ -121,7 +121,7 @@ int Run(int count, char** arguments) {
   options.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(options, count, arguments);
   Result<std::unique_ptr<DiskIo>> ours =
-      MakeDiskIo("auto", base, [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
+      MakeDiskIo(DiskIoKind::kAuto, base, [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
   if (!ours.ok()) {
     std::fprintf(stderr, "%s\n", ours.status().message().c_str());
     return 1;

@@ -17,6 +17,9 @@
 #include <string>
 #include <string_view>
 
+#include "cache/store/cache_value.h"
+#include "cache/wal/durability.h"
+#include "cache/wal/wal_limits.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -24,31 +27,30 @@ namespace sutra {
 class DiskIo;
 class Clock;
 
-enum class DurabilityPolicy { kNone, kInterval, kGroup, kSync };
+// Bounds and defaults of a shard's configuration; those of its log are in wal_limits.h.
+inline constexpr uint32_t kCacheWidthMax = 65'536;
+inline constexpr uint64_t kCacheEntriesDefault = 1'000'000;
+inline constexpr uint64_t kCacheBytesMin = 64ull << 10;
+inline constexpr uint64_t kCacheBytesDefault = 2ull << 30;
+inline constexpr uint64_t kTtlSecondsDefault = 86'400;
+inline constexpr uint64_t kTtlSecondsMax = 10ull * 365 * 86'400;  // the longest lifetime of an entry: ten years
 
 struct CacheConfig {
   std::string directory;       // DATA; the shard's own subdirectory is made from `model_identity`
   std::string model_identity;  // 64 hex digits; the first 16 name the subdirectory
   std::string model_name;      // for messages only
-  uint32_t width = 0;          // floats a vector
-  uint64_t entries_max = 1'000'000;
-  uint64_t bytes_max = 2ull << 30;  // texts, vectors and their overhead in memory
-  uint64_t ttl_s_default = 86'400;  // 0 = the default; the longest allowed is 10 years
+  uint32_t width = 0;          // floats per vector, at most kCacheWidthMax
+  uint64_t entries_max = kCacheEntriesDefault;
+  uint64_t bytes_max = kCacheBytesDefault;  // texts, vectors and their overhead in memory
+  uint64_t ttl_s_default = kTtlSecondsDefault;
   DurabilityPolicy policy = DurabilityPolicy::kInterval;
-  uint64_t wal_bytes_max = 4ull << 30;
-  uint64_t wal_segment_bytes = 32ull << 20;
-  uint64_t interval_us_max = 50'000;
-  uint64_t interval_bytes_max = 1ull << 20;
-  uint64_t sync_us_max = 1'000'000;
+  uint64_t wal_bytes_max = kWalBytesDefault;  // at least kWalSegmentsMin segments
+  uint64_t wal_segment_bytes = kSegmentBytesDefault;
+  uint64_t interval_us_max = kIntervalUsDefault;
+  uint64_t interval_bytes_max = kIntervalBytesDefault;
+  uint64_t sync_us_max = kSyncUsDefault;
   bool strict_recovery = false;                 // damage refuses to open instead of being quarantined
   std::function<void(const std::string&)> log;  // one line a call, for people; may be empty
-};
-
-// What is kept besides the vector. `vector` has unit length (or is all zero); raw = vector * norm.
-struct CacheValue {
-  float norm = 0;
-  uint32_t token_count = 0;
-  bool truncated = false;
 };
 
 struct CacheStats {
@@ -74,8 +76,8 @@ class CacheShard {
   // `variant` distinguishes options that change the vector (0 = none do).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
-  // Stores or replaces; never waits for the disk. ttl_s 0 = the default. A full log queue drops the log record (the
-  // entry still serves from memory) and counts it.
+  // Stores or replaces; never waits for the disk. ttl_s 0 = the default; a longer one than kTtlSecondsMax is
+  // shortened to it. A full log queue drops the log record (the entry still serves from memory) and counts it.
   virtual void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
                       uint64_t ttl_s) = 0;
 

@@ -1,95 +1,20 @@
-// Opening a shard and its five calls; see cache_shard.h and logged_shard.h.
-#include "cache/cache_shard.h"
+// Opening a shard (directory, recovery, log, committer), its five calls, and its counters.
+#include "cache/logged_shard.h"
 
 #include <algorithm>
 
-#include "shm/base/clock.h"
+#include "cache/config_check.h"
 #include "cache/disk/disk_io.h"
-#include "cache/logged_shard.h"
-#include "cache/wal/recovery.h"
 #include "cache/shard_directory.h"
+#include "cache/store_sink.h"
+#include "cache/wal/recovery.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kTtlMaxS = 10ull * 366 * 86'400;
 constexpr uint64_t kNsPerS = 1'000'000'000;
-constexpr uint32_t kWidthMax = 65'536;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
-
-Status BadOption(const std::string& message) { return Status(StatusCode::kBadOption, "cache: " + message); }
-
-Status CheckConfig(const CacheConfig& config) {
-  if (config.width == 0 || config.width > kWidthMax) {
-    return BadOption("width " + std::to_string(config.width) + " is not within 1.." + std::to_string(kWidthMax));
-  }
-  ModelIdentity identity;
-  if (!ParseIdentity(config.model_identity, &identity)) return BadOption("model_identity is not 64 hex digits");
-  if (config.entries_max == 0) return BadOption("entries_max is 0");
-  if (config.bytes_max < 64 * 1024) return BadOption("bytes_max is below 65536");
-  if (config.ttl_s_default == 0 || config.ttl_s_default > kTtlMaxS) {
-    return BadOption("ttl_s_default is not within 1.." + std::to_string(kTtlMaxS));
-  }
-  if (config.policy == DurabilityPolicy::kNone) return {};
-  if (config.directory.empty()) return BadOption("no data directory given");
-  if (config.wal_segment_bytes < kSegmentBytesMin || config.wal_segment_bytes > kSegmentBytesMax ||
-      config.wal_segment_bytes % kWalBlockBytes != 0) {
-    return BadOption("wal_segment_bytes is not a multiple of 4096 within 65536..1073741824");
-  }
-  if (config.wal_bytes_max / 4 < config.wal_segment_bytes) {
-    return BadOption("wal_bytes_max is below four segments (" + std::to_string(4 * config.wal_segment_bytes) + ")");
-  }
-  if (config.interval_us_max > 10'000'000 || config.sync_us_max > 60'000'000) {
-    return BadOption("interval_us_max or sync_us_max is over 10 s or 60 s");
-  }
-  return {};
-}
-
-// Puts what recovery reads into the store.
-class StoreSink final : public RecoverySink {
- public:
-  StoreSink(EntryStore* store, Clock* clock, uint64_t ttl_s_max)
-      : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()), ttl_s_max_(ttl_s_max) {}
-
-  void Insert(const WalRecord& record, uint64_t segment) override {
-    const InsertBody& body = record.insert;
-    const EntryKey key = store_->KeyOf(record.text, record.variant);
-    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
-    // A clock that was set back revives nothing: time never counts as earlier than the latest that was seen.
-    wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
-    const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
-    const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, ttl_s_max_) * kNsPerS;
-    const uint64_t remaining = std::min(left, ttl_ns);
-    if (remaining == 0) {
-      store_->EraseLocked(key);
-      return;
-    }
-    const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-    store_->InsertLocked(key, record.vector, value, mono_now_ + remaining, mono_now_, segment);
-    wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
-  }
-
-  void Erase(const WalRecord& record) override {
-    const EntryKey key = store_->KeyOf(record.text, record.variant);
-    const std::unique_lock<std::mutex> lock = store_->LockFor(key);
-    store_->EraseLocked(key);
-  }
-
-  uint64_t DropAll() override { return store_->DropAll(); }
-
-  // Entries read before a later time was seen were given too long a life.
-  void Conclude(uint64_t wall_highest_ns) {
-    const uint64_t wall = std::max(wall_now_, wall_highest_ns);
-    if (wall_used_lowest_ < wall) store_->AgeAll(wall - wall_used_lowest_);
-  }
-
- private:
-  EntryStore* const store_;
-  const uint64_t mono_now_;
-  uint64_t wall_now_;
-  const uint64_t ttl_s_max_;
-  uint64_t wall_used_lowest_ = UINT64_MAX;
-};
 
 }  // namespace
 
@@ -126,7 +51,7 @@ Status LoggedShard::OpenLog() {
   store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
 
   const uint64_t started_ns = clock_->MonotonicNs();
-  StoreSink sink(&store_, clock_, kTtlMaxS);
+  StoreSink sink(&store_, clock_);
   Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
   if (!plan.ok()) return plan.status();
   sink.Conclude(plan->wall_highest_ns);
@@ -142,9 +67,10 @@ Status LoggedShard::OpenLog() {
   log_config.wal_bytes_max = config_.wal_bytes_max;
   log_config.sync_each_group = config_.policy == DurabilityPolicy::kSync;
   log_config.threaded = options_.threaded;
-  log_config.log = config_.log;
+  log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
-  log_ = std::make_unique<WalLog>(io_, clock_, &store_, &shared_, log_config);
+  recycler_ = std::make_unique<Recycler>(&store_, clock_, &shared_, config_.width, config_.wal_segment_bytes);
+  log_ = std::make_unique<WalLog>(io_, clock_, recycler_.get(), &shared_, log_config);
   if (Status status = log_->Start(*plan); !status.ok()) {
     const bool full = status.os_error() == ENOSPC || status.os_error() == EDQUOT;
     return Status(
@@ -180,7 +106,7 @@ bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector,
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
                          const CacheValue& value, uint64_t ttl_s) {
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
-  const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlMaxS);
+  const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
   const uint64_t now = clock_->MonotonicNs();
   const EntryKey key = store_.KeyOf(text, variant);
   const bool loggable =
@@ -201,7 +127,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
     shared_.dropped_inserts.fetch_add(1, kRelaxed);
   }
   {
-    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    MutexLock lock(store_.MutexOf(key));
     // Read before the push: the record lands in this segment or a later one, never in an older one.
     uint64_t segment = shared_.current_segment.load(kRelaxed);
     if (!loggable || !committer_->PushInsert(record)) segment = 0;
@@ -218,7 +144,7 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
   std::shared_ptr<WalCommit> commit;
   {
     const UnplacedRecord record = loggable ? UnplacedRecord::Erase(variant, text) : UnplacedRecord();
-    const std::unique_lock<std::mutex> lock = store_.LockFor(key);
+    MutexLock lock(store_.MutexOf(key));
     store_.EraseLocked(key);
     if (!loggable) return {};
     commit = committer_->PushErase(record);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cache/cache_shard.h"
+#include "cache/recycler.h"
 #include "cache/store/entry_store.h"
 #include "cache/wal/wal_committer.h"
 #include "cache/wal/wal_log.h"
@@ -47,7 +48,8 @@ class LoggedShard final : public CacheShard {
   WalShared shared_;
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
-  std::unique_ptr<WalLog> log_;              // null with policy none
+  std::unique_ptr<Recycler> recycler_;  // null with policy none, as the next two
+  std::unique_ptr<WalLog> log_;
   std::unique_ptr<WalCommitter> committer_;  // ends before the log
 };
 

@@ -81,6 +81,7 @@ struct Texts {
   std::string stats_mode = "0640";
   std::string allow_uids, allow_gids;
   std::string durability = "interval";
+  std::string disk_io = "auto";
   bool no_cache = false;
   bool version = false;
 };
@@ -131,7 +132,7 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number<uint64_t>(app, "--wal-bytes-max", &config->wal_bytes_max, 1 << 20, 16 * kTerabyte, "Disk space of the log");
   Number<uint64_t>(app, "--wal-segment-bytes", &config->wal_segment_bytes, 64 << 10, 1ull << 30,
                    "Size of one log file");
-  app.add_option("--disk-io", config->disk_io, "auto (io_uring where the kernel allows it), io_uring or posix")
+  app.add_option("--disk-io", texts->disk_io, "auto (io_uring where the kernel allows it), io_uring or posix")
       ->check(CLI::IsMember({"auto", "io_uring", "posix"}));
   app.add_flag("--strict-recovery", config->strict_recovery, "Refuse to start on a damaged log");
 }
@@ -213,6 +214,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
 
   config.cache = !texts.no_cache;
   config.durability = PolicyOf(texts.durability);
+  ParseDiskIoKind(texts.disk_io, &config.disk_io);
   ParseIds(texts.allow_uids, &config.allow_uids);
   ParseIds(texts.allow_gids, &config.allow_gids);
   if (texts.socket_mode != "auto") config.socket_mode = static_cast<mode_t>(std::stoul(texts.socket_mode, nullptr, 8));

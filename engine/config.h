@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cache/cache_shard.h"
+#include "cache/disk/disk_io.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -43,7 +44,7 @@ struct EngineConfig {
   DurabilityPolicy durability = DurabilityPolicy::kInterval;
   uint64_t wal_bytes_max = 4ull << 30;
   uint64_t wal_segment_bytes = 32ull << 20;
-  std::string disk_io = "auto";     // auto | io_uring | posix
+  DiskIoKind disk_io = DiskIoKind::kAuto;
   bool strict_recovery = false;
 
   // Scheduling.

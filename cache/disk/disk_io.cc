@@ -1,12 +1,13 @@
 // The judgement of completions, shared by all implementations, and the choice between them.
 #include "cache/disk/disk_io.h"
 
+#include <unistd.h>
+
+#include <cassert>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-
-#include <unistd.h>
 
 namespace sutra {
 namespace {
@@ -28,7 +29,7 @@ AlignedBytes AllocateAligned(size_t bytes) {
 }
 
 std::string DiskIo::PathOf(FileHandle file) {
-  std::lock_guard<std::mutex> lock(paths_mutex_);
+  MutexLock lock(paths_mutex_);
   const auto found = paths_.find(file);
   return found != paths_.end() ? found->second : "(closed file)";
 }
@@ -36,14 +37,14 @@ std::string DiskIo::PathOf(FileHandle file) {
 Result<FileHandle> DiskIo::Open(const std::string& path, OpenMode mode) {
   const int file = RawOpen(path, mode);
   if (file < 0) return StorageError((mode == OpenMode::kRead ? "opening " : "creating ") + path, file);
-  std::lock_guard<std::mutex> lock(paths_mutex_);
+  MutexLock lock(paths_mutex_);
   paths_[file] = path;
   return file;
 }
 
 void DiskIo::Close(FileHandle file) {
   {
-    std::lock_guard<std::mutex> lock(paths_mutex_);
+    MutexLock lock(paths_mutex_);
     paths_.erase(file);
   }
   RawClose(file);
@@ -71,14 +72,14 @@ Status DiskIo::Allocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
 }
 
 void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
-  in_flight_mutex_.lock();
+  in_flight_mutex_.Lock();
   in_flight_ = Operation{file, offset, data, then_sync};
   RawSubmit(in_flight_);
 }
 
 Status DiskIo::Reap() {
-  const Status status = Judge(in_flight_, RawReap());
-  in_flight_mutex_.unlock();
+  const Status status = JudgeLocked(in_flight_, RawReap());
+  in_flight_mutex_.Unlock();
   return status;
 }
 
@@ -88,17 +89,17 @@ Status DiskIo::Write(FileHandle file, uint64_t offset, std::span<const std::byte
 }
 
 Status DiskIo::Sync(FileHandle file) {
-  std::lock_guard<std::mutex> lock(in_flight_mutex_);
-  return SyncOnce(file);
+  MutexLock lock(in_flight_mutex_);
+  return SyncLocked(file);
 }
 
-Status DiskIo::SyncOnce(FileHandle file) {
+Status DiskIo::SyncLocked(FileHandle file) {
   const int result = RawSync(file);
   if (result < 0) return StorageError("syncing " + PathOf(file), result);
   return {};
 }
 
-Status DiskIo::Judge(const Operation& operation, Completion completion) {
+Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
   uint64_t written = 0;
   int stalls = 0;
   bool whole_at_once = true;
@@ -125,7 +126,7 @@ Status DiskIo::Judge(const Operation& operation, Completion completion) {
   if (!operation.then_sync) return {};
   const bool sync_did_not_run = completion.sync == kNotDone || completion.sync == -ECANCELED;
   // A sync that ran beside a short write says nothing about the rest: it needs its own.
-  if (sync_did_not_run || !whole_at_once) return SyncOnce(operation.file);
+  if (sync_did_not_run || !whole_at_once) return SyncLocked(operation.file);
   if (completion.sync < 0) return StorageError("syncing " + PathOf(operation.file), completion.sync);
   return {};
 }
@@ -158,11 +159,25 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
   return status.ok() ? removed : status;
 }
 
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log) {
-  if (mode != "auto" && mode != "io_uring" && mode != "posix") {
-    return Status(StatusCode::kBadOption, "disk io \"" + mode + "\" is not one of auto, io_uring, posix");
+const char* Name(DiskIoKind kind) {
+  for (const auto& [name, value] : kDiskIoKindNames) {
+    if (value == kind) return name;
   }
+  assert(false && "every kind has a name");
+  return "";
+}
+
+bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind) {
+  for (const auto& [known, value] : kDiskIoKindNames) {
+    if (known != name) continue;
+    *kind = value;
+    return true;
+  }
+  return false;
+}
+
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
+                                           const std::function<void(const std::string&)>& log) {
   // The plain path first: whatever fails there is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;
@@ -182,11 +197,11 @@ Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::s
     return Status(StatusCode::kStorageError,
                   "the data directory " + directory + " is not usable: " + status.message() + fix, status.os_error());
   }
-  if (mode == "posix") return posix;
+  if (kind == DiskIoKind::kPosix) return posix;
   Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct);
   Status status = uring.ok() ? ProbeDiskIo(uring->get(), directory) : uring.status();
   if (status.ok()) return uring;
-  if (mode == "io_uring") {
+  if (kind == DiskIoKind::kUring) {
     return Status(status.code(),
                   "io_uring is not usable in " + directory + ": " + status.message() +
                       "; use auto or posix, or allow io_uring (kernel.io_uring_disabled, seccomp)",

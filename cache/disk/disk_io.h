@@ -16,16 +16,33 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "shm/base/mutex.h"
 #include "shm/base/status.h"
 
 namespace sutra {
 
 inline constexpr uint64_t kDiskBlockBytes = 4096;
+
+// Which implementation carries the accesses.
+enum class DiskIoKind {
+  kAuto,   // io_uring where the kernel allows it, else plain system calls
+  kUring,  // io_uring for writes and syncs, or a refusal
+  kPosix,  // plain system calls
+};
+// The names that options and messages use.
+inline constexpr std::pair<const char*, DiskIoKind> kDiskIoKindNames[] = {
+    {"auto", DiskIoKind::kAuto},
+    {"io_uring", DiskIoKind::kUring},
+    {"posix", DiskIoKind::kPosix},
+};
+const char* Name(DiskIoKind kind);
+bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind);  // false: no such name
 
 using FileHandle = int;
 
@@ -58,8 +75,9 @@ class DiskIo {
 
   // Begins to write all of `data`, which must stay untouched until Reap; with `then_sync` the write is also synced
   // before Reap says that it is well.
-  void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
-  Status Reap();
+  void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync)
+      SUTRA_ACQUIRE(in_flight_mutex_);
+  Status Reap() SUTRA_RELEASE(in_flight_mutex_);
   Status Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
 
   // Makes the file's data durable (fdatasync). After a failure the file's unsynced data must be taken as lost.
@@ -96,20 +114,21 @@ class DiskIo {
   virtual void RawClose(FileHandle file) = 0;
   virtual int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) = 0;
   virtual int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) = 0;
-  virtual void RawSubmit(const Operation& operation) = 0;
-  virtual Completion RawReap() = 0;
-  virtual int RawSync(FileHandle file) = 0;
+  virtual void RawSubmit(const Operation& operation) SUTRA_REQUIRES(in_flight_mutex_) = 0;
+  virtual Completion RawReap() SUTRA_REQUIRES(in_flight_mutex_) = 0;
+  virtual int RawSync(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_) = 0;
 
   std::string PathOf(FileHandle file);
 
- private:
-  Status Judge(const Operation& operation, Completion completion);
-  Status SyncOnce(FileHandle file);
+  Mutex in_flight_mutex_;  // held from Submit to Reap
 
-  std::mutex in_flight_mutex_;  // held from Submit to Reap
-  Operation in_flight_;
-  std::mutex paths_mutex_;
-  std::map<FileHandle, std::string> paths_;  // for messages
+ private:
+  Status JudgeLocked(const Operation& operation, Completion completion) SUTRA_REQUIRES(in_flight_mutex_);
+  Status SyncLocked(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_);
+
+  Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);
+  Mutex paths_mutex_;
+  std::map<FileHandle, std::string> paths_ SUTRA_GUARDED_BY(paths_mutex_);  // for messages
 };
 
 // Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
@@ -117,10 +136,9 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 // io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
 
-// Chooses by `mode`: "auto" (io_uring where a real write, sync and read back work in `directory`, else plain system
-// calls, with the reason in one line to `log`), "io_uring" or "posix". Creates the directory if it is missing. `log`
-// may be empty.
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(const std::string& mode, const std::string& directory,
+// kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise says the reason in one
+// line to `log`. Creates the directory if it is missing. `log` may be empty.
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
                                            const std::function<void(const std::string&)>& log);
 
 // One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.

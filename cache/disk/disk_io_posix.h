@@ -26,13 +26,13 @@ class PosixDiskIo : public DiskIo {
   void RawClose(FileHandle file) override;
   int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) override;
   int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;
-  void RawSubmit(const Operation& operation) override;
-  Completion RawReap() override;
-  int RawSync(FileHandle file) override;
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_);
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_);
+  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_);
 
  private:
   const bool direct_;
-  Completion completion_;
+  Completion completion_ SUTRA_GUARDED_BY(in_flight_mutex_);
 };
 
 }  // namespace sutra

@@ -22,6 +22,7 @@ class UringDiskIo final : public PosixDiskIo {
   const char* name() const override { return "io_uring"; }
 
   Status Start() {
+    MutexLock lock(in_flight_mutex_);
     const int result = io_uring_queue_init(kEntries, &ring_, 0);
     if (result < 0) return Status::FromErrno(StatusCode::kStorageError, "setting up io_uring", -result);
     ready_ = true;
@@ -35,7 +36,7 @@ class UringDiskIo final : public PosixDiskIo {
   }
 
  protected:
-  void RawSubmit(const Operation& operation) override {
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
     completion_ = Completion{};
     expected_ = 0;
     plain_ = broken_;
@@ -56,7 +57,7 @@ class UringDiskIo final : public PosixDiskIo {
     EnterKernel(operation.then_sync ? 2 : 1);
   }
 
-  Completion RawReap() override {
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_) {
     if (plain_) return PosixDiskIo::RawReap();
     while (expected_ > 0) {
       io_uring_cqe* completed = nullptr;
@@ -82,7 +83,7 @@ class UringDiskIo final : public PosixDiskIo {
     return completion_;
   }
 
-  int RawSync(FileHandle file) override {
+  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
     if (broken_) return PosixDiskIo::RawSync(file);
     completion_ = Completion{};
     io_uring_sqe* sync = io_uring_get_sqe(&ring_);
@@ -102,7 +103,7 @@ class UringDiskIo final : public PosixDiskIo {
 
   // Submits the `count` prepared entries. A ring that refuses them for good is never touched again, because they would
   // go down with the next ones: plain system calls take over.
-  void EnterKernel(unsigned count) {
+  void EnterKernel(unsigned count) SUTRA_REQUIRES(in_flight_mutex_) {
     unsigned submitted = 0;
     int stalls = 0;
     split_ = false;
@@ -120,13 +121,13 @@ class UringDiskIo final : public PosixDiskIo {
     expected_ = submitted;
   }
 
-  io_uring ring_{};
-  bool ready_ = false;
-  bool broken_ = false;    // the ring is out of use
-  bool plain_ = false;     // the operation in flight went the plain way
-  bool split_ = false;     // the last pair did not enter the kernel in one call
-  unsigned expected_ = 0;  // completions to come
-  Completion completion_;
+  io_uring ring_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
+  bool ready_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;
+  bool broken_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;    // the ring is out of use
+  bool plain_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the operation in flight went the plain way
+  bool split_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the last pair did not enter the kernel in one call
+  unsigned expected_ SUTRA_GUARDED_BY(in_flight_mutex_) = 0;  // completions to come
+  Completion completion_ SUTRA_GUARDED_BY(in_flight_mutex_);
 };
 
 }  // namespace

@@ -5,12 +5,13 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
-#include "shm/base/clock.h"
 #include "cache/store/slot_pool.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
@@ -54,24 +55,32 @@ struct EntryStore::Stripe {
     Entry* entry = nullptr;
   };
 
-  std::mutex mutex;
-  SlotPool slots;
-  uint64_t entries_max = 0;
-  uint64_t bytes_max = 0;
-  std::vector<Slot> table = std::vector<Slot>(kTableSlotsMin);  // open addressing, a power of two, at most 2/3 full
-  std::vector<Entry*> ring;
-  std::vector<uint64_t> ring_segment;  // beside the ring, so that a search by segment touches no entry
-  std::vector<uint64_t> ring_hash;     // the low half of the placement hash
-  std::vector<uint32_t> ring_free;
-  size_t hand = 0;
-  Counts counts;
+  Stripe(uint64_t entries, uint64_t bytes, uint64_t entry_bytes)
+      : entries_max(entries), bytes_max(bytes), slots(entry_bytes), slot_bytes(slots.slot_bytes()) {}
+
+  Mutex mutex;
+  const uint64_t entries_max;
+  const uint64_t bytes_max;
+  SlotPool slots SUTRA_GUARDED_BY(mutex);
+  const uint64_t slot_bytes;
+  // Open addressing, a power of two, at most 2/3 full.
+  std::vector<Slot> table SUTRA_GUARDED_BY(mutex) = std::vector<Slot>(kTableSlotsMin);
+  std::vector<Entry*> ring SUTRA_GUARDED_BY(mutex);
+  // Beside the ring, so that a search by segment touches no entry.
+  std::vector<uint64_t> ring_segment SUTRA_GUARDED_BY(mutex);
+  std::vector<uint64_t> ring_hash SUTRA_GUARDED_BY(mutex);  // the low half of the placement hash
+  std::vector<uint32_t> ring_free SUTRA_GUARDED_BY(mutex);
+  size_t hand SUTRA_GUARDED_BY(mutex) = 0;
+  Counts counts SUTRA_GUARDED_BY(mutex);
+
+  // The store's ...Locked calls require this lock as MutexOf(key); that the two are one is more than clang can see.
+  void AssertHeld() SUTRA_ASSERT_CAPABILITY(mutex) { assert(!mutex.TryLock()); }
 
   uint64_t CostOf(uint64_t text_bytes) const {
-    return slots.slot_bytes() + (text_bytes > kShortTextBytes ? text_bytes + kLongTextOverheadBytes : 0) +
-           kEntryOverheadBytes;
+    return slot_bytes + (text_bytes > kShortTextBytes ? text_bytes + kLongTextOverheadBytes : 0) + kEntryOverheadBytes;
   }
 
-  Slot* Find(const EntryKey& key) {
+  Slot* Find(const EntryKey& key) SUTRA_REQUIRES(mutex) {
     const size_t mask = table.size() - 1;
     for (size_t i = key.low & mask;; i = (i + 1) & mask) {
       Slot& slot = table[i];
@@ -89,7 +98,7 @@ struct EntryStore::Stripe {
     }
   }
 
-  void Rehash(size_t size) {
+  void Rehash(size_t size) SUTRA_REQUIRES(mutex) {
     std::vector<Slot> old(size);
     old.swap(table);
     for (const Slot& slot : old) {
@@ -97,7 +106,7 @@ struct EntryStore::Stripe {
     }
   }
 
-  void Place(const Slot& slot) {
+  void Place(const Slot& slot) SUTRA_REQUIRES(mutex) {
     const size_t mask = table.size() - 1;
     size_t i = slot.hash & mask;
     while (table[i].entry != nullptr) i = (i + 1) & mask;
@@ -105,7 +114,7 @@ struct EntryStore::Stripe {
   }
 
   // Closes the gap by moving later entries of the same run back, so that no tombstones pile up.
-  void RemoveSlot(Slot* slot) {
+  void RemoveSlot(Slot* slot) SUTRA_REQUIRES(mutex) {
     const size_t mask = table.size() - 1;
     size_t gap = static_cast<size_t>(slot - table.data());
     for (size_t i = (gap + 1) & mask; table[i].entry != nullptr; i = (i + 1) & mask) {
@@ -118,7 +127,7 @@ struct EntryStore::Stripe {
     table[gap] = Slot{};
   }
 
-  void Remove(Slot* slot) {
+  void Remove(Slot* slot) SUTRA_REQUIRES(mutex) {
     Entry* entry = slot->entry;
     ring[entry->ring_position] = nullptr;
     ring_segment[entry->ring_position] = 0;
@@ -130,14 +139,14 @@ struct EntryStore::Stripe {
     slots.Give(entry);
   }
 
-  void RemoveEntry(Entry* entry) {
+  void RemoveEntry(Entry* entry) SUTRA_REQUIRES(mutex) {
     Slot* slot = Find(EntryKey{ring_hash[entry->ring_position], entry->hash_high, entry->variant,
                                std::string_view(entry->text(), entry->text_bytes)});
     Remove(slot);
   }
 
   // Evicts until `bytes` more and one entry more fit.
-  void MakeRoom(uint64_t bytes, uint64_t now_ns) {
+  void MakeRoom(uint64_t bytes, uint64_t now_ns) SUTRA_REQUIRES(mutex) {
     while (counts.entries + 1 > entries_max || counts.bytes + bytes > bytes_max) {
       Entry* entry = ring[hand];
       hand = hand + 1 == ring.size() ? 0 : hand + 1;
@@ -152,7 +161,7 @@ struct EntryStore::Stripe {
     }
   }
 
-  uint32_t TakeRingPosition() {
+  uint32_t TakeRingPosition() SUTRA_REQUIRES(mutex) {
     if (!ring_free.empty()) {
       const uint32_t position = ring_free.back();
       ring_free.pop_back();
@@ -173,11 +182,8 @@ EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
   }
   stripe_mask_ = count - 1;
   for (size_t i = 0; i < count; ++i) {
-    auto stripe = std::make_unique<Stripe>();
-    stripe->entries_max = limits.entries_max / count;
-    stripe->bytes_max = limits.bytes_max / count;
-    stripe->slots.Configure(sizeof(Entry) + uint64_t{limits.width} * sizeof(float));
-    stripes_.push_back(std::move(stripe));
+    stripes_.push_back(std::make_unique<Stripe>(limits.entries_max / count, limits.bytes_max / count,
+                                                sizeof(Entry) + uint64_t{limits.width} * sizeof(float)));
   }
   if (getrandom(&seed_, sizeof(seed_), 0) != static_cast<ssize_t>(sizeof(seed_))) seed_ = 0x9e3779b97f4a7c15u;
 }
@@ -189,13 +195,11 @@ EntryKey EntryStore::KeyOf(std::string_view text, uint32_t variant) const {
   return EntryKey{hash.low64 & limits_.hash_mask, hash.high64 & limits_.hash_mask, variant, text};
 }
 
-std::unique_lock<std::mutex> EntryStore::LockFor(const EntryKey& key) {
-  return std::unique_lock<std::mutex>(StripeOf(key).mutex);
-}
+Mutex& EntryStore::MutexOf(const EntryKey& key) const { return StripeOf(key).mutex; }
 
 bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
   Stripe& stripe = StripeOf(key);
-  std::lock_guard<std::mutex> lock(stripe.mutex);
+  MutexLock lock(stripe.mutex);
   Stripe::Slot* slot = stripe.Find(key);
   if (slot == nullptr) return false;
   Entry& entry = *slot->entry;
@@ -223,6 +227,7 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const float> vector
 bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
                               uint64_t expires_ns, uint64_t now_ns, uint64_t segment) {
   Stripe& stripe = StripeOf(key);
+  stripe.AssertHeld();
   Entry* entry;
   if (Stripe::Slot* slot = stripe.Find(key); slot != nullptr) {
     entry = slot->entry;
@@ -263,6 +268,7 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
 
 bool EntryStore::EraseLocked(const EntryKey& key) {
   Stripe& stripe = StripeOf(key);
+  stripe.AssertHeld();
   Stripe::Slot* slot = stripe.Find(key);
   if (slot == nullptr) return false;
   stripe.Remove(slot);
@@ -272,7 +278,7 @@ bool EntryStore::EraseLocked(const EntryKey& key) {
 uint64_t EntryStore::DropAll() {
   uint64_t dropped = 0;
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     for (Entry* entry : stripe->ring) {
       if (entry != nullptr) std::free(entry->long_text);
     }
@@ -291,7 +297,7 @@ uint64_t EntryStore::DropAll() {
 
 void EntryStore::Reserve(uint64_t entries) {
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     const uint64_t share = std::min(stripe->entries_max, entries / stripes_.size() * 9 / 8 + 16);
     size_t size = stripe->table.size();
     while (2 * size < 3 * share) size *= 2;
@@ -306,7 +312,7 @@ bool EntryStore::VisitOlder(uint64_t through, Cursor* cursor,
                             const std::function<bool(const EntryView&, uint64_t*)>& visit) {
   while (cursor->stripe < stripes_.size()) {
     Stripe& stripe = *stripes_[cursor->stripe];
-    std::lock_guard<std::mutex> lock(stripe.mutex);
+    MutexLock lock(stripe.mutex);
     for (uint64_t step = 0; step < kVisitStep && cursor->position < stripe.ring.size(); ++step, ++cursor->position) {
       uint64_t& segment = stripe.ring_segment[cursor->position];
       if (segment == 0 || segment > through) continue;
@@ -326,7 +332,7 @@ bool EntryStore::VisitOlder(uint64_t through, Cursor* cursor,
 
 void EntryStore::HoldBy(uint64_t number) {
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     for (uint64_t& segment : stripe->ring_segment) segment = std::min(segment, number);
   }
 }
@@ -334,7 +340,7 @@ void EntryStore::HoldBy(uint64_t number) {
 uint64_t EntryStore::EvictOlder(uint64_t through) {
   uint64_t evicted = 0;
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     for (size_t i = 0; i < stripe->ring.size(); ++i) {
       if (stripe->ring_segment[i] == 0 || stripe->ring_segment[i] > through) continue;
       stripe->RemoveEntry(stripe->ring[i]);
@@ -347,7 +353,7 @@ uint64_t EntryStore::EvictOlder(uint64_t through) {
 
 void EntryStore::AgeAll(uint64_t ns) {
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     for (Entry* entry : stripe->ring) {
       if (entry != nullptr) entry->expires_ns -= std::min(entry->expires_ns, ns);
     }
@@ -357,7 +363,7 @@ void EntryStore::AgeAll(uint64_t ns) {
 EntryStore::Counts EntryStore::GetCounts() const {
   Counts sum;
   for (const auto& stripe : stripes_) {
-    std::lock_guard<std::mutex> lock(stripe->mutex);
+    MutexLock lock(stripe->mutex);
     sum.entries += stripe->counts.entries;
     sum.bytes += stripe->counts.bytes;
     sum.evictions += stripe->counts.evictions;

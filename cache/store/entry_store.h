@@ -18,14 +18,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
 
-#include "cache/cache_shard.h"
+#include "cache/store/cache_value.h"
+#include "shm/base/mutex.h"
 
 namespace sutra {
+
+class Clock;
 
 struct EntryKey {
   uint64_t low = 0;
@@ -55,17 +57,18 @@ class EntryStore {
   ~EntryStore();
 
   EntryKey KeyOf(std::string_view text, uint32_t variant) const;
-  std::unique_lock<std::mutex> LockFor(const EntryKey& key);
+  // The lock of the key's stripe.
+  Mutex& MutexOf(const EntryKey& key) const;
 
   bool Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
 
   // Stores or replaces. False when the entry alone is over its stripe's bounds (nothing is stored, an older one goes).
   bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
-                    uint64_t now_ns, uint64_t segment);
+                    uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
   // The same for a vector given as bytes.
   bool InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
-                    uint64_t expires_ns, uint64_t now_ns, uint64_t segment);
-  bool EraseLocked(const EntryKey& key);
+                    uint64_t expires_ns, uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
+  bool EraseLocked(const EntryKey& key) SUTRA_REQUIRES(MutexOf(key));
   // Whether an entry of this size could be stored at all.
   bool CanHold(size_t text_bytes) const;
 

@@ -21,7 +21,7 @@ class SlotPool {
  public:
   static constexpr uint64_t kSlotAlign = 64;
 
-  void Configure(uint64_t slot_bytes) { slot_bytes_ = RoundUp(slot_bytes, kSlotAlign); }
+  explicit SlotPool(uint64_t slot_bytes) : slot_bytes_(RoundUp(slot_bytes, kSlotAlign)) {}
   uint64_t slot_bytes() const { return slot_bytes_; }
 
   // Null when the machine has no more memory.
@@ -63,7 +63,7 @@ class SlotPool {
     void operator()(char* chunk) const { std::free(chunk); }
   };
 
-  uint64_t slot_bytes_ = 0;
+  const uint64_t slot_bytes_;
   uint64_t chunk_bytes_ = 0;  // of the last chunk
   uint64_t used_ = 0;
   std::vector<std::unique_ptr<char[], Free>> chunks_;

@@ -3,8 +3,8 @@
 
 #include <cerrno>
 
-#include "shm/base/clock.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
@@ -14,27 +14,27 @@ constexpr uint64_t kRetryNs = 1'000'000'000;
 }  // namespace
 
 SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                                 std::function<void(const std::string&)> log)
+                                 std::function<void(const std::string&)> log_line)
     : io_(io),
       clock_(clock),
       directory_(std::move(directory)),
       segment_bytes_(segment_bytes),
       threaded_(threaded),
-      log_(std::move(log)) {
+      log_line_(std::move(log_line)) {
   if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
 }
 
 SegmentPreparer::~SegmentPreparer() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     stopping_ = true;
-    wake_.notify_all();
+    wake_.NotifyAll();
   }
   if (thread_.joinable()) thread_.join();
   if (file_ < 0) return;
   io_->Close(file_);
   // Nothing depends on the reserve: the next start would remove it too.
-  if (Status status = io_->Unlink(path()); !status.ok() && log_) log_(status.message());
+  if (Status status = io_->Unlink(path()); !status.ok() && log_line_) log_line_(status.message());
 }
 
 Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
@@ -52,45 +52,45 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
   return status;
 }
 
-void SegmentPreparer::Attempt(std::unique_lock<std::mutex>* lock) {
+void SegmentPreparer::AttemptLocked() {
   working_ = true;
-  lock->unlock();
+  mutex_.Unlock();
   const Result<FileHandle> file = Make(AllocateFill::kZeroed);
-  lock->lock();
+  mutex_.Lock();
   working_ = false;
   if (file.ok()) {
     file_ = file.value();
     state_ = State::kReady;
   } else {
-    if (state_ != State::kFailed && log_) {
-      log_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
+    if (state_ != State::kFailed && log_line_) {
+      log_line_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
     }
     state_ = State::kFailed;
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;
   }
   has_room_.store(file.ok(), std::memory_order_relaxed);
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 void SegmentPreparer::Request() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (state_ == State::kReady || state_ == State::kWanted) return;
   if (state_ == State::kNone) state_ = State::kWanted;
   if (threaded_) {
-    wake_.notify_all();
+    wake_.NotifyAll();
   } else {
-    Attempt(&lock);
+    AttemptLocked();
   }
 }
 
 void SegmentPreparer::Poll() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) Attempt(&lock);
+  MutexLock lock(mutex_);
+  if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) AttemptLocked();
 }
 
 Result<FileHandle> SegmentPreparer::Take() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (working_ || (threaded_ && state_ == State::kWanted)) changed_.wait(lock);
+  MutexLock lock(mutex_);
+  while (working_ || (threaded_ && state_ == State::kWanted)) changed_.Wait(mutex_);
   // Until the next Request nobody may touch the path: the caller is about to rename what is there.
   const bool ready = state_ == State::kReady;
   state_ = State::kNone;
@@ -103,15 +103,15 @@ Result<FileHandle> SegmentPreparer::Take() {
 }
 
 void SegmentPreparer::Run() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_) {
     const bool due = state_ == State::kWanted || (state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_);
     if (due) {
-      Attempt(&lock);
+      AttemptLocked();
     } else if (state_ == State::kFailed) {
-      clock_->WaitUntil(&wake_, &lock, retry_at_ns_);
+      clock_->WaitUntil(&wake_, &mutex_, retry_at_ns_);
     } else {
-      wake_.wait(lock);
+      wake_.Wait(mutex_);
     }
   }
 }

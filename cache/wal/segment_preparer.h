@@ -7,13 +7,12 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 
 #include "cache/disk/disk_io.h"
+#include "shm/base/mutex.h"
 
 namespace sutra {
 
@@ -22,7 +21,7 @@ class Clock;
 class SegmentPreparer {
  public:
   SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                  std::function<void(const std::string&)> log);
+                  std::function<void(const std::string&)> log_line);
   ~SegmentPreparer();
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
@@ -39,7 +38,7 @@ class SegmentPreparer {
  private:
   enum class State { kNone, kWanted, kReady, kFailed };
   Result<FileHandle> Make(AllocateFill fill);
-  void Attempt(std::unique_lock<std::mutex>* lock);
+  void AttemptLocked() SUTRA_REQUIRES(mutex_);  // gives the lock up while it works
   void Run();
 
   DiskIo* const io_;
@@ -47,17 +46,17 @@ class SegmentPreparer {
   const std::string directory_;
   const uint64_t segment_bytes_;
   const bool threaded_;
-  const std::function<void(const std::string&)> log_;
+  const std::function<void(const std::string&)> log_line_;
   std::atomic<bool> has_room_{true};
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable changed_;
-  State state_ = State::kNone;
-  bool working_ = false;
-  bool stopping_ = false;
-  uint64_t retry_at_ns_ = 0;
-  FileHandle file_ = -1;
+  Mutex mutex_;
+  CondVar wake_;
+  CondVar changed_;
+  State state_ SUTRA_GUARDED_BY(mutex_) = State::kNone;
+  bool working_ SUTRA_GUARDED_BY(mutex_) = false;
+  bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
+  uint64_t retry_at_ns_ SUTRA_GUARDED_BY(mutex_) = 0;
+  FileHandle file_ SUTRA_GUARDED_BY(mutex_) = -1;
   std::thread thread_;
 };
 

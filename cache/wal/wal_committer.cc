@@ -18,10 +18,10 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value s
 
 WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config)
     : clock_(clock), log_(log), shared_(shared), config_(config) {
-  log_->take_pending = [this] {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return TakePending();
-  };
+  log_->SetPendingSource([this] {
+    MutexLock lock(mutex_);
+    return TakePendingLocked();
+  });
 }
 
 void WalCommitter::Start() {
@@ -30,10 +30,10 @@ void WalCommitter::Start() {
 
 void WalCommitter::Close() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(mutex_);
     if (stopping_) return;
     stopping_ = true;
-    wake_.notify_all();
+    wake_.NotifyAll();
   }
   if (thread_.joinable()) {
     thread_.join();
@@ -42,7 +42,7 @@ void WalCommitter::Close() {
   }
 }
 
-WalGroup* WalCommitter::GroupFor(uint64_t record_bytes) {
+WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes) {
   const bool own_sync = config_.policy == DurabilityPolicy::kSync;
   if (!pending_.empty() && !own_sync && pending_.back()->Fits(record_bytes)) return pending_.back().get();
   std::unique_ptr<WalGroup> group;
@@ -57,9 +57,9 @@ WalGroup* WalCommitter::GroupFor(uint64_t record_bytes) {
   return pending_.back().get();
 }
 
-void WalCommitter::Append(const UnplacedRecord& record, bool urgent) {
+void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent) {
   const bool was_empty = pending_.empty();
-  WalGroup* group = GroupFor(record.length);
+  WalGroup* group = GroupForLocked(record.length);
   if (group->empty()) group->first_accepted_ns = clock_->MonotonicNs();
   group->Append(record);
   group->urgent = group->urgent || urgent;
@@ -68,30 +68,30 @@ void WalCommitter::Append(const UnplacedRecord& record, bool urgent) {
   pending_bytes_ += record.length;
   ++pending_records_;
   const bool full = before < config_.interval_bytes_max && pending_bytes_ >= config_.interval_bytes_max;
-  if (was_empty || full || (urgent && !urgent_)) wake_.notify_one();
+  if (was_empty || full || (urgent && !urgent_)) wake_.NotifyOne();
   urgent_ = urgent_ || urgent;
 }
 
 bool WalCommitter::PushInsert(const UnplacedRecord& record) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (stopping_ || shared_->failed.load(kRelaxed) || !log_->has_room() ||
       record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_)) {
     shared_->dropped_inserts.fetch_add(1, kRelaxed);
     return false;
   }
-  Append(record, config_.policy != DurabilityPolicy::kInterval);
+  AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
   return true;
 }
 
 std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
-  Append(record, true);
+  AppendLocked(record, true);
   return last_commit_;
 }
 
 std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   *refused = stopping_ || shared_->failed.load(kRelaxed);
   if (*refused || last_commit_ == nullptr || last_commit_->finished()) return nullptr;
   if (!pending_.empty()) {
@@ -99,11 +99,11 @@ std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
   } else {
     sync_requested_ = true;
   }
-  wake_.notify_one();
+  wake_.NotifyOne();
   return last_commit_;
 }
 
-WalCommitter::Work WalCommitter::NextWork(uint64_t now, uint64_t* deadline) const {
+WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline) const {
   *deadline = UINT64_MAX;
   const auto due = [&](uint64_t at) {
     *deadline = std::min(*deadline, at);
@@ -126,7 +126,7 @@ WalCommitter::Work WalCommitter::NextWork(uint64_t now, uint64_t* deadline) cons
   return Work::kNone;
 }
 
-std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePending() {
+std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePendingLocked() {
   std::vector<std::unique_ptr<WalGroup>> groups;
   if (pending_.empty()) return groups;
   if (taken_first_accepted_ns_ == 0) taken_first_accepted_ns_ = pending_.front()->first_accepted_ns;
@@ -138,12 +138,12 @@ std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePending() {
   return groups;
 }
 
-void WalCommitter::Do(Work work, std::unique_lock<std::mutex>* lock) {
+void WalCommitter::DoLocked(Work work) {
   std::vector<std::unique_ptr<WalGroup>> groups;
   const bool sync = urgent_;
-  if (work == Work::kWrite) groups = TakePending();
+  if (work == Work::kWrite) groups = TakePendingLocked();
   if (work == Work::kSync) sync_requested_ = false;
-  lock->unlock();
+  mutex_.Unlock();
   switch (work) {
     case Work::kWrite: log_->Commit(std::move(groups), sync); break;
     case Work::kSync: log_->SyncAll(); break;
@@ -151,38 +151,37 @@ void WalCommitter::Do(Work work, std::unique_lock<std::mutex>* lock) {
     case Work::kProbe: log_->Probe(); break;
     case Work::kNone: break;
   }
-  lock->lock();
+  mutex_.Lock();
   taken_first_accepted_ns_ = taken_records_ = 0;
-  for (std::unique_ptr<WalGroup>& group : log_->spent) {
+  for (std::unique_ptr<WalGroup>& group : log_->TakeSpent()) {
     if (group->capacity() == RoundUp(log_->group_bytes(), kWalBlockBytes) && free_.size() < kFreeGroupsMax) {
       free_.push_back(std::move(group));
     }
   }
-  log_->spent.clear();
 }
 
 void WalCommitter::Run() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   while (true) {
     uint64_t deadline = 0;
-    const Work work = NextWork(clock_->MonotonicNs(), &deadline);
+    const Work work = NextWorkLocked(clock_->MonotonicNs(), &deadline);
     if (work != Work::kNone) {
-      Do(work, &lock);
+      DoLocked(work);
     } else if (stopping_) {
       break;
     } else if (deadline == UINT64_MAX) {
-      wake_.wait(lock);
+      wake_.Wait(mutex_);
     } else {
-      clock_->WaitUntil(&wake_, &lock, deadline);
+      clock_->WaitUntil(&wake_, &mutex_, deadline);
     }
   }
 }
 
 void WalCommitter::RunDue() {
   log_->PollReserve();
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   uint64_t deadline = 0;
-  for (Work work; (work = NextWork(clock_->MonotonicNs(), &deadline)) != Work::kNone;) Do(work, &lock);
+  for (Work work; (work = NextWorkLocked(clock_->MonotonicNs(), &deadline)) != Work::kNone;) DoLocked(work);
 }
 
 WalCommitter::Pending WalCommitter::GetPending() const {
@@ -190,7 +189,7 @@ WalCommitter::Pending WalCommitter::GetPending() const {
   const auto age_us = [now](uint64_t since) { return since == 0 || since > now ? 0 : (now - since) / 1000; };
   Pending pending;
   pending.oldest_unsynced_us = age_us(shared_->oldest_unsynced_ns.load(kRelaxed));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   pending.records = pending_records_ + taken_records_;
   const uint64_t oldest = taken_first_accepted_ns_ != 0 ? taken_first_accepted_ns_
                           : pending_.empty()            ? 0

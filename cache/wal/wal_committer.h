@@ -11,15 +11,15 @@
 //  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "cache/wal/durability.h"
 #include "cache/wal/wal_log.h"
+#include "shm/base/mutex.h"
 
 namespace sutra {
 
@@ -61,11 +61,11 @@ class WalCommitter {
 
  private:
   enum class Work { kNone, kWrite, kSync, kWatermark, kProbe };
-  WalGroup* GroupFor(uint64_t record_bytes);
-  void Append(const UnplacedRecord& record, bool urgent);
-  std::vector<std::unique_ptr<WalGroup>> TakePending();
-  Work NextWork(uint64_t now_ns, uint64_t* deadline_ns) const;
-  void Do(Work work, std::unique_lock<std::mutex>* lock);
+  WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
+  void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
+  std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
+  Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
+  void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // gives the lock up while it works
   void Run();
 
   Clock* const clock_;
@@ -73,18 +73,18 @@ class WalCommitter {
   WalShared* const shared_;
   const Config config_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::unique_ptr<WalGroup>> pending_;
-  uint64_t pending_bytes_ = 0;
-  uint64_t pending_records_ = 0;
-  uint64_t taken_first_accepted_ns_ = 0;  // of the groups being written now; 0: none
-  uint64_t taken_records_ = 0;            // in the groups being written now
-  bool urgent_ = false;                   // somebody waits for a pending group
-  bool sync_requested_ = false;
-  bool stopping_ = false;
-  std::shared_ptr<WalCommit> last_commit_;
-  std::vector<std::unique_ptr<WalGroup>> free_;
+  mutable Mutex mutex_;
+  CondVar wake_;
+  std::deque<std::unique_ptr<WalGroup>> pending_ SUTRA_GUARDED_BY(mutex_);
+  uint64_t pending_bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t pending_records_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t taken_first_accepted_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // of the groups being written now; 0: none
+  uint64_t taken_records_ SUTRA_GUARDED_BY(mutex_) = 0;            // in the groups being written now
+  bool urgent_ SUTRA_GUARDED_BY(mutex_) = false;                   // somebody waits for a pending group
+  bool sync_requested_ SUTRA_GUARDED_BY(mutex_) = false;
+  bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

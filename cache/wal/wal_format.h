@@ -19,6 +19,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "cache/wal/wal_limits.h"
 #include "shm/base/numbers.h"
 #include "shm/base/status.h"
 
@@ -26,13 +27,10 @@ namespace sutra {
 
 static_assert(std::endian::native == std::endian::little, "the log is little-endian");
 
-inline constexpr uint64_t kWalBlockBytes = 4096;
 inline constexpr uint64_t kRecordAlign = 64;
 inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block stands twice: rot of one costs nothing
 inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBytes;
 inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
-inline constexpr uint64_t kSegmentBytesMin = 64ull << 10;
-inline constexpr uint64_t kSegmentBytesMax = 1ull << 30;
 inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 0;
 inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "shm/base/clock.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 
 namespace sutra {
 namespace {
@@ -15,18 +15,18 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value s
 
 }  // namespace
 
-WalLog::WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, const Config& config)
+WalLog::WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config)
     : io_(io),
       clock_(clock),
-      store_(store),
+      live_(live),
       shared_(shared),
       config_(config),
       group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
       writer_(io, config.directory, config.model, config.width),
-      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log) {}
+      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log_line) {}
 
 void WalLog::Say(const std::string& line) const {
-  if (config_.log) config_.log(line);
+  if (config_.log_line) config_.log_line(line);
 }
 
 uint64_t WalLog::WallNow(Clock* clock, WalShared* shared) {
@@ -100,7 +100,7 @@ Status WalLog::AppendAgain(uint64_t through) {
   recycle_cursor_ = {};
   for (bool more = true; more;) {
     auto group = std::make_unique<WalGroup>(group_bytes_);
-    more = !CollectOlder(through, &group);
+    more = !live_->CollectOlder(through, writer_.number(), &recycle_cursor_, &group);
     if (group->empty()) continue;
     group->Close();
     if (Status status = Place(&group, false); !status.ok()) return status;
@@ -153,7 +153,7 @@ void WalLog::Acknowledge() {
   if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
   for (std::unique_ptr<WalGroup>& group : unsynced_) {
     group->commit->Finish(true);
-    spent.push_back(std::move(group));
+    spent_.push_back(std::move(group));
   }
   const bool acknowledged = !unsynced_.empty();
   unsynced_.clear();
@@ -251,7 +251,7 @@ void WalLog::Fail(const Status& reason) {
   unsynced_bytes_ = 0;
   // Entries that were to be appended again may be among the refused: until the next try their old copies are what
   // counts.
-  if (!segments_.empty()) store_->HoldBy(segments_.front().number);
+  if (!segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
   wants_watermark_ = false;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
@@ -272,7 +272,7 @@ void WalLog::LeaveOutEmpty() {
 void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
   shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
   group->commit->Finish(false);
-  spent.push_back(std::move(group));
+  spent_.push_back(std::move(group));
 }
 
 void WalLog::Probe() {
@@ -284,41 +284,6 @@ void WalLog::Probe() {
   preparer_.Request();
 }
 
-bool WalLog::CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group) {
-  const uint64_t now = clock_->MonotonicNs();
-  const uint64_t wall = WallNow(clock_, shared_);
-  const bool done = store_->VisitOlder(through, &recycle_cursor_, [&](const EntryView& entry, uint64_t* segment) {
-    if (entry.expires_ns <= now) {
-      *segment = 0;
-      return true;
-    }
-    const uint64_t remaining = entry.expires_ns - now;
-    InsertBody body;
-    body.wall_expiry_ns = wall + remaining;
-    body.ttl_s = static_cast<uint32_t>(remaining / 1'000'000'000 + 1);
-    body.variant = entry.variant;
-    body.text_bytes = static_cast<uint32_t>(entry.text.size());
-    body.width = config_.width;
-    body.token_count = entry.value.token_count;
-    body.norm = entry.value.norm;
-    body.flags = entry.value.truncated ? kInsertTruncated : 0;
-    const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
-    if (record.length > config_.segment_bytes - kSegmentDataStart) {
-      *segment = 0;  // segments were larger when it was logged: it stays in memory only
-      return true;
-    }
-    if (!(*group)->Fits(record.length)) {
-      if (!(*group)->empty()) return false;
-      *group = std::make_unique<WalGroup>(record.length);
-    }
-    (*group)->Append(record);
-    *segment = writer_.number();
-    return true;
-  });
-  (*group)->first_accepted_ns = now;
-  return done;
-}
-
 // Live entries of the oldest segment are appended again, two bytes for each byte that came in, so that a removal never
 // waits behind a whole segment; the headroom is a quarter of the bound.
 Status WalLog::RecycleSome(uint64_t bytes_written) {
@@ -327,7 +292,7 @@ Status WalLog::RecycleSome(uint64_t bytes_written) {
   while (budget > 0 && segments_.size() > 1 &&
          TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
     auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-    const bool done = CollectOlder(segments_.front().number, &group);
+    const bool done = live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
     const uint64_t used = group->bytes().size();
     const uint64_t before = writer_.number();
     if (used > 0) {
@@ -349,8 +314,8 @@ Status WalLog::RecycleSome(uint64_t bytes_written) {
 }
 
 Status WalLog::PlacePending() {
-  if (!take_pending) return {};
-  std::vector<std::unique_ptr<WalGroup>> groups = take_pending();
+  if (!take_pending_) return {};
+  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
   Status status;
   for (std::unique_ptr<WalGroup>& group : groups) {
     group->Close();
@@ -386,7 +351,7 @@ Status WalLog::KeepBound() {
     uint64_t budget = config_.segment_bytes / 2;
     for (bool more = true; more && budget >= kWalBlockBytes;) {
       auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-      more = !CollectOlder(segments_.front().number, &group);
+      more = !live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
       if (group->empty()) break;
       group->Close();
       budget -= std::min(budget, uint64_t{group->bytes().size()});
@@ -395,7 +360,7 @@ Status WalLog::KeepBound() {
         return status;
       }
     }
-    store_->EvictOlder(segments_.front().number);
+    live_->EvictOlder(segments_.front().number);
     if (Status status = RemoveOldest(); !status.ok()) return status;
     if (segments_.size() == before) break;  // it could not be removed
   }

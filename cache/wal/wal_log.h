@@ -17,10 +17,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "cache/cache_shard.h"
-#include "cache/store/entry_store.h"
+#include "cache/wal/live_entries.h"
 #include "cache/wal/recovery.h"
 #include "cache/wal/segment_preparer.h"
 #include "cache/wal/wal_group.h"
@@ -47,15 +47,15 @@ class WalLog {
     uint64_t wal_bytes_max = 0;
     bool sync_each_group = false;
     bool threaded = true;
-    std::function<void(const std::string&)> log;
+    std::function<void(const std::string&)> log_line;  // one line per call, for people; may be empty
   };
-  WalLog(DiskIo* io, Clock* clock, EntryStore* store, WalShared* shared, const Config& config);
+  WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 
   // Begins the first segment behind what recovery found, appends again what damage threatens, removes what is void.
   Status Start(const RecoveryPlan& plan);
 
-  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. A group that is done
-  // with goes to `spent`.
+  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. TakeSpent gives them
+  // back when they are done with.
   void Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync);
   void SyncAll();
   // Says on the disk that all before it was synced, so that rot of the last group can be told from a torn write.
@@ -74,11 +74,14 @@ class WalLog {
   uint64_t probe_at_ns() const { return probe_at_ns_; }
   uint64_t group_bytes() const { return group_bytes_; }
 
-  std::vector<std::unique_ptr<WalGroup>> spent;  // buffers to use again; emptied by the committer
+  // The groups done with since the last call: memory to use again.
+  std::vector<std::unique_ptr<WalGroup>> TakeSpent() { return std::exchange(spent_, {}); }
 
-  // Gives all groups that are still pending; set by the committer. A pending record may replace one in the oldest
-  // segment, which must not go before its successor is durable.
-  std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending;
+  // `take_pending` gives all groups that still wait for Commit. A record in them may replace one in the oldest segment,
+  // which must not go before its successor is durable.
+  void SetPendingSource(std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending) {
+    take_pending_ = std::move(take_pending);
+  }
 
   // max(wall clock, highest wall time seen), which is what expiries are measured from.
   static uint64_t WallNow(Clock* clock, WalShared* shared);
@@ -94,8 +97,6 @@ class WalLog {
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
-  // Fills a group with live entries of segments up to `through`; true when there are no more behind it.
-  bool CollectOlder(uint64_t through, std::unique_ptr<WalGroup>* group);
   Status RecycleSome(uint64_t bytes_written);
   Status PlacePending();
   Status RemoveOldest();
@@ -106,7 +107,7 @@ class WalLog {
 
   DiskIo* const io_;
   Clock* const clock_;
-  EntryStore* const store_;
+  LiveEntries* const live_;
   WalShared* const shared_;
   const Config config_;
   const uint64_t group_bytes_;
@@ -122,7 +123,9 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> unsynced_;
   uint64_t unsynced_bytes_ = 0;
   std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way when the segment failed
-  EntryStore::Cursor recycle_cursor_;
+  std::vector<std::unique_ptr<WalGroup>> spent_;
+  std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
+  LiveEntries::Cursor recycle_cursor_;
   bool wants_watermark_ = false;
   bool writing_watermark_ = false;
   bool failed_ = false;

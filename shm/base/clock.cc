@@ -3,8 +3,6 @@
 
 #include <time.h>
 
-#include <chrono>
-
 namespace sutra {
 namespace {
 
@@ -18,10 +16,8 @@ class RealClock final : public Clock {
  public:
   uint64_t MonotonicNs() const override { return ReadNs(CLOCK_MONOTONIC); }
   uint64_t WallNs() const override { return ReadNs(CLOCK_REALTIME); }
-  void WaitUntil(std::condition_variable* condition, std::unique_lock<std::mutex>* lock,
-                 uint64_t deadline_ns) override {
-    // steady_clock is CLOCK_MONOTONIC on Linux, so the two time scales are one.
-    condition->wait_until(*lock, std::chrono::steady_clock::time_point(std::chrono::nanoseconds(deadline_ns)));
+  void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) override SUTRA_REQUIRES(mutex) {
+    condition->WaitUntil(*mutex, deadline_ns);
   }
 };
 

@@ -6,9 +6,9 @@
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
+
+#include "shm/base/mutex.h"
 
 namespace sutra {
 
@@ -20,8 +20,7 @@ class Clock {
 
   // Waits on `condition` until it is notified or MonotonicNs() reaches `deadline_ns`; may wake early without reason.
   // A manual clock notifies the waiters itself when it is moved.
-  virtual void WaitUntil(std::condition_variable* condition, std::unique_lock<std::mutex>* lock,
-                         uint64_t deadline_ns) = 0;
+  virtual void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) SUTRA_REQUIRES(mutex) = 0;
 
   // The machine's clocks.
   static Clock* Real();

@@ -6,8 +6,8 @@
 #include <random>
 #include <thread>
 
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 #include "tests/cache/cache_test_support.h"
 #include "tests/kit/temp_dir.h"
 
@@ -21,7 +21,7 @@ TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
   const uint64_t seed = test::NumberFromEnvironment("SUTRA_SEED", 11);
   std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
   const test::TempDir temp;
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp.path(), {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp.path(), {}).value();
   CacheConfig config = test::SmallConfig(temp.path());
   config.wal_bytes_max = 1 << 20;
   config.entries_max = 300;
@@ -71,7 +71,7 @@ TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
 
 TEST(CacheThreads, AGroupCarriesManyWaiters) {
   const test::TempDir temp;
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp.path(), {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp.path(), {}).value();
   CacheConfig config = test::SmallConfig(temp.path());
   std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
   std::vector<std::thread> threads;

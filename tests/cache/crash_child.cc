@@ -10,8 +10,8 @@
 #include <string>
 #include <thread>
 
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 #include "tests/cache/cache_test_support.h"
 
 namespace {
@@ -27,7 +27,9 @@ int main(int count, char** arguments) {
   using namespace sutra;
   if (count != 4) return 2;
   std::mt19937_64 random(std::stoull(arguments[2]));
-  Result<std::unique_ptr<DiskIo>> io = MakeDiskIo(arguments[3], arguments[1], {});
+  DiskIoKind disk_io;
+  if (!ParseDiskIoKind(arguments[3], &disk_io)) return 2;
+  Result<std::unique_ptr<DiskIo>> io = MakeDiskIo(disk_io, arguments[1], {});
   if (!io.ok()) return 4;
   CacheConfig config = test::SmallConfig(arguments[1]);
   config.wal_bytes_max = 320 << 10;

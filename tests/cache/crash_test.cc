@@ -13,8 +13,8 @@
 #include <set>
 #include <sstream>
 
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 #include "tests/cache/cache_test_support.h"
 #include "tests/kit/temp_dir.h"
 
@@ -115,7 +115,7 @@ Killed RunChild(const std::string& directory, uint64_t seed, const std::string& 
 }
 
 std::string Reopen(const std::string& directory, Promises* promises) {
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", directory, {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, directory, {}).value();
   CacheConfig config = test::SmallConfig(directory);
   config.wal_bytes_max = 320 << 10;
   Result<std::unique_ptr<CacheShard>> shard = CacheShard::Open(config, io.get(), Clock::Real());

@@ -397,7 +397,7 @@ TEST_F(CacheShardTest, BadOptionsAreNamed) {
 
 TEST(CacheShardOnDisk, CreatesItsDirectoryForItsOwnerOnly) {
   const test::TempDir temp;
-  std::unique_ptr<DiskIo> io = MakeDiskIo("auto", temp / "data", {}).value();
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp / "data", {}).value();
   const CacheConfig config = SmallConfig(temp / "data");
   { Put(CacheShard::Open(config, io.get(), Clock::Real()).value().get(), "t", 1); }
   struct stat info {};
@@ -414,7 +414,7 @@ TEST(CacheShardOnDisk, AnUnwritableDirectoryIsNamedWithTheFix) {
   if (geteuid() == 0) GTEST_SKIP() << "SKIPPED: root may write everywhere";
   const test::TempDir temp;
   ASSERT_EQ(chmod(temp.path().c_str(), 0500), 0);
-  const Status status = MakeDiskIo("auto", temp / "data", {}).status();
+  const Status status = MakeDiskIo(DiskIoKind::kAuto, temp / "data", {}).status();
   EXPECT_EQ(status.code(), StatusCode::kStorageError);
   EXPECT_NE(status.message().find("must be able to write there"), std::string::npos);
   EXPECT_EQ(chmod(temp.path().c_str(), 0700), 0);

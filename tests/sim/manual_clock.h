@@ -3,7 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <set>
 
 #include "shm/base/clock.h"
@@ -19,22 +18,23 @@ class ManualClock final : public Clock {
   void Advance(uint64_t ns) {
     mono_ns_.fetch_add(ns, std::memory_order_acq_rel);
     wall_ns_.fetch_add(ns, std::memory_order_acq_rel);
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (std::condition_variable* waiter : waiters_) waiter->notify_all();
+    MutexLock lock(mutex_);
+    for (CondVar* waiter : waiters_) waiter->NotifyAll();
   }
   void SetWall(uint64_t ns) { wall_ns_.store(ns, std::memory_order_release); }
 
-  void WaitUntil(std::condition_variable* condition, std::unique_lock<std::mutex>* lock,
-                 uint64_t deadline_ns) override {
+  void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) override SUTRA_REQUIRES(mutex) {
     Register(condition, true);
     // The real time limit covers an Advance between the caller's look at the clock and the wait.
-    if (MonotonicNs() < deadline_ns) condition->wait_for(*lock, std::chrono::milliseconds(5));
+    if (MonotonicNs() < deadline_ns) condition->WaitUntil(*mutex, Clock::Real()->MonotonicNs() + kRealWaitNs);
     Register(condition, false);
   }
 
  private:
-  void Register(std::condition_variable* condition, bool add) {
-    std::lock_guard<std::mutex> lock(mutex_);
+  static constexpr uint64_t kRealWaitNs = 5'000'000;
+
+  void Register(CondVar* condition, bool add) {
+    MutexLock lock(mutex_);
     if (add) {
       waiters_.insert(condition);
     } else {
@@ -44,8 +44,8 @@ class ManualClock final : public Clock {
 
   std::atomic<uint64_t> mono_ns_{1'000'000'000};
   std::atomic<uint64_t> wall_ns_;
-  std::mutex mutex_;
-  std::multiset<std::condition_variable*> waiters_;
+  Mutex mutex_;
+  std::multiset<CondVar*> waiters_ SUTRA_GUARDED_BY(mutex_);
 };
 
 }  // namespace sutra::sim

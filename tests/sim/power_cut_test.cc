@@ -146,18 +146,18 @@ class LyingDisk final : public SimDisk {
   using SimDisk::SimDisk;
 
  protected:
-  void RawSubmit(const Operation& operation) override {
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
     Operation unsynced = operation;
     unsynced.then_sync = false;
     SimDisk::RawSubmit(unsynced);
     lie_ = operation.then_sync;
   }
-  Completion RawReap() override {
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_) {
     Completion completion = SimDisk::RawReap();
     if (lie_ && completion.write >= 0) completion.sync = 0;
     return completion;
   }
-  int RawSync(FileHandle) override { return 0; }
+  int RawSync(FileHandle) override SUTRA_REQUIRES(in_flight_mutex_) { return 0; }
 
  private:
   bool lie_ = false;

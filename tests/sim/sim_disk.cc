@@ -18,22 +18,22 @@ Status Error(const std::string& what, int negative_errno) {
 }  // namespace
 
 void SimDisk::SetFaults(const Faults& faults) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   faults_ = faults;
   operations_ = 0;
 }
 
 uint64_t SimDisk::operations() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   return operations_;
 }
 
 void SimDisk::SetCapacity(uint64_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   capacity_ = bytes;
 }
 
-int SimDisk::Begin() {
+int SimDisk::BeginLocked() {
   cutting_ = false;
   if (powered_off_) return -EIO;
   ++operations_;
@@ -46,13 +46,13 @@ int SimDisk::Begin() {
   return fails ? -faults_.fail_errno : 0;
 }
 
-uint64_t SimDisk::UsedBytes() const {
+uint64_t SimDisk::UsedBytesLocked() const {
   uint64_t used = 0;
   for (const auto& [name, node] : names_) used += node->current.size();
   return used;
 }
 
-void SimDisk::Apply(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn) {
+void SimDisk::ApplyLocked(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn) {
   if (operation.data.empty()) {
     if (bytes->size() < operation.size) bytes->resize(operation.size);
     return;
@@ -61,18 +61,18 @@ void SimDisk::Apply(std::vector<std::byte>* bytes, const FileOperation& operatio
   if (bytes->size() < end) bytes->resize(end);
   for (uint64_t at = 0; at < operation.data.size(); at += kSectorBytes) {
     const uint64_t size = std::min<uint64_t>(kSectorBytes, operation.data.size() - at);
-    const uint64_t fate = torn ? Random(3) : 0;  // new, old, garbage
+    const uint64_t fate = torn ? RandomLocked(3) : 0;  // new, old, garbage
     std::byte* to = bytes->data() + operation.offset + at;
     if (fate == 0) std::copy_n(operation.data.data() + at, size, to);
-    if (fate == 2) std::generate_n(to, size, [this] { return static_cast<std::byte>(random_()); });
+    for (uint64_t i = 0; fate == 2 && i < size; ++i) to[i] = static_cast<std::byte>(random_());
   }
 }
 
 void SimDisk::PowerCut() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   for (auto& [directory, operations] : unsynced_names_) {
     for (const NameOperation& operation : operations) {
-      if (Random(2) == 0) continue;
+      if (RandomLocked(2) == 0) continue;
       if (!operation.remove.empty()) durable_names_.erase(operation.remove);
       if (!operation.add.empty()) durable_names_[operation.add] = operation.node;
     }
@@ -82,8 +82,8 @@ void SimDisk::PowerCut() {
   for (auto& [name, node] : names_) {
     std::shuffle(node->unsynced.begin(), node->unsynced.end(), random_);
     for (const FileOperation& operation : node->unsynced) {
-      const uint64_t fate = Random(4);  // 0: dropped, 1: whole, 2 and 3: torn or garbage
-      if (fate != 0) Apply(&node->durable, operation, fate >= 2);
+      const uint64_t fate = RandomLocked(4);  // 0: dropped, 1: whole, 2 and 3: torn or garbage
+      if (fate != 0) ApplyLocked(&node->durable, operation, fate >= 2);
     }
     node->unsynced.clear();
     node->current = node->durable;
@@ -95,7 +95,7 @@ void SimDisk::PowerCut() {
 }
 
 void SimDisk::ProcessKill() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   handles_.clear();
   faults_ = Faults{};
   operations_ = 0;
@@ -103,13 +103,13 @@ void SimDisk::ProcessKill() {
 }
 
 std::vector<std::byte> SimDisk::Bytes(const std::string& path) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   const auto found = names_.find(path);
   return found == names_.end() ? std::vector<std::byte>() : found->second->current;
 }
 
 void SimDisk::SetBytes(const std::string& path, std::vector<std::byte> bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   auto node = std::make_shared<Node>();
   node->durable = node->current = std::move(bytes);
   names_[path] = durable_names_[path] = node;
@@ -117,30 +117,30 @@ void SimDisk::SetBytes(const std::string& path, std::vector<std::byte> bytes) {
 }
 
 std::vector<std::string> SimDisk::Paths() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   std::vector<std::string> paths;
   for (const auto& [name, node] : names_) paths.push_back(name);
   return paths;
 }
 
 Result<uint64_t> SimDisk::Size(FileHandle file) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return Error("reading a size", error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return Error("reading a size", error);
   const auto found = handles_.find(file);
   if (found == handles_.end()) return Error("reading a size", -EBADF);
   return uint64_t{found->second.node->current.size()};
 }
 
 void SimDisk::DropCache(FileHandle file) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   const auto found = handles_.find(file);
   if (powered_off_ || found == handles_.end() || !found->second.node->unsynced.empty()) return;
   found->second.node->current = found->second.node->durable;
 }
 
 int SimDisk::RawOpen(const std::string& path, OpenMode mode) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return error;
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return error;
   const auto found = names_.find(path);
   NodePtr node;
   if (mode == OpenMode::kRead) {
@@ -157,44 +157,44 @@ int SimDisk::RawOpen(const std::string& path, OpenMode mode) {
 }
 
 void SimDisk::RawClose(FileHandle file) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   handles_.erase(file);
 }
 
 int64_t SimDisk::RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return error;
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return error;
   const auto found = handles_.find(file);
   if (found == handles_.end()) return -EBADF;
   const std::vector<std::byte>& bytes = found->second.node->current;
   if (offset >= bytes.size()) return 0;
   uint64_t size = std::min<uint64_t>(into.size(), bytes.size() - offset);
-  if (faults_.noise_percent > 0 && Random(100) < faults_.noise_percent) {
-    if (Random(2) == 0) return -EINTR;
-    size = 1 + Random(size);
+  if (faults_.noise_percent > 0 && RandomLocked(100) < faults_.noise_percent) {
+    if (RandomLocked(2) == 0) return -EINTR;
+    size = 1 + RandomLocked(size);
   }
   std::copy_n(bytes.data() + offset, size, into.data());
   return static_cast<int64_t>(size);
 }
 
 int SimDisk::RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return error;
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return error;
   const auto found = handles_.find(file);
   if (found == handles_.end()) return -EBADF;
   Node& node = *found->second.node;
-  if (UsedBytes() + bytes - std::min<uint64_t>(bytes, node.current.size()) > capacity_) return -ENOSPC;
+  if (UsedBytesLocked() + bytes - std::min<uint64_t>(bytes, node.current.size()) > capacity_) return -ENOSPC;
   if (node.current.size() < bytes) node.current.resize(bytes);
   FileOperation operation;
   operation.size = bytes;
   node.unsynced.push_back(operation);
-  return fill == AllocateFill::kZeroed ? SyncNode(&node) : 0;
+  return fill == AllocateFill::kZeroed ? SyncNodeLocked(&node) : 0;
 }
 
 void SimDisk::RawSubmit(const Operation& operation) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   completion_ = Completion{};
-  const int error = Begin();
+  const int error = BeginLocked();
   const bool cut = cutting_;
   const auto found = handles_.find(operation.file);
   if (found == handles_.end()) {
@@ -213,52 +213,58 @@ void SimDisk::RawSubmit(const Operation& operation) {
   }
   uint64_t size = operation.data.size();
   if (!cut && operations_ == faults_.short_at) size = std::min<uint64_t>(size, faults_.short_bytes);
-  if (!cut && faults_.noise_percent > 0 && Random(100) < faults_.noise_percent) {
-    const uint64_t kind = Random(3);
+  if (!cut && faults_.noise_percent > 0 && RandomLocked(100) < faults_.noise_percent) {
+    const uint64_t kind = RandomLocked(3);
     if (kind < 2) {
       completion_.write = kind == 0 ? -EINTR : -EAGAIN;
       completion_.sync = -ECANCELED;
       return;
     }
-    size = Random(size + 1);
+    size = RandomLocked(size + 1);
   }
   Node& node = *handle.node;
   FileOperation done;
   done.offset = operation.offset;
   done.data.assign(operation.data.begin(), operation.data.begin() + static_cast<std::ptrdiff_t>(size));
   if (size > 0) {
-    Apply(&node.current, done, false);
+    ApplyLocked(&node.current, done, false);
     node.unsynced.push_back(std::move(done));
   }
   completion_.write = cut ? error : static_cast<int64_t>(size);
   if (!operation.then_sync || cut) return;
-  completion_.sync = size < operation.data.size() ? -ECANCELED : SyncNode(&node);
+  completion_.sync = size < operation.data.size() ? -ECANCELED : SyncNodeLocked(&node);
 }
+
+DiskIo::Completion SimDisk::RawReap() { return completion_; }
 
 int SimDisk::RawSync(FileHandle file) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(mutex_);
   const auto found = handles_.find(file);
   if (found == handles_.end()) return powered_off_ ? -EIO : -EBADF;
-  return SyncNode(found->second.node.get());
+  return SyncNodeLocked(found->second.node.get());
 }
 
-int SimDisk::SyncNode(Node* node) {
-  const int error = Begin();
+int SimDisk::SyncNodeLocked(Node* node) {
+  const int error = BeginLocked();
   if (error < 0) {
     // The kernel marks pages clean after a failure: some never reach the disk, and the next sync says all is well.
     if (!powered_off_) {
-      std::erase_if(node->unsynced, [this](const FileOperation&) { return Random(2) == 0; });
+      std::vector<FileOperation> kept;
+      for (FileOperation& operation : node->unsynced) {
+        if (RandomLocked(2) != 0) kept.push_back(std::move(operation));
+      }
+      node->unsynced = std::move(kept);
     }
     return error;
   }
-  for (const FileOperation& operation : node->unsynced) Apply(&node->durable, operation, false);
+  for (const FileOperation& operation : node->unsynced) ApplyLocked(&node->durable, operation, false);
   node->unsynced.clear();
   return 0;
 }
 
 Status SimDisk::SyncDirectory(const std::string& path) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return Error("syncing the directory " + path, error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return Error("syncing the directory " + path, error);
   for (const NameOperation& operation : unsynced_names_[path]) {
     if (!operation.remove.empty()) durable_names_.erase(operation.remove);
     if (!operation.add.empty()) durable_names_[operation.add] = operation.node;
@@ -268,8 +274,8 @@ Status SimDisk::SyncDirectory(const std::string& path) {
 }
 
 Status SimDisk::Rename(const std::string& from, const std::string& to) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0 && !cutting_) return Error("renaming " + from, error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0 && !cutting_) return Error("renaming " + from, error);
   const auto found = names_.find(from);
   if (found == names_.end()) return Error("renaming " + from, -ENOENT);
   const NodePtr node = found->second;
@@ -280,16 +286,16 @@ Status SimDisk::Rename(const std::string& from, const std::string& to) {
 }
 
 Status SimDisk::Unlink(const std::string& path) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0 && !cutting_) return Error("removing " + path, error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0 && !cutting_) return Error("removing " + path, error);
   if (names_.erase(path) == 0) return Error("removing " + path, -ENOENT);
   unsynced_names_[DirectoryOf(path)].push_back(NameOperation{path, "", nullptr});
   return cutting_ ? Error("removing " + path, -EIO) : Status();
 }
 
 Status SimDisk::MakeDirectory(const std::string& path) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return Error("creating the directory " + path, error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return Error("creating the directory " + path, error);
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     directories_[path.substr(0, end)] = true;
     if (end == std::string::npos) return {};
@@ -297,8 +303,8 @@ Status SimDisk::MakeDirectory(const std::string& path) {
 }
 
 Result<std::vector<std::string>> SimDisk::List(const std::string& path) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (const int error = Begin(); error < 0) return Error("listing " + path, error);
+  MutexLock lock(mutex_);
+  if (const int error = BeginLocked(); error < 0) return Error("listing " + path, error);
   if (directories_.count(path) == 0) return Error("listing " + path, -ENOENT);
   std::vector<std::string> names;
   const auto add = [&](const std::string& full) {

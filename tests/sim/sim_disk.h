@@ -13,7 +13,6 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <string>
 #include <vector>
@@ -63,9 +62,9 @@ class SimDisk : public DiskIo {
   void RawClose(FileHandle file) override;
   int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) override;
   int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;
-  void RawSubmit(const Operation& operation) override;
-  Completion RawReap() override { return completion_; }
-  int RawSync(FileHandle file) override;
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_);
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_);
+  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_);
 
  private:
   struct FileOperation {
@@ -91,27 +90,28 @@ class SimDisk : public DiskIo {
   };
 
   // Counts an operation; 0 or the negative errno it fails with.
-  int Begin();
-  bool powered_off() const { return powered_off_; }
-  int SyncNode(Node* node);
-  void Apply(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn);
-  uint64_t UsedBytes() const;
-  uint64_t Random(uint64_t below) { return std::uniform_int_distribution<uint64_t>(0, below - 1)(random_); }
+  int BeginLocked() SUTRA_REQUIRES(mutex_);
+  int SyncNodeLocked(Node* node) SUTRA_REQUIRES(mutex_);
+  void ApplyLocked(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn) SUTRA_REQUIRES(mutex_);
+  uint64_t UsedBytesLocked() const SUTRA_REQUIRES(mutex_);
+  uint64_t RandomLocked(uint64_t below) SUTRA_REQUIRES(mutex_) {
+    return std::uniform_int_distribution<uint64_t>(0, below - 1)(random_);
+  }
 
-  mutable std::mutex mutex_;
-  std::mt19937_64 random_;
-  Faults faults_;
-  uint64_t operations_ = 0;
-  uint64_t capacity_ = UINT64_MAX;
-  bool powered_off_ = false;
-  bool cutting_ = false;  // the operation under way is the one at which the power goes
-  std::map<std::string, NodePtr> names_;
-  std::map<std::string, NodePtr> durable_names_;
-  std::map<std::string, std::vector<NameOperation>> unsynced_names_;  // by directory
-  std::map<std::string, bool> directories_;
-  std::map<FileHandle, Handle> handles_;
-  FileHandle next_handle_ = 3;
-  Completion completion_;
+  mutable Mutex mutex_;
+  std::mt19937_64 random_ SUTRA_GUARDED_BY(mutex_);
+  Faults faults_ SUTRA_GUARDED_BY(mutex_);
+  uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
+  bool powered_off_ SUTRA_GUARDED_BY(mutex_) = false;
+  bool cutting_ SUTRA_GUARDED_BY(mutex_) = false;  // the operation under way is the one at which the power goes
+  std::map<std::string, NodePtr> names_ SUTRA_GUARDED_BY(mutex_);
+  std::map<std::string, NodePtr> durable_names_ SUTRA_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<NameOperation>> unsynced_names_ SUTRA_GUARDED_BY(mutex_);  // by directory
+  std::map<std::string, bool> directories_ SUTRA_GUARDED_BY(mutex_);
+  std::map<FileHandle, Handle> handles_ SUTRA_GUARDED_BY(mutex_);
+  FileHandle next_handle_ SUTRA_GUARDED_BY(mutex_) = 3;
+  Completion completion_ SUTRA_GUARDED_BY(in_flight_mutex_);
 };
 
 }  // namespace sutra::sim

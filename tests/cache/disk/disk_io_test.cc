@@ -10,8 +10,8 @@
 #include <csignal>
 #include <cstring>
 
-#include "tests/sim/sim_disk.h"
 #include "tests/kit/temp_dir.h"
+#include "tests/sim/sim_disk.h"
 
 namespace sutra {
 namespace {
@@ -198,7 +198,7 @@ class ScriptedDisk final : public sim::SimDisk {
   int write_calls = 0, sync_calls = 0;
 
  protected:
-  void RawSubmit(const Operation& operation) override {
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
     ++write_calls;
     SimDisk::RawSubmit(operation);
     completion_ = SimDisk::RawReap();
@@ -211,8 +211,8 @@ class ScriptedDisk final : public sim::SimDisk {
       syncs.erase(syncs.begin());
     }
   }
-  Completion RawReap() override { return completion_; }
-  int RawSync(FileHandle file) override {
+  Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_) { return completion_; }
+  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
     ++sync_calls;
     if (lone_syncs.empty()) return SimDisk::RawSync(file);
     const auto result = static_cast<int>(lone_syncs.front());
@@ -294,7 +294,7 @@ TEST(MakeDiskIo, ChoosesAndSaysWhy) {
   const test::TempDir temp;
   std::vector<std::string> lines;
   const auto log = [&](const std::string& line) { lines.push_back(line); };
-  Result<std::unique_ptr<DiskIo>> automatic = MakeDiskIo("auto", temp / "new/data", log);
+  Result<std::unique_ptr<DiskIo>> automatic = MakeDiskIo(DiskIoKind::kAuto, temp / "new/data", log);
   ASSERT_TRUE(automatic.ok()) << automatic.status().message();
   if (std::string((*automatic)->name()) == "io_uring") {
     EXPECT_TRUE(lines.empty());
@@ -302,16 +302,27 @@ TEST(MakeDiskIo, ChoosesAndSaysWhy) {
     ASSERT_EQ(lines.size(), 1u);
     EXPECT_NE(lines[0].find("io_uring is not usable"), std::string::npos);
   }
-  EXPECT_STREQ(MakeDiskIo("posix", temp.path(), log).value()->name(), "posix");
-  EXPECT_EQ(MakeDiskIo("fast", temp.path(), log).code(), StatusCode::kBadOption);
+  EXPECT_STREQ(MakeDiskIo(DiskIoKind::kPosix, temp.path(), log).value()->name(), "posix");
   EXPECT_TRUE((*automatic)->List(temp / "new/data").value().empty()) << "the probe leaves nothing behind";
+}
+
+TEST(MakeDiskIo, EveryKindIsNamedAndParsedBack) {
+  for (const auto& [name, kind] : kDiskIoKindNames) {
+    EXPECT_STREQ(Name(kind), name);
+    DiskIoKind parsed = kind == DiskIoKind::kAuto ? DiskIoKind::kPosix : DiskIoKind::kAuto;
+    EXPECT_TRUE(ParseDiskIoKind(name, &parsed));
+    EXPECT_EQ(parsed, kind);
+  }
+  DiskIoKind untouched = DiskIoKind::kUring;
+  for (const char* name : {"fast", "", "Auto", "posix "}) EXPECT_FALSE(ParseDiskIoKind(name, &untouched)) << name;
+  EXPECT_EQ(untouched, DiskIoKind::kUring);
 }
 
 TEST(MakeDiskIo, AFileInPlaceOfTheDirectoryIsNamed) {
   const test::TempDir temp;
   std::unique_ptr<DiskIo> io = MakePosixDiskIo(false);
   io->Close(io->Open(temp / "file", OpenMode::kCreate).value());
-  const Status status = MakeDiskIo("auto", temp / "file", {}).status();
+  const Status status = MakeDiskIo(DiskIoKind::kAuto, temp / "file", {}).status();
   EXPECT_EQ(status.code(), StatusCode::kStorageError);
   EXPECT_NE(status.message().find(temp / "file"), std::string::npos);
 }

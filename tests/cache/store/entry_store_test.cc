@@ -22,13 +22,13 @@ class EntryStoreTest : public testing::Test {
   }
   bool Insert(const std::string& text, uint32_t version, uint32_t variant = 0, uint64_t segment = 1) {
     const EntryKey key = store_->KeyOf(text, variant);
-    const auto lock = store_->LockFor(key);
+    MutexLock lock(store_->MutexOf(key));
     return store_->InsertLocked(key, std::span<const float>(VectorOf(text, version)), CacheValue{1, version, false},
                                 UINT64_MAX, clock_.MonotonicNs(), segment);
   }
   bool Erase(const std::string& text) {
     const EntryKey key = store_->KeyOf(text, 0);
-    const auto lock = store_->LockFor(key);
+    MutexLock lock(store_->MutexOf(key));
     return store_->EraseLocked(key);
   }
   int Find(const std::string& text, uint32_t variant = 0) {

@@ -1,0 +1,45 @@
+// From a live entry to the record that replaces its old one.
+#include "cache/recycler.h"
+
+#include "shm/base/clock.h"
+
+namespace sutra {
+
+bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) {
+  const uint64_t now = clock_->MonotonicNs();
+  const uint64_t wall = WalLog::WallNow(clock_, shared_);
+  EntryStore::Cursor place{cursor->stripe, cursor->position};
+  const bool done = store_->VisitOlder(through, &place, [&](const EntryView& entry, uint64_t* segment) {
+    if (entry.expires_ns <= now) {
+      *segment = 0;
+      return true;
+    }
+    const uint64_t remaining = entry.expires_ns - now;
+    InsertBody body;
+    body.wall_expiry_ns = wall + remaining;
+    body.ttl_s = static_cast<uint32_t>(remaining / 1'000'000'000 + 1);
+    body.variant = entry.variant;
+    body.text_bytes = static_cast<uint32_t>(entry.text.size());
+    body.width = width_;
+    body.token_count = entry.value.token_count;
+    body.norm = entry.value.norm;
+    body.flags = entry.value.truncated ? kInsertTruncated : 0;
+    const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
+    if (record.length > segment_bytes_ - kSegmentDataStart) {
+      *segment = 0;  // segments were larger when it was logged: it stays in memory only
+      return true;
+    }
+    if (!(*group)->Fits(record.length)) {
+      if (!(*group)->empty()) return false;
+      *group = std::make_unique<WalGroup>(record.length);
+    }
+    (*group)->Append(record);
+    *segment = into;
+    return true;
+  });
+  *cursor = Cursor{place.stripe, place.position};
+  (*group)->first_accepted_ns = now;
+  return done;
+}
+
+}  // namespace sutra

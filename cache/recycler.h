@@ -1,0 +1,34 @@
+// Recycler: the log's walk over the store. Before the log removes its oldest segment, the entries that live in it are
+// appended again from memory, or evicted.
+//
+// Thread rule: the log's thread calls; the store takes its own locks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "cache/store/entry_store.h"
+#include "cache/wal/live_entries.h"
+#include "cache/wal/wal_log.h"
+
+namespace sutra {
+
+class Recycler final : public LiveEntries {
+ public:
+  // `segment_bytes`: of new segments; what does not fit into one stays in memory only.
+  Recycler(EntryStore* store, Clock* clock, WalShared* shared, uint32_t width, uint64_t segment_bytes)
+      : store_(store), clock_(clock), shared_(shared), width_(width), segment_bytes_(segment_bytes) {}
+
+  bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) override;
+  uint64_t EvictOlder(uint64_t through) override { return store_->EvictOlder(through); }
+  void HoldBy(uint64_t number) override { store_->HoldBy(number); }
+
+ private:
+  EntryStore* const store_;
+  Clock* const clock_;
+  WalShared* const shared_;
+  const uint32_t width_;
+  const uint64_t segment_bytes_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,50 @@
+// How long a record that was read still has to live.
+#include "cache/store_sink.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "cache/cache_shard.h"
+#include "shm/base/clock.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kNsPerS = 1'000'000'000;
+
+}  // namespace
+
+StoreSink::StoreSink(EntryStore* store, Clock* clock)
+    : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()) {}
+
+void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
+  const InsertBody& body = record.insert;
+  const EntryKey key = store_->KeyOf(record.text, record.variant);
+  MutexLock lock(store_->MutexOf(key));
+  wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
+  const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
+  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerS;
+  const uint64_t remaining = std::min(left, ttl_ns);
+  if (remaining == 0) {
+    store_->EraseLocked(key);  // it hides older inserts of the same text all the same
+    return;
+  }
+  const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
+  store_->InsertLocked(key, record.vector, value, mono_now_ + remaining, mono_now_, segment);
+  wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
+}
+
+void StoreSink::Erase(const WalRecord& record) {
+  const EntryKey key = store_->KeyOf(record.text, record.variant);
+  MutexLock lock(store_->MutexOf(key));
+  store_->EraseLocked(key);
+}
+
+void StoreSink::Conclude(uint64_t wall_highest_ns) {
+  const uint64_t wall = std::max(wall_now_, wall_highest_ns);
+  if (wall_used_lowest_ == UINT64_MAX) return;  // nothing was read
+  assert(wall_used_lowest_ <= wall);
+  if (wall_used_lowest_ < wall) store_->AgeAll(wall - wall_used_lowest_);
+}
+
+}  // namespace sutra

@@ -1,0 +1,38 @@
+// LiveEntries: what the log asks of the entries in memory when its oldest segment is to go, so that it needs to know no
+// store. cache/recycler implements it.
+//
+// Thread rule: the log's thread calls.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "cache/wal/wal_group.h"
+
+namespace sutra {
+
+class LiveEntries {
+ public:
+  // How far a walk over the entries has come; a new one is at the beginning.
+  struct Cursor {
+    size_t stripe = 0;
+    size_t position = 0;
+  };
+
+  virtual ~LiveEntries() = default;
+
+  // Fills `group` with records of live entries that segments up to `through` hold, from `cursor` on; from now on
+  // segment `into` holds them. A record larger than the group gets a group of its size. True when no more are behind
+  // it.
+  virtual bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) = 0;
+
+  // Evicts every entry that a segment up to `through` holds, and returns how many that were.
+  virtual uint64_t EvictOlder(uint64_t through) = 0;
+
+  // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
+  // segment goes: right after records were lost that were to hold it.
+  virtual void HoldBy(uint64_t number) = 0;
+};
+
+}  // namespace sutra
