@@ -42,12 +42,12 @@ uint64_t DrawGeneration() {
 }
 
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
-  if (config.backend == "fake") return MakeFakeBackend("fake", config.fake_width);
+  if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
 #if defined(SUTRA_WITH_TORCH)
   TorchOptions options;
   options.model_dir = config.model;
-  options.precision = config.precision;
-  options.device = config.device;
+  options.precision = Name(config.precision);
+  options.device = Name(config.device);
   options.threads = static_cast<int>(config.threads);
   return MakeTorchBackend(options);
 #else
