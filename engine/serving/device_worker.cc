@@ -36,17 +36,37 @@ void DeviceWorker::Stop() {
 void DeviceWorker::Run() {
   pthread_setname_np(pthread_self(), "sutra-device");
   std::vector<ComputationPtr> batch;
-  const auto wanted = [this](const ComputationPtr& computation) { return Wanted(computation); };
-  while (parts_.batcher->NextBatch(wanted, &batch)) {
-    Serve(batch);
-    batch.clear();
-  }
+  while (NextBatch(&batch)) Serve(batch);
   WakeLanes();
 }
 
-// Drops who no longer waits, before the model sees the text.
-bool DeviceWorker::Wanted(const ComputationPtr& computation) {
+// A batch of texts that somebody waits for. What pruning leaves free is filled up from the queue: texts that nobody
+// wants any more cost the others no room in the batch. False after the batcher's Stop.
+bool DeviceWorker::NextBatch(std::vector<ComputationPtr>* batch) {
+  while (parts_.batcher->NextBatch(batch)) {
+    size_t pruned_up_to = 0;
+    while (Prune(batch, pruned_up_to)) {
+      pruned_up_to = batch->size();
+      if (!parts_.batcher->TopUp(MonotonicNs(), batch)) break;
+    }
+    if (!batch->empty()) return true;
+  }
+  return false;
+}
+
+// Removes the texts from `begin` on that nobody waits for, before the model sees them. True if there were any.
+bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
   const uint64_t now_ns = MonotonicNs();
+  const auto first = batch->begin() + static_cast<std::ptrdiff_t>(begin);
+  const auto unwanted = [&](const ComputationPtr& computation) { return !StillWanted(computation, now_ns); };
+  const auto end = std::remove_if(first, batch->end(), unwanted);
+  const bool any = end != batch->end();
+  batch->erase(end, batch->end());
+  return any;
+}
+
+// Answers those who cancelled or are late, and forgets those whose lane is closed. False when nobody is left.
+bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_ns) {
   const auto gone = [now_ns](const Waiter& waiter) {
     return !waiter.lane->open() || waiter.deadline_ns <= now_ns ||
            waiter.lane->Cancelled(waiter.slot, waiter.sequence);

@@ -47,7 +47,9 @@ class DeviceWorker {
   static constexpr int kFailedCallsMax = 64;
 
   void Run();
-  bool Wanted(const ComputationPtr& computation);
+  bool NextBatch(std::vector<ComputationPtr>* batch);
+  bool Prune(std::vector<ComputationPtr>* batch, size_t begin);
+  bool StillWanted(const ComputationPtr& computation, uint64_t now_ns);
   void Serve(const std::vector<ComputationPtr>& batch);
   void Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
   Status Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);

@@ -308,6 +308,32 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
   EXPECT_EQ(in_flight_.size(), 0u);
 }
 
+// The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches of
+// the other four smaller.
+TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
+  RequestBatcher::Limits limits;
+  limits.tokens_max = 16;
+  Start(limits);
+  backend_.SetOpen(false);
+  lane_.Submit(0, "first");
+  Poll(&lane_);
+  backend_.WaitForCalls(1);
+  for (uint32_t slot = 0; slot < 8; ++slot) other_.Submit(slot, "text" + std::string(1, static_cast<char>('0' + slot)));
+  Poll(&other_);
+  for (const uint32_t slot : {1u, 3u, 5u, 7u}) {
+    other_.client().request(slot).cancel_sequence.store(1, std::memory_order_relaxed);
+  }
+  backend_.SetOpen(true);
+  for (uint32_t slot = 0; slot < 8; ++slot) {
+    EXPECT_EQ(Await(other_, slot), slot % 2 != 0 ? StatusCode::kCancelled : StatusCode::kOk) << slot;
+  }
+  worker_.reset();
+  EXPECT_EQ(backend_.texts(), 5);
+  // 16 tokens are three texts of five: one batch for "first", two for the others, and three without their filling up.
+  EXPECT_EQ(stats_->writer().Get(Counter::kBatches), 3u);
+  EXPECT_EQ(in_flight_.size(), 0u);
+}
+
 TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
   Start();
   const std::string long_text(65, 'x');  // the model takes 64 tokens
