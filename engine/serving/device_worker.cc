@@ -151,10 +151,10 @@ void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
     for (uint32_t i = 0; i < width_; ++i) vector[i] /= norm;
   }
   const std::span<const float> unit(vector, width_);
-  const InFlight::StoreWish wish = parts_.in_flight->Wish(computation);
-  if (parts_.cache != nullptr && wish.store) {
+  const std::optional<uint64_t> ttl_s = parts_.in_flight->LifetimeToStore(computation);
+  if (parts_.cache != nullptr && ttl_s.has_value()) {
     parts_.cache->Insert(computation->text, computation->variant, unit,
-                         {norm, computation->token_count(), computation->truncated}, wish.ttl_s);
+                         {norm, computation->token_count(), computation->truncated}, *ttl_s);
   }
   for (const Waiter& waiter : parts_.in_flight->Finish(computation)) {
     parts_.replies->AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);

@@ -73,8 +73,7 @@ void RequestPath::Compute(Waiter waiter, std::string_view text) {
   computation->truncated = encoded.truncated;
   computation->queued_ns = waiter.tokenised_ns;
   const PriorityClass priority = waiter.priority;
-  computation->waiters.push_back(std::move(waiter));
-  parts_.in_flight->Start(computation);
+  parts_.in_flight->Start(computation, std::move(waiter));
   parts_.batcher->Add(computation, priority, false);
 }
 
