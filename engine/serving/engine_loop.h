@@ -20,7 +20,6 @@
 
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
-#include "shm/base/log_line.h"
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
 #include "shm/stats/counters.h"
@@ -31,21 +30,12 @@ namespace sutra {
 class EngineLoop {
  public:
   struct Options {
-    uint32_t spin_us = 50;
-    uint32_t drain_s = 30;
-    uint32_t text_bytes_max = kTextBytesMaxDefault;
-    PeerAliveFunction peer_alive = LockHolderAlive;
-    std::function<void(const std::string&)> log;
-  };
-  struct Parts {
     UniqueFd listener;
     EnginePage* page = nullptr;
     Shutdown* shutdown = nullptr;
-    RequestBatcher* batcher = nullptr;
-    InFlight* in_flight = nullptr;
-    const ReplyWriter* replies = nullptr;
-    CacheShard* cache = nullptr;  // for the gauges; may be null
-    StatsWriter stats;
+    uint32_t spin_us = 0;
+    uint32_t drain_s = 0;
+    std::function<void(const std::string&)> log;  // one line per call
   };
   enum class End {
     kDrained,      // everything taken was answered
@@ -54,7 +44,9 @@ class EngineLoop {
     kLoopFailed,   // epoll failed
   };
 
-  EngineLoop(Options options, Acceptor::Options acceptor, RequestPath::Parts path, Parts parts);
+  // The lanes get their rules (who may attach, how a client's life is judged, where lines about clients go) from
+  // `attach`.
+  EngineLoop(Options options, Acceptor::Options attach, ServedModel* model);
   ~EngineLoop();
 
   // kOk, or why the loop cannot run.
@@ -100,8 +92,9 @@ class EngineLoop {
   void Unwatch(int fd);
 
   const Options options_;
-  const Parts parts_;
-  LogLimiter limited_log_;
+  ServedModel& model_;
+  const PeerAliveFunction peer_alive_;
+  const std::function<void(const std::string&)> client_log_;  // of what clients can provoke: limited by its owner
   RequestPath path_;
   LaneReader reader_;
   UniqueFd epoll_;

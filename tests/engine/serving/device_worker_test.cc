@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -91,19 +92,15 @@ class DeviceWorkerTest : public ::testing::Test {
  protected:
   void Start(RequestBatcher::Limits limits = {}) {
     limits.spin_us = 0;
-    batcher_ = std::make_unique<RequestBatcher>(limits);
-    RequestPath::Parts path;
-    path.model = &backend_.info();
-    path.tokenizer = &backend_.tokenizer();
-    path.cache = &cache_;
-    path.in_flight = &in_flight_;
-    path.batcher = batcher_.get();
-    path.replies = &replies_;
-    path.stats = stats_->writer();
-    path_ = std::make_unique<RequestPath>(path);
-    worker_ = std::make_unique<DeviceWorker>(
-        DeviceWorker::Parts{&backend_, &cache_, &in_flight_, batcher_.get(), &replies_, stats_->writer(), {},
-                            [this](const Status&) { lost_.store(true, std::memory_order_release); }});
+    model_.emplace(ServedModel::Options{.backend = &backend_,
+                                        .cache = &cache_,
+                                        .ttl_s_default = 86'400,
+                                        .batches = limits,
+                                        .stats = stats_->writer()});
+    path_.emplace(&*model_);
+    worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
+                      lost_.store(true, std::memory_order_release);
+                    }});
   }
   void TearDown() override {
     backend_.SetOpen(true);
@@ -117,7 +114,7 @@ class DeviceWorkerTest : public ::testing::Test {
     while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
       path_->Handle(std::move(taken), draining);
     }
-    batcher_->Flush();
+    model_->batcher.Flush();
   }
   // Waits until the slot answers this sequence. The test's timeout is the watchdog.
   StatusCode Await(const ScriptedLane& scripted, uint32_t slot, uint64_t sequence = 1) {
@@ -142,14 +139,12 @@ class DeviceWorkerTest : public ::testing::Test {
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   GatedBackend backend_;
   MemoryCache cache_;
-  InFlight in_flight_;
-  ReplyWriter replies_{stats_->writer(), true};
   LaneReader reader_{4096};
   ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 1};
   ScriptedLane other_{LaneGeometry{8, 4096, kWidth}, 2, 2};
-  std::unique_ptr<RequestBatcher> batcher_;
-  std::unique_ptr<RequestPath> path_;
-  std::unique_ptr<DeviceWorker> worker_;
+  std::optional<ServedModel> model_;
+  std::optional<RequestPath> path_;
+  std::optional<DeviceWorker> worker_;
   std::atomic<bool> lost_{false};
 };
 
@@ -305,7 +300,7 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
   EXPECT_EQ(backend_.texts(), 2);  // first and wanted
   EXPECT_EQ(other_.answered_sequence(0), 0u);
   EXPECT_EQ(other_.answered_sequence(1), 0u);
-  EXPECT_EQ(in_flight_.size(), 0u);
+  EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
 // The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches of
@@ -331,7 +326,7 @@ TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
   EXPECT_EQ(backend_.texts(), 5);
   // 16 tokens are three texts of five: one batch for "first", two for the others, and three without their filling up.
   EXPECT_EQ(stats_->writer().Get(Counter::kBatches), 3u);
-  EXPECT_EQ(in_flight_.size(), 0u);
+  EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
 TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
