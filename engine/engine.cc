@@ -9,8 +9,8 @@
 #include <string>
 #include <utility>
 
-#include "shm/base/clock.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra {

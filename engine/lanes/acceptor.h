@@ -22,10 +22,10 @@
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_quota.h"
 #include "engine/model/model_info.h"
-#include "shm/stats/counters.h"
 #include "shm/handshake_messages.h"
-#include "shm/peer_liveness.h"
 #include "shm/lane_memory.h"
+#include "shm/peer_liveness.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 

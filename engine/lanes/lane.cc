@@ -11,9 +11,16 @@
 namespace sutra {
 
 Lane::Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe)
-    : id_(id), flow_(flow), peer_(std::move(peer)), memory_(std::move(memory)), event_pipe_(std::move(event_pipe)),
-      request_(memory_.request()), reply_(memory_.reply()), submissions_(request_),
-      slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()), completions_(reply_) {}
+    : id_(id),
+      flow_(flow),
+      peer_(std::move(peer)),
+      memory_(std::move(memory)),
+      event_pipe_(std::move(event_pipe)),
+      request_(memory_.request()),
+      reply_(memory_.reply()),
+      submissions_(request_),
+      slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()),
+      completions_(reply_) {}
 
 bool Lane::Hold(uint32_t slot) {
   // SYNC E1 (acquire): the answering side is done with the slot's vector; meets SYNC E1 (release) in Lane's answer.

@@ -20,17 +20,17 @@
 #include <mutex>
 #include <string>
 
+#include "engine/lanes/untrusted_copy.h"
+#include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/layout.h"
-#include "shm/lane_memory.h"
-#include "engine/lanes/untrusted_copy.h"
 
 namespace sutra {
 
 struct LanePeer {
-  pid_t pid = 0;        // for display only: 0 or meaningless across PID namespaces
+  pid_t pid = 0;  // for display only: 0 or meaningless across PID namespaces
   uid_t uid = 0;
-  std::string name;     // as the client calls itself, made printable
+  std::string name;  // as the client calls itself, made printable
 };
 
 // What an answer carries besides the vector that already lies in the slot.

@@ -1,8 +1,8 @@
 // See lane_reader.h.
 #include "engine/lanes/lane_reader.h"
 
-#include "shm/base/utf8.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/utf8.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra {

@@ -68,14 +68,13 @@ bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
 // Answers those who cancelled or are late, and forgets those whose lane is closed. False when nobody is left.
 bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_ns) {
   const auto gone = [now_ns](const Waiter& waiter) {
-    return !waiter.lane->open() || waiter.deadline_ns <= now_ns ||
-           waiter.lane->Cancelled(waiter.slot, waiter.sequence);
+    return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
   };
   std::vector<Waiter> removed;
   const bool wanted = model_.in_flight.Prune(computation, gone, &removed);
   for (const Waiter& waiter : removed) {
-    model_.replies.Refuse(waiter, waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded
-                                                                : StatusCode::kCancelled);
+    model_.replies.Refuse(waiter,
+                          waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
     model_.replies.Wake(waiter.lane.get());  // at once: no batch may follow
   }
   return wanted;
@@ -121,8 +120,9 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
     return;
   }
   if (end - begin == 1) {
-    if (options_.log) options_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
-                               " bytes: " + status.message());
+    if (options_.log)
+      options_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
+                   " bytes: " + status.message());
     return Fail(batch[begin]);
   }
   const size_t middle = begin + (end - begin) / 2;

@@ -31,8 +31,13 @@ enum Tag : uint64_t {
 }  // namespace
 
 EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* model)
-    : options_(std::move(options)), model_(*model), peer_alive_(attach.peer_alive), client_log_(attach.log),
-      path_(model), reader_(attach.text_bytes_max), epoll_(epoll_create1(EPOLL_CLOEXEC)),
+    : options_(std::move(options)),
+      model_(*model),
+      peer_alive_(attach.peer_alive),
+      client_log_(attach.log),
+      path_(model),
+      reader_(attach.text_bytes_max),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
       fault_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       acceptor_(std::move(attach),
                 Acceptor::Watcher{.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
@@ -241,7 +246,7 @@ void EngineLoop::EndLane(uint64_t lane_id, Counter counter, StatusCode reason, c
   if (!why.empty()) {
     const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
     client_log_("lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) + " pid " +
-                 std::to_string(lane->peer().pid) + name + " closed: " + why);
+                std::to_string(lane->peer().pid) + name + " closed: " + why);
   }
   served_.erase(found);  // closes socket and pidfd, which also ends their watches
   lanes_.erase(std::find(lanes_.begin(), lanes_.end(), lane));

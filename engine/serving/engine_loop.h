@@ -22,8 +22,8 @@
 #include "engine/lanes/lane_reader.h"
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
-#include "shm/stats/counters.h"
 #include "shm/lane_memory.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 
@@ -38,10 +38,10 @@ class EngineLoop {
     std::function<void(const std::string&)> log;  // one line per call
   };
   enum class End {
-    kDrained,      // everything taken was answered
-    kDrainCut,     // the drain's time ran out; the rest was answered `shutting down`
-    kDeviceLost,   // a worker reported its device unusable
-    kLoopFailed,   // epoll failed
+    kDrained,     // everything taken was answered
+    kDrainCut,    // the drain's time ran out; the rest was answered `shutting down`
+    kDeviceLost,  // a worker reported its device unusable
+    kLoopFailed,  // epoll failed
   };
 
   // The lanes get their rules (who may attach, how a client's life is judged, where lines about clients go) from

@@ -69,8 +69,8 @@ bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool
                      std::vector<Waiter>* removed) {
   std::lock_guard lock(mutex_);
   std::vector<Waiter>& waiters = computation->waiters;
-  const auto first_gone = std::stable_partition(waiters.begin(), waiters.end(),
-                                                [&](const Waiter& waiter) { return !gone(waiter); });
+  const auto first_gone =
+      std::stable_partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return !gone(waiter); });
   removed->insert(removed->end(), std::make_move_iterator(first_gone), std::make_move_iterator(waiters.end()));
   waiters.erase(first_gone, waiters.end());
   if (!waiters.empty()) return true;

@@ -38,8 +38,8 @@ class InFlight {
   // Ends the computation: nobody can join it any more. Everybody who waits is handed to the caller.
   std::vector<Waiter> Finish(const ComputationPtr& computation);
 
-  // How long the result is to be stored: the longest of the lifetimes asked for, nothing if nobody wants it stored. Call
-  // it after the vector exists and before Finish.
+  // How long the result is to be stored: the longest of the lifetimes asked for, nothing if nobody wants it stored.
+  // Call it after the vector exists and before Finish.
   std::optional<uint64_t> LifetimeToStore(const ComputationPtr& computation) const;
 
   // Takes everybody who waits (the end of a drain whose time ran out).

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cassert>
 
-#include "shm/sleep_wake.h"
 #include "shm/base/checkpoint.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra {
 

@@ -32,9 +32,9 @@ class RequestBatcher {
  public:
   struct Limits {
     uint32_t tokens_max = 4096;
-    uint32_t texts_max = 4096;         // of one batch
+    uint32_t texts_max = 4096;  // of one batch
     uint32_t queue_texts_max = 65'536;
-    uint32_t spin_us = 50;             // a worker polls so long before it sleeps
+    uint32_t spin_us = 50;  // a worker polls so long before it sleeps
   };
   static constexpr uint64_t kAgingNs = 250'000'000;
 

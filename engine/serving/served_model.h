@@ -1,5 +1,5 @@
-// What serves one model: who computes its vectors, what keeps them, and each text of it that is under way. The loop, the
-// request path and the worker are given one of these and nothing else of a model.
+// What serves one model: who computes its vectors, what keeps them, and each text of it that is under way. The loop,
+// the request path and the worker are given one of these and nothing else of a model.
 //
 // Thread rule: the members that do not change may be read by any thread; each part has a thread rule of its own. The
 // backend belongs to the worker.

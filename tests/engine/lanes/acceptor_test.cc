@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "shm/handshake.h"
-#include "shm/stats/stats_segment.h"
 #include "shm/sleep_wake.h"
+#include "shm/stats/stats_segment.h"
 
 namespace sutra {
 namespace {

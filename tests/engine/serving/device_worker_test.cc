@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/fake_backend.h"
 #include "engine/lanes/lane_reader.h"
+#include "engine/model/fake_backend.h"
 #include "engine/serving/request_path.h"
 #include "shm/stats/stats_segment.h"
 #include "tests/kit/memory_cache.h"
@@ -92,15 +92,12 @@ class DeviceWorkerTest : public ::testing::Test {
  protected:
   void Start(RequestBatcher::Limits limits = {}) {
     limits.spin_us = 0;
-    model_.emplace(ServedModel::Options{.backend = &backend_,
-                                        .cache = &cache_,
-                                        .ttl_s_default = 86'400,
-                                        .batches = limits,
-                                        .stats = stats_->writer()});
+    model_.emplace(ServedModel::Options{
+        .backend = &backend_, .cache = &cache_, .ttl_s_default = 86'400, .batches = limits, .stats = stats_->writer()});
     path_.emplace(&*model_);
     worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
-                      lost_.store(true, std::memory_order_release);
-                    }});
+                                                      lost_.store(true, std::memory_order_release);
+                                                    }});
   }
   void TearDown() override {
     backend_.SetOpen(true);
@@ -303,8 +300,8 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
   EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
-// The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches of
-// the other four smaller.
+// The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches
+// of the other four smaller.
 TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
   RequestBatcher::Limits limits;
   limits.tokens_max = 16;

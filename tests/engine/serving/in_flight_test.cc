@@ -81,8 +81,7 @@ TEST(InFlight, ATruncatedTextIsNotJoinedByWhoRefusesTruncation) {
   const ComputationPtr computation = ComputationOf("a");
   computation->truncated = true;
   in_flight.Start(computation, WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined),
-            InFlight::JoinResult::kTooLong);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kTooLong);
   EXPECT_EQ(in_flight.Finish(computation).size(), 1u);
 }
 
@@ -92,8 +91,10 @@ TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
   std::vector<Waiter> removed;
-  EXPECT_TRUE(in_flight.Prune(computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
-  EXPECT_FALSE(in_flight.Prune(computation, [](const Waiter&) { return true; }, &removed));
+  EXPECT_TRUE(in_flight.Prune(
+      computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
+  EXPECT_FALSE(in_flight.Prune(
+      computation, [](const Waiter&) { return true; }, &removed));
   EXPECT_EQ(removed.size(), 2u);
   EXPECT_EQ(in_flight.size(), 0u);
   // The next request of this text starts anew and is not taken away by the old computation's end.

@@ -107,8 +107,7 @@ TEST(RequestBatcher, BulkThatWaitedLongGetsAShareAheadOfQueries) {
   for (int i = 0; i < 8; ++i) batcher.Add(Text("bulk" + std::to_string(i), 5, 1, long_ago_ns), kClassBulk, false);
   for (int i = 0; i < 8; ++i) batcher.Add(Text("query" + std::to_string(i), 5, 2), kClassQuery, false);
   batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher),
-            Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
 }
 
 // What the worker does: it removes candidates outside the batcher's lock and asks for what fits in their place.
