@@ -33,13 +33,6 @@ namespace sutra {
 // REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.
 Result<UniqueFd> ListenOn(const std::string& path, mode_t mode);
 
-// A client that passed the handshake.
-struct AttachedLane {
-  std::shared_ptr<Lane> lane;
-  UniqueFd socket;
-  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
-};
-
 class Acceptor {
  public:
   struct Options {

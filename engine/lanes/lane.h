@@ -93,4 +93,11 @@ class Lane {
   CompletionWriter completions_;
 };
 
+// A lane whose client passed the handshake, with the descriptors that tell of the client's end.
+struct AttachedLane {
+  std::shared_ptr<Lane> lane;
+  UniqueFd socket;
+  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
+};
+
 }  // namespace sutra

@@ -33,16 +33,18 @@ enum Tag : uint64_t {
 EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* model)
     : options_(std::move(options)),
       model_(*model),
-      peer_alive_(attach.peer_alive),
       client_log_(attach.log),
       path_(model),
       reader_(attach.text_bytes_max),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       fault_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      acceptor_(std::move(attach),
-                Acceptor::Watcher{.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
-                                  .unwatch = [this](int fd) { Unwatch(fd); },
-                                  .attached = [this](AttachedLane attached) { OnAttached(std::move(attached)); }}) {}
+      lanes_({.peer_alive = attach.peer_alive, .stats = model->stats, .log = attach.log},
+             {.watch_socket = [this](int fd, uint64_t id) { Watch(fd, kTagSocket | id); },
+              .watch_process = [this](int fd, uint64_t id) { Watch(fd, kTagPid | id); },
+              .unwatch = [this](int fd) { Unwatch(fd); }}),
+      acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
+                                    .unwatch = [this](int fd) { Unwatch(fd); },
+                                    .attached = [this](AttachedLane attached) { lanes_.Add(std::move(attached)); }}) {}
 
 EngineLoop::~EngineLoop() = default;
 
@@ -111,22 +113,12 @@ EngineLoop::End EngineLoop::Run() {
   return End::kLoopFailed;
 }
 
-// Each lane gets its budget, and every turn starts with another lane.
 bool EngineLoop::PollLanes() {
   bool worked = false;
-  const size_t count = lanes_.size();
-  if (count == 0) return false;
-  lane_first_ = (lane_first_ + 1) % count;
-  for (size_t i = 0; i < count; ++i) {
-    const size_t index = lane_first_ + i < count ? lane_first_ + i : lane_first_ + i - count;
-    worked |= PollLane(lanes_[index]);
-  }
+  lanes_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { worked |= PollLane(lane); });
   model_.batcher.Flush();
   flush_at_ns_ = 0;
-  for (const auto& [lane_id, why] : violators_) {
-    EndLane(lane_id, Counter::kLanesViolated, StatusCode::kProtocolViolation, why);
-  }
-  violators_.clear();
+  lanes_.EndViolators();
   return worked;
 }
 
@@ -134,12 +126,12 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
   LaneReader::Taken taken;
   uint32_t count = 0;
   size_t bytes = 0;
-  for (; count < kRequestsATurn && bytes < kBytesATurn; ++count) {
+  for (; count < kRequestsPerTurn && bytes < kBytesPerTurn; ++count) {
     const char* why = "";
     const LaneReader::Next next = reader_.Take(lane, &taken, &why);
     if (next == LaneReader::Next::kNone) break;
     if (next == LaneReader::Next::kViolation) {
-      violators_.emplace_back(lane->id(), why);
+      lanes_.ReportViolation(*lane, why);
       break;
     }
     const uint64_t taken_ns = taken.waiter.taken_ns;
@@ -170,8 +162,8 @@ void EngineLoop::Sleep(uint64_t now_ns) {
 }
 
 void EngineLoop::HandleEvents(int timeout_ms) {
-  epoll_event events[kEventsATurn];
-  const int count = epoll_wait(epoll_.get(), events, kEventsATurn, timeout_ms);
+  epoll_event events[kEventsPerTurn];
+  const int count = epoll_wait(epoll_.get(), events, kEventsPerTurn, timeout_ms);
   if (count < 0 && errno != EINTR) failed_ = true;
   for (int i = 0; i < count; ++i) {
     const uint64_t tag = events[i].data.u64;
@@ -190,80 +182,11 @@ void EngineLoop::HandleEvents(int timeout_ms) {
         acceptor_.OnReady(id, MonotonicNs());
         PollLanes();  // making a large lane takes milliseconds: a burst of attaches must not add up for the others
         break;
-      case kTagSocket: OnSocket(id, events[i].events); break;
-      case kTagPid:
-        // A hint; the lock decides. A process that is dying may still hold it for a moment: the sweep asks again.
-        if (const auto found = served_.find(id); found != served_.end()) {
-          if (!peer_alive_(found->second.lane->memory().request_fd())) {
-            OnDeath(id);
-          } else {
-            Unwatch(found->second.pid_fd.get());
-          }
-        }
-        break;
+      case kTagSocket: lanes_.OnSocket(id, (events[i].events & (EPOLLHUP | EPOLLERR)) != 0); break;
+      case kTagPid: lanes_.OnProcessEnd(id); break;
       default: break;  // the fault event only ends the wait
     }
   }
-}
-
-// Doorbells are drained without a look at them; a byte of 0 announces a detach. A socket that hangs up without it
-// belongs to a process that died, or to one that no longer wants to be heard: its lane is over either way.
-void EngineLoop::OnSocket(uint64_t lane_id, uint32_t events) {
-  const auto found = served_.find(lane_id);
-  if (found == served_.end()) return;
-  const int socket = found->second.socket.get();
-  bool hung_up = (events & (EPOLLHUP | EPOLLERR)) != 0;
-  for (int i = 0; i < kDoorbellsATurn; ++i) {
-    char byte = 1;
-    const ssize_t count = recv(socket, &byte, 1, MSG_DONTWAIT);
-    if (count > 0 && byte == 0) return EndLane(lane_id, Counter::kDetaches, StatusCode::kOk, "");
-    if (count > 0) continue;
-    if (count == 0 || (errno != EAGAIN && errno != EINTR)) hung_up = true;
-    break;
-  }
-  if (hung_up) EndLane(lane_id, Counter::kLanesDead, StatusCode::kEngineGone, "its process died");
-}
-
-void EngineLoop::OnAttached(AttachedLane attached) {
-  const uint64_t id = attached.lane->id();
-  Watch(attached.socket.get(), kTagSocket | id);
-  if (attached.pid_fd) Watch(attached.pid_fd.get(), kTagPid | id);
-  model_.stats.Add(Counter::kAttaches);
-  if (draining_) attached.lane->SetDraining();
-  lanes_.push_back(attached.lane);
-  Served& served = served_[id];
-  served.lane = std::move(attached.lane);
-  served.socket = std::move(attached.socket);
-  served.pid_fd = std::move(attached.pid_fd);
-}
-
-void EngineLoop::EndLane(uint64_t lane_id, Counter counter, StatusCode reason, const std::string& why) {
-  const auto found = served_.find(lane_id);
-  if (found == served_.end()) return;
-  const std::shared_ptr<Lane> lane = found->second.lane;
-  lane->Close(reason);
-  model_.stats.Add(counter);
-  if (!why.empty()) {
-    const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
-    client_log_("lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) + " pid " +
-                std::to_string(lane->peer().pid) + name + " closed: " + why);
-  }
-  served_.erase(found);  // closes socket and pidfd, which also ends their watches
-  lanes_.erase(std::find(lanes_.begin(), lanes_.end(), lane));
-}
-
-void EngineLoop::Sweep() {
-  std::vector<uint64_t> silent;
-  for (const auto& [id, served] : served_) {
-    if (!peer_alive_(served.lane->memory().request_fd())) silent.push_back(id);
-  }
-  for (const uint64_t id : silent) OnDeath(id);
-}
-
-// The lock is gone. A goodbye may still be unread: it makes the difference between a detach and a death.
-void EngineLoop::OnDeath(uint64_t lane_id) {
-  OnSocket(lane_id, 0);
-  EndLane(lane_id, Counter::kLanesDead, StatusCode::kEngineGone, "its process died");
 }
 
 void EngineLoop::Tick(uint64_t now_ns) {
@@ -271,7 +194,7 @@ void EngineLoop::Tick(uint64_t now_ns) {
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
-    Sweep();
+    lanes_.Sweep();
   }
   acceptor_.Expire(now_ns);
   if (!listening_ && !draining_) listening_ = Watch(options_.listener.get(), kTagListen);
@@ -317,7 +240,7 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   if (listening_) Unwatch(options_.listener.get());
   listening_ = false;
   acceptor_.Close();
-  for (const std::shared_ptr<Lane>& lane : lanes_) lane->SetDraining();
+  lanes_.SetDraining();
   if (options_.log) {
     options_.log("draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
                  std::to_string(lanes_.size()) + " lanes; a second signal leaves at once");
@@ -337,9 +260,7 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 }
 
 void EngineLoop::CloseLanes(StatusCode reason) {
-  for (const std::shared_ptr<Lane>& lane : lanes_) lane->Close(reason);
-  lanes_.clear();
-  served_.clear();
+  lanes_.CloseAll(reason);
   acceptor_.Close();
   options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count
   ShowGauges(MonotonicNs());
