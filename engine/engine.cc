@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/engine_stats.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/sleep_wake.h"
@@ -57,20 +58,9 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
 #endif
 }
 
-void ShowConstants(StatsWriter stats, const ModelInfo& model) {
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  stats.Set(Gauge::kStartWallNs,
-            static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec));
-  stats.Set(Gauge::kPid, static_cast<uint64_t>(getpid()));
-  stats.Set(Gauge::kModelWidth, model.width);
-  stats.Set(Gauge::kModelTokensMax, model.tokens_max);
-  stats.Set(Gauge::kWorkers, 1);
-}
-
-// Moves the value of a result, or keeps its status.
-template <typename T, typename Target>
-Status Keep(Result<T> result, Target* target) {
+// Moves the value of a result into *target, or returns why there is none.
+template <typename Target, typename T>
+Status Assign(Target* target, Result<T> result) {
   if (!result.ok()) return result.status();
   *target = std::move(result).value();
   return {};
@@ -82,7 +72,7 @@ Engine::Engine(const EngineConfig& config) : config_(config), client_log_(LogLin
 Engine::~Engine() = default;
 
 Status Engine::PrepareProcess() {
-  if (Status status = Keep(Shutdown::Prepare(), &shutdown_); !status.ok()) return status;
+  if (Status status = Assign(&shutdown_, Shutdown::Prepare()); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
   RaiseDescriptorLimit(config_.lanes_max);
   return {};
@@ -90,8 +80,8 @@ Status Engine::PrepareProcess() {
 
 Status Engine::Lock() {
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
-  if (Status status = Keep(EngineLock::Take(config_.data + "/LOCK"), &data_lock_); !status.ok()) return status;
-  if (Status status = Keep(EngineLock::Take(config_.socket + ".lock"), &socket_lock_); !status.ok()) return status;
+  if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
+  if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
   generation_ = DrawGeneration();
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
   return {};
@@ -99,7 +89,7 @@ Status Engine::Lock() {
 
 Status Engine::LoadModel() {
   const uint64_t start_ns = MonotonicNs();
-  if (Status status = Keep(LoadBackend(config_), &backend_); !status.ok()) return status;
+  if (Status status = Assign(&backend_, LoadBackend(config_)); !status.ok()) return status;
   const ModelInfo& model = backend_->info();
   spdlog::info("model {} loaded in {} ms: identity {}, width {}, {} tokens at most, {} on {}", model.name,
                (MonotonicNs() - start_ns) / kNsPerMs, model.identity.substr(0, 16), model.width, model.tokens_max,
@@ -127,8 +117,8 @@ CacheConfig Engine::MakeCacheConfig() const {
 
 Status Engine::OpenCache() {
   if (!config_.cache) return {};
-  if (Status status = Keep(MakeDiskIo(config_.disk_io, config_.data, WarnLine), &disk_); !status.ok()) return status;
-  return Keep(CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()), &cache_);
+  if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WarnLine)); !status.ok()) return status;
+  return Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()));
 }
 
 Status Engine::Publish() {
@@ -143,11 +133,11 @@ Status Engine::Publish() {
   options.device = model.device;
   options.disk_io = cache_ != nullptr ? cache_->Stats().disk_io : "none";
   options.version_text = kEngineVersion;
-  if (Status status = Keep(StatsSegment::Create(options), &stats_segment_); !status.ok()) return status;
+  if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
   ShowConstants(stats_, model);
-  if (Status status = Keep(EnginePageMemory::Create(generation_), &page_); !status.ok()) return status;
-  return Keep(ListenOn(config_.socket, config_.socket_mode), &listener_);
+  if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
+  return Assign(&listener_, ListenOn(config_.socket, config_.socket_mode));
 }
 
 Acceptor::Options Engine::MakeAttachOptions() {
@@ -180,13 +170,15 @@ ServedModel::Options Engine::MakeModelOptions() {
 
 EngineLoop::End Engine::Serve() {
   model_.emplace(MakeModelOptions());
-  loop_.emplace(EngineLoop::Options{.listener = std::move(listener_),
-                                    .page = page_.page(),
-                                    .shutdown = &*shutdown_,
-                                    .spin_us = config_.spin_us,
-                                    .drain_s = config_.drain_s,
-                                    .log = LogLine},
-                MakeAttachOptions(), &*model_);
+  loop_.emplace(
+      EngineLoop::Options{.listener = std::move(listener_),
+                          .page = page_.page(),
+                          .shutdown = &*shutdown_,
+                          .spin_us = config_.spin_us,
+                          .drain_s = config_.drain_s,
+                          .log = LogLine,
+                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); }},
+      MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) {
     spdlog::error("cannot serve: {}", status.message());
     return EngineLoop::End::kLoopFailed;

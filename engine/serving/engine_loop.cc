@@ -201,36 +201,10 @@ void EngineLoop::Tick(uint64_t now_ns) {
   ShowGauges(now_ns);
 }
 
-void EngineLoop::ShowGauges(uint64_t now_ns) {
-  const StatsWriter& stats = model_.stats;
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  stats.Set(Gauge::kHeartbeatNs, now_ns);
-  stats.Set(Gauge::kHeartbeatWallNs,
-            static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec));
-  stats.Set(Gauge::kState, options_.page->state.load(std::memory_order_relaxed));  // relaxed: our own word
-  stats.Set(Gauge::kLanes, lanes_.size());
-  stats.Set(Gauge::kQueueTexts, model_.batcher.queued_texts());
-  stats.Set(Gauge::kQueueTokens, model_.batcher.queued_tokens());
-  stats.Set(Gauge::kInFlightTexts, model_.in_flight.size());
-  if (model_.cache == nullptr) return;
-  const CacheStats cache = model_.cache->Stats();
-  stats.Set(Gauge::kCacheEntries, cache.entries);
-  stats.Set(Gauge::kCacheBytes, cache.bytes);
-  stats.Set(Gauge::kCacheEvictions, cache.evictions);
-  stats.Set(Gauge::kCacheExpirations, cache.expirations);
-  stats.Set(Gauge::kWalAppends, cache.wal_appends);
-  stats.Set(Gauge::kWalBytes, cache.wal_bytes);
-  stats.Set(Gauge::kWalSyncs, cache.wal_syncs);
-  stats.Set(Gauge::kWalSegments, cache.wal_segments);
-  stats.Set(Gauge::kWalDroppedInserts, cache.wal_dropped_inserts);
-  stats.Set(Gauge::kWalPendingRecords, cache.wal_pending_records);
-  stats.Set(Gauge::kWalOldestUnwrittenUs, cache.wal_oldest_unwritten_us);
-  stats.Set(Gauge::kWalOldestUnsyncedUs, cache.wal_oldest_unsynced_us);
-  stats.Set(Gauge::kRecoveredRecords, cache.recovered_records);
-  stats.Set(Gauge::kRecoveredDropped, cache.recovered_dropped);
-  stats.Set(Gauge::kQuarantinedSegments, cache.quarantined_segments);
-  stats.Set(Gauge::kStorageFailed, cache.storage_failed ? 1 : 0);
+void EngineLoop::ShowGauges(uint64_t now_ns) const {
+  if (!options_.show_gauges) return;
+  const uint32_t state = options_.page->state.load(std::memory_order_relaxed);  // relaxed: our own word
+  options_.show_gauges({.now_ns = now_ns, .state = static_cast<EngineState>(state), .lanes = lanes_.size()});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {

@@ -28,13 +28,20 @@ namespace sutra {
 
 class EngineLoop {
  public:
+  // The loop's own part of the gauges.
+  struct Vitals {
+    uint64_t now_ns = 0;
+    EngineState state = kEngineStarting;
+    size_t lanes = 0;
+  };
   struct Options {
     UniqueFd listener;
     EnginePage* page = nullptr;
     Shutdown* shutdown = nullptr;
     uint32_t spin_us = 0;
     uint32_t drain_s = 0;
-    std::function<void(const std::string&)> log;  // one line per call
+    std::function<void(const std::string&)> log;     // one line per call
+    std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
   };
   enum class End {
     kDrained,     // everything taken was answered
@@ -72,7 +79,7 @@ class EngineLoop {
   void HandleEvents(int timeout_ms);
   void Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
-  void ShowGauges(uint64_t now_ns);
+  void ShowGauges(uint64_t now_ns) const;
   void StartDrain(uint64_t now_ns);
   bool DrainFinished(uint64_t now_ns);
   bool Watch(int fd, uint64_t tag);

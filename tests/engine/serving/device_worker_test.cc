@@ -3,90 +3,29 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
-#include <condition_variable>
-#include <limits>
-#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/lanes/lane_reader.h"
-#include "engine/model/fake_backend.h"
 #include "engine/serving/request_path.h"
 #include "shm/stats/stats_segment.h"
+#include "tests/kit/gated_backend.h"
 #include "tests/kit/memory_cache.h"
 #include "tests/kit/scripted_lane.h"
 
 namespace sutra {
 namespace {
 
+using testing::GatedBackend;
 using testing::MemoryCache;
 using testing::ScriptedLane;
 using testing::ScriptedRequest;
 
 constexpr uint32_t kWidth = 4;
-
-// The fake model behind a gate, so that a test decides when a batch is computed, with faults on request.
-class GatedBackend : public ModelBackend {
- public:
-  explicit GatedBackend(uint32_t tokens_max = 64) {
-    FakeOptions options;
-    options.width = kWidth;
-    options.tokens_max = tokens_max;
-    fake_ = std::move(MakeFakeBackend(options)).value();
-  }
-  const ModelInfo& info() const override { return fake_->info(); }
-  const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
-
-  Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override {
-    std::unique_lock lock(mutex_);
-    ++calls_;
-    texts_ += batch.texts();
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return open_; });
-    if (device_lost_) return Status(StatusCode::kEngineGone, "the device fell off");
-    // A text that starts with '!' breaks the whole batch; one that starts with '?' gives a NaN.
-    for (uint32_t text = 0; text < batch.texts(); ++text) {
-      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
-      if (first == '!') return Status(StatusCode::kModelError, "bad text");
-    }
-    const Status status = fake_->Embed(batch, outputs);
-    for (uint32_t text = 0; text < batch.texts(); ++text) {
-      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
-      if (first == '?') outputs[text][1] = std::numeric_limits<float>::quiet_NaN();
-      if (first == '0') std::fill(outputs[text], outputs[text] + kWidth, 0.0f);
-    }
-    return status;
-  }
-
-  void SetOpen(bool open) {
-    std::lock_guard lock(mutex_);
-    open_ = open;
-    changed_.notify_all();
-  }
-  void LoseDevice() {
-    std::lock_guard lock(mutex_);
-    device_lost_ = true;
-  }
-  void WaitForCalls(int calls) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return calls_ >= calls; });
-  }
-  int texts() {
-    std::lock_guard lock(mutex_);
-    return static_cast<int>(texts_);
-  }
-
- private:
-  std::unique_ptr<ModelBackend> fake_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool open_ = true;
-  bool device_lost_ = false;
-  int calls_ = 0;
-  uint64_t texts_ = 0;
-};
 
 class DeviceWorkerTest : public ::testing::Test {
  protected:
@@ -134,7 +73,7 @@ class DeviceWorkerTest : public ::testing::Test {
   }
 
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
-  GatedBackend backend_;
+  GatedBackend backend_{kWidth};
   MemoryCache cache_;
   LaneReader reader_{4096};
   ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 1};
