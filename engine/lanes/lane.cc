@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <cassert>
 #include <utility>
 
 #include "shm/base/checkpoint.h"
@@ -48,6 +49,7 @@ bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
 bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
   std::lock_guard lock(mutex_);
   if (!open()) return false;
+  assert(slot_held_[slot].load(std::memory_order_relaxed) == 1);  // relaxed: the caller holds it
   ResultDescriptor& result = reply_.result(slot);
   result.tag = answer.tag;
   result.source = answer.source;
