@@ -3,6 +3,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cassert>
+#include <iterator>
 #include <sstream>
 
 #include "shm/base/host.h"
@@ -69,19 +71,27 @@ struct IdList : CLI::Validator {
   }
 };
 
-DurabilityPolicy PolicyOf(const std::string& name) {
-  if (name == "none") return DurabilityPolicy::kNone;
-  if (name == "group") return DurabilityPolicy::kGroup;
-  return name == "sync" ? DurabilityPolicy::kSync : DurabilityPolicy::kInterval;
+constexpr const char* kDurabilityNames[] = {"none", "interval", "group", "sync"};
+
+// The enumerator whose name is `text`. REQUIRES: `names` has it, which CLI::IsMember saw to.
+template <typename Enum, size_t kCount>
+Enum ValueOf(const char* const (&names)[kCount], const std::string& text) {
+  const auto found = std::find(std::begin(names), std::end(names), text);
+  assert(found != std::end(names));
+  return static_cast<Enum>(found - std::begin(names));
 }
 
 // Values as they come from the command line, before they become an EngineConfig.
 struct Texts {
+  std::string backend = Name(EngineConfig().backend);
+  std::string executor = Name(EngineConfig().executor);
+  std::string precision = Name(EngineConfig().precision);
+  std::string device = Name(EngineConfig().device);
   std::string socket_mode = "auto";
   std::string stats_mode = "0640";
   std::string allow_uids, allow_gids;
-  std::string durability = "interval";
-  std::string disk_io = "auto";
+  std::string durability = kDurabilityNames[static_cast<size_t>(EngineConfig().durability)];
+  std::string disk_io = Name(EngineConfig().disk_io);
   bool no_cache = false;
   bool version = false;
 };
@@ -91,15 +101,24 @@ CLI::Option* Number(CLI::App& app, const char* name, T* target, T low, T high, c
   return app.add_option(name, *target, description)->check(CLI::Range(low, high));
 }
 
-void AddModelOptions(CLI::App& app, EngineConfig* config) {
+template <size_t kCount>
+CLI::Option* Choice(CLI::App& app, const char* name, const char* const (&names)[kCount], std::string* target,
+                    const char* description) {
+  return app.add_option(name, *target, description)
+      ->check(CLI::IsMember(std::vector<std::string>(std::begin(names), std::end(names))));
+}
+
+void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--model", config->model, "Model directory (Hugging Face / sentence-transformers layout)");
-  app.add_option("--backend", config->backend, "torch, or fake (a function of the text, for tests)")
-      ->check(CLI::IsMember({"torch", "fake"}));
+  Choice(app, "--backend", kBackendNames, &texts->backend,
+         "torch (a real model, computed by --executor), or fake (a function of the text, for tests)");
   Number<uint32_t>(app, "--fake-width", &config->fake_width, 1, kWidthMax, "Floats a vector of the fake backend");
-  app.add_option("--precision", config->precision, "auto (bf16 where the CPU has it), fp32 or bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}));
-  app.add_option("--device", config->device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
-  Number<uint32_t>(app, "--threads", &config->threads, 1, 1024, "Threads of the model (default: the usable CPUs)");
+  Choice(app, "--executor", kExecutorNames, &texts->executor,
+         "Who computes a real model: cpu (this program's own kernels), torch (libsutra_torch.so), or auto, the faster");
+  Choice(app, "--precision", kPrecisionNames, &texts->precision, "auto (bf16 where the CPU has it), fp32 or bf16");
+  Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
+  Number<uint32_t>(app, "--threads", &config->threads, 1, kThreadsMax,
+                   "Threads of the model (default: the usable CPUs)");
 }
 
 void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -127,8 +146,8 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number<uint64_t>(app, "--cache-bytes-max", &config->cache_bytes_max, 1 << 20, 16 * kTerabyte,
                    "Memory of the entries");
   Number<uint64_t>(app, "--ttl-s", &config->ttl_s, 1, 315'360'000, "Lifetime of an entry when not asked");
-  app.add_option("--durability", texts->durability, "none, interval, group or sync (cache/wal/WAL_FORMAT.md)")
-      ->check(CLI::IsMember({"none", "interval", "group", "sync"}));
+  Choice(app, "--durability", kDurabilityNames, &texts->durability,
+         "none, interval, group or sync (cache/wal/WAL_FORMAT.md)");
   Number<uint64_t>(app, "--wal-bytes-max", &config->wal_bytes_max, 1 << 20, 16 * kTerabyte, "Disk space of the log");
   Number<uint64_t>(app, "--wal-segment-bytes", &config->wal_segment_bytes, 64 << 10, 1ull << 30,
                    "Size of one log file");
@@ -153,7 +172,7 @@ Status CheckTogether(const EngineConfig& config) {
   const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
   if (config.socket.empty()) return bad("--socket is required: the path of the Unix socket to serve");
   if (config.data.empty()) return bad("--data is required: the directory of the cache and of the engine's lock");
-  if (config.backend == "torch" && config.model.empty()) {
+  if (config.backend == Backend::kModel && config.model.empty()) {
     return bad("--model is required: a model directory (or --backend fake)");
   }
   // sun_path holds 107 bytes, and the socket is bound as SOCKET.new first.
@@ -179,10 +198,10 @@ std::vector<std::string> OptionLines(const CLI::App& app) {
 
 }  // namespace
 
-Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
+Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t cpus) {
   ParsedConfig parsed;
   EngineConfig& config = parsed.config;
-  config.threads = std::min(UsableCpus(), 1024u);
+  config.threads = std::clamp(cpus, 1u, kThreadsMax);
   Texts texts;
 
   CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
@@ -190,7 +209,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
   app.set_config("--config", "", "File of name=value lines; the command line wins");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--version", texts.version, "Print the version")->configurable(false);
-  AddModelOptions(app, &config);
+  AddModelOptions(app, &config, &texts);
   AddAttachOptions(app, &config, &texts);
   AddCacheOptions(app, &config, &texts);
   AddServingOptions(app, &config, &texts);
@@ -213,7 +232,11 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args) {
   }
 
   config.cache = !texts.no_cache;
-  config.durability = PolicyOf(texts.durability);
+  config.backend = ValueOf<Backend>(kBackendNames, texts.backend);
+  config.executor = ValueOf<Executor>(kExecutorNames, texts.executor);
+  config.precision = ValueOf<Precision>(kPrecisionNames, texts.precision);
+  config.device = ValueOf<Device>(kDeviceNames, texts.device);
+  config.durability = ValueOf<DurabilityPolicy>(kDurabilityNames, texts.durability);
   ParseDiskIoKind(texts.disk_io, &config.disk_io);
   ParseIds(texts.allow_uids, &config.allow_uids);
   ParseIds(texts.allow_gids, &config.allow_gids);

@@ -11,23 +11,32 @@
 
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
+#include "engine/model/compute_options.h"
+#include "shm/base/host.h"
 #include "shm/base/status.h"
 
 namespace sutra {
 
+// What answers: a model directory, or a function of the text for tests. The option's word for a model is "torch", from
+// the time when torch computed all of them; --executor chooses who computes one.
+enum class Backend : uint8_t { kModel, kFake };
+inline constexpr const char* kBackendNames[] = {"torch", "fake"};
+constexpr const char* Name(Backend backend) { return kBackendNames[static_cast<size_t>(backend)]; }
+
 struct EngineConfig {
   // Model.
   std::string model;
-  std::string backend = "torch";    // torch | fake
+  Backend backend = Backend::kModel;
   uint32_t fake_width = 384;
-  std::string precision = "auto";   // auto | fp32 | bf16
-  std::string device = "cpu";       // cpu | cuda
-  uint32_t threads = 1;             // default: number of CPUs this process may use
+  Executor executor = Executor::kAuto;
+  Precision precision = Precision::kAuto;
+  Device device = Device::kCpu;
+  uint32_t threads = 1;  // default: the CPUs this process may use, at most kThreadsMax
 
   // Who may attach, and where.
   std::string socket;
-  mode_t socket_mode = 0;           // 0 = 0600, or 0666 when other users are allowed (SO_PEERCRED decides)
-  std::vector<uid_t> allow_uids;    // the engine's own uid is always allowed
+  mode_t socket_mode = 0;         // 0 = 0600, or 0666 when other users are allowed (SO_PEERCRED decides)
+  std::vector<uid_t> allow_uids;  // the engine's own uid is always allowed
   std::vector<gid_t> allow_gids;
   uint32_t lanes_max = 256;
   uint32_t lanes_per_uid_max = 256;
@@ -59,14 +68,15 @@ struct EngineConfig {
 };
 
 struct ParsedConfig {
-  bool run = true;                  // false: `text` (help or version) is all that was asked for
+  bool run = true;  // false: `text` (help or version) is all that was asked for
   std::string text;
   EngineConfig config;
-  std::vector<std::string> lines;   // "name=value" of every option, for the log; readable again with --config
+  std::vector<std::string> lines;  // "name=value" of every option, for the log; readable again with --config
 };
 
-// `args` without the program's name. Errors (kBadOption) name the option, the value and the range.
-Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args);
+// `args` without the program's name; `cpus` gives --threads its default. Errors (kBadOption) name the option, the value
+// and the range.
+Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t cpus = UsableCpus());
 
 // The version shown by --version and written into the stats segment.
 extern const char* const kEngineVersion;

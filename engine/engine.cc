@@ -9,9 +9,10 @@
 #include <string>
 #include <utility>
 
+#include "engine/engine_stats.h"
+#include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
-#include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
 
 namespace sutra {
@@ -43,12 +44,12 @@ uint64_t DrawGeneration() {
 }
 
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
-  if (config.backend == "fake") return MakeFakeBackend("fake", config.fake_width);
+  if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
 #if defined(SUTRA_WITH_TORCH)
   TorchOptions options;
   options.model_dir = config.model;
-  options.precision = config.precision;
-  options.device = config.device;
+  options.precision = Name(config.precision);
+  options.device = Name(config.device);
   options.threads = static_cast<int>(config.threads);
   return MakeTorchBackend(options);
 #else
@@ -58,20 +59,9 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
 #endif
 }
 
-void ShowConstants(StatsWriter stats, const ModelInfo& model) {
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  stats.Set(Gauge::kStartWallNs,
-            static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec));
-  stats.Set(Gauge::kPid, static_cast<uint64_t>(getpid()));
-  stats.Set(Gauge::kModelWidth, model.width);
-  stats.Set(Gauge::kModelTokensMax, model.tokens_max);
-  stats.Set(Gauge::kWorkers, 1);
-}
-
-// Moves the value of a result, or keeps its status.
-template <typename T, typename Target>
-Status Keep(Result<T> result, Target* target) {
+// Moves the value of a result into *target, or returns why there is none.
+template <typename Target, typename T>
+Status Assign(Target* target, Result<T> result) {
   if (!result.ok()) return result.status();
   *target = std::move(result).value();
   return {};
@@ -79,11 +69,11 @@ Status Keep(Result<T> result, Target* target) {
 
 }  // namespace
 
-Engine::Engine(const EngineConfig& config) : config_(config), worker_log_(WarnLine) {}
+Engine::Engine(const EngineConfig& config) : config_(config), client_log_(InfoLine), worker_log_(WarnLine) {}
 Engine::~Engine() = default;
 
 Status Engine::PrepareProcess() {
-  if (Status status = Keep(Shutdown::Prepare(), &shutdown_); !status.ok()) return status;
+  if (Status status = Assign(&shutdown_, Shutdown::Prepare()); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
   RaiseDescriptorLimit(config_.lanes_max);
   return {};
@@ -91,8 +81,8 @@ Status Engine::PrepareProcess() {
 
 Status Engine::Lock() {
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
-  if (Status status = Keep(EngineLock::Take(config_.data + "/LOCK"), &data_lock_); !status.ok()) return status;
-  if (Status status = Keep(EngineLock::Take(config_.socket + ".lock"), &socket_lock_); !status.ok()) return status;
+  if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
+  if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
   generation_ = DrawGeneration();
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
   return {};
@@ -100,20 +90,21 @@ Status Engine::Lock() {
 
 Status Engine::LoadModel() {
   const uint64_t start_ns = MonotonicNs();
-  if (Status status = Keep(LoadBackend(config_), &backend_); !status.ok()) return status;
-  model_ = backend_->info();
-  spdlog::info("model {} loaded in {} ms: identity {}, width {}, {} tokens at most, {} on {}", model_.name,
-               (MonotonicNs() - start_ns) / kNsPerMs, model_.identity.substr(0, 16), model_.width, model_.tokens_max,
-               model_.precision, model_.device);
+  if (Status status = Assign(&backend_, LoadBackend(config_)); !status.ok()) return status;
+  const ModelInfo& model = backend_->info();
+  spdlog::info("model {} loaded in {} ms: identity {}, width {}, {} tokens at most, {} on {}", model.name,
+               (MonotonicNs() - start_ns) / kNsPerMs, model.identity.substr(0, 16), model.width, model.tokens_max,
+               model.precision, model.device);
   return {};
 }
 
 CacheConfig Engine::MakeCacheConfig() const {
+  const ModelInfo& model = backend_->info();
   CacheConfig cache;
   cache.directory = config_.data;
-  cache.model_identity = model_.identity;
-  cache.model_name = model_.name;
-  cache.width = model_.width;
+  cache.model_identity = model.identity;
+  cache.model_name = model.name;
+  cache.width = model.width;
   cache.entries_max = config_.cache_entries_max;
   cache.bytes_max = config_.cache_bytes_max;
   cache.ttl_s_default = config_.ttl_s;
@@ -127,66 +118,68 @@ CacheConfig Engine::MakeCacheConfig() const {
 
 Status Engine::OpenCache() {
   if (!config_.cache) return {};
-  if (Status status = Keep(MakeDiskIo(config_.disk_io, config_.data, WarnLine), &disk_); !status.ok()) return status;
-  return Keep(CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()), &cache_);
+  if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WarnLine)); !status.ok()) return status;
+  return Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()));
 }
 
 Status Engine::Publish() {
+  const ModelInfo& model = backend_->info();
   StatsSegmentOptions options;
   options.socket_path = config_.socket;
   options.mode = config_.stats_mode;
   options.engine_generation = generation_;
-  options.model = model_.name;
-  options.identity = model_.identity;
-  options.precision = model_.precision;
-  options.device = model_.device;
+  options.model = model.name;
+  options.identity = model.identity;
+  options.precision = model.precision;
+  options.device = model.device;
   options.disk_io = cache_ != nullptr ? cache_->Stats().disk_io : "none";
   options.version_text = kEngineVersion;
-  if (Status status = Keep(StatsSegment::Create(options), &stats_segment_); !status.ok()) return status;
+  if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
-  ShowConstants(stats_, model_);
-  if (Status status = Keep(EnginePageMemory::Create(generation_), &page_); !status.ok()) return status;
-  return Keep(ListenOn(config_.socket, config_.socket_mode), &listener_);
+  ShowConstants(stats_, model);
+  if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
+  return Assign(&listener_, ListenOn(config_.socket, config_.socket_mode));
 }
 
-Acceptor::Options Engine::MakeAcceptorOptions() const {
-  Acceptor::Options options;
-  options.allow_uids = config_.allow_uids;
-  options.allow_gids = config_.allow_gids;
-  options.slots_default = config_.slots;
-  options.text_bytes_max = config_.text_bytes_max;
-  options.model = model_;
-  options.engine_generation = generation_;
-  options.engine_page_fd = page_.fd();
-  options.quota = {config_.lanes_max, config_.lanes_per_uid_max, config_.lane_bytes_max};
-  options.stats = stats_;
-  return options;
+Acceptor::Options Engine::MakeAttachOptions() {
+  return {.allow_uids = config_.allow_uids,
+          .allow_gids = config_.allow_gids,
+          .slots_default = config_.slots,
+          .text_bytes_max = config_.text_bytes_max,
+          .model = backend_->info(),
+          .engine_generation = generation_,
+          .engine_page_fd = page_.fd(),
+          .quota = {.lanes_max = config_.lanes_max,
+                    .lanes_per_uid_max = config_.lanes_per_uid_max,
+                    .bytes_max = config_.lane_bytes_max},
+          .stats = stats_,
+          .log = [this](const std::string& line) { client_log_(line); }};
+}
+
+ServedModel::Options Engine::MakeModelOptions() {
+  // On two CPUs a worker that polls takes the CPU that the loop and the clients need.
+  const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
+  return {.backend = backend_.get(),
+          .cache = cache_.get(),
+          .ttl_s_default = config_.ttl_s,
+          .batches = {.tokens_max = config_.batch_tokens_max,
+                      .texts_max = config_.batch_tokens_max,  // each text has a token at least: tokens alone bound it
+                      .queue_texts_max = config_.queue_texts_max,
+                      .spin_us = worker_spin_us},
+          .stats = stats_};
 }
 
 EngineLoop::End Engine::Serve() {
-  // On two CPUs a worker that polls takes the CPU that the loop and the clients need.
-  const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
-  batcher_.emplace(RequestBatcher::Limits{config_.batch_tokens_max, config_.batch_tokens_max, config_.queue_texts_max,
-                                          worker_spin_us});
-  replies_.emplace(stats_, model_.normalizes);
-
-  RequestPath::Parts path;
-  path.model = &model_;
-  path.tokenizer = &backend_->tokenizer();
-  path.cache = cache_.get();
-  path.in_flight = &in_flight_;
-  path.batcher = &*batcher_;
-  path.replies = &*replies_;
-  path.stats = stats_;
-  path.ttl_s_default = config_.ttl_s;
-  EngineLoop::Options options;
-  options.spin_us = config_.spin_us;
-  options.drain_s = config_.drain_s;
-  options.text_bytes_max = config_.text_bytes_max;
-  options.log = InfoLine;
-  loop_.emplace(options, MakeAcceptorOptions(), path,
-                EngineLoop::Parts{std::move(listener_), page_.page(), &*shutdown_, &*batcher_, &in_flight_, &*replies_,
-                                  cache_.get(), stats_});
+  model_.emplace(MakeModelOptions());
+  loop_.emplace(
+      EngineLoop::Options{.listener = std::move(listener_),
+                          .page = page_.page(),
+                          .shutdown = &*shutdown_,
+                          .spin_us = config_.spin_us,
+                          .drain_s = config_.drain_s,
+                          .log = InfoLine,
+                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); }},
+      MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) {
     spdlog::error("cannot serve: {}", status.message());
     return EngineLoop::End::kLoopFailed;
@@ -195,9 +188,9 @@ EngineLoop::End Engine::Serve() {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  worker_.emplace(DeviceWorker::Parts{backend_.get(), cache_.get(), &in_flight_, &*batcher_, &*replies_, stats_,
-                                      [this](const std::string& line) { worker_log_(line); }, device_lost});
-  spdlog::info("serving {} at {}", model_.name, config_.socket);
+  worker_.emplace(&*model_, DeviceWorker::Options{.log = [this](const std::string& line) { worker_log_(line); },
+                                                  .device_lost = device_lost});
+  spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }
 

@@ -12,10 +12,11 @@
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
 #include "engine/config.h"
-#include "engine/serving/device_worker.h"
 #include "engine/engine_lock.h"
-#include "engine/serving/engine_loop.h"
 #include "engine/exit_code.h"
+#include "engine/serving/device_worker.h"
+#include "engine/serving/engine_loop.h"
+#include "engine/serving/served_model.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
 
@@ -43,24 +44,22 @@ class Engine {
 
  private:
   CacheConfig MakeCacheConfig() const;
-  Acceptor::Options MakeAcceptorOptions() const;
+  Acceptor::Options MakeAttachOptions();
+  ServedModel::Options MakeModelOptions();
 
   const EngineConfig& config_;
-  LogLimiter worker_log_;
+  LogLimiter client_log_, worker_log_;  // of what clients can provoke
   std::optional<Shutdown> shutdown_;
   std::optional<EngineLock> data_lock_, socket_lock_;
   uint64_t generation_ = 0;
   std::unique_ptr<ModelBackend> backend_;
-  ModelInfo model_;
   std::unique_ptr<DiskIo> disk_;
   std::unique_ptr<CacheShard> cache_;  // null with --no-cache
   std::unique_ptr<StatsSegment> stats_segment_;
   StatsWriter stats_;
   EnginePageMemory page_;
   UniqueFd listener_;
-  InFlight in_flight_;
-  std::optional<RequestBatcher> batcher_;
-  std::optional<ReplyWriter> replies_;
+  std::optional<ServedModel> model_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
 };

@@ -50,10 +50,10 @@ Result<EngineLock> EngineLock::Take(const std::string& path) {
   if (fcntl(fd, F_OFD_SETLK, &range) != 0) {
     const int error = errno;
     if (error == EAGAIN || error == EACCES) {
-      return Status(StatusCode::kRefused,
-                    "another engine holds " + path + ": " + HolderName(fd) +
-                        "; stop it, or choose another --socket and --data",
-                    error);
+      return Status(
+          StatusCode::kRefused,
+          "another engine holds " + path + ": " + HolderName(fd) + "; stop it, or choose another --socket and --data",
+          error);
     }
     return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
   }

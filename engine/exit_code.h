@@ -4,13 +4,13 @@
 namespace sutra {
 
 enum ExitCode : int {
-  kExitClean = 0,         // drained after a signal: all that was taken was answered and is synced
-  kExitUsage = 2,         // a bad option or configuration file
-  kExitCannotStart = 3,   // model, data directory, socket, memory: the message says which, and the fix
-  kExitLocked = 4,        // another engine holds the lock on --data or --socket; the message names it
-  kExitDeviceFault = 5,   // the device is unusable for this process; start again
-  kExitIncomplete = 6,    // stopped, but the drain's time ran out or the last sync failed
-  kExitLoopFailed = 7,    // the kernel refused what the loop cannot do without
-};                        // 128 + n: a second signal n ended it at once
+  kExitClean = 0,        // drained after a signal: all that was taken was answered and is synced
+  kExitUsage = 2,        // a bad option or configuration file
+  kExitCannotStart = 3,  // model, data directory, socket, memory: the message says which, and the fix
+  kExitLocked = 4,       // another engine holds the lock on --data or --socket; the message names it
+  kExitDeviceFault = 5,  // the device is unusable for this process; start again
+  kExitIncomplete = 6,   // stopped, but the drain's time ran out or the last sync failed
+  kExitLoopFailed = 7,   // the kernel refused what the loop cannot do without
+};                       // 128 + n: a second signal n ended it at once
 
 }  // namespace sutra

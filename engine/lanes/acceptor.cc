@@ -92,8 +92,7 @@ Result<UniqueFd> ListenOn(const std::string& path, mode_t mode) {
 }
 
 Acceptor::Acceptor(Options options, Watcher watcher)
-    : options_(std::move(options)), watcher_(std::move(watcher)),
-      quota_(std::make_shared<LaneQuota>(options_.quota)) {
+    : options_(std::move(options)), watcher_(std::move(watcher)), quota_(std::make_shared<LaneQuota>(options_.quota)) {
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -103,8 +102,9 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
     UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       const bool out_of_descriptors = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
-      if (out_of_descriptors) options_.log(std::string("cannot accept: ") + std::strerror(errno) +
-                                           "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
+      if (out_of_descriptors)
+        options_.log(std::string("cannot accept: ") + std::strerror(errno) +
+                     "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
       return !out_of_descriptors;
     }
     struct ucred credentials = {};
@@ -171,12 +171,11 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is no hello of Sutra");
   connection->peer.name = FieldText(hello.client_name);
   if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
-    return Refuse(id, Status(StatusCode::kRefused, "the client speaks lane layout " +
-                                                       std::to_string(hello.layout_major) + "." +
-                                                       std::to_string(hello.layout_minor) + ", this engine " +
-                                                       std::to_string(kLayoutMajor) + "." +
-                                                       std::to_string(kLayoutMinor) +
-                                                       ": use a client library and an engine of one version"),
+    return Refuse(id,
+                  Status(StatusCode::kRefused, "the client speaks lane layout " + std::to_string(hello.layout_major) +
+                                                   "." + std::to_string(hello.layout_minor) + ", this engine " +
+                                                   std::to_string(kLayoutMajor) + "." + std::to_string(kLayoutMinor) +
+                                                   ": use a client library and an engine of one version"),
                   now_ns);
   }
   LaneGeometry geometry;
@@ -202,7 +201,8 @@ Status Acceptor::CheckHello(const HelloMessage& hello, LaneGeometry* geometry) c
   }
   if (hello.text_bytes_max > options_.text_bytes_max) {
     return refused("texts of " + std::to_string(hello.text_bytes_max) + " bytes are over the engine's limit of " +
-                   std::to_string(options_.text_bytes_max) + ": ask for less, or start it with a larger "
+                   std::to_string(options_.text_bytes_max) +
+                   ": ask for less, or start it with a larger "
                    "--text-bytes-max");
   }
   geometry->slots = hello.slots == 0 ? options_.slots_default : hello.slots;

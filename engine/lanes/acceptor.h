@@ -21,24 +21,17 @@
 
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_quota.h"
-#include "engine/model/model_backend.h"
-#include "shm/stats/counters.h"
+#include "engine/model/model_info.h"
 #include "shm/handshake_messages.h"
-#include "shm/peer_liveness.h"
 #include "shm/lane_memory.h"
+#include "shm/peer_liveness.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 
 // Binds SOCKET.new and renames it over SOCKET, so that a stale socket file is replaced and no client ever finds none.
 // REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.
 Result<UniqueFd> ListenOn(const std::string& path, mode_t mode);
-
-// A client that passed the handshake.
-struct AttachedLane {
-  std::shared_ptr<Lane> lane;
-  UniqueFd socket;
-  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
-};
 
 class Acceptor {
  public:

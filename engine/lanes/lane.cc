@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <cassert>
 #include <utility>
 
 #include "shm/base/checkpoint.h"
@@ -11,9 +12,16 @@
 namespace sutra {
 
 Lane::Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe)
-    : id_(id), flow_(flow), peer_(std::move(peer)), memory_(std::move(memory)), event_pipe_(std::move(event_pipe)),
-      request_(memory_.request()), reply_(memory_.reply()), submissions_(request_),
-      slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()), completions_(reply_) {}
+    : id_(id),
+      flow_(flow),
+      peer_(std::move(peer)),
+      memory_(std::move(memory)),
+      event_pipe_(std::move(event_pipe)),
+      request_(memory_.request()),
+      reply_(memory_.reply()),
+      submissions_(request_),
+      slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()),
+      completions_(reply_) {}
 
 bool Lane::Hold(uint32_t slot) {
   // SYNC E1 (acquire): the answering side is done with the slot's vector; meets SYNC E1 (release) in Lane's answer.
@@ -41,6 +49,7 @@ bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
 bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
   std::lock_guard lock(mutex_);
   if (!open()) return false;
+  assert(slot_held_[slot].load(std::memory_order_relaxed) == 1);  // relaxed: the caller holds it
   ResultDescriptor& result = reply_.result(slot);
   result.tag = answer.tag;
   result.source = answer.source;

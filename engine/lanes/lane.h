@@ -20,17 +20,17 @@
 #include <mutex>
 #include <string>
 
+#include "engine/lanes/untrusted_copy.h"
+#include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/layout.h"
-#include "shm/lane_memory.h"
-#include "engine/lanes/untrusted_copy.h"
 
 namespace sutra {
 
 struct LanePeer {
-  pid_t pid = 0;        // for display only: 0 or meaningless across PID namespaces
+  pid_t pid = 0;  // for display only: 0 or meaningless across PID namespaces
   uid_t uid = 0;
-  std::string name;     // as the client calls itself, made printable
+  std::string name;  // as the client calls itself, made printable
 };
 
 // What an answer carries besides the vector that already lies in the slot.
@@ -91,6 +91,13 @@ class Lane {
 
   std::mutex mutex_;
   CompletionWriter completions_;
+};
+
+// A lane whose client passed the handshake, with the descriptors that tell of the client's end.
+struct AttachedLane {
+  std::shared_ptr<Lane> lane;
+  UniqueFd socket;
+  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
 };
 
 }  // namespace sutra

@@ -27,8 +27,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   class Charge {
    public:
     Charge() = default;
-    Charge(Charge&& other) noexcept
-        : quota_(std::move(other.quota_)), uid_(other.uid_), bytes_(other.bytes_) {}
+    Charge(Charge&& other) noexcept : quota_(std::move(other.quota_)), uid_(other.uid_), bytes_(other.bytes_) {}
     Charge& operator=(Charge&& other) noexcept {
       std::swap(quota_, other.quota_);
       std::swap(uid_, other.uid_);
@@ -78,7 +77,8 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   static Status Over(const std::string& what, uint64_t limit, const char* option) {
     return Status(StatusCode::kRefused, "the engine's limit of " + std::to_string(limit) + " " + what +
                                             " is reached: detach others, attach with fewer slots or shorter texts, or "
-                                            "start the engine with a larger " + option);
+                                            "start the engine with a larger " +
+                                            option);
   }
   void Return(uid_t uid, uint64_t bytes) {
     std::lock_guard lock(mutex_);

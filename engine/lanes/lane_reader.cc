@@ -1,9 +1,9 @@
 // See lane_reader.h.
 #include "engine/lanes/lane_reader.h"
 
-#include "shm/base/utf8.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
+#include "shm/base/utf8.h"
 
 namespace sutra {
 namespace {

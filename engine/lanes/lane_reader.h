@@ -19,8 +19,8 @@ class LaneReader {
 
   struct Taken {
     Waiter waiter;
-    std::string_view text;                  // empty unless status is ok
-    StatusCode status = StatusCode::kOk;    // anything else: answer it with this
+    std::string_view text;                // empty unless status is ok
+    StatusCode status = StatusCode::kOk;  // anything else: answer it with this
   };
 
   explicit LaneReader(uint32_t text_bytes_max) : buffer_(new char[text_bytes_max]) {}

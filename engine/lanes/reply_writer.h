@@ -7,8 +7,8 @@
 #include <span>
 
 #include "engine/lanes/request.h"
-#include "shm/stats/counters.h"
 #include "shm/base/status.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 

@@ -33,13 +33,13 @@ struct Waiter {
   uint64_t tokenised_ns = 0;
   uint32_t ttl_s = 0;
   PriorityClass priority = kClassNormal;
-  bool joined = false;         // waits for a computation that another request started
+  bool joined = false;  // waits for a computation that another request started
 };
 
 struct Computation {
   std::string text;
   uint32_t variant = 0;
-  uint64_t flow = 0;           // the client that pays for it in the fair order
+  uint64_t flow = 0;  // the client that pays for it in the fair order
   std::vector<int32_t> ids;
   bool truncated = false;
   uint64_t queued_ns = 0;

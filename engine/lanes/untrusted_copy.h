@@ -16,12 +16,12 @@
 
 #include <atomic>
 
-#include "shm/layout.h"
 #include "shm/base/status.h"
+#include "shm/layout.h"
 
 namespace sutra {
 
-inline constexpr uint64_t kRequestNsDefault = 30'000'000'000;        // of a request without a deadline
+inline constexpr uint64_t kRequestNsDefault = 30'000'000'000;            // of a request without a deadline
 inline constexpr uint64_t kRequestNsMax = 24ull * 3600 * 1'000'000'000;  // a later deadline is cut to this
 inline constexpr uint64_t kSubmittedAgeNsMax = 3600ull * 1'000'000'000;
 
@@ -36,7 +36,9 @@ inline constexpr int kSaveMask = 1;
 inline constexpr int kSaveMask = 0;
 #endif
 
-struct Guard { sigjmp_buf environment; };
+struct Guard {
+  sigjmp_buf environment;
+};
 inline thread_local Guard* volatile current = nullptr;
 inline struct sigaction previous_action;
 
@@ -166,7 +168,9 @@ class UntrustedRequest {
   }
 
  private:
-  struct Words { uint64_t sequence, submitted_ns, deadline_ns, tag, bytes_and_options, width_and_ttl, priority; };
+  struct Words {
+    uint64_t sequence, submitted_ns, deadline_ns, tag, bytes_and_options, width_and_ttl, priority;
+  };
 
   void LoadWords(Words* words) const {
     // relaxed: the entry's SYNC L1 acquire ordered these after the client's writes; later changes are the client's loss

@@ -24,40 +24,59 @@ float Length(const float* vector, uint32_t width) {
 
 }  // namespace
 
-DeviceWorker::DeviceWorker(Parts parts)
-    : parts_(std::move(parts)), width_(parts_.backend->info().width), thread_([this] { Run(); }) {}
+DeviceWorker::DeviceWorker(ServedModel* model, Options options)
+    : model_(*model), options_(std::move(options)), width_(model_.info.width), thread_([this] { Run(); }) {}
 
 DeviceWorker::~DeviceWorker() { Stop(); }
 
 void DeviceWorker::Stop() {
-  parts_.batcher->Stop();
+  model_.batcher.Stop();
   if (thread_.joinable()) thread_.join();
 }
 
 void DeviceWorker::Run() {
   pthread_setname_np(pthread_self(), "sutra-device");
   std::vector<ComputationPtr> batch;
-  const auto wanted = [this](const ComputationPtr& computation) { return Wanted(computation); };
-  while (parts_.batcher->NextBatch(wanted, &batch)) {
-    Serve(batch);
-    batch.clear();
-  }
+  while (NextBatch(&batch)) Serve(batch);
   WakeLanes();
 }
 
-// Drops who no longer waits, before the model sees the text.
-bool DeviceWorker::Wanted(const ComputationPtr& computation) {
+// A batch of texts that somebody waits for. What pruning leaves free is filled up from the queue: texts that nobody
+// wants any more cost the others no room in the batch. False after the batcher's Stop.
+bool DeviceWorker::NextBatch(std::vector<ComputationPtr>* batch) {
+  while (model_.batcher.NextBatch(batch)) {
+    size_t pruned_up_to = 0;
+    while (Prune(batch, pruned_up_to)) {
+      pruned_up_to = batch->size();
+      if (!model_.batcher.TopUp(MonotonicNs(), batch)) break;
+    }
+    if (!batch->empty()) return true;
+  }
+  return false;
+}
+
+// Removes the texts from `begin` on that nobody waits for, before the model sees them. True if there were any.
+bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
   const uint64_t now_ns = MonotonicNs();
+  const auto first = batch->begin() + static_cast<std::ptrdiff_t>(begin);
+  const auto unwanted = [&](const ComputationPtr& computation) { return !StillWanted(computation, now_ns); };
+  const auto end = std::remove_if(first, batch->end(), unwanted);
+  const bool any = end != batch->end();
+  batch->erase(end, batch->end());
+  return any;
+}
+
+// Answers those who cancelled or are late, and forgets those whose lane is closed. False when nobody is left.
+bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_ns) {
   const auto gone = [now_ns](const Waiter& waiter) {
-    return !waiter.lane->open() || waiter.deadline_ns <= now_ns ||
-           waiter.lane->Cancelled(waiter.slot, waiter.sequence);
+    return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
   };
   std::vector<Waiter> removed;
-  const bool wanted = parts_.in_flight->Prune(computation, gone, &removed);
+  const bool wanted = model_.in_flight.Prune(computation, gone, &removed);
   for (const Waiter& waiter : removed) {
-    parts_.replies->Refuse(waiter, waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded
-                                                                : StatusCode::kCancelled);
-    parts_.replies->Wake(waiter.lane.get());  // at once: no batch may follow
+    model_.replies.Refuse(waiter,
+                          waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
+    model_.replies.Wake(waiter.lane.get());  // at once: no batch may follow
   }
   return wanted;
 }
@@ -66,16 +85,16 @@ void DeviceWorker::Serve(const std::vector<ComputationPtr>& batch) {
   uint64_t tokens = 0;
   for (const ComputationPtr& computation : batch) tokens += computation->token_count();
   busy_texts_.store(static_cast<uint32_t>(batch.size()), std::memory_order_relaxed);
-  parts_.stats.Add(Counter::kBatches);
-  parts_.stats.Add(Counter::kBatchTexts, batch.size());
-  parts_.stats.Add(Counter::kTokens, tokens);
-  parts_.stats.Record(Histogram::kBatchSizeTexts, batch.size());
-  parts_.stats.Record(Histogram::kBatchSizeTokens, tokens);
+  model_.stats.Add(Counter::kBatches);
+  model_.stats.Add(Counter::kBatchTexts, batch.size());
+  model_.stats.Add(Counter::kTokens, tokens);
+  model_.stats.Record(Histogram::kBatchSizeTexts, batch.size());
+  model_.stats.Record(Histogram::kBatchSizeTokens, tokens);
   times_.batched_ns = MonotonicNs();
   failed_calls_ = 0;
   Compute(batch, 0, batch.size());
   WakeLanes();
-  parts_.stats.Add(Counter::kWorkerBusyNs, MonotonicNs() - times_.batched_ns);
+  model_.stats.Add(Counter::kWorkerBusyNs, MonotonicNs() - times_.batched_ns);
   busy_texts_.store(0, std::memory_order_relaxed);
 }
 
@@ -90,7 +109,7 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   }
   times_.computed_ns = MonotonicNs();
   if (status.ok()) {
-    parts_.stats.Record(Histogram::kStageCompute, times_.computed_ns - times_.batched_ns);
+    model_.stats.Record(Histogram::kStageCompute, times_.computed_ns - times_.batched_ns);
     for (size_t i = begin; i < end; ++i) Answer(batch[i], vectors_.data() + (i - begin) * width_);
     return;
   }
@@ -98,12 +117,13 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   if (status.code() == StatusCode::kEngineGone) {
     for (size_t i = begin; i < end; ++i) Fail(batch[i]);
     failed_calls_ = kFailedCallsMax;
-    if (parts_.device_lost) parts_.device_lost(status);
+    if (options_.device_lost) options_.device_lost(status);
     return;
   }
   if (end - begin == 1) {
-    if (parts_.log) parts_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
-                               " bytes: " + status.message());
+    if (options_.log)
+      options_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
+                   " bytes: " + status.message());
     return Fail(batch[begin]);
   }
   const size_t middle = begin + (end - begin) / 2;
@@ -121,7 +141,7 @@ Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begi
   vectors_.resize((end - begin) * width_);
   outputs_.resize(end - begin);
   for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = vectors_.data() + i * width_;
-  return parts_.backend->Embed(TokenBatch{ids_, offsets_}, outputs_);
+  return model_.backend.Embed(TokenBatch{ids_, offsets_}, outputs_);
 }
 
 void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
@@ -132,20 +152,20 @@ void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
     for (uint32_t i = 0; i < width_; ++i) vector[i] /= norm;
   }
   const std::span<const float> unit(vector, width_);
-  const InFlight::StoreWish wish = parts_.in_flight->Wish(computation);
-  if (parts_.cache != nullptr && wish.store) {
-    parts_.cache->Insert(computation->text, computation->variant, unit,
-                         {norm, computation->token_count(), computation->truncated}, wish.ttl_s);
+  const std::optional<uint64_t> ttl_s = model_.in_flight.LifetimeToStore(computation);
+  if (model_.cache != nullptr && ttl_s.has_value()) {
+    model_.cache->Insert(computation->text, computation->variant, unit,
+                         {norm, computation->token_count(), computation->truncated}, *ttl_s);
   }
-  for (const Waiter& waiter : parts_.in_flight->Finish(computation)) {
-    parts_.replies->AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);
+  for (const Waiter& waiter : model_.in_flight.Finish(computation)) {
+    model_.replies.AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);
     RememberWake(waiter);
   }
 }
 
 void DeviceWorker::Fail(const ComputationPtr& computation) {
-  for (const Waiter& waiter : parts_.in_flight->Finish(computation)) {
-    parts_.replies->Refuse(waiter, StatusCode::kModelError);
+  for (const Waiter& waiter : model_.in_flight.Finish(computation)) {
+    model_.replies.Refuse(waiter, StatusCode::kModelError);
     RememberWake(waiter);
   }
 }
@@ -158,7 +178,7 @@ void DeviceWorker::RememberWake(const Waiter& waiter) {
 }
 
 void DeviceWorker::WakeLanes() {
-  for (const std::shared_ptr<Lane>& lane : lanes_to_wake_) parts_.replies->Wake(lane.get());
+  for (const std::shared_ptr<Lane>& lane : lanes_to_wake_) model_.replies.Wake(lane.get());
   lanes_to_wake_.clear();
 }
 

@@ -10,31 +10,22 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
-#include "cache/cache_shard.h"
-#include "engine/serving/in_flight.h"
-#include "engine/model/model_backend.h"
-#include "engine/lanes/reply_writer.h"
-#include "engine/serving/request_batcher.h"
+#include "engine/serving/served_model.h"
 
 namespace sutra {
 
 class DeviceWorker {
  public:
-  struct Parts {
-    ModelBackend* backend = nullptr;
-    CacheShard* cache = nullptr;  // null: nothing is stored
-    InFlight* in_flight = nullptr;
-    RequestBatcher* batcher = nullptr;
-    const ReplyWriter* replies = nullptr;
-    StatsWriter stats;
-    std::function<void(const std::string&)> log;             // one line a call
-    std::function<void(const Status&)> device_lost;          // the backend said kEngineGone: its device is unusable
+  struct Options {
+    std::function<void(const std::string&)> log;     // one line per call
+    std::function<void(const Status&)> device_lost;  // the backend said kEngineGone: its device is unusable
   };
 
-  explicit DeviceWorker(Parts parts);
+  DeviceWorker(ServedModel* model, Options options);
   ~DeviceWorker();
 
   void Stop();
@@ -47,7 +38,9 @@ class DeviceWorker {
   static constexpr int kFailedCallsMax = 64;
 
   void Run();
-  bool Wanted(const ComputationPtr& computation);
+  bool NextBatch(std::vector<ComputationPtr>* batch);
+  bool Prune(std::vector<ComputationPtr>* batch, size_t begin);
+  bool StillWanted(const ComputationPtr& computation, uint64_t now_ns);
   void Serve(const std::vector<ComputationPtr>& batch);
   void Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
   Status Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
@@ -56,7 +49,8 @@ class DeviceWorker {
   void RememberWake(const Waiter& waiter);
   void WakeLanes();
 
-  Parts parts_;
+  ServedModel& model_;
+  const Options options_;
   const uint32_t width_;
   std::atomic<uint32_t> busy_texts_{0};
 

@@ -31,19 +31,21 @@ enum Tag : uint64_t {
 
 }  // namespace
 
-EngineLoop::EngineLoop(Options options, Acceptor::Options acceptor, RequestPath::Parts path, Parts parts)
-    : options_(std::move(options)), parts_(std::move(parts)), limited_log_(options_.log), path_(path),
-      reader_(options_.text_bytes_max), epoll_(epoll_create1(EPOLL_CLOEXEC)),
+EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* model)
+    : options_(std::move(options)),
+      model_(*model),
+      client_log_(attach.log),
+      path_(model),
+      reader_(attach.text_bytes_max),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
       fault_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      acceptor_(
-          [&] {
-            acceptor.log = [this](const std::string& line) { limited_log_(line); };
-            acceptor.peer_alive = options_.peer_alive;
-            return std::move(acceptor);
-          }(),
-          Acceptor::Watcher{[this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
-                            [this](int fd) { Unwatch(fd); },
-                            [this](AttachedLane attached) { OnAttached(std::move(attached)); }}) {}
+      lanes_({.peer_alive = attach.peer_alive, .stats = model->stats, .log = attach.log},
+             {.watch_socket = [this](int fd, uint64_t id) { Watch(fd, kTagSocket | id); },
+              .watch_process = [this](int fd, uint64_t id) { Watch(fd, kTagPid | id); },
+              .unwatch = [this](int fd) { Unwatch(fd); }}),
+      acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
+                                    .unwatch = [this](int fd) { Unwatch(fd); },
+                                    .attached = [this](AttachedLane attached) { lanes_.Add(std::move(attached)); }}) {}
 
 EngineLoop::~EngineLoop() = default;
 
@@ -51,9 +53,9 @@ Status EngineLoop::Prepare() {
   if (!epoll_ || !fault_event_) {
     return Status::FromErrno(StatusCode::kOutOfMemory, "making the engine's epoll descriptor", errno);
   }
-  listening_ = Watch(parts_.listener.get(), kTagListen);
+  listening_ = Watch(options_.listener.get(), kTagListen);
   bool watched = listening_;
-  if (parts_.shutdown != nullptr) watched &= Watch(parts_.shutdown->fd(), kTagSignal);
+  if (options_.shutdown != nullptr) watched &= Watch(options_.shutdown->fd(), kTagSignal);
   watched &= Watch(fault_event_.get(), kTagFault);
   return watched ? Status() : Status(StatusCode::kOutOfMemory, "epoll refused a descriptor");
 }
@@ -66,7 +68,7 @@ bool EngineLoop::Watch(int fd, uint64_t tag) {
   event.events = EPOLLIN | EPOLLRDHUP;
   event.data.u64 = tag;
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return true;
-  limited_log_(std::string("epoll refused a descriptor: ") + std::strerror(errno) + "; see fs.epoll.max_user_watches");
+  client_log_(std::string("epoll refused a descriptor: ") + std::strerror(errno) + "; see fs.epoll.max_user_watches");
   return false;
 }
 
@@ -80,7 +82,7 @@ void EngineLoop::ReportDeviceLost() {
 
 EngineLoop::End EngineLoop::Run() {
   // relaxed: observers of the page need no order
-  parts_.page->state.store(kEngineServing, std::memory_order_relaxed);
+  options_.page->state.store(kEngineServing, std::memory_order_relaxed);
   uint64_t last_work_ns = MonotonicNs();
   uint64_t next_events_ns = 0;
   // Adaptive: a spin that found work earns a longer one, a vain one halves it; never above spin_us.
@@ -89,7 +91,7 @@ EngineLoop::End EngineLoop::Run() {
   while (!failed_) {
     const bool worked = PollLanes();
     const uint64_t now_ns = MonotonicNs();
-    parts_.stats.Add(Counter::kLoopRounds);
+    model_.stats.Add(Counter::kLoopRounds);
     if (worked) {
       last_work_ns = now_ns;
       spin_ns = std::min(spin_ns_max, spin_ns * 2 + 1);
@@ -112,22 +114,12 @@ EngineLoop::End EngineLoop::Run() {
   return End::kLoopFailed;
 }
 
-// Each lane gets its budget, and every turn starts with another lane.
 bool EngineLoop::PollLanes() {
   bool worked = false;
-  const size_t count = lanes_.size();
-  if (count == 0) return false;
-  lane_first_ = (lane_first_ + 1) % count;
-  for (size_t i = 0; i < count; ++i) {
-    const size_t index = lane_first_ + i < count ? lane_first_ + i : lane_first_ + i - count;
-    worked |= PollLane(lanes_[index]);
-  }
-  parts_.batcher->Flush();
+  lanes_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { worked |= PollLane(lane); });
+  model_.batcher.Flush();
   flush_at_ns_ = 0;
-  for (const auto& [lane_id, why] : violators_) {
-    EndLane(lane_id, Counter::kLanesViolated, StatusCode::kProtocolViolation, why);
-  }
-  violators_.clear();
+  lanes_.EndViolators();
   return worked;
 }
 
@@ -135,12 +127,12 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
   LaneReader::Taken taken;
   uint32_t count = 0;
   size_t bytes = 0;
-  for (; count < kRequestsATurn && bytes < kBytesATurn; ++count) {
+  for (; count < kRequestsPerTurn && bytes < kBytesPerTurn; ++count) {
     const char* why = "";
     const LaneReader::Next next = reader_.Take(lane, &taken, &why);
     if (next == LaneReader::Next::kNone) break;
     if (next == LaneReader::Next::kViolation) {
-      violators_.emplace_back(lane->id(), why);
+      lanes_.ReportViolation(*lane, why);
       break;
     }
     const uint64_t taken_ns = taken.waiter.taken_ns;
@@ -149,200 +141,103 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
     // A turn over many lanes is long: workers that are free should not wait for its end.
     if (flush_at_ns_ == 0) flush_at_ns_ = taken_ns + kFlushEveryNs;
     if (taken_ns >= flush_at_ns_) {
-      parts_.batcher->Flush();
+      model_.batcher.Flush();
       flush_at_ns_ = 0;
     }
   }
   if (count == 0) return false;
   lane->ShowTaken();
-  parts_.replies->Wake(lane.get());
+  model_.replies.Wake(lane.get());
   return true;
 }
 
 void EngineLoop::Sleep(uint64_t now_ns) {
   // SYNC L5: announce, fence, look once more; a client that published before saw no sleeper, and is found here.
-  AnnounceEngineAsleep(parts_.page);
+  AnnounceEngineAsleep(options_.page);
   if (!PollLanes()) {
-    parts_.stats.Add(Counter::kEngineSleeps);
+    model_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
     HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
   }
-  AnnounceEngineAwake(parts_.page);
+  AnnounceEngineAwake(options_.page);
 }
 
 void EngineLoop::HandleEvents(int timeout_ms) {
-  epoll_event events[kEventsATurn];
-  const int count = epoll_wait(epoll_.get(), events, kEventsATurn, timeout_ms);
+  epoll_event events[kEventsPerTurn];
+  const int count = epoll_wait(epoll_.get(), events, kEventsPerTurn, timeout_ms);
   if (count < 0 && errno != EINTR) failed_ = true;
   for (int i = 0; i < count; ++i) {
     const uint64_t tag = events[i].data.u64;
     const uint64_t id = tag & ~uint64_t{kTagKindMask};
     switch (tag & kTagKindMask) {
       case kTagListen:
-        if (!acceptor_.OnListen(parts_.listener.get(), MonotonicNs())) {
-          Unwatch(parts_.listener.get());  // until the next tick
+        if (!acceptor_.OnListen(options_.listener.get(), MonotonicNs())) {
+          Unwatch(options_.listener.get());  // until the next tick
           listening_ = false;
         }
         break;
       case kTagSignal:
-        if (parts_.shutdown->OnSignal()) StartDrain(MonotonicNs());
+        if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
         break;
       case kTagPending:
         acceptor_.OnReady(id, MonotonicNs());
         PollLanes();  // making a large lane takes milliseconds: a burst of attaches must not add up for the others
         break;
-      case kTagSocket: OnSocket(id, events[i].events); break;
-      case kTagPid:
-        // A hint; the lock decides. A process that is dying may still hold it for a moment: the sweep asks again.
-        if (const auto found = served_.find(id); found != served_.end()) {
-          if (!options_.peer_alive(found->second.lane->memory().request_fd())) {
-            OnDeath(id);
-          } else {
-            Unwatch(found->second.pid_fd.get());
-          }
-        }
-        break;
+      case kTagSocket: lanes_.OnSocket(id, (events[i].events & (EPOLLHUP | EPOLLERR)) != 0); break;
+      case kTagPid: lanes_.OnProcessEnd(id); break;
       default: break;  // the fault event only ends the wait
     }
   }
 }
 
-// Doorbells are drained without a look at them; a byte of 0 announces a detach. A socket that hangs up without it
-// belongs to a process that died, or to one that no longer wants to be heard: its lane is over either way.
-void EngineLoop::OnSocket(uint64_t lane_id, uint32_t events) {
-  const auto found = served_.find(lane_id);
-  if (found == served_.end()) return;
-  const int socket = found->second.socket.get();
-  bool hung_up = (events & (EPOLLHUP | EPOLLERR)) != 0;
-  for (int i = 0; i < kDoorbellsATurn; ++i) {
-    char byte = 1;
-    const ssize_t count = recv(socket, &byte, 1, MSG_DONTWAIT);
-    if (count > 0 && byte == 0) return EndLane(lane_id, Counter::kDetaches, StatusCode::kOk, "");
-    if (count > 0) continue;
-    if (count == 0 || (errno != EAGAIN && errno != EINTR)) hung_up = true;
-    break;
-  }
-  if (hung_up) EndLane(lane_id, Counter::kLanesDead, StatusCode::kEngineGone, "its process died");
-}
-
-void EngineLoop::OnAttached(AttachedLane attached) {
-  const uint64_t id = attached.lane->id();
-  Watch(attached.socket.get(), kTagSocket | id);
-  if (attached.pid_fd) Watch(attached.pid_fd.get(), kTagPid | id);
-  parts_.stats.Add(Counter::kAttaches);
-  if (draining_) attached.lane->SetDraining();
-  lanes_.push_back(attached.lane);
-  Served& served = served_[id];
-  served.lane = std::move(attached.lane);
-  served.socket = std::move(attached.socket);
-  served.pid_fd = std::move(attached.pid_fd);
-}
-
-void EngineLoop::EndLane(uint64_t lane_id, Counter counter, StatusCode reason, const std::string& why) {
-  const auto found = served_.find(lane_id);
-  if (found == served_.end()) return;
-  const std::shared_ptr<Lane> lane = found->second.lane;
-  lane->Close(reason);
-  parts_.stats.Add(counter);
-  if (!why.empty()) {
-    const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
-    limited_log_("lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) + " pid " +
-                 std::to_string(lane->peer().pid) + name + " closed: " + why);
-  }
-  served_.erase(found);  // closes socket and pidfd, which also ends their watches
-  lanes_.erase(std::find(lanes_.begin(), lanes_.end(), lane));
-}
-
-void EngineLoop::Sweep() {
-  std::vector<uint64_t> silent;
-  for (const auto& [id, served] : served_) {
-    if (!options_.peer_alive(served.lane->memory().request_fd())) silent.push_back(id);
-  }
-  for (const uint64_t id : silent) OnDeath(id);
-}
-
-// The lock is gone. A goodbye may still be unread: it makes the difference between a detach and a death.
-void EngineLoop::OnDeath(uint64_t lane_id) {
-  OnSocket(lane_id, 0);
-  EndLane(lane_id, Counter::kLanesDead, StatusCode::kEngineGone, "its process died");
-}
-
 void EngineLoop::Tick(uint64_t now_ns) {
   next_tick_ns_ = now_ns + kTickNs;
-  parts_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
+  options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
-    Sweep();
+    lanes_.Sweep();
   }
   acceptor_.Expire(now_ns);
-  if (!listening_ && !draining_) listening_ = Watch(parts_.listener.get(), kTagListen);
+  if (!listening_ && !draining_) listening_ = Watch(options_.listener.get(), kTagListen);
   ShowGauges(now_ns);
 }
 
-void EngineLoop::ShowGauges(uint64_t now_ns) {
-  const StatsWriter& stats = parts_.stats;
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  stats.Set(Gauge::kHeartbeatNs, now_ns);
-  stats.Set(Gauge::kHeartbeatWallNs,
-            static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec));
-  stats.Set(Gauge::kState, parts_.page->state.load(std::memory_order_relaxed));  // relaxed: our own word
-  stats.Set(Gauge::kLanes, lanes_.size());
-  stats.Set(Gauge::kQueueTexts, parts_.batcher->queued_texts());
-  stats.Set(Gauge::kQueueTokens, parts_.batcher->queued_tokens());
-  stats.Set(Gauge::kInFlightTexts, parts_.in_flight->size());
-  if (parts_.cache == nullptr) return;
-  const CacheStats cache = parts_.cache->Stats();
-  stats.Set(Gauge::kCacheEntries, cache.entries);
-  stats.Set(Gauge::kCacheBytes, cache.bytes);
-  stats.Set(Gauge::kCacheEvictions, cache.evictions);
-  stats.Set(Gauge::kCacheExpirations, cache.expirations);
-  stats.Set(Gauge::kWalAppends, cache.wal_appends);
-  stats.Set(Gauge::kWalBytes, cache.wal_bytes);
-  stats.Set(Gauge::kWalSyncs, cache.wal_syncs);
-  stats.Set(Gauge::kWalSegments, cache.wal_segments);
-  stats.Set(Gauge::kWalDroppedInserts, cache.wal_dropped_inserts);
-  stats.Set(Gauge::kWalPendingRecords, cache.wal_pending_records);
-  stats.Set(Gauge::kWalOldestUnwrittenUs, cache.wal_oldest_unwritten_us);
-  stats.Set(Gauge::kWalOldestUnsyncedUs, cache.wal_oldest_unsynced_us);
-  stats.Set(Gauge::kRecoveredRecords, cache.recovered_records);
-  stats.Set(Gauge::kRecoveredDropped, cache.recovered_dropped);
-  stats.Set(Gauge::kQuarantinedSegments, cache.quarantined_segments);
-  stats.Set(Gauge::kStorageFailed, cache.storage_failed ? 1 : 0);
+void EngineLoop::ShowGauges(uint64_t now_ns) const {
+  if (!options_.show_gauges) return;
+  const uint32_t state = options_.page->state.load(std::memory_order_relaxed);  // relaxed: our own word
+  options_.show_gauges({.now_ns = now_ns, .state = static_cast<EngineState>(state), .lanes = lanes_.size()});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
-  parts_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
-  if (listening_) Unwatch(parts_.listener.get());
+  options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
+  if (listening_) Unwatch(options_.listener.get());
   listening_ = false;
   acceptor_.Close();
-  for (const std::shared_ptr<Lane>& lane : lanes_) lane->SetDraining();
+  lanes_.SetDraining();
   if (options_.log) {
-    options_.log("draining: " + std::to_string(parts_.in_flight->size()) + " texts under way, " +
+    options_.log("draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
                  std::to_string(lanes_.size()) + " lanes; a second signal leaves at once");
   }
 }
 
 // Everything taken is answered when no computation is under way: hits and refusals are answered as they are taken.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
-  if (parts_.in_flight->size() == 0) return true;
+  if (model_.in_flight.size() == 0) return true;
   if (now_ns < drain_until_ns_) return false;
   drain_cut_ = true;
-  for (const Waiter& waiter : parts_.in_flight->TakeAll()) {
-    parts_.replies->Refuse(waiter, StatusCode::kShuttingDown);
-    parts_.replies->Wake(waiter.lane.get());
+  for (const Waiter& waiter : model_.in_flight.TakeAll()) {
+    model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
+    model_.replies.Wake(waiter.lane.get());
   }
   return true;
 }
 
 void EngineLoop::CloseLanes(StatusCode reason) {
-  for (const std::shared_ptr<Lane>& lane : lanes_) lane->Close(reason);
-  lanes_.clear();
-  served_.clear();
+  lanes_.CloseAll(reason);
   acceptor_.Close();
-  parts_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count
+  options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count
   ShowGauges(MonotonicNs());
 }
 

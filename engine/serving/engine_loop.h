@@ -6,8 +6,8 @@
 //   device worker   its backend; ends computations; answers misses (through each lane's mutex)
 //   log committer   the cache's disk (inside the shard)
 //
-// Bounds of a turn: kRequestsATurn requests or kBytesATurn bytes of text a lane, kEventsATurn events, kDoorbellsATurn
-// bytes a client. A stopped or slow client costs one load of its ring a turn. While nothing happens the loop spins
+// Bounds of a turn: kRequestsPerTurn requests or kBytesPerTurn bytes of text per lane, kEventsPerTurn events. A stopped
+// or slow client costs one load of its ring per turn. While nothing happens the loop spins
 // for at most spin_us and then sleeps in epoll, waking for the heartbeat only.
 #pragma once
 
@@ -15,46 +15,44 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
-#include <vector>
 
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
-#include "shm/base/log_line.h"
+#include "engine/lanes/lane_table.h"
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
-#include "shm/stats/counters.h"
 #include "shm/lane_memory.h"
+#include "shm/stats/counters.h"
 
 namespace sutra {
 
 class EngineLoop {
  public:
-  struct Options {
-    uint32_t spin_us = 50;
-    uint32_t drain_s = 30;
-    uint32_t text_bytes_max = kTextBytesMaxDefault;
-    PeerAliveFunction peer_alive = LockHolderAlive;
-    std::function<void(const std::string&)> log;
+  // The loop's own part of the gauges.
+  struct Vitals {
+    uint64_t now_ns = 0;
+    EngineState state = kEngineStarting;
+    size_t lanes = 0;
   };
-  struct Parts {
+  struct Options {
     UniqueFd listener;
     EnginePage* page = nullptr;
     Shutdown* shutdown = nullptr;
-    RequestBatcher* batcher = nullptr;
-    InFlight* in_flight = nullptr;
-    const ReplyWriter* replies = nullptr;
-    CacheShard* cache = nullptr;  // for the gauges; may be null
-    StatsWriter stats;
+    uint32_t spin_us = 0;
+    uint32_t drain_s = 0;
+    std::function<void(const std::string&)> log;     // one line per call
+    std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
   };
   enum class End {
-    kDrained,      // everything taken was answered
-    kDrainCut,     // the drain's time ran out; the rest was answered `shutting down`
-    kDeviceLost,   // a worker reported its device unusable
-    kLoopFailed,   // epoll failed
+    kDrained,     // everything taken was answered
+    kDrainCut,    // the drain's time ran out; the rest was answered `shutting down`
+    kDeviceLost,  // a worker reported its device unusable
+    kLoopFailed,  // epoll failed
   };
 
-  EngineLoop(Options options, Acceptor::Options acceptor, RequestPath::Parts path, Parts parts);
+  // The lanes get their rules (who may attach, how a client's life is judged, where lines about clients go) from
+  // `attach`.
+  EngineLoop(Options options, Acceptor::Options attach, ServedModel* model);
   ~EngineLoop();
 
   // kOk, or why the loop cannot run.
@@ -68,50 +66,34 @@ class EngineLoop {
   void ReportDeviceLost();
 
  private:
-  static constexpr uint32_t kRequestsATurn = 32;
-  static constexpr size_t kBytesATurn = 256 << 10;  // and one text more
-  static constexpr int kEventsATurn = 64;
-  static constexpr int kDoorbellsATurn = 64;
+  static constexpr uint32_t kRequestsPerTurn = 32;
+  static constexpr size_t kBytesPerTurn = 256 << 10;  // and one text more
+  static constexpr int kEventsPerTurn = 64;
   static constexpr uint64_t kTickNs = 50 * kNsPerMs;
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 100'000;  // while rings are busy
   static constexpr uint64_t kFlushEveryNs = 300'000;   // staged texts wait at most this long for the turn's end
 
-  struct Served {
-    std::shared_ptr<Lane> lane;
-    UniqueFd socket;
-    UniqueFd pid_fd;
-  };
-
   bool PollLanes();
   bool PollLane(const std::shared_ptr<Lane>& lane);
   void HandleEvents(int timeout_ms);
-  void OnSocket(uint64_t lane_id, uint32_t events);
   void Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
-  void Sweep();
-  void OnDeath(uint64_t lane_id);
-  void ShowGauges(uint64_t now_ns);
-  void OnAttached(AttachedLane attached);
-  void EndLane(uint64_t lane_id, Counter counter, StatusCode reason, const std::string& why);
+  void ShowGauges(uint64_t now_ns) const;
   void StartDrain(uint64_t now_ns);
   bool DrainFinished(uint64_t now_ns);
   bool Watch(int fd, uint64_t tag);
   void Unwatch(int fd);
 
   const Options options_;
-  const Parts parts_;
-  LogLimiter limited_log_;
+  ServedModel& model_;
+  const std::function<void(const std::string&)> client_log_;  // of what clients can provoke: limited by its owner
   RequestPath path_;
   LaneReader reader_;
   UniqueFd epoll_;
   UniqueFd fault_event_;  // in-process only: an eventfd never crosses a trust boundary
+  LaneTable lanes_;
   Acceptor acceptor_;
-
-  std::unordered_map<uint64_t, Served> served_;
-  std::vector<std::shared_ptr<Lane>> lanes_;  // in the order of polling
-  size_t lane_first_ = 0;                     // where the next turn starts
-  std::vector<std::pair<uint64_t, const char*>> violators_;
 
   uint64_t next_tick_ns_ = 0;
   uint64_t next_sweep_ns_ = 0;

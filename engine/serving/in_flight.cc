@@ -11,13 +11,13 @@
 namespace sutra {
 namespace {
 
-void Attach(Computation* computation, const Waiter& waiter) {
+void Attach(Computation* computation, Waiter waiter) {
   if ((waiter.options & kOptionCacheSkipStore) == 0) {
     computation->store = true;
     computation->ttl_s = std::max<uint64_t>(computation->ttl_s, waiter.ttl_s);
   }
   computation->priority = std::min(computation->priority, waiter.priority);
-  computation->waiters.push_back(waiter);
+  computation->waiters.push_back(std::move(waiter));
 }
 
 }  // namespace
@@ -47,12 +47,10 @@ InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, con
   return under_way.priority < before ? JoinResult::kJoinedRaised : JoinResult::kJoined;
 }
 
-void InFlight::Start(const ComputationPtr& computation) {
-  assert(computation->waiters.size() == 1);
-  const Waiter first = std::move(computation->waiters.back());
-  computation->waiters.clear();
+void InFlight::Start(const ComputationPtr& computation, Waiter first) {
+  assert(computation->waiters.empty());
   computation->priority = kClassBulk;
-  Attach(computation.get(), first);
+  Attach(computation.get(), std::move(first));
   std::lock_guard lock(mutex_);
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
   assert(added);
@@ -71,8 +69,8 @@ bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool
                      std::vector<Waiter>* removed) {
   std::lock_guard lock(mutex_);
   std::vector<Waiter>& waiters = computation->waiters;
-  const auto first_gone = std::stable_partition(waiters.begin(), waiters.end(),
-                                                [&](const Waiter& waiter) { return !gone(waiter); });
+  const auto first_gone =
+      std::stable_partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return !gone(waiter); });
   removed->insert(removed->end(), std::make_move_iterator(first_gone), std::make_move_iterator(waiters.end()));
   waiters.erase(first_gone, waiters.end());
   if (!waiters.empty()) return true;
@@ -80,9 +78,9 @@ bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool
   return false;
 }
 
-InFlight::StoreWish InFlight::Wish(const ComputationPtr& computation) const {
+std::optional<uint64_t> InFlight::LifetimeToStore(const ComputationPtr& computation) const {
   std::lock_guard lock(mutex_);
-  return {computation->store, computation->ttl_s};
+  return computation->store ? std::optional(computation->ttl_s) : std::nullopt;
 }
 
 std::vector<Waiter> InFlight::Finish(const ComputationPtr& computation) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -25,8 +26,9 @@ class InFlight {
   // nothing was added. The lock is not taken while nothing is under way.
   JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
 
-  // REQUIRES: Join said kNone for this text (only the loop thread starts computations).
-  void Start(const ComputationPtr& computation);
+  // The computation is under way from here on, and `first` waits for it. REQUIRES: Join said kNone for this text (only
+  // the loop thread starts computations).
+  void Start(const ComputationPtr& computation, Waiter first);
 
   // Removes the waiters for which `gone` is true and hands them to the caller. False: nobody is left, and the
   // computation is no longer under way.
@@ -36,12 +38,9 @@ class InFlight {
   // Ends the computation: nobody can join it any more. Everybody who waits is handed to the caller.
   std::vector<Waiter> Finish(const ComputationPtr& computation);
 
-  // What the store needs, read under the lock; call it after the vector exists and before Finish.
-  struct StoreWish {
-    bool store = false;
-    uint64_t ttl_s = 0;
-  };
-  StoreWish Wish(const ComputationPtr& computation) const;
+  // How long the result is to be stored: the longest of the lifetimes asked for, nothing if nobody wants it stored.
+  // Call it after the vector exists and before Finish.
+  std::optional<uint64_t> LifetimeToStore(const ComputationPtr& computation) const;
 
   // Takes everybody who waits (the end of a drain whose time ran out).
   std::vector<Waiter> TakeAll();

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cassert>
 
+#include "shm/base/checkpoint.h"
 #include "shm/base/cpu_pause.h"
 #include "shm/base/time.h"
-#include "shm/base/checkpoint.h"
 
 namespace sutra {
 
@@ -32,8 +32,8 @@ void RequestBatcher::Stop() {
   gate_.Notify();
 }
 
-// Moves what has arrived into the ordered heaps.
-void RequestBatcher::Sort() {
+// Moves what has arrived into the ordered heaps, with the tags that decide its turn.
+void RequestBatcher::AdmitArrivals() {
   arrivals_.clear();
   while (queue_.PopSome(&arrivals_, 1024) != 0) {
   }
@@ -55,7 +55,7 @@ void RequestBatcher::Sort() {
 }
 
 // Takes from the head of one class until a limit is met; `aged_before_ns` stops at the first text that is younger.
-void RequestBatcher::Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, const Wanted& wanted,
+void RequestBatcher::Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns,
                           std::vector<ComputationPtr>* batch, uint64_t* tokens) {
   std::vector<Entry>& heap = heaps_[priority];
   while (!heap.empty() && batch->size() < limits_.texts_max) {
@@ -73,49 +73,55 @@ void RequestBatcher::Take(int priority, uint64_t tokens_max, uint64_t aged_befor
     virtual_time_ = std::max(virtual_time_, entry.start_tag);
     queued_texts_.fetch_sub(1, std::memory_order_relaxed);
     queued_tokens_.fetch_sub(head_tokens, std::memory_order_relaxed);
-    if (!wanted(entry.computation)) continue;
     *tokens += head_tokens;
     batch->push_back(std::move(entry.computation));
   }
 }
 
-bool RequestBatcher::TryNextBatch(uint64_t now_ns, const Wanted& wanted, std::vector<ComputationPtr>* batch) {
-  batch->clear();
-  std::lock_guard lock(mutex_);
-  Sort();
+bool RequestBatcher::TopUp(uint64_t now_ns, std::vector<ComputationPtr>* batch) {
+  const size_t texts_before = batch->size();
   uint64_t tokens = 0;
+  for (const ComputationPtr& computation : *batch) tokens += computation->token_count();
+  std::lock_guard lock(mutex_);
+  AdmitArrivals();
   if (now_ns > kAgingNs) {
     const uint64_t aged_before_ns = now_ns - kAgingNs;
     for (int priority = kClassBulk; priority > kClassQuery; --priority) {
-      Take(priority, limits_.tokens_max / 4, aged_before_ns, wanted, batch, &tokens);
+      Take(priority, limits_.tokens_max / 4, aged_before_ns, batch, &tokens);
     }
   }
   for (int priority = kClassQuery; priority < kClassCount; ++priority) {
-    Take(priority, limits_.tokens_max, UINT64_MAX, wanted, batch, &tokens);
+    Take(priority, limits_.tokens_max, UINT64_MAX, batch, &tokens);
   }
-  if (SUTRA_CHECKPOINT("batch.formed")) batch->clear();
-  return !batch->empty();
+  assert(tokens <= limits_.tokens_max || batch->size() == 1);
+  if (SUTRA_CHECKPOINT("batch.formed")) batch->resize(texts_before);
+  return batch->size() > texts_before;
 }
 
-bool RequestBatcher::NextBatch(const Wanted& wanted, std::vector<ComputationPtr>* batch) {
+bool RequestBatcher::NextBatch(std::vector<ComputationPtr>* batch) {
+  batch->clear();
   uint64_t spin_until_ns = MonotonicNs() + uint64_t{limits_.spin_us} * 1000;
-  for (;;) {
-    if (stopped_.load(std::memory_order_seq_cst)) return false;
+  while (!stopped_.load(std::memory_order_seq_cst)) {
     // The counter is raised before the text is visible; a text seen late costs one more round.
-    if (queued_texts() != 0 && TryNextBatch(MonotonicNs(), wanted, batch)) return true;
+    if (queued_texts() != 0 && TopUp(MonotonicNs(), batch)) return true;
     if (MonotonicNs() < spin_until_ns) {
       CpuPause();
       continue;
     }
+    // Announced as asleep, it looks once more at both things that Notify tells of (wake_gate.h says why).
     const uint32_t epoch = gate_.Prepare();
-    if (stopped_.load(std::memory_order_seq_cst) || TryNextBatch(MonotonicNs(), wanted, batch)) {
+    if (stopped_.load(std::memory_order_seq_cst)) {
       gate_.Cancel();
-      if (!batch->empty()) return true;
-      continue;
+      break;
+    }
+    if (TopUp(MonotonicNs(), batch)) {
+      gate_.Cancel();
+      return true;
     }
     gate_.Sleep(epoch);
     spin_until_ns = MonotonicNs() + uint64_t{limits_.spin_us} * 1000;
   }
+  return false;
 }
 
 }  // namespace sutra

@@ -6,9 +6,14 @@
 // so a client that queued a thousand texts and one that queued a single text alternate. Aging: a text of a lower
 // class that has waited longer than kAgingNs may use up to a quarter of a batch ahead of the higher classes.
 //
-// Thread rule: Add, Flush and the bound belong to the loop thread; NextBatch may be called by several workers; Stop by
-// anyone. The loop never takes the mutex.
-// Invariants: a computation is handed out at most once; a batch has at most `tokens_max` tokens, or one text.
+// What is handed out are candidates: the batcher does not know who still waits for them. The worker prunes outside the
+// batcher's lock and fills up what pruning left free (TopUp).
+//
+// Thread rule: Add, Flush and the bound belong to the loop thread; NextBatch and TopUp may be called by several
+// workers; Stop by any thread. The loop never takes the mutex. Nobody else's code runs and no system call is made under
+// it.
+// Invariants: a computation is handed out at most once; a batch has at most `tokens_max` tokens and `texts_max` texts,
+// or one text.
 #pragma once
 
 #include <atomic>
@@ -27,9 +32,9 @@ class RequestBatcher {
  public:
   struct Limits {
     uint32_t tokens_max = 4096;
-    uint32_t texts_max = 4096;         // of one batch
+    uint32_t texts_max = 4096;  // of one batch
     uint32_t queue_texts_max = 65'536;
-    uint32_t spin_us = 50;             // a worker polls so long before it sleeps
+    uint32_t spin_us = 50;  // a worker polls so long before it sleeps
   };
   static constexpr uint64_t kAgingNs = 250'000'000;
 
@@ -45,14 +50,13 @@ class RequestBatcher {
   void Flush();
   uint32_t staged_tokens() const { return staged_tokens_; }
 
-  // Is a computation still wanted? Called under the batcher's mutex, once for each candidate.
-  using Wanted = std::function<bool(const ComputationPtr&)>;
+  // Waits for work and puts a batch of it into `batch`, whatever that held before. False, and an empty batch, after
+  // Stop.
+  bool NextBatch(std::vector<ComputationPtr>* batch);
 
-  // Waits for work and fills `batch`. False after Stop.
-  bool NextBatch(const Wanted& wanted, std::vector<ComputationPtr>* batch);
-
-  // The same without waiting; false when nothing is queued.
-  bool TryNextBatch(uint64_t now_ns, const Wanted& wanted, std::vector<ComputationPtr>* batch);
+  // Appends what is queued and still fits into the budget beside the texts that `batch` has; never waits. False when
+  // nothing was added.
+  bool TopUp(uint64_t now_ns, std::vector<ComputationPtr>* batch);
 
   // Ends NextBatch. What is queued stays where it is.
   void Stop();
@@ -74,9 +78,9 @@ class RequestBatcher {
     }
   };
 
-  void Sort();
-  void Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, const Wanted& wanted,
-            std::vector<ComputationPtr>* batch, uint64_t* tokens);
+  void AdmitArrivals();
+  void Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, std::vector<ComputationPtr>* batch,
+            uint64_t* tokens);
 
   const Limits limits_;
   std::vector<Staged> staged_;  // the loop thread's

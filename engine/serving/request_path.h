@@ -5,33 +5,19 @@
 // straight into the reply slot and answered here, without another thread; a miss is tokenised and staged in the
 // batcher.
 //
-// Thread rule: the loop thread. Everything it hands over to (cache, in-flight table, batcher, reply writer) has its
-// own.
+// Thread rule: the loop thread. The parts of the model that it hands over to have rules of their own.
 #pragma once
 
-#include "cache/cache_shard.h"
-#include "engine/serving/in_flight.h"
+#include <string_view>
+
 #include "engine/lanes/lane_reader.h"
-#include "engine/model/model_backend.h"
-#include "engine/lanes/reply_writer.h"
-#include "engine/serving/request_batcher.h"
+#include "engine/serving/served_model.h"
 
 namespace sutra {
 
 class RequestPath {
  public:
-  struct Parts {
-    const ModelInfo* model = nullptr;
-    const Tokenizer* tokenizer = nullptr;
-    CacheShard* cache = nullptr;      // null: every text is computed
-    InFlight* in_flight = nullptr;
-    RequestBatcher* batcher = nullptr;
-    const ReplyWriter* replies = nullptr;
-    StatsWriter stats;
-    uint64_t ttl_s_default = 86'400;
-  };
-
-  explicit RequestPath(const Parts& parts) : parts_(parts) {}
+  explicit RequestPath(ServedModel* model) : model_(*model) {}
 
   // Answers the request, or hands it on. `draining`: what is not taken yet is refused.
   void Handle(LaneReader::Taken taken, bool draining);
@@ -44,7 +30,7 @@ class RequestPath {
   bool AnswerFromCache(const Waiter& waiter, std::string_view text);
   void Compute(Waiter waiter, std::string_view text);
 
-  const Parts parts_;
+  ServedModel& model_;
 };
 
 }  // namespace sutra

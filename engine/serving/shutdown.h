@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "shm/lane_memory.h"
 #include "shm/base/status.h"
+#include "shm/lane_memory.h"
 
 namespace sutra {
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -77,6 +78,45 @@ TEST(Config, AValueOutOfRangeIsNamedWithItsRange) {
   EXPECT_NE(ErrorOf(With({"--stats-mode", "0999"})), "accepted");
   EXPECT_NE(ErrorOf(With({"--socket-mode", "rw"})), "accepted");
   EXPECT_NE(ErrorOf(With({"--spin-us", "50us"})), "accepted");
+}
+
+TEST(Config, AHostWithManyCpusStartsWithTheDefaultOptions) {
+  EXPECT_EQ(ParseConfig(With({}), 1).value().config.threads, 1u);
+  EXPECT_EQ(ParseConfig(With({}), 65).value().config.threads, 65u);
+  EXPECT_EQ(ParseConfig(With({}), 96).value().config.threads, 96u);
+  // The default must be a value that the option itself accepts: what is printed at start is read again.
+  const Result<ParsedConfig> large = ParseConfig(With({}), 1024);
+  ASSERT_TRUE(large.ok()) << large.status().message();
+  EXPECT_EQ(large.value().config.threads, kThreadsMax);
+  EXPECT_EQ(ParseConfig(With({"--threads", std::to_string(kThreadsMax)})).value().config.threads, kThreadsMax);
+  EXPECT_NE(ErrorOf(With({"--threads", std::to_string(kThreadsMax + 1)})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--threads", "0"})), "accepted");
+}
+
+TEST(Config, EachChoiceIsParsedOnceAndPrintedByItsName) {
+  const Result<ParsedConfig> plain = ParseConfig(With({}));
+  ASSERT_TRUE(plain.ok()) << plain.status().message();
+  EXPECT_EQ(plain.value().config.backend, Backend::kFake);
+  EXPECT_EQ(plain.value().config.executor, Executor::kAuto);
+  EXPECT_EQ(plain.value().config.precision, Precision::kAuto);
+  EXPECT_EQ(plain.value().config.device, Device::kCpu);
+  const Result<ParsedConfig> chosen =
+      ParseConfig({"--backend", "torch", "--model", "m", "--socket", "s", "--data", "d", "--executor", "torch",
+                   "--precision", "bf16", "--device", "cuda", "--durability", "none"});
+  ASSERT_TRUE(chosen.ok()) << chosen.status().message();
+  EXPECT_EQ(chosen.value().config.backend, Backend::kModel);
+  EXPECT_EQ(chosen.value().config.executor, Executor::kTorch);
+  EXPECT_EQ(chosen.value().config.precision, Precision::kBf16);
+  EXPECT_EQ(chosen.value().config.device, Device::kCuda);
+  EXPECT_EQ(chosen.value().config.durability, DurabilityPolicy::kNone);
+  for (const char* line :
+       {"backend=\"torch\"", "executor=\"torch\"", "precision=\"bf16\"", "device=\"cuda\"", "durability=\"none\""}) {
+    EXPECT_NE(std::find(chosen.value().lines.begin(), chosen.value().lines.end(), line), chosen.value().lines.end())
+        << line;
+  }
+  for (const char* option : {"--backend", "--executor", "--precision", "--device", "--durability"}) {
+    EXPECT_NE(ErrorOf(With({option, "other"})).find(option), std::string::npos) << option;
+  }
 }
 
 TEST(Config, WhatMustBeGivenIsSaid) {

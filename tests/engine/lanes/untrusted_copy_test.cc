@@ -27,8 +27,8 @@ class UntrustedCopy : public testing::Test {
     auto made = LaneMemory::Create(geometry_, {1, 1, {}});
     ASSERT_TRUE(made.ok()) << made.status().message();
     memory_ = std::move(made).value();
-    base_ = static_cast<std::byte*>(mmap(nullptr, geometry_.request_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED,
-                                         memory_.request_fd(), 0));
+    base_ = static_cast<std::byte*>(
+        mmap(nullptr, geometry_.request_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, memory_.request_fd(), 0));
     ASSERT_NE(base_, MAP_FAILED);
     client_ = {base_, geometry_};
     RequestDescriptor& d = client_.request(1);
@@ -144,7 +144,8 @@ TEST_F(UntrustedCopy, TextsOfEveryLengthAreCopiedExactly) {
 
 TEST_F(UntrustedCopy, PunchedHoleReadsAsZerosAndAllocatesNothing) {
   ASSERT_EQ(fallocate(memory_.request_fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                      static_cast<off_t>(geometry_.request_bytes())), 0);
+                      static_cast<off_t>(geometry_.request_bytes())),
+            0);
   EXPECT_EQ(Copy(), CopyOutcome::kViolation);  // sequence 0
 }
 

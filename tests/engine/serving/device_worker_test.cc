@@ -3,107 +3,40 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
-#include <condition_variable>
-#include <limits>
-#include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "engine/model/fake_backend.h"
 #include "engine/lanes/lane_reader.h"
 #include "engine/serving/request_path.h"
 #include "shm/stats/stats_segment.h"
+#include "tests/kit/gated_backend.h"
 #include "tests/kit/memory_cache.h"
 #include "tests/kit/scripted_lane.h"
 
 namespace sutra {
 namespace {
 
+using testing::GatedBackend;
 using testing::MemoryCache;
 using testing::ScriptedLane;
 using testing::ScriptedRequest;
 
 constexpr uint32_t kWidth = 4;
 
-// The fake model behind a gate, so that a test decides when a batch is computed, with faults on request.
-class GatedBackend : public ModelBackend {
- public:
-  explicit GatedBackend(uint32_t tokens_max = 64) {
-    FakeOptions options;
-    options.width = kWidth;
-    options.tokens_max = tokens_max;
-    fake_ = std::move(MakeFakeBackend(options)).value();
-  }
-  const ModelInfo& info() const override { return fake_->info(); }
-  const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
-
-  Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override {
-    std::unique_lock lock(mutex_);
-    ++calls_;
-    texts_ += batch.texts();
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return open_; });
-    if (device_lost_) return Status(StatusCode::kEngineGone, "the device fell off");
-    // A text that starts with '!' breaks the whole batch; one that starts with '?' gives a NaN.
-    for (uint32_t text = 0; text < batch.texts(); ++text) {
-      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
-      if (first == '!') return Status(StatusCode::kModelError, "bad text");
-    }
-    const Status status = fake_->Embed(batch, outputs);
-    for (uint32_t text = 0; text < batch.texts(); ++text) {
-      const int32_t first = batch.ids[static_cast<size_t>(batch.offsets[text])];
-      if (first == '?') outputs[text][1] = std::numeric_limits<float>::quiet_NaN();
-      if (first == '0') std::fill(outputs[text], outputs[text] + kWidth, 0.0f);
-    }
-    return status;
-  }
-
-  void SetOpen(bool open) {
-    std::lock_guard lock(mutex_);
-    open_ = open;
-    changed_.notify_all();
-  }
-  void LoseDevice() {
-    std::lock_guard lock(mutex_);
-    device_lost_ = true;
-  }
-  void WaitForCalls(int calls) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return calls_ >= calls; });
-  }
-  int texts() {
-    std::lock_guard lock(mutex_);
-    return static_cast<int>(texts_);
-  }
-
- private:
-  std::unique_ptr<ModelBackend> fake_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool open_ = true;
-  bool device_lost_ = false;
-  int calls_ = 0;
-  uint64_t texts_ = 0;
-};
-
 class DeviceWorkerTest : public ::testing::Test {
  protected:
   void Start(RequestBatcher::Limits limits = {}) {
     limits.spin_us = 0;
-    batcher_ = std::make_unique<RequestBatcher>(limits);
-    RequestPath::Parts path;
-    path.model = &backend_.info();
-    path.tokenizer = &backend_.tokenizer();
-    path.cache = &cache_;
-    path.in_flight = &in_flight_;
-    path.batcher = batcher_.get();
-    path.replies = &replies_;
-    path.stats = stats_->writer();
-    path_ = std::make_unique<RequestPath>(path);
-    worker_ = std::make_unique<DeviceWorker>(
-        DeviceWorker::Parts{&backend_, &cache_, &in_flight_, batcher_.get(), &replies_, stats_->writer(), {},
-                            [this](const Status&) { lost_.store(true, std::memory_order_release); }});
+    model_.emplace(ServedModel::Options{
+        .backend = &backend_, .cache = &cache_, .ttl_s_default = 86'400, .batches = limits, .stats = stats_->writer()});
+    path_.emplace(&*model_);
+    worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
+                                                      lost_.store(true, std::memory_order_release);
+                                                    }});
   }
   void TearDown() override {
     backend_.SetOpen(true);
@@ -117,7 +50,7 @@ class DeviceWorkerTest : public ::testing::Test {
     while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
       path_->Handle(std::move(taken), draining);
     }
-    batcher_->Flush();
+    model_->batcher.Flush();
   }
   // Waits until the slot answers this sequence. The test's timeout is the watchdog.
   StatusCode Await(const ScriptedLane& scripted, uint32_t slot, uint64_t sequence = 1) {
@@ -140,16 +73,14 @@ class DeviceWorkerTest : public ::testing::Test {
   }
 
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
-  GatedBackend backend_;
+  GatedBackend backend_{kWidth};
   MemoryCache cache_;
-  InFlight in_flight_;
-  ReplyWriter replies_{stats_->writer(), true};
   LaneReader reader_{4096};
   ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 1};
   ScriptedLane other_{LaneGeometry{8, 4096, kWidth}, 2, 2};
-  std::unique_ptr<RequestBatcher> batcher_;
-  std::unique_ptr<RequestPath> path_;
-  std::unique_ptr<DeviceWorker> worker_;
+  std::optional<ServedModel> model_;
+  std::optional<RequestPath> path_;
+  std::optional<DeviceWorker> worker_;
   std::atomic<bool> lost_{false};
 };
 
@@ -305,7 +236,33 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
   EXPECT_EQ(backend_.texts(), 2);  // first and wanted
   EXPECT_EQ(other_.answered_sequence(0), 0u);
   EXPECT_EQ(other_.answered_sequence(1), 0u);
-  EXPECT_EQ(in_flight_.size(), 0u);
+  EXPECT_EQ(model_->in_flight.size(), 0u);
+}
+
+// The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches
+// of the other four smaller.
+TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
+  RequestBatcher::Limits limits;
+  limits.tokens_max = 16;
+  Start(limits);
+  backend_.SetOpen(false);
+  lane_.Submit(0, "first");
+  Poll(&lane_);
+  backend_.WaitForCalls(1);
+  for (uint32_t slot = 0; slot < 8; ++slot) other_.Submit(slot, "text" + std::string(1, static_cast<char>('0' + slot)));
+  Poll(&other_);
+  for (const uint32_t slot : {1u, 3u, 5u, 7u}) {
+    other_.client().request(slot).cancel_sequence.store(1, std::memory_order_relaxed);
+  }
+  backend_.SetOpen(true);
+  for (uint32_t slot = 0; slot < 8; ++slot) {
+    EXPECT_EQ(Await(other_, slot), slot % 2 != 0 ? StatusCode::kCancelled : StatusCode::kOk) << slot;
+  }
+  worker_.reset();
+  EXPECT_EQ(backend_.texts(), 5);
+  // 16 tokens are three texts of five: one batch for "first", two for the others, and three without their filling up.
+  EXPECT_EQ(stats_->writer().Get(Counter::kBatches), 3u);
+  EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
 TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {

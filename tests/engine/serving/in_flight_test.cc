@@ -19,12 +19,16 @@ Waiter WaiterOf(uint64_t sequence, PriorityClass priority = kClassNormal, uint32
   return waiter;
 }
 
-ComputationPtr ComputationOf(const std::string& text, const Waiter& waiter, uint32_t variant = 0) {
+ComputationPtr ComputationOf(const std::string& text) {
   auto computation = std::make_shared<Computation>();
   computation->text = text;
-  computation->variant = variant;
   computation->ids = {1};
-  computation->waiters.push_back(waiter);
+  return computation;
+}
+
+ComputationPtr Start(InFlight* in_flight, const std::string& text, const Waiter& first) {
+  const ComputationPtr computation = ComputationOf(text);
+  in_flight->Start(computation, first);
   return computation;
 }
 
@@ -32,8 +36,7 @@ TEST(InFlight, EqualTextsJoinTheOneUnderWay) {
   InFlight in_flight;
   ComputationPtr joined;
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
-  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
-  in_flight.Start(computation);
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(joined, computation);
   const std::vector<Waiter> waiters = in_flight.Finish(computation);
@@ -47,7 +50,7 @@ TEST(InFlight, EqualTextsJoinTheOneUnderWay) {
 TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
   InFlight in_flight;
   ComputationPtr joined;
-  in_flight.Start(ComputationOf("a", WaiterOf(1)));
+  Start(&in_flight, "a", WaiterOf(1));
   EXPECT_EQ(in_flight.Join("b", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
   EXPECT_EQ(in_flight.Join(std::string_view("a\0", 2), 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
   EXPECT_EQ(in_flight.Join("a", 1, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
@@ -56,8 +59,7 @@ TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
 TEST(InFlight, AHigherClassRaisesTheComputation) {
   InFlight in_flight;
   ComputationPtr joined;
-  const ComputationPtr computation = ComputationOf("a", WaiterOf(1, kClassBulk));
-  in_flight.Start(computation);
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassBulk));
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassQuery), &joined), InFlight::JoinResult::kJoinedRaised);
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(computation->priority, kClassQuery);
@@ -66,49 +68,45 @@ TEST(InFlight, AHigherClassRaisesTheComputation) {
 TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
   InFlight in_flight;
   ComputationPtr joined;
-  const ComputationPtr computation = ComputationOf("a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore, 99));
-  in_flight.Start(computation);
-  EXPECT_FALSE(in_flight.Wish(computation).store);
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore, 99));
+  EXPECT_EQ(in_flight.LifetimeToStore(computation), std::nullopt);
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, 0, 10), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal, 0, 20), &joined), InFlight::JoinResult::kJoined);
-  EXPECT_TRUE(in_flight.Wish(computation).store);
-  EXPECT_EQ(in_flight.Wish(computation).ttl_s, 20u);
+  EXPECT_EQ(in_flight.LifetimeToStore(computation), 20u);
 }
 
 TEST(InFlight, ATruncatedTextIsNotJoinedByWhoRefusesTruncation) {
   InFlight in_flight;
   ComputationPtr joined;
-  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
+  const ComputationPtr computation = ComputationOf("a");
   computation->truncated = true;
-  in_flight.Start(computation);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined),
-            InFlight::JoinResult::kTooLong);
+  in_flight.Start(computation, WaiterOf(1));
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kTooLong);
   EXPECT_EQ(in_flight.Finish(computation).size(), 1u);
 }
 
 TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {
   InFlight in_flight;
   ComputationPtr joined;
-  const ComputationPtr computation = ComputationOf("a", WaiterOf(1));
-  in_flight.Start(computation);
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
   std::vector<Waiter> removed;
-  EXPECT_TRUE(in_flight.Prune(computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
-  EXPECT_FALSE(in_flight.Prune(computation, [](const Waiter&) { return true; }, &removed));
+  EXPECT_TRUE(in_flight.Prune(
+      computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
+  EXPECT_FALSE(in_flight.Prune(
+      computation, [](const Waiter&) { return true; }, &removed));
   EXPECT_EQ(removed.size(), 2u);
   EXPECT_EQ(in_flight.size(), 0u);
   // The next request of this text starts anew and is not taken away by the old computation's end.
-  const ComputationPtr next = ComputationOf("a", WaiterOf(3));
-  in_flight.Start(next);
+  const ComputationPtr next = Start(&in_flight, "a", WaiterOf(3));
   EXPECT_TRUE(in_flight.Finish(computation).empty());
   EXPECT_EQ(in_flight.size(), 1u);
 }
 
 TEST(InFlight, TakeAllHandsEverybodyOverOnce) {
   InFlight in_flight;
-  const ComputationPtr a = ComputationOf("a", WaiterOf(1));
-  in_flight.Start(a);
-  in_flight.Start(ComputationOf("b", WaiterOf(2)));
+  const ComputationPtr a = Start(&in_flight, "a", WaiterOf(1));
+  Start(&in_flight, "b", WaiterOf(2));
   EXPECT_EQ(in_flight.TakeAll().size(), 2u);
   EXPECT_TRUE(in_flight.Finish(a).empty());
   EXPECT_EQ(in_flight.size(), 0u);
@@ -141,8 +139,7 @@ TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
     const std::string text(1, static_cast<char>('a' + sequence % 5));
     ComputationPtr joined;
     if (in_flight.Join(text, 0, WaiterOf(sequence), &joined) != InFlight::JoinResult::kNone) continue;
-    const ComputationPtr computation = ComputationOf(text, WaiterOf(sequence));
-    in_flight.Start(computation);
+    const ComputationPtr computation = Start(&in_flight, text, WaiterOf(sequence));
     std::lock_guard lock(ready_mutex);
     ready.push_back(computation);
   }

@@ -32,15 +32,17 @@ RequestBatcher::Limits Tokens(uint32_t tokens_max) {
   return limits;
 }
 
-bool All(const ComputationPtr&) { return true; }
-
-Names NextNames(RequestBatcher* batcher, const RequestBatcher::Wanted& wanted = All) {
-  std::vector<ComputationPtr> batch;
+Names NamesOf(const std::vector<ComputationPtr>& batch) {
   Names names;
-  if (batcher->TryNextBatch(MonotonicNs(), wanted, &batch)) {
-    for (const ComputationPtr& computation : batch) names.push_back(computation->text);
-  }
+  for (const ComputationPtr& computation : batch) names.push_back(computation->text);
   return names;
+}
+
+Names NextNames(RequestBatcher* batcher) {
+  std::vector<ComputationPtr> batch;
+  const bool any = batcher->TopUp(MonotonicNs(), &batch);
+  EXPECT_EQ(any, !batch.empty());
+  return NamesOf(batch);
 }
 
 TEST(RequestBatcher, TakesWhatIsQueuedInOrderOfArrival) {
@@ -106,18 +108,45 @@ TEST(RequestBatcher, BulkThatWaitedLongGetsAShareAheadOfQueries) {
   for (int i = 0; i < 8; ++i) batcher.Add(Text("bulk" + std::to_string(i), 5, 1, long_ago_ns), kClassBulk, false);
   for (int i = 0; i < 8; ++i) batcher.Add(Text("query" + std::to_string(i), 5, 2), kClassQuery, false);
   batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher),
-            Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
 }
 
+// What the worker does: it removes candidates outside the batcher's lock and asks for what fits in their place.
 TEST(RequestBatcher, WhoIsNoLongerWantedDoesNotFillTheBatch) {
   RequestBatcher batcher(Tokens(20));
   for (const char* name : {"a", "gone", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
   batcher.Flush();
-  const auto wanted = [](const ComputationPtr& computation) { return computation->text != "gone"; };
-  EXPECT_EQ(NextNames(&batcher, wanted), Names({"a", "b"}));
-  EXPECT_EQ(NextNames(&batcher, wanted), Names({"c"}));
+  std::vector<ComputationPtr> batch;
+  ASSERT_TRUE(batcher.NextBatch(&batch));
+  ASSERT_EQ(NamesOf(batch), Names({"a", "gone"}));
+  batch.pop_back();
+  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
+  EXPECT_EQ(NamesOf(batch), Names({"a", "b"}));
+  EXPECT_FALSE(batcher.TopUp(MonotonicNs(), &batch));  // full, though a text is queued
+  EXPECT_EQ(NamesOf(batch), Names({"a", "b"}));
+  EXPECT_EQ(NextNames(&batcher), Names({"c"}));
   EXPECT_EQ(batcher.queued_texts(), 0u);
+}
+
+TEST(RequestBatcher, FillingUpKeepsBudgetOrderAndTheBoundOfTexts) {
+  RequestBatcher::Limits limits = Tokens(40);
+  limits.texts_max = 3;
+  RequestBatcher batcher(limits);
+  batcher.Add(Text("bulk", 10, 3), kClassBulk, false);
+  for (const char* name : {"many0", "many1", "many2"}) batcher.Add(Text(name, 10, 1), kClassNormal, false);
+  batcher.Add(Text("few", 10, 2), kClassNormal, false);
+  batcher.Flush();
+  std::vector<ComputationPtr> batch = {Text("mine", 15, 3)};
+  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
+  EXPECT_EQ(NamesOf(batch), Names({"mine", "many0", "few"}));  // 35 of 40 tokens, fair
+  batch.erase(batch.begin() + 1);
+  batcher.Add(Text("large", 20, 2), kClassQuery, false);
+  batcher.Flush();
+  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
+  EXPECT_EQ(NamesOf(batch), Names({"mine", "few", "many1"}));  // "large" does not fit, what fits does not wait for it
+  batch.clear();
+  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
+  EXPECT_EQ(NamesOf(batch), Names({"large", "many2", "bulk"}));
 }
 
 TEST(RequestBatcher, ARaisedTextIsHandedOutOnceAndEarly) {
@@ -150,10 +179,24 @@ TEST(RequestBatcher, StopEndsASleepingWorker) {
   RequestBatcher batcher(Tokens(100));
   std::thread worker([&] {
     std::vector<ComputationPtr> batch;
-    EXPECT_FALSE(batcher.NextBatch(All, &batch));
+    EXPECT_FALSE(batcher.NextBatch(&batch));
   });
   batcher.Stop();
   worker.join();
+}
+
+// A worker comes with its last batch in hand. Its texts are answered already: whatever Stop races with, NextBatch must
+// not take them for texts that it found.
+TEST(RequestBatcher, AfterStopTheLastBatchIsNotHandedOutAgain) {
+  RequestBatcher batcher(Tokens(100));
+  batcher.Add(Text("served", 1), kClassNormal, false);
+  batcher.Flush();
+  std::vector<ComputationPtr> batch;
+  EXPECT_TRUE(batcher.NextBatch(&batch));
+  EXPECT_EQ(NamesOf(batch), Names({"served"}));
+  batcher.Stop();
+  EXPECT_FALSE(batcher.NextBatch(&batch));
+  EXPECT_EQ(NamesOf(batch), Names());
 }
 
 // Two workers and a loop that flushes one text at a time, so that the workers fall asleep often: each text is handed
@@ -166,7 +209,7 @@ TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
   std::atomic<int> count{0};
   const auto work = [&] {
     std::vector<ComputationPtr> batch;
-    while (batcher.NextBatch(All, &batch)) {
+    while (batcher.NextBatch(&batch)) {
       std::lock_guard lock(mutex);
       for (const ComputationPtr& computation : batch) ++seen[computation->text];
       count.fetch_add(static_cast<int>(batch.size()), std::memory_order_release);

@@ -1,0 +1,59 @@
+// One line per gauge, so that a gauge nobody sets is missed here (engine_stats_test looks for it).
+#include "engine/engine_stats.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "shm/sleep_wake.h"
+
+namespace sutra {
+namespace {
+
+uint64_t WallNs() {
+  timespec wall;
+  clock_gettime(CLOCK_REALTIME, &wall);
+  return static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec);
+}
+
+void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
+  stats.Set(Gauge::kCacheEntries, cache.entries);
+  stats.Set(Gauge::kCacheBytes, cache.bytes);
+  stats.Set(Gauge::kCacheEvictions, cache.evictions);
+  stats.Set(Gauge::kCacheExpirations, cache.expirations);
+  stats.Set(Gauge::kWalAppends, cache.wal_appends);
+  stats.Set(Gauge::kWalBytes, cache.wal_bytes);
+  stats.Set(Gauge::kWalSyncs, cache.wal_syncs);
+  stats.Set(Gauge::kWalSegments, cache.wal_segments);
+  stats.Set(Gauge::kWalDroppedInserts, cache.wal_dropped_inserts);
+  stats.Set(Gauge::kWalPendingRecords, cache.wal_pending_records);
+  stats.Set(Gauge::kWalOldestUnwrittenUs, cache.wal_oldest_unwritten_us);
+  stats.Set(Gauge::kWalOldestUnsyncedUs, cache.wal_oldest_unsynced_us);
+  stats.Set(Gauge::kRecoveredRecords, cache.recovered_records);
+  stats.Set(Gauge::kRecoveredDropped, cache.recovered_dropped);
+  stats.Set(Gauge::kQuarantinedSegments, cache.quarantined_segments);
+  stats.Set(Gauge::kStorageFailed, cache.storage_failed ? 1 : 0);
+}
+
+}  // namespace
+
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model) {
+  stats.Set(Gauge::kStartWallNs, WallNs());
+  stats.Set(Gauge::kPid, static_cast<uint64_t>(getpid()));
+  stats.Set(Gauge::kModelWidth, model.width);
+  stats.Set(Gauge::kModelTokensMax, model.tokens_max);
+  stats.Set(Gauge::kWorkers, 1);
+}
+
+void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
+  const StatsWriter& stats = model.stats;
+  stats.Set(Gauge::kHeartbeatNs, vitals.now_ns);
+  stats.Set(Gauge::kHeartbeatWallNs, WallNs());
+  stats.Set(Gauge::kState, vitals.state);
+  stats.Set(Gauge::kLanes, vitals.lanes);
+  stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
+  stats.Set(Gauge::kQueueTokens, model.batcher.queued_tokens());
+  stats.Set(Gauge::kInFlightTexts, model.in_flight.size());
+  if (model.cache != nullptr) ShowCache(stats, model.cache->Stats());
+}
+
+}  // namespace sutra

@@ -1,0 +1,16 @@
+// What the engine shows of itself in the stats segment besides the counters that its parts count: the constants of one
+// run, and the gauges, which are read off the parts at every tick of the loop.
+// Thread rule: the loop thread.
+#pragma once
+
+#include "engine/model/model_info.h"
+#include "engine/serving/engine_loop.h"
+#include "engine/serving/served_model.h"
+#include "shm/stats/counters.h"
+
+namespace sutra {
+
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model);
+void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals);
+
+}  // namespace sutra

@@ -1,0 +1,111 @@
+// Ends of lanes: which event means which end, and what each end costs and says.
+#include "engine/lanes/lane_table.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace sutra {
+
+void LaneTable::Add(AttachedLane attached) {
+  assert(!in_turn_);
+  const uint64_t id = attached.lane->id();
+  watcher_.watch_socket(attached.socket.get(), id);
+  if (attached.pid_fd) watcher_.watch_process(attached.pid_fd.get(), id);
+  options_.stats.Add(Counter::kAttaches);
+  if (draining_) attached.lane->SetDraining();
+  order_.push_back(attached.lane);
+  const bool added = lanes_.emplace(id, std::move(attached)).second;
+  assert(added);
+  static_cast<void>(added);
+}
+
+void LaneTable::EndViolators() {
+  for (const auto& [lane_id, why] : violators_) EndLane(lane_id, End::kViolated, why);
+  violators_.clear();
+}
+
+// Doorbells are drained without a look at them; a byte of 0 announces a detach. A socket that hangs up without it
+// belongs to a process that died, or to one that no longer wants to be heard: its lane is over either way.
+void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
+  const auto found = lanes_.find(lane_id);
+  if (found == lanes_.end()) return;
+  const int socket = found->second.socket.get();
+  for (int i = 0; i < kDoorbellsPerEvent; ++i) {
+    char byte = 1;
+    const ssize_t count = recv(socket, &byte, 1, MSG_DONTWAIT);
+    if (count > 0 && byte == 0) return EndLane(lane_id, End::kDetached, nullptr);
+    if (count > 0) continue;
+    if (count == 0 || (errno != EAGAIN && errno != EINTR)) hung_up = true;
+    break;
+  }
+  if (hung_up) EndLane(lane_id, End::kDied, "its process died");
+}
+
+// A hint; the lock decides. A process that is dying may still hold it for a moment: the sweep asks again.
+void LaneTable::OnProcessEnd(uint64_t lane_id) {
+  const auto found = lanes_.find(lane_id);
+  if (found == lanes_.end()) return;
+  if (options_.peer_alive(found->second.lane->memory().request_fd())) {
+    watcher_.unwatch(found->second.pid_fd.get());
+  } else {
+    OnDeath(lane_id);
+  }
+}
+
+void LaneTable::Sweep() {
+  std::vector<uint64_t> dead;
+  for (const auto& [id, attached] : lanes_) {
+    if (!options_.peer_alive(attached.lane->memory().request_fd())) dead.push_back(id);
+  }
+  for (const uint64_t id : dead) OnDeath(id);
+}
+
+// The lock is gone. A goodbye may still be unread: it makes the difference between a detach and a death.
+void LaneTable::OnDeath(uint64_t lane_id) {
+  OnSocket(lane_id, false);
+  EndLane(lane_id, End::kDied, "its process died");
+}
+
+void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
+  assert(!in_turn_);
+  const auto found = lanes_.find(lane_id);
+  if (found == lanes_.end()) return;
+  const std::shared_ptr<Lane> lane = found->second.lane;
+  switch (end) {
+    case End::kDetached:
+      lane->Close(StatusCode::kOk);
+      options_.stats.Add(Counter::kDetaches);
+      break;
+    case End::kDied:
+      lane->Close(StatusCode::kEngineGone);
+      options_.stats.Add(Counter::kLanesDead);
+      break;
+    case End::kViolated:
+      lane->Close(StatusCode::kProtocolViolation);
+      options_.stats.Add(Counter::kLanesViolated);
+      break;
+  }
+  if (why != nullptr) {
+    const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
+    options_.log("lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) + " pid " +
+                 std::to_string(lane->peer().pid) + name + " closed: " + why);
+  }
+  lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
+  order_.erase(std::find(order_.begin(), order_.end(), lane));
+}
+
+void LaneTable::SetDraining() {
+  draining_ = true;
+  for (const std::shared_ptr<Lane>& lane : order_) lane->SetDraining();
+}
+
+void LaneTable::CloseAll(StatusCode reason) {
+  assert(!in_turn_);
+  for (const std::shared_ptr<Lane>& lane : order_) lane->Close(reason);
+  order_.clear();
+  lanes_.clear();
+}
+
+}  // namespace sutra

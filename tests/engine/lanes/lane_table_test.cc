@@ -1,0 +1,228 @@
+#include "engine/lanes/lane_table.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "shm/stats/stats_segment.h"
+#include "tests/kit/scripted_lane.h"
+
+namespace sutra {
+namespace {
+
+using testing::ScriptedLane;
+using Ids = std::vector<uint64_t>;
+
+std::set<int> dead_fds;  // of request memfds whose lock is gone
+bool FakePeerAlive(int fd) { return dead_fds.count(fd) == 0; }
+
+// One client as the table sees it: a lane, and the two ends of its socket.
+struct Client {
+  explicit Client(uint64_t id) : scripted({8, 4096, 4}, id, id) {
+    int fds[2] = {-1, -1};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    client = UniqueFd(fds[0]);
+    engine = UniqueFd(fds[1]);
+  }
+  void Send(char byte, int times = 1) {
+    for (int i = 0; i < times; ++i) EXPECT_EQ(send(client.get(), &byte, 1, MSG_NOSIGNAL), 1);
+  }
+  void Die() { dead_fds.insert(scripted.lane()->memory().request_fd()); }
+  uint32_t state() const { return scripted.lane()->reply().engine().state.load(std::memory_order_relaxed); }
+  StatusCode close_reason() const {
+    return static_cast<StatusCode>(scripted.lane()->reply().engine().close_reason.load(std::memory_order_relaxed));
+  }
+
+  ScriptedLane scripted;
+  UniqueFd client, engine;
+};
+
+class LaneTableTest : public ::testing::Test {
+ protected:
+  LaneTableTest() { dead_fds.clear(); }
+
+  std::unique_ptr<Client> Attach(uint64_t id, bool with_pid_fd = false) {
+    auto client = std::make_unique<Client>(id);
+    socket_fd_ = client->engine.get();
+    AttachedLane attached;
+    attached.lane = client->scripted.lane();
+    attached.socket = std::move(client->engine);
+    // Any descriptor does: the table hands it to the watcher and closes it.
+    if (with_pid_fd) attached.pid_fd = UniqueFd(dup(attached.socket.get()));
+    table_.Add(std::move(attached));
+    return client;
+  }
+  Ids Turn() {
+    Ids ids;
+    table_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { ids.push_back(lane->id()); });
+    return ids;
+  }
+  uint64_t Count(Counter counter) { return stats_->writer().Get(counter); }
+
+  std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
+  std::vector<std::string> lines_;
+  std::vector<std::pair<int, uint64_t>> watched_sockets_, watched_processes_;
+  std::vector<int> unwatched_;
+  int socket_fd_ = -1;  // of the last Attach
+  LaneTable table_{{.peer_alive = FakePeerAlive,
+                    .stats = stats_->writer(),
+                    .log = [this](const std::string& line) { lines_.push_back(line); }},
+                   {.watch_socket = [this](int fd, uint64_t id) { watched_sockets_.emplace_back(fd, id); },
+                    .watch_process = [this](int fd, uint64_t id) { watched_processes_.emplace_back(fd, id); },
+                    .unwatch = [this](int fd) { unwatched_.push_back(fd); }}};
+};
+
+TEST_F(LaneTableTest, AnAddedLaneIsWatchedCountedAndPolled) {
+  const auto first = Attach(7);
+  EXPECT_EQ(watched_sockets_, (std::vector<std::pair<int, uint64_t>>{{socket_fd_, 7}}));
+  EXPECT_TRUE(watched_processes_.empty());
+  const auto second = Attach(8, true);
+  ASSERT_EQ(watched_processes_.size(), 1u);
+  EXPECT_EQ(watched_processes_[0].second, 8u);
+  EXPECT_EQ(Count(Counter::kAttaches), 2u);
+  EXPECT_EQ(table_.size(), 2u);
+}
+
+TEST_F(LaneTableTest, EachTurnVisitsEveryLaneOnceAndBeginsWithTheNext) {
+  EXPECT_EQ(Turn(), Ids());
+  const auto a = Attach(1), b = Attach(2), c = Attach(3);
+  EXPECT_EQ(Turn(), Ids({2, 3, 1}));
+  EXPECT_EQ(Turn(), Ids({3, 1, 2}));
+  EXPECT_EQ(Turn(), Ids({1, 2, 3}));
+}
+
+TEST_F(LaneTableTest, DoorbellsAreTakenInBoundedNumbers) {
+  const auto client = Attach(1);
+  client->Send(1, 100);
+  table_.OnSocket(1, false);
+  char byte;
+  EXPECT_EQ(recv(socket_fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT), 1);  // some are left for the next event
+  table_.OnSocket(1, false);
+  EXPECT_EQ(recv(socket_fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, EAGAIN);
+  EXPECT_EQ(table_.size(), 1u);
+}
+
+TEST_F(LaneTableTest, AGoodbyeIsADetachAndNoLineIsWorthIt) {
+  const auto client = Attach(1);
+  client->Send(1, 3);
+  client->Send(0);
+  client->client = UniqueFd();  // the hang-up comes with it
+  table_.OnSocket(1, true);
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(client->state(), uint32_t{kLaneClosed});
+  EXPECT_EQ(client->close_reason(), StatusCode::kOk);
+  EXPECT_EQ(Count(Counter::kDetaches), 1u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 0u);
+  EXPECT_TRUE(lines_.empty());
+}
+
+TEST_F(LaneTableTest, AHangUpWithoutAGoodbyeIsADeath) {
+  const auto client = Attach(1);
+  client->client = UniqueFd();
+  table_.OnSocket(1, true);
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(client->close_reason(), StatusCode::kEngineGone);
+  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_NE(lines_[0].find("lane 1 of uid 1000 pid 1 (scripted) closed: its process died"), std::string::npos)
+      << lines_[0];
+}
+
+// The end of the stream is seen even when the event itself did not say so.
+TEST_F(LaneTableTest, AnEndOfTheSocketThatIsOnlyReadIsADeathToo) {
+  const auto client = Attach(1);
+  client->client = UniqueFd();
+  table_.OnSocket(1, false);
+  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+}
+
+TEST_F(LaneTableTest, ASweepFindsWhoseLockIsGone) {
+  const auto alive = Attach(1), dead = Attach(2), said_goodbye = Attach(3);
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 3u);
+  dead->Die();
+  said_goodbye->Send(0);
+  said_goodbye->Die();
+  table_.Sweep();
+  EXPECT_EQ(Turn(), Ids({1}));
+  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+  EXPECT_EQ(Count(Counter::kDetaches), 1u);
+  EXPECT_EQ(alive->state(), uint32_t{kLaneOpen});
+}
+
+TEST_F(LaneTableTest, APidfdIsAHintAndTheLockDecides) {
+  const auto client = Attach(1, true);
+  table_.OnProcessEnd(1);
+  EXPECT_EQ(table_.size(), 1u);  // dying, and still holding its lock
+  EXPECT_EQ(unwatched_, std::vector<int>({watched_processes_[0].first}));
+  client->Die();
+  table_.OnProcessEnd(1);
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+}
+
+TEST_F(LaneTableTest, AViolatorIsClosedAfterTheTurnAndCountedWithItsReason) {
+  const auto honest = Attach(1), violator = Attach(2);
+  Ids seen;
+  table_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) {
+    seen.push_back(lane->id());
+    if (lane->id() == 2) table_.ReportViolation(*lane, "it wrote nonsense");
+  });
+  EXPECT_EQ(seen, Ids({2, 1}));
+  EXPECT_EQ(table_.size(), 2u);
+  table_.EndViolators();
+  EXPECT_EQ(Turn(), Ids({1}));
+  EXPECT_EQ(violator->close_reason(), StatusCode::kProtocolViolation);
+  EXPECT_EQ(Count(Counter::kLanesViolated), 1u);
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_NE(lines_[0].find("it wrote nonsense"), std::string::npos);
+  table_.EndViolators();  // once
+  EXPECT_EQ(Count(Counter::kLanesViolated), 1u);
+}
+
+TEST_F(LaneTableTest, DrainingReachesLanesThatAreAddedLater) {
+  const auto early = Attach(1);
+  table_.SetDraining();
+  const auto late = Attach(2);
+  EXPECT_EQ(early->state(), uint32_t{kLaneDraining});
+  EXPECT_EQ(late->state(), uint32_t{kLaneDraining});
+}
+
+TEST_F(LaneTableTest, CloseAllClosesEveryLaneAndHangsUp) {
+  const auto a = Attach(1), b = Attach(2);
+  table_.CloseAll(StatusCode::kShuttingDown);
+  EXPECT_EQ(table_.size(), 0u);
+  for (const auto* client : {a.get(), b.get()}) {
+    EXPECT_EQ(client->close_reason(), StatusCode::kShuttingDown);
+    char byte;
+    EXPECT_EQ(recv(client->client.get(), &byte, 1, MSG_DONTWAIT), 0);
+  }
+}
+
+// An event may be in hand when its lane has ended already.
+TEST_F(LaneTableTest, EventsOfLanesThatEndedAreIgnored) {
+  const auto client = Attach(1);
+  client->Send(0);
+  table_.OnSocket(1, false);
+  table_.OnSocket(1, true);
+  table_.OnProcessEnd(1);
+  table_.OnSocket(99, true);
+  EXPECT_EQ(Count(Counter::kDetaches), 1u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 0u);
+}
+
+using LaneTableDeathTest = LaneTableTest;
+
+TEST_F(LaneTableDeathTest, ALaneThatIsAddedWhileATurnVisitsIsOurBug) {
+  const auto client = Attach(1);
+  EXPECT_DEATH(table_.VisitInTurn([&](const std::shared_ptr<Lane>&) { Attach(2); }), "in_turn_");
+}
+
+}  // namespace
+}  // namespace sutra
