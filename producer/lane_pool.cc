@@ -28,7 +28,9 @@ static_assert(SUTRA_OK == static_cast<int>(StatusCode::kOk) && SUTRA_NOT_READY =
               SUTRA_REFUSED == static_cast<int>(StatusCode::kRefused) &&
               SUTRA_PROTOCOL_VIOLATION == static_cast<int>(StatusCode::kProtocolViolation) &&
               SUTRA_OUT_OF_MEMORY == static_cast<int>(StatusCode::kOutOfMemory) &&
-              SUTRA_FORKED == static_cast<int>(StatusCode::kForked) && SUTRA_FORKED == kStatusCodeCount - 1);
+              SUTRA_FORKED == static_cast<int>(StatusCode::kForked) &&
+              SUTRA_BAD_ARGUMENT == static_cast<int>(StatusCode::kBadArgument) &&
+              SUTRA_BAD_ARGUMENT == kStatusCodeCount - 1);
 static_assert(int{SUTRA_NORMALIZE} == int{kOptionNormalize} && int{SUTRA_RAW} == int{kOptionRaw} &&
               int{SUTRA_REJECT} == int{kOptionReject} &&
               int{SUTRA_CACHE_SKIP_LOOKUP} == int{kOptionCacheSkipLookup} &&

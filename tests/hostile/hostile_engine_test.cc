@@ -31,7 +31,7 @@ class HostileEngine {
   std::unique_ptr<ChildProcess> process_;
 };
 
-bool IsAStatus(sutra_status status) { return status >= SUTRA_OK && status <= SUTRA_FORKED; }
+bool IsAStatus(sutra_status status) { return status >= SUTRA_OK && status <= SUTRA_BAD_ARGUMENT; }
 
 sutra_status Attach(const HostileEngine& engine, ClientHandle* client) {
   sutra_attach_options options = ClientHandle::DefaultOptions();

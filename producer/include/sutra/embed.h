@@ -40,7 +40,8 @@ typedef enum sutra_status { /* closed set; treat an unknown number as SUTRA_MODE
   SUTRA_REFUSED = 14,            /* permission, quota or version; sutra_error_text says which */
   SUTRA_PROTOCOL_VIOLATION = 15,
   SUTRA_OUT_OF_MEMORY = 16,
-  SUTRA_FORKED = 17
+  SUTRA_FORKED = 17,
+  SUTRA_BAD_ARGUMENT = 18        /* NULL where the call needs a pointer, or a structure whose size is not set */
 } sutra_status;
 
 enum { /* sutra_options.flags */
