@@ -99,7 +99,10 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
   if (copy.width > client->info.width) {
     return Fail(SUTRA_BAD_OPTION, "width %u: the model's vectors have %u floats", copy.width, client->info.width);
   }
-  if (copy.priority > 2) return Fail(SUTRA_BAD_OPTION, "priority %u: 0 normal, 1 query, 2 bulk", copy.priority);
+  if (copy.priority >= kPriorityCount) {
+    return Fail(SUTRA_BAD_OPTION, "priority %u: %u normal, %u query, %u bulk", copy.priority, SUTRA_PRIORITY_NORMAL,
+                SUTRA_PRIORITY_QUERY, SUTRA_PRIORITY_BULK);
+  }
   request->tag = copy.tag;
   request->timeout_ns = copy.timeout_ms == 0 ? 30 * kNsPerSecond : copy.timeout_ms * kNsPerMs;
   request->flags = copy.flags;

@@ -113,7 +113,7 @@ class Batch {
     pending_count_ = kept;
     (void)SUTRA_CHECKPOINT("recv.copied");
     // After a death the texts that are left get its status: attaching anew belongs to the caller's next call.
-    if (end == WaitEnd::kGone) lost_ = static_cast<sutra_status>(lane_->gone.load(std::memory_order_relaxed));
+    if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
   }
 
   void FinishSlot(const Pending& item, sutra_status status) {

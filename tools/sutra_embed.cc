@@ -213,7 +213,9 @@ class EngineRun {
                      (options.reject ? SUTRA_REJECT : 0) |
                      (options.no_cache ? SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE : 0);
     request_.ttl_s = options.ttl_s;
-    request_.priority = options.priority == "query" ? 1 : options.priority == "bulk" ? 2 : 0;
+    request_.priority = options.priority == "query"  ? SUTRA_PRIORITY_QUERY
+                        : options.priority == "bulk" ? SUTRA_PRIORITY_BULK
+                                                     : SUTRA_PRIORITY_NORMAL;
     request_.timeout_ms = options.timeout_s * 1000;
   }
 

@@ -62,6 +62,7 @@ std::string MakeTable() {
   VALUE(kOptionsKnown); VALUE(kOptionNormalize); VALUE(kOptionRaw); VALUE(kOptionReject);
   VALUE(kOptionCacheSkipLookup); VALUE(kOptionCacheSkipStore);
   VALUE(kSourceNone); VALUE(kSourceHotTable); VALUE(kSourceShard); VALUE(kSourceJoined); VALUE(kSourceModel);
+  VALUE(kPriorityNormal); VALUE(kPriorityQuery); VALUE(kPriorityBulk);
   VALUE(kResultTruncated); VALUE(kStageCount);
   for (int i = 0; i < kStatusCodeCount; ++i) {
     table.Add((std::string("status ") + StatusName(static_cast<StatusCode>(i))).c_str(), static_cast<uint64_t>(i));

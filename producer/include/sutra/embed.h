@@ -22,40 +22,47 @@ extern "C" {
 #define SUTRA_API
 #endif
 
-typedef enum sutra_status { /* closed set; treat an unknown number as SUTRA_MODEL_ERROR */
-  SUTRA_OK = 0,
-  SUTRA_NOT_READY = 1,           /* the wait timed out, the ticket lives on */
-  SUTRA_FULL = 2,                /* no free slot: release tickets or attach with more slots */
-  SUTRA_OVERLOADED = 3,          /* the engine refuses work for now: retry later */
-  SUTRA_EMPTY_TEXT = 4,          /* zero bytes; NUL is an ordinary character */
-  SUTRA_INVALID_UTF8 = 5,
-  SUTRA_TEXT_TOO_LONG = 6,       /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
-  SUTRA_BAD_OPTION = 7,          /* unknown option bit, or a width the model does not have */
-  SUTRA_DEADLINE_EXCEEDED = 8,
-  SUTRA_CANCELLED = 9,
-  SUTRA_ENGINE_GONE = 10,        /* died, or came back as another model or layout */
-  SUTRA_SHUTTING_DOWN = 11,      /* draining: attach again soon */
-  SUTRA_MODEL_ERROR = 12,
-  SUTRA_STORAGE_ERROR = 13,
-  SUTRA_REFUSED = 14,            /* permission, quota or version; sutra_error_text says which */
-  SUTRA_PROTOCOL_VIOLATION = 15,
-  SUTRA_OUT_OF_MEMORY = 16,
-  SUTRA_FORKED = 17,
-  SUTRA_BAD_ARGUMENT = 18        /* NULL where the call needs a pointer, or a structure whose size is not set */
-} sutra_status;
+/* Enumerations are uint32_t with named constants: the size of a C enum is its compiler's choice, and a number from a
+ * newer library would be no value of it. Numbers are never reused; sets may grow. */
+typedef uint32_t sutra_status;           /* treat an unknown number as SUTRA_MODEL_ERROR */
+#define SUTRA_OK 0u
+#define SUTRA_NOT_READY 1u               /* the wait timed out, the ticket lives on */
+#define SUTRA_FULL 2u                    /* no free slot: release tickets or attach with more slots */
+#define SUTRA_OVERLOADED 3u              /* the engine refuses work for now: retry later */
+#define SUTRA_EMPTY_TEXT 4u              /* zero bytes; NUL is an ordinary character */
+#define SUTRA_INVALID_UTF8 5u
+#define SUTRA_TEXT_TOO_LONG 6u           /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
+#define SUTRA_BAD_OPTION 7u              /* unknown option bit, or a width the model does not have */
+#define SUTRA_DEADLINE_EXCEEDED 8u
+#define SUTRA_CANCELLED 9u
+#define SUTRA_ENGINE_GONE 10u            /* died, or came back as another model or layout */
+#define SUTRA_SHUTTING_DOWN 11u          /* draining: attach again soon */
+#define SUTRA_MODEL_ERROR 12u
+#define SUTRA_STORAGE_ERROR 13u
+#define SUTRA_REFUSED 14u                /* permission, quota or version; sutra_error_text says which */
+#define SUTRA_PROTOCOL_VIOLATION 15u
+#define SUTRA_OUT_OF_MEMORY 16u
+#define SUTRA_FORKED 17u
+#define SUTRA_BAD_ARGUMENT 18u           /* NULL where the call needs a pointer, or a structure whose size is not set */
 
-enum { /* sutra_options.flags */
-  SUTRA_NORMALIZE = 1 << 0,         /* unit length (default: as the model's card says) */
-  SUTRA_RAW = 1 << 1,               /* pooled, not normalised */
-  SUTRA_REJECT = 1 << 2,            /* SUTRA_TEXT_TOO_LONG instead of truncating at tokens_max */
-  SUTRA_CACHE_SKIP_LOOKUP = 1 << 3, /* compute even if cached */
-  SUTRA_CACHE_SKIP_STORE = 1 << 4
-};
+/* sutra_options.flags */
+#define SUTRA_NORMALIZE 0x01u            /* unit length (default: as the model's card says) */
+#define SUTRA_RAW 0x02u                  /* pooled, not normalised */
+#define SUTRA_REJECT 0x04u               /* SUTRA_TEXT_TOO_LONG instead of truncating at tokens_max */
+#define SUTRA_CACHE_SKIP_LOOKUP 0x08u    /* compute even if cached */
+#define SUTRA_CACHE_SKIP_STORE 0x10u
 
-typedef enum sutra_source {
-  SUTRA_SOURCE_NONE = 0, SUTRA_SOURCE_HOT_TABLE = 1, SUTRA_SOURCE_SHARD = 2, SUTRA_SOURCE_JOINED = 3,
-  SUTRA_SOURCE_MODEL = 4
-} sutra_source;
+typedef uint32_t sutra_priority;
+#define SUTRA_PRIORITY_NORMAL 0u
+#define SUTRA_PRIORITY_QUERY 1u          /* served first */
+#define SUTRA_PRIORITY_BULK 2u           /* served last */
+
+typedef uint32_t sutra_source;           /* treat an unknown number as SUTRA_SOURCE_NONE */
+#define SUTRA_SOURCE_NONE 0u
+#define SUTRA_SOURCE_HOT_TABLE 1u
+#define SUTRA_SOURCE_SHARD 2u
+#define SUTRA_SOURCE_JOINED 3u           /* shared the computation of another request */
+#define SUTRA_SOURCE_MODEL 4u
 
 typedef struct sutra_client sutra_client;
 typedef uint64_t sutra_ticket; /* 0 is never a ticket */
@@ -90,7 +97,7 @@ typedef struct sutra_options { /* of a request; NULL = all default */
   uint32_t flags;
   uint32_t width;           /* 0 = the model's */
   uint32_t ttl_s;           /* 0 = the engine's default (24 h) */
-  uint32_t priority;        /* 0 normal, 1 query, 2 bulk */
+  sutra_priority priority;
   uint32_t timeout_ms;      /* deadline from now; 0 = 30 s */
   uint64_t tag;             /* the caller's, comes back in the result */
 } sutra_options;
