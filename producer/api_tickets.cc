@@ -182,26 +182,27 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
 
 extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms,
                                    sutra_result* result) {
-  if (result != nullptr) *result = {};
+  ResultSink sink;
+  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  sutra_result answer = {};
   Lane* lane;
   uint32_t slot;
-  sutra_status status;
   if (IsForked(client)) {
-    status = FailForked();
+    answer.status = FailForked();
   } else if (!FindTicket(client, ticket, &lane, &slot)) {
-    status = FailTicket(ticket);
+    answer.status = FailTicket(ticket);
   } else {
     const uint64_t now_ns = MonotonicNs();
     // A look costs no system call, but a loop of looks must notice a death too.
     if (timeout_ms == 0 && now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kAliveCheckNs) {
       CheckAlive(lane, now_ns);
     }
-    status = WaitSlot(client, lane, slot, timeout_ms == 0 ? 0 : now_ns + timeout_ms * kNsPerMs);
-    if (result != nullptr) FillResult(lane, slot, status, result);
-    return status;
+    const sutra_status status = WaitSlot(client, lane, slot, timeout_ms == 0 ? 0 : now_ns + timeout_ms * kNsPerMs);
+    if (result != nullptr) FillResult(lane, slot, status, &answer);
+    answer.status = status;
   }
-  if (result != nullptr) result->status = status;
-  return status;
+  sink.Store(0, answer);
+  return answer.status;
 }
 
 extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {

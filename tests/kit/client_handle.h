@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 
 namespace sutra::test {
 
@@ -44,7 +44,7 @@ class ClientHandle {
     sutra_client* client = nullptr;
     const sutra_status status = sutra_attach(socket.c_str(), &options, &client);
     client_.reset(client);
-    info_ = {};
+    info_ = embed::Info();
     if (status == SUTRA_OK) return sutra_get_info(client, &info_);
     return status;
   }
@@ -55,7 +55,7 @@ class ClientHandle {
 
   Reply Embed(const std::string& text, const sutra_options& options = RequestOptions()) const {
     std::vector<float> vector(info_.width);
-    sutra_result result = {};
+    sutra_result result = embed::Result();
     Reply reply;
     reply.status = sutra_embed(client_.get(), text.data(), text.size(), &options, vector.data(), &result);
     Fill(result, vector.data(), &reply);
@@ -72,9 +72,10 @@ class ClientHandle {
       sizes.push_back(text.size());
     }
     std::vector<float> vectors(texts.size() * info_.width);
-    std::vector<sutra_result> results(texts.size());
+    std::vector<sutra_result> results(texts.size(), embed::Result());
     const sutra_status returned = sutra_embed_batch(client_.get(), pointers.data(), sizes.data(), texts.size(),
-                                                    &options, vectors.data(), results.data());
+                                                    &options, vectors.data(), results.data(),
+                                                    sizeof(sutra_result));
     if (status != nullptr) *status = returned;
     std::vector<Reply> replies(texts.size());
     for (size_t i = 0; i < texts.size(); ++i) {
@@ -98,7 +99,7 @@ class ClientHandle {
   }
 
   std::unique_ptr<sutra_client, Detacher> client_;
-  sutra_info info_ = {};
+  sutra_info info_ = embed::Info();
 };
 
 }  // namespace sutra::test
