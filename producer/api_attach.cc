@@ -64,6 +64,15 @@ sutra_status FillHello(const sutra_attach_options& options, HelloMessage* hello)
 
 }  // namespace
 
+sutra_status CheckClient(const sutra_client* client) {
+  if (client == nullptr) return FailNull("client");
+  return IsForked(client) ? FailForked() : SUTRA_OK;
+}
+
+sutra_status FailNull(const char* argument) {
+  return Fail(SUTRA_BAD_ARGUMENT, "%s is NULL: the call needs it", argument);
+}
+
 sutra_status FailStruct(const char* type, StructRead read) {
   if (read == StructRead::kUnknownField) {
     return Fail(SUTRA_BAD_OPTION, "%s: fields are set that this library does not know: use the library of your header",
@@ -105,7 +114,8 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
 }
 
 sutra_status CheckText(const sutra_client* client, const char* text, size_t text_bytes) {
-  if (text_bytes == 0 || text == nullptr) return Fail(SUTRA_EMPTY_TEXT, "the text has zero bytes");
+  if (text_bytes == 0) return Fail(SUTRA_EMPTY_TEXT, "the text has zero bytes");
+  if (text == nullptr) return FailNull("text");
   if (text_bytes > client->info.text_bytes_max) {
     return Fail(SUTRA_TEXT_TOO_LONG, "a text of %zu bytes: the limit is %u; split it, or attach with a larger "
                 "text_bytes_max", text_bytes, client->info.text_bytes_max);
@@ -119,8 +129,9 @@ using namespace sutra;          // NOLINT: this file only implements the C funct
 using namespace sutra::client;  // NOLINT
 
 extern "C" sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client) {
+  if (client == nullptr) return FailNull("client");
   *client = nullptr;
-  if (path == nullptr) return Fail(SUTRA_BAD_ARGUMENT, "path is NULL");
+  if (path == nullptr) return FailNull("path");
   sutra_attach_options copy;
   const StructRead read = ReadStruct(options, kAttachOptionsBytesFirst, &copy, sizeof(copy));
   if (read != StructRead::kOk) return FailStruct("sutra_attach_options", read);
@@ -155,7 +166,8 @@ extern "C" void sutra_detach(sutra_client* client) {
 }
 
 extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* info) {
-  if (IsForked(client)) return FailForked();
+  if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;
+  if (info == nullptr) return FailNull("info");
   const uint32_t bytes = StructBytes(info, kInfoBytesFirst);
   if (bytes == 0) return FailStruct("sutra_info", StructRead::kUnknownSize);
   auto* mutex = const_cast<pthread_mutex_t*>(&client->open_mutex);

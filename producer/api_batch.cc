@@ -179,7 +179,11 @@ extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* cons
   ResultSink sink;
   if (count > 0 && !sink.Open(results, result_stride)) return FailStruct("sutra_result", StructRead::kUnknownSize);
   Request request = {};
-  sutra_status status = IsForked(client) ? FailForked() : CheckRequest(client, options, &request);
+  sutra_status status = CheckClient(client);
+  if (status == SUTRA_OK && count > 0 && (texts == nullptr || text_bytes == nullptr || vectors == nullptr)) {
+    status = FailNull("texts, text_bytes or vectors");
+  }
+  if (status == SUTRA_OK) status = CheckRequest(client, options, &request);
   if (status == SUTRA_OK && count == 0) return SUTRA_OK;
   const size_t capacity = status != SUTRA_OK ? 0 : count < client->info.slots ? count : client->info.slots;
   constexpr size_t kOnStack = 16;  // a few texts need no allocation
@@ -209,7 +213,9 @@ namespace {
 sutra_status EmbedOne(sutra_client* client, const char* text, size_t text_bytes, const sutra_options* options,
                       float* vector, sutra_result* result) {
   Request request = {};
-  sutra_status status = IsForked(client) ? FailForked() : CheckRequest(client, options, &request);
+  sutra_status status = CheckClient(client);
+  if (status == SUTRA_OK && vector == nullptr) status = FailNull("vector");
+  if (status == SUTRA_OK) status = CheckRequest(client, options, &request);
   if (status == SUTRA_OK) status = CheckText(client, text, text_bytes);
   if (status != SUTRA_OK) return status;
   const uint64_t now_ns = MonotonicNs();

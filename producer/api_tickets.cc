@@ -148,16 +148,22 @@ using namespace sutra::client;  // NOLINT
 extern "C" sutra_status sutra_submit(sutra_client* client, const char* text, size_t text_bytes,
                                      const sutra_options* options, sutra_ticket* ticket) {
   size_t submitted = 0;
+  if (ticket == nullptr) return FailNull("ticket");
   return sutra_submit_many(client, &text, &text_bytes, 1, options, ticket, &submitted);
 }
 
 extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* const* texts, const size_t* text_bytes,
                                           size_t count, const sutra_options* options, sutra_ticket* tickets,
                                           size_t* submitted) {
+  if (submitted == nullptr) return FailNull("submitted");
   *submitted = 0;
-  if (IsForked(client)) return FailForked();
+  sutra_status status = CheckClient(client);
+  if (status != SUTRA_OK) return status;
+  if (count > 0 && (texts == nullptr || text_bytes == nullptr || tickets == nullptr)) {
+    return FailNull("texts, text_bytes or tickets");
+  }
   Request request;
-  sutra_status status = CheckRequest(client, options, &request);
+  status = CheckRequest(client, options, &request);
   size_t done = 0;
   while (status == SUTRA_OK && done < count) {
     status = CheckText(client, texts[done], text_bytes[done]);
@@ -187,8 +193,8 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
   sutra_result answer = {};
   Lane* lane;
   uint32_t slot;
-  if (IsForked(client)) {
-    answer.status = FailForked();
+  if (const sutra_status checked = CheckClient(client); checked != SUTRA_OK) {
+    answer.status = checked;
   } else if (!FindTicket(client, ticket, &lane, &slot)) {
     answer.status = FailTicket(ticket);
   } else {
@@ -206,7 +212,11 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
 }
 
 extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {
-  if (IsForked(client)) return 0;
+  if (CheckClient(client) != SUTRA_OK) return 0;
+  if (tickets == nullptr && count > 0) {
+    FailNull("tickets");
+    return 0;
+  }
   const uint64_t now_ns = MonotonicNs();
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   size_t found = 0;
@@ -223,10 +233,7 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
 }
 
 extern "C" int sutra_event_fd(sutra_client* client) {
-  if (IsForked(client)) {
-    FailForked();
-    return -1;
-  }
+  if (CheckClient(client) != SUTRA_OK) return -1;
   // Of the first lane in use: a caller with an event loop submits through one lane. Opens one if none is left.
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t attempt = 0; attempt < 2; ++attempt) {
@@ -252,7 +259,7 @@ extern "C" int sutra_event_fd(sutra_client* client) {
 }
 
 extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) {
-  if (IsForked(client)) return FailForked();
+  if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;
   Lane* lane;
   uint32_t slot;
   if (!FindTicket(client, ticket, &lane, &slot)) return FailTicket(ticket);
@@ -265,7 +272,7 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
 extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {
   Lane* lane;
   uint32_t slot;
-  if (IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
+  if (client == nullptr || IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
   pthread_mutex_lock(&lane->mutex);
   ReleaseLocked(lane, slot);
   pthread_mutex_unlock(&lane->mutex);

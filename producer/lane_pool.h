@@ -59,6 +59,10 @@ Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status);
 // The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL.
 Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status);
 
+// RETURNS SUTRA_OK, SUTRA_BAD_ARGUMENT for NULL, or SUTRA_FORKED.
+sutra_status CheckClient(const sutra_client* client);
+// RETURNS SUTRA_BAD_ARGUMENT; `argument` is the name of what is NULL.
+sutra_status FailNull(const char* argument);
 // RETURNS the status for a structure of a caller that could not be read (not kOk), and explains it.
 sutra_status FailStruct(const char* type, StructRead read);
 
