@@ -1,4 +1,4 @@
-/* Embeds one text and prints its vector: example_embed_one SOCKET [TEXT] */
+/* Embeds one text and prints its vector: embed_one SOCKET [TEXT] */
 #include <stdio.h>
 #include <string.h>
 #include <sutra/embed.h>
