@@ -97,14 +97,14 @@ class Client {
   const sutra_info& info() const { return info_; }  // as of the attach
   static const char* ErrorText() { return sutra_error_text(); }
 
-  sutra_status Submit(std::string_view text, Ticket* ticket, const sutra_options& options = RequestOptions()) {
+  sutra_status Submit(std::string_view text, Ticket* ticket, const sutra_options& options = RequestOptions()) const {
     sutra_ticket id = 0;
     const sutra_status status = sutra_submit(client_, text.data(), text.size(), &options, &id);
     if (status == SUTRA_OK) *ticket = Ticket(client_, id);
     return status;
   }
 
-  Embedding Embed(std::string_view text, const sutra_options& options = RequestOptions()) {
+  Embedding Embed(std::string_view text, const sutra_options& options = RequestOptions()) const {
     Embedding embedding;
     embedding.vector.resize(Width(options));
     embedding.status =
@@ -115,7 +115,8 @@ class Client {
 
   // In the texts' order, one status each; *status is what the call itself returned.
   std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
-                                    const sutra_options& options = RequestOptions(), sutra_status* status = nullptr) {
+                                    const sutra_options& options = RequestOptions(),
+                                    sutra_status* status = nullptr) const {
     const size_t width = Width(options);
     std::vector<const char*> pointers;
     std::vector<size_t> sizes;
