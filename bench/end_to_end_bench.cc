@@ -18,7 +18,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 #include "shm/stats/stats_segment.h"
 #include "tools/lib/case_study.h"
 
@@ -81,7 +81,7 @@ double Percentile(std::vector<double> values, double fraction) {
 
 struct Attached {
   sutra_client* client = nullptr;
-  sutra_info info{};
+  sutra_info info = sutra::embed::Info();
   ~Attached() {
     if (client != nullptr) sutra_detach(client);
   }
@@ -133,7 +133,7 @@ int Throughput(const std::string& socket, const std::string& name) {
   auto reader = sutra::StatsReader::OpenSocket(socket);
   if (!reader.ok()) return Fail(reader.status().message());
   std::vector<float> vectors(texts.size() * attached.info.width);
-  std::vector<sutra_result> results(texts.size());
+  std::vector<sutra_result> results(texts.size(), sutra::embed::Result());
   sutra_options options{};
   options.size = sizeof(options);
   options.flags = SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE;
@@ -141,7 +141,7 @@ int Throughput(const std::string& socket, const std::string& name) {
   const auto before = reader->Snapshot();
   const auto start = Clock::now();
   const sutra_status status = sutra_embed_batch(attached.client, pointers.data(), bytes.data(), texts.size(), &options,
-                                                vectors.data(), results.data());
+                                                vectors.data(), results.data(), sizeof(sutra_result));
   const double seconds = Seconds(Clock::now() - start);
   const auto after = reader->Snapshot();
   if (status != SUTRA_OK) return Fail(sutra_status_text(status));
@@ -179,7 +179,7 @@ int Latency(const std::string& socket, bool hit, size_t count) {
     return text + " " + std::to_string(random() % 1'000'000) + "?";
   };
   const std::string known = query();
-  sutra_result result{};
+  sutra_result result = sutra::embed::Result();
   for (int i = 0; i < 20; ++i) {
     if (embed(hit ? known : query(), &result) != SUTRA_OK) return Fail(sutra_error_text());
   }

@@ -27,7 +27,7 @@
 #include <vector>
 
 #include "bench/bench_report.h"
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 #include "shm/sleep_wake.h"
 #include "tests/kit/echo_engine.h"
 
@@ -313,7 +313,7 @@ class LaneBench {
     std::vector<const char*> texts(static_cast<size_t>(count), text_);
     std::vector<size_t> sizes(static_cast<size_t>(count), kTextBytes);
     vectors_.resize(static_cast<size_t>(count) * kWidth);
-    if (sutra_embed_batch(client_, texts.data(), sizes.data(), texts.size(), nullptr, vectors_.data(), nullptr) !=
+    if (sutra_embed_batch(client_, texts.data(), sizes.data(), texts.size(), nullptr, vectors_.data(), nullptr, 0) !=
         SUTRA_OK) {
       Fail("embed_batch");
     }
@@ -327,7 +327,7 @@ class LaneBench {
     return ticket;
   }
   void Take(sutra_ticket ticket) {
-    sutra_result result;
+    sutra_result result = embed::Result();
     if (sutra_wait(client_, ticket, 10'000, &result) != SUTRA_OK) Fail("wait");
     Touch(result.vector, kWidth);
     sutra_release(client_, ticket);

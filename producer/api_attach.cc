@@ -64,18 +64,21 @@ sutra_status FillHello(const sutra_attach_options& options, HelloMessage* hello)
 
 }  // namespace
 
-bool CopySized(const void* from, void* to, size_t to_bytes) {
-  memset(to, 0, to_bytes);
-  if (from == nullptr) return true;
-  uint32_t size;
-  memcpy(&size, from, sizeof(size));
-  if (size < sizeof(size) || size > kPageBytes) return false;
-  memcpy(to, from, size < to_bytes ? size : to_bytes);
-  const auto* bytes = static_cast<const unsigned char*>(from);
-  for (size_t i = to_bytes; i < size; ++i) {
-    if (bytes[i] != 0) return false;
+sutra_status CheckClient(const sutra_client* client) {
+  if (client == nullptr) return FailNull("client");
+  return IsForked(client) ? FailForked() : SUTRA_OK;
+}
+
+sutra_status FailNull(const char* argument) {
+  return Fail(SUTRA_BAD_ARGUMENT, "%s is NULL: the call needs it", argument);
+}
+
+sutra_status FailStruct(const char* type, StructRead read) {
+  if (read == StructRead::kUnknownField) {
+    return Fail(SUTRA_BAD_OPTION, "%s: fields are set that this library does not know: use the library of your header",
+                type);
   }
-  return true;
+  return Fail(SUTRA_BAD_ARGUMENT, "%s.size is not set: set size = sizeof(%s) before the call", type, type);
 }
 
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request) {
@@ -85,10 +88,8 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
     return SUTRA_OK;
   }
   sutra_options copy;
-  if (!CopySized(options, &copy, sizeof(copy))) {
-    return Fail(SUTRA_BAD_OPTION, "sutra_options.size is not set, or fields are set that this library does not know: set "
-                "size = sizeof(sutra_options) and use the library of your header");
-  }
+  const StructRead read = ReadStruct(options, kOptionsBytesFirst, &copy, sizeof(copy));
+  if (read != StructRead::kOk) return FailStruct("sutra_options", read);
   if ((copy.flags & ~kOptionsKnown) != 0) {
     return Fail(SUTRA_BAD_OPTION, "unknown option bits 0x%x in flags: known are 0x%x", copy.flags & ~kOptionsKnown,
                 kOptionsKnown);
@@ -99,7 +100,10 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
   if (copy.width > client->info.width) {
     return Fail(SUTRA_BAD_OPTION, "width %u: the model's vectors have %u floats", copy.width, client->info.width);
   }
-  if (copy.priority > 2) return Fail(SUTRA_BAD_OPTION, "priority %u: 0 normal, 1 query, 2 bulk", copy.priority);
+  if (copy.priority >= kPriorityCount) {
+    return Fail(SUTRA_BAD_OPTION, "priority %u: %u normal, %u query, %u bulk", copy.priority, SUTRA_PRIORITY_NORMAL,
+                SUTRA_PRIORITY_QUERY, SUTRA_PRIORITY_BULK);
+  }
   request->tag = copy.tag;
   request->timeout_ns = copy.timeout_ms == 0 ? 30 * kNsPerSecond : copy.timeout_ms * kNsPerMs;
   request->flags = copy.flags;
@@ -110,7 +114,8 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
 }
 
 sutra_status CheckText(const sutra_client* client, const char* text, size_t text_bytes) {
-  if (text_bytes == 0 || text == nullptr) return Fail(SUTRA_EMPTY_TEXT, "the text has zero bytes");
+  if (text_bytes == 0) return Fail(SUTRA_EMPTY_TEXT, "the text has zero bytes");
+  if (text == nullptr) return FailNull("text");
   if (text_bytes > client->info.text_bytes_max) {
     return Fail(SUTRA_TEXT_TOO_LONG, "a text of %zu bytes: the limit is %u; split it, or attach with a larger "
                 "text_bytes_max", text_bytes, client->info.text_bytes_max);
@@ -124,12 +129,12 @@ using namespace sutra;          // NOLINT: this file only implements the C funct
 using namespace sutra::client;  // NOLINT
 
 extern "C" sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client) {
+  if (client == nullptr) return FailNull("client");
   *client = nullptr;
+  if (path == nullptr) return FailNull("path");
   sutra_attach_options copy;
-  if (path == nullptr || !CopySized(options, &copy, sizeof(copy))) {
-    return Fail(SUTRA_BAD_OPTION, "sutra_attach: no path, or sutra_attach_options.size is not set: set size = "
-                "sizeof(sutra_attach_options)");
-  }
+  const StructRead read = ReadStruct(options, kAttachOptionsBytesFirst, &copy, sizeof(copy));
+  if (read != StructRead::kOk) return FailStruct("sutra_attach_options", read);
   void* memory = calloc(1, sizeof(sutra_client));
   if (memory == nullptr) return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a client");
   sutra_client* made = new (memory) sutra_client();
@@ -161,10 +166,14 @@ extern "C" void sutra_detach(sutra_client* client) {
 }
 
 extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* info) {
-  if (IsForked(client)) return FailForked();
+  if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;
+  if (info == nullptr) return FailNull("info");
+  const uint32_t bytes = StructBytes(info, kInfoBytesFirst);
+  if (bytes == 0) return FailStruct("sutra_info", StructRead::kUnknownSize);
   auto* mutex = const_cast<pthread_mutex_t*>(&client->open_mutex);
   pthread_mutex_lock(mutex);
-  *info = client->info;
+  const sutra_info copy = client->info;
   pthread_mutex_unlock(mutex);
+  WriteStruct(&copy, sizeof(copy), info, bytes);
   return SUTRA_OK;
 }

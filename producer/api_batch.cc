@@ -21,7 +21,7 @@ struct Pending {
 class Batch {
  public:
   Batch(sutra_client* client, const char* const* texts, const size_t* text_bytes, size_t count, const Request& request,
-        float* vectors, sutra_result* results)
+        float* vectors, const ResultSink& results)
       : client_(client), texts_(texts), text_bytes_(text_bytes), count_(count), request_(request), vectors_(vectors),
         results_(results), width_(request.width != 0 ? request.width : client->info.width) {}
 
@@ -113,7 +113,7 @@ class Batch {
     pending_count_ = kept;
     (void)SUTRA_CHECKPOINT("recv.copied");
     // After a death the texts that are left get its status: attaching anew belongs to the caller's next call.
-    if (end == WaitEnd::kGone) lost_ = static_cast<sutra_status>(lane_->gone.load(std::memory_order_relaxed));
+    if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
   }
 
   void FinishSlot(const Pending& item, sutra_status status) {
@@ -129,15 +129,15 @@ class Batch {
     } else if (first_failure_ == SUTRA_OK || item.text < failed_text_) {
       NoteFailure(item.text, status);
     }
-    if (results_ != nullptr) results_[item.text] = result;
+    results_.Store(item.text, result);
   }
 
   void FinishWithout(size_t text, sutra_status status) {
     if (first_failure_ == SUTRA_OK || text < failed_text_) NoteFailure(text, status);
-    if (results_ == nullptr) return;
-    results_[text] = {};
-    results_[text].status = status;
-    results_[text].tag = request_.tag;
+    sutra_result result = {};
+    result.status = status;
+    result.tag = request_.tag;
+    results_.Store(text, result);
   }
 
   void NoteFailure(size_t text, sutra_status status) {
@@ -151,7 +151,7 @@ class Batch {
   size_t count_;
   Request request_;
   float* vectors_;
-  sutra_result* results_;
+  ResultSink results_;
   uint32_t width_;
 
   Lane* lane_ = nullptr;          // while anything of the batch is outstanding or unreleased in it
@@ -175,9 +175,15 @@ using namespace sutra::client;  // NOLINT
 
 extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* const* texts, const size_t* text_bytes,
                                           size_t count, const sutra_options* options, float* vectors,
-                                          sutra_result* results) {
+                                          sutra_result* results, size_t result_stride) {
+  ResultSink sink;
+  if (count > 0 && !sink.Open(results, result_stride)) return FailStruct("sutra_result", StructRead::kUnknownSize);
   Request request = {};
-  sutra_status status = IsForked(client) ? FailForked() : CheckRequest(client, options, &request);
+  sutra_status status = CheckClient(client);
+  if (status == SUTRA_OK && count > 0 && (texts == nullptr || text_bytes == nullptr || vectors == nullptr)) {
+    status = FailNull("texts, text_bytes or vectors");
+  }
+  if (status == SUTRA_OK) status = CheckRequest(client, options, &request);
   if (status == SUTRA_OK && count == 0) return SUTRA_OK;
   const size_t capacity = status != SUTRA_OK ? 0 : count < client->info.slots ? count : client->info.slots;
   constexpr size_t kOnStack = 16;  // a few texts need no allocation
@@ -188,12 +194,11 @@ extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* cons
   auto* collected = small ? collected_small : static_cast<uint32_t*>(malloc(capacity * sizeof(uint32_t)));
   if (pending == nullptr || collected == nullptr) status = Fail(SUTRA_OUT_OF_MEMORY, "no memory for a batch");
   if (status == SUTRA_OK) {
-    status = Batch(client, texts, text_bytes, count, request, vectors, results).Run(pending, collected, capacity);
+    status = Batch(client, texts, text_bytes, count, request, vectors, sink).Run(pending, collected, capacity);
   } else {
-    for (size_t i = 0; results != nullptr && i < count; ++i) {
-      results[i] = {};
-      results[i].status = status;
-    }
+    sutra_result result = {};
+    result.status = status;
+    for (size_t i = 0; i < count; ++i) sink.Store(i, result);
   }
   if (!small) {
     free(pending);
@@ -202,42 +207,49 @@ extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* cons
   return status;
 }
 
-extern "C" sutra_status sutra_embed(sutra_client* client, const char* text, size_t text_bytes,
-                                    const sutra_options* options, float* vector, sutra_result* result) {
-  sutra_result own;
-  sutra_result* const out = result != nullptr ? result : &own;
-  *out = {};
+namespace {
+
+// Everything of sutra_embed but the caller's result.
+sutra_status EmbedOne(sutra_client* client, const char* text, size_t text_bytes, const sutra_options* options,
+                      float* vector, sutra_result* result) {
   Request request = {};
-  sutra_status status = IsForked(client) ? FailForked() : CheckRequest(client, options, &request);
+  sutra_status status = CheckClient(client);
+  if (status == SUTRA_OK && vector == nullptr) status = FailNull("vector");
+  if (status == SUTRA_OK) status = CheckRequest(client, options, &request);
   if (status == SUTRA_OK) status = CheckText(client, text, text_bytes);
-  Lane* lane = nullptr;
-  uint64_t now_ns = 0;
-  if (status == SUTRA_OK) {
-    now_ns = MonotonicNs();
-    lane = AcquireLaneWaiting(client, now_ns + request.timeout_ns, &status);
-  }
+  if (status != SUTRA_OK) return status;
+  const uint64_t now_ns = MonotonicNs();
+  Lane* lane = AcquireLaneWaiting(client, now_ns + request.timeout_ns, &status);
+  if (lane == nullptr) return status;
   uint32_t slot = 0;
-  if (lane != nullptr) {
-    status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);
-    pthread_mutex_unlock(&lane->mutex);
-  }
-  if (status != SUTRA_OK) {
-    out->status = status;
-    return status;
-  }
+  status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);
+  pthread_mutex_unlock(&lane->mutex);
+  if (status != SUTRA_OK) return status;
   Ring(lane);
   status = WaitSlot(client, lane, slot, UINT64_MAX);
   if (status == SUTRA_NOT_READY) status = SUTRA_MODEL_ERROR;  // a broken engine took its answer back
-  FillResult(lane, slot, status, out);
+  FillResult(lane, slot, status, result);
   if (status == SUTRA_OK) {
-    const uint32_t width = request.width != 0 && request.width < out->width ? request.width : out->width;
-    memcpy(vector, out->vector, width * sizeof(float));
-    out->vector = vector;
-    out->width = width;
+    const uint32_t width = request.width != 0 && request.width < result->width ? request.width : result->width;
+    memcpy(vector, result->vector, width * sizeof(float));
+    result->vector = vector;
+    result->width = width;
   }
   (void)SUTRA_CHECKPOINT("recv.copied");
   pthread_mutex_lock(&lane->mutex);
   ReleaseLocked(lane, slot);
   pthread_mutex_unlock(&lane->mutex);
   return status;
+}
+
+}  // namespace
+
+extern "C" sutra_status sutra_embed(sutra_client* client, const char* text, size_t text_bytes,
+                                    const sutra_options* options, float* vector, sutra_result* result) {
+  ResultSink sink;
+  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  sutra_result answer = {};
+  answer.status = EmbedOne(client, text, text_bytes, options, vector, &answer);
+  sink.Store(0, answer);
+  return answer.status;
 }

@@ -148,16 +148,22 @@ using namespace sutra::client;  // NOLINT
 extern "C" sutra_status sutra_submit(sutra_client* client, const char* text, size_t text_bytes,
                                      const sutra_options* options, sutra_ticket* ticket) {
   size_t submitted = 0;
+  if (ticket == nullptr) return FailNull("ticket");
   return sutra_submit_many(client, &text, &text_bytes, 1, options, ticket, &submitted);
 }
 
 extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* const* texts, const size_t* text_bytes,
                                           size_t count, const sutra_options* options, sutra_ticket* tickets,
                                           size_t* submitted) {
+  if (submitted == nullptr) return FailNull("submitted");
   *submitted = 0;
-  if (IsForked(client)) return FailForked();
+  sutra_status status = CheckClient(client);
+  if (status != SUTRA_OK) return status;
+  if (count > 0 && (texts == nullptr || text_bytes == nullptr || tickets == nullptr)) {
+    return FailNull("texts, text_bytes or tickets");
+  }
   Request request;
-  sutra_status status = CheckRequest(client, options, &request);
+  status = CheckRequest(client, options, &request);
   size_t done = 0;
   while (status == SUTRA_OK && done < count) {
     status = CheckText(client, texts[done], text_bytes[done]);
@@ -182,30 +188,35 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
 
 extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms,
                                    sutra_result* result) {
-  if (result != nullptr) *result = {};
+  ResultSink sink;
+  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  sutra_result answer = {};
   Lane* lane;
   uint32_t slot;
-  sutra_status status;
-  if (IsForked(client)) {
-    status = FailForked();
+  if (const sutra_status checked = CheckClient(client); checked != SUTRA_OK) {
+    answer.status = checked;
   } else if (!FindTicket(client, ticket, &lane, &slot)) {
-    status = FailTicket(ticket);
+    answer.status = FailTicket(ticket);
   } else {
     const uint64_t now_ns = MonotonicNs();
     // A look costs no system call, but a loop of looks must notice a death too.
     if (timeout_ms == 0 && now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kAliveCheckNs) {
       CheckAlive(lane, now_ns);
     }
-    status = WaitSlot(client, lane, slot, timeout_ms == 0 ? 0 : now_ns + timeout_ms * kNsPerMs);
-    if (result != nullptr) FillResult(lane, slot, status, result);
-    return status;
+    const sutra_status status = WaitSlot(client, lane, slot, timeout_ms == 0 ? 0 : now_ns + timeout_ms * kNsPerMs);
+    if (result != nullptr) FillResult(lane, slot, status, &answer);
+    answer.status = status;
   }
-  if (result != nullptr) result->status = status;
-  return status;
+  sink.Store(0, answer);
+  return answer.status;
 }
 
 extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {
-  if (IsForked(client)) return 0;
+  if (CheckClient(client) != SUTRA_OK) return 0;
+  if (tickets == nullptr && count > 0) {
+    FailNull("tickets");
+    return 0;
+  }
   const uint64_t now_ns = MonotonicNs();
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   size_t found = 0;
@@ -222,10 +233,7 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
 }
 
 extern "C" int sutra_event_fd(sutra_client* client) {
-  if (IsForked(client)) {
-    FailForked();
-    return -1;
-  }
+  if (CheckClient(client) != SUTRA_OK) return -1;
   // Of the first lane in use: a caller with an event loop submits through one lane. Opens one if none is left.
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t attempt = 0; attempt < 2; ++attempt) {
@@ -251,7 +259,7 @@ extern "C" int sutra_event_fd(sutra_client* client) {
 }
 
 extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) {
-  if (IsForked(client)) return FailForked();
+  if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;
   Lane* lane;
   uint32_t slot;
   if (!FindTicket(client, ticket, &lane, &slot)) return FailTicket(ticket);
@@ -264,7 +272,7 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
 extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {
   Lane* lane;
   uint32_t slot;
-  if (IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
+  if (client == nullptr || IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
   pthread_mutex_lock(&lane->mutex);
   ReleaseLocked(lane, slot);
   pthread_mutex_unlock(&lane->mutex);

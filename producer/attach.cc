@@ -82,7 +82,7 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
     // A refusal keeps its own status where a caller can act on it, and is plain `refused` otherwise.
     const sutra_status status = welcome->status == SUTRA_SHUTTING_DOWN || welcome->status == SUTRA_OVERLOADED ||
                                         welcome->status == SUTRA_OUT_OF_MEMORY
-                                    ? static_cast<sutra_status>(welcome->status)
+                                    ? welcome->status
                                     : SUTRA_REFUSED;
     if (welcome->layout_major != kLayoutMajor) {
       return Fail(status, "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s",
@@ -163,7 +163,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
   if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
     return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path,
-                sutra_status_text(static_cast<sutra_status>(serving.status)));
+                sutra_status_text(serving.status));
   }
   return SUTRA_OK;
 }

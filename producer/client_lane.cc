@@ -171,7 +171,7 @@ sutra_status UsableLocked(Lane* lane, uint64_t now_ns, bool* stalled) {
     if (state == kLaneClosed) CheckAlive(lane, now_ns);
     if (state == kLaneDraining) return SUTRA_SHUTTING_DOWN;
   }
-  return static_cast<sutra_status>(lane->gone.load(std::memory_order_relaxed));  // relaxed: only its number is used
+  return lane->gone.load(std::memory_order_relaxed);  // relaxed: only its number is used
 }
 
 uint32_t ReapLocked(Lane* lane) {
@@ -260,12 +260,12 @@ sutra_status SettleSlot(Lane* lane, uint32_t slot_index, uint64_t now_ns) {
   Slot& slot = lane->slots[slot_index];
   // relaxed: the ticket's thread wrote it, or a poll that lost a race and finds out at its next look
   const uint32_t ended = slot.ended.load(std::memory_order_relaxed);
-  if (ended != 0) return static_cast<sutra_status>(ended);
+  if (ended != 0) return ended;
   const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);
   const bool gone = IsGone(lane);  // before the word: an answer that preceded the death counts
   const uint64_t word = LoadResultWord(lane->shared.mapping.reply, slot_index);
   if (ResultWordSequence(word) == sequence) {
-    const auto answer = static_cast<sutra_status>(ResultWordStatus(word));
+    const sutra_status answer = static_cast<uint32_t>(ResultWordStatus(word));
     return answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;  // an answer is final whatever a broken engine says
   }
   uint32_t status = SUTRA_NOT_READY;
@@ -275,7 +275,7 @@ sutra_status SettleSlot(Lane* lane, uint32_t slot_index, uint64_t now_ns) {
   // A ticket ends once: a poll on another thread may have ended it meanwhile.
   uint32_t expected = 0;
   if (!slot.ended.compare_exchange_strong(expected, status, std::memory_order_relaxed)) status = expected;
-  return static_cast<sutra_status>(status);
+  return status;
 }
 
 void FillResult(const Lane* lane, uint32_t slot_index, sutra_status status, sutra_result* result) {
@@ -293,7 +293,7 @@ void FillResult(const Lane* lane, uint32_t slot_index, sutra_status status, sutr
   }
   result->token_count = answer.token_count;
   result->truncated = (answer.flags & kResultTruncated) != 0 ? 1 : 0;
-  result->source = answer.source <= kSourceModel ? static_cast<sutra_source>(answer.source) : SUTRA_SOURCE_NONE;
+  result->source = answer.source <= kSourceModel ? answer.source : SUTRA_SOURCE_NONE;
   if (status != SUTRA_OK) return;
   const uint32_t lane_width = lane->shared.mapping.reply.geometry.width;
   result->width = answer.width < lane_width ? answer.width : lane_width;

@@ -12,27 +12,27 @@
 namespace sutra::client {
 namespace {
 
-static_assert(SUTRA_OK == static_cast<int>(StatusCode::kOk) && SUTRA_NOT_READY == static_cast<int>(StatusCode::kNotReady) &&
-              SUTRA_FULL == static_cast<int>(StatusCode::kFull) &&
-              SUTRA_OVERLOADED == static_cast<int>(StatusCode::kOverloaded) &&
-              SUTRA_EMPTY_TEXT == static_cast<int>(StatusCode::kEmptyText) &&
-              SUTRA_INVALID_UTF8 == static_cast<int>(StatusCode::kInvalidUtf8) &&
-              SUTRA_TEXT_TOO_LONG == static_cast<int>(StatusCode::kTextTooLong) &&
-              SUTRA_BAD_OPTION == static_cast<int>(StatusCode::kBadOption) &&
-              SUTRA_DEADLINE_EXCEEDED == static_cast<int>(StatusCode::kDeadlineExceeded) &&
-              SUTRA_CANCELLED == static_cast<int>(StatusCode::kCancelled) &&
-              SUTRA_ENGINE_GONE == static_cast<int>(StatusCode::kEngineGone) &&
-              SUTRA_SHUTTING_DOWN == static_cast<int>(StatusCode::kShuttingDown) &&
-              SUTRA_MODEL_ERROR == static_cast<int>(StatusCode::kModelError) &&
-              SUTRA_STORAGE_ERROR == static_cast<int>(StatusCode::kStorageError) &&
-              SUTRA_REFUSED == static_cast<int>(StatusCode::kRefused) &&
-              SUTRA_PROTOCOL_VIOLATION == static_cast<int>(StatusCode::kProtocolViolation) &&
-              SUTRA_OUT_OF_MEMORY == static_cast<int>(StatusCode::kOutOfMemory) &&
-              SUTRA_FORKED == static_cast<int>(StatusCode::kForked) && SUTRA_FORKED == kStatusCodeCount - 1);
-static_assert(int{SUTRA_NORMALIZE} == int{kOptionNormalize} && int{SUTRA_RAW} == int{kOptionRaw} &&
-              int{SUTRA_REJECT} == int{kOptionReject} &&
-              int{SUTRA_CACHE_SKIP_LOOKUP} == int{kOptionCacheSkipLookup} &&
-              int{SUTRA_CACHE_SKIP_STORE} == int{kOptionCacheSkipStore});
+// embed.h repeats the numbers of shm/base/status.h and shm/layout.h for C.
+constexpr bool Same(sutra_status status, StatusCode code) { return status == static_cast<uint32_t>(code); }
+static_assert(Same(SUTRA_OK, StatusCode::kOk) && Same(SUTRA_NOT_READY, StatusCode::kNotReady) &&
+              Same(SUTRA_FULL, StatusCode::kFull) && Same(SUTRA_OVERLOADED, StatusCode::kOverloaded) &&
+              Same(SUTRA_EMPTY_TEXT, StatusCode::kEmptyText) && Same(SUTRA_INVALID_UTF8, StatusCode::kInvalidUtf8) &&
+              Same(SUTRA_TEXT_TOO_LONG, StatusCode::kTextTooLong) && Same(SUTRA_BAD_OPTION, StatusCode::kBadOption) &&
+              Same(SUTRA_DEADLINE_EXCEEDED, StatusCode::kDeadlineExceeded) &&
+              Same(SUTRA_CANCELLED, StatusCode::kCancelled) && Same(SUTRA_ENGINE_GONE, StatusCode::kEngineGone) &&
+              Same(SUTRA_SHUTTING_DOWN, StatusCode::kShuttingDown) &&
+              Same(SUTRA_MODEL_ERROR, StatusCode::kModelError) && Same(SUTRA_STORAGE_ERROR, StatusCode::kStorageError) &&
+              Same(SUTRA_REFUSED, StatusCode::kRefused) &&
+              Same(SUTRA_PROTOCOL_VIOLATION, StatusCode::kProtocolViolation) &&
+              Same(SUTRA_OUT_OF_MEMORY, StatusCode::kOutOfMemory) && Same(SUTRA_FORKED, StatusCode::kForked) &&
+              Same(SUTRA_BAD_ARGUMENT, StatusCode::kBadArgument) && SUTRA_BAD_ARGUMENT == kStatusCodeCount - 1);
+static_assert(SUTRA_NORMALIZE == kOptionNormalize && SUTRA_RAW == kOptionRaw && SUTRA_REJECT == kOptionReject &&
+              SUTRA_CACHE_SKIP_LOOKUP == kOptionCacheSkipLookup && SUTRA_CACHE_SKIP_STORE == kOptionCacheSkipStore);
+static_assert(SUTRA_PRIORITY_NORMAL == kPriorityNormal && SUTRA_PRIORITY_QUERY == kPriorityQuery &&
+              SUTRA_PRIORITY_BULK == kPriorityBulk && SUTRA_PRIORITY_BULK == kPriorityCount - 1);
+static_assert(SUTRA_SOURCE_NONE == kSourceNone && SUTRA_SOURCE_HOT_TABLE == kSourceHotTable &&
+              SUTRA_SOURCE_SHARD == kSourceShard && SUTRA_SOURCE_JOINED == kSourceJoined &&
+              SUTRA_SOURCE_MODEL == kSourceModel);
 static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTicketSlotBits);
 
 void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {

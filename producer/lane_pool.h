@@ -14,6 +14,7 @@
 
 #include "producer/thread_state.h"
 #include "producer/client_lane.h"
+#include "producer/sized_struct.h"
 
 namespace sutra::client {
 
@@ -58,9 +59,12 @@ Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status);
 // The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL.
 Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status);
 
-// A structure that carries its size, from a caller that may be older (shorter) or newer (longer, then its tail must be
-// zero: a request for what this library does not know is refused, not ignored). NULL gives zeros.
-bool CopySized(const void* from, void* to, size_t to_bytes);
+// RETURNS SUTRA_OK, SUTRA_BAD_ARGUMENT for NULL, or SUTRA_FORKED.
+sutra_status CheckClient(const sutra_client* client);
+// RETURNS SUTRA_BAD_ARGUMENT; `argument` is the name of what is NULL.
+sutra_status FailNull(const char* argument);
+// RETURNS the status for a structure of a caller that could not be read (not kOk), and explains it.
+sutra_status FailStruct(const char* type, StructRead read);
 
 // The first lane, of sutra_attach.
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);

@@ -30,7 +30,7 @@ sutra_status Fail(sutra_status status, const char* format, ...) {
 extern "C" const char* sutra_error_text(void) { return sutra::client::CurrentThread().error_text; }
 
 extern "C" const char* sutra_status_text(sutra_status status) {
-  return sutra::StatusName(static_cast<unsigned>(status) < static_cast<unsigned>(sutra::kStatusCodeCount)
+  return sutra::StatusName(status < static_cast<uint32_t>(sutra::kStatusCodeCount)
                                ? static_cast<sutra::StatusCode>(status)
                                : sutra::StatusCode::kModelError);
 }

@@ -85,6 +85,9 @@ enum RequestOption : uint32_t {
 };
 inline constexpr uint32_t kOptionsKnown = 0x1f;
 
+// An unknown priority is answered kBadOption.
+enum RequestPriority : uint32_t { kPriorityNormal = 0, kPriorityQuery = 1, kPriorityBulk = 2, kPriorityCount };
+
 struct alignas(64) RequestDescriptor {     // written by the client only; the engine copies it once
   SharedWord<uint64_t> sequence;           // non-zero, unique in the lane; echoed in the result word
   SharedWord<uint64_t> cancel_sequence;    // == sequence: the caller no longer wants it (a hint)
@@ -93,7 +96,7 @@ struct alignas(64) RequestDescriptor {     // written by the client only; the en
   SharedWord<uint64_t> tag;                // the caller's, echoed
   SharedWord<uint64_t> bytes_and_options;  // text bytes | options << 32
   SharedWord<uint64_t> width_and_ttl;      // output width (0 = the model's) | ttl seconds << 32 (0 = the default)
-  SharedWord<uint64_t> priority;           // 0 = normal, 1 = query (served first), 2 = bulk
+  SharedWord<uint64_t> priority;           // RequestPriority
 };
 static_assert(sizeof(RequestDescriptor) == 64 && offsetof(RequestDescriptor, bytes_and_options) == 40);
 

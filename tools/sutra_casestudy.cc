@@ -12,7 +12,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 #include "tools/lib/case_study.h"
 #include "tools/lib/vector_output.h"
 
@@ -78,13 +78,14 @@ Pass RunPass(sutra_client* client, const sutra_info& info, const Calls& calls, c
   Pass pass;
   pass.texts = calls.texts.size();
   pass.vectors.assign(calls.texts.size() * info.width, 0);
-  std::vector<sutra_result> results(calls.texts.size());
+  std::vector<sutra_result> results(calls.texts.size(), sutra::embed::Result());
   const auto start = Clock::now();
   auto concept_start = start;
   for (size_t i = 0; i < calls.ranges.size(); ++i) {
     const auto [begin, end] = calls.ranges[i];
     (void)sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request,
-                            &pass.vectors[begin * info.width], &results[begin]);  // each result has its own status
+                            &pass.vectors[begin * info.width], &results[begin],
+                            sizeof(sutra_result));  // each result has its own status
     if (calls.ranges.size() > 1 && i % 2 == 1) {
       const auto now = Clock::now();
       pass.concept_us.push_back(us(now - concept_start));
@@ -188,7 +189,7 @@ int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
                sutra_error_text());
     return 2;
   }
-  sutra_info info{};
+  sutra_info info = sutra::embed::Info();
   sutra_get_info(client, &info);
   const Calls calls = PlanCalls(concepts, options.mode == "sutra");
   std::unordered_set<std::string_view> unique;

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "engine/tokenizer/wordpiece.h"
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 #include "tools/lib/progress.h"
 #include "tools/lib/text_input.h"
 #include "tools/lib/vector_output.h"
@@ -213,7 +213,9 @@ class EngineRun {
                      (options.reject ? SUTRA_REJECT : 0) |
                      (options.no_cache ? SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE : 0);
     request_.ttl_s = options.ttl_s;
-    request_.priority = options.priority == "query" ? 1 : options.priority == "bulk" ? 2 : 0;
+    request_.priority = options.priority == "query"  ? SUTRA_PRIORITY_QUERY
+                        : options.priority == "bulk" ? SUTRA_PRIORITY_BULK
+                                                     : SUTRA_PRIORITY_NORMAL;
     request_.timeout_ms = options.timeout_s * 1000;
   }
 
@@ -294,7 +296,7 @@ class EngineRun {
       std::this_thread::sleep_for(kOverloadPause);
       return;
     }
-    sutra_result result{};
+    sutra_result result = sutra::embed::Result();
     const sutra_status status = sutra_wait(client_, entry.ticket, run_.at_end() ? 1000 : kPatienceMs, &result);
     if (status == SUTRA_NOT_READY) return;
     if (status == SUTRA_OVERLOADED && Patient(entry)) {
@@ -366,7 +368,7 @@ class EngineRun {
 
   Run& run_;
   sutra_client* client_;
-  sutra_info info_{};
+  sutra_info info_ = sutra::embed::Info();
   sutra_options request_{};
   std::deque<Pending> pending_;
   size_t unsent_ = 0;

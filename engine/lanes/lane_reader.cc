@@ -8,10 +8,10 @@
 namespace sutra {
 namespace {
 
-// From the wire's priorities (0 normal, 1 query, 2 bulk) to the order of service.
+// From the wire's priorities to the order of service.
 PriorityClass ClassOf(uint32_t priority) {
-  if (priority == 1) return kClassQuery;
-  return priority == 2 ? kClassBulk : kClassNormal;
+  if (priority == kPriorityQuery) return kClassQuery;
+  return priority == kPriorityBulk ? kClassBulk : kClassNormal;
 }
 
 }  // namespace

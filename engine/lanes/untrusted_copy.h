@@ -98,7 +98,7 @@ struct CheckedRequest {
   uint32_t options = 0;   // RequestOption bits
   uint32_t width = 0;     // 1 .. the lane's width
   uint32_t ttl_s = 0;     // 0 = the engine's default
-  uint32_t priority = 0;  // 0, 1, 2
+  uint32_t priority = kPriorityNormal;  // RequestPriority
 };
 
 enum class CopyOutcome : uint8_t {
@@ -204,7 +204,7 @@ class UntrustedRequest {
     if ((request->options & both) == both) return StatusCode::kBadOption;
     if (request->width > lane_.geometry.width) return StatusCode::kBadOption;
     if (request->width == 0) request->width = lane_.geometry.width;
-    if (priority > 2) return StatusCode::kBadOption;
+    if (priority >= kPriorityCount) return StatusCode::kBadOption;
     request->priority = static_cast<uint32_t>(priority);
     return StatusCode::kOk;
   }

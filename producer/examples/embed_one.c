@@ -1,4 +1,4 @@
-/* Embeds one text and prints its vector: example_embed_one SOCKET [TEXT] */
+/* Embeds one text and prints its vector: embed_one SOCKET [TEXT] */
 #include <stdio.h>
 #include <string.h>
 #include <sutra/embed.h>
@@ -6,7 +6,7 @@
 int main(int argc, char **argv) {
   sutra_client *client;
   sutra_ticket ticket;
-  sutra_result result;
+  sutra_result result = {.size = sizeof(result)};
   const char *text = argc > 2 ? argv[2] : "Revenue grew by twelve percent in the third quarter.";
   if (argc < 2) {
     fprintf(stderr, "usage: %s SOCKET [TEXT]\n", argv[0]);

@@ -34,14 +34,16 @@ enum class StatusCode : uint8_t {
   kProtocolViolation = 15, // the peer broke the lane protocol
   kOutOfMemory = 16,
   kForked = 17,            // the lane belongs to the parent process
+  kBadArgument = 18,       // a caller's null pointer, or a structure whose size nobody knows
 };
-inline constexpr int kStatusCodeCount = 18;
+inline constexpr int kStatusCodeCount = 19;
 
 constexpr const char* StatusName(StatusCode code) {
   constexpr const char* kNames[kStatusCodeCount] = {
       "ok",           "not ready",         "full",          "overloaded",    "empty text", "invalid UTF-8",
       "text too long", "bad option",       "deadline exceeded", "cancelled", "engine gone", "shutting down",
-      "model error",  "storage error",     "refused",       "protocol violation", "out of memory", "forked"};
+      "model error",  "storage error",     "refused",       "protocol violation", "out of memory", "forked",
+      "bad argument"};
   const auto index = static_cast<unsigned>(code);
   return index < kStatusCodeCount ? kNames[index] : "model error";
 }

@@ -24,7 +24,7 @@ expect_engine_gone() {
 
 mkdir "$work/plain"
 # shellcheck disable=SC2046
-cc -std=c11 -pedantic-errors -Wall -Werror -o "$work/plain/example" "$source/producer/example_embed_one.c" \
+cc -std=c11 -pedantic-errors -Wall -Werror -o "$work/plain/example" "$source/producer/examples/embed_one.c" \
   $(pkg-config --cflags --libs sutra-embed) -Wl,-rpath,"$library_dir"
 expect_engine_gone "$work/plain/example"
 
@@ -33,12 +33,12 @@ cat > "$work/cmake/CMakeLists.txt" << LISTS
 cmake_minimum_required(VERSION 3.25)
 project(outside LANGUAGES C CXX)
 find_package(SutraEmbed 0.1 REQUIRED)
-add_executable(example example_embed_one.c)
+add_executable(example embed_one.c)
 target_link_libraries(example PRIVATE sutra::client)
 add_executable(example_static main.cc)
 target_link_libraries(example_static PRIVATE sutra::client_static)
 LISTS
-cp "$source/producer/example_embed_one.c" "$work/cmake/"
+cp "$source/producer/examples/embed_one.c" "$work/cmake/"
 cat > "$work/cmake/main.cc" << 'MAIN'
 #include <sutra/embed.hpp>
 #include <cstdio>

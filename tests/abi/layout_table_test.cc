@@ -62,6 +62,7 @@ std::string MakeTable() {
   VALUE(kOptionsKnown); VALUE(kOptionNormalize); VALUE(kOptionRaw); VALUE(kOptionReject);
   VALUE(kOptionCacheSkipLookup); VALUE(kOptionCacheSkipStore);
   VALUE(kSourceNone); VALUE(kSourceHotTable); VALUE(kSourceShard); VALUE(kSourceJoined); VALUE(kSourceModel);
+  VALUE(kPriorityNormal); VALUE(kPriorityQuery); VALUE(kPriorityBulk);
   VALUE(kResultTruncated); VALUE(kStageCount);
   for (int i = 0; i < kStatusCodeCount; ++i) {
     table.Add((std::string("status ") + StatusName(static_cast<StatusCode>(i))).c_str(), static_cast<uint64_t>(i));
@@ -95,18 +96,18 @@ std::string MakeTable() {
 
   VALUE(SUTRA_ABI_VERSION);
   SIZE(sutra_attach_options);
-  FIELD(sutra_attach_options, slots); FIELD(sutra_attach_options, lanes_max); FIELD(sutra_attach_options, width);
+  FIELD(sutra_attach_options, size); FIELD(sutra_attach_options, slots); FIELD(sutra_attach_options, lanes_max); FIELD(sutra_attach_options, width);
   FIELD(sutra_attach_options, text_bytes_max); FIELD(sutra_attach_options, timeout_ms);
   FIELD(sutra_attach_options, spin_us); FIELD(sutra_attach_options, model); FIELD(sutra_attach_options, client_name);
   SIZE(sutra_info);
-  FIELD(sutra_info, width); FIELD(sutra_info, tokens_max); FIELD(sutra_info, text_bytes_max); FIELD(sutra_info, slots);
+  FIELD(sutra_info, size); FIELD(sutra_info, width); FIELD(sutra_info, tokens_max); FIELD(sutra_info, text_bytes_max); FIELD(sutra_info, slots);
   FIELD(sutra_info, normalizes); FIELD(sutra_info, engine_pid); FIELD(sutra_info, engine_generation);
   FIELD(sutra_info, model); FIELD(sutra_info, identity);
   SIZE(sutra_options);
-  FIELD(sutra_options, flags); FIELD(sutra_options, width); FIELD(sutra_options, ttl_s); FIELD(sutra_options, priority);
+  FIELD(sutra_options, size); FIELD(sutra_options, flags); FIELD(sutra_options, width); FIELD(sutra_options, ttl_s); FIELD(sutra_options, priority);
   FIELD(sutra_options, timeout_ms); FIELD(sutra_options, tag);
   SIZE(sutra_result);
-  FIELD(sutra_result, status); FIELD(sutra_result, source); FIELD(sutra_result, vector); FIELD(sutra_result, width);
+  FIELD(sutra_result, size); FIELD(sutra_result, status); FIELD(sutra_result, source); FIELD(sutra_result, vector); FIELD(sutra_result, width);
   FIELD(sutra_result, token_count); FIELD(sutra_result, truncated); FIELD(sutra_result, tag);
   FIELD(sutra_result, stage_ns);
   return table.text();
@@ -129,6 +130,10 @@ TEST(Abi, EverySharedStructureHasOneRepresentation) {
   EXPECT_TRUE(std::has_unique_object_representations_v<WelcomeMessage>);
   EXPECT_TRUE(std::has_unique_object_representations_v<LockedMessage>);
   EXPECT_TRUE(std::has_unique_object_representations_v<ServingMessage>);
+  EXPECT_TRUE(std::has_unique_object_representations_v<sutra_attach_options>);
+  EXPECT_TRUE(std::has_unique_object_representations_v<sutra_info>);
+  EXPECT_TRUE(std::has_unique_object_representations_v<sutra_options>);
+  EXPECT_TRUE(std::has_unique_object_representations_v<sutra_result>);
   // The others hold atomics, which never count as unique; their padding is spelled out as reserved bytes.
   EXPECT_TRUE(std::is_standard_layout_v<LaneHeader> && std::is_standard_layout_v<ClientLine> &&
               std::is_standard_layout_v<EngineLine> && std::is_standard_layout_v<RequestDescriptor> &&

@@ -31,7 +31,7 @@ class HostileEngine {
   std::unique_ptr<ChildProcess> process_;
 };
 
-bool IsAStatus(sutra_status status) { return status >= SUTRA_OK && status <= SUTRA_FORKED; }
+bool IsAStatus(sutra_status status) { return status <= SUTRA_BAD_ARGUMENT; }
 
 sutra_status Attach(const HostileEngine& engine, ClientHandle* client) {
   sutra_attach_options options = ClientHandle::DefaultOptions();
@@ -102,7 +102,7 @@ void UseTickets(const ClientHandle& client) {
     sutra_ticket done[16];
     EXPECT_LE(sutra_poll(client.get(), done, 16), 16U);
     if (submitted != SUTRA_OK) continue;
-    sutra_result result = {};
+    sutra_result result = embed::Result();
     EXPECT_TRUE(IsAStatus(sutra_wait(client.get(), ticket, 20, &result)));
     if (result.status == SUTRA_OK) {
       ASSERT_NE(result.vector, nullptr);

@@ -25,7 +25,7 @@ class ClientAttach : public ClientTest {
 TEST_F(ClientAttach, ReturnsModelLimitsAndGeneration) {
   StartEngine();
   const ClientPtr client = Attach(64);
-  sutra_info info;
+  sutra_info info = embed::Info();
   ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
   EXPECT_EQ(info.width, 16u);
   EXPECT_EQ(info.slots, 64u);
@@ -94,7 +94,7 @@ TEST_F(ClientAttach, BadOptionsAreNamedBeforeAnythingIsTouched) {
   EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
   options = AttachOptions();
   options.size = 0;
-  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
+  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_ARGUMENT);
   EXPECT_NE(std::string(sutra_error_text()).find("size"), std::string::npos);
 }
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "producer/include/sutra/embed.h"
+#include "producer/include/sutra/embed.hpp"
 #include "tests/kit/echo_engine.h"
 
 namespace sutra::test {
@@ -77,10 +77,10 @@ class ClientTest : public testing::Test {
   }
   // One embed; checks the vector when it ends SUTRA_OK.
   static sutra_status Embed(const ClientPtr& client, const std::string& text, const sutra_options* options = nullptr) {
-    sutra_info info;
+    sutra_info info = embed::Info();
     if (sutra_get_info(client.get(), &info) != SUTRA_OK) return SUTRA_FORKED;
     std::vector<float> vector(info.width);
-    sutra_result result;
+    sutra_result result = embed::Result();
     const sutra_status status = sutra_embed(client.get(), text.data(), text.size(), options, vector.data(), &result);
     EXPECT_EQ(result.status, status);
     if (status == SUTRA_OK) {

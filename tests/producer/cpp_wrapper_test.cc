@@ -1,4 +1,4 @@
-// embed.hpp: compiled as C++17, and the owners give back what they own.
+// embed.hpp: the owners give back what they own. header_cxx17.cc shows that C++17 suffices.
 #include "sutra/embed.hpp"
 
 #include "tests/producer/client_fixture.h"

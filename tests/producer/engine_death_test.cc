@@ -33,7 +33,7 @@ TEST_F(ClientEngineDeath, KilledWhileHoldingRequestsEndsWaitersWithEngineGone) {
     while (engine_->control().taken.load() == 0) std::this_thread::yield();
     engine_->Kill();
   });
-  sutra_result result;
+  sutra_result result = embed::Result();
   EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_ENGINE_GONE) << sutra_error_text();
   EXPECT_EQ(result.vector, nullptr);
   killer.join();
@@ -46,9 +46,9 @@ TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
   const ClientPtr client = Attach(16, 1);
   const Texts texts = ManyTexts(1000);
   std::vector<float> vectors(1000 * 16);
-  std::vector<sutra_result> results(1000);
+  std::vector<sutra_result> results(1000, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, vectors.data(),
-                              results.data()), SUTRA_ENGINE_GONE);
+                              results.data(), sizeof(sutra_result)), SUTRA_ENGINE_GONE);
   size_t ok = 0;
   for (size_t i = 0; i < 1000; ++i) {
     if (results[i].status == SUTRA_OK) {
@@ -65,7 +65,7 @@ TEST_F(ClientEngineDeath, DeadEngineMakesNewCallsFailAtOnceAndAReplacementIsFoun
   StartEngine();
   const ClientPtr client = Attach(4);
   ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
-  sutra_info before, after;
+  sutra_info before = embed::Info(), after = embed::Info();
   ASSERT_EQ(sutra_get_info(client.get(), &before), SUTRA_OK);
   engine_->Kill();
   EXPECT_EQ(Embed(client, "into the void"), SUTRA_ENGINE_GONE);
@@ -82,7 +82,7 @@ TEST_F(ClientEngineDeath, VectorsAlreadyDeliveredStayReadableUntilReleased) {
   const ClientPtr client = Attach(4);
   sutra_ticket ticket = 0;
   ASSERT_EQ(Submit(client, "kept", &ticket), SUTRA_OK);
-  sutra_result result;
+  sutra_result result = embed::Result();
   ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
   for (int round = 0; round < 3; ++round) {
     engine_->Kill();
@@ -92,7 +92,7 @@ TEST_F(ClientEngineDeath, VectorsAlreadyDeliveredStayReadableUntilReleased) {
     EXPECT_EQ(EmbedUntilServed(client, "new"), SUTRA_OK);
     EXPECT_TRUE(IsEchoOf("kept", result.vector, result.width));
   }
-  sutra_result again;
+  sutra_result again = embed::Result();
   EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &again), SUTRA_OK);
   EXPECT_EQ(again.vector, result.vector);
   sutra_release(client.get(), ticket);
@@ -137,7 +137,7 @@ TEST_F(ClientEngineDeath, DrainAnswersWhatWasTakenThenSaysShuttingDown) {
   sutra_ticket untaken = 0;
   ASSERT_EQ(Submit(client, "never taken", &untaken), SUTRA_OK);
   engine_->control().drain = 1;
-  sutra_result result;
+  sutra_result result = embed::Result();
   for (const sutra_ticket ticket : tickets) {
     EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
     EXPECT_TRUE(IsEchoOf("taken", result.vector, result.width));
@@ -165,7 +165,7 @@ TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
   std::sort(found.begin(), found.end());
   std::sort(tickets.begin(), tickets.end());
   EXPECT_EQ(found, tickets);
-  sutra_result result;
+  sutra_result result = embed::Result();
   for (const sutra_ticket ticket : tickets) {
     EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_ENGINE_GONE);
     sutra_release(client.get(), ticket);
@@ -209,7 +209,7 @@ TEST_F(ClientEngineDeath, ForkedChildGetsForkedAndDetachesSafelyWhileTheParentGo
   if (child == 0) {
     int wrong = 0;
     sutra_ticket mine = 0;
-    sutra_result result;
+    sutra_result result = embed::Result();
     float vector[16];
     wrong |= sutra_submit(client.get(), "x", 1, nullptr, &mine) != SUTRA_FORKED ? 1 : 0;
     wrong |= sutra_wait(client.get(), ticket, 0, &result) != SUTRA_FORKED ? 2 : 0;
@@ -229,7 +229,7 @@ TEST_F(ClientEngineDeath, ForkedChildGetsForkedAndDetachesSafelyWhileTheParentGo
   int status = -1;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  sutra_result result;
+  sutra_result result = embed::Result();
   EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
   EXPECT_EQ(Embed(client, "after"), SUTRA_OK);
   EXPECT_LE(engine_->control().lanes_lost.load(), 1u) << "only the child's own lane may end with the child";

@@ -156,7 +156,7 @@ TEST_F(BadRequest, AFullQueueIsOverloadedNotAHang) {
   }
   size_t overloaded = 0, ok = 0;
   for (const sutra_ticket ticket : tickets) {
-    sutra_result result = {};
+    sutra_result result = embed::Result();
     const sutra_status status = sutra_wait(client.get(), ticket, kWaitMs, &result);
     overloaded += status == SUTRA_OVERLOADED;
     ok += status == SUTRA_OK;

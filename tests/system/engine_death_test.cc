@@ -114,7 +114,7 @@ TEST_F(EngineDeath, VectorsAlreadyDeliveredStayReadable) {
   const std::string text = "read after the engine's death";
   sutra_ticket ticket = 0;
   ASSERT_EQ(sutra_submit(client.get(), text.data(), text.size(), nullptr, &ticket), SUTRA_OK);
-  sutra_result result = {};
+  sutra_result result = embed::Result();
   ASSERT_EQ(sutra_wait(client.get(), ticket, kWaitMs, &result), SUTRA_OK);
   engine.Kill();
   EXPECT_EQ(client.Embed("another").status, SUTRA_ENGINE_GONE);
@@ -146,7 +146,7 @@ TEST_F(EngineDeath, AStoppedEngineMeansDeadlineExceededNotGone) {
   const sutra_options patient = ClientHandle::RequestOptions(0, kWaitMs);
   sutra_ticket ticket = 0;
   ASSERT_EQ(sutra_submit(other.get(), text.data(), text.size(), &patient, &ticket), SUTRA_OK);
-  sutra_result result = {};
+  sutra_result result = embed::Result();
   EXPECT_EQ(sutra_wait(other.get(), ticket, 50, &result), SUTRA_NOT_READY);
   engine.process().Continue();
   EXPECT_EQ(sutra_wait(other.get(), ticket, kWaitMs, &result), SUTRA_OK);
@@ -154,7 +154,7 @@ TEST_F(EngineDeath, AStoppedEngineMeansDeadlineExceededNotGone) {
   sutra_release(other.get(), ticket);
   const uint64_t generation = client.info().engine_generation;
   ExpectVector(client.Embed("after", patient), "after");
-  sutra_info info = {};
+  sutra_info info = embed::Info();
   ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
   EXPECT_EQ(info.engine_generation, generation);
 }

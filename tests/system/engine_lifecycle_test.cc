@@ -32,7 +32,7 @@ TEST_F(EngineLifecycle, TermAnswersWhatWasTakenThenExitsWithZero) {
   ASSERT_TRUE(engine.WaitStats([&](const StatsSnapshot& s) { return s.counter("texts") == texts.size(); }));
   engine.process().Signal(SIGTERM);
   for (size_t i = 0; i < texts.size(); ++i) {
-    sutra_result result = {};
+    sutra_result result = embed::Result();
     ASSERT_EQ(sutra_wait(client.get(), tickets[i], kWaitMs, &result), SUTRA_OK) << i;
     EXPECT_TRUE(SameVector({result.vector, result.vector + result.width}, ExpectedVector(texts[i])));
     sutra_release(client.get(), tickets[i]);

@@ -208,7 +208,7 @@ class OracleFile {
 };
 
 uint64_t GenerationNow(const ClientHandle& client) {
-  sutra_info info = {};
+  sutra_info info = embed::Info();
   return sutra_get_info(client.get(), &info) == SUTRA_OK ? info.engine_generation : 0;
 }
 

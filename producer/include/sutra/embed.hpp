@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "sutra/embed.h"
+#include "embed.h"
 
 namespace sutra::embed {
 
-// Zeroed, with the size set.
+// Zeroed, with the size set, as every structure needs it.
 inline sutra_attach_options AttachOptions() {
   sutra_attach_options options{};
   options.size = sizeof(options);
@@ -22,6 +22,16 @@ inline sutra_options RequestOptions() {
   sutra_options options{};
   options.size = sizeof(options);
   return options;
+}
+inline sutra_info Info() {
+  sutra_info info{};
+  info.size = sizeof(info);
+  return info;
+}
+inline sutra_result Result() {
+  sutra_result result{};
+  result.size = sizeof(result);
+  return result;
 }
 
 // One text in flight, or its result in place. Releases on destruction; must not outlive its Client.
@@ -42,7 +52,7 @@ class Ticket {
   sutra_ticket id() const { return ticket_; }
   // result.vector is valid until Release. SUTRA_NOT_READY: the ticket lives on.
   sutra_result Wait(uint32_t timeout_ms) {
-    sutra_result result;
+    sutra_result result = Result();
     sutra_wait(client_, ticket_, timeout_ms, &result);
     return result;
   }
@@ -59,8 +69,8 @@ class Ticket {
 // One text's outcome with a vector of its own.
 struct Embedding {
   sutra_status status = SUTRA_MODEL_ERROR;
-  sutra_result result{};      // result.vector is null: use `vector`
-  std::vector<float> vector;  // empty unless status is SUTRA_OK
+  sutra_result result = Result();  // result.vector is null: use `vector`
+  std::vector<float> vector;       // empty unless status is SUTRA_OK
 };
 
 class Client {
@@ -76,6 +86,7 @@ class Client {
 
   sutra_status Attach(const std::string& path, const sutra_attach_options& options = AttachOptions()) {
     Detach();
+    info_ = Info();
     const sutra_status status = sutra_attach(path.c_str(), &options, &client_);
     return status == SUTRA_OK ? sutra_get_info(client_, &info_) : status;
   }
@@ -86,14 +97,14 @@ class Client {
   const sutra_info& info() const { return info_; }  // as of the attach
   static const char* ErrorText() { return sutra_error_text(); }
 
-  sutra_status Submit(std::string_view text, Ticket* ticket, const sutra_options& options = RequestOptions()) {
+  sutra_status Submit(std::string_view text, Ticket* ticket, const sutra_options& options = RequestOptions()) const {
     sutra_ticket id = 0;
     const sutra_status status = sutra_submit(client_, text.data(), text.size(), &options, &id);
     if (status == SUTRA_OK) *ticket = Ticket(client_, id);
     return status;
   }
 
-  Embedding Embed(std::string_view text, const sutra_options& options = RequestOptions()) {
+  Embedding Embed(std::string_view text, const sutra_options& options = RequestOptions()) const {
     Embedding embedding;
     embedding.vector.resize(Width(options));
     embedding.status =
@@ -102,9 +113,10 @@ class Client {
     return embedding;
   }
 
-  // In the texts' order, one status each.
+  // In the texts' order, one status each; *status is what the call itself returned.
   std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
-                                    const sutra_options& options = RequestOptions()) {
+                                    const sutra_options& options = RequestOptions(),
+                                    sutra_status* status = nullptr) const {
     const size_t width = Width(options);
     std::vector<const char*> pointers;
     std::vector<size_t> sizes;
@@ -113,8 +125,10 @@ class Client {
       sizes.push_back(text.size());
     }
     std::vector<float> vectors(texts.size() * width);
-    std::vector<sutra_result> results(texts.size());
-    sutra_embed_batch(client_, pointers.data(), sizes.data(), texts.size(), &options, vectors.data(), results.data());
+    std::vector<sutra_result> results(texts.size(), Result());
+    const sutra_status returned = sutra_embed_batch(client_, pointers.data(), sizes.data(), texts.size(), &options,
+                                                    vectors.data(), results.data(), sizeof(sutra_result));
+    if (status != nullptr) *status = returned;
     std::vector<Embedding> embeddings(texts.size());
     for (size_t i = 0; i < texts.size(); ++i) {
       embeddings[i].status = results[i].status;
@@ -133,7 +147,7 @@ class Client {
   }
 
   sutra_client* client_ = nullptr;
-  sutra_info info_{};
+  sutra_info info_ = Info();
 };
 
 }  // namespace sutra::embed

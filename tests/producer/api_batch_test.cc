@@ -12,9 +12,9 @@ class ClientBatch : public ClientTest {
   static void ExpectBatch(const ClientPtr& client, const Texts& texts) {
     const size_t count = texts.strings.size();
     std::vector<float> vectors(count * 16);
-    std::vector<sutra_result> results(count);
+    std::vector<sutra_result> results(count, embed::Result());
     ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), count, nullptr, vectors.data(),
-                                results.data()), SUTRA_OK) << sutra_error_text();
+                                results.data(), sizeof(sutra_result)), SUTRA_OK) << sutra_error_text();
     for (size_t i = 0; i < count; ++i) {
       ASSERT_EQ(results[i].status, SUTRA_OK) << i;
       ASSERT_EQ(results[i].vector, &vectors[i * 16]) << i;
@@ -43,7 +43,7 @@ TEST_F(ClientBatch, OrderHoldsWhenAnswersComeInReverse) {
 TEST_F(ClientBatch, ZeroTextsAreFine) {
   StartEngine();
   const ClientPtr client = Attach();
-  EXPECT_EQ(sutra_embed_batch(client.get(), nullptr, nullptr, 0, nullptr, nullptr, nullptr), SUTRA_OK);
+  EXPECT_EQ(sutra_embed_batch(client.get(), nullptr, nullptr, 0, nullptr, nullptr, nullptr, 0), SUTRA_OK);
 }
 
 TEST_F(ClientBatch, BadTextsGetTheirOwnStatusAndTheOthersTheirVector) {
@@ -57,9 +57,9 @@ TEST_F(ClientBatch, BadTextsGetTheirOwnStatusAndTheOthersTheirVector) {
   texts.strings[19].clear();
   texts.Seal();
   std::vector<float> vectors(20 * 16, -1.0f);
-  std::vector<sutra_result> results(20);
+  std::vector<sutra_result> results(20, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 20, nullptr, vectors.data(),
-                              results.data()), SUTRA_EMPTY_TEXT);  // the first text's
+                              results.data(), sizeof(sutra_result)), SUTRA_EMPTY_TEXT);  // the first text's
   for (size_t i = 0; i < 20; ++i) {
     const sutra_status expected = i == 0 || i == 19 ? SUTRA_EMPTY_TEXT : i == 7 ? SUTRA_TEXT_TOO_LONG : SUTRA_OK;
     EXPECT_EQ(results[i].status, expected) << i;
@@ -79,9 +79,9 @@ TEST_F(ClientBatch, BadOptionsGiveEveryTextThatStatus) {
   sutra_options options = RequestOptions();
   options.flags = 1u << 30;
   std::vector<float> vectors(3 * 16);
-  std::vector<sutra_result> results(3);
+  std::vector<sutra_result> results(3, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 3, &options, vectors.data(),
-                              results.data()), SUTRA_BAD_OPTION);
+                              results.data(), sizeof(sutra_result)), SUTRA_BAD_OPTION);
   for (const sutra_result& result : results) EXPECT_EQ(result.status, SUTRA_BAD_OPTION);
 }
 
@@ -96,11 +96,11 @@ TEST_F(ClientBatch, HeldTicketsLeaveTheBatchFewerSlotsButItEnds) {
   const Texts texts = ManyTexts(2);
   const sutra_options options = RequestOptions(30);
   float vectors[32];
-  sutra_result results[2];
-  sutra_result result;
+  sutra_result results[2] = {embed::Result(), embed::Result()};
+  sutra_result result = embed::Result();
   for (const sutra_ticket ticket : held) EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 2, &options, vectors, results),
-            SUTRA_FULL);
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 2, &options, vectors, results,
+                              sizeof(sutra_result)), SUTRA_FULL);
 }
 
 TEST_F(ClientBatch, ManyThreadsShareOneClient) {
@@ -132,7 +132,7 @@ TEST_F(ClientBatch, ManyThreadsShareOneClient) {
               const sutra_status status = Submit(client, text, &ticket);
               if (status == SUTRA_FULL) break;
               ASSERT_EQ(status, SUTRA_OK) << sutra_error_text();
-              sutra_result result;
+              sutra_result result = embed::Result();
               ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
               ASSERT_TRUE(IsEchoOf(text, result.vector, result.width));
               sutra_release(client.get(), ticket);

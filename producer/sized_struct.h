@@ -1,0 +1,59 @@
+// Structures that cross the C ABI: each starts with its size in bytes as its caller's header has it. A caller may be
+// older than this library (its structures end earlier) or newer (they go on).
+//
+// Thread rule: pure functions over the caller's memory.
+// Invariants: no byte of a caller's structure at or beyond its size is read or written; a size that no header can have
+// is never taken for one.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "producer/include/sutra/embed.h"
+
+namespace sutra::client {
+
+// The structures as of version 1: no caller has shorter ones. A later version adds fields behind these and leaves the
+// numbers alone.
+#define SUTRA_BYTES_UP_TO(type, field) (offsetof(type, field) + sizeof(type::field))
+inline constexpr uint32_t kAttachOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_attach_options, client_name);
+inline constexpr uint32_t kInfoBytesFirst = SUTRA_BYTES_UP_TO(sutra_info, identity);
+inline constexpr uint32_t kOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_options, tag);
+inline constexpr uint32_t kResultBytesFirst = SUTRA_BYTES_UP_TO(sutra_result, stage_ns);
+#undef SUTRA_BYTES_UP_TO
+inline constexpr uint32_t kStructBytesMax = 4096;  // a larger number is no size but a member that nobody set
+
+// RETURNS the size that the caller wrote at `from`, or 0 if it is below bytes_first or above kStructBytesMax.
+uint32_t StructBytes(const void* from, uint32_t bytes_first);
+
+enum class StructRead : uint8_t {
+  kOk,
+  kUnknownSize,
+  kUnknownField,  // a newer caller asks for something that this library does not know: refused, not ignored
+};
+
+// Reads an options structure into to_bytes at `to`, the library's own. Fields that an older caller lacks are zero, and so
+// are all of a NULL.
+StructRead ReadStruct(const void* from, uint32_t bytes_first, void* to, uint32_t to_bytes);
+
+// Writes a structure of the library, from_bytes at `from`, into the caller's of to_bytes (as StructBytes returned it).
+// Its size becomes to_bytes; what the library does not know becomes zero.
+void WriteStruct(const void* from, uint32_t from_bytes, void* to, uint32_t to_bytes);
+
+// Where the results of a call go: one structure of the caller, an array of them, or nowhere.
+class ResultSink {
+ public:
+  // For `results`, which lie `stride` bytes apart; NULL = nowhere. RETURNS false if their size or the stride is none.
+  bool Open(sutra_result* results, size_t stride);
+  bool Open(sutra_result* result) { return Open(result, SIZE_MAX); }
+
+  // For the `index`th result. REQUIRES Open.
+  void Store(size_t index, const sutra_result& result) const;
+
+ private:
+  char* first_ = nullptr;
+  size_t stride_ = 0;
+  uint32_t bytes_ = 0;
+};
+
+}  // namespace sutra::client
