@@ -9,8 +9,10 @@
 #include <string>
 #include <utility>
 
-#include "shm/base/clock.h"
+#include "engine/backend_choice.h"
+#include "engine/model/fake_backend.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra {
@@ -41,20 +43,16 @@ uint64_t DrawGeneration() {
   return generation;
 }
 
+Precision PrecisionOf(const std::string& name) {
+  return name == "fp32" ? Precision::kF32 : name == "bf16" ? Precision::kBf16 : Precision::kAuto;
+}
+
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
   if (config.backend == "fake") return MakeFakeBackend("fake", config.fake_width);
-#if defined(SUTRA_WITH_TORCH)
-  TorchOptions options;
-  options.model_dir = config.model;
-  options.precision = config.precision;
-  options.device = config.device;
-  options.threads = static_cast<int>(config.threads);
-  return MakeTorchBackend(options);
-#else
-  return Status(StatusCode::kModelError,
-                "this sutra-engine was built without libtorch and has only --backend fake: build it with "
-                "-DSUTRA_WITH_TORCH=ON");
-#endif
+  return MakeModelBackend({.model_dir = config.model,
+                           .precision = PrecisionOf(config.precision),
+                           .device = config.device == "cuda" ? Device::kCuda : Device::kCpu,
+                           .threads = config.threads});
 }
 
 void ShowConstants(StatsWriter stats, const ModelInfo& model) {

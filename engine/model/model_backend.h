@@ -1,6 +1,7 @@
 // The seam between the engine and a model: token ids in, vectors out.
-// Implementations: backend_torch.cc (libtorch, CPU or CUDA) and backend_fake.cc (a deterministic function of ids and
-// model name, for tests and lane benchmarks). An implementation is used by one worker thread at a time.
+// Implementations: EncoderBackend (a model directory, computed by an Encoder) and the fake model (a deterministic
+// function of ids and model name, for tests and lane benchmarks). An implementation is used by one worker thread at a
+// time.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +15,13 @@
 namespace sutra {
 
 struct ModelInfo {
-  std::string name;        // last part of the model directory, or "fake"
-  std::string identity;    // 64 hex digits: SHA-256 over weights, tokenizer, configuration, precision and device class
-  uint32_t width = 0;      // floats in a vector
-  uint32_t tokens_max = 0; // the model's limit, special tokens included
-  bool normalizes = true;  // modules.json ends in Normalize: the model's own answer has unit length
-  std::string precision;   // "fp32" or "bf16"
-  std::string device;      // "cpu" or "cuda:0"
+  std::string name;         // last part of the model directory, or "fake"
+  std::string identity;     // 64 hex digits: SHA-256 over weights, tokenizer, configuration, precision and device class
+  uint32_t width = 0;       // floats in a vector
+  uint32_t tokens_max = 0;  // the model's limit, special tokens included
+  bool normalizes = true;   // modules.json ends in Normalize: the model's own answer has unit length
+  std::string precision;    // "fp32" or "bf16"
+  std::string device;       // "cpu" or "cuda:0"
 };
 
 // Packed rows: text i has ids[offsets[i] .. offsets[i + 1]). No padding anywhere.
@@ -42,16 +43,5 @@ class ModelBackend {
   // REQUIRES: each text has 1..tokens_max ids, all within the vocabulary.
   virtual Status Embed(const TokenBatch& batch, std::span<float* const> outputs) = 0;
 };
-
-struct TorchOptions {
-  std::string model_dir;    // Hugging Face / sentence-transformers layout
-  std::string precision;    // "auto" (bf16 where the CPU multiplies it natively, else fp32), "fp32" or "bf16"
-  std::string device;       // "cpu" or "cuda"
-  int threads = 1;          // intra-op threads
-};
-
-// Both fail with a message that names the file, the likely cause and the fix.
-Result<std::unique_ptr<ModelBackend>> MakeTorchBackend(const TorchOptions& options);
-Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const std::string& name, uint32_t width);
 
 }  // namespace sutra
