@@ -11,17 +11,17 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
 #include <thread>
 
+#include "engine/backend_choice.h"
 #include "engine/cpu/features.h"
-#include "engine/model/encoder_backend.h"
 #include "engine/cpu/kernel_choice.h"
-#include "engine/model/model_backend.h"
-#include "engine/model/model_config.h"
 #include "engine/cpu/packed_model.h"
+#include "engine/model/model_config.h"
 
 namespace sutra {
 namespace {
@@ -142,6 +142,7 @@ double PeakOfOneThread(const cpu::KernelTable* kernels) {
   call.rows = kRows;
   call.b = packed.weights.data();
   call.depth = kDepth;
+  call.columns = kColumns;
   call.panel_end = packed.panels();
   call.c = c.data();
   call.c_stride = kColumns;
@@ -156,33 +157,29 @@ double PeakOfOneThread(const cpu::KernelTable* kernels) {
   return 2.0 * kRows * kColumns * kDepth / best / 1e9;
 }
 
-double LinearGflopPerToken(const ModelConfig& config) {
-  const double hidden = config.hidden;
-  return config.layers * 2.0 * (4 * hidden * hidden + 2 * hidden * config.intermediate) / 1e9;
+double LinearGflopPerToken(const EncoderSpec& spec) {
+  const double hidden = spec.hidden;
+  return spec.layers * 2.0 * (4 * hidden * hidden + 2 * hidden * spec.intermediate) / 1e9;
 }
 
 struct Options {
-  TorchOptions torch{.model_dir = "", .precision = "auto", .device = "cpu", .threads = 1};
+  BackendOptions backend;
   int runs = 15;
   std::string ids;
   bool json = false;
 };
 
 int Run(const Options& options) {
-  Result<ModelConfig> config = LoadModelConfig(options.torch.model_dir);
-#ifdef SUTRA_WITH_TORCH
-  Result<std::unique_ptr<ModelBackend>> made = MakeTorchBackend(options.torch);
-#else
-  Result<std::unique_ptr<ModelBackend>> made = MakeKernelBackend(options.torch);
-#endif
+  Result<ModelConfig> config = LoadModelConfig(options.backend.model_dir);
+  Result<std::unique_ptr<ModelBackend>> made = MakeModelBackend(options.backend);
   if (!config.ok() || !made.ok()) {
     std::fprintf(stderr, "%s\n", (config.ok() ? made.status() : config.status()).message().c_str());
     return 1;
   }
   ModelBackend& backend = **made;
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(*config, options.torch.precision);
+  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(config->spec, options.backend.precision);
   const double peak = choice.ok() ? PeakOfOneThread(choice->kernels) *
-                                        std::min<double>(options.torch.threads, std::thread::hardware_concurrency())
+                                        std::min<double>(options.backend.threads, std::thread::hardware_concurrency())
                                   : 0;
   std::mt19937 random(5);
   std::vector<Shape> shapes = {Uniform("A 1x10", random, 1, 10), Uniform("B 32x32", random, 32, 32),
@@ -195,16 +192,17 @@ int Run(const Options& options) {
     }
   }
   std::printf("cpu: %s; %d threads; %s, kernels' best product %.0f GFLOP/s; %d runs\n",
-              cpu::DescribeFeatures(cpu::DetectFeatures()).c_str(), options.torch.threads,
+              cpu::DescribeFeatures(cpu::DetectFeatures()).c_str(), options.backend.threads,
               backend.info().precision.c_str(), peak, options.runs);
   std::printf("%-10s %12s %10s %12s %10s %12s %10s %7s\n", "shape", "median us", "MAD us", "best cpu us", "texts/s",
               "tokens/s", "GFLOP/s", "share");
-  nlohmann::json report = {{"precision", backend.info().precision}, {"threads", options.torch.threads}, {"peak", peak}};
+  nlohmann::json report = {
+      {"precision", backend.info().precision}, {"threads", options.backend.threads}, {"peak", peak}};
   for (const Shape& shape : shapes) {
     const Figures figures = Measure(backend, shape, shape.texts() == 1 ? options.runs * 20 : options.runs);
     const double seconds = figures.median_us / 1e6;
     const auto tokens = static_cast<double>(shape.ids.size());
-    const double rate = tokens * LinearGflopPerToken(*config) / seconds;
+    const double rate = tokens * LinearGflopPerToken(config->spec) / seconds;
     std::printf("%-10s %12.0f %10.0f %12.0f %10.0f %12.0f %10.0f %6.1f%%\n", shape.name.c_str(), figures.median_us,
                 figures.mad_us, figures.best_cpu_us, static_cast<double>(shape.texts()) / seconds, tokens / seconds,
                 rate, peak > 0 ? 100 * rate / peak : 0.0);
@@ -226,9 +224,12 @@ int Run(const Options& options) {
 int main(int argc, char** argv) {
   sutra::Options options;
   CLI::App app("The model alone: ids in, vectors out");
-  app.add_option("--model", options.torch.model_dir, "model directory")->required();
-  app.add_option("--precision", options.torch.precision, "auto, fp32 or bf16");
-  app.add_option("--threads", options.torch.threads, "intra-op threads");
+  app.add_option("--model", options.backend.model_dir, "model directory")->required();
+  const std::map<std::string, sutra::Precision> precisions = {
+      {"auto", sutra::Precision::kAuto}, {"fp32", sutra::Precision::kF32}, {"bf16", sutra::Precision::kBf16}};
+  app.add_option("--precision", options.backend.precision, "auto, fp32 or bf16")
+      ->transform(CLI::CheckedTransformer(precisions));
+  app.add_option("--threads", options.backend.threads, "intra-op threads");
   app.add_option("--runs", options.runs, "measured runs of each shape")->check(CLI::Range(1, 1000));
   app.add_option("--ids", options.ids, "file with one text's ids a line, for shape D");
   app.add_flag("--json", options.json, "one JSON object as the last line");

@@ -9,7 +9,9 @@
 #include <string>
 #include <utility>
 
+#include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
+#include "engine/model/fake_backend.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
@@ -45,18 +47,11 @@ uint64_t DrawGeneration() {
 
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
   if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
-#if defined(SUTRA_WITH_TORCH)
-  TorchOptions options;
-  options.model_dir = config.model;
-  options.precision = Name(config.precision);
-  options.device = Name(config.device);
-  options.threads = static_cast<int>(config.threads);
-  return MakeTorchBackend(options);
-#else
-  return Status(StatusCode::kModelError,
-                "this sutra-engine was built without libtorch and has only --backend fake: build it with "
-                "-DSUTRA_WITH_TORCH=ON");
-#endif
+  return MakeModelBackend({.model_dir = config.model,
+                           .precision = config.precision,
+                           .device = config.device,
+                           .executor = config.executor,
+                           .threads = config.threads});
 }
 
 // Moves the value of a result into *target, or returns why there is none.

@@ -1,8 +1,8 @@
-// Builds the polynomial by which the CPU kernels compute an activation (see ActivationCurve in cpu_kernels.h).
+// Builds the polynomial by which the CPU kernels compute an activation (see ActivationCurve in kernels.h).
 #pragma once
 
 #include "engine/cpu/kernels.h"
-#include "engine/model/model_config.h"
+#include "engine/model/encoder_spec.h"
 
 namespace sutra::cpu {
 

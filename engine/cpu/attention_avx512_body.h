@@ -1,7 +1,7 @@
 // Attention of the AVX-512 kernels: one text and head at a time, scores and weights in L1, softmax in base two.
 //
-// Include this from cpu_kernels_*.cc only, for the reason given in cpu_kernels_body.h. A block of up to kTileRows queries
-// takes three steps: scores against all keys, softmax of each row, weighted sum of the values.
+// Include this from kernels_*.cc only, for the reason given in kernels_avx512_body.h. A block of up to kTileRows
+// queries takes three steps: scores against all keys, softmax of each row, weighted sum of the values.
 #pragma once
 
 #include "engine/cpu/kernels_avx512_body.h"

@@ -1,3 +1,4 @@
+// The forward pass over packed rows, solo or cut among the members of a team.
 #include "engine/cpu/cpu_encoder.h"
 
 #include <algorithm>
@@ -56,17 +57,18 @@ class CpuEncoder::Shared {
 CpuEncoder::CpuEncoder(std::shared_ptr<const PackedModel> model, const KernelTable& kernels, int threads)
     : model_(std::move(model)), kernels_(kernels), team_(std::max(threads, 1)) {
   assert(model_->element == kernels_.element);
-  const ModelConfig& config = model_->config;
-  rows_max_ = std::max<size_t>(kernels_.chunk_tokens, config.tokens_max);
+  const EncoderSpec& spec = model_->spec;
+  assert(Supports(kernels_, spec));
+  rows_max_ = std::max<size_t>(kernels_.chunk_tokens, spec.tokens_max);
   const size_t rows = rows_max_ + kRowPadding;
   const size_t bytes = ElementBytes(kernels_.element);
   for (int member = 0; member < team_.threads(); ++member) {
     Workspace workspace;
-    workspace.x = AlignedBuffer(rows * config.hidden * sizeof(float));
-    workspace.elements = AlignedBuffer(rows * config.hidden * bytes);
-    workspace.qkv = AlignedBuffer(rows * 3 * config.hidden * bytes);
-    workspace.inner = AlignedBuffer(rows * config.intermediate * bytes);
-    workspace.scratch = AlignedBuffer(AttentionScratchBytes(config.tokens_max, config.hidden / config.heads));
+    workspace.x = AlignedBuffer(rows * spec.hidden * sizeof(float));
+    workspace.elements = AlignedBuffer(rows * spec.hidden * bytes);
+    workspace.qkv = AlignedBuffer(rows * 3 * spec.hidden * bytes);
+    workspace.inner = AlignedBuffer(rows * spec.intermediate * bytes);
+    workspace.scratch = AlignedBuffer(AttentionScratchBytes(spec.tokens_max, spec.head_width()));
     workspaces_.push_back(std::move(workspace));
   }
 }
@@ -102,12 +104,6 @@ Status CpuEncoder::Encode(const TokenBatch& batch, std::span<float* const> outpu
       });
     }
   }
-  for (float* output : outputs) {
-    if (!std::all_of(output, output + model_->config.hidden, [](float value) { return std::isfinite(value); })) {
-      return Status(StatusCode::kModelError, "the model " + model_->config.name +
-                                                 " computed a value that is not finite; its weights may be damaged");
-    }
-  }
   return Status();
 }
 
@@ -139,6 +135,7 @@ void CpuEncoder::Multiply(const PackedLinear& linear, const void* a, size_t a_st
   call.rows = rows;
   call.b = linear.weights.data();
   call.depth = linear.depth;
+  call.columns = linear.columns;
   call.panel_begin = panel_begin;
   call.panel_end = panel_end;
   call.bias = linear.bias.As<float>();
@@ -151,10 +148,10 @@ void CpuEncoder::Multiply(const PackedLinear& linear, const void* a, size_t a_st
 
 void CpuEncoder::Normalize(const PackedNorm& norm, const Workspace& workspace, size_t begin, size_t end) const {
   NormalizeCall call;
-  call.width = model_->config.hidden;
+  call.width = model_->spec.hidden;
   call.x = workspace.x.As<float>() + begin * call.width;
   call.rows = end - begin;
-  call.epsilon = model_->config.norm_epsilon;
+  call.epsilon = model_->spec.norm_epsilon;
   call.gain = norm.gain.data();
   call.shift = norm.shift.data();
   call.elements = workspace.elements.As<char>() + begin * call.width * ElementBytes(kernels_.element);
@@ -164,8 +161,8 @@ void CpuEncoder::Normalize(const PackedNorm& norm, const Workspace& workspace, s
 // The pairs (text, head) with numbers [begin, end), heads of one text being neighbours.
 void CpuEncoder::Attend(std::span<const int32_t> offsets, size_t begin, size_t end, const Workspace& workspace,
                         void* scratch) const {
-  const size_t heads = model_->config.heads;
-  const size_t hidden = model_->config.hidden;
+  const size_t heads = model_->spec.heads;
+  const size_t hidden = model_->spec.hidden;
   const size_t bytes = ElementBytes(kernels_.element);
   for (size_t text = begin / heads; text * heads < end; ++text) {
     const auto row = static_cast<size_t>(offsets[text] - offsets[0]);
@@ -185,8 +182,8 @@ void CpuEncoder::Attend(std::span<const int32_t> offsets, size_t begin, size_t e
 template <class Steps>
 void CpuEncoder::RunLayer(const PackedLayer& layer, std::span<const int32_t> offsets, size_t rows,
                           const Workspace& workspace, Steps& steps) const {
-  const size_t hidden = model_->config.hidden;
-  const size_t inner = model_->config.intermediate;
+  const size_t hidden = model_->spec.hidden;
+  const size_t inner = model_->spec.intermediate;
   const size_t slice = model_->slice_width;
   const size_t bytes = ElementBytes(kernels_.element);
   void* elements = workspace.elements.data();
@@ -195,7 +192,7 @@ void CpuEncoder::RunLayer(const PackedLayer& layer, std::span<const int32_t> off
   steps.Step(layer.qkv.panels(), [&](size_t begin, size_t end) {
     Multiply(layer.qkv, elements, hidden, rows, begin, end, GemmOutput::kElement, workspace.qkv.data(), 3 * hidden);
   });
-  steps.Step((offsets.size() - 1) * model_->config.heads,
+  steps.Step((offsets.size() - 1) * model_->spec.heads,
              [&](size_t begin, size_t end) { Attend(offsets, begin, end, workspace, steps.scratch()); });
   steps.Step(layer.attention_out.panels(), [&](size_t begin, size_t end) {
     Multiply(layer.attention_out, elements, hidden, rows, begin, end, GemmOutput::kAddToF32, workspace.x.data(),
@@ -212,14 +209,15 @@ void CpuEncoder::RunLayer(const PackedLayer& layer, std::span<const int32_t> off
   };
   if constexpr (Steps::kShared) {
     steps.Step(layer.ffn_in.panels(), expand);
-    steps.Step(hidden / kPanelColumns, [&](size_t begin, size_t end) {
+    steps.Step(layer.ffn_out[0].panels(), [&](size_t begin, size_t end) {
       for (size_t index = 0; index < layer.ffn_out.size(); ++index) contract(index, begin, end);
     });
   } else {
     // Slice by slice the inner activations are consumed while they are still in L2.
+    const size_t slice_panels = layer.ffn_in.panels() / layer.ffn_out.size();
     for (size_t index = 0; index < layer.ffn_out.size(); ++index) {
-      expand(index * slice / kPanelColumns, (index + 1) * slice / kPanelColumns);
-      contract(index, 0, hidden / kPanelColumns);
+      expand(index * slice_panels, (index + 1) * slice_panels);
+      contract(index, 0, layer.ffn_out[index].panels());
     }
   }
   steps.Step(rows, [&](size_t begin, size_t end) { Normalize(layer.ffn_norm, workspace, begin, end); });
@@ -228,7 +226,7 @@ void CpuEncoder::RunLayer(const PackedLayer& layer, std::span<const int32_t> off
 template <class Steps>
 void CpuEncoder::RunChunk(const TokenBatch& batch, const Chunk& chunk, const Workspace& workspace, Steps& steps,
                           std::span<float* const> outputs) const {
-  const size_t hidden = model_->config.hidden;
+  const size_t hidden = model_->spec.hidden;
   const auto offsets = batch.offsets.subspan(chunk.text_begin, chunk.text_end - chunk.text_begin + 1);
   const auto rows = static_cast<size_t>(offsets.back() - offsets.front());
   assert(rows <= rows_max_);
@@ -253,11 +251,11 @@ void CpuEncoder::RunChunk(const TokenBatch& batch, const Chunk& chunk, const Wor
 }
 
 void CpuEncoder::Pool(const float* x, std::span<const int32_t> offsets, std::span<float* const> outputs) const {
-  const size_t hidden = model_->config.hidden;
+  const size_t hidden = model_->spec.hidden;
   for (size_t text = 0; text + 1 < offsets.size(); ++text) {
     const float* first = x + static_cast<size_t>(offsets[text] - offsets[0]) * hidden;
     const auto rows = static_cast<size_t>(offsets[text + 1] - offsets[text]);
-    kernels_.mean(first, model_->config.pooling == Pooling::kMean ? rows : 1, hidden, outputs[text]);
+    kernels_.mean(first, model_->spec.pooling == Pooling::kMean ? rows : 1, hidden, outputs[text]);
   }
 }
 

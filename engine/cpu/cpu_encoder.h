@@ -1,4 +1,4 @@
-// A BERT encoder on CPU kernels: packed rows, no padding, buffers allocated once.
+// An encoder on CPU kernels: packed rows, no padding, buffers allocated once.
 //
 // Thread rule: used by one worker thread at a time; it owns a team of helpers for the threads beyond that one.
 // Invariants:
@@ -15,14 +15,15 @@
 
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/kernels.h"
-#include "engine/model/encoder.h"
 #include "engine/cpu/packed_model.h"
 #include "engine/cpu/work_team.h"
+#include "engine/model/encoder.h"
 
 namespace sutra::cpu {
 
 class CpuEncoder final : public Encoder {
  public:
+  // REQUIRES Supports(kernels, model->spec) and 1 <= threads <= kThreadsMax.
   CpuEncoder(std::shared_ptr<const PackedModel> model, const KernelTable& kernels, int threads);
 
   const char* name() const override { return kernels_.name; }

@@ -1,6 +1,6 @@
 // The matrix product on AMX tiles: 32 x 32 blocks of C in four tiles, the epilogue shared with the AVX-512 kernels.
 //
-// Include from cpu_kernels_amx.cc (real tiles) and from the test that runs the same loops over emulated tiles; `Tiles`
+// Include from kernels_amx.cc (real tiles) and from the test that runs the same loops over emulated tiles; `Tiles`
 // is the difference. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and
 // 16 columns wide, with a row stride of one panel.
 // Invariant: a[] has kRowPadding spare rows, because tiles are read whole; a spare row only reaches results never kept.

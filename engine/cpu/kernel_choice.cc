@@ -1,3 +1,4 @@
+// Trying kernel sets out at load: are they correct here, and is bf16 worth it.
 #include "engine/cpu/kernel_choice.h"
 
 #include <spdlog/spdlog.h>
@@ -57,6 +58,7 @@ class TrialRun {
              .rows = kTrialRows,
              .b = packed_.weights.data(),
              .depth = kTrialDepth,
+             .columns = kTrialColumns,
              .panel_begin = 0,
              .panel_end = packed_.panels(),
              .bias = packed_.bias.As<float>(),
@@ -126,23 +128,31 @@ bool Bf16IsFaster(const KernelTable& bf16, const KernelTable& fp32) {
   return TrialRun(trial, fp32).BestSeconds() > kSpeedGainMin * TrialRun(trial, bf16).BestSeconds();
 }
 
-Result<KernelChoice> Forced(const std::string& name, const ModelConfig& config, const std::string& precision) {
-  if (name == "aten") return KernelChoice{precision == "bf16" ? "bf16" : "fp32", nullptr};
+Precision PrecisionOf(const KernelTable& kernels) {
+  return kernels.element == Element::kF32 ? Precision::kF32 : Precision::kBf16;
+}
+
+const KernelTable* ByName(const std::string& name, Precision precision) {
   const Features& features = DetectFeatures();
-  const KernelTable* kernels = nullptr;
-  if (name == "avx512") kernels = Usable(Avx512Kernels(), features.avx512);
-  if (name == "avx512_bf16") kernels = Usable(Avx512Bf16Kernels(), features.avx512_bf16);
-  if (name == "amx_bf16") kernels = Usable(AmxKernels(), features.amx_bf16);
-  if (kernels == nullptr || !KernelsSupport(config)) {
+  if (name == "portable") return PortableKernels(precision == Precision::kBf16 ? Element::kBf16 : Element::kF32);
+  if (name == "avx512") return Usable(Avx512Kernels(), features.avx512);
+  if (name == "avx512_bf16") return Usable(Avx512Bf16Kernels(), features.avx512_bf16);
+  if (name == "amx_bf16") return Usable(AmxKernels(), features.amx_bf16);
+  return nullptr;
+}
+
+Result<KernelChoice> Forced(const std::string& name, const EncoderSpec& spec, Precision precision) {
+  const KernelTable* kernels = ByName(name, precision);
+  if (kernels == nullptr || !Supports(*kernels, spec)) {
     return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " cannot be used: unknown, not on this CPU (" +
-                                               DescribeFeatures(features) +
-                                               "), or not for this model's shape; "
-                                               "unset it or use auto, aten, avx512, avx512_bf16 or amx_bf16");
+                                               DescribeFeatures(DetectFeatures()) +
+                                               "), or not for this model's shape; unset it or use auto, portable, "
+                                               "avx512, avx512_bf16 or amx_bf16");
   }
-  const std::string own = kernels->element == Element::kF32 ? "fp32" : "bf16";
-  if (precision != "auto" && precision != own) {
-    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " computes " + own + ", but --precision is " +
-                                               precision + "; change one of them");
+  const Precision own = PrecisionOf(*kernels);
+  if (precision != Precision::kAuto && precision != own) {
+    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " computes " + Name(own) +
+                                               ", but --precision is " + Name(precision) + "; change one of them");
   }
   return KernelChoice{own, kernels};
 }
@@ -154,22 +164,28 @@ bool KernelsComputeCorrectly(const KernelTable& kernels) {
   return TrialRun(trial, kernels).Matches(trial);
 }
 
-Result<KernelChoice> ChooseKernels(const ModelConfig& config, const std::string& precision) {
-  if (precision != "auto" && precision != "fp32" && precision != "bf16") {
-    return Status(StatusCode::kBadOption, "--precision is '" + precision + "'; use auto, fp32 or bf16");
-  }
+Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision) {
   const char* forced = std::getenv("SUTRA_CPU_KERNELS");
-  if (forced != nullptr && *forced != '\0' && std::string(forced) != "auto") return Forced(forced, config, precision);
-  if (!KernelsSupport(config)) return KernelChoice{precision == "bf16" ? "bf16" : "fp32", nullptr};
-  const KernelTable* fp32 = precision == "bf16" ? nullptr : BestF32();
-  if (precision == "fp32") return KernelChoice{"fp32", fp32};
-  const KernelTable* bf16 = BestBf16();
-  if (precision == "bf16") {
-    if (bf16 == nullptr) spdlog::warn("this CPU does not multiply bf16 itself; --precision bf16 will be slow here");
-    return KernelChoice{"bf16", bf16};
+  if (forced != nullptr && *forced != '\0' && std::string(forced) != "auto") return Forced(forced, spec, precision);
+  const auto if_supported = [&spec](const KernelTable* kernels) {
+    return kernels != nullptr && Supports(*kernels, spec) ? kernels : nullptr;
+  };
+  const KernelTable* fp32 = precision == Precision::kBf16 ? nullptr : if_supported(BestF32());
+  const KernelTable* bf16 = precision == Precision::kF32 ? nullptr : if_supported(BestBf16());
+  switch (precision) {
+    case Precision::kF32: break;
+    case Precision::kBf16:
+      if (bf16 != nullptr) return KernelChoice{Precision::kBf16, bf16};
+      spdlog::warn(
+          "no kernels of ours multiply bf16 natively on this CPU for this model; --precision bf16 will be slow");
+      return KernelChoice{Precision::kBf16, PortableKernels(Element::kBf16)};
+    case Precision::kAuto:
+      if (bf16 != nullptr && (fp32 == nullptr || Bf16IsFaster(*bf16, *fp32))) {
+        return KernelChoice{Precision::kBf16, bf16};
+      }
+      break;
   }
-  if (bf16 != nullptr && (fp32 == nullptr || Bf16IsFaster(*bf16, *fp32))) return KernelChoice{"bf16", bf16};
-  return KernelChoice{"fp32", fp32};
+  return KernelChoice{Precision::kF32, fp32 != nullptr ? fp32 : PortableKernels(Element::kF32)};
 }
 
 }  // namespace sutra::cpu

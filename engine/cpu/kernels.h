@@ -1,11 +1,11 @@
-// The arithmetic of a BERT encoder on one CPU core, as tables of plain functions: one table per instruction set, chosen
-// at run time by cpu_features.h. Each table lives in its own translation unit, compiled with that set's flags.
+// The arithmetic of an encoder on one CPU core, as tables of plain functions: one table per instruction set, chosen at
+// run time by kernel_choice.h. Each table lives in its own translation unit, compiled with that set's flags.
 //
 // Thread rule: stateless; any thread may call any function. Between PrepareThread and ReleaseThread of a table the
 // thread must not use another library that programs the AMX tiles.
 // Invariants:
 // - An activation buffer that a product reads has kRowPadding spare rows behind the last one (their content is free).
-// - Widths are multiples of kPanelColumns, head widths 32 or 64; PackedModel checks this once.
+// - Unless a table has any_shape, widths are multiples of kPanelColumns and head widths 32 or 64 (Supports checks it).
 // - "Element" is the type products read: float, or bfloat16 as uint16_t. Sums, residuals and norms are always fp32.
 // - The unit of memory in a product is four bytes: one float, or two neighbouring bfloat16. That is why one kernel body
 //   serves both.
@@ -13,6 +13,8 @@
 
 #include <cstddef>
 #include <cstdint>
+
+#include "engine/model/encoder_spec.h"
 
 namespace sutra::cpu {
 
@@ -48,6 +50,7 @@ struct GemmCall {
   size_t rows = 0;
   const void* b = nullptr;  // [panel][depth / per_unit][64][per_unit] elements
   size_t depth = 0;
+  size_t columns = 0;  // of the whole product; only the last panel may be cut by it
   size_t panel_begin = 0;
   size_t panel_end = 0;
   const float* bias = nullptr;
@@ -95,6 +98,7 @@ struct EmbedCall {
 struct KernelTable {
   const char* name;
   Element element;
+  bool any_shape;       // takes every width; otherwise see Supports
   size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are re-read rarely
   void (*prepare_thread)();
   void (*release_thread)();
@@ -105,7 +109,16 @@ struct KernelTable {
   void (*mean)(const float* x, size_t rows, size_t width, float* out);
 };
 
-// Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see cpu_features.h).
+// Whether a table can compute a model of this shape.
+inline bool Supports(const KernelTable& kernels, const EncoderSpec& spec) {
+  const bool whole_panels = spec.hidden % kPanelColumns == 0 && spec.intermediate % kPanelColumns == 0;
+  return kernels.any_shape || (whole_panels && (spec.head_width() == 32 || spec.head_width() == 64));
+}
+
+// Plain C++ for every shape and every CPU: the reference that the others are tested against.
+const KernelTable* PortableKernels(Element element);
+
+// Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see features.h).
 const KernelTable* Avx512Kernels();
 const KernelTable* Avx512Bf16Kernels();
 const KernelTable* AmxKernels();

@@ -1,5 +1,5 @@
 // The bf16 kernels for AVX-512 with native bf16 products (VDPBF16PS). Compiled with exactly these flags; see
-// cpu_kernels_body.h.
+// kernels_avx512_body.h.
 #include "engine/cpu/kernels.h"
 
 #if defined(__AVX512BF16__)
@@ -12,6 +12,7 @@ const KernelTable* Avx512Bf16Kernels() {
   static constexpr KernelTable kTable = {
       .name = "avx512_bf16",
       .element = Element::kBf16,
+      .any_shape = false,
       .chunk_tokens = 192,
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,

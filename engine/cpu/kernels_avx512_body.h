@@ -1,6 +1,6 @@
 // The kernel bodies shared by the AVX-512 translation units (fp32, bf16 and the parts of AMX outside the products).
 //
-// Include this from cpu_kernels_*.cc only. Everything sits in an unnamed namespace and no standard header with inline
+// Include this from kernels_*.cc only. Everything sits in an unnamed namespace and no standard header with inline
 // code is used: a function that the linker may merge with another unit's copy would carry AVX-512 into code that runs
 // on every CPU.
 #pragma once

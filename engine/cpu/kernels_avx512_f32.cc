@@ -1,4 +1,4 @@
-// The fp32 kernels for AVX-512 (F, BW, DQ, VL). Compiled with exactly these flags; see cpu_kernels_body.h.
+// The fp32 kernels for AVX-512 (F, BW, DQ, VL). Compiled with exactly these flags; see kernels_avx512_body.h.
 #include "engine/cpu/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
@@ -11,6 +11,7 @@ const KernelTable* Avx512Kernels() {
   static constexpr KernelTable kTable = {
       .name = "avx512",
       .element = Element::kF32,
+      .any_shape = false,
       .chunk_tokens = 192,
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,

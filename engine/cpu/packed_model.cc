@@ -1,3 +1,4 @@
+// Packing weights into panels, and the table of packed models in use.
 #include "engine/cpu/packed_model.h"
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <numbers>
 
 #include "engine/cpu/activation_curve.h"
+#include "shm/base/mutex.h"
 #include "shm/base/numbers.h"
 
 namespace sutra::cpu {
@@ -13,8 +15,10 @@ namespace {
 
 constexpr size_t kSliceWidthMax = 512;
 
-// The widest slice of the inner width that keeps a slice of activations in L2 and fits whole panels.
+// The widest slice of the inner width that keeps a slice of activations in L2 and fits whole panels; a width that is
+// not made of panels (only the portable kernels take it) stays whole.
 size_t SliceWidth(size_t intermediate) {
+  if (intermediate % kPanelColumns != 0) return intermediate;
   size_t best = kPanelColumns;
   for (size_t width = kPanelColumns; width <= kSliceWidthMax; width += kPanelColumns) {
     if (intermediate % width == 0) best = width;
@@ -30,8 +34,8 @@ PackedLinear Pack(const LinearTensors& linear, Element element) {
   return PackLinear(weight.data(), bias.data(), linear.weight->shape[0], linear.weight->shape[1], element);
 }
 
-PackedLinear PackQkv(const BertLayerTensors& layer, const ModelConfig& config, Element element) {
-  const size_t hidden = config.hidden;
+PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element element) {
+  const size_t hidden = spec.hidden;
   std::vector<float> weight(3 * hidden * hidden);
   std::vector<float> bias(3 * hidden);
   const LinearTensors* parts[] = {&layer.query, &layer.key, &layer.value};
@@ -40,8 +44,7 @@ PackedLinear PackQkv(const BertLayerTensors& layer, const ModelConfig& config, E
     parts[i]->bias->CopyTo(bias.data() + i * hidden);
   }
   // exp(q k / sqrt(d)) = 2^(q' k): the attention kernel neither scales nor changes the base.
-  const auto scale = static_cast<float>(std::numbers::log2e /
-                                        std::sqrt(static_cast<double>(hidden) / static_cast<double>(config.heads)));
+  const auto scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(spec.head_width())));
   for (size_t i = 0; i < hidden * hidden; ++i) weight[i] *= scale;
   for (size_t i = 0; i < hidden; ++i) bias[i] *= scale;
   return PackLinear(weight.data(), bias.data(), 3 * hidden, hidden, element);
@@ -82,10 +85,11 @@ PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, 
   PackedLinear packed;
   packed.columns = columns;
   packed.depth = depth;
-  packed.weights = AlignedBuffer(columns * depth * ElementBytes(element));
   const size_t per_unit = PerUnit(element);
+  const size_t units = (depth + per_unit - 1) / per_unit;
+  packed.weights = AlignedBuffer(packed.panels() * kPanelColumns * units * per_unit * ElementBytes(element));
   for (size_t n = 0; n < columns; ++n) {
-    const size_t panel = n / kPanelColumns * kPanelColumns * depth;
+    const size_t panel = n / kPanelColumns * kPanelColumns * units * per_unit;
     const size_t column = n % kPanelColumns;
     for (size_t k = 0; k < depth; ++k) {
       const size_t at = panel + (k / per_unit * kPanelColumns + column) * per_unit + k % per_unit;
@@ -104,16 +108,11 @@ PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, 
   return packed;
 }
 
-bool KernelsSupport(const ModelConfig& config) {
-  const uint32_t head_width = config.hidden / config.heads;
-  return config.hidden % kPanelColumns == 0 && config.intermediate % kPanelColumns == 0 &&
-         (head_width == 32 || head_width == 64);
-}
+namespace {
 
-std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const BertWeights& weights, Element element) {
-  assert(KernelsSupport(config));
+std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const EncoderWeights& weights, Element element) {
   auto model = std::make_shared<PackedModel>();
-  model->config = config;
+  model->spec = spec;
   model->element = element;
   model->file = weights.file;
   model->words = weights.words->AlignedFloats();
@@ -122,14 +121,14 @@ std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const Be
     model->words = model->words_copy.data();
   }
   model->positions = ToFloats(*weights.positions);
-  const std::vector<float> types = ToFloats(*weights.types);
-  for (size_t i = 0; i < model->positions.size(); ++i) model->positions[i] += types[i % config.hidden];
+  const std::vector<float> segments = ToFloats(*weights.segments);
+  for (size_t i = 0; i < model->positions.size(); ++i) model->positions[i] += segments[i % spec.hidden];
   model->embedding_norm = PackNorm(weights.embedding_norm);
-  model->slice_width = SliceWidth(config.intermediate);
-  model->curve = MakeActivationCurve(config.activation, element);
-  for (const BertLayerTensors& layer : weights.layers) {
+  model->slice_width = SliceWidth(spec.intermediate);
+  model->curve = MakeActivationCurve(spec.activation, element);
+  for (const LayerTensors& layer : weights.layers) {
     PackedLayer packed;
-    packed.qkv = PackQkv(layer, config, element);
+    packed.qkv = PackQkv(layer, spec, element);
     packed.attention_out = Pack(layer.attention_out, element);
     packed.attention_norm = PackNorm(layer.attention_norm);
     packed.ffn_in = Pack(layer.ffn_in, element);
@@ -138,6 +137,35 @@ std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const Be
     model->layers.push_back(std::move(packed));
   }
   return model;
+}
+
+class PackedModels {
+ public:
+  std::shared_ptr<const PackedModel> Get(const EncoderSpec& spec, const EncoderWeights& weights, Element element) {
+    const MutexLock lock(mutex_);
+    std::erase_if(in_use_, [](const auto& packed) { return packed.expired(); });
+    for (const auto& weak : in_use_) {
+      std::shared_ptr<const PackedModel> packed = weak.lock();
+      if (packed != nullptr && packed->element == element && packed->file == weights.file && packed->spec == spec) {
+        return packed;
+      }
+    }
+    std::shared_ptr<const PackedModel> packed = PackModel(spec, weights, element);
+    in_use_.push_back(packed);
+    return packed;
+  }
+
+ private:
+  Mutex mutex_;
+  std::vector<std::weak_ptr<const PackedModel>> in_use_ SUTRA_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
+                                                     Element element) {
+  static PackedModels packed_models;
+  return packed_models.Get(spec, weights, element);
 }
 
 }  // namespace sutra::cpu

@@ -1,4 +1,4 @@
-// A BERT's weights in the layout the CPU kernels read: column panels, query/key/value fused, the query scaled.
+// An encoder's weights in the layout the CPU kernels read: column panels, query/key/value fused, the query scaled.
 // Thread rule: immutable after PackModel; encoders of several workers share one.
 #pragma once
 
@@ -6,18 +6,18 @@
 #include <vector>
 
 #include "engine/cpu/aligned_buffer.h"
-#include "engine/model/bert_weights.h"
 #include "engine/cpu/kernels.h"
-#include "engine/model/model_config.h"
+#include "engine/model/encoder_spec.h"
+#include "engine/model/encoder_weights.h"
 
 namespace sutra::cpu {
 
 struct PackedLinear {
   size_t columns = 0;
   size_t depth = 0;
-  AlignedBuffer weights;
+  AlignedBuffer weights;  // whole panels: columns beyond `columns` are zero
   AlignedBuffer bias;
-  size_t panels() const { return columns / kPanelColumns; }
+  size_t panels() const { return (columns + kPanelColumns - 1) / kPanelColumns; }
 };
 
 struct PackedNorm {
@@ -35,7 +35,7 @@ struct PackedLayer {
 };
 
 struct PackedModel {
-  ModelConfig config;
+  EncoderSpec spec;
   Element element = Element::kF32;
   std::shared_ptr<const SafetensorsFile> file;  // `words` may point into it
   const float* words = nullptr;
@@ -47,11 +47,10 @@ struct PackedModel {
   ActivationCurve curve;
 };
 
-// Whether the CPU kernels can compute this shape; otherwise the ATen encoder does.
-bool KernelsSupport(const ModelConfig& config);
-
-// REQUIRES KernelsSupport(config).
-std::shared_ptr<const PackedModel> PackModel(const ModelConfig& config, const BertWeights& weights, Element element);
+// Encoders of one process for the same file, specification and element share one copy, so that a worker per core costs
+// its buffers and not 20 MiB more each.
+std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
+                                                     Element element);
 
 // [columns][depth] floats, row-major, to panels; exposed for tests and benches.
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element);

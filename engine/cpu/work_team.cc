@@ -1,12 +1,16 @@
+// Members, helpers and their short sleeps.
 #include "engine/cpu/work_team.h"
 
 #include <cassert>
 #include <chrono>
 
+#include "engine/model/compute_options.h"
+
 namespace sutra::cpu {
 namespace {
 
 constexpr uint32_t kInsideMask = 0xff;
+static_assert(kThreadsMax <= kInsideMask);
 constexpr uint32_t kOpen = 0x100;
 constexpr uint32_t kGeneration = 0x200;
 constexpr auto kSpinTime = std::chrono::microseconds(50);
@@ -17,7 +21,7 @@ void Pause() { __builtin_ia32_pause(); }
 }  // namespace
 
 WorkTeam::WorkTeam(int threads) {
-  assert(threads >= 1 && threads <= static_cast<int>(kInsideMask));
+  assert(threads >= 1 && threads <= static_cast<int>(kThreadsMax));
   for (int member = 1; member < threads; ++member) helpers_.emplace_back([this, member] { HelperLoop(member); });
 }
 

@@ -1,6 +1,6 @@
 // The seam below ModelBackend: the arithmetic of one encoder, without tokenizer and identity.
-// Implementations: CpuEncoder (own kernels, packed weights) and the ATen encoder in backend_torch.cc (any device).
-// An implementation is used by one worker thread at a time.
+// Implementations: CpuEncoder (own kernels, packed weights) and the ATen encoder of the torch plug-in (any device).
+// Thread rule: used by one worker thread at a time.
 #pragma once
 
 #include <span>
@@ -14,7 +14,7 @@ class Encoder {
   virtual ~Encoder() = default;
   virtual const char* name() const = 0;
 
-  // As ModelBackend::Embed; the caller has checked ids and lengths.
+  // As ModelBackend::Embed; the caller has checked ids and lengths, and checks that the vectors are finite.
   virtual Status Encode(const TokenBatch& batch, std::span<float* const> outputs) = 0;
 };
 

@@ -1,72 +1,18 @@
+// The checks around an encoder: identity and a first vector at load, ids and lengths before it, finite numbers after
+// it.
 #include "engine/model/encoder_backend.h"
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <cmath>
 #include <exception>
-#include <mutex>
 #include <utility>
+#include <vector>
 
-#include "engine/cpu/cpu_encoder.h"
-#include "engine/cpu/features.h"
 #include "engine/model/model_identity.h"
-#include "engine/tokenizer/wordpiece.h"
 
 namespace sutra {
-namespace {
-
-// The packed weights in use, by file, configuration and element, so that a worker per core costs its buffers and not 20
-// MiB more each.
-std::shared_ptr<const cpu::PackedModel> SharedPackedModel(const LoadedModel& model, cpu::Element element) {
-  static std::mutex mutex;
-  static std::vector<std::weak_ptr<const cpu::PackedModel>> in_use;
-  const std::lock_guard lock(mutex);
-  std::erase_if(in_use, [](const auto& packed) { return packed.expired(); });
-  for (const auto& weak : in_use) {
-    std::shared_ptr<const cpu::PackedModel> packed = weak.lock();
-    if (packed != nullptr && packed->element == element && packed->file == model.weights.file &&
-        packed->config == model.config) {
-      return packed;
-    }
-  }
-  std::shared_ptr<const cpu::PackedModel> packed = cpu::PackModel(model.config, model.weights, element);
-  in_use.push_back(packed);
-  return packed;
-}
-
-// Workers that load the same path while another still holds it share the mapping (and with it the packed weights).
-Result<std::shared_ptr<const SafetensorsFile>> OpenShared(const std::string& path) {
-  static std::mutex mutex;
-  static std::vector<std::weak_ptr<const SafetensorsFile>> in_use;
-  const std::lock_guard lock(mutex);
-  std::erase_if(in_use, [](const auto& file) { return file.expired(); });
-  for (const auto& weak : in_use) {
-    std::shared_ptr<const SafetensorsFile> file = weak.lock();
-    if (file != nullptr && file->path() == path && file->IsStillAtPath()) return file;
-  }
-  Result<std::shared_ptr<const SafetensorsFile>> opened = SafetensorsFile::Open(path);
-  if (opened.ok()) in_use.push_back(opened.value());
-  return opened;
-}
-
-}  // namespace
-
-Result<LoadedModel> LoadModel(const std::string& model_dir) {
-  Result<ModelConfig> config = LoadModelConfig(model_dir);
-  if (!config.ok()) return config.status();
-  Result<std::shared_ptr<const SafetensorsFile>> file = OpenShared(config->weights_path);
-  if (!file.ok()) return file.status();
-  Result<BertWeights> weights = FindBertWeights(file.value(), config.value());
-  if (!weights.ok()) return weights.status();
-  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::Load(config->transformer_dir);
-  if (!tokenizer.ok()) return tokenizer.status();
-  if ((*tokenizer)->vocab_size() > config->vocabulary) {
-    return Status(StatusCode::kModelError,
-                  "the tokenizer in " + config->transformer_dir + " has ids up to " +
-                      std::to_string((*tokenizer)->vocab_size() - 1) + ", but config.json gives the model only " +
-                      std::to_string(config->vocabulary) + " words; the files belong to different models");
-  }
-  return LoadedModel{std::move(config).value(), std::move(weights).value(), std::move(tokenizer).value()};
-}
 
 Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                            const std::string& precision, const std::string& device) {
@@ -77,12 +23,12 @@ Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, st
   std::unique_ptr<EncoderBackend> backend(new EncoderBackend());
   backend->info_ = {.name = model.config.name,
                     .identity = std::move(identity).value(),
-                    .width = model.config.hidden,
-                    .tokens_max = model.config.tokens_max,
+                    .width = model.config.spec.hidden,
+                    .tokens_max = model.config.spec.tokens_max,
                     .normalizes = model.config.normalizes,
                     .precision = precision,
                     .device = device};
-  backend->vocabulary_ = model.config.vocabulary;
+  backend->vocabulary_ = model.config.spec.vocabulary;
   backend->tokenizer_ = std::move(model.tokenizer);
   backend->encoder_ = std::move(encoder);
 
@@ -120,30 +66,19 @@ Status EncoderBackend::Embed(const TokenBatch& batch, std::span<float* const> ou
   if (batch.texts() == 0 && outputs.empty()) return Status();
   if (Status status = Check(batch, outputs.size()); !status.ok()) return status;
   try {
-    return encoder_->Encode(batch, outputs);
+    if (Status status = encoder_->Encode(batch, outputs); !status.ok()) return status;
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kOutOfMemory, "no memory for a batch of " + std::to_string(batch.ids.size()) + " tokens");
   } catch (const std::exception& error) {
     return Status(StatusCode::kModelError, "the " + std::string(encoder_->name()) + " encoder failed: " + error.what());
   }
-}
-
-Result<std::unique_ptr<ModelBackend>> MakeKernelBackend(const TorchOptions& options) {
-  Result<LoadedModel> model = LoadModel(options.model_dir);
-  if (!model.ok()) return model.status();
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model->config, options.precision);
-  if (!choice.ok()) return choice.status();
-  if (choice->kernels == nullptr || options.device != "cpu") {
-    return Status(StatusCode::kModelError, "this build has no torch, and its own kernels do not cover this CPU (" +
-                                               cpu::DescribeFeatures(cpu::DetectFeatures()) +
-                                               "), model, precision or device; build with -DSUTRA_WITH_TORCH=ON");
+  for (const float* output : outputs) {
+    if (!std::all_of(output, output + info_.width, [](float value) { return std::isfinite(value); })) {
+      return Status(StatusCode::kModelError,
+                    "the model " + info_.name + " computed a value that is not finite; its weights may be damaged");
+    }
   }
-  std::unique_ptr<Encoder> encoder = MakeCpuEncoder(model.value(), *choice->kernels, options.threads);
-  return EncoderBackend::Make(std::move(model).value(), std::move(encoder), choice->precision, "cpu");
-}
-
-std::unique_ptr<Encoder> MakeCpuEncoder(const LoadedModel& model, const cpu::KernelTable& kernels, int threads) {
-  return std::make_unique<cpu::CpuEncoder>(SharedPackedModel(model, kernels.element), kernels, threads);
+  return Status();
 }
 
 }  // namespace sutra

@@ -29,6 +29,7 @@ struct FakeOptions {
 };
 
 Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const FakeOptions& options);
+Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const std::string& name, uint32_t width);
 
 // What the fake model answers for these ids: `width` finite floats within [-1, 1), not normalised, never all zero.
 std::vector<float> FakeVector(std::span<const int32_t> ids, std::string_view name, uint32_t width);

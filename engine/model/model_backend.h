@@ -1,6 +1,7 @@
 // The seam between the engine and a model: token ids in, vectors out.
-// Implementations: backend_torch.cc (libtorch, CPU or CUDA) and backend_fake.cc (a deterministic function of ids and
-// model name, for tests and lane benchmarks). An implementation is used by one worker thread at a time.
+// Implementations: EncoderBackend (a model directory, computed by an Encoder) and the fake model (a deterministic
+// function of ids and model name, for tests and lane benchmarks). An implementation is used by one worker thread at a
+// time.
 #pragma once
 
 #include <cstdint>
@@ -33,16 +34,5 @@ class ModelBackend {
   // REQUIRES: each text has 1..tokens_max ids, all within the vocabulary.
   virtual Status Embed(const TokenBatch& batch, std::span<float* const> outputs) = 0;
 };
-
-struct TorchOptions {
-  std::string model_dir;    // Hugging Face / sentence-transformers layout
-  std::string precision;    // "auto" (bf16 where the CPU multiplies it natively, else fp32), "fp32" or "bf16"
-  std::string device;       // "cpu" or "cuda"
-  int threads = 1;          // intra-op threads
-};
-
-// Both fail with a message that names the file, the likely cause and the fix.
-Result<std::unique_ptr<ModelBackend>> MakeTorchBackend(const TorchOptions& options);
-Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const std::string& name, uint32_t width);
 
 }  // namespace sutra

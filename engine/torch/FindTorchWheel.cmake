@@ -1,7 +1,8 @@
 # Finds libtorch in the unpacked PyPI wheels, without torch's own CMake package (which asks for a CUDA toolkit).
 #   SUTRA_LIBTORCH_DIR  (variable or environment) folder with torch/include, torch/lib and nvidia/cu13/lib; default
 #                       $SUTRA_DEPS_DIR/libtorch, and SUTRA_DEPS_DIR defaults to ~/.cache/sutra (tools/setup/fetch_deps fills it)
-# Defines the target sutra_torch_wheel: headers, libtorch_cpu, libc10, and run paths for what these two need.
+# Defines the target sutra_torch_wheel: headers, libtorch_cpu, libc10; and SUTRA_TORCH_LIBRARY_DIRS, where they and what
+# they need lie.
 set(SUTRA_TORCH_VERSION 2.11.0)
 
 if(NOT SUTRA_LIBTORCH_DIR AND DEFINED ENV{SUTRA_LIBTORCH_DIR})
@@ -29,7 +30,7 @@ endforeach()
 file(STRINGS ${SUTRA_LIBTORCH_DIR}/torch/version.py torch_version_line REGEX "^__version__")
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" torch_version "${torch_version_line}")
 if(NOT torch_version VERSION_EQUAL SUTRA_TORCH_VERSION)
-  message(FATAL_ERROR "libtorch: ${SUTRA_LIBTORCH_DIR} holds torch ${torch_version}, needed is ${SUTRA_TORCH_VERSION}; ${torch_fix}")
+  message(FATAL_ERROR "libtorch: ${SUTRA_LIBTORCH_DIR} contains torch ${torch_version}, but ${SUTRA_TORCH_VERSION} is required; ${torch_fix}")
 endif()
 
 add_library(sutra_torch_wheel INTERFACE)
@@ -37,7 +38,7 @@ target_include_directories(sutra_torch_wheel SYSTEM INTERFACE ${SUTRA_LIBTORCH_D
 target_link_libraries(sutra_torch_wheel INTERFACE
   ${SUTRA_LIBTORCH_DIR}/torch/lib/libtorch_cpu.so ${SUTRA_LIBTORCH_DIR}/torch/lib/libc10.so)
 # libtorch_cpu needs libcudart and libcupti to load, though it never calls them without a GPU.
-target_link_options(sutra_torch_wheel INTERFACE
-  -Wl,-rpath,${SUTRA_LIBTORCH_DIR}/torch/lib:${SUTRA_LIBTORCH_DIR}/nvidia/cu13/lib
-  -Wl,-rpath-link,${SUTRA_LIBTORCH_DIR}/torch/lib:${SUTRA_LIBTORCH_DIR}/nvidia/cu13/lib)
+set(SUTRA_TORCH_LIBRARY_DIRS ${SUTRA_LIBTORCH_DIR}/torch/lib ${SUTRA_LIBTORCH_DIR}/nvidia/cu13/lib)
+list(TRANSFORM SUTRA_TORCH_LIBRARY_DIRS PREPEND -Wl,-rpath-link, OUTPUT_VARIABLE torch_link_options)
+target_link_options(sutra_torch_wheel INTERFACE ${torch_link_options})
 message(STATUS "libtorch ${torch_version} in ${SUTRA_LIBTORCH_DIR}")

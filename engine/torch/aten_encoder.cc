@@ -1,12 +1,10 @@
-// MakeTorchBackend, and the encoder as ATen operators: the same code for CPU and CUDA tensors. The only file that sees
-// torch.
+// libsutra_torch.so: the encoder as ATen operators, the same code for CPU and CUDA tensors. The only file that sees
+// torch; plugin.h is what the engine sees of it.
 //
-// On a CPU whose instruction set has kernels of ours (kernel_choice.h), those compute instead: torch's own linears
-// create a primitive for every new token count and reorder their weights at every call.
 // Thread rule: one worker thread at a time. Invariants:
 // - No padding: texts are ordered by length, each group of equal lengths is one attention call, all other operators see
 //   packed rows.
-// - Products run in `compute type`, the residual stream and the norms in fp32.
+// - Products run in `type`, the residual stream and the norms in fp32.
 // - No exception leaves this file.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -23,12 +21,11 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
+#include <string>
 #include <vector>
 
-#include "engine/cpu/features.h"
-#include "engine/model/encoder_backend.h"
+#include "engine/torch/plugin.h"
 
 namespace sutra {
 namespace {
@@ -59,14 +56,13 @@ struct LengthGroup {
 
 class AtenEncoder final : public Encoder {
  public:
-  AtenEncoder(const LoadedModel& model, at::Device device, at::ScalarType type)
-      : config_(model.config), file_(model.weights.file), device_(device), type_(type) {
+  AtenEncoder(const EncoderSpec& spec, const EncoderWeights& weights, at::Device device, at::ScalarType type)
+      : spec_(spec), file_(weights.file), device_(device), type_(type) {
     const c10::InferenceMode inference;
-    const BertWeights& weights = model.weights;
     words_ = Load(*weights.words, at::kFloat);
-    positions_ = at::add(Load(*weights.positions, at::kFloat), Load(*weights.types, at::kFloat)[0]);
+    positions_ = at::add(Load(*weights.positions, at::kFloat), Load(*weights.segments, at::kFloat)[0]);
     embedding_norm_ = Load(weights.embedding_norm);
-    for (const BertLayerTensors& layer : weights.layers) {
+    for (const LayerTensors& layer : weights.layers) {
       AtenLayer loaded;
       loaded.qkv.weight =
           at::cat({Load(*layer.query.weight, type_), Load(*layer.key.weight, type_), Load(*layer.value.weight, type_)});
@@ -120,7 +116,7 @@ class AtenEncoder final : public Encoder {
   AtenNorm Load(const NormTensors& norm) const { return {Load(*norm.gain, at::kFloat), Load(*norm.shift, at::kFloat)}; }
 
   at::Tensor Norm(const at::Tensor& x, const AtenNorm& norm) const {
-    return at::layer_norm(x, {config_.hidden}, norm.gain, norm.shift, static_cast<double>(config_.norm_epsilon));
+    return at::layer_norm(x, {spec_.hidden}, norm.gain, norm.shift, static_cast<double>(spec_.norm_epsilon));
   }
 
   at::Tensor Embed(const std::vector<int64_t>& ids, const std::vector<int64_t>& positions) const {
@@ -133,21 +129,21 @@ class AtenEncoder final : public Encoder {
   }
 
   at::Tensor Attend(const at::Tensor& qkv) const {
-    const int64_t heads = config_.heads;
-    const int64_t width = int64_t{config_.hidden} / heads;
-    at::Tensor context = at::empty({qkv.size(0), config_.hidden}, qkv.options());
+    const int64_t heads = spec_.heads;
+    const int64_t width = int64_t{spec_.hidden} / heads;
+    at::Tensor context = at::empty({qkv.size(0), spec_.hidden}, qkv.options());
     for (const LengthGroup& group : groups_) {
       const int64_t rows = group.texts * group.length;
       const at::Tensor parts =
           qkv.narrow(0, group.row, rows).view({group.texts, group.length, 3, heads, width}).permute({2, 0, 3, 1, 4});
       const at::Tensor attended = at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);
-      context.narrow(0, group.row, rows).copy_(attended.transpose(1, 2).reshape({rows, config_.hidden}));
+      context.narrow(0, group.row, rows).copy_(attended.transpose(1, 2).reshape({rows, spec_.hidden}));
     }
     return context;
   }
 
   at::Tensor Forward(at::Tensor x) const {
-    const char* approximate = config_.activation == Activation::kGeluTanh ? "tanh" : "none";
+    const char* approximate = spec_.activation == Activation::kGeluTanh ? "tanh" : "none";
     const auto linear = [](const at::Tensor& in, const AtenLinear& layer) {
       return at::linear(in, layer.weight, layer.bias);
     };
@@ -179,23 +175,18 @@ class AtenEncoder final : public Encoder {
     std::vector<at::Tensor> pooled;
     for (const LengthGroup& group : groups_) {
       const at::Tensor rows =
-          x.narrow(0, group.row, group.texts * group.length).view({group.texts, group.length, config_.hidden});
-      pooled.push_back(config_.pooling == Pooling::kMean ? rows.mean(1) : rows.select(1, 0));
+          x.narrow(0, group.row, group.texts * group.length).view({group.texts, group.length, spec_.hidden});
+      pooled.push_back(spec_.pooling == Pooling::kMean ? rows.mean(1) : rows.select(1, 0));
     }
     const at::Tensor vectors = at::cat(pooled).to(at::kCPU).contiguous();
     const float* values = vectors.const_data_ptr<float>();
-    const size_t count = texts.size() * config_.hidden;
-    if (!std::all_of(values, values + count, [](float value) { return std::isfinite(value); })) {
-      return Status(StatusCode::kModelError,
-                    "the model " + config_.name + " computed a value that is not finite; its weights may be damaged");
-    }
     for (size_t i = 0; i < texts.size(); ++i) {
-      std::copy_n(values + i * config_.hidden, config_.hidden, outputs[texts[i]]);
+      std::copy_n(values + i * spec_.hidden, spec_.hidden, outputs[texts[i]]);
     }
     return Status();
   }
 
-  ModelConfig config_;
+  EncoderSpec spec_;
   std::shared_ptr<const SafetensorsFile> file_;  // fp32 tensors on the CPU lie in it
   at::Device device_;
   at::ScalarType type_;
@@ -222,54 +213,27 @@ Status LoadCuda() {
   return Status();
 }
 
-struct Plan {
-  std::string precision;
-  std::string device;
-  std::unique_ptr<Encoder> encoder;
-};
-
-Result<Plan> PlanCuda(const LoadedModel& model, const TorchOptions& options) {
-  if (Status status = LoadCuda(); !status.ok()) return status;
-  const std::string precision = options.precision == "auto" ? "bf16" : options.precision;
-  if (precision != "fp32" && precision != "bf16") {
-    return Status(StatusCode::kBadOption, "--precision is '" + precision + "'; use auto, fp32 or bf16");
-  }
-  const at::ScalarType type = precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  return Plan{precision, "cuda:0", std::make_unique<AtenEncoder>(model, at::Device(at::kCUDA, 0), type)};
-}
-
-Result<Plan> PlanCpu(const LoadedModel& model, const TorchOptions& options) {
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model.config, options.precision);
-  if (!choice.ok()) return choice.status();
-  std::unique_ptr<Encoder> encoder;
-  if (choice->kernels != nullptr) {
-    encoder = MakeCpuEncoder(model, *choice->kernels, options.threads);
-  } else {
+Result<std::unique_ptr<Encoder>> MakeEncoder(const EncoderSpec& spec, const EncoderWeights& weights,
+                                             const TorchPlugin::Options& options) {
+  try {
+    const at::ScalarType type = options.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+    if (options.device == Device::kCuda) {
+      if (Status status = LoadCuda(); !status.ok()) return status;
+      return std::unique_ptr<Encoder>(std::make_unique<AtenEncoder>(spec, weights, at::Device(at::kCUDA, 0), type));
+    }
     at::set_num_threads(options.threads);
-    const at::ScalarType type = choice->precision == "bf16" ? at::kBFloat16 : at::kFloat;
-    encoder = std::make_unique<AtenEncoder>(model, at::Device(at::kCPU), type);
+    return std::unique_ptr<Encoder>(std::make_unique<AtenEncoder>(spec, weights, at::Device(at::kCPU), type));
+  } catch (const std::exception& error) {
+    return Status(StatusCode::kModelError, std::string("libtorch could not take the model: ") + error.what());
   }
-  return Plan{choice->precision, "cpu", std::move(encoder)};
 }
+
+constexpr TorchPlugin kPlugin = {
+    .interface_version = kTorchPluginInterface, .build = kTorchPluginBuild, .make_encoder = MakeEncoder};
 
 }  // namespace
-
-Result<std::unique_ptr<ModelBackend>> MakeTorchBackend(const TorchOptions& options) {
-  if (options.threads < 1 || options.threads > 64) {
-    return Status(StatusCode::kBadOption, "--threads must be from 1 to 64");
-  }
-  if (options.device != "cpu" && options.device != "cuda") {
-    return Status(StatusCode::kBadOption, "--device is '" + options.device + "'; use cpu or cuda");
-  }
-  try {
-    Result<LoadedModel> model = LoadModel(options.model_dir);
-    if (!model.ok()) return model.status();
-    Result<Plan> plan = options.device == "cuda" ? PlanCuda(model.value(), options) : PlanCpu(model.value(), options);
-    if (!plan.ok()) return plan.status();
-    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), plan->precision, plan->device);
-  } catch (const std::exception& error) {
-    return Status(StatusCode::kModelError, "loading the model " + options.model_dir + " failed: " + error.what());
-  }
-}
-
 }  // namespace sutra
+
+extern "C" __attribute__((visibility("default"))) const sutra::TorchPlugin* sutra_torch_plugin() {
+  return &sutra::kPlugin;
+}

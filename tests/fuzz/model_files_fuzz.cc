@@ -15,8 +15,9 @@
 namespace sutra::fuzz {
 namespace {
 
-constexpr std::array kFiles = {"config.json",           "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
-                               "tokenizer_config.json", "vocab.txt",    "tokenizer.json"};
+constexpr std::array kFiles = {
+    "config.json",           "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+    "tokenizer_config.json", "vocab.txt",    "tokenizer.json"};
 
 constexpr std::array<const char*, kFiles.size()> kRight = {
     R"({"model_type":"bert","hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,"intermediate_size":8,)"
@@ -47,7 +48,8 @@ struct Directory {
     rmdir((path + "/1_Pooling").c_str());
     rmdir(path.c_str());
   }
-  // Makes the file hold `bytes`, or go away without a value. What is there already is left alone: that is most of the time.
+  // Makes the file hold `bytes`, or go away without a value. What is there already is left alone: that is most of the
+  // time.
   void Set(size_t index, const std::optional<std::string>& bytes) {
     if (now_[index] == bytes) return;
     now_[index] = bytes;
@@ -74,8 +76,9 @@ std::string Content(Input* input, size_t file) {
     const size_t at = input->U16() % (text.size() + 1);
     const size_t cut = input->Byte() % 24u;
     const uint8_t kind = input->Byte();
-    static constexpr std::array kValues = {"null", "-1", "1e999", "18446744073709551616", "\"\\u0000\"", "[]", "{}", "true",
-                                           "0.5", "\"..\"", "4294967296", "\"/\"", "[[[[", "\"\xff\""};
+    static constexpr std::array kValues = {
+        "null", "-1",  "1e999",  "18446744073709551616", "\"\\u0000\"", "[]",   "{}",
+        "true", "0.5", "\"..\"", "4294967296",           "\"/\"",       "[[[[", "\"\xff\""};
     const std::string value = kind < 128 ? kValues[kind % kValues.size()] : std::string(input->Take(kind % 16u));
     text.replace(at, std::min(cut, text.size() - at), value);
   }
@@ -102,20 +105,24 @@ SUTRA_FUZZ_TARGET(model_files, 4096) {
   const bool old_tokenizer = input.Below(2) == 0;  // no tokenizer.json
   for (size_t file = 0; file < kFiles.size(); ++file) {
     const bool absent = kFiles[file] == std::string_view("tokenizer.json") && old_tokenizer;
-    if (absent) directory.Set(file, std::nullopt);
-    else directory.Set(file, file == spoilt ? Content(&input, file) : kRight[file]);
+    if (absent)
+      directory.Set(file, std::nullopt);
+    else
+      directory.Set(file, file == spoilt ? Content(&input, file) : kRight[file]);
   }
   const Result<ModelConfig> config = LoadModelConfig(directory.path);
   if (config.ok()) {
-    FUZZ_CHECK(config->heads > 0 && config->hidden % config->heads == 0 && config->hidden <= 8192);
-    FUZZ_CHECK(config->tokens_max >= 2 && config->tokens_max <= config->positions);
+    FUZZ_CHECK(config->spec.heads > 0 && config->spec.hidden % config->spec.heads == 0 && config->spec.hidden <= 8192);
+    FUZZ_CHECK(config->spec.tokens_max >= 2 && config->spec.tokens_max <= config->spec.positions);
     FUZZ_CHECK(config->weights_path.starts_with(directory.path));
   } else {
     FUZZ_CHECK(config.code() == StatusCode::kModelError && !config.status().message().empty());
   }
   const Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::Load(directory.path);
-  if (tokenizer.ok()) UseTokenizer(**tokenizer);
-  else FUZZ_CHECK(tokenizer.code() == StatusCode::kModelError && !tokenizer.status().message().empty());
+  if (tokenizer.ok())
+    UseTokenizer(**tokenizer);
+  else
+    FUZZ_CHECK(tokenizer.code() == StatusCode::kModelError && !tokenizer.status().message().empty());
 }
 
 }  // namespace sutra::fuzz

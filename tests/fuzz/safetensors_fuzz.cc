@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/model/bert_weights.h"
+#include "engine/model/families/family.h"
 #include "engine/model/safetensors.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -24,16 +24,8 @@ class MemoryFile {
   int fd_;
 };
 
-ModelConfig TinyModel() {
-  ModelConfig config;
-  config.hidden = 2;
-  config.layers = 1;
-  config.heads = 1;
-  config.intermediate = 2;
-  config.vocabulary = 2;
-  config.positions = 2;
-  return config;
-}
+constexpr EncoderSpec kTinySpec = {
+    .hidden = 2, .layers = 1, .heads = 1, .intermediate = 2, .vocabulary = 2, .positions = 2};
 
 }  // namespace
 
@@ -65,7 +57,7 @@ SUTRA_FUZZ_TARGET(safetensors, 16384) {
     FUZZ_CHECK(tensor.AlignedFloats() == nullptr || tensor.bytes.size() == tensor.count * sizeof(float));
   }
   FUZZ_CHECK(covered <= weights.contents().size());
-  const Result<BertWeights> found = FindBertWeights(*opened, TinyModel());
+  const Result<EncoderWeights> found = kBertFamily.find_weights(*opened, kTinySpec);
   FUZZ_CHECK(found.ok() || !found.status().message().empty());
 }
 

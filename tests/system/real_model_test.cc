@@ -1,5 +1,5 @@
 // The real model through the real engine: the vectors are those of the fixtures, they survive a restart, and damaged or
-// missing model files are named. Skipped where the build has no libtorch or the model is not on this machine.
+// missing model files are named. Skipped where the model is not on this machine.
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,9 +27,6 @@ std::string ModelDirectory() {
 class RealModel : public SystemTest {
  protected:
   void SetUp() override {
-#if !defined(SUTRA_WITH_TORCH)
-    GTEST_SKIP() << "this build has no libtorch";
-#endif
     if (!std::filesystem::exists(ModelDirectory() + "/model.safetensors")) {
       GTEST_SKIP() << "no model at " << ModelDirectory() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
     }
@@ -74,10 +71,9 @@ class RealModel : public SystemTest {
 };
 
 const std::vector<std::string>& Sentences() {
-  static const std::vector<std::string> texts = {
-      "Apple Inc. reported quarterly revenue of 94.9 billion dollars.",
-      "The iPhone maker earned 94.9 billion dollars in the quarter.",
-      "A recipe for potato soup with leek and cream."};
+  static const std::vector<std::string> texts = {"Apple Inc. reported quarterly revenue of 94.9 billion dollars.",
+                                                 "The iPhone maker earned 94.9 billion dollars in the quarter.",
+                                                 "A recipe for potato soup with leek and cream."};
   return texts;
 }
 
@@ -108,7 +104,17 @@ TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
   }
 }
 
-// The vectors of sentence-transformers on the same texts (tests/model), now through lanes, batches and both sources.
+// A host without libtorch: the plug-in cannot be found, and a model is served all the same.
+TEST_F(RealModel, IsServedWithoutLibtorch) {
+  EngineProcess engine(Torch(ModelDirectory()));
+  engine.options().environment = {"SUTRA_TORCH_PLUGIN=/nowhere/libsutra_torch.so"};
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(Attached(engine).Embed(Sentences()[0]).status, SUTRA_OK);
+  EXPECT_EQ(ReadFile("/proc/" + std::to_string(engine.process().pid()) + "/maps").find("libtorch"), std::string::npos);
+}
+
+// The vectors of sentence-transformers on the same texts (tests/engine/model), now through lanes, batches and both
+// sources.
 TEST_F(RealModel, AnswersWhatSentenceTransformersAnswers) {
   std::ifstream text_file(SUTRA_MODEL_FIXTURES "/texts.json");
   const auto texts = nlohmann::json::parse(text_file).get<std::vector<std::string>>();

@@ -97,11 +97,7 @@ TEST_F(StartFault, AMissingModelIsNamed) {
   EngineOptions options;
   EngineProcess engine(options);
   engine.options().args = {"--backend", "torch", "--model", engine.directory() / "no-such-model"};
-#if defined(SUTRA_WITH_TORCH)
   ExpectCannotStart(engine, kExitCannotStart, {"no-such-model", "cannot start"});
-#else
-  ExpectCannotStart(engine, kExitCannotStart, {"without libtorch", "SUTRA_WITH_TORCH"});
-#endif
 }
 
 TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFile) {

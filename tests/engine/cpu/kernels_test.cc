@@ -24,6 +24,8 @@ std::vector<const KernelTable*> Tables() {
   const auto add = [&](bool present, const KernelTable* table) {
     if (present && table != nullptr) tables.push_back(table);
   };
+  add(true, PortableKernels(Element::kF32));
+  add(true, PortableKernels(Element::kBf16));
   add(features.avx512, Avx512Kernels());
   add(features.avx512_bf16, Avx512Bf16Kernels());
   add(features.avx512_bf16, EmulatedAmxKernels());
@@ -98,6 +100,7 @@ TEST_P(CpuKernels, ProductsMatchForEveryRowCountAndOutput) {
       call.rows = rows;
       call.b = packed.weights.data();
       call.depth = kDepth;
+      call.columns = kColumns;
       call.panel_begin = 1;  // columns 64 to 127 only: threads share a product by panels
       call.panel_end = 2;
       call.bias = packed.bias.As<float>();
@@ -246,7 +249,7 @@ TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
 
 TEST_P(CpuKernels, StartCheckAcceptsTheSet) { EXPECT_TRUE(KernelsComputeCorrectly(*table_)); }
 
-INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 4),
+INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 6),
                          [](const testing::TestParamInfo<size_t>& param) {
                            const auto tables = Tables();
                            return param.param < tables.size() ? std::string(tables[param.param]->name)
@@ -255,8 +258,7 @@ INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 4),
 
 // The canary of the check at start: a set that computes one column wrongly must not be used.
 TEST(KernelsComputeCorrectly, RefusesAWrongSet) {
-  static const KernelTable* good = DetectFeatures().avx512 ? Avx512Kernels() : nullptr;
-  if (good == nullptr) GTEST_SKIP() << "this CPU has no AVX-512";
+  static const KernelTable* good = PortableKernels(Element::kF32);
   KernelTable wrong = *good;
   wrong.gemm = [](const GemmCall& call) {
     good->gemm(call);
@@ -264,6 +266,69 @@ TEST(KernelsComputeCorrectly, RefusesAWrongSet) {
   };
   EXPECT_TRUE(KernelsComputeCorrectly(*good));
   EXPECT_FALSE(KernelsComputeCorrectly(wrong));
+}
+
+// Widths that are no multiple of anything: the last panel is cut, an odd depth ends in half a unit, nothing beyond the
+// columns is written.
+TEST(PortableKernels, ProductsTakeEveryWidthAndDepth) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (const Element element : {Element::kF32, Element::kBf16}) {
+    for (const size_t columns : {size_t{1}, size_t{24}, size_t{63}, size_t{65}, size_t{200}}) {
+      for (const size_t depth : {size_t{1}, size_t{7}, size_t{40}, size_t{129}}) {
+        constexpr size_t kRows = 6;
+        std::vector<float> weight(columns * depth);
+        std::vector<float> bias(columns);
+        for (float& value : weight) value = normal(random);
+        for (float& value : bias) value = normal(random);
+        const PackedLinear packed = PackLinear(weight.data(), bias.data(), columns, depth, element);
+        Elements a(element, kRows * depth);
+        for (size_t i = 0; i < kRows * depth; ++i) a.Set(i, static_cast<double>(normal(random)));
+        Elements c(Element::kF32, kRows * columns + 64);
+        for (size_t i = 0; i < c.values.size(); ++i) c.Set(i, i < kRows * columns ? 0.0 : 7.0);
+        PortableKernels(element)->gemm({.a = a.memory.data(),
+                                        .a_stride = depth,
+                                        .rows = kRows,
+                                        .b = packed.weights.data(),
+                                        .depth = depth,
+                                        .columns = columns,
+                                        .panel_begin = 0,
+                                        .panel_end = packed.panels(),
+                                        .bias = packed.bias.As<float>(),
+                                        .output = GemmOutput::kAddToF32,
+                                        .c = c.memory.data(),
+                                        .c_stride = columns});
+        for (size_t r = 0; r < kRows; ++r) {
+          for (size_t n = 0; n < columns; ++n) {
+            auto sum = static_cast<double>(bias[n]);
+            for (size_t k = 0; k < depth; ++k) {
+              const float w = weight[n * depth + k];
+              const float rounded =
+                  element == Element::kF32 ? w : std::bit_cast<float>(static_cast<uint32_t>(ToBf16(w)) << 16);
+              sum += a.values[r * depth + k] * static_cast<double>(rounded);
+            }
+            ASSERT_NEAR(c.Get(r * columns + n), sum, 1e-3) << columns << " columns, depth " << depth;
+          }
+        }
+        for (size_t i = kRows * columns; i < c.values.size(); ++i) ASSERT_EQ(c.Get(i), 7.0);
+      }
+    }
+  }
+}
+
+TEST(Supports, FastSetsTakeWholePanelsAndTwoHeadWidthsOnly) {
+  const EncoderSpec good = {.hidden = 384, .heads = 12, .intermediate = 1536};
+  EncoderSpec odd_width = good;
+  odd_width.intermediate = 100;
+  EncoderSpec odd_head = good;
+  odd_head.heads = 4;
+  KernelTable fast = *PortableKernels(Element::kF32);
+  fast.any_shape = false;
+  EXPECT_TRUE(Supports(fast, good));
+  EXPECT_FALSE(Supports(fast, odd_width));
+  EXPECT_FALSE(Supports(fast, odd_head));
+  EXPECT_TRUE(Supports(*PortableKernels(Element::kF32), odd_width));
+  EXPECT_TRUE(Supports(*PortableKernels(Element::kBf16), odd_head));
 }
 
 TEST(ActivationCurve, StaysWithinItsStatedError) {

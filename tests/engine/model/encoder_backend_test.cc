@@ -1,4 +1,4 @@
-// Whole models on the CPU kernels without torch: loading, sharing, threads, and what a backend refuses.
+// Whole models on the CPU kernels: loading, sharing, threads, and what a backend refuses.
 #include "engine/model/encoder_backend.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
 #include "engine/model/model_identity.h"
 #include "tests/kit/tiny_model.h"
@@ -18,7 +19,8 @@ using Texts = std::vector<std::vector<int32_t>>;
 Result<std::unique_ptr<ModelBackend>> Make(const std::string& path, const cpu::KernelTable& kernels, int threads = 1) {
   Result<LoadedModel> model = LoadModel(path);
   if (!model.ok()) return model.status();
-  std::unique_ptr<Encoder> encoder = MakeCpuEncoder(model.value(), kernels, threads);
+  auto packed = cpu::SharedPackedModel(model->config.spec, model->weights, kernels.element);
+  auto encoder = std::make_unique<cpu::CpuEncoder>(std::move(packed), kernels, threads);
   return EncoderBackend::Make(std::move(model).value(), std::move(encoder),
                               kernels.element == cpu::Element::kF32 ? "fp32" : "bf16", "cpu");
 }
@@ -51,8 +53,8 @@ Texts RandomTexts(size_t count, uint32_t length_max) {
 class EncoderBackendOnKernels : public testing::Test {
  protected:
   void SetUp() override {
-    if (!cpu::DetectFeatures().avx512) GTEST_SKIP() << "this CPU has no AVX-512, so no kernels of ours";
-    tables_ = {cpu::Avx512Kernels()};
+    tables_ = {cpu::PortableKernels(cpu::Element::kF32), cpu::PortableKernels(cpu::Element::kBf16)};
+    if (cpu::DetectFeatures().avx512) tables_.push_back(cpu::Avx512Kernels());
     if (cpu::DetectFeatures().avx512_bf16) tables_.push_back(cpu::Avx512Bf16Kernels());
     if (cpu::DetectFeatures().amx_bf16) tables_.push_back(cpu::AmxKernels());
     model_.Save();
@@ -158,29 +160,43 @@ TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotTheP
   EXPECT_NE(identity(model_.path(), "fp32", "cpu"), base);
 }
 
-TEST_F(EncoderBackendOnKernels, NeedNoTorch) {
-  auto backend = MakeKernelBackend({.model_dir = model_.path(), .precision = "fp32", .device = "cpu", .threads = 2});
-  ASSERT_TRUE(backend.ok()) << backend.status().message();
-  EXPECT_EQ((*backend)->info().precision, "fp32");
-  EXPECT_FALSE(MakeKernelBackend({.model_dir = model_.path(), .precision = "fp32", .device = "cuda"}).ok());
+// The portable set is the reference: whatever instructions compute, and whatever the head width, the vectors are its
+// own.
+TEST(EncoderBackend, EverySetGivesTheVectorsOfThePortableOne) {
+  const Texts texts = RandomTexts(40, 32);
+  for (const uint32_t heads : {2U, 4U}) {
+    TinyModel model({.hidden = 128, .heads = heads, .intermediate = 192, .layers = 2, .positions = 40});
+    model.Save();
+    auto portable = Make(model.path(), *cpu::PortableKernels(cpu::Element::kF32));
+    const auto expected = Embed(**portable, texts).value();
+    std::vector<const cpu::KernelTable*> tables = {cpu::PortableKernels(cpu::Element::kBf16)};
+    if (cpu::DetectFeatures().avx512) tables.push_back(cpu::Avx512Kernels());
+    if (cpu::DetectFeatures().avx512_bf16) tables.push_back(cpu::Avx512Bf16Kernels());
+    if (cpu::DetectFeatures().amx_bf16) tables.push_back(cpu::AmxKernels());
+    for (const cpu::KernelTable* table : tables) {
+      auto backend = Make(model.path(), *table);
+      const auto vectors = Embed(**backend, texts).value();
+      const float tolerance = table->element == cpu::Element::kF32 ? 2e-5F : 0.1F;
+      for (size_t i = 0; i < texts.size(); ++i) {
+        for (size_t n = 0; n < vectors[i].size(); ++n) {
+          ASSERT_NEAR(vectors[i][n], expected[i][n], tolerance) << table->name << " text " << i;
+        }
+      }
+    }
+  }
 }
 
-TEST_F(EncoderBackendOnKernels, ChoiceFollowsPrecisionAndEnvironment) {
-  const ModelConfig config = LoadModelConfig(model_.path()).value();
-  EXPECT_EQ(cpu::ChooseKernels(config, "fp32")->kernels, cpu::Avx512Kernels());
-  EXPECT_EQ(cpu::ChooseKernels(config, "fp16").code(), StatusCode::kBadOption);
-  ModelConfig odd = config;
-  odd.intermediate = 100;
-  EXPECT_EQ(cpu::ChooseKernels(odd, "fp32")->kernels, nullptr);
-  EXPECT_EQ(cpu::ChooseKernels(odd, "auto")->precision, "fp32");
-  setenv("SUTRA_CPU_KERNELS", "aten", 1);
-  EXPECT_EQ(cpu::ChooseKernels(config, "fp32")->kernels, nullptr);
-  setenv("SUTRA_CPU_KERNELS", "avx512", 1);
-  EXPECT_EQ(cpu::ChooseKernels(config, "auto")->precision, "fp32");
-  EXPECT_FALSE(cpu::ChooseKernels(config, "bf16").ok());
-  setenv("SUTRA_CPU_KERNELS", "neon", 1);
-  EXPECT_FALSE(cpu::ChooseKernels(config, "auto").ok());
-  unsetenv("SUTRA_CPU_KERNELS");
+TEST(EncoderBackend, ThreadsShareAModelOfAnyShape) {
+  TinyModel model({.hidden = 30, .heads = 3, .intermediate = 77, .layers = 2, .positions = 40});
+  model.Save();
+  const Texts texts = RandomTexts(60, 32);
+  for (const cpu::Element element : {cpu::Element::kF32, cpu::Element::kBf16}) {
+    auto one = Make(model.path(), *cpu::PortableKernels(element));
+    ASSERT_TRUE(one.ok()) << one.status().message();
+    auto three = Make(model.path(), *cpu::PortableKernels(element), 3);
+    EXPECT_EQ(Embed(**three, texts).value(), Embed(**one, texts).value());
+    EXPECT_EQ(Embed(**three, {texts[5]}).value()[0], Embed(**one, texts).value()[5]);
+  }
 }
 
 }  // namespace

@@ -34,35 +34,35 @@ TEST_F(ModelConfigFiles, AreReadTogether) {
   const auto config = LoadModelConfig(model_.path() + "/");
   ASSERT_TRUE(config.ok()) << config.status().message();
   EXPECT_EQ(config->name, std::filesystem::path(model_.path()).filename());
-  EXPECT_EQ(config->hidden, 64U);
-  EXPECT_EQ(config->layers, 2U);
-  EXPECT_EQ(config->activation, Activation::kGeluErf);
-  EXPECT_EQ(config->pooling, Pooling::kMean);
+  EXPECT_EQ(config->spec.hidden, 64U);
+  EXPECT_EQ(config->spec.layers, 2U);
+  EXPECT_EQ(config->spec.activation, Activation::kGeluErf);
+  EXPECT_EQ(config->spec.pooling, Pooling::kMean);
   EXPECT_TRUE(config->normalizes);
-  EXPECT_EQ(config->tokens_max, 32U);
+  EXPECT_EQ(config->spec.tokens_max, 32U);
   EXPECT_EQ(config->identity_files.size(), 6U);
 }
 
 TEST_F(ModelConfigFiles, LimitComesFromSentenceBertConfigBoundedByPositions) {
   const auto limit = [this](const std::string& text) {
     model_.directory().Write("sentence_bert_config.json", text);
-    return LoadModelConfig(model_.path())->tokens_max;
+    return LoadModelConfig(model_.path())->spec.tokens_max;
   };
   EXPECT_EQ(limit(R"({"max_seq_length": 16})"), 16U);
   EXPECT_EQ(limit(R"({"max_seq_length": 4000})"), 40U);
   EXPECT_EQ(limit(R"({"max_seq_length": null})"), 40U);
   EXPECT_EQ(limit("{}"), 40U);
   std::filesystem::remove(model_.path() + "/sentence_bert_config.json");
-  EXPECT_EQ(LoadModelConfig(model_.path())->tokens_max, 40U);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.tokens_max, 40U);
   model_.directory().Write("tokenizer_config.json", R"({"model_max_length": 24})");
-  EXPECT_EQ(LoadModelConfig(model_.path())->tokens_max, 24U);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.tokens_max, 24U);
   model_.directory().Write("tokenizer_config.json", R"({"model_max_length": 1000000000000000019884624838656})");
-  EXPECT_EQ(LoadModelConfig(model_.path())->tokens_max, 40U);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.tokens_max, 40U);
 }
 
 TEST_F(ModelConfigFiles, TokenizerJsonTruncationDoesNotSetTheLimit) {
   model_.directory().Write("tokenizer.json", R"({"truncation": {"max_length": 8}})");
-  EXPECT_EQ(LoadModelConfig(model_.path())->tokens_max, 32U);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.tokens_max, 32U);
 }
 
 TEST_F(ModelConfigFiles, UnknownModulesAreRefusedByName) {
@@ -87,7 +87,7 @@ TEST_F(ModelConfigFiles, UnknownModulesAreRefusedByName) {
 TEST_F(ModelConfigFiles, PoolingIsMeanOrCls) {
   model_.directory().Write("1_Pooling/config.json",
                            R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})");
-  EXPECT_EQ(LoadModelConfig(model_.path())->pooling, Pooling::kCls);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.pooling, Pooling::kCls);
   ExpectRefused("1_Pooling/config.json", R"({"pooling_mode_max_tokens": true})", "pooling_mode_max_tokens");
   ExpectRefused("1_Pooling/config.json", R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true})",
                 "2 pooling");
@@ -100,7 +100,7 @@ TEST_F(ModelConfigFiles, ModelWithoutModulesIsMeanPooledAndRaw) {
   std::filesystem::remove(model_.path() + "/modules.json");
   const auto config = LoadModelConfig(model_.path());
   ASSERT_TRUE(config.ok());
-  EXPECT_EQ(config->pooling, Pooling::kMean);
+  EXPECT_EQ(config->spec.pooling, Pooling::kMean);
   EXPECT_FALSE(config->normalizes);
 }
 
@@ -122,7 +122,7 @@ TEST_F(ModelConfigFiles, UnsupportedArchitecturesAreRefusedByKey) {
 TEST_F(ModelConfigFiles, GeluNewIsTheTanhForm) {
   model_.config()["hidden_act"] = "gelu_new";
   model_.Save();
-  EXPECT_EQ(LoadModelConfig(model_.path())->activation, Activation::kGeluTanh);
+  EXPECT_EQ(LoadModelConfig(model_.path())->spec.activation, Activation::kGeluTanh);
 }
 
 TEST_F(ModelConfigFiles, MissingDirectoryAndDamagedFilesNameThePath) {

@@ -7,8 +7,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "engine/backend_choice.h"
 #include "engine/cpu/features.h"
-#include "engine/model/model_backend.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -53,7 +53,8 @@ struct KernelCase {
 
 std::vector<KernelCase> Cases() {
   const cpu::Features& features = cpu::DetectFeatures();
-  return {{"aten", "fp32", true},
+  return {{"portable", "fp32", true},
+          {"aten", "fp32", true},
           {"aten", "bf16", features.avx512_bf16},  // elsewhere torch emulates it, correctly but for minutes
           {"avx512", "fp32", features.avx512},
           {"avx512_bf16", "bf16", features.avx512_bf16},
@@ -61,10 +62,12 @@ std::vector<KernelCase> Cases() {
 }
 
 Result<std::unique_ptr<ModelBackend>> Make(const std::string& model_dir, const KernelCase& kernel_case,
-                                           int threads = 1) {
+                                           uint32_t threads = 1) {
   setenv("SUTRA_CPU_KERNELS", kernel_case.kernels, 1);
-  auto backend = MakeTorchBackend(
-      {.model_dir = model_dir, .precision = kernel_case.precision, .device = "cpu", .threads = threads});
+  auto backend =
+      MakeModelBackend({.model_dir = model_dir,
+                        .precision = kernel_case.precision == std::string("fp32") ? Precision::kF32 : Precision::kBf16,
+                        .threads = threads});
   unsetenv("SUTRA_CPU_KERNELS");
   return backend;
 }
@@ -185,7 +188,7 @@ TEST_P(Parity, VectorsDoNotDependOnTheBatch) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EverySet, Parity, testing::Range<size_t>(0, 5),
+INSTANTIATE_TEST_SUITE_P(EverySet, Parity, testing::Range<size_t>(0, 6),
                          [](const testing::TestParamInfo<size_t>& param) {
                            return std::string(Cases()[param.param].kernels) + "_" + Cases()[param.param].precision;
                          });
@@ -214,15 +217,15 @@ std::vector<std::vector<int32_t>> TinyTexts() {
 }
 
 TEST(AtenEncoder, AgreesWithTheKernelsForBothActivationsAndHeadWidths) {
-  if (!cpu::DetectFeatures().avx512) GTEST_SKIP() << "this CPU has no kernels of ours to compare with";
+  const char* own = cpu::DetectFeatures().avx512 ? "avx512" : "portable";
   for (const char* activation : {"gelu", "gelu_new"}) {
     for (const uint32_t heads : {2U, 4U}) {
       TinyModel model({.hidden = 128, .heads = heads, .intermediate = 192, .layers = 2, .positions = 40});
       model.config()["hidden_act"] = activation;
       model.Save();
       auto aten = Make(model.path(), {"aten", "fp32", true});
-      auto kernels = Make(model.path(), {"avx512", "fp32", true});
-      ASSERT_TRUE(aten.ok() && kernels.ok());
+      auto kernels = Make(model.path(), {own, "fp32", true});
+      ASSERT_TRUE(aten.ok() && kernels.ok()) << aten.status().message() << kernels.status().message();
       const Embedded a = EmbedIds(**aten, TinyTexts());
       const Embedded b = EmbedIds(**kernels, TinyTexts());
       for (size_t i = 0; i < a.vectors.size(); ++i) EXPECT_LE(DifferenceMax(a.vectors[i], b.vectors[i]), 1e-5) << i;
@@ -230,12 +233,28 @@ TEST(AtenEncoder, AgreesWithTheKernelsForBothActivationsAndHeadWidths) {
   }
 }
 
-// A shape our kernels do not take: the ATen encoder must be chosen without being asked for.
+TEST(AtenEncoder, AgreesWithThePortableKernelsForShapesOfNoPanel) {
+  for (const TinyModel::Shape& shape : {TinyModel::Shape{24, 3, 40, 1, 40}, TinyModel::Shape{50, 5, 129, 2, 40}}) {
+    TinyModel model(shape);
+    model.Save();
+    auto aten = Make(model.path(), {"aten", "fp32", true});
+    auto portable = Make(model.path(), {"portable", "fp32", true}, 2);
+    ASSERT_TRUE(aten.ok() && portable.ok()) << aten.status().message() << portable.status().message();
+    const Embedded a = EmbedIds(**aten, TinyTexts());
+    const Embedded b = EmbedIds(**portable, TinyTexts());
+    for (size_t i = 0; i < a.vectors.size(); ++i) EXPECT_LE(DifferenceMax(a.vectors[i], b.vectors[i]), 1e-5) << i;
+  }
+}
+
+// A shape our fast kernels do not take: the plug-in must be chosen without being asked for.
 TEST(AtenEncoder, ComputesShapesTheKernelsDoNot) {
   TinyModel model({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
   model.Save();
-  auto made = MakeTorchBackend({.model_dir = model.path(), .precision = "auto", .device = "cpu", .threads = 1});
+  testing::internal::CaptureStdout();
+  auto made = MakeModelBackend({.model_dir = model.path()});
+  const std::string log = testing::internal::GetCapturedStdout();
   ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_NE(log.find("(aten)"), std::string::npos) << log;
   EXPECT_EQ((*made)->info().precision, "fp32");
   EXPECT_TRUE(EmbedIds(**made, TinyTexts()).status.ok());
 }
@@ -247,16 +266,12 @@ TEST(AtenEncoder, NonFiniteWeightsFailAtLoad) {
   EXPECT_EQ(Make(model.path(), {"aten", "fp32", true}).code(), StatusCode::kModelError);
 }
 
-TEST(TorchBackend, WrongOptionsAreRefusedByName) {
+TEST(TorchBackend, CudaWithoutItsLibrariesIsRefusedByName) {
   TinyModel model;
   model.Save();
-  const auto message = [&](const TorchOptions& options) { return MakeTorchBackend(options).status().message(); };
-  EXPECT_NE(message({.model_dir = model.path(), .precision = "int4", .device = "cpu"}).find("int4"), std::string::npos);
-  EXPECT_NE(message({.model_dir = model.path(), .precision = "fp32", .device = "tpu"}).find("tpu"), std::string::npos);
-  EXPECT_NE(message({.model_dir = model.path(), .precision = "fp32", .device = "cpu", .threads = 0}).find("threads"),
-            std::string::npos);
-  EXPECT_NE(message({.model_dir = "/nowhere", .precision = "fp32", .device = "cpu"}).find("/nowhere"),
-            std::string::npos);
+  const auto backend = MakeModelBackend({.model_dir = model.path(), .device = Device::kCuda});
+  if (backend.ok()) GTEST_SKIP() << "this host has a GPU that torch can use";
+  EXPECT_NE(backend.status().message().find("--device cuda"), std::string::npos) << backend.status().message();
 }
 
 }  // namespace

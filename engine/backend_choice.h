@@ -1,0 +1,28 @@
+// Who computes a model: own CPU kernels, the torch plug-in, or the fake model. The only place that knows all of them.
+// Thread rule: any thread; a load takes as long as the model is large.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/model/compute_options.h"
+#include "engine/model/model_backend.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+struct BackendOptions {
+  std::string model_dir;  // Hugging Face / sentence-transformers layout
+  Precision precision = Precision::kAuto;
+  Device device = Device::kCpu;
+  Executor executor = Executor::kAuto;
+  uint32_t threads = 1;  // 1..kThreadsMax
+};
+
+// Executor::kAuto takes own kernels where this CPU has a fast set for the model's shape; else the torch plug-in if it
+// can be loaded; else the portable kernels, with a warning. A CUDA device always takes the plug-in.
+// SUTRA_CPU_KERNELS=aten forces Executor::kTorch; its other values force a set of own kernels (kernel_choice.h).
+// Fails with a message that names the file or option, the likely cause and the fix.
+Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& options);
+
+}  // namespace sutra

@@ -1,0 +1,186 @@
+// The kernels as plain C++: every shape, every CPU, no intrinsics. They serve where no faster set does and are the
+// reference of all kernel tests, so they stay obvious: sums in the order of the definition, one loop per step.
+#include <cmath>
+#include <cstring>
+
+#include "engine/cpu/kernels.h"
+
+namespace sutra::cpu {
+namespace {
+
+constexpr size_t kRowsAtOnce = 4;
+
+// How elements are read and written: floats as they are, bfloat16 widened and rounded to nearest even.
+struct F32Element {
+  using T = float;
+  static constexpr Element kElement = Element::kF32;
+  static float Load(T value) { return value; }
+  static T Store(float value) { return value; }
+};
+
+struct Bf16Element {
+  using T = uint16_t;
+  static constexpr Element kElement = Element::kBf16;
+  static float Load(T value) {
+    const uint32_t bits = static_cast<uint32_t>(value) << 16;
+    float widened;
+    std::memcpy(&widened, &bits, sizeof(widened));
+    return widened;
+  }
+  static T Store(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    if (value != value) return static_cast<T>((bits >> 16) | 0x40U);
+    return static_cast<T>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+  }
+};
+
+float Activate(const ActivationCurve& curve, float x) {
+  const float c = x > curve.limit ? curve.limit : x < -curve.limit ? -curve.limit : x;
+  const float s = c * c * curve.scale - 1.0F;
+  float poly = curve.coefficients[0];
+  for (int i = 1; i < curve.count; ++i) poly = poly * s + curve.coefficients[i];
+  return x * (0.5F + c * poly);
+}
+
+template <class E>
+void FinishRow(const GemmCall& call, size_t row, size_t column, size_t columns, const float* sums) {
+  for (size_t n = 0; n < columns; ++n) {
+    const float sum = sums[n] + (call.bias != nullptr ? call.bias[column + n] : 0.0F);
+    const size_t at = row * call.c_stride + column + n;
+    switch (call.output) {
+      case GemmOutput::kAddToF32: static_cast<float*>(call.c)[at] += sum; break;
+      case GemmOutput::kElementActivated:
+        static_cast<typename E::T*>(call.c)[at] = E::Store(Activate(*call.curve, sum));
+        break;
+      case GemmOutput::kElement: static_cast<typename E::T*>(call.c)[at] = E::Store(sum); break;
+    }
+  }
+}
+
+// A few rows against one panel: each packed weight is read once for all of them, and the inner loop runs over
+// neighbouring columns, which any compiler turns into the vectors that the target has.
+template <class E>
+void Gemm(const GemmCall& call) {
+  constexpr size_t kPerUnit = PerUnit(E::kElement);
+  const size_t units = (call.depth + kPerUnit - 1) / kPerUnit;
+  const auto* a = static_cast<const typename E::T*>(call.a);
+  const auto* b = static_cast<const typename E::T*>(call.b);
+  for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
+    const size_t column = panel * kPanelColumns;
+    const size_t columns = call.columns - column < kPanelColumns ? call.columns - column : kPanelColumns;
+    const auto* weights = b + panel * units * kPerUnit * kPanelColumns;
+    for (size_t row = 0; row < call.rows; row += kRowsAtOnce) {
+      const size_t rows = call.rows - row < kRowsAtOnce ? call.rows - row : kRowsAtOnce;
+      float sums[kRowsAtOnce][kPanelColumns] = {};
+      for (size_t k = 0; k < call.depth; ++k) {
+        const auto* line = weights + k / kPerUnit * kPanelColumns * kPerUnit + k % kPerUnit;
+        for (size_t r = 0; r < rows; ++r) {
+          const float value = E::Load(a[(row + r) * call.a_stride + k]);
+          for (size_t n = 0; n < kPanelColumns; ++n) sums[r][n] += value * E::Load(line[n * kPerUnit]);
+        }
+      }
+      for (size_t r = 0; r < rows; ++r) FinishRow<E>(call, row + r, column, columns, sums[r]);
+    }
+  }
+}
+
+// softmax(q k^T) v of one query: scores and then weights of all keys lie in `scores`.
+template <class E>
+void AttendQuery(const AttentionCall& call, size_t head, size_t query, float* scores) {
+  const auto* qkv = static_cast<const typename E::T*>(call.qkv);
+  const size_t stride = 3 * call.hidden;
+  const auto* q = qkv + query * stride + head * call.head_width;
+  float top = -INFINITY;
+  for (size_t key = 0; key < call.tokens; ++key) {
+    const auto* k = qkv + key * stride + call.hidden + head * call.head_width;
+    float score = 0;
+    for (size_t i = 0; i < call.head_width; ++i) score += E::Load(q[i]) * E::Load(k[i]);
+    scores[key] = score;
+    top = score > top ? score : top;
+  }
+  float total = 0;
+  for (size_t key = 0; key < call.tokens; ++key) {
+    const float weight = std::exp2(scores[key] - top);
+    total += weight;
+    scores[key] = E::Load(E::Store(weight));  // the product below reads elements
+  }
+  auto* context = static_cast<typename E::T*>(call.context) + query * call.hidden + head * call.head_width;
+  for (size_t i = 0; i < call.head_width; ++i) {
+    float sum = 0;
+    for (size_t key = 0; key < call.tokens; ++key) {
+      sum += scores[key] * E::Load(qkv[key * stride + 2 * call.hidden + head * call.head_width + i]);
+    }
+    context[i] = E::Store(sum / total);
+  }
+}
+
+template <class E>
+void Attention(const AttentionCall& call) {
+  for (size_t head = call.head_begin; head < call.head_end; ++head) {
+    for (size_t query = 0; query < call.tokens; ++query) {
+      AttendQuery<E>(call, head, query, static_cast<float*>(call.scratch));
+    }
+  }
+}
+
+template <class E>
+void Normalize(const NormalizeCall& call) {
+  const auto width = static_cast<float>(call.width);
+  for (size_t row = 0; row < call.rows; ++row) {
+    float* x = call.x + row * call.width;
+    auto* elements = static_cast<typename E::T*>(call.elements) + row * call.width;
+    float sum = 0;
+    for (size_t i = 0; i < call.width; ++i) sum += x[i];
+    const float mean = sum / width;
+    float square = 0;
+    for (size_t i = 0; i < call.width; ++i) square += (x[i] - mean) * (x[i] - mean);
+    const float factor = 1.0F / std::sqrt(square / width + call.epsilon);
+    for (size_t i = 0; i < call.width; ++i) {
+      x[i] = (x[i] - mean) * factor * call.gain[i] + call.shift[i];
+      elements[i] = E::Store(x[i]);
+    }
+  }
+}
+
+void Embed(const EmbedCall& call) {
+  for (size_t token = 0; token < call.tokens; ++token) {
+    const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
+    for (size_t i = 0; i < call.width; ++i) {
+      call.x[token * call.width + i] = word[i] + call.positions[token * call.width + i];
+    }
+  }
+}
+
+void Mean(const float* x, size_t rows, size_t width, float* out) {
+  for (size_t i = 0; i < width; ++i) {
+    float sum = 0;
+    for (size_t row = 0; row < rows; ++row) sum += x[row * width + i];
+    out[i] = sum / static_cast<float>(rows);
+  }
+}
+
+void NoThreadState() {}
+
+template <class E>
+constexpr KernelTable kPortable = {
+    .name = E::kElement == Element::kF32 ? "portable" : "portable_bf16",
+    .element = E::kElement,
+    .any_shape = true,
+    .chunk_tokens = 192,
+    .prepare_thread = NoThreadState,
+    .release_thread = NoThreadState,
+    .gemm = Gemm<E>,
+    .attention = Attention<E>,
+    .normalize = Normalize<E>,
+    .embed = Embed,
+    .mean = Mean,
+};
+
+}  // namespace
+
+const KernelTable* PortableKernels(Element element) {
+  return element == Element::kF32 ? &kPortable<F32Element> : &kPortable<Bf16Element>;
+}
+
+}  // namespace sutra::cpu

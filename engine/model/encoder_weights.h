@@ -1,0 +1,64 @@
+// The tensors of an encoder by their role, whatever a family calls them; nothing is copied.
+// Thread rule: plain data; the views live as long as `file`.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/model/safetensors.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+struct LinearTensors {
+  const TensorView* weight = nullptr;  // [out][in]
+  const TensorView* bias = nullptr;    // [out]
+};
+
+struct NormTensors {
+  const TensorView* gain = nullptr;
+  const TensorView* shift = nullptr;
+};
+
+struct LayerTensors {
+  LinearTensors query, key, value, attention_out, ffn_in, ffn_out;
+  NormTensors attention_norm, ffn_norm;
+};
+
+struct EncoderWeights {
+  std::shared_ptr<const SafetensorsFile> file;
+  const TensorView* words = nullptr;      // [vocabulary][hidden]
+  const TensorView* positions = nullptr;  // [positions][hidden]
+  const TensorView* segments = nullptr;   // [at least 1][hidden]; row 0 is added to every position
+  NormTensors embedding_norm;
+  std::vector<LayerTensors> layers;
+};
+
+// Looks tensors up for a family and remembers the first problem (a missing tensor, another shape, a type other than
+// F32, F16, BF16), so that the code that names them reads as a list.
+class TensorFinder {
+ public:
+  // `prefix` goes before every name.
+  TensorFinder(const SafetensorsFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {}
+
+  const TensorView* Get(const std::string& name, const std::vector<uint64_t>& shape);
+  // NAME.weight and NAME.bias.
+  LinearTensors Linear(const std::string& name, uint64_t out, uint64_t in);
+  // NAME.weight and NAME.bias, or the older NAME.gamma and NAME.beta.
+  NormTensors Norm(const std::string& name, uint64_t width);
+  // Rows of a two-dimensional tensor; `otherwise` where there is none.
+  uint64_t Rows(const std::string& name, uint64_t otherwise) const;
+
+  // kOk, or a kModelError that names file, tensor and fix.
+  Status status() const;
+
+ private:
+  const SafetensorsFile& file_;
+  const std::string prefix_;
+  std::string problem_;
+};
+
+std::vector<float> ToFloats(const TensorView& tensor);
+
+}  // namespace sutra

@@ -1,0 +1,60 @@
+// Reading and checking a model's JSON files without exceptions.
+#include "engine/model/json_file.h"
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace sutra {
+
+using nlohmann::json;
+
+constexpr uintmax_t kConfigBytesMax = 1U << 20;
+
+Status ModelFileError(const std::string& path, const std::string& what) {
+  return Status(StatusCode::kModelError, "the model's " + path + ": " + what);
+}
+
+Result<json> ReadJsonFile(const std::string& path) {
+  std::error_code error;
+  const uintmax_t bytes = std::filesystem::file_size(path, error);
+  if (error) {
+    return ModelFileError(path, error.message() +
+                                    "; expected a model directory in Hugging Face layout (config.json, "
+                                    "model.safetensors, tokenizer files); check --model or fetch it again");
+  }
+  if (bytes > kConfigBytesMax) {
+    return ModelFileError(path, "larger than 1 MiB, so no configuration; fetch the model again");
+  }
+  std::ifstream in(path, std::ios::binary);
+  std::string text(static_cast<size_t>(bytes), '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!in) return ModelFileError(path, "cannot be read; check its permissions");
+  json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) return ModelFileError(path, "is not valid JSON; fetch the model again");
+  return parsed;
+}
+
+Status ReadNumber(const json& object, const std::string& path, const char* key, uint32_t low, uint32_t high,
+                  uint32_t* out) {
+  const auto found = object.find(key);
+  if (found == object.end()) return ModelFileError(path, std::string("lacks ") + key);
+  if (!found->is_number_unsigned() || found->get<uint64_t>() < low || found->get<uint64_t>() > high) {
+    return ModelFileError(
+        path, std::string(key) + " must be a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+  }
+  *out = found->get<uint32_t>();
+  return {};
+}
+
+std::string StringOr(const json& object, const char* key, const std::string& otherwise) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : otherwise;
+}
+
+bool IsTrue(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
+}  // namespace sutra

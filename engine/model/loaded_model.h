@@ -1,0 +1,26 @@
+// A model directory, loaded and checked as a whole: files present, shapes as configured, vocabulary within the
+// embedding table. What every executor starts from.
+// Thread rule: plain data, moved to its user; LoadModel may be called by any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/model/encoder_weights.h"
+#include "engine/model/model_config.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+struct LoadedModel {
+  ModelConfig config;
+  EncoderWeights weights;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+// Loads of one path while another holder of the same file lives share its mapping, and with it the packed weights.
+// Fails with kModelError and a message that names the file, the likely cause and the fix.
+Result<LoadedModel> LoadModel(const std::string& model_dir);
+
+}  // namespace sutra
