@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/stats/stats_segment.h"
 #include "tools/lib/stat_report.h"
 
 namespace {

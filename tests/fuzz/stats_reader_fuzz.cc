@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "shm/layout.h"
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/engine_life.h"
+#include "shm/stats/stats_layout.h"
+#include "shm/stats/stats_reader.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tools/lib/stat_report.h"
 

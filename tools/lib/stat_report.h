@@ -11,7 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/engine_life.h"
+#include "shm/stats/stats_reader.h"
 
 namespace sutra {
 
