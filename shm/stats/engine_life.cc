@@ -22,42 +22,41 @@ const char* EngineLifeName(EngineLife life) {
   return "unknown";
 }
 
-EngineWitness WitnessEngine(const StatsSnapshot& snapshot) {
-  EngineWitness witness;
-  witness.same_boot = snapshot.boot_id == HostBootId();
+EngineEvidence GatherEvidence(const StatsSnapshot& snapshot) {
+  EngineEvidence evidence;
+  evidence.same_boot = snapshot.boot_id == HostBootId();
   const uint64_t pid = snapshot.gauge("pid");
-  witness.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
-  const int file = open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  if (file < 0) return witness;
+  evidence.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
+  const UniqueFd file(open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
+  if (!file) return evidence;
   struct flock query {};
   query.l_type = F_WRLCK;
   query.l_whence = SEEK_SET;
-  if (fcntl(file, F_OFD_GETLK, &query) == 0) {
-    witness.lock = query.l_type == F_UNLCK ? EngineWitness::Lock::kFree : EngineWitness::Lock::kHeld;
+  if (fcntl(file.get(), F_OFD_GETLK, &query) == 0) {
+    evidence.lock = query.l_type == F_UNLCK ? EngineEvidence::Lock::kFree : EngineEvidence::Lock::kHeld;
   }
-  close(file);
-  return witness;
+  return evidence;
 }
 
-uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineWitness& witness) {
+uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineEvidence& evidence) {
   const uint64_t beat = snapshot.gauge("heartbeat_ns");
-  if (witness.same_boot && beat != 0 && beat <= snapshot.taken_monotonic_ns) return snapshot.taken_monotonic_ns - beat;
+  if (evidence.same_boot && beat != 0 && beat <= snapshot.taken_monotonic_ns) return snapshot.taken_monotonic_ns - beat;
   const uint64_t wall = snapshot.gauge("heartbeat_wall_ns");
   return wall != 0 && wall <= snapshot.taken_wall_ns ? snapshot.taken_wall_ns - wall : 0;
 }
 
-EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineWitness& witness) {
+EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineEvidence& evidence) {
   const uint64_t state = snapshot.gauge("state");
   if (state == kEngineClosed) return EngineLife::kStopped;
-  if (!witness.same_boot) return EngineLife::kCrashed;
-  const bool fresh = HeartbeatAgeNs(snapshot, witness) < kHeartbeatStaleNs;
+  if (!evidence.same_boot) return EngineLife::kCrashed;
+  const bool fresh = HeartbeatAgeNs(snapshot, evidence) < kHeartbeatStaleNs;
   if (!fresh) {
     // A free lock proves the end; a held one proves that some engine lives there, so this one is stopped or slow.
-    if (witness.lock == EngineWitness::Lock::kFree) return EngineLife::kCrashed;
-    if (witness.lock == EngineWitness::Lock::kUnknown && !witness.pid_exists) return EngineLife::kCrashed;
+    if (evidence.lock == EngineEvidence::Lock::kFree) return EngineLife::kCrashed;
+    if (evidence.lock == EngineEvidence::Lock::kUnknown && !evidence.pid_exists) return EngineLife::kCrashed;
     return state == kEngineStarting ? EngineLife::kStarting : EngineLife::kStale;
   }
-  if (witness.lock == EngineWitness::Lock::kFree && !witness.pid_exists) return EngineLife::kCrashed;
+  if (evidence.lock == EngineEvidence::Lock::kFree && !evidence.pid_exists) return EngineLife::kCrashed;
   if (state == kEngineStarting) return EngineLife::kStarting;
   return state == kEngineDraining ? EngineLife::kDraining : EngineLife::kAlive;
 }

@@ -43,7 +43,7 @@ std::string Rate(const StatView& view, const char* label) {
 void EngineLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
   fmt::format_to(out, "engine    {}, last heartbeat {} ago, pid {}", EngineLifeName(view.life),
-                 DurationText(static_cast<double>(HeartbeatAgeNs(s, view.witness))), s.gauge("pid"));
+                 DurationText(static_cast<double>(HeartbeatAgeNs(s, view.evidence))), s.gauge("pid"));
   const uint64_t start = s.gauge("start_wall_ns");
   const uint64_t beat = s.gauge("heartbeat_wall_ns");
   if (start != 0 && beat > start) fmt::format_to(out, ", ran {}", DurationText(static_cast<double>(beat - start)));
@@ -146,8 +146,8 @@ void StorageLines(const StatView& view, Lines out) {
 StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment) {
   StatView view;
   view.now = std::move(snapshot);
-  view.witness = WitnessEngine(view.now);
-  view.life = JudgeEngine(view.now, view.witness);
+  view.evidence = GatherEvidence(view.now);
+  view.life = JudgeEngine(view.now, view.evidence);
   view.segment = segment;
   return view;
 }
@@ -172,7 +172,7 @@ nlohmann::json StatJson(const StatView& view) {
   const TextShares shares = SharesOf(s);
   nlohmann::json json = {
       {"life", EngineLifeName(view.life)},
-      {"heartbeat_age_ms", static_cast<double>(HeartbeatAgeNs(s, view.witness)) / 1e6},
+      {"heartbeat_age_ms", static_cast<double>(HeartbeatAgeNs(s, view.evidence)) / 1e6},
       {"segment", view.segment},
       {"socket", s.socket},
       {"version", s.version_text},

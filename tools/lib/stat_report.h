@@ -18,7 +18,7 @@ namespace sutra {
 
 struct StatView {
   StatsSnapshot now;
-  EngineWitness witness;
+  EngineEvidence evidence;
   EngineLife life = EngineLife::kStopped;
   std::string segment;  // name in /dev/shm
 

@@ -20,14 +20,14 @@ class Judgement : public ::testing::Test {
     snapshot_.gauges["pid"] = static_cast<uint64_t>(getpid());
     snapshot_.taken_monotonic_ns = MonotonicNs();
     snapshot_.gauges["heartbeat_ns"] = snapshot_.taken_monotonic_ns - 1'000'000;
-    witness_.lock = EngineWitness::Lock::kHeld;
-    witness_.pid_exists = true;
+    evidence_.lock = EngineEvidence::Lock::kHeld;
+    evidence_.pid_exists = true;
   }
-  EngineLife Judge() const { return JudgeEngine(snapshot_, witness_); }
+  EngineLife Judge() const { return JudgeEngine(snapshot_, evidence_); }
   void Silence() { snapshot_.gauges["heartbeat_ns"] = snapshot_.taken_monotonic_ns - 5'000'000'000; }
 
   StatsSnapshot snapshot_;
-  EngineWitness witness_;
+  EngineEvidence evidence_;
 };
 
 TEST_F(Judgement, FreshHeartbeatIsAlive) { EXPECT_EQ(Judge(), EngineLife::kAlive); }
@@ -42,39 +42,39 @@ TEST_F(Judgement, StartingAndDrainingAreSaid) {
 TEST_F(Judgement, ClosedStateIsStoppedHoweverOld) {
   Silence();
   snapshot_.gauges["state"] = kEngineClosed;
-  witness_.lock = EngineWitness::Lock::kFree;
+  evidence_.lock = EngineEvidence::Lock::kFree;
   EXPECT_EQ(Judge(), EngineLife::kStopped);
 }
 
 TEST_F(Judgement, SilentWithItsLockHeldIsStaleNeverCrashed) {
   Silence();
   EXPECT_EQ(Judge(), EngineLife::kStale);
-  witness_.pid_exists = false;  // another pid namespace
+  evidence_.pid_exists = false;  // another pid namespace
   EXPECT_EQ(Judge(), EngineLife::kStale);
 }
 
 TEST_F(Judgement, SilentWithItsLockFreeIsCrashedEvenIfThePidWasReused) {
   Silence();
-  witness_.lock = EngineWitness::Lock::kFree;
+  evidence_.lock = EngineEvidence::Lock::kFree;
   EXPECT_EQ(Judge(), EngineLife::kCrashed);
 }
 
 TEST_F(Judgement, WithoutALockFileThePidDecides) {
   Silence();
-  witness_.lock = EngineWitness::Lock::kUnknown;
+  evidence_.lock = EngineEvidence::Lock::kUnknown;
   EXPECT_EQ(Judge(), EngineLife::kStale);
-  witness_.pid_exists = false;
+  evidence_.pid_exists = false;
   EXPECT_EQ(Judge(), EngineLife::kCrashed);
 }
 
 TEST_F(Judgement, FreshHeartbeatButFreeLockAndNoProcessIsCrashed) {
-  witness_.lock = EngineWitness::Lock::kFree;
-  witness_.pid_exists = false;
+  evidence_.lock = EngineEvidence::Lock::kFree;
+  evidence_.pid_exists = false;
   EXPECT_EQ(Judge(), EngineLife::kCrashed);
 }
 
 TEST_F(Judgement, AnotherBootMeansCrashedUnlessItSaidStopped) {
-  witness_.same_boot = false;
+  evidence_.same_boot = false;
   EXPECT_EQ(Judge(), EngineLife::kCrashed);
   snapshot_.gauges["state"] = kEngineClosed;
   EXPECT_EQ(Judge(), EngineLife::kStopped);
@@ -84,7 +84,7 @@ TEST_F(Judgement, AgeUsesTheWallClockWhereTheMonotonicOneIsAnother) {
   snapshot_.gauges["heartbeat_ns"] = snapshot_.taken_monotonic_ns + 1'000'000'000;  // another time namespace
   snapshot_.taken_wall_ns = 2'000'000'000;
   snapshot_.gauges["heartbeat_wall_ns"] = 1'500'000'000;
-  EXPECT_EQ(HeartbeatAgeNs(snapshot_, witness_), 500'000'000u);
+  EXPECT_EQ(HeartbeatAgeNs(snapshot_, evidence_), 500'000'000u);
 }
 
 TEST_F(EngineLifeTest, WitnessSeesTheLockOfALiveEngineThroughItsFile) {
@@ -93,15 +93,15 @@ TEST_F(EngineLifeTest, WitnessSeesTheLockOfALiveEngineThroughItsFile) {
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   ASSERT_GE(fd, 0);
   StatsSnapshot snapshot = ParseStats(Bytes(*segment)).value();
-  EXPECT_EQ(WitnessEngine(snapshot).lock, EngineWitness::Lock::kFree);
+  EXPECT_EQ(GatherEvidence(snapshot).lock, EngineEvidence::Lock::kFree);
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   ASSERT_EQ(fcntl(fd, F_OFD_SETLK, &lock), 0);
-  EXPECT_EQ(WitnessEngine(snapshot).lock, EngineWitness::Lock::kHeld);
-  EXPECT_EQ(WitnessEngine(snapshot).lock, EngineWitness::Lock::kHeld);  // asking does not drop it
+  EXPECT_EQ(GatherEvidence(snapshot).lock, EngineEvidence::Lock::kHeld);
+  EXPECT_EQ(GatherEvidence(snapshot).lock, EngineEvidence::Lock::kHeld);  // asking does not drop it
   close(fd);
-  EXPECT_EQ(WitnessEngine(snapshot).lock, EngineWitness::Lock::kFree);
+  EXPECT_EQ(GatherEvidence(snapshot).lock, EngineEvidence::Lock::kFree);
 }
 
 }  // namespace
