@@ -25,7 +25,7 @@ const char* EngineLifeName(EngineLife life) {
 EngineEvidence GatherEvidence(const StatsSnapshot& snapshot) {
   EngineEvidence evidence;
   evidence.same_boot = snapshot.boot_id == HostBootId();
-  const uint64_t pid = snapshot.gauge("pid");
+  const uint64_t pid = snapshot.gauge(Gauge::kPid);
   evidence.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
   const UniqueFd file(open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
   if (!file) return evidence;
@@ -39,14 +39,14 @@ EngineEvidence GatherEvidence(const StatsSnapshot& snapshot) {
 }
 
 uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineEvidence& evidence) {
-  const uint64_t beat = snapshot.gauge("heartbeat_ns");
+  const uint64_t beat = snapshot.gauge(Gauge::kHeartbeatNs);
   if (evidence.same_boot && beat != 0 && beat <= snapshot.taken_monotonic_ns) return snapshot.taken_monotonic_ns - beat;
-  const uint64_t wall = snapshot.gauge("heartbeat_wall_ns");
+  const uint64_t wall = snapshot.gauge(Gauge::kHeartbeatWallNs);
   return wall != 0 && wall <= snapshot.taken_wall_ns ? snapshot.taken_wall_ns - wall : 0;
 }
 
 EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineEvidence& evidence) {
-  const uint64_t state = snapshot.gauge("state");
+  const uint64_t state = snapshot.gauge(Gauge::kState);
   if (state == kEngineClosed) return EngineLife::kStopped;
   if (!evidence.same_boot) return EngineLife::kCrashed;
   const bool fresh = HeartbeatAgeNs(snapshot, evidence) < kHeartbeatStaleNs;

@@ -19,6 +19,7 @@
 #include "shm/base/host.h"
 #include "shm/base/status.h"
 #include "shm/stats/histogram.h"
+#include "shm/stats/labels.h"
 
 namespace sutra {
 
@@ -32,7 +33,11 @@ struct StatsSnapshot {
   std::map<std::string, HistogramSnapshot> histograms;
   uint64_t taken_monotonic_ns = 0, taken_wall_ns = 0;  // when the copy was made
 
-  // 0 / an empty histogram for a label this engine does not have.
+  // 0 / an empty histogram where the engine is of a version without that label. By enumerator where the code names one:
+  // a label that was renamed must not read as 0.
+  uint64_t counter(Counter which) const { return counter(LabelOf(which)); }
+  uint64_t gauge(Gauge which) const { return gauge(LabelOf(which)); }
+  const HistogramSnapshot& histogram(Histogram which) const { return histogram(LabelOf(which)); }
   uint64_t counter(const std::string& label) const;
   uint64_t gauge(const std::string& label) const;
   const HistogramSnapshot& histogram(const std::string& label) const;
