@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.hpp"
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/stats_reader.h"
 #include "tools/lib/case_study.h"
 
 namespace {

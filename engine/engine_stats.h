@@ -6,7 +6,7 @@
 #include "engine/model/model_info.h"
 #include "engine/serving/engine_loop.h"
 #include "engine/serving/served_model.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/stats/stats_segment.h"
 #include "tools/lib/stat_report.h"
 
 namespace {
@@ -65,7 +66,7 @@ std::string ListText(const std::vector<StatView>& views) {
   std::string text;
   for (const StatView& view : views) {
     text += fmt::format("{:<9} {}  model {}  pid {}  {}\n", sutra::EngineLifeName(view.life), view.now.socket,
-                        view.now.model, view.now.gauge("pid"), view.segment);
+                        view.now.model, view.now.gauge(sutra::Gauge::kPid), view.segment);
   }
   return text;
 }
@@ -104,7 +105,7 @@ int Remove(const Options& options) {
   Result<StatsReader> reader = StatsReader::OpenSocket(options.socket);
   if (!reader.ok()) return reader.code() == sutra::StatusCode::kEngineGone ? 0 : Fail(reader.status().message());
   if (Result<StatView> view = ViewOf(*reader); view.ok() && Running(view->life)) {
-    return Fail("the engine at " + options.socket + " still runs (pid " + std::to_string(view->now.gauge("pid")) +
+    return Fail("the engine at " + options.socket + " still runs (pid " + std::to_string(view->now.gauge(sutra::Gauge::kPid)) +
                 "); stop it first");
   }
   const Status status = sutra::StatsSegment::Remove(options.socket);

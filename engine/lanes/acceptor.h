@@ -25,7 +25,7 @@
 #include "shm/handshake_messages.h"
 #include "shm/lane_memory.h"
 #include "shm/peer_liveness.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

@@ -20,7 +20,7 @@
 
 #include "engine/lanes/lane.h"
 #include "shm/peer_liveness.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

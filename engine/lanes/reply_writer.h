@@ -8,7 +8,7 @@
 
 #include "engine/lanes/request.h"
 #include "shm/base/status.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

@@ -22,7 +22,7 @@
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
 #include "shm/lane_memory.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

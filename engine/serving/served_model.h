@@ -13,7 +13,7 @@
 #include "engine/model/model_backend.h"
 #include "engine/serving/in_flight.h"
 #include "engine/serving/request_batcher.h"
-#include "shm/stats/counters.h"
+#include "shm/stats/stats_writer.h"
 
 namespace sutra {
 

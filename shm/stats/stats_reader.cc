@@ -1,11 +1,7 @@
-// Observer's side of the stats segment: find, copy, parse, judge. See stats_segment.h for thread rule and invariants.
-//
-// The segment belongs to an engine that may be of another version or, for a tool run by root, of another user. It is
-// copied word by word into private memory within fstat's size and only the copy is parsed.
+#include "shm/stats/stats_reader.h"
+
 #include <dirent.h>
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,13 +9,14 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <cerrno>
-#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <memory>
 
-#include "shm/layout.h"
-#include "shm/stats/stats_segment.h"
+#include "shm/base/printable.h"
+#include "shm/base/time.h"
+#include "shm/stats/stats_layout.h"
+#include "shm/stats/stats_name.h"
 
 namespace sutra {
 namespace ipc = boost::interprocess;
@@ -29,21 +26,9 @@ namespace {
 constexpr uint64_t kSegmentBytesMax = 16u << 20;  // a segment of ours has about 60 KiB
 constexpr uint32_t kTableEntriesMax = 4096;
 constexpr uint32_t kHistogramBucketsMax = 16 * 60;  // as far as bucket bounds fit 64 bits
-constexpr char kPrefix[] = "sutra-stat.";
 
-uint64_t NowNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-std::string FieldText(std::span<const char> field) {
-  std::string text(field.data(), strnlen(field.data(), field.size()));
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';  // nothing may steer the reader's terminal
-  }
-  return text;
-}
+// Nothing may steer the reader's terminal.
+std::string FieldText(std::span<const char> field) { return Printable(FieldView(field), HighBytes::kKeep); }
 
 // A view of the private copy; all reads go through At, which refuses what does not fit.
 class Bytes {
@@ -132,7 +117,7 @@ Status OpenFailed(const std::string& name, int os_error) {
 bool Genuine(const std::string& name, struct stat* info) {
   const std::string path = "/dev/shm/" + name;
   if (lstat(path.c_str(), info) != 0 || !S_ISREG(info->st_mode)) return false;
-  const std::string owner = kPrefix + std::to_string(info->st_uid) + ".";
+  const std::string owner = kStatsNamePrefix + std::to_string(info->st_uid) + ".";
   return name.compare(0, owner.size(), owner) == 0;
 }
 
@@ -189,36 +174,6 @@ const HistogramSnapshot& StatsSnapshot::histogram(const std::string& label) cons
   static const HistogramSnapshot kEmpty;
   const auto found = histograms.find(label);
   return found == histograms.end() ? kEmpty : found->second;
-}
-
-double HistogramSnapshot::Percentile(double fraction) const {
-  uint64_t total = 0;  // of the buckets, not `count`: the words were read at different moments
-  for (uint64_t n : buckets) total += n;
-  if (total == 0) return 0;
-  const double rank = std::max(1.0, std::ceil(fraction * static_cast<double>(total)));
-  double seen = 0;
-  for (uint32_t i = 0; i < buckets.size(); ++i) {
-    const auto n = static_cast<double>(buckets[i]);
-    if (n == 0 || seen + n < rank) {
-      seen += n;
-      continue;
-    }
-    const auto low = static_cast<double>(HistogramBucketLow(i));
-    const auto high = static_cast<double>(HistogramBucketLow(i + 1)) - 1;
-    const double value = low + (high - low) * ((rank - seen) / n);
-    return max > 0 ? std::min(value, static_cast<double>(max)) : value;
-  }
-  return static_cast<double>(max);
-}
-
-HistogramSnapshot HistogramSnapshot::Since(const HistogramSnapshot& earlier) const {
-  // A restarted engine counts from zero again: then everything is new.
-  if (earlier.buckets.size() != buckets.size() || earlier.count > count) return *this;
-  HistogramSnapshot recent = *this;
-  recent.count -= earlier.count;
-  recent.sum -= std::min(sum, earlier.sum);
-  for (size_t i = 0; i < buckets.size(); ++i) recent.buckets[i] -= std::min(buckets[i], earlier.buckets[i]);
-  return recent;
 }
 
 struct StatsReader::Mapping {
@@ -282,15 +237,15 @@ Result<StatsReader> StatsReader::OpenSocket(const std::string& socket_path) {
 }
 
 std::vector<std::string> StatsReader::List() {
-  std::vector<std::pair<int64_t, std::string>> found;
+  std::vector<std::pair<uint64_t, std::string>> found;
   const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/dev/shm"), closedir);
   if (directory == nullptr) return {};
   while (const dirent* entry = readdir(directory.get())) {
     const std::string name = entry->d_name;
     struct stat info {};
-    if (name.compare(0, sizeof(kPrefix) - 1, kPrefix) != 0 || !Genuine(name, &info)) continue;
+    if (name.compare(0, sizeof(kStatsNamePrefix) - 1, kStatsNamePrefix) != 0 || !Genuine(name, &info)) continue;
     if (access(("/dev/shm/" + name).c_str(), R_OK) != 0) continue;
-    found.emplace_back(int64_t{info.st_ctim.tv_sec} * 1'000'000'000 + info.st_ctim.tv_nsec, name);
+    found.emplace_back(ToNs(info.st_ctim), name);
   }
   std::sort(found.rbegin(), found.rend());
   std::vector<std::string> names;
@@ -318,62 +273,10 @@ Result<StatsSnapshot> StatsReader::Snapshot() const {
   for (size_t i = 0; i < copy.size(); ++i) copy[i] = words[i].load(std::memory_order_relaxed);  // values for display
   Result<StatsSnapshot> snapshot = ParseStats(std::as_bytes(std::span(copy)));
   if (snapshot.ok()) {
-    snapshot->taken_monotonic_ns = NowNs(CLOCK_MONOTONIC);
-    snapshot->taken_wall_ns = NowNs(CLOCK_REALTIME);
+    snapshot->taken_monotonic_ns = MonotonicNs();
+    snapshot->taken_wall_ns = WallNs();
   }
   return snapshot;
-}
-
-const char* EngineLifeName(EngineLife life) {
-  switch (life) {
-    case EngineLife::kStarting: return "starting";
-    case EngineLife::kAlive: return "alive";
-    case EngineLife::kDraining: return "draining";
-    case EngineLife::kStale: return "stale";
-    case EngineLife::kStopped: return "stopped";
-    case EngineLife::kCrashed: return "crashed";
-  }
-  return "unknown";
-}
-
-EngineWitness WitnessEngine(const StatsSnapshot& snapshot) {
-  EngineWitness witness;
-  witness.same_boot = snapshot.boot_id == HostBootId();
-  const uint64_t pid = snapshot.gauge("pid");
-  witness.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
-  const int file = open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  if (file < 0) return witness;
-  struct flock query {};
-  query.l_type = F_WRLCK;
-  query.l_whence = SEEK_SET;
-  if (fcntl(file, F_OFD_GETLK, &query) == 0) {
-    witness.lock = query.l_type == F_UNLCK ? EngineWitness::Lock::kFree : EngineWitness::Lock::kHeld;
-  }
-  close(file);
-  return witness;
-}
-
-uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineWitness& witness) {
-  const uint64_t beat = snapshot.gauge("heartbeat_ns");
-  if (witness.same_boot && beat != 0 && beat <= snapshot.taken_monotonic_ns) return snapshot.taken_monotonic_ns - beat;
-  const uint64_t wall = snapshot.gauge("heartbeat_wall_ns");
-  return wall != 0 && wall <= snapshot.taken_wall_ns ? snapshot.taken_wall_ns - wall : 0;
-}
-
-EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineWitness& witness) {
-  const uint64_t state = snapshot.gauge("state");
-  if (state == kEngineClosed) return EngineLife::kStopped;
-  if (!witness.same_boot) return EngineLife::kCrashed;
-  const bool fresh = HeartbeatAgeNs(snapshot, witness) < kHeartbeatStaleNs;
-  if (!fresh) {
-    // A free lock proves the end; a held one proves that some engine lives there, so this one is stopped or slow.
-    if (witness.lock == EngineWitness::Lock::kFree) return EngineLife::kCrashed;
-    if (witness.lock == EngineWitness::Lock::kUnknown && !witness.pid_exists) return EngineLife::kCrashed;
-    return state == kEngineStarting ? EngineLife::kStarting : EngineLife::kStale;
-  }
-  if (witness.lock == EngineWitness::Lock::kFree && !witness.pid_exists) return EngineLife::kCrashed;
-  if (state == kEngineStarting) return EngineLife::kStarting;
-  return state == kEngineDraining ? EngineLife::kDraining : EngineLife::kAlive;
 }
 
 }  // namespace sutra

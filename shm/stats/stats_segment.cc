@@ -1,9 +1,6 @@
-// Creator's side of the stats segment; the observer's side is stats_reader.cc. Boost.Interprocess creates, sizes and
-// maps, and is seen in these two files only. See stats_segment.h for thread rule and invariants.
+// Boost.Interprocess creates, sizes and maps; it is seen here and in stats_reader.cc only.
 #include "shm/stats/stats_segment.h"
 
-#include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,9 +13,12 @@
 #include <boost/interprocess/permissions.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <cerrno>
+#include <span>
 #include <string_view>
 
 #include "shm/base/numbers.h"
+#include "shm/stats/labels.h"
+#include "shm/stats/stats_name.h"
 
 namespace sutra {
 namespace ipc = boost::interprocess;
@@ -28,13 +28,6 @@ namespace {
 constexpr uint32_t kCounters = static_cast<uint32_t>(Counter::kCount);
 constexpr uint32_t kGauges = static_cast<uint32_t>(Gauge::kCount);
 constexpr uint32_t kHistograms = static_cast<uint32_t>(Histogram::kCount);
-constexpr uint32_t kWordStride = 64;
-
-#define SUTRA_LABEL(name, label) label,
-constexpr const char* kCounterLabels[] = {SUTRA_COUNTERS(SUTRA_LABEL)};
-constexpr const char* kGaugeLabels[] = {SUTRA_GAUGES(SUTRA_LABEL)};
-constexpr const char* kHistogramLabels[] = {SUTRA_HISTOGRAMS(SUTRA_LABEL)};
-#undef SUTRA_LABEL
 
 constexpr uint64_t Align(uint64_t value) { return RoundUp(value, 64); }
 
@@ -42,8 +35,8 @@ constexpr uint64_t kCounterLabelsOffset = Align(sizeof(StatsHeader));
 constexpr uint64_t kGaugeLabelsOffset = Align(kCounterLabelsOffset + kCounters * sizeof(StatsLabel));
 constexpr uint64_t kHistogramLabelsOffset = Align(kGaugeLabelsOffset + kGauges * sizeof(StatsLabel));
 constexpr uint64_t kCountersOffset = Align(kHistogramLabelsOffset + kHistograms * sizeof(StatsLabel));
-constexpr uint64_t kGaugesOffset = kCountersOffset + uint64_t{kCounters} * kWordStride;
-constexpr uint64_t kHistogramsOffset = kGaugesOffset + uint64_t{kGauges} * kWordStride;
+constexpr uint64_t kGaugesOffset = kCountersOffset + uint64_t{kCounters} * kStatsWordStride;
+constexpr uint64_t kHistogramsOffset = kGaugesOffset + uint64_t{kGauges} * kStatsWordStride;
 constexpr uint64_t kSegmentBytes = kHistogramsOffset + kHistograms * sizeof(StatsHistogram);
 
 // Header strings may change while observers copy them: each byte is stored whole, the last one always stays zero.
@@ -58,19 +51,6 @@ void StoreText(std::span<char> field, std::string_view text) {
 void StoreLabels(std::byte* table, std::span<const char* const> labels) {
   auto* label = reinterpret_cast<StatsLabel*>(table);
   for (const char* text : labels) StoreText((label++)->text, text);
-}
-
-std::string HexOfSha256(std::string_view text, size_t digits) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int length = 0;
-  if (EVP_Digest(text.data(), text.size(), digest, &length, EVP_sha256(), nullptr) != 1) return {};
-  constexpr char kHex[] = "0123456789abcdef";
-  std::string hex;
-  for (unsigned int i = 0; i < length && hex.size() < digits; ++i) {
-    hex += kHex[digest[i] >> 4];
-    hex += kHex[digest[i] & 15];
-  }
-  return hex;
 }
 
 Status CreateFailed(const std::string& name, const ipc::interprocess_exception& error) {
@@ -107,30 +87,6 @@ struct StatsSegment::Mapping {
 
 StatsSegment::StatsSegment() : mapping_(std::make_unique<Mapping>()) {}
 StatsSegment::~StatsSegment() = default;
-
-// The engine replaces the socket by rename, so a link at the last component is never followed; its directory is.
-Result<std::string> RealSocketPath(const std::string& socket_path) {
-  const size_t slash = socket_path.rfind('/');
-  const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : socket_path.substr(0, slash);
-  const std::string file = slash == std::string::npos ? socket_path : socket_path.substr(slash + 1);
-  if (file.empty()) return Status(StatusCode::kBadOption, "socket path '" + socket_path + "' names no file");
-  char* real = realpath(directory.c_str(), nullptr);
-  if (real == nullptr) {
-    return Status::FromErrno(StatusCode::kBadOption, "directory " + directory + " of socket " + socket_path, errno);
-  }
-  std::string path(real);
-  free(real);
-  if (path != "/") path += '/';
-  return path + file;
-}
-
-Result<std::string> StatsSegmentName(const std::string& socket_path, uint32_t uid) {
-  Result<std::string> path = RealSocketPath(socket_path);
-  if (!path.ok()) return path.status();
-  const std::string hex = HexOfSha256(*path, 16);
-  if (hex.empty()) return Status(StatusCode::kModelError, "libcrypto offers no SHA-256");
-  return "sutra-stat." + std::to_string(uid) + "." + hex;
-}
 
 Result<std::unique_ptr<StatsSegment>> StatsSegment::Create(const StatsSegmentOptions& options) {
   Result<std::string> name = StatsSegmentName(options.socket_path, geteuid());
@@ -191,7 +147,7 @@ void StatsSegment::Fill(const StatsSegmentOptions& options) {
   h.counters_offset = kCountersOffset;
   h.gauges_offset = kGaugesOffset;
   h.histograms_offset = kHistogramsOffset;
-  h.counter_stride_bytes = kWordStride;
+  h.counter_stride_bytes = kStatsWordStride;
   h.histogram_stride_bytes = sizeof(StatsHistogram);
   const bool no_boot_id = std::all_of(options.boot_id.begin(), options.boot_id.end(), [](uint8_t b) { return b == 0; });
   const BootId boot_id = no_boot_id ? HostBootId() : options.boot_id;

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "shm/layout.h"
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/engine_life.h"
+#include "shm/stats/stats_layout.h"
+#include "shm/stats/stats_reader.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tools/lib/stat_report.h"
 
@@ -51,10 +53,10 @@ void Report(StatsSnapshot snapshot) {
     for (const double fraction : {0.0, 0.5, 0.999, 1.0}) FUZZ_CHECK(histogram.Percentile(fraction) >= 0);
     static_cast<void>(histogram.Since(snapshot.histograms.begin()->second));
   }
-  const EngineWitness witness = {EngineWitness::Lock::kFree, false, true};
-  const EngineLife life = JudgeEngine(snapshot, witness);
+  const EngineEvidence evidence = {EngineEvidence::Lock::kFree, false, true};
+  const EngineLife life = JudgeEngine(snapshot, evidence);
   const StatsSnapshot before = snapshot;
-  const StatView view = {std::move(snapshot), witness, life, "segment", &before};
+  const StatView view = {std::move(snapshot), evidence, life, "segment", &before};
   for (const char byte : StatText(view)) {
     const auto value = static_cast<unsigned char>(byte);
     FUZZ_CHECK((value >= 0x20 && value != 0x7f) || byte == '\n');  // nothing steers the reader's terminal

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "shm/base/time.h"
+#include "shm/stats/stats_name.h"
 
 namespace sutra::test {
 namespace {

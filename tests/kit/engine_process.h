@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/stats_reader.h"
 #include "tests/kit/child_process.h"
 #include "tests/kit/client_handle.h"
 #include "tests/kit/fake_model_answers.h"

@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "engine/exit_code.h"
+#include "shm/stats/stats_name.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {

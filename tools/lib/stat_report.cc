@@ -11,21 +11,21 @@ namespace sutra {
 
 namespace {
 
-constexpr std::pair<const char*, const char*> kStages[] = {
-    {"take", "stage_take_ns"},       {"tokenise", "stage_tokenise_ns"}, {"queue", "stage_queue_ns"},
-    {"compute", "stage_compute_ns"}, {"publish", "stage_publish_ns"},
+constexpr std::pair<const char*, Histogram> kStages[] = {
+    {"take", Histogram::kStageTake},       {"tokenise", Histogram::kStageTokenise}, {"queue", Histogram::kStageQueue},
+    {"compute", Histogram::kStageCompute}, {"publish", Histogram::kStagePublish},
 };
-constexpr std::pair<const char*, const char*> kTotals[] = {{"hit, total", "hit_total_ns"},
-                                                           {"miss, total", "miss_total_ns"}};
+constexpr std::pair<const char*, Histogram> kTotals[] = {{"hit, total", Histogram::kHitTotal},
+                                                         {"miss, total", Histogram::kMissTotal}};
 constexpr std::pair<const char*, double> kPercentiles[] = {
     {"p50", 0.50}, {"p90", 0.90}, {"p99", 0.99}, {"p999", 0.999}};
 
 using Lines = std::back_insert_iterator<std::string>;
 
 // In a live view the last interval, otherwise everything since the engine started.
-HistogramSnapshot Recent(const StatView& view, const char* label) {
-  const HistogramSnapshot& all = view.now.histogram(label);
-  return view.before == nullptr ? all : all.Since(view.before->histogram(label));
+HistogramSnapshot Recent(const StatView& view, Histogram histogram) {
+  const HistogramSnapshot& all = view.now.histogram(histogram);
+  return view.before == nullptr ? all : all.Since(view.before->histogram(histogram));
 }
 
 double Seconds(const StatView& view) {
@@ -33,19 +33,19 @@ double Seconds(const StatView& view) {
 }
 
 // " (123/s)" in a live view, else "".
-std::string Rate(const StatView& view, const char* label) {
+std::string Rate(const StatView& view, Counter counter) {
   if (view.before == nullptr || Seconds(view) <= 0) return {};
-  const uint64_t earlier = view.before->counter(label);
-  const uint64_t now = view.now.counter(label);
+  const uint64_t earlier = view.before->counter(counter);
+  const uint64_t now = view.now.counter(counter);
   return fmt::format(" ({:.0f}/s)", static_cast<double>(now - std::min(now, earlier)) / Seconds(view));
 }
 
 void EngineLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
   fmt::format_to(out, "engine    {}, last heartbeat {} ago, pid {}", EngineLifeName(view.life),
-                 DurationText(static_cast<double>(HeartbeatAgeNs(s, view.witness))), s.gauge("pid"));
-  const uint64_t start = s.gauge("start_wall_ns");
-  const uint64_t beat = s.gauge("heartbeat_wall_ns");
+                 DurationText(static_cast<double>(HeartbeatAgeNs(s, view.evidence))), s.gauge(Gauge::kPid));
+  const uint64_t start = s.gauge(Gauge::kStartWallNs);
+  const uint64_t beat = s.gauge(Gauge::kHeartbeatWallNs);
   if (start != 0 && beat > start) fmt::format_to(out, ", ran {}", DurationText(static_cast<double>(beat - start)));
   fmt::format_to(out, "\n");
   if (view.life == EngineLife::kStale) {
@@ -57,43 +57,45 @@ void EngineLines(const StatView& view, Lines out) {
                    "recovers\n");
   }
   fmt::format_to(out, "model     {}, {} floats, {} tokens at most, {} on {}, {} worker(s)\n", s.model,
-                 s.gauge("model_width"), s.gauge("model_tokens_max"), s.precision, s.device, s.gauge("workers"));
+                 s.gauge(Gauge::kModelWidth), s.gauge(Gauge::kModelTokensMax), s.precision, s.device,
+                 s.gauge(Gauge::kWorkers));
   fmt::format_to(out, "socket    {}   version {}\n", s.socket, s.version_text);
 }
 
 void TrafficLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
   const TextShares shares = SharesOf(s);
-  fmt::format_to(out, "texts     {}{}, tokens computed {}{}, truncated {}\n", s.counter("texts"), Rate(view, "texts"),
-                 s.counter("tokens_computed"), Rate(view, "tokens_computed"), s.counter("truncated"));
+  fmt::format_to(out, "texts     {}{}, tokens computed {}{}, truncated {}\n", s.counter(Counter::kTexts),
+                 Rate(view, Counter::kTexts), s.counter(Counter::kTokens), Rate(view, Counter::kTokens),
+                 s.counter(Counter::kTruncated));
   fmt::format_to(out, "cache     hits {}{} = {:.1f} %, joined {}{} = {:.1f} %, misses {}{} = {:.1f} %\n", shares.hits,
-                 Rate(view, "hits"), 100 * shares.Share(shares.hits), shares.joined, Rate(view, "joined"),
-                 100 * shares.Share(shares.joined), shares.misses, Rate(view, "misses"),
-                 100 * shares.Share(shares.misses));
+                 Rate(view, Counter::kHits), 100 * shares.Share(shares.hits), shares.joined,
+                 Rate(view, Counter::kJoined), 100 * shares.Share(shares.joined), shares.misses,
+                 Rate(view, Counter::kMisses), 100 * shares.Share(shares.misses));
   fmt::format_to(out,
                  "queue     {} texts, {} tokens, in flight {}; lanes {} (attached {}, refused {}, died {}, broke the "
                  "protocol {})\n",
-                 s.gauge("queue_texts"), s.gauge("queue_tokens"), s.gauge("in_flight_texts"), s.gauge("lanes"),
-                 s.counter("attaches"), s.counter("attaches_refused"), s.counter("lanes_client_died"),
-                 s.counter("lanes_protocol_violation"));
+                 s.gauge(Gauge::kQueueTexts), s.gauge(Gauge::kQueueTokens), s.gauge(Gauge::kInFlightTexts),
+                 s.gauge(Gauge::kLanes), s.counter(Counter::kAttaches), s.counter(Counter::kAttachesRefused),
+                 s.counter(Counter::kLanesDead), s.counter(Counter::kLanesViolated));
   std::string failed;
   for (const auto& [label, count] : s.counters) {
-    if (count != 0 && label.rfind("replies_", 0) == 0 && label != "replies_ok") {
+    if (count != 0 && label.rfind("replies_", 0) == 0 && label != LabelOf(Counter::kRepliesOk)) {
       failed += fmt::format(", {} {}", label.substr(8), count);
     }
   }
   std::replace(failed.begin(), failed.end(), '_', ' ');
-  fmt::format_to(out, "replies   ok {}{}\n", s.counter("replies_ok"), failed);
+  fmt::format_to(out, "replies   ok {}{}\n", s.counter(Counter::kRepliesOk), failed);
 }
 
 void BatchLines(const StatView& view, Lines out) {
-  const HistogramSnapshot texts = Recent(view, "batch_size_texts");
-  const HistogramSnapshot tokens = Recent(view, "batch_size_tokens");
+  const HistogramSnapshot texts = Recent(view, Histogram::kBatchSizeTexts);
+  const HistogramSnapshot tokens = Recent(view, Histogram::kBatchSizeTokens);
   fmt::format_to(out,
                  "batches   {}{}: texts p50 {:.0f}, p99 {:.0f}, mean {:.1f}; tokens p50 {:.0f}, p99 {:.0f}, mean "
                  "{:.0f}; padding 0\n",
-                 view.now.counter("batches"), Rate(view, "batches"), texts.Percentile(0.5), texts.Percentile(0.99),
-                 texts.Mean(), tokens.Percentile(0.5), tokens.Percentile(0.99), tokens.Mean());
+                 view.now.counter(Counter::kBatches), Rate(view, Counter::kBatches), texts.Percentile(0.5),
+                 texts.Percentile(0.99), texts.Mean(), tokens.Percentile(0.5), tokens.Percentile(0.99), tokens.Mean());
 }
 
 void LatencyRow(const char* name, const HistogramSnapshot& histogram, double mean_sum, Lines out) {
@@ -116,29 +118,29 @@ void LatencyLines(const StatView& view, Lines out) {
   fmt::format_to(out, "latency       {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}   {}\n", "p50", "p90", "p99", "p99.9",
                  "max", "count", "of a miss",
                  view.before == nullptr ? "(since start)" : "(last interval; max since start)");
-  for (const auto& [name, label] : kTotals) LatencyRow(name, Recent(view, label), 0, out);
+  for (const auto& [name, histogram] : kTotals) LatencyRow(name, Recent(view, histogram), 0, out);
   double sum = 0;
-  for (const auto& [name, label] : kStages) sum += Recent(view, label).Mean();
-  for (const auto& [name, label] : kStages) LatencyRow(name, Recent(view, label), sum, out);
+  for (const auto& [name, histogram] : kStages) sum += Recent(view, histogram).Mean();
+  for (const auto& [name, histogram] : kStages) LatencyRow(name, Recent(view, histogram), sum, out);
 }
 
 void StorageLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
-  fmt::format_to(out, "entries   {}, {}, evicted {}, expired {}\n", s.gauge("cache_entries"),
-                 BytesText(static_cast<double>(s.gauge("cache_bytes"))), s.gauge("cache_evictions"),
-                 s.gauge("cache_expirations"));
+  fmt::format_to(out, "entries   {}, {}, evicted {}, expired {}\n", s.gauge(Gauge::kCacheEntries),
+                 BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))), s.gauge(Gauge::kCacheEvictions),
+                 s.gauge(Gauge::kCacheExpirations));
   fmt::format_to(out,
                  "log       {} ({}), {} records, {}, {} syncs, {} segments; lag {} records, oldest unwritten {}, "
                  "oldest unsynced {}\n",
-                 s.gauge("storage_failed") != 0 ? "FAILED: hits go on, nothing new is stored" : "ok",
-                 s.disk_io.empty() ? "none" : s.disk_io, s.gauge("wal_appends"),
-                 BytesText(static_cast<double>(s.gauge("wal_bytes"))), s.gauge("wal_syncs"), s.gauge("wal_segments"),
-                 s.gauge("wal_pending_records"),
-                 DurationText(1e3 * static_cast<double>(s.gauge("wal_oldest_unwritten_us"))),
-                 DurationText(1e3 * static_cast<double>(s.gauge("wal_oldest_unsynced_us"))));
+                 s.gauge(Gauge::kStorageFailed) != 0 ? "FAILED: hits go on, nothing new is stored" : "ok",
+                 s.disk_io.empty() ? "none" : s.disk_io, s.gauge(Gauge::kWalAppends),
+                 BytesText(static_cast<double>(s.gauge(Gauge::kWalBytes))), s.gauge(Gauge::kWalSyncs),
+                 s.gauge(Gauge::kWalSegments), s.gauge(Gauge::kWalPendingRecords),
+                 DurationText(1e3 * static_cast<double>(s.gauge(Gauge::kWalOldestUnwrittenUs))),
+                 DurationText(1e3 * static_cast<double>(s.gauge(Gauge::kWalOldestUnsyncedUs))));
   fmt::format_to(out, "recovery  {} records, dropped {}, quarantined segments {}, dropped inserts {}\n",
-                 s.gauge("recovered_records"), s.gauge("recovered_dropped"), s.gauge("quarantined_segments"),
-                 s.gauge("wal_dropped_inserts"));
+                 s.gauge(Gauge::kRecoveredRecords), s.gauge(Gauge::kRecoveredDropped),
+                 s.gauge(Gauge::kQuarantinedSegments), s.gauge(Gauge::kWalDroppedInserts));
 }
 
 }  // namespace
@@ -146,14 +148,14 @@ void StorageLines(const StatView& view, Lines out) {
 StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment) {
   StatView view;
   view.now = std::move(snapshot);
-  view.witness = WitnessEngine(view.now);
-  view.life = JudgeEngine(view.now, view.witness);
+  view.evidence = GatherEvidence(view.now);
+  view.life = JudgeEngine(view.now, view.evidence);
   view.segment = segment;
   return view;
 }
 
 TextShares SharesOf(const StatsSnapshot& snapshot) {
-  return {snapshot.counter("hits"), snapshot.counter("joined"), snapshot.counter("misses")};
+  return {snapshot.counter(Counter::kHits), snapshot.counter(Counter::kJoined), snapshot.counter(Counter::kMisses)};
 }
 
 std::string StatText(const StatView& view) {
@@ -172,7 +174,7 @@ nlohmann::json StatJson(const StatView& view) {
   const TextShares shares = SharesOf(s);
   nlohmann::json json = {
       {"life", EngineLifeName(view.life)},
-      {"heartbeat_age_ms", static_cast<double>(HeartbeatAgeNs(s, view.witness)) / 1e6},
+      {"heartbeat_age_ms", static_cast<double>(HeartbeatAgeNs(s, view.evidence)) / 1e6},
       {"segment", view.segment},
       {"socket", s.socket},
       {"version", s.version_text},

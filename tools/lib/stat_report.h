@@ -11,13 +11,14 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "shm/stats/stats_segment.h"
+#include "shm/stats/engine_life.h"
+#include "shm/stats/stats_reader.h"
 
 namespace sutra {
 
 struct StatView {
   StatsSnapshot now;
-  EngineWitness witness;
+  EngineEvidence evidence;
   EngineLife life = EngineLife::kStopped;
   std::string segment;  // name in /dev/shm
 

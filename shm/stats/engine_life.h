@@ -1,0 +1,29 @@
+// Whether the engine behind a snapshot still lives, judged by the kernel's word about its lock rather than by a timer.
+// Stateless.
+#pragma once
+
+#include <cstdint>
+
+#include "shm/stats/stats_reader.h"
+
+namespace sutra {
+
+enum class EngineLife { kStarting, kAlive, kDraining, kStale, kStopped, kCrashed };
+const char* EngineLifeName(EngineLife life);
+
+// What an observer can find out besides the segment.
+struct EngineEvidence {
+  // The lock file beside the socket, which an engine holds for life: the kernel's answer, immune to pid reuse.
+  enum class Lock { kUnknown, kHeld, kFree } lock = Lock::kUnknown;
+  bool pid_exists = false;  // a process with the engine's pid runs; it may be another program
+  bool same_boot = true;
+};
+EngineEvidence GatherEvidence(const StatsSnapshot& snapshot);
+
+inline constexpr uint64_t kHeartbeatStaleNs = 1'000'000'000;  // ten missed beats
+
+// Nanoseconds since the last heartbeat; by the monotonic clock where both share one, else by the wall clock.
+uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineEvidence& evidence);
+EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineEvidence& evidence);
+
+}  // namespace sutra
