@@ -7,6 +7,7 @@
 //  - An entry is served from memory; the log makes it survive: written within `interval_us_max` or `interval_bytes_max`
 //    (kill -9), synced within `sync_us_max` (power loss). See WAL_FORMAT.md.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
+// The store and the log assert their parts of these; what a crash leaves is shown by tests/sim and tests/cache.
 // Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
 #pragma once
 

@@ -73,12 +73,16 @@ Status DiskIo::Allocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
 
 void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
   in_flight_mutex_.Lock();
+  assert(in_flight_.file == kNoFile && file != kNoFile);
   in_flight_ = Operation{file, offset, data, then_sync};
+  submitter_ = pthread_self();
   RawSubmit(in_flight_);
 }
 
 Status DiskIo::Reap() {
+  assert(in_flight_.file != kNoFile && pthread_equal(submitter_, pthread_self()));
   const Status status = JudgeLocked(in_flight_, RawReap());
+  in_flight_ = Operation{};
   in_flight_mutex_.Unlock();
   return status;
 }

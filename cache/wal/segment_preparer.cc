@@ -1,8 +1,10 @@
 // See segment_preparer.h.
 #include "cache/wal/segment_preparer.h"
 
+#include <cassert>
 #include <cerrno>
 
+#include "cache/wal/wal_format.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 
@@ -21,6 +23,7 @@ SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory
       segment_bytes_(segment_bytes),
       threaded_(threaded),
       log_line_(std::move(log_line)) {
+  assert(SegmentNumber("reserve.tmp") == 0);
   if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
 }
 
@@ -53,10 +56,12 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
 }
 
 void SegmentPreparer::AttemptLocked() {
+  assert(!working_ && file_ == kNoFile && (state_ == State::kWanted || state_ == State::kFailed));
   working_ = true;
   mutex_.Unlock();
   const Result<FileHandle> file = Make(AllocateFill::kZeroed);
   mutex_.Lock();
+  assert(working_ && file_ == kNoFile && state_ != State::kNone);  // Take waited
   working_ = false;
   if (file.ok()) {
     file_ = file.value();
@@ -91,12 +96,11 @@ void SegmentPreparer::Poll() {
 Result<FileHandle> SegmentPreparer::Take() {
   MutexLock lock(mutex_);
   while (working_ || (threaded_ && state_ == State::kWanted)) changed_.Wait(mutex_);
-  // Until the next Request nobody may touch the path: the caller is about to rename what is there.
   const bool ready = state_ == State::kReady;
   state_ = State::kNone;
   if (ready) {
     const FileHandle file = file_;
-    file_ = -1;
+    file_ = kNoFile;
     return file;
   }
   return Make(AllocateFill::kUnwritten);

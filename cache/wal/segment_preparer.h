@@ -2,8 +2,10 @@
 // for zeros to be written, and so that removals stay possible on a full disk.
 //
 // Thread rule: the committer calls; with `threaded` the work runs on a thread of its own, else inside Request and Poll.
-// Invariants: at most one reserve exists; it has no name that recovery would read; the thread sleeps without a time
-// limit unless the last attempt failed.
+// Invariants:
+//  - At most one reserve exists, and it has no name that recovery would read.
+//  - From Take to the next Request nobody else touches path(): the caller is about to rename what is there.
+//  - The thread sleeps without a time limit unless the last attempt failed. (Not asserted: it is Run's last branch.)
 #pragma once
 
 #include <atomic>
@@ -56,7 +58,7 @@ class SegmentPreparer {
   bool working_ SUTRA_GUARDED_BY(mutex_) = false;
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   uint64_t retry_at_ns_ SUTRA_GUARDED_BY(mutex_) = 0;
-  FileHandle file_ SUTRA_GUARDED_BY(mutex_) = -1;
+  FileHandle file_ SUTRA_GUARDED_BY(mutex_) = kNoFile;
   std::thread thread_;
 };
 

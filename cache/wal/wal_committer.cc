@@ -2,6 +2,7 @@
 #include "cache/wal/wal_committer.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "shm/base/clock.h"
 
@@ -80,6 +81,7 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
     return false;
   }
   AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
+  assert(pending_bytes_ <= kPendingBytesMax);
   return true;
 }
 
@@ -128,6 +130,7 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
 
 std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePendingLocked() {
   std::vector<std::unique_ptr<WalGroup>> groups;
+  assert(pending_.empty() == (pending_records_ == 0) && pending_.empty() == (pending_bytes_ == 0));
   if (pending_.empty()) return groups;
   if (taken_first_accepted_ns_ == 0) taken_first_accepted_ns_ = pending_.front()->first_accepted_ns;
   std::move(pending_.begin(), pending_.end(), std::back_inserter(groups));
@@ -170,6 +173,7 @@ void WalCommitter::Run() {
     } else if (stopping_) {
       break;
     } else if (deadline == UINT64_MAX) {
+      assert(pending_.empty() && !log_->has_unsynced() && !log_->failed());
       wake_.Wait(mutex_);
     } else {
       clock_->WaitUntil(&wake_, &mutex_, deadline);

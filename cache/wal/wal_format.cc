@@ -2,6 +2,7 @@
 #include "cache/wal/wal_format.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdio>
 #include <cstring>
 
@@ -14,6 +15,7 @@ constexpr std::array<std::byte, kRecordAlign> kZeros = {};
 
 void Finish(UnplacedRecord* record) {
   const uint64_t used = sizeof(RecordHeader) + record->fixed_bytes + record->vector.size() + record->text.size();
+  assert(used <= kRecordBytesMax);
   record->length = static_cast<uint32_t>(RoundUp(used, kRecordAlign));
   uint32_t crc = Crc32c(record->fixed.data(), record->fixed_bytes);
   crc = Crc32c(record->vector.data(), record->vector.size(), crc);
@@ -70,10 +72,12 @@ void UnplacedRecord::CopyTo(std::byte* at) const {
   append(fixed.data(), fixed_bytes);
   append(vector.data(), vector.size());
   append(text.data(), text.size());
+  assert(to <= at + length);
   std::memset(to, 0, static_cast<size_t>(at + length - to));
 }
 
 void EncodeWatermark(std::byte* at, uint32_t length) {
+  assert(length >= sizeof(RecordHeader) && length % kRecordAlign == 0);
   std::memset(at, 0, length);
   RecordHeader header;
   header.body_crc = Crc32c(at + sizeof(header), length - sizeof(header));
@@ -93,6 +97,7 @@ uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64
 
 void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
                  uint64_t wall_highest_ns) {
+  assert(offset >= kSegmentDataStart && offset % kRecordAlign == 0);
   RecordHeader header;
   std::memcpy(&header, at, sizeof(header));
   header.sequence = sequence;
@@ -103,6 +108,7 @@ void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t s
 }
 
 bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record) {
+  assert(record->header.length >= sizeof(RecordHeader));  // the caller checked the header
   const uint64_t body_bytes = record->header.length - sizeof(RecordHeader);
   const std::byte* body = at + sizeof(RecordHeader);
   const auto text_at = [](const std::byte* from, size_t bytes) {

@@ -18,10 +18,12 @@ Status Stopped(const char* checkpoint) {
 
 void WalWriter::CloseFile() {
   if (file_ >= 0) io_->Close(file_);
-  file_ = -1;
+  file_ = kNoFile;
 }
 
 Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const Begin& begin) {
+  assert(begin.number > begin.previous_number && begin.previous_valid_through >= synced_through_);
+  assert(begin.segment_bytes % kWalBlockBytes == 0 && begin.segment_bytes > kSegmentDataStart);
   CloseFile();
   SegmentHeader header;
   header.number = begin.number;
@@ -51,6 +53,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
     return status;
   }
   file_ = file;
+  dead_ = false;
   number_ = begin.number;
   id_ = header.id;
   segment_bytes_ = begin.segment_bytes;
@@ -60,8 +63,12 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
 }
 
 Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns) {
-  assert(Fits(group->bytes().size()));
+  const uint64_t bytes = group->bytes().size();
+  assert(!dead_ && Fits(bytes) && bytes > 0);
+  assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
   const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
+  assert(last == written_through_ + group->records());
+  dead_ = true;  // until it is known to be well
   if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
   io_->Submit(file_, position_, group->bytes(), then_sync);
   const bool stop = SUTRA_CHECKPOINT("wal.submitted");
@@ -69,21 +76,26 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   if (!status.ok()) return status;
   if (stop) return Stopped("wal.submitted");
   if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");
-  position_ += group->bytes().size();
+  position_ += bytes;
   written_through_ = last;
   if (then_sync) {
     if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
     synced_through_ = last;
   }
+  assert(synced_through_ <= written_through_);
+  dead_ = false;
   return {};
 }
 
 Status WalWriter::Sync() {
+  assert(is_open() && !dead_ && synced_through_ <= written_through_);
   if (synced_through_ == written_through_) return {};
+  dead_ = true;
   if (SUTRA_CHECKPOINT("wal.sync_submitted")) return Stopped("wal.sync_submitted");
   if (Status status = io_->Sync(file_); !status.ok()) return status;  // P2
   if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
   synced_through_ = written_through_;
+  dead_ = false;
   return {};
 }
 

@@ -3,12 +3,16 @@
 
 #include <time.h>
 
+#include <cassert>
+
 namespace sutra {
 namespace {
 
 uint64_t ReadNs(clockid_t clock) {
   timespec now{};
-  clock_gettime(clock, &now);
+  const int error = clock_gettime(clock, &now);
+  assert(error == 0);
+  static_cast<void>(error);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
 }
 

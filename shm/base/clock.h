@@ -2,7 +2,7 @@
 //
 // Thread rule: every call may come from any thread.
 // Invariants:
-//  - MonotonicNs never decreases; every deadline inside the process is measured on it.
+//  - MonotonicNs never decreases (the kernel's promise); every deadline inside the process is measured on it.
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once
 
