@@ -12,7 +12,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,6 +20,7 @@
 #include "cache/store/cache_value.h"
 #include "cache/wal/durability.h"
 #include "cache/wal/wal_limits.h"
+#include "shm/base/log_line.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -50,8 +50,8 @@ struct CacheConfig {
   uint64_t interval_us_max = kIntervalUsDefault;
   uint64_t interval_bytes_max = kIntervalBytesDefault;
   uint64_t sync_us_max = kSyncUsDefault;
-  bool strict_recovery = false;                 // damage refuses to open instead of being quarantined
-  std::function<void(const std::string&)> log;  // one line a call, for people; may be empty
+  bool strict_recovery = false;  // damage refuses to open instead of being quarantined
+  LogLine log;
 };
 
 struct CacheStats {

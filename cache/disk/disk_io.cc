@@ -180,8 +180,7 @@ bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind) {
   return false;
 }
 
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log) {
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log) {
   // The plain path first: whatever fails there is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;

@@ -16,7 +16,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -25,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "shm/base/log_line.h"
 #include "shm/base/mutex.h"
 #include "shm/base/status.h"
 
@@ -142,9 +142,8 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
 
 // kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise says the reason in one
-// line to `log`. Creates the directory if it is missing. `log` may be empty.
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log);
+// line to `log`. Creates the directory if it is missing.
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log);
 
 // One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.
 Status ProbeDiskIo(DiskIo* io, const std::string& directory);

@@ -1,7 +1,6 @@
 // See entry_store.h.
 #include "cache/store/entry_store.h"
 
-#include <sys/random.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "cache/store/slot_pool.h"
 #include "shm/base/clock.h"
+#include "shm/base/random.h"
 
 namespace sutra {
 namespace {
@@ -186,7 +186,7 @@ struct EntryStore::Stripe {
   }
 };
 
-EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
+EntryStore::EntryStore(const Limits& limits) : limits_(limits), seed_(RandomSeed()) {
   static_assert(sizeof(Entry) == kEntryBytes);  // no line is lost to padding
   size_t count = kStripesMax;
   while (count > 1 && (limits.entries_max / count < kStripeEntriesMin || limits.bytes_max / count < kStripeBytesMin)) {
@@ -197,7 +197,6 @@ EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
     stripes_.push_back(std::make_unique<Stripe>(limits.entries_max / count, limits.bytes_max / count,
                                                 sizeof(Entry) + uint64_t{limits.width} * sizeof(float)));
   }
-  if (getrandom(&seed_, sizeof(seed_), 0) != static_cast<ssize_t>(sizeof(seed_))) seed_ = 0x9e3779b97f4a7c15u;
 }
 
 EntryStore::~EntryStore() { DropAll(); }

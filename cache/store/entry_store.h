@@ -102,8 +102,8 @@ class EntryStore {
   struct Stripe;
   Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
 
-  Limits limits_;
-  uint64_t seed_ = 0;
+  const Limits limits_;
+  const uint64_t seed_;
   size_t stripe_mask_ = 0;
   std::vector<std::unique_ptr<Stripe>> stripes_;
 };

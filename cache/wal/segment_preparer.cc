@@ -7,16 +7,17 @@
 #include "cache/wal/wal_format.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kRetryNs = 1'000'000'000;
+constexpr uint64_t kRetryNs = kNsPerSecond;
 
 }  // namespace
 
 SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                                 std::function<void(const std::string&)> log_line)
+                                 LogLine log_line)
     : io_(io),
       clock_(clock),
       directory_(std::move(directory)),

@@ -9,11 +9,11 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <string>
 #include <thread>
 
 #include "cache/disk/disk_io.h"
+#include "shm/base/log_line.h"
 #include "shm/base/mutex.h"
 
 namespace sutra {
@@ -23,7 +23,7 @@ class Clock;
 class SegmentPreparer {
  public:
   SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                  std::function<void(const std::string&)> log_line);
+                  LogLine log_line);
   ~SegmentPreparer();
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
@@ -48,7 +48,7 @@ class SegmentPreparer {
   const std::string directory_;
   const uint64_t segment_bytes_;
   const bool threaded_;
-  const std::function<void(const std::string&)> log_line_;
+  const LogLine log_line_;
   std::atomic<bool> has_room_{true};
 
   Mutex mutex_;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "shm/base/crc32c.h"
+#include "shm/base/hex.h"
 
 namespace sutra {
 namespace {
@@ -168,9 +169,9 @@ uint64_t SegmentNumber(std::string_view name) {
   if (name.size() != 24 || name.substr(0, 4) != "wal-" || name.substr(20) != ".log") return 0;
   uint64_t number = 0;
   for (const char c : name.substr(4, 16)) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit && (c < 'a' || c > 'f')) return 0;
-    number = number << 4 | static_cast<uint64_t>(digit ? c - '0' : c - 'a' + 10);
+    const int value = HexDigitValue(c);
+    if (value < 0) return 0;
+    number = number << 4 | static_cast<uint64_t>(value);
   }
   return number;
 }
@@ -178,10 +179,8 @@ uint64_t SegmentNumber(std::string_view name) {
 bool ParseIdentity(std::string_view hex, ModelIdentity* identity) {
   if (hex.size() != 2 * identity->size()) return false;
   for (size_t i = 0; i < hex.size(); ++i) {
-    const char c = hex[i];
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit && (c < 'a' || c > 'f')) return false;
-    const auto value = static_cast<uint8_t>(digit ? c - '0' : c - 'a' + 10);
+    const int value = HexDigitValue(hex[i]);
+    if (value < 0) return false;
     uint8_t& byte = (*identity)[i / 2];
     byte = static_cast<uint8_t>(i % 2 == 0 ? value << 4 : byte | value);
   }

@@ -6,11 +6,12 @@
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kProbeNs = 1'000'000'000;
+constexpr uint64_t kProbeNs = kNsPerSecond;
 constexpr uint64_t kGroupBytesMax = 1u << 20;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
 

@@ -26,6 +26,7 @@
 #include "cache/wal/segment_preparer.h"
 #include "cache/wal/wal_group.h"
 #include "cache/wal/wal_writer.h"
+#include "shm/base/log_line.h"
 
 namespace sutra {
 
@@ -48,7 +49,7 @@ class WalLog {
     uint64_t wal_bytes_max = 0;
     bool sync_each_group = false;
     bool threaded = true;
-    std::function<void(const std::string&)> log_line;  // one line per call, for people; may be empty
+    LogLine log_line;
   };
   WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 

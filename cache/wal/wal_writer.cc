@@ -1,11 +1,10 @@
 // See wal_writer.h.
 #include "cache/wal/wal_writer.h"
 
-#include <sys/random.h>
-
 #include <cassert>
 
 #include "shm/base/checkpoint.h"
+#include "shm/base/random.h"
 
 namespace sutra {
 namespace {
@@ -35,7 +34,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   header.previous_valid_through = begin.previous_valid_through;
   header.wall_highest_ns = begin.wall_highest_ns;
   Status status;
-  if (getrandom(header.id.data(), header.id.size(), 0) != static_cast<ssize_t>(header.id.size())) {
+  if (!FillRandom(header.id.data(), header.id.size())) {
     status = Status(StatusCode::kStorageError, "no random bytes for a segment identity");
   }
   const AlignedBytes blocks = AllocateAligned(kSegmentDataStart);
