@@ -114,6 +114,10 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
                               " at byte " + std::to_string(operation.offset),
                           result);
     }
+    const bool sync_ran = completion.sync != kNotDone && completion.sync != -ECANCELED;
+    if (sync_ran && completion.sync < 0) {
+      return StorageError("syncing " + PathOf(operation.file), completion.sync);
+    }
     if (result > 0) written += static_cast<uint64_t>(result);
     if (written >= operation.data.size()) break;
     whole_at_once = false;
@@ -127,12 +131,9 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
     RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false});
     completion = RawReap();
   }
-  if (!operation.then_sync) return {};
-  const bool sync_did_not_run = completion.sync == kNotDone || completion.sync == -ECANCELED;
   // A sync that ran beside a short write says nothing about the rest: it needs its own.
-  if (sync_did_not_run || !whole_at_once) return SyncLocked(operation.file);
-  if (completion.sync < 0) return StorageError("syncing " + PathOf(operation.file), completion.sync);
-  return {};
+  const bool synced = completion.sync == 0 && whole_at_once;
+  return operation.then_sync && !synced ? SyncLocked(operation.file) : Status();
 }
 
 Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
