@@ -7,11 +7,11 @@
 //  - An entry is served from memory; the log makes it survive: written within `interval_us_max` or `interval_bytes_max`
 //    (kill -9), synced within `sync_us_max` (power loss). See WAL_FORMAT.md.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
+// The store and the log assert their parts of these; what a crash leaves is shown by tests/sim and tests/cache.
 // Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +20,7 @@
 #include "cache/store/cache_value.h"
 #include "cache/wal/durability.h"
 #include "cache/wal/wal_limits.h"
+#include "shm/base/log_line.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -49,8 +50,8 @@ struct CacheConfig {
   uint64_t interval_us_max = kIntervalUsDefault;
   uint64_t interval_bytes_max = kIntervalBytesDefault;
   uint64_t sync_us_max = kSyncUsDefault;
-  bool strict_recovery = false;                 // damage refuses to open instead of being quarantined
-  std::function<void(const std::string&)> log;  // one line a call, for people; may be empty
+  bool strict_recovery = false;  // damage refuses to open instead of being quarantined
+  LogLine log;
 };
 
 struct CacheStats {

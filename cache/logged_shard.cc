@@ -9,11 +9,11 @@
 #include "cache/store_sink.h"
 #include "cache/wal/recovery.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kNsPerS = 1'000'000'000;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
 
 }  // namespace
@@ -94,7 +94,7 @@ Status LoggedShard::OpenLog() {
     config_.log("cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
                 std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) + " segments, " +
                 std::to_string(plan->records_dropped) + " dropped, in " +
-                std::to_string((clock_->MonotonicNs() - started_ns) / 1'000'000) + " ms (" + io_->name() + ")");
+                std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms (" + io_->name() + ")");
   }
   return {};
 }
@@ -114,7 +114,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   UnplacedRecord record;
   if (loggable) {
     InsertBody body;
-    body.wall_expiry_ns = WalLog::WallNow(clock_, &shared_) + ttl * kNsPerS;
+    body.wall_expiry_ns = WalLog::WallNow(clock_, &shared_) + ttl * kNsPerSecond;
     body.ttl_s = static_cast<uint32_t>(ttl);
     body.variant = variant;
     body.text_bytes = static_cast<uint32_t>(text.size());
@@ -131,7 +131,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
     // Read before the push: the record lands in this segment or a later one, never in an older one.
     uint64_t segment = shared_.current_segment.load(kRelaxed);
     if (!loggable || !committer_->PushInsert(record)) segment = 0;
-    store_.InsertLocked(key, vector, value, now + ttl * kNsPerS, now, segment);
+    store_.InsertLocked(key, vector, value, now + ttl * kNsPerSecond, now, segment);
   }
   if (!options_.threaded) Turn();
 }

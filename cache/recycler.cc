@@ -2,6 +2,7 @@
 #include "cache/recycler.h"
 
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 
@@ -17,7 +18,7 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     const uint64_t remaining = entry.expires_ns - now;
     InsertBody body;
     body.wall_expiry_ns = wall + remaining;
-    body.ttl_s = static_cast<uint32_t>(remaining / 1'000'000'000 + 1);
+    body.ttl_s = static_cast<uint32_t>(remaining / kNsPerSecond + 1);
     body.variant = entry.variant;
     body.text_bytes = static_cast<uint32_t>(entry.text.size());
     body.width = width_;

@@ -7,6 +7,7 @@
 
 #include "cache/disk/disk_io.h"
 #include "cache/wal/wal_format.h"
+#include "shm/base/hex.h"
 
 namespace sutra {
 namespace {
@@ -67,13 +68,12 @@ Status CheckModel(DiskIo* io, const ShardDirectory& directory, const std::string
 }
 
 bool IsShardName(const std::string& name) {
-  return name.size() == kDirectoryDigits && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return name.size() == kDirectoryDigits && name.find_first_not_of(kHexDigits) == std::string::npos;
 }
 
 }  // namespace
 
-Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory,
-                                         const std::function<void(const std::string&)>& log) {
+Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log) {
   ShardFiles files;
   const std::string own = directory.model_identity.substr(0, kDirectoryDigits);
   files.path = directory.data + "/" + own;

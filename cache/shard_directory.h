@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 
+#include "shm/base/log_line.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -26,7 +26,6 @@ struct ShardFiles {
 
 // Creates what is missing (mode 0700), checks MODEL against `directory`, removes unfinished files of a dead engine, and
 // says in one line to `log` when DATA holds other models too.
-Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory,
-                                         const std::function<void(const std::string&)>& log);
+Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log);
 
 }  // namespace sutra

@@ -6,14 +6,9 @@
 
 #include "cache/cache_shard.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
-namespace {
-
-constexpr uint64_t kNsPerS = 1'000'000'000;
-
-}  // namespace
-
 StoreSink::StoreSink(EntryStore* store, Clock* clock)
     : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()) {}
 
@@ -23,7 +18,7 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   MutexLock lock(store_->MutexOf(key));
   wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
   const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
-  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerS;
+  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerSecond;
   const uint64_t remaining = std::min(left, ttl_ns);
   if (remaining == 0) {
     store_->EraseLocked(key);  // it hides older inserts of the same text all the same

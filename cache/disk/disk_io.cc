@@ -73,12 +73,16 @@ Status DiskIo::Allocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
 
 void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
   in_flight_mutex_.Lock();
+  assert(in_flight_.file == kNoFile && file != kNoFile);
   in_flight_ = Operation{file, offset, data, then_sync};
+  submitter_ = pthread_self();
   RawSubmit(in_flight_);
 }
 
 Status DiskIo::Reap() {
+  assert(in_flight_.file != kNoFile && pthread_equal(submitter_, pthread_self()));
   const Status status = JudgeLocked(in_flight_, RawReap());
+  in_flight_ = Operation{};
   in_flight_mutex_.Unlock();
   return status;
 }
@@ -110,6 +114,10 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
                               " at byte " + std::to_string(operation.offset),
                           result);
     }
+    const bool sync_ran = completion.sync != kNotDone && completion.sync != -ECANCELED;
+    if (sync_ran && completion.sync < 0) {
+      return StorageError("syncing " + PathOf(operation.file), completion.sync);
+    }
     if (result > 0) written += static_cast<uint64_t>(result);
     if (written >= operation.data.size()) break;
     whole_at_once = false;
@@ -123,12 +131,9 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
     RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false});
     completion = RawReap();
   }
-  if (!operation.then_sync) return {};
-  const bool sync_did_not_run = completion.sync == kNotDone || completion.sync == -ECANCELED;
   // A sync that ran beside a short write says nothing about the rest: it needs its own.
-  if (sync_did_not_run || !whole_at_once) return SyncLocked(operation.file);
-  if (completion.sync < 0) return StorageError("syncing " + PathOf(operation.file), completion.sync);
-  return {};
+  const bool synced = completion.sync == 0 && whole_at_once;
+  return operation.then_sync && !synced ? SyncLocked(operation.file) : Status();
 }
 
 Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
@@ -176,8 +181,7 @@ bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind) {
   return false;
 }
 
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log) {
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log) {
   // The plain path first: whatever fails there is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;

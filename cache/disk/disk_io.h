@@ -2,18 +2,20 @@
 // plain system calls (disk_io_posix.cc) and the simulated disk of the tests. One conformance suite runs against all.
 //
 // Thread rule: any thread may call anything. One write is in flight at a time: Submit waits until the write before it
-// was reaped, and the thread that submitted must reap. Sync and Write follow the same rule.
+// was reaped, and the thread that submitted must reap (asserted). Sync and Write follow the same rule.
 // Invariants:
 //  - A completion is judged in one place (Reap): error, short write, cancelled link, failed sync.
 //  - A short write is finished and then synced anew; a failed sync is reported and never repeated, because the kernel
-//    may have marked the lost pages clean and would answer "fine" the second time.
+//    may have marked the lost pages clean and would answer "fine" the second time. (The conformance suite shows it:
+//    whether a sync is a repetition is nothing that this code could ask.)
 //  - Log files (kCreateLog) are written in whole blocks from block-aligned memory, so that they can bypass the page
-//    cache; the size of a log file is fixed by Allocate.
+//    cache; the size of a log file is fixed by Allocate. wal_writer.cc, the only one that writes them, asserts it.
 #pragma once
+
+#include <pthread.h>
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -22,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "shm/base/log_line.h"
 #include "shm/base/mutex.h"
 #include "shm/base/status.h"
 
@@ -45,6 +48,7 @@ const char* Name(DiskIoKind kind);
 bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind);  // false: no such name
 
 using FileHandle = int;
+inline constexpr FileHandle kNoFile = -1;
 
 enum class OpenMode {
   kRead,       // an existing file, through the page cache
@@ -103,7 +107,7 @@ class DiskIo {
     int64_t sync = kNotDone;  // 0 or -errno (-ECANCELED: the link broke at the write)
   };
   struct Operation {
-    FileHandle file = -1;
+    FileHandle file = kNoFile;
     uint64_t offset = 0;
     std::span<const std::byte> data;
     bool then_sync = false;
@@ -126,7 +130,8 @@ class DiskIo {
   Status JudgeLocked(const Operation& operation, Completion completion) SUTRA_REQUIRES(in_flight_mutex_);
   Status SyncLocked(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_);
 
-  Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);
+  Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);  // without a file: none is
+  pthread_t submitter_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
   Mutex paths_mutex_;
   std::map<FileHandle, std::string> paths_ SUTRA_GUARDED_BY(paths_mutex_);  // for messages
 };
@@ -137,9 +142,8 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
 
 // kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise says the reason in one
-// line to `log`. Creates the directory if it is missing. `log` may be empty.
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log);
+// line to `log`. Creates the directory if it is missing.
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log);
 
 // One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.
 Status ProbeDiskIo(DiskIo* io, const std::string& directory);

@@ -6,6 +6,7 @@
 // completions only; errno means nothing after a ring call.
 #include <liburing.h>
 
+#include <cassert>
 #include <cerrno>
 
 #include "cache/disk/disk_io_posix.h"
@@ -37,20 +38,20 @@ class UringDiskIo final : public PosixDiskIo {
 
  protected:
   void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
+    assert(expected_ == 0);
     completion_ = Completion{};
-    expected_ = 0;
     plain_ = broken_;
     if (plain_) {
       PosixDiskIo::RawSubmit(operation);
       return;
     }
-    io_uring_sqe* write = io_uring_get_sqe(&ring_);
+    io_uring_sqe* write = NextEntry();
     const auto size = static_cast<unsigned>(operation.data.size());
     io_uring_prep_write(write, operation.file, operation.data.data(), size, operation.offset);
     io_uring_sqe_set_data64(write, kWriteTag);
     if (operation.then_sync) {
       io_uring_sqe_set_flags(write, IOSQE_IO_LINK);
-      io_uring_sqe* sync = io_uring_get_sqe(&ring_);
+      io_uring_sqe* sync = NextEntry();
       io_uring_prep_fsync(sync, operation.file, IORING_FSYNC_DATASYNC);
       io_uring_sqe_set_data64(sync, kSyncTag);
     }
@@ -86,7 +87,7 @@ class UringDiskIo final : public PosixDiskIo {
   int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
     if (broken_) return PosixDiskIo::RawSync(file);
     completion_ = Completion{};
-    io_uring_sqe* sync = io_uring_get_sqe(&ring_);
+    io_uring_sqe* sync = NextEntry();
     io_uring_prep_fsync(sync, file, IORING_FSYNC_DATASYNC);
     io_uring_sqe_set_data64(sync, kSyncTag);
     EnterKernel(1);
@@ -100,6 +101,13 @@ class UringDiskIo final : public PosixDiskIo {
   static constexpr int kStallsMax = 1000;
   static constexpr uint64_t kWriteTag = 1;
   static constexpr uint64_t kSyncTag = 2;
+
+  // There is always one: at most two are in use while one write is in flight.
+  io_uring_sqe* NextEntry() SUTRA_REQUIRES(in_flight_mutex_) {
+    io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+    assert(entry != nullptr);
+    return entry;
+  }
 
   // Submits the `count` prepared entries. A ring that refuses them for good is never touched again, because they would
   // go down with the next ones: plain system calls take over.

@@ -1,7 +1,6 @@
 // See entry_store.h.
 #include "cache/store/entry_store.h"
 
-#include <sys/random.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "cache/store/slot_pool.h"
 #include "shm/base/clock.h"
+#include "shm/base/random.h"
 
 namespace sutra {
 namespace {
@@ -113,9 +113,17 @@ struct EntryStore::Stripe {
     table[i] = slot;
   }
 
-  // Closes the gap by moving later entries of the same run back, so that no tombstones pile up.
+  // A search starts at its hash's home place and ends at the first empty one, so an entry must not be cut off from its
+  // home by the place that falls empty here. Later entries of the run move back into the gap, each at most to its own
+  // home; what follows them closes the gap that they leave. No tombstones pile up. Homes in brackets, x is removed:
+  //
+  //   place    3      4      5      6      7      8
+  //   before   A(3)   x(3)   B(5)   C(3)   D(6)   -
+  //   after    A(3)   C(3)   B(5)   D(6)   -      -      B was at home and stayed; C and D moved
+  //
+  // The entry at i may move to the gap unless its home lies between them: its way from home is then the longer one.
   void RemoveSlot(Slot* slot) SUTRA_REQUIRES(mutex) {
-    const size_t mask = table.size() - 1;
+    const size_t mask = table.size() - 1;  // distances below wrap around the end of the table
     size_t gap = static_cast<size_t>(slot - table.data());
     for (size_t i = (gap + 1) & mask; table[i].entry != nullptr; i = (i + 1) & mask) {
       const size_t home = table[i].hash & mask;
@@ -129,6 +137,8 @@ struct EntryStore::Stripe {
 
   void Remove(Slot* slot) SUTRA_REQUIRES(mutex) {
     Entry* entry = slot->entry;
+    assert(ring[entry->ring_position] == entry);
+    assert(counts.entries > 0 && counts.bytes >= CostOf(entry->text_bytes));
     ring[entry->ring_position] = nullptr;
     ring_segment[entry->ring_position] = 0;
     ring_free.push_back(entry->ring_position);
@@ -142,12 +152,14 @@ struct EntryStore::Stripe {
   void RemoveEntry(Entry* entry) SUTRA_REQUIRES(mutex) {
     Slot* slot = Find(EntryKey{ring_hash[entry->ring_position], entry->hash_high, entry->variant,
                                std::string_view(entry->text(), entry->text_bytes)});
+    assert(slot != nullptr && slot->entry == entry);
     Remove(slot);
   }
 
   // Evicts until `bytes` more and one entry more fit.
   void MakeRoom(uint64_t bytes, uint64_t now_ns) SUTRA_REQUIRES(mutex) {
     while (counts.entries + 1 > entries_max || counts.bytes + bytes > bytes_max) {
+      assert(counts.entries > 0);  // CanHold: without others it fits
       Entry* entry = ring[hand];
       hand = hand + 1 == ring.size() ? 0 : hand + 1;
       if (entry == nullptr) continue;
@@ -174,7 +186,7 @@ struct EntryStore::Stripe {
   }
 };
 
-EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
+EntryStore::EntryStore(const Limits& limits) : limits_(limits), seed_(RandomSeed()) {
   static_assert(sizeof(Entry) == kEntryBytes);  // no line is lost to padding
   size_t count = kStripesMax;
   while (count > 1 && (limits.entries_max / count < kStripeEntriesMin || limits.bytes_max / count < kStripeBytesMin)) {
@@ -185,7 +197,6 @@ EntryStore::EntryStore(const Limits& limits) : limits_(limits) {
     stripes_.push_back(std::make_unique<Stripe>(limits.entries_max / count, limits.bytes_max / count,
                                                 sizeof(Entry) + uint64_t{limits.width} * sizeof(float)));
   }
-  if (getrandom(&seed_, sizeof(seed_), 0) != static_cast<ssize_t>(sizeof(seed_))) seed_ = 0x9e3779b97f4a7c15u;
 }
 
 EntryStore::~EntryStore() { DropAll(); }
@@ -255,6 +266,8 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     stripe.counts.bytes += cost;
     if (3 * stripe.counts.entries > 2 * stripe.table.size()) stripe.Rehash(stripe.table.size() * 2);
     stripe.Place(Stripe::Slot{key.low, entry});
+    assert(stripe.counts.entries <= stripe.entries_max && stripe.counts.bytes <= stripe.bytes_max);
+    assert(3 * stripe.counts.entries <= 2 * stripe.table.size());  // or a search might not end
   }
   // Without a record of its own the entry still answers for the older record, which must not go with its segment.
   if (segment != 0) stripe.ring_segment[entry->ring_position] = segment;
@@ -262,6 +275,7 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
   entry->token_count = value.token_count;
   entry->norm = value.norm;
   entry->truncated = value.truncated;
+  assert(vector.size() == limits_.width * sizeof(float));
   std::memcpy(entry->vector(), vector.data(), vector.size());
   return true;
 }
@@ -323,6 +337,7 @@ bool EntryStore::VisitOlder(uint64_t through, Cursor* cursor,
                            {entry.norm, entry.token_count, entry.truncated},
                            entry.expires_ns};
       if (!visit(view, &segment)) return false;
+      assert(segment == 0 || segment > through);  // or it would be visited for ever
       step += kVisitStep / kVisitsMax;
     }
     if (cursor->position >= stripe.ring.size()) *cursor = Cursor{cursor->stripe + 1, 0};

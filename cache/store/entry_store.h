@@ -12,7 +12,8 @@
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots in use, long texts, table overhead).
 //    Freed slots are kept for new entries, so after a change from many short to few long texts more than that may be
 //    resident.
-//  - `segment` of an entry is the oldest log segment that may hold its newest logged record; 0: none does.
+//  - `segment` of an entry is the oldest log segment that may hold its newest logged record; 0: none does. (Not
+//    asserted: only the files could tell. tests/sim/power_cut_test.cc would lose entries if it were wrong.)
 #pragma once
 
 #include <cstdint>
@@ -101,8 +102,8 @@ class EntryStore {
   struct Stripe;
   Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
 
-  Limits limits_;
-  uint64_t seed_ = 0;
+  const Limits limits_;
+  const uint64_t seed_;
   size_t stripe_mask_ = 0;
   std::vector<std::unique_ptr<Stripe>> stripes_;
 };

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -46,6 +47,7 @@ class SlotPool {
     }
     void* slot = chunks_.back().get() + used_;
     used_ += slot_bytes_;
+    assert(used_ <= chunk_bytes_ && used_ % kSlotAlign == 0);  // chunks start at pages
     return slot;
   }
   void Give(void* slot) { free_.push_back(slot); }

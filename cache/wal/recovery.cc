@@ -3,6 +3,7 @@
 #include "cache/wal/recovery.h"
 
 #include <algorithm>
+#include <cassert>
 #include <memory>
 
 #include "cache/disk/disk_io.h"
@@ -24,6 +25,8 @@ class Recovery {
       if (Status status = Replay(i); !status.ok()) return status;
     }
     Conclude();
+    const bool lossless = plan_.records_dropped == 0 && plan_.quarantine.empty() && plan_.append_again_through == 0;
+    assert(lossless || (plan_.damaged_segments > 0 && !plan_.messages.empty()));
     if (request_.strict && plan_.damaged_segments > 0) {
       return Status(StatusCode::kRefused,
                     request_.directory + " is damaged and strict recovery is on: " + plan_.messages.back() +

@@ -5,6 +5,8 @@
 // Thread rule: one thread, before the shard serves.
 // Invariants:
 //  - Running it again on the same files, or after a crash at any point of what follows it, gives the same entries.
+//  (Only
+//    a second run could tell: tests/cache/wal/damage_test.cc and tests/sim do it.)
 //  - Damage is never silent: it is counted, reported, and refused when `strict` is set.
 #pragma once
 

@@ -1,26 +1,30 @@
 // See segment_preparer.h.
 #include "cache/wal/segment_preparer.h"
 
+#include <cassert>
 #include <cerrno>
 
+#include "cache/wal/wal_format.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kRetryNs = 1'000'000'000;
+constexpr uint64_t kRetryNs = kNsPerSecond;
 
 }  // namespace
 
 SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                                 std::function<void(const std::string&)> log_line)
+                                 LogLine log_line)
     : io_(io),
       clock_(clock),
       directory_(std::move(directory)),
       segment_bytes_(segment_bytes),
       threaded_(threaded),
       log_line_(std::move(log_line)) {
+  assert(SegmentNumber("reserve.tmp") == 0);
   if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
 }
 
@@ -53,10 +57,12 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
 }
 
 void SegmentPreparer::AttemptLocked() {
+  assert(!working_ && file_ == kNoFile && (state_ == State::kWanted || state_ == State::kFailed));
   working_ = true;
   mutex_.Unlock();
   const Result<FileHandle> file = Make(AllocateFill::kZeroed);
   mutex_.Lock();
+  assert(working_ && file_ == kNoFile && state_ != State::kNone);  // Take waited
   working_ = false;
   if (file.ok()) {
     file_ = file.value();
@@ -91,12 +97,11 @@ void SegmentPreparer::Poll() {
 Result<FileHandle> SegmentPreparer::Take() {
   MutexLock lock(mutex_);
   while (working_ || (threaded_ && state_ == State::kWanted)) changed_.Wait(mutex_);
-  // Until the next Request nobody may touch the path: the caller is about to rename what is there.
   const bool ready = state_ == State::kReady;
   state_ = State::kNone;
   if (ready) {
     const FileHandle file = file_;
-    file_ = -1;
+    file_ = kNoFile;
     return file;
   }
   return Make(AllocateFill::kUnwritten);

@@ -2,16 +2,18 @@
 // for zeros to be written, and so that removals stay possible on a full disk.
 //
 // Thread rule: the committer calls; with `threaded` the work runs on a thread of its own, else inside Request and Poll.
-// Invariants: at most one reserve exists; it has no name that recovery would read; the thread sleeps without a time
-// limit unless the last attempt failed.
+// Invariants:
+//  - At most one reserve exists, and it has no name that recovery would read.
+//  - From Take to the next Request nobody else touches path(): the caller is about to rename what is there.
+//  - The thread sleeps without a time limit unless the last attempt failed. (Not asserted: it is Run's last branch.)
 #pragma once
 
 #include <atomic>
-#include <functional>
 #include <string>
 #include <thread>
 
 #include "cache/disk/disk_io.h"
+#include "shm/base/log_line.h"
 #include "shm/base/mutex.h"
 
 namespace sutra {
@@ -21,7 +23,7 @@ class Clock;
 class SegmentPreparer {
  public:
   SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                  std::function<void(const std::string&)> log_line);
+                  LogLine log_line);
   ~SegmentPreparer();
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
@@ -46,7 +48,7 @@ class SegmentPreparer {
   const std::string directory_;
   const uint64_t segment_bytes_;
   const bool threaded_;
-  const std::function<void(const std::string&)> log_line_;
+  const LogLine log_line_;
   std::atomic<bool> has_room_{true};
 
   Mutex mutex_;
@@ -56,7 +58,7 @@ class SegmentPreparer {
   bool working_ SUTRA_GUARDED_BY(mutex_) = false;
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   uint64_t retry_at_ns_ SUTRA_GUARDED_BY(mutex_) = 0;
-  FileHandle file_ SUTRA_GUARDED_BY(mutex_) = -1;
+  FileHandle file_ SUTRA_GUARDED_BY(mutex_) = kNoFile;
   std::thread thread_;
 };
 

@@ -2,15 +2,17 @@
 #include "cache/wal/wal_committer.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
 constexpr uint64_t kPendingBytesMax = 16u << 20;
 constexpr uint64_t kUnsyncedBytesMax = 8u << 20;  // kept in memory until the sync
-constexpr uint64_t kWatermarkDelayNs = 20'000'000;
+constexpr uint64_t kWatermarkDelayNs = 20 * kNsPerMs;
 constexpr size_t kFreeGroupsMax = 8;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
 
@@ -80,6 +82,7 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
     return false;
   }
   AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
+  assert(pending_bytes_ <= kPendingBytesMax);
   return true;
 }
 
@@ -115,11 +118,11 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
   }
   if (!pending_.empty()) {
     if (stopping_ || urgent_ || log_->failed() || pending_bytes_ >= config_.interval_bytes_max) return Work::kWrite;
-    if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * 1000)) return Work::kWrite;
+    if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * kNsPerUs)) return Work::kWrite;
   }
   if (log_->has_unsynced()) {
     if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kUnsyncedBytesMax) return Work::kSync;
-    if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * 1000)) return Work::kSync;
+    if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * kNsPerUs)) return Work::kSync;
   } else if (log_->wants_watermark() && pending_.empty()) {
     if (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs)) return Work::kWatermark;
   }
@@ -128,6 +131,7 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
 
 std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePendingLocked() {
   std::vector<std::unique_ptr<WalGroup>> groups;
+  assert(pending_.empty() == (pending_records_ == 0) && pending_.empty() == (pending_bytes_ == 0));
   if (pending_.empty()) return groups;
   if (taken_first_accepted_ns_ == 0) taken_first_accepted_ns_ = pending_.front()->first_accepted_ns;
   std::move(pending_.begin(), pending_.end(), std::back_inserter(groups));
@@ -170,6 +174,7 @@ void WalCommitter::Run() {
     } else if (stopping_) {
       break;
     } else if (deadline == UINT64_MAX) {
+      assert(pending_.empty() && !log_->has_unsynced() && !log_->failed());
       wake_.Wait(mutex_);
     } else {
       clock_->WaitUntil(&wake_, &mutex_, deadline);
@@ -186,7 +191,7 @@ void WalCommitter::RunDue() {
 
 WalCommitter::Pending WalCommitter::GetPending() const {
   const uint64_t now = clock_->MonotonicNs();
-  const auto age_us = [now](uint64_t since) { return since == 0 || since > now ? 0 : (now - since) / 1000; };
+  const auto age_us = [now](uint64_t since) { return since == 0 || since > now ? 0 : (now - since) / kNsPerUs; };
   Pending pending;
   pending.oldest_unsynced_us = age_us(shared_->oldest_unsynced_ns.load(kRelaxed));
   MutexLock lock(mutex_);

@@ -7,7 +7,8 @@
 //  - The pending bytes are bounded: an insert that does not fit is dropped and counted, a removal always fits (its
 //    caller waits, so there are no more of them than threads).
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
-//    memory agree on the order of two changes of one entry.
+//    memory agree on the order of two changes of one entry. (Not asserted: this file knows no store;
+//    tests/cache/cache_threads_test.cc shows it.)
 //  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
 #pragma once
 

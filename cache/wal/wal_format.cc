@@ -2,10 +2,12 @@
 #include "cache/wal/wal_format.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstdio>
 #include <cstring>
 
 #include "shm/base/crc32c.h"
+#include "shm/base/hex.h"
 
 namespace sutra {
 namespace {
@@ -14,6 +16,7 @@ constexpr std::array<std::byte, kRecordAlign> kZeros = {};
 
 void Finish(UnplacedRecord* record) {
   const uint64_t used = sizeof(RecordHeader) + record->fixed_bytes + record->vector.size() + record->text.size();
+  assert(used <= kRecordBytesMax);
   record->length = static_cast<uint32_t>(RoundUp(used, kRecordAlign));
   uint32_t crc = Crc32c(record->fixed.data(), record->fixed_bytes);
   crc = Crc32c(record->vector.data(), record->vector.size(), crc);
@@ -70,10 +73,12 @@ void UnplacedRecord::CopyTo(std::byte* at) const {
   append(fixed.data(), fixed_bytes);
   append(vector.data(), vector.size());
   append(text.data(), text.size());
+  assert(to <= at + length);
   std::memset(to, 0, static_cast<size_t>(at + length - to));
 }
 
 void EncodeWatermark(std::byte* at, uint32_t length) {
+  assert(length >= sizeof(RecordHeader) && length % kRecordAlign == 0);
   std::memset(at, 0, length);
   RecordHeader header;
   header.body_crc = Crc32c(at + sizeof(header), length - sizeof(header));
@@ -93,6 +98,7 @@ uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64
 
 void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
                  uint64_t wall_highest_ns) {
+  assert(offset >= kSegmentDataStart && offset % kRecordAlign == 0);
   RecordHeader header;
   std::memcpy(&header, at, sizeof(header));
   header.sequence = sequence;
@@ -103,6 +109,7 @@ void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t s
 }
 
 bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record) {
+  assert(record->header.length >= sizeof(RecordHeader));  // the caller checked the header
   const uint64_t body_bytes = record->header.length - sizeof(RecordHeader);
   const std::byte* body = at + sizeof(RecordHeader);
   const auto text_at = [](const std::byte* from, size_t bytes) {
@@ -162,9 +169,9 @@ uint64_t SegmentNumber(std::string_view name) {
   if (name.size() != 24 || name.substr(0, 4) != "wal-" || name.substr(20) != ".log") return 0;
   uint64_t number = 0;
   for (const char c : name.substr(4, 16)) {
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit && (c < 'a' || c > 'f')) return 0;
-    number = number << 4 | static_cast<uint64_t>(digit ? c - '0' : c - 'a' + 10);
+    const int value = HexDigitValue(c);
+    if (value < 0) return 0;
+    number = number << 4 | static_cast<uint64_t>(value);
   }
   return number;
 }
@@ -172,10 +179,8 @@ uint64_t SegmentNumber(std::string_view name) {
 bool ParseIdentity(std::string_view hex, ModelIdentity* identity) {
   if (hex.size() != 2 * identity->size()) return false;
   for (size_t i = 0; i < hex.size(); ++i) {
-    const char c = hex[i];
-    const bool digit = c >= '0' && c <= '9';
-    if (!digit && (c < 'a' || c > 'f')) return false;
-    const auto value = static_cast<uint8_t>(digit ? c - '0' : c - 'a' + 10);
+    const int value = HexDigitValue(hex[i]);
+    if (value < 0) return false;
     uint8_t& byte = (*identity)[i / 2];
     byte = static_cast<uint8_t>(i % 2 == 0 ? value << 4 : byte | value);
   }

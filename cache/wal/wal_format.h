@@ -7,7 +7,9 @@
 //  - Every byte of a record is covered by one of two CRC-32C: `body_crc` over all bytes behind the header (its zero
 //    padding included), `header_crc` over segment id, offset in the segment and the rest of the header, body_crc
 //    included.
-//  - Records start at multiples of kRecordAlign and never cross a segment; a group of records starts at a block.
+//  - Records start at multiples of kRecordAlign and never cross a segment; a group of records starts at a block. No
+//    record is longer than kRecordBytesMax. (Asserted where records are made, stamped and written; what is read is
+//    judged instead.)
 #pragma once
 
 #include <array>

@@ -5,9 +5,13 @@
 // WalCommit: how those who wait for a group learn what became of it.
 //
 // Thread rule: a group belongs to whoever holds it (queue under its lock, then the committer). A commit is shared.
+// Invariants (asserted here):
+//  - The records of a group are numbered without a gap, and lie end to end at multiples of kRecordAlign.
+//  - A commit is finished once.
 #pragma once
 
 #include <atomic>
+#include <cassert>
 #include <cstring>
 #include <memory>
 
@@ -19,7 +23,10 @@ namespace sutra {
 class WalCommit {
  public:
   void Finish(bool durable) {
-    state_.store(durable ? kDurable : kFailed, std::memory_order_release);  // meets the acquire loads below
+    // Meets the acquire loads below.
+    const uint32_t before = state_.exchange(durable ? kDurable : kFailed, std::memory_order_release);
+    assert(before == kOpen);
+    static_cast<void>(before);
     state_.notify_all();
   }
   bool finished() const { return state_.load(std::memory_order_acquire) != kOpen; }
@@ -41,6 +48,7 @@ class WalGroup {
 
   bool Fits(uint64_t record_bytes) const { return record_bytes <= capacity_ - used_; }
   void Append(const UnplacedRecord& record) {
+    assert(Fits(record.length) && record.length % kRecordAlign == 0);
     record.CopyTo(memory_.get() + used_);
     used_ += record.length;
     ++records_;
@@ -59,13 +67,17 @@ class WalGroup {
 
   // Places the records behind `sequence` at `offset` of a segment; returns the last sequence given.
   uint64_t Stamp(const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through, uint64_t wall_ns) {
-    for (uint64_t at = 0; at < used_;) {
+    assert(offset % kWalBlockBytes == 0);
+    uint64_t stamped = 0;
+    for (uint64_t at = 0; at < used_; ++stamped) {
       RecordHeader header;
       std::memcpy(&header, memory_.get() + at, sizeof(header));
-      StampRecord(memory_.get() + at, id, offset + at, ++sequence, acked_through, wall_ns);
+      assert(header.length >= kRecordAlign && header.length % kRecordAlign == 0 && header.length <= used_ - at);
+      StampRecord(memory_.get() + at, id, offset + at, sequence + stamped + 1, acked_through, wall_ns);
       at += header.length;
     }
-    return sequence;
+    assert(stamped == records_);
+    return sequence + stamped;
   }
 
   void Reset() {

@@ -2,14 +2,16 @@
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-constexpr uint64_t kProbeNs = 1'000'000'000;
+constexpr uint64_t kProbeNs = kNsPerSecond;
 constexpr uint64_t kGroupBytesMax = 1u << 20;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
 
@@ -53,6 +55,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.previous_id = previous_id_;
   begin.previous_valid_through = valid_through;
   begin.wall_highest_ns = WallNow(clock_, shared_);
+  assert(segments_.empty() || segments_.back().number < begin.number);
   if (Status status = writer_.BeginSegment(file.value(), preparer_.path(), begin); !status.ok()) {
     // The next header leaves this number out. Until that one is durable, this one may be what recovery finds.
     abandoned_.push_back(begin.number);
@@ -148,6 +151,7 @@ Status WalLog::SyncWriter() {
 }
 
 void WalLog::Acknowledge() {
+  assert(writer_.synced_through() == writer_.written_through() && writer_.synced_through() >= synced_through_);
   synced_through_ = writer_.synced_through();
   synced_at_ns_ = clock_->MonotonicNs();
   if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
@@ -163,6 +167,7 @@ void WalLog::Acknowledge() {
 }
 
 Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
+  assert(!failed_);
   const uint64_t bytes = (*group)->bytes().size();
   if (!writer_.Fits(bytes)) {
     if (Status status = Rotate(); !status.ok()) return status;
@@ -330,6 +335,7 @@ Status WalLog::RemoveOldest() {
   // P2, P24: what was appended again is durable before the only other copy goes; and one removal is durable before the
   // next, because a gap in the chain would look like damage.
   if (Status status = SyncWriter(); !status.ok()) return status;
+  assert(unsynced_.empty() && segments_.size() > 1 && segments_.front().number != writer_.number());
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
   recycle_cursor_ = {};
   if (Status status = io_->Unlink(path); !status.ok()) {

@@ -6,9 +6,10 @@
 //  - A group is kept in memory until it is synced. After a failed write or sync the segment is never written again: a
 //    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
 //    the log refuses records (storage_failed) and tries again once a second.
-//  - The oldest segment is removed only after its live entries stand in a later one, synced, or were evicted.
+//  - The oldest segment is removed only after its live entries stand in a later one, synced, or were evicted; the one
+//    being written is never removed.
 //  - The bytes of all segments, reserve included, stay within wal_bytes_max (while damage is cleaned up at start they
-//    may pass it).
+//    may pass it). (Not asserted: a disk that refuses to remove a file breaks it, and the log says so then.)
 #pragma once
 
 #include <atomic>
@@ -25,6 +26,7 @@
 #include "cache/wal/segment_preparer.h"
 #include "cache/wal/wal_group.h"
 #include "cache/wal/wal_writer.h"
+#include "shm/base/log_line.h"
 
 namespace sutra {
 
@@ -47,7 +49,7 @@ class WalLog {
     uint64_t wal_bytes_max = 0;
     bool sync_each_group = false;
     bool threaded = true;
-    std::function<void(const std::string&)> log_line;  // one line per call, for people; may be empty
+    LogLine log_line;
   };
   WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 

@@ -2,6 +2,7 @@
 #include "cache/wal/wal_reader.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "shm/base/crc32c.h"
@@ -65,6 +66,7 @@ Result<bool> WalReader::RestIsZero(uint64_t from) {
 }
 
 Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
+  assert(bytes <= kRecordBytesMax);  // HeaderIsRight refuses longer records
   if (offset > file_bytes_ || bytes > file_bytes_ - offset) return static_cast<const std::byte*>(nullptr);
   const bool inside = offset >= window_start_ && offset - window_start_ <= window_bytes_ &&
                       bytes <= window_bytes_ - (offset - window_start_);
@@ -87,7 +89,15 @@ Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
   return static_cast<const std::byte*>(window_.get() + (offset - window_start_));
 }
 
+void WalReader::Skip(const WalRecord& record) {
+  const uint64_t length = record.header.length;
+  assert(record.offset == position_ && length >= kRecordAlign && length % kRecordAlign == 0);
+  assert(length <= end_ - position_);
+  position_ += length;
+}
+
 bool WalReader::HeaderIsRight(const RecordHeader& header, uint64_t offset) const {
+  assert(offset < end_);
   return header.type != 0 && header.length >= sizeof(RecordHeader) && header.length % kRecordAlign == 0 &&
          header.length <= kRecordBytesMax && header.length <= end_ - offset &&
          header.header_crc == RecordHeaderCrc(header, header_.id, offset);

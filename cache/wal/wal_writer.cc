@@ -1,11 +1,10 @@
 // See wal_writer.h.
 #include "cache/wal/wal_writer.h"
 
-#include <sys/random.h>
-
 #include <cassert>
 
 #include "shm/base/checkpoint.h"
+#include "shm/base/random.h"
 
 namespace sutra {
 namespace {
@@ -18,10 +17,12 @@ Status Stopped(const char* checkpoint) {
 
 void WalWriter::CloseFile() {
   if (file_ >= 0) io_->Close(file_);
-  file_ = -1;
+  file_ = kNoFile;
 }
 
 Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const Begin& begin) {
+  assert(begin.number > begin.previous_number && begin.previous_valid_through >= synced_through_);
+  assert(begin.segment_bytes % kWalBlockBytes == 0 && begin.segment_bytes > kSegmentDataStart);
   CloseFile();
   SegmentHeader header;
   header.number = begin.number;
@@ -33,7 +34,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   header.previous_valid_through = begin.previous_valid_through;
   header.wall_highest_ns = begin.wall_highest_ns;
   Status status;
-  if (getrandom(header.id.data(), header.id.size(), 0) != static_cast<ssize_t>(header.id.size())) {
+  if (!FillRandom(header.id.data(), header.id.size())) {
     status = Status(StatusCode::kStorageError, "no random bytes for a segment identity");
   }
   const AlignedBytes blocks = AllocateAligned(kSegmentDataStart);
@@ -51,6 +52,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
     return status;
   }
   file_ = file;
+  dead_ = false;
   number_ = begin.number;
   id_ = header.id;
   segment_bytes_ = begin.segment_bytes;
@@ -60,8 +62,12 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
 }
 
 Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns) {
-  assert(Fits(group->bytes().size()));
+  const uint64_t bytes = group->bytes().size();
+  assert(!dead_ && Fits(bytes) && bytes > 0);
+  assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
   const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
+  assert(last == written_through_ + group->records());
+  dead_ = true;  // until it is known to be well
   if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
   io_->Submit(file_, position_, group->bytes(), then_sync);
   const bool stop = SUTRA_CHECKPOINT("wal.submitted");
@@ -69,21 +75,26 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   if (!status.ok()) return status;
   if (stop) return Stopped("wal.submitted");
   if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");
-  position_ += group->bytes().size();
+  position_ += bytes;
   written_through_ = last;
   if (then_sync) {
     if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
     synced_through_ = last;
   }
+  assert(synced_through_ <= written_through_);
+  dead_ = false;
   return {};
 }
 
 Status WalWriter::Sync() {
+  assert(is_open() && !dead_ && synced_through_ <= written_through_);
   if (synced_through_ == written_through_) return {};
+  dead_ = true;
   if (SUTRA_CHECKPOINT("wal.sync_submitted")) return Stopped("wal.sync_submitted");
   if (Status status = io_->Sync(file_); !status.ok()) return status;  // P2
   if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
   synced_through_ = written_through_;
+  dead_ = false;
   return {};
 }
 

@@ -5,7 +5,10 @@
 // Invariants:
 //  - The segment's header is durable, under its final name, before any record is written into it (P2).
 //  - After a failed write or sync the segment is dead: nothing is written into it again.
-//  - synced_through <= written_through; both only grow.
+//  - Groups are whole blocks, one behind the other, and their records are numbered without a gap.
+//  - synced_through <= written_through; synced_through never decreases, written_through only where a new segment goes
+//  on
+//    behind what was synced.
 #pragma once
 
 #include <cstdint>
@@ -54,13 +57,14 @@ class WalWriter {
   const std::string directory_;
   const ModelIdentity model_;
   const uint32_t width_;
-  FileHandle file_ = -1;
+  FileHandle file_ = kNoFile;
   uint64_t number_ = 0;
   SegmentId id_ = {};
   uint64_t segment_bytes_ = 0;
   uint64_t position_ = 0;
   uint64_t written_through_ = 0;
   uint64_t synced_through_ = 0;
+  bool dead_ = false;  // a write or sync of this segment failed
 };
 
 }  // namespace sutra

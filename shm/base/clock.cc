@@ -1,21 +1,15 @@
 // The machine's clocks behind the Clock seam. Stateless, hence usable from any thread.
 #include "shm/base/clock.h"
 
-#include <time.h>
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
 
-uint64_t ReadNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
-}
-
 class RealClock final : public Clock {
  public:
-  uint64_t MonotonicNs() const override { return ReadNs(CLOCK_MONOTONIC); }
-  uint64_t WallNs() const override { return ReadNs(CLOCK_REALTIME); }
+  uint64_t MonotonicNs() const override { return sutra::MonotonicNs(); }
+  uint64_t WallNs() const override { return sutra::WallNs(); }
   void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) override SUTRA_REQUIRES(mutex) {
     condition->WaitUntil(*mutex, deadline_ns);
   }

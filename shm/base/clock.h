@@ -1,7 +1,7 @@
 // Clock: the seam through which the cache reads time and waits for it, so that tests own both.
 //
 // Thread rule: every call may come from any thread.
-// Invariants:
+// What an implementation promises and its callers keep:
 //  - MonotonicNs never decreases; every deadline inside the process is measured on it.
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once

@@ -261,6 +261,14 @@ TEST_F(Judgement, ASyncThatRanBesideAShortWriteIsNotBelieved) {
   EXPECT_EQ(disk_.sync_calls, 1);
 }
 
+// The kernel may have marked the lost pages clean, so that a sync after the rest of the write would answer "fine".
+TEST_F(Judgement, AFailedSyncBesideAShortWriteIsNotRepeated) {
+  disk_.writes = {4096};
+  disk_.syncs = {-EIO};
+  EXPECT_EQ(Write().os_error(), EIO);
+  EXPECT_EQ(disk_.sync_calls, 0);
+}
+
 TEST_F(Judgement, ACancelledSyncBehindAWholeWriteIsRunAnew) {
   disk_.syncs = {-ECANCELED};
   EXPECT_TRUE(Write().ok());
