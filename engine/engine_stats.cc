@@ -1,19 +1,12 @@
 // One line per gauge, so that a gauge nobody sets is missed here (engine_stats_test looks for it).
 #include "engine/engine_stats.h"
 
-#include <time.h>
 #include <unistd.h>
 
-#include "shm/sleep_wake.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 namespace {
-
-uint64_t WallNs() {
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  return static_cast<uint64_t>(wall.tv_sec) * kNsPerSecond + static_cast<uint64_t>(wall.tv_nsec);
-}
 
 void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
   stats.Set(Gauge::kCacheEntries, cache.entries);
