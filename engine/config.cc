@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "engine/lanes/acceptor.h"
 #include "shm/base/enum_names.h"
 #include "shm/base/host.h"
 
@@ -157,8 +158,7 @@ Status CheckTogether(const EngineConfig& config) {
   if (config.backend == Backend::kModel && config.model.empty()) {
     return bad("--model is required: a model directory (or --backend fake)");
   }
-  // sun_path holds 107 bytes, and the socket is bound as SOCKET.new first.
-  if (config.socket.size() > 103) {
+  if (config.socket.size() > kSocketPathBytesMax) {
     return bad("--socket " + config.socket + " has " + std::to_string(config.socket.size()) +
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
   }
