@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "engine/engine_stats.h"
+#include "engine/lanes/sigbus_guard.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"

@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "shm/handshake.h"
-#include "shm/stats/stats_segment.h"
 #include "shm/base/time.h"
+#include "shm/handshake.h"
 #include "shm/layout.h"
+#include "shm/stats/stats_segment.h"
 
 namespace sutra {
 namespace {
