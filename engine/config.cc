@@ -3,12 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cassert>
-#include <iterator>
 #include <sstream>
 
+#include "engine/lanes/acceptor.h"
+#include "shm/base/enum_names.h"
 #include "shm/base/host.h"
-#include "shm/layout.h"
 
 #ifndef SUTRA_VERSION
 #define SUTRA_VERSION "0.1.0"
@@ -19,8 +18,6 @@ namespace sutra {
 const char* const kEngineVersion = SUTRA_VERSION;
 
 namespace {
-
-constexpr uint64_t kTerabyte = 1ull << 40;
 
 // Accepts 0 to 0777 in octal, as chmod writes it.
 struct OctalMode : CLI::Validator {
@@ -71,54 +68,44 @@ struct IdList : CLI::Validator {
   }
 };
 
-constexpr const char* kDurabilityNames[] = {"none", "interval", "group", "sync"};
-
-// The enumerator whose name is `text`. REQUIRES: `names` has it, which CLI::IsMember saw to.
-template <typename Enum, size_t kCount>
-Enum ValueOf(const char* const (&names)[kCount], const std::string& text) {
-  const auto found = std::find(std::begin(names), std::end(names), text);
-  assert(found != std::end(names));
-  return static_cast<Enum>(found - std::begin(names));
-}
-
 // Values as they come from the command line, before they become an EngineConfig.
 struct Texts {
-  std::string backend = Name(EngineConfig().backend);
-  std::string executor = Name(EngineConfig().executor);
-  std::string precision = Name(EngineConfig().precision);
-  std::string device = Name(EngineConfig().device);
+  std::string backend = NameOf(kBackendNames, EngineConfig().backend);
+  std::string executor = NameOf(kExecutorNames, EngineConfig().executor);
+  std::string precision = NameOf(kPrecisionNames, EngineConfig().precision);
+  std::string device = NameOf(kDeviceNames, EngineConfig().device);
   std::string socket_mode = "auto";
   std::string stats_mode = "0640";
   std::string allow_uids, allow_gids;
-  std::string durability = kDurabilityNames[static_cast<size_t>(EngineConfig().durability)];
-  std::string disk_io = Name(EngineConfig().disk_io);
+  std::string durability = NameOf(kDurabilityPolicyNames, EngineConfig().durability);
+  std::string disk_io = NameOf(kDiskIoKindNames, EngineConfig().disk_io);
   bool no_cache = false;
   bool version = false;
 };
 
 template <typename T>
-CLI::Option* Number(CLI::App& app, const char* name, T* target, T low, T high, const char* description) {
-  return app.add_option(name, *target, description)->check(CLI::Range(low, high));
+CLI::Option* Number(CLI::App& app, const char* name, T* target, const OptionRange<T>& range, const char* description) {
+  return app.add_option(name, *target, description)->check(CLI::Range(range.low, range.high));
 }
 
-template <size_t kCount>
-CLI::Option* Choice(CLI::App& app, const char* name, const char* const (&names)[kCount], std::string* target,
+template <typename Enum, size_t kCount>
+CLI::Option* Choice(CLI::App& app, const char* name, EnumNames<Enum, kCount>& names, std::string* target,
                     const char* description) {
-  return app.add_option(name, *target, description)
-      ->check(CLI::IsMember(std::vector<std::string>(std::begin(names), std::end(names))));
+  std::vector<std::string> allowed;
+  for (const auto& item : names) allowed.emplace_back(item.first);
+  return app.add_option(name, *target, description)->check(CLI::IsMember(allowed));
 }
 
 void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--model", config->model, "Model directory (Hugging Face / sentence-transformers layout)");
   Choice(app, "--backend", kBackendNames, &texts->backend,
          "torch (a real model, computed by --executor), or fake (a function of the text, for tests)");
-  Number<uint32_t>(app, "--fake-width", &config->fake_width, 1, kWidthMax, "Floats a vector of the fake backend");
+  Number(app, "--fake-width", &config->fake_width, kFakeWidthRange, "Floats a vector of the fake backend");
   Choice(app, "--executor", kExecutorNames, &texts->executor,
          "Who computes a real model: cpu (this program's own kernels), torch (libsutra_torch.so), or auto, the faster");
   Choice(app, "--precision", kPrecisionNames, &texts->precision, "auto (bf16 where the CPU has it), fp32 or bf16");
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
-  Number<uint32_t>(app, "--threads", &config->threads, 1, kThreadsMax,
-                   "Threads of the model (default: the usable CPUs)");
+  Number(app, "--threads", &config->threads, kThreadsRange, "Threads of the model (default: the usable CPUs)");
 }
 
 void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -129,39 +116,35 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
       ->check(IdList());
   app.add_option("--allow-gid", texts->allow_gids, "Groups whose members may attach: numbers, comma-separated")
       ->check(IdList());
-  Number<uint32_t>(app, "--lanes-max", &config->lanes_max, 1, 4096, "Lanes served at once");
-  Number<uint32_t>(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, 1, 4096, "Lanes of one user");
-  Number<uint64_t>(app, "--lane-bytes-max", &config->lane_bytes_max, 1 << 20, 16 * kTerabyte,
-                   "Shared memory of all lanes, charged at full size");
-  Number<uint32_t>(app, "--slots", &config->slots, kSlotsMin, kSlotsMax, "Requests in flight a lane, when not asked")
-      ->check(PowerOfTwo());
-  Number<uint32_t>(app, "--text-bytes-max", &config->text_bytes_max, kTextHeadBytes, kTextBytesMaxLimit,
-                   "Bytes of one text");
+  Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Lanes served at once");
+  Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange, "Lanes of one user");
+  Number(app, "--lane-bytes-max", &config->lane_bytes_max, kLaneBytesRange,
+         "Shared memory of all lanes, charged at full size");
+  Number(app, "--slots", &config->slots, kSlotsRange, "Requests in flight a lane, when not asked")->check(PowerOfTwo());
+  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Bytes of one text");
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--data", config->data, "Directory of the cache shard and of the engine's lock");
   app.add_flag("--no-cache", texts->no_cache, "Compute every text; nothing is stored");
-  Number<uint64_t>(app, "--cache-entries-max", &config->cache_entries_max, 1, 1ull << 32, "Entries kept");
-  Number<uint64_t>(app, "--cache-bytes-max", &config->cache_bytes_max, 1 << 20, 16 * kTerabyte,
-                   "Memory of the entries");
-  Number<uint64_t>(app, "--ttl-s", &config->ttl_s, 1, 315'360'000, "Lifetime of an entry when not asked");
-  Choice(app, "--durability", kDurabilityNames, &texts->durability,
+  Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Entries kept");
+  Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Memory of the entries");
+  Number(app, "--ttl-s", &config->ttl_s, kTtlSecondsRange, "Lifetime of an entry when not asked");
+  Choice(app, "--durability", kDurabilityPolicyNames, &texts->durability,
          "none, interval, group or sync (cache/wal/WAL_FORMAT.md)");
-  Number<uint64_t>(app, "--wal-bytes-max", &config->wal_bytes_max, 1 << 20, 16 * kTerabyte, "Disk space of the log");
-  Number<uint64_t>(app, "--wal-segment-bytes", &config->wal_segment_bytes, 64 << 10, 1ull << 30,
-                   "Size of one log file");
-  app.add_option("--disk-io", texts->disk_io, "auto (io_uring where the kernel allows it), io_uring or posix")
-      ->check(CLI::IsMember({"auto", "io_uring", "posix"}));
+  Number(app, "--wal-bytes-max", &config->wal_bytes_max, kWalBytesRange, "Disk space of the log");
+  Number(app, "--wal-segment-bytes", &config->wal_segment_bytes, kSegmentBytesRange, "Size of one log file");
+  Choice(app, "--disk-io", kDiskIoKindNames, &texts->disk_io,
+         "auto (io_uring where the kernel allows it), io_uring or posix");
   app.add_flag("--strict-recovery", config->strict_recovery, "Refuse to start on a damaged log");
 }
 
 void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
-  Number<uint32_t>(app, "--batch-tokens-max", &config->batch_tokens_max, 16, 1 << 20, "Tokens of one batch");
-  Number<uint32_t>(app, "--queue-texts-max", &config->queue_texts_max, 1, 1 << 24,
-                   "Texts waiting for the model; beyond it `overloaded`");
-  Number<uint32_t>(app, "--spin-us", &config->spin_us, 0, 1'000'000, "Polling after the last activity");
-  Number<uint32_t>(app, "--drain-s", &config->drain_s, 0, 3600, "Time to answer what was taken at SIGTERM");
+  Number(app, "--batch-tokens-max", &config->batch_tokens_max, kBatchTokensRange, "Tokens of one batch");
+  Number(app, "--queue-texts-max", &config->queue_texts_max, kQueueTextsRange,
+         "Texts waiting for the model; beyond it `overloaded`");
+  Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "Polling after the last activity");
+  Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "Time to answer what was taken at SIGTERM");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
   app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
@@ -175,12 +158,11 @@ Status CheckTogether(const EngineConfig& config) {
   if (config.backend == Backend::kModel && config.model.empty()) {
     return bad("--model is required: a model directory (or --backend fake)");
   }
-  // sun_path holds 107 bytes, and the socket is bound as SOCKET.new first.
-  if (config.socket.size() > 103) {
+  if (config.socket.size() > kSocketPathBytesMax) {
     return bad("--socket " + config.socket + " has " + std::to_string(config.socket.size()) +
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
   }
-  if (config.wal_bytes_max < 4 * config.wal_segment_bytes) {
+  if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");
   }
   return {};
@@ -232,12 +214,13 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   }
 
   config.cache = !texts.no_cache;
-  config.backend = ValueOf<Backend>(kBackendNames, texts.backend);
-  config.executor = ValueOf<Executor>(kExecutorNames, texts.executor);
-  config.precision = ValueOf<Precision>(kPrecisionNames, texts.precision);
-  config.device = ValueOf<Device>(kDeviceNames, texts.device);
-  config.durability = ValueOf<DurabilityPolicy>(kDurabilityNames, texts.durability);
-  ParseDiskIoKind(texts.disk_io, &config.disk_io);
+  // CLI::IsMember saw to it that each of these is a name.
+  config.backend = *EnumOf(kBackendNames, texts.backend);
+  config.executor = *EnumOf(kExecutorNames, texts.executor);
+  config.precision = *EnumOf(kPrecisionNames, texts.precision);
+  config.device = *EnumOf(kDeviceNames, texts.device);
+  config.durability = *EnumOf(kDurabilityPolicyNames, texts.durability);
+  config.disk_io = *EnumOf(kDiskIoKindNames, texts.disk_io);
   ParseIds(texts.allow_uids, &config.allow_uids);
   ParseIds(texts.allow_gids, &config.allow_gids);
   if (texts.socket_mode != "auto") config.socket_mode = static_cast<mode_t>(std::stoul(texts.socket_mode, nullptr, 8));

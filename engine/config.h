@@ -7,10 +7,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
+#include "engine/limits.h"
 #include "engine/model/compute_options.h"
 #include "shm/base/host.h"
 #include "shm/base/status.h"
@@ -20,47 +22,47 @@ namespace sutra {
 // What answers: a model directory, or a function of the text for tests. The option's word for a model is "torch", from
 // the time when torch computed all of them; --executor chooses who computes one.
 enum class Backend : uint8_t { kModel, kFake };
-inline constexpr const char* kBackendNames[] = {"torch", "fake"};
-constexpr const char* Name(Backend backend) { return kBackendNames[static_cast<size_t>(backend)]; }
+inline constexpr std::pair<const char*, Backend> kBackendNames[] = {{"torch", Backend::kModel},
+                                                                    {"fake", Backend::kFake}};
 
 struct EngineConfig {
   // Model.
   std::string model;
   Backend backend = Backend::kModel;
-  uint32_t fake_width = 384;
+  uint32_t fake_width = kFakeWidthRange.otherwise;
   Executor executor = Executor::kAuto;
   Precision precision = Precision::kAuto;
   Device device = Device::kCpu;
-  uint32_t threads = 1;  // default: the CPUs this process may use, at most kThreadsMax
+  uint32_t threads = kThreadsRange.otherwise;  // default: the CPUs this process may use, at most kThreadsMax
 
   // Who may attach, and where.
   std::string socket;
   mode_t socket_mode = 0;         // 0 = 0600, or 0666 when other users are allowed (SO_PEERCRED decides)
   std::vector<uid_t> allow_uids;  // the engine's own uid is always allowed
   std::vector<gid_t> allow_gids;
-  uint32_t lanes_max = 256;
-  uint32_t lanes_per_uid_max = 256;
-  uint64_t lane_bytes_max = 8ull << 30;
-  uint32_t slots = 256;
-  uint32_t text_bytes_max = 65'536;
+  uint32_t lanes_max = kLanesRange.otherwise;
+  uint32_t lanes_per_uid_max = kLanesPerUidRange.otherwise;
+  uint64_t lane_bytes_max = kLaneBytesRange.otherwise;
+  uint32_t slots = kSlotsRange.otherwise;
+  uint32_t text_bytes_max = kTextBytesRange.otherwise;
 
   // Cache.
   std::string data;
   bool cache = true;
-  uint64_t cache_entries_max = 1'000'000;
-  uint64_t cache_bytes_max = 2ull << 30;
-  uint64_t ttl_s = 86'400;
+  uint64_t cache_entries_max = kCacheEntriesRange.otherwise;
+  uint64_t cache_bytes_max = kCacheBytesRange.otherwise;
+  uint64_t ttl_s = kTtlSecondsRange.otherwise;
   DurabilityPolicy durability = DurabilityPolicy::kInterval;
-  uint64_t wal_bytes_max = 4ull << 30;
-  uint64_t wal_segment_bytes = 32ull << 20;
+  uint64_t wal_bytes_max = kWalBytesRange.otherwise;
+  uint64_t wal_segment_bytes = kSegmentBytesRange.otherwise;
   DiskIoKind disk_io = DiskIoKind::kAuto;
   bool strict_recovery = false;
 
   // Scheduling.
-  uint32_t batch_tokens_max = 4096;
-  uint32_t queue_texts_max = 65'536;
-  uint32_t spin_us = 50;
-  uint32_t drain_s = 30;
+  uint32_t batch_tokens_max = kBatchTokensRange.otherwise;
+  uint32_t queue_texts_max = kQueueTextsRange.otherwise;
+  uint32_t spin_us = kSpinUsRange.otherwise;
+  uint32_t drain_s = kDrainSecondsRange.otherwise;
 
   // Watching.
   mode_t stats_mode = 0640;

@@ -12,6 +12,7 @@
 #include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
 #include "engine/model/fake_backend.h"
+#include "engine/lanes/sigbus_guard.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"

@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <cassert>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -164,24 +163,8 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
   return status.ok() ? removed : status;
 }
 
-const char* Name(DiskIoKind kind) {
-  for (const auto& [name, value] : kDiskIoKindNames) {
-    if (value == kind) return name;
-  }
-  assert(false && "every kind has a name");
-  return "";
-}
-
-bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind) {
-  for (const auto& [known, value] : kDiskIoKindNames) {
-    if (known != name) continue;
-    *kind = value;
-    return true;
-  }
-  return false;
-}
-
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log) {
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
+                                           const std::function<void(const std::string&)>& log) {
   // The plain path first: whatever fails there is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;

@@ -20,7 +20,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,8 +43,6 @@ inline constexpr std::pair<const char*, DiskIoKind> kDiskIoKindNames[] = {
     {"io_uring", DiskIoKind::kUring},
     {"posix", DiskIoKind::kPosix},
 };
-const char* Name(DiskIoKind kind);
-bool ParseDiskIoKind(std::string_view name, DiskIoKind* kind);  // false: no such name
 
 using FileHandle = int;
 inline constexpr FileHandle kNoFile = -1;

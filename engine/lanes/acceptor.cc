@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,8 +12,8 @@
 #include <cstring>
 #include <utility>
 
-#include "shm/handshake.h"
 #include "shm/base/time.h"
+#include "shm/handshake.h"
 #include "shm/layout.h"
 
 namespace sutra {
@@ -73,7 +72,7 @@ Result<UniqueFd> ListenOn(const std::string& path, mode_t mode) {
   const std::string temporary = path + ".new";
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  if (temporary.size() >= sizeof(address.sun_path)) return SocketStatus(path, "naming", ENAMETOOLONG);
+  if (path.size() > kSocketPathBytesMax) return SocketStatus(path, "naming", ENAMETOOLONG);
   std::memcpy(address.sun_path, temporary.c_str(), temporary.size() + 1);
 
   UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/un.h>
 
 #include <atomic>
 #include <functional>
@@ -28,6 +29,9 @@
 #include "shm/stats/stats_writer.h"
 
 namespace sutra {
+
+// A longer path does not fit into a socket address, of which SOCKET.new needs four bytes.
+inline constexpr size_t kSocketPathBytesMax = sizeof(sockaddr_un::sun_path) - 1 - (sizeof(".new") - 1);
 
 // Binds SOCKET.new and renames it over SOCKET, so that a stale socket file is replaced and no client ever finds none.
 // REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.

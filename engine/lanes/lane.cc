@@ -6,6 +6,8 @@
 #include <cassert>
 #include <utility>
 
+#include "engine/lanes/sigbus_guard.h"
+#include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
 #include "shm/sleep_wake.h"
 

@@ -20,7 +20,6 @@
 #include <mutex>
 #include <string>
 
-#include "engine/lanes/untrusted_copy.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/layout.h"

@@ -18,9 +18,9 @@ namespace sutra {
 class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
  public:
   struct Limits {
-    uint32_t lanes_max = 256;
-    uint32_t lanes_per_uid_max = 256;
-    uint64_t bytes_max = 8ull << 30;
+    uint32_t lanes_max = 0;
+    uint32_t lanes_per_uid_max = 0;
+    uint64_t bytes_max = 0;  // of all lanes
   };
 
   // Gives back what it was charged for when it is destroyed.

@@ -1,20 +1,12 @@
 // See lane_reader.h.
 #include "engine/lanes/lane_reader.h"
 
+#include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
 #include "shm/base/utf8.h"
 
 namespace sutra {
-namespace {
-
-// From the wire's priorities to the order of service.
-PriorityClass ClassOf(uint32_t priority) {
-  if (priority == kPriorityQuery) return kClassQuery;
-  return priority == kPriorityBulk ? kClassBulk : kClassNormal;
-}
-
-}  // namespace
 
 LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why) {
   uint32_t slot = 0;
@@ -52,7 +44,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   waiter.deadline_ns = request.deadline_ns;
   waiter.taken_ns = now_ns;
   waiter.ttl_s = request.ttl_s;
-  waiter.priority = ClassOf(request.priority);
+  waiter.priority = request.priority;
   taken->text = {};
   taken->status = status;
   if (outcome == CopyOutcome::kAnswer) return Next::kTaken;

@@ -11,14 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "shm/layout.h"
+#include "engine/lanes/priority_class.h"
 
 namespace sutra {
 
 class Lane;
-
-// Priority classes in the order of service; the wire says 1 = query, 0 = normal, 2 = bulk.
-enum PriorityClass : uint8_t { kClassQuery = 0, kClassNormal = 1, kClassBulk = 2, kClassCount = 3 };
 
 // A request as the engine keeps it: the engine's own copy of the descriptor, already checked.
 struct Waiter {

@@ -2,23 +2,27 @@
 // engine/config.cc parses them; Name gives the text that options, logs and the stats segment use.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <utility>
+
+#include "shm/base/enum_names.h"
 
 namespace sutra {
 
 enum class Precision : uint8_t { kAuto, kF32, kBf16 };
-inline constexpr const char* kPrecisionNames[] = {"auto", "fp32", "bf16"};
+inline constexpr std::pair<const char*, Precision> kPrecisionNames[] = {
+    {"auto", Precision::kAuto}, {"fp32", Precision::kF32}, {"bf16", Precision::kBf16}};
 
 enum class Device : uint8_t { kCpu, kCuda };
-inline constexpr const char* kDeviceNames[] = {"cpu", "cuda"};
+inline constexpr std::pair<const char*, Device> kDeviceNames[] = {{"cpu", Device::kCpu}, {"cuda", Device::kCuda}};
 
 enum class Executor : uint8_t { kAuto, kCpu, kTorch };
-inline constexpr const char* kExecutorNames[] = {"auto", "cpu", "torch"};
+inline constexpr std::pair<const char*, Executor> kExecutorNames[] = {
+    {"auto", Executor::kAuto}, {"cpu", Executor::kCpu}, {"torch", Executor::kTorch}};
 
-constexpr const char* Name(Precision precision) { return kPrecisionNames[static_cast<size_t>(precision)]; }
-constexpr const char* Name(Device device) { return kDeviceNames[static_cast<size_t>(device)]; }
-constexpr const char* Name(Executor executor) { return kExecutorNames[static_cast<size_t>(executor)]; }
+constexpr const char* Name(Precision precision) { return NameOf(kPrecisionNames, precision); }
+constexpr const char* Name(Device device) { return NameOf(kDeviceNames, device); }
+constexpr const char* Name(Executor executor) { return NameOf(kExecutorNames, executor); }
 
 // Threads that compute one batch. --threads allows as many, and its default never exceeds it.
 inline constexpr uint32_t kThreadsMax = 255;

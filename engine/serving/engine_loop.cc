@@ -45,7 +45,7 @@ EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* m
               .unwatch = [this](int fd) { Unwatch(fd); }}),
       acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
                                     .unwatch = [this](int fd) { Unwatch(fd); },
-                                    .attached = [this](AttachedLane attached) { lanes_.Add(std::move(attached)); }}) {}
+                                    .attached = [this](AttachedLane attached) { Add(std::move(attached)); }}) {}
 
 EngineLoop::~EngineLoop() = default;
 
@@ -191,7 +191,7 @@ void EngineLoop::HandleEvents(int timeout_ms) {
 }
 
 void EngineLoop::Tick(uint64_t now_ns) {
-  next_tick_ns_ = now_ns + kTickNs;
+  next_tick_ns_ = now_ns + options_.tick_ns;
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;

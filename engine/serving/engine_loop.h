@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
@@ -40,6 +41,7 @@ class EngineLoop {
     Shutdown* shutdown = nullptr;
     uint32_t spin_us = 0;
     uint32_t drain_s = 0;
+    uint64_t tick_ns = 50 * kNsPerMs;                // clients expect a heartbeat every 100 ms at least (layout.h)
     std::function<void(const std::string&)> log;     // one line per call
     std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
   };
@@ -59,22 +61,25 @@ class EngineLoop {
   Status Prepare();
   // Serves until a signal and the end of the drain, or a fault.
   End Run();
+  // Serves a lane from the next turn on. The acceptor brings lanes whose handshake is over.
+  void Add(AttachedLane attached) { lanes_.Add(std::move(attached)); }
+  // One turn of Run over all lanes; true if a request was taken.
+  bool PollLanes();
   // Marks every lane closed and hangs up. Nothing is answered after it.
   void CloseLanes(StatusCode reason);
 
   // Any thread: the device is lost, end as soon as possible.
   void ReportDeviceLost();
 
- private:
   static constexpr uint32_t kRequestsPerTurn = 32;
-  static constexpr size_t kBytesPerTurn = 256 << 10;  // and one text more
+  static constexpr size_t kBytesPerTurn = 256 << 10;  // the text that exceeds it is the last one
+
+ private:
   static constexpr int kEventsPerTurn = 64;
-  static constexpr uint64_t kTickNs = 50 * kNsPerMs;
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 100'000;  // while rings are busy
   static constexpr uint64_t kFlushEveryNs = 300'000;   // staged texts wait at most this long for the turn's end
 
-  bool PollLanes();
   bool PollLane(const std::shared_ptr<Lane>& lane);
   void HandleEvents(int timeout_ms);
   void Sleep(uint64_t now_ns);

@@ -10,20 +10,22 @@
 
 namespace sutra {
 
+RequestBatcher::RequestBatcher(const Limits& limits) : limits_(limits) {
+  assert(limits.tokens_max > 0 && limits.texts_max > 0 && limits.queue_texts_max > 0);
+}
+
 void RequestBatcher::Add(const ComputationPtr& computation, PriorityClass priority, bool again) {
   if (!again) {
     // relaxed: the counters only bound and show the queue.
     queued_texts_.fetch_add(1, std::memory_order_relaxed);
     queued_tokens_.fetch_add(computation->token_count(), std::memory_order_relaxed);
   }
-  staged_tokens_ += computation->token_count();
   staged_.push_back({computation, priority, again});
 }
 
 void RequestBatcher::Flush() {
   if (staged_.empty()) return;
   queue_.PushAll(&staged_);
-  staged_tokens_ = 0;
   gate_.Notify();
 }
 

@@ -31,14 +31,15 @@ namespace sutra {
 class RequestBatcher {
  public:
   struct Limits {
-    uint32_t tokens_max = 4096;
-    uint32_t texts_max = 4096;  // of one batch
-    uint32_t queue_texts_max = 65'536;
-    uint32_t spin_us = 50;  // a worker polls so long before it sleeps
+    uint32_t tokens_max = 0;  // of one batch, as texts_max
+    uint32_t texts_max = 0;
+    uint32_t queue_texts_max = 0;
+    uint32_t spin_us = 0;  // a worker polls so long before it sleeps
   };
   static constexpr uint64_t kAgingNs = 250'000'000;
 
-  explicit RequestBatcher(const Limits& limits) : limits_(limits) {}
+  // REQUIRES: every bound but spin_us is at least 1.
+  explicit RequestBatcher(const Limits& limits);
 
   bool full() const { return queued_texts() >= limits_.queue_texts_max; }
   uint64_t queued_texts() const { return queued_texts_.load(std::memory_order_relaxed); }    // only counts
@@ -48,7 +49,6 @@ class RequestBatcher {
   // the workers, in one step, and wakes one if all sleep.
   void Add(const ComputationPtr& computation, PriorityClass priority, bool again);
   void Flush();
-  uint32_t staged_tokens() const { return staged_tokens_; }
 
   // Waits for work and puts a batch of it into `batch`, whatever that held before. False, and an empty batch, after
   // Stop.
@@ -84,7 +84,6 @@ class RequestBatcher {
 
   const Limits limits_;
   std::vector<Staged> staged_;  // the loop thread's
-  uint32_t staged_tokens_ = 0;
   WorkQueue<Staged> queue_;
   WakeGate gate_;
   std::atomic<uint64_t> queued_texts_{0};

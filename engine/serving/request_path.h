@@ -23,9 +23,6 @@ class RequestPath {
   void Handle(LaneReader::Taken taken, bool draining);
 
  private:
-  // The longest lifetime the shard stores (cache_shard.h).
-  static constexpr uint64_t kTtlSecondsMax = 10ull * 365 * 86'400;
-
   bool Join(const Waiter& waiter, std::string_view text);
   bool AnswerFromCache(const Waiter& waiter, std::string_view text);
   void Compute(Waiter waiter, std::string_view text);

@@ -12,6 +12,7 @@
 
 #include "cache/disk/disk_io.h"
 #include "shm/base/clock.h"
+#include "shm/base/enum_names.h"
 #include "tests/cache/cache_test_support.h"
 
 namespace {
@@ -27,9 +28,9 @@ int main(int count, char** arguments) {
   using namespace sutra;
   if (count != 4) return 2;
   std::mt19937_64 random(std::stoull(arguments[2]));
-  DiskIoKind disk_io;
-  if (!ParseDiskIoKind(arguments[3], &disk_io)) return 2;
-  Result<std::unique_ptr<DiskIo>> io = MakeDiskIo(disk_io, arguments[1], {});
+  const std::optional<DiskIoKind> disk_io = EnumOf(kDiskIoKindNames, arguments[3]);
+  if (!disk_io.has_value()) return 2;
+  Result<std::unique_ptr<DiskIo>> io = MakeDiskIo(*disk_io, arguments[1], {});
   if (!io.ok()) return 4;
   CacheConfig config = test::SmallConfig(arguments[1]);
   config.wal_bytes_max = 320 << 10;

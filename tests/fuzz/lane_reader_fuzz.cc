@@ -14,6 +14,8 @@
 
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_reader.h"
+#include "engine/lanes/sigbus_guard.h"
+#include "engine/lanes/untrusted_copy.h"
 #include "shm/base/utf8.h"
 #include "shm/base/cpu_pause.h"
 #include "shm/base/time.h"

@@ -23,6 +23,7 @@
 #include "shm/peer_liveness.h"
 #include "shm/prefetch.h"
 #include "shm/lane_memory.h"
+#include "engine/lanes/sigbus_guard.h"
 #include "engine/lanes/untrusted_copy.h"
 #include "shm/sleep_wake.h"
 

@@ -21,7 +21,7 @@ class Watchdog {
       : thread_([this, limit] {
           std::unique_lock lock(mutex_);
           if (done_.wait_for(lock, limit, [this] { return finished_; })) return;
-          const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
+          const ::testing::TestInfo* test = ::testing::UnitTest::GetInstance()->current_test_info();
           std::fprintf(stderr, "watchdog: %s.%s has not ended after %lld s\n",
                        test != nullptr ? test->test_suite_name() : "", test != nullptr ? test->name() : "",
                        static_cast<long long>(limit.count()));

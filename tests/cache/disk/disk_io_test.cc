@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "shm/base/enum_names.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/sim/sim_disk.h"
 
@@ -316,14 +317,10 @@ TEST(MakeDiskIo, ChoosesAndSaysWhy) {
 
 TEST(MakeDiskIo, EveryKindIsNamedAndParsedBack) {
   for (const auto& [name, kind] : kDiskIoKindNames) {
-    EXPECT_STREQ(Name(kind), name);
-    DiskIoKind parsed = kind == DiskIoKind::kAuto ? DiskIoKind::kPosix : DiskIoKind::kAuto;
-    EXPECT_TRUE(ParseDiskIoKind(name, &parsed));
-    EXPECT_EQ(parsed, kind);
+    EXPECT_STREQ(NameOf(kDiskIoKindNames, kind), name);
+    EXPECT_EQ(EnumOf(kDiskIoKindNames, name), kind);
   }
-  DiskIoKind untouched = DiskIoKind::kUring;
-  for (const char* name : {"fast", "", "Auto", "posix "}) EXPECT_FALSE(ParseDiskIoKind(name, &untouched)) << name;
-  EXPECT_EQ(untouched, DiskIoKind::kUring);
+  for (const char* name : {"fast", "", "Auto", "posix "}) EXPECT_FALSE(EnumOf(kDiskIoKindNames, name)) << name;
 }
 
 TEST(MakeDiskIo, AFileInPlaceOfTheDirectoryIsNamed) {

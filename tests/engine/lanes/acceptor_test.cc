@@ -13,16 +13,18 @@
 #include <string>
 #include <vector>
 
-#include "shm/handshake.h"
-#include "shm/stats/stats_segment.h"
 #include "shm/base/time.h"
+#include "shm/handshake.h"
 #include "shm/layout.h"
+#include "shm/stats/stats_segment.h"
 
 namespace sutra {
 namespace {
 
 bool lock_is_held = true;
 bool FakePeerAlive(int) { return lock_is_held; }
+
+constexpr LaneQuota::Limits kAmple = {.lanes_max = 256, .lanes_per_uid_max = 256, .bytes_max = 8ull << 30};
 
 class AcceptorTest : public ::testing::Test {
  protected:
@@ -39,6 +41,7 @@ class AcceptorTest : public ::testing::Test {
     options_.text_bytes_max = 4096;
     options_.slots_default = 8;
     options_.peer_alive = FakePeerAlive;
+    options_.quota = kAmple;
     options_.stats = stats_->writer();
     options_.log = [this](const std::string& line) { log_.push_back(line); };
     page_ = std::move(EnginePageMemory::Create(77)).value();
@@ -209,7 +212,7 @@ TEST_F(AcceptorTest, MemoryAndUserBoundsNameTheirOption) {
   HelloMessage large = Hello();
   large.slots = 4096;
   ExpectRefused(large, "--lane-bytes-max");
-  options_.quota = {};
+  options_.quota = kAmple;
   options_.quota.lanes_per_uid_max = 1;
   Listen();
   const UniqueFd first = Connect();

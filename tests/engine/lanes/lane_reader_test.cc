@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "engine/lanes/untrusted_copy.h"
 #include "tests/kit/scripted_lane.h"
 
 namespace sutra {

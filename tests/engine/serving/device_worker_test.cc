@@ -29,8 +29,9 @@ constexpr uint32_t kWidth = 4;
 
 class DeviceWorkerTest : public ::testing::Test {
  protected:
-  void Start(RequestBatcher::Limits limits = {}) {
-    limits.spin_us = 0;
+  void Start(uint32_t tokens_max = 4096, uint32_t queue_texts_max = 1024) {
+    const RequestBatcher::Limits limits = {
+        .tokens_max = tokens_max, .texts_max = 1024, .queue_texts_max = queue_texts_max, .spin_us = 0};
     model_.emplace(ServedModel::Options{
         .backend = &backend_, .cache = &cache_, .ttl_s_default = 86'400, .batches = limits, .stats = stats_->writer()});
     path_.emplace(&*model_);
@@ -242,9 +243,7 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
 // The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches
 // of the other four smaller.
 TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
-  RequestBatcher::Limits limits;
-  limits.tokens_max = 16;
-  Start(limits);
+  Start(16);
   backend_.SetOpen(false);
   lane_.Submit(0, "first");
   Poll(&lane_);
@@ -290,9 +289,7 @@ TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
 }
 
 TEST_F(DeviceWorkerTest, BeyondTheQueueBoundTextsAreRefusedAndHitsGoOn) {
-  RequestBatcher::Limits limits;
-  limits.queue_texts_max = 2;
-  Start(limits);
+  Start(4096, 2);
   lane_.Submit(0, "hit");
   Poll(&lane_);
   Await(lane_, 0);

@@ -26,10 +26,7 @@ ComputationPtr Text(const std::string& name, uint32_t tokens, uint64_t flow = 1,
 }
 
 RequestBatcher::Limits Tokens(uint32_t tokens_max) {
-  RequestBatcher::Limits limits;
-  limits.tokens_max = tokens_max;
-  limits.spin_us = 0;
-  return limits;
+  return {.tokens_max = tokens_max, .texts_max = 1000, .queue_texts_max = 10'000, .spin_us = 0};
 }
 
 Names NamesOf(const std::vector<ComputationPtr>& batch) {

@@ -1,0 +1,49 @@
+// The range and the default of every number that an operator may set, one line per option. What other folders decide
+// themselves (layout, cache, model) is named here and stands there. config.cc checks them once; nobody else does.
+#pragma once
+
+#include <cstdint>
+
+#include "cache/cache_shard.h"
+#include "engine/model/compute_options.h"
+#include "shm/layout.h"
+
+namespace sutra {
+
+template <typename T>
+struct OptionRange {
+  T low;
+  T otherwise;  // when the option is not given
+  T high;
+};
+
+inline constexpr uint64_t kMebibyte = 1ull << 20;
+inline constexpr uint64_t kTebibyte = 1ull << 40;
+
+// Model.
+inline constexpr OptionRange<uint32_t> kFakeWidthRange = {1, 384, kWidthMax};
+inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};  // the default follows the host
+
+// Lanes.
+inline constexpr OptionRange<uint32_t> kLanesRange = {1, 256, 4096};
+inline constexpr OptionRange<uint32_t> kLanesPerUidRange = {1, 256, 4096};
+inline constexpr OptionRange<uint64_t> kLaneBytesRange = {kMebibyte, 8ull << 30, 16 * kTebibyte};
+inline constexpr OptionRange<uint32_t> kSlotsRange = {kSlotsMin, kSlotsDefault, kSlotsMax};
+inline constexpr OptionRange<uint32_t> kTextBytesRange = {kTextHeadBytes, kTextBytesMaxDefault, kTextBytesMaxLimit};
+
+// Cache. The shard itself takes less than these lower bounds, which are what makes sense for an engine.
+inline constexpr OptionRange<uint64_t> kCacheEntriesRange = {1, kCacheEntriesDefault, 1ull << 32};
+inline constexpr OptionRange<uint64_t> kCacheBytesRange = {kMebibyte, kCacheBytesDefault, 16 * kTebibyte};
+inline constexpr OptionRange<uint64_t> kTtlSecondsRange = {1, kTtlSecondsDefault, kTtlSecondsMax};
+inline constexpr OptionRange<uint64_t> kWalBytesRange = {kMebibyte, kWalBytesDefault, 16 * kTebibyte};
+inline constexpr OptionRange<uint64_t> kSegmentBytesRange = {kSegmentBytesMin, kSegmentBytesDefault, kSegmentBytesMax};
+static_assert(kCacheBytesRange.low >= kCacheBytesMin && kWalBytesRange.low >= kWalSegmentsMin * kSegmentBytesMin);
+static_assert(kFakeWidthRange.high <= kCacheWidthMax);
+
+// Scheduling.
+inline constexpr OptionRange<uint32_t> kBatchTokensRange = {16, 4096, 1 << 20};
+inline constexpr OptionRange<uint32_t> kQueueTextsRange = {1, 65'536, 1 << 24};
+inline constexpr OptionRange<uint32_t> kSpinUsRange = {0, 50, 1'000'000};
+inline constexpr OptionRange<uint32_t> kDrainSecondsRange = {0, 30, 3600};
+
+}  // namespace sutra

@@ -1,0 +1,192 @@
+// What the loop thread does with a taken request, up to the batcher: no worker, so that what is handed on stays there.
+#include "engine/serving/request_path.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shm/stats/stats_segment.h"
+#include "tests/kit/gated_backend.h"
+#include "tests/kit/memory_cache.h"
+#include "tests/kit/scripted_lane.h"
+
+namespace sutra {
+namespace {
+
+using testing::GatedBackend;
+using testing::MemoryCache;
+using testing::ScriptedLane;
+using testing::ScriptedRequest;
+
+constexpr uint32_t kWidth = 4;
+constexpr uint32_t kTokensMax = 16;
+constexpr uint64_t kTtlDefault = 77;
+
+class RequestPathTest : public ::testing::Test {
+ protected:
+  RequestPathTest() { Make(&cache_, 100); }
+  void Make(CacheShard* cache, uint32_t queue_texts_max) {
+    path_.reset();
+    model_.emplace(ServedModel::Options{
+        .backend = &backend_,
+        .cache = cache,
+        .ttl_s_default = kTtlDefault,
+        .batches = {.tokens_max = 100, .texts_max = 100, .queue_texts_max = queue_texts_max, .spin_us = 0},
+        .stats = stats_->writer()});
+    path_.emplace(&*model_);
+  }
+  // Submits, takes and handles one request, and gives the batcher's workers what came of it.
+  void Send(uint32_t slot, const std::string& text, const ScriptedRequest& request = {}, bool draining = false) {
+    scripted_.Submit(slot, text, request);
+    LaneReader::Taken taken;
+    const char* why = "";
+    ASSERT_EQ(reader_.Take(scripted_.lane(), &taken, &why), LaneReader::Next::kTaken) << why;
+    path_->Handle(std::move(taken), draining);
+    model_->batcher.Flush();
+  }
+  bool Answered(uint32_t slot) const { return scripted_.answered_sequence(slot) != 0; }
+  std::vector<ComputationPtr> Queued() {
+    std::vector<ComputationPtr> batch;
+    model_->batcher.TopUp(MonotonicNs(), &batch);
+    return batch;
+  }
+  void Store(const std::string& text, bool truncated = false) {
+    cache_.Insert(text, 0, std::vector<float>{1, 0, 0, 0}, {.norm = 2, .token_count = 3, .truncated = truncated}, 1);
+  }
+  uint64_t Count(Counter counter) { return stats_->writer().Get(counter); }
+
+  std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
+  GatedBackend backend_{kWidth, kTokensMax};
+  MemoryCache cache_;
+  ScriptedLane scripted_{LaneGeometry{16, 4096, kWidth}, 1, 42};
+  LaneReader reader_{4096};
+  std::optional<ServedModel> model_;
+  std::optional<RequestPath> path_;
+};
+
+TEST_F(RequestPathTest, AMissIsTokenisedAndQueuedForItsClient) {
+  Send(3, "apple", {.sequence = 9});
+  EXPECT_FALSE(Answered(3));
+  EXPECT_EQ(model_->in_flight.size(), 1u);
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  EXPECT_EQ(queued[0]->text, "apple");
+  EXPECT_EQ(queued[0]->token_count(), 5u);
+  EXPECT_EQ(queued[0]->flow, 42u);
+  EXPECT_FALSE(queued[0]->truncated);
+  EXPECT_EQ(model_->in_flight.LifetimeToStore(queued[0]), kTtlDefault);
+  const std::vector<Waiter> waiters = model_->in_flight.Finish(queued[0]);
+  ASSERT_EQ(waiters.size(), 1u);
+  EXPECT_EQ(waiters[0].slot, 3u);
+  EXPECT_EQ(waiters[0].sequence, 9u);
+  EXPECT_GE(waiters[0].tokenised_ns, waiters[0].taken_ns);
+  EXPECT_EQ(Count(Counter::kMisses), 1u);
+}
+
+TEST_F(RequestPathTest, AHitIsAnsweredHereAndTouchesNeitherTableNorQueue) {
+  Store("apple");
+  Send(0, "apple");
+  ASSERT_TRUE(Answered(0));
+  EXPECT_EQ(scripted_.status(0), StatusCode::kOk);
+  EXPECT_EQ(scripted_.vector(0), (std::vector<float>{1, 0, 0, 0}));
+  Send(1, "apple", {.options = kOptionRaw});
+  EXPECT_EQ(scripted_.vector(1), (std::vector<float>{2, 0, 0, 0}));
+  EXPECT_EQ(model_->in_flight.size(), 0u);
+  EXPECT_EQ(model_->batcher.queued_texts(), 0u);
+  EXPECT_EQ(Count(Counter::kHits), 2u);
+}
+
+TEST_F(RequestPathTest, TheLookupIsSkippedOnDemand) {
+  Store("apple");
+  Send(0, "apple", {.options = kOptionCacheSkipLookup});
+  EXPECT_FALSE(Answered(0));
+  EXPECT_EQ(Queued().size(), 1u);
+}
+
+TEST_F(RequestPathTest, WithoutACacheEveryTextIsComputed) {
+  Make(nullptr, 100);
+  Send(0, "apple");
+  EXPECT_EQ(Queued().size(), 1u);
+}
+
+TEST_F(RequestPathTest, ATextUnderWayIsJoinedBeforeTheCacheIsAsked) {
+  Send(0, "apple");
+  Store("apple");
+  Send(1, "apple");
+  EXPECT_FALSE(Answered(1));
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 2u);
+  EXPECT_EQ(Count(Counter::kJoined), 1u);
+}
+
+TEST_F(RequestPathTest, AJoinOfAHigherClassIsServedInItsClass) {
+  Send(0, "bulk", {.priority = 2});
+  Send(1, "normal");
+  Send(2, "bulk", {.priority = 1});
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 2u);
+  EXPECT_EQ(queued[0]->text, "bulk");
+}
+
+TEST_F(RequestPathTest, LifetimesAreTheDefaultOrCutToTheLongest) {
+  Send(0, "asked", {.ttl_s = 5});
+  Send(1, "longest", {.ttl_s = UINT32_MAX});
+  Send(2, "unstored", {.options = kOptionCacheSkipStore});
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 3u);
+  EXPECT_EQ(model_->in_flight.LifetimeToStore(queued[0]), 5u);
+  EXPECT_EQ(model_->in_flight.LifetimeToStore(queued[1]), 10ull * 365 * 86'400);
+  EXPECT_EQ(model_->in_flight.LifetimeToStore(queued[2]), std::nullopt);
+}
+
+TEST_F(RequestPathTest, ALongTextIsTruncatedOrRefusedAsAsked) {
+  const std::string text(kTokensMax + 1, 'x');
+  Send(0, text, {.options = kOptionReject});
+  EXPECT_EQ(scripted_.status(0), StatusCode::kTextTooLong);
+  Send(1, text);
+  Send(2, text, {.options = kOptionReject});  // under way, and truncated
+  EXPECT_EQ(scripted_.status(2), StatusCode::kTextTooLong);
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  EXPECT_TRUE(queued[0]->truncated);
+  EXPECT_EQ(queued[0]->token_count(), kTokensMax);
+  Store("stored", true);
+  Send(3, "stored", {.options = kOptionReject});
+  EXPECT_EQ(scripted_.status(3), StatusCode::kTextTooLong);
+}
+
+TEST_F(RequestPathTest, BeyondTheBoundOfTheQueueAMissIsRefused) {
+  Make(&cache_, 1);
+  Send(0, "first");
+  Send(1, "second");
+  EXPECT_EQ(scripted_.status(1), StatusCode::kOverloaded);
+  Store("hit");
+  Send(2, "hit");
+  Send(3, "first");  // joins: it takes no place
+  EXPECT_EQ(scripted_.status(2), StatusCode::kOk);
+  EXPECT_FALSE(Answered(3));
+}
+
+TEST_F(RequestPathTest, WhileDrainingNothingIsTaken) {
+  Store("hit");
+  Send(0, "hit", {}, true);
+  EXPECT_EQ(scripted_.status(0), StatusCode::kShuttingDown);
+  EXPECT_EQ(model_->in_flight.size(), 0u);
+}
+
+TEST_F(RequestPathTest, WhatTheReaderRefusedIsAnsweredWithItsReason) {
+  Send(0, "");
+  Send(1, "\xff");
+  Send(2, "apple", {.options = 1u << 30});
+  EXPECT_EQ(scripted_.status(0), StatusCode::kEmptyText);
+  EXPECT_EQ(scripted_.status(1), StatusCode::kInvalidUtf8);
+  EXPECT_EQ(scripted_.status(2), StatusCode::kBadOption);
+  EXPECT_EQ(Count(Counter::kTexts), 3u);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,77 @@
+// Signals act on the whole process, so most of this happens in children: death tests that say how they exit.
+#include "engine/serving/shutdown.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+namespace sutra {
+namespace {
+
+class ShutdownTest : public ::testing::Test {
+ protected:
+  ~ShutdownTest() override { shutdown_.LeaveOnNextSignal(); }  // gives the signals back to the next test
+  bool Readable() const {
+    pollfd event = {.fd = shutdown_.fd(), .events = POLLIN, .revents = 0};
+    return poll(&event, 1, 0) == 1;
+  }
+
+  Shutdown shutdown_ = std::move(Shutdown::Prepare()).value();
+};
+using ShutdownDeathTest = ShutdownTest;
+
+TEST_F(ShutdownTest, TheFirstSignalIsReportedOnceAndEndsNothing) {
+  EXPECT_FALSE(Readable());
+  EXPECT_FALSE(shutdown_.OnSignal());
+  kill(getpid(), SIGTERM);
+  EXPECT_TRUE(Readable());
+  EXPECT_TRUE(shutdown_.OnSignal());
+  EXPECT_EQ(shutdown_.signal_number(), SIGTERM);
+  EXPECT_FALSE(Readable());
+  EXPECT_FALSE(shutdown_.OnSignal());
+}
+
+TEST_F(ShutdownTest, AClosedPipeIsAnErrorAndNotTheEnd) {
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  close(fds[0]);
+  const char byte = 1;
+  EXPECT_EQ(write(fds[1], &byte, 1), -1);
+  EXPECT_EQ(errno, EPIPE);
+  close(fds[1]);
+}
+
+TEST_F(ShutdownDeathTest, ASecondSignalLeavesAtOnce) {
+  const auto twice = [this] {
+    kill(getpid(), SIGTERM);
+    shutdown_.OnSignal();
+    kill(getpid(), SIGINT);
+    shutdown_.OnSignal();
+  };
+  EXPECT_EXIT(twice(), ::testing::ExitedWithCode(128 + SIGINT), "");
+}
+
+TEST_F(ShutdownDeathTest, ASecondSignalThatComesWithTheFirstLeavesToo) {
+  const auto together = [this] {
+    kill(getpid(), SIGINT);
+    kill(getpid(), SIGTERM);
+    shutdown_.OnSignal();
+  };
+  EXPECT_EXIT(together(), ::testing::ExitedWithCode(128 + SIGTERM), "");
+}
+
+TEST_F(ShutdownDeathTest, WhenTheLoopIsGoneASignalEndsTheProcess) {
+  const auto after = [this] {
+    shutdown_.LeaveOnNextSignal();
+    kill(getpid(), SIGTERM);
+    pause();
+  };
+  EXPECT_EXIT(after(), ::testing::KilledBySignal(SIGTERM), "");
+}
+
+}  // namespace
+}  // namespace sutra
