@@ -3,37 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <new>
 
-#include "shm/base/status.h"
-
 namespace sutra::client {
 namespace {
-
-// embed.h repeats the numbers of shm/base/status.h and shm/layout.h for C.
-constexpr bool Same(sutra_status status, StatusCode code) { return status == static_cast<uint32_t>(code); }
-static_assert(Same(SUTRA_OK, StatusCode::kOk) && Same(SUTRA_NOT_READY, StatusCode::kNotReady) &&
-              Same(SUTRA_FULL, StatusCode::kFull) && Same(SUTRA_OVERLOADED, StatusCode::kOverloaded) &&
-              Same(SUTRA_EMPTY_TEXT, StatusCode::kEmptyText) && Same(SUTRA_INVALID_UTF8, StatusCode::kInvalidUtf8) &&
-              Same(SUTRA_TEXT_TOO_LONG, StatusCode::kTextTooLong) && Same(SUTRA_BAD_OPTION, StatusCode::kBadOption) &&
-              Same(SUTRA_DEADLINE_EXCEEDED, StatusCode::kDeadlineExceeded) &&
-              Same(SUTRA_CANCELLED, StatusCode::kCancelled) && Same(SUTRA_ENGINE_GONE, StatusCode::kEngineGone) &&
-              Same(SUTRA_SHUTTING_DOWN, StatusCode::kShuttingDown) &&
-              Same(SUTRA_MODEL_ERROR, StatusCode::kModelError) && Same(SUTRA_STORAGE_ERROR, StatusCode::kStorageError) &&
-              Same(SUTRA_REFUSED, StatusCode::kRefused) &&
-              Same(SUTRA_PROTOCOL_VIOLATION, StatusCode::kProtocolViolation) &&
-              Same(SUTRA_OUT_OF_MEMORY, StatusCode::kOutOfMemory) && Same(SUTRA_FORKED, StatusCode::kForked) &&
-              Same(SUTRA_BAD_ARGUMENT, StatusCode::kBadArgument) && SUTRA_BAD_ARGUMENT == kStatusCodeCount - 1);
-static_assert(SUTRA_NORMALIZE == kOptionNormalize && SUTRA_RAW == kOptionRaw && SUTRA_REJECT == kOptionReject &&
-              SUTRA_CACHE_SKIP_LOOKUP == kOptionCacheSkipLookup && SUTRA_CACHE_SKIP_STORE == kOptionCacheSkipStore);
-static_assert(SUTRA_PRIORITY_NORMAL == kPriorityNormal && SUTRA_PRIORITY_QUERY == kPriorityQuery &&
-              SUTRA_PRIORITY_BULK == kPriorityBulk && SUTRA_PRIORITY_BULK == kPriorityCount - 1);
-static_assert(SUTRA_SOURCE_NONE == kSourceNone && SUTRA_SOURCE_HOT_TABLE == kSourceHotTable &&
-              SUTRA_SOURCE_SHARD == kSourceShard && SUTRA_SOURCE_JOINED == kSourceJoined &&
-              SUTRA_SOURCE_MODEL == kSourceModel);
-static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTicketSlotBits);
 
 void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
   info->width = welcome.width;
@@ -196,8 +170,31 @@ Lane* AddLane(sutra_client* client, uint64_t now_ns) {
 
 }  // namespace
 
-sutra_status FailForked() {
-  return Fail(SUTRA_FORKED, "this client belongs to the parent process: call sutra_attach in the child");
+sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello) {
+  void* memory = calloc(1, sizeof(sutra_client));
+  if (memory == nullptr) return nullptr;
+  sutra_client* client = new (memory) sutra_client();
+  strcpy(client->path, path);
+  client->hello = hello;
+  client->lanes_max = options.lanes_max == 0           ? kLanesDefault
+                      : options.lanes_max < kLanesLimit ? options.lanes_max
+                                                        : kLanesLimit;
+  client->spin_ns = uint64_t{options.spin_us == 0 ? kSpinUsDefault : options.spin_us} * 1000;
+  client->fork_detector = MakeForkDetector();
+  pthread_mutex_init(&client->open_mutex, nullptr);
+  client->backoff_ns = kBackoffNsMin;
+  return client;
+}
+
+void FreeClient(sutra_client* client, bool forked) {
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  for (uint32_t i = 0; i < count; ++i) {
+    DestroyLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
+  }
+  if (!forked) pthread_mutex_destroy(&client->open_mutex);
+  DestroyForkDetector(&client->fork_detector);
+  client->~sutra_client();
+  free(client);
 }
 
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
