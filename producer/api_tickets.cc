@@ -31,7 +31,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     status = CheckText(client, texts[done], text_bytes[done]);
     if (status != SUTRA_OK) break;
     const uint64_t now_ns = MonotonicNs();
-    Lane* lane = AcquireLane(client, now_ns, &status);
+    ClientLane* lane = AcquireLane(client, now_ns, &status);
     if (lane == nullptr) break;
     const size_t before = done;
     while (status == SUTRA_OK && done < count && lane->free_count > 0) {
@@ -53,7 +53,7 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
   ResultSink sink;
   if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
   sutra_result answer = {};
-  Lane* lane;
+  ClientLane* lane;
   uint32_t slot;
   if (const sutra_status checked = CheckClient(client); checked != SUTRA_OK) {
     answer.status = checked;
@@ -83,7 +83,7 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   size_t found = 0;
   for (uint32_t i = 0; i < lanes && found < count; ++i) {
-    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     pthread_mutex_lock(&lane->mutex);
     if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {
@@ -100,14 +100,14 @@ extern "C" int sutra_event_fd(sutra_client* client) {
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t attempt = 0; attempt < 2; ++attempt) {
     for (uint32_t i = 0; i < lanes; ++i) {
-      Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+      ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
       pthread_mutex_lock(&lane->mutex);
       const int fd = EventFdLocked(lane, MonotonicNs());
       pthread_mutex_unlock(&lane->mutex);
       if (fd >= 0) return fd;
     }
     sutra_status status;
-    Lane* lane = AcquireLane(client, MonotonicNs(), &status);
+    ClientLane* lane = AcquireLane(client, MonotonicNs(), &status);
     if (lane == nullptr) return -1;
     pthread_mutex_unlock(&lane->mutex);
   }
@@ -116,17 +116,17 @@ extern "C" int sutra_event_fd(sutra_client* client) {
 
 extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) {
   if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;
-  Lane* lane;
+  ClientLane* lane;
   uint32_t slot;
   if (!FindTicket(client, ticket, &lane, &slot)) return FailTicket(ticket);
   const uint64_t sequence = lane->slots[slot].sequence.load(std::memory_order_relaxed);  // relaxed: this ticket's
   // relaxed: a hint that publishes nothing
-  lane->shared.mapping.request.request(slot).cancel_sequence.store(sequence, std::memory_order_relaxed);
+  lane->connection.mapping.request.request(slot).cancel_sequence.store(sequence, std::memory_order_relaxed);
   return SUTRA_OK;
 }
 
 extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {
-  Lane* lane;
+  ClientLane* lane;
   uint32_t slot;
   if (client == nullptr || IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
   pthread_mutex_lock(&lane->mutex);

@@ -109,7 +109,7 @@ sutra_status PrepareEventPipe(int fd) {
   return SUTRA_OK;
 }
 
-sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
+sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
   const uint64_t before_ns = MonotonicNs();
   MessageOutcome outcome = SendMessage(lane->socket, &hello, sizeof(hello), nullptr, 0, deadline_ns);
   // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its words can still be read.
@@ -170,21 +170,21 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
 
 }  // namespace
 
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
-  AttachedLane made;
+sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+  LaneConnection made;
   sutra_status status = Connect(path, deadline_ns, &made.socket);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.socket_connected");
   status = Handshake(path, hello, deadline_ns, &made);
   if (status != SUTRA_OK) {
-    CloseLane(&made, false);
+    CloseConnection(&made, false);
     return status;
   }
   *lane = made;
   return SUTRA_OK;
 }
 
-void CloseLane(AttachedLane* lane, bool forked) {
+void CloseConnection(LaneConnection* lane, bool forked) {
   if (forked) lane->mapping = LaneMapping();
   // Goodbye: what tells a detach from a death in the engine's counters.
   const char goodbye = 0;
@@ -195,7 +195,7 @@ void CloseLane(AttachedLane* lane, bool forked) {
   if (lane->reply_fd >= 0) close(lane->reply_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
   if (lane->socket >= 0) close(lane->socket);
-  *lane = AttachedLane();
+  *lane = LaneConnection();
 }
 
 }  // namespace sutra::client

@@ -99,7 +99,7 @@ class Batch {
       // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
       const bool look = end != WaitEnd::kDone || misses < 4;
       if (look && i + 2 < pending_count_) {  // the next ones travel while this one is copied
-        const ReplyLane& reply = lane_->shared.mapping.reply;
+        const ReplyLane& reply = lane_->connection.mapping.reply;
         __builtin_prefetch(&reply.result(pending_[i + 2].slot));
         __builtin_prefetch(reply.vector(pending_[i + 1].slot));
       }
@@ -151,7 +151,7 @@ class Batch {
   const BatchCall& call_;
   uint32_t width_;
 
-  Lane* lane_ = nullptr;          // while anything of the batch is outstanding or unreleased in it
+  ClientLane* lane_ = nullptr;          // while anything of the batch is outstanding or unreleased in it
   Pending* pending_;              // oldest first
   size_t pending_count_ = 0;
   uint32_t* collected_;           // slots to release at the next pass
@@ -170,7 +170,7 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
                     sutra_result* result) {
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
-  Lane* lane = AcquireLaneWaiting(client, now_ns + request.timeout_ns, &status);
+  ClientLane* lane = AcquireLaneWaiting(client, now_ns + request.timeout_ns, &status);
   if (lane == nullptr) return status;
   uint32_t slot = 0;
   status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);

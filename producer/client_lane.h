@@ -7,7 +7,7 @@
 // Invariants:
 //   - A slot is free, live (its ticket is not released) or abandoned (released before the engine answered).
 //   - A slot is submitted again only after the engine answered its last request, so the submission ring cannot overflow.
-//   - Sequences of a Lane object never repeat, also when it is opened anew for another engine.
+//   - Sequences of a ClientLane never repeat, also when it is opened anew for another engine.
 //   - The mappings of a dead lane stay until its last live ticket is released: vectors already delivered stay readable.
 #pragma once
 
@@ -32,7 +32,7 @@ inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 enum class SlotPhase : uint32_t { kFree, kLive, kAbandoned };
 enum class LanePhase : uint32_t { kEmpty, kOpen };
 
-struct Slot {
+struct ClientSlot {
   std::atomic<uint64_t> sequence;  // of the request that holds the slot
   std::atomic<SlotPhase> phase;
   std::atomic<uint32_t> ended;     // sutra_status the ticket ended with on our side; 0 = the result word decides
@@ -43,7 +43,7 @@ struct Slot {
   uint64_t deadline_ns;
 };
 
-struct Lane {
+struct ClientLane {
   pthread_mutex_t mutex;
   pthread_cond_t slot_freed;       // for blocking calls that found the lane full
   uint32_t index;                  // in the client's table
@@ -55,11 +55,11 @@ struct Lane {
   std::atomic<uint32_t> spin_skip;    // waits left that do not spin
 
   // Under the mutex.
-  AttachedLane shared;
+  LaneConnection connection;
   SubmissionWriter submissions;
   CompletionReader completions;
   uint64_t sequence_next;
-  Slot* slots;
+  ClientSlot* slots;
   uint16_t* free_stack;            // last in, first out: the warm slot is used again
   uint32_t free_count;
   uint32_t abandoned_count;
@@ -76,53 +76,53 @@ struct Request {                   // sutra_options, checked
   uint32_t flags, width, ttl_s, priority;
 };
 
-// RETURNS nullptr when out of memory. A Lane is never freed before the client, only opened again.
-Lane* MakeLane(uint32_t index, uint32_t slots);
-void DestroyLane(Lane* lane, bool forked);
+// RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.
+ClientLane* MakeClientLane(uint32_t index, uint32_t slots);
+void DestroyClientLane(ClientLane* lane, bool forked);
 
-void OpenLocked(Lane* lane, const AttachedLane& shared);
+void OpenLocked(ClientLane* lane, const LaneConnection& connection);
 // Closes a dead lane whose live tickets are all released. RETURNS true if the lane is empty now.
-bool RetireLocked(Lane* lane);
+bool RetireLocked(ClientLane* lane);
 
 // SUTRA_OK, or why this lane takes no new request: SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ...
 // *stalled is set if the engine's heartbeat is old: it is stopped or overloaded, or gone and the kernel will say so.
-sutra_status UsableLocked(Lane* lane, uint64_t now_ns, bool* stalled);
+sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled);
 // Makes free_count > 0 if the engine answered abandoned requests. RETURNS free_count.
-uint32_t ReapLocked(Lane* lane);
+uint32_t ReapLocked(ClientLane* lane);
 
 // Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller rings afterwards.
-sutra_status SubmitLocked(Lane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
+sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
                           uint32_t* slot);
-void ReleaseLocked(Lane* lane, uint32_t slot);
+void ReleaseLocked(ClientLane* lane, uint32_t slot);
 // One doorbell for all that was published before. No lock needed while a ticket of the lane is live.
-void Ring(Lane* lane);
+void Ring(ClientLane* lane);
 
 // Asks the kernel whether the engine holds its lock. RETURNS false once the engine is gone or closed the lane; results
 // that were published before are visible then.
-bool CheckAlive(Lane* lane, uint64_t now_ns);
+bool CheckAlive(ClientLane* lane, uint64_t now_ns);
 // A hint to ask now: the engine's end of the socket is closed.
-bool HungUp(const Lane* lane);
-inline bool IsGone(const Lane* lane) {
+bool HungUp(const ClientLane* lane);
+inline bool IsGone(const ClientLane* lane) {
   return lane->gone.load(std::memory_order_acquire) != 0;  // SYNC C1 (acquire): meets CheckAlive
 }
 
-inline bool IsAnswered(const Lane* lane, uint32_t slot, uint64_t sequence) {
-  return ResultWordSequence(LoadResultWord(lane->shared.mapping.reply, slot)) == sequence;
+inline bool IsAnswered(const ClientLane* lane, uint32_t slot, uint64_t sequence) {
+  return ResultWordSequence(LoadResultWord(lane->connection.mapping.reply, slot)) == sequence;
 }
 // The final status of a live slot as of now, or SUTRA_NOT_READY. Ends the ticket on our side when its deadline passed
 // (now_ns) or the engine is gone.
-sutra_status SettleSlot(Lane* lane, uint32_t slot, uint64_t now_ns);
+sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
 // Fills everything but `vector` bytes: result->vector points into the reply lane if `status` is SUTRA_OK.
-void FillResult(const Lane* lane, uint32_t slot, sutra_status status, sutra_result* result);
+void FillResult(const ClientLane* lane, uint32_t slot, sutra_status status, sutra_result* result);
 
 enum class WaitEnd : uint8_t { kDone, kTime, kGone };
 
-bool WorthSpinning(Lane* lane);
-void NoteSpin(Lane* lane, bool hit);
+bool WorthSpinning(ClientLane* lane);
+void NoteSpin(ClientLane* lane, bool hit);
 
 // Waits until done(), or `until_ns` passed, or the engine is gone and still not done().
 template <typename Done>
-WaitEnd WaitUntil(Lane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& done) {
+WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& done) {
   if (done()) return WaitEnd::kDone;
   uint64_t now_ns = MonotonicNs();
   if (spin_ns > 0 && WorthSpinning(lane)) {
@@ -139,8 +139,8 @@ WaitEnd WaitUntil(Lane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& d
     }
     NoteSpin(lane, false);
   }
-  SharedWord<uint32_t>& sleepers = lane->shared.mapping.request.client().sleepers;
-  const EngineLine& engine = lane->shared.mapping.reply.engine();
+  SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
+  const EngineLine& engine = lane->connection.mapping.reply.engine();
   // A request written into a dead engine's lane ends here and not after the first slice.
   if (HungUp(lane)) CheckAlive(lane, now_ns);
   for (;;) {

@@ -9,8 +9,8 @@ namespace sutra::client {
 namespace {
 
 // Reports a slot once: to sutra_poll, unless sutra_wait already told the caller.
-bool TakeReport(Lane* lane, uint32_t index, uint64_t now_ns) {
-  Slot& slot = lane->slots[index];
+bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
+  ClientSlot& slot = lane->slots[index];
   // relaxed: phase changes under the mutex; `reported` only counts
   if (slot.phase.load(std::memory_order_relaxed) != SlotPhase::kLive) return false;
   if (slot.reported.load(std::memory_order_relaxed) != 0) return false;
@@ -20,12 +20,12 @@ bool TakeReport(Lane* lane, uint32_t index, uint64_t now_ns) {
 
 // Asks before it reads: whoever made the pipe shares the read end's flags and could take O_NONBLOCK away. Bounded, since
 // the other end may write for ever. RETURNS false once the write end, which only the engine has, is closed.
-bool DrainEvents(Lane* lane) {
+bool DrainEvents(ClientLane* lane) {
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {
-    pollfd item = {lane->shared.event_fd, POLLIN, 0};
+    pollfd item = {lane->connection.event_fd, POLLIN, 0};
     if (poll(&item, 1, 0) != 1) return true;
-    const ssize_t count = read(lane->shared.event_fd, bytes, sizeof(bytes));
+    const ssize_t count = read(lane->connection.event_fd, bytes, sizeof(bytes));
     if (count == 0) return false;
     if (count > 0 && static_cast<size_t>(count) < sizeof(bytes)) return true;  // it is empty now
   }
@@ -33,7 +33,7 @@ bool DrainEvents(Lane* lane) {
 }
 
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
-size_t SweepLocked(Lane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
   size_t found = 0;
   lane->sweep_due = false;
   lane->sweep_at_ns = now_ns + kSweepNs;
@@ -49,7 +49,7 @@ size_t SweepLocked(Lane* lane, sutra_ticket* tickets, size_t count, uint64_t now
 
 }  // namespace
 
-size_t PollLocked(Lane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
   size_t found = 0;
   bool armed = !lane->event_used;
   uint32_t reads_left = 2 * lane->slot_count;  // twice what an engine can have published meanwhile
@@ -71,7 +71,7 @@ size_t PollLocked(Lane* lane, sutra_ticket* tickets, size_t count, uint64_t now_
     if (armed) break;
     // Nothing left: from here on the engine rings again. What it published before it could see that is read now.
     if (!DrainEvents(lane)) CheckAlive(lane, now_ns);
-    lane->shared.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
+    lane->connection.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
     FullFence();  // SYNC L6: the store before the loads of the completion ring
     armed = true;
   }
@@ -81,15 +81,15 @@ size_t PollLocked(Lane* lane, sutra_ticket* tickets, size_t count, uint64_t now_
   return found;
 }
 
-int EventFdLocked(Lane* lane, uint64_t now_ns) {
+int EventFdLocked(ClientLane* lane, uint64_t now_ns) {
   // relaxed: under the mutex
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen || !CheckAlive(lane, now_ns)) return -1;
   if (!lane->event_used) {
     lane->event_used = true;
-    lane->shared.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
+    lane->connection.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
     FullFence();  // SYNC L6: armed before whatever the caller submits or polls next
   }
-  return lane->shared.event_fd;
+  return lane->connection.event_fd;
 }
 
 }  // namespace sutra::client

@@ -41,17 +41,17 @@ sutra_status CheckSameEngine(const sutra_client* client, const WelcomeMessage& w
 }
 
 // RETURNS an empty lane object of the table, or nullptr: out of memory, or too many dead lanes with unreleased tickets.
-Lane* FindEmptyLane(sutra_client* client) {
+ClientLane* FindEmptyLane(sutra_client* client) {
   const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: changes under open_mutex
   for (uint32_t i = 0; i < count; ++i) {
-    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
     pthread_mutex_lock(&lane->mutex);
     const bool empty = RetireLocked(lane);
     pthread_mutex_unlock(&lane->mutex);
     if (empty) return lane;
   }
   if (count == kLaneTableSize) return nullptr;
-  Lane* lane = MakeLane(count, client->info.slots);
+  ClientLane* lane = MakeClientLane(count, client->info.slots);
   if (lane == nullptr) return nullptr;
   client->lanes[count].store(lane, std::memory_order_relaxed);  // relaxed: published by the count
   // SYNC C2 (release): the table entry; meets SYNC C2 (acquire) in AcquireLane.
@@ -60,25 +60,25 @@ Lane* FindEmptyLane(sutra_client* client) {
 }
 
 // Under open_mutex. RETURNS the lane with its mutex held, or nullptr and *status.
-Lane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
-  AttachedLane shared;
-  *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &shared);
+ClientLane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+  LaneConnection connection;
+  *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &connection);
   if (*status == SUTRA_OK) {
-    *status = CheckSameEngine(client, shared.welcome);
-    Lane* lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
+    *status = CheckSameEngine(client, connection.welcome);
+    ClientLane* lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
     if (lane != nullptr) {
-      client->info.engine_pid = shared.welcome.engine_pid;
-      client->info.engine_generation = shared.welcome.engine_generation;
+      client->info.engine_pid = connection.welcome.engine_pid;
+      client->info.engine_generation = connection.welcome.engine_generation;
       client->backoff_ns = kBackoffNsMin;
       pthread_mutex_lock(&lane->mutex);
-      OpenLocked(lane, shared);
+      OpenLocked(lane, connection);
       return lane;
     }
     if (*status == SUTRA_OK) {
       *status = Fail(SUTRA_FULL, "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
                      "lanes; release them", kLaneTableSize);
     }
-    CloseLane(&shared, false);
+    CloseConnection(&connection, false);
   }
   client->open_after_ns.store(MonotonicNs() + client->backoff_ns, std::memory_order_relaxed);  // relaxed: only paces
   client->backoff_ns = client->backoff_ns * 2 < kBackoffNsMax ? client->backoff_ns * 2 : kBackoffNsMax;
@@ -94,14 +94,14 @@ struct Survey {              // of the open lanes, by one pass of PickLane
 };
 
 // One pass over the lanes, from the one this thread used last. RETURNS the first with a free slot, its mutex held.
-Lane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Survey* survey) {
+ClientLane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Survey* survey) {
   ThreadState& thread = CurrentThread();
   // SYNC C2 (acquire): see FindEmptyLane.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
   const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = start + i < count ? start + i : start + i - count;
-    Lane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     if (wait_for_mutex) {
       pthread_mutex_lock(&lane->mutex);
@@ -130,10 +130,10 @@ Lane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Surve
 }
 
 // No lane is left: opens one, or finds the one that another thread opened meanwhile.
-Lane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, sutra_status* status) {
+ClientLane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, sutra_status* status) {
   pthread_mutex_lock(&client->open_mutex);
   Survey again;
-  Lane* lane = PickLane(client, now_ns, true, &again);
+  ClientLane* lane = PickLane(client, now_ns, true, &again);
   if (lane == nullptr && again.full) {
     *status = SUTRA_FULL;
   } else if (lane == nullptr) {
@@ -159,10 +159,10 @@ Lane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, 
 }
 
 // All lanes are busy or full: one more helps, if the engine is awake and nobody else is opening one.
-Lane* AddLane(sutra_client* client, uint64_t now_ns) {
+ClientLane* AddLane(sutra_client* client, uint64_t now_ns) {
   if (pthread_mutex_trylock(&client->open_mutex) != 0) return nullptr;
   sutra_status opened;
-  Lane* lane = OpenLane(client, now_ns, &opened);
+  ClientLane* lane = OpenLane(client, now_ns, &opened);
   pthread_mutex_unlock(&client->open_mutex);
   if (lane != nullptr) CurrentThread().lane_hint = lane->index;
   return lane;
@@ -189,7 +189,7 @@ sutra_client* NewClient(const char* path, const sutra_attach_options& options, c
 void FreeClient(sutra_client* client, bool forked) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t i = 0; i < count; ++i) {
-    DestroyLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
+    DestroyClientLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
   }
   if (!forked) pthread_mutex_destroy(&client->open_mutex);
   DestroyForkDetector(&client->fork_detector);
@@ -198,28 +198,28 @@ void FreeClient(sutra_client* client, bool forked) {
 }
 
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
-  AttachedLane shared;
-  const sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &shared);
+  LaneConnection connection;
+  const sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &connection);
   if (status != SUTRA_OK) return status;
-  KeepInfo(shared.welcome, &client->info);
+  KeepInfo(connection.welcome, &client->info);
   // Later lanes ask for exactly what this one got.
-  client->hello.slots = shared.welcome.slots;
-  client->hello.text_bytes_max = shared.welcome.text_bytes_max;
-  client->hello.width = shared.welcome.width;
-  Lane* lane = FindEmptyLane(client);
+  client->hello.slots = connection.welcome.slots;
+  client->hello.text_bytes_max = connection.welcome.text_bytes_max;
+  client->hello.width = connection.welcome.width;
+  ClientLane* lane = FindEmptyLane(client);
   if (lane == nullptr) {
-    CloseLane(&shared, false);
+    CloseConnection(&connection, false);
     return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots);
   }
   pthread_mutex_lock(&lane->mutex);
-  OpenLocked(lane, shared);
+  OpenLocked(lane, connection);
   pthread_mutex_unlock(&lane->mutex);
   return SUTRA_OK;
 }
 
-Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+ClientLane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
   Survey survey;
-  Lane* lane = PickLane(client, now_ns, false, &survey);
+  ClientLane* lane = PickLane(client, now_ns, false, &survey);
   if (lane != nullptr) return lane;
   if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, status);
 
@@ -243,7 +243,7 @@ bool EngineOwesAnswers(sutra_client* client) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   bool owes = false;
   for (uint32_t i = 0; i < count && !owes; ++i) {
-    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     pthread_mutex_lock(&lane->mutex);
     // relaxed: under the mutex
     owes = lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0;
@@ -254,10 +254,10 @@ bool EngineOwesAnswers(sutra_client* client) {
 
 }  // namespace
 
-Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status) {
+ClientLane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status) {
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    Lane* lane = AcquireLane(client, now_ns, status);
+    ClientLane* lane = AcquireLane(client, now_ns, status);
     if (lane != nullptr || *status != SUTRA_FULL) return lane;
     if (now_ns >= until_ns) {
       if (EngineOwesAnswers(client)) {
@@ -270,7 +270,7 @@ Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* 
     // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
     const uint32_t count = client->lane_count.load(std::memory_order_acquire);
     // relaxed: ordered by the count
-    Lane* first = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
+    ClientLane* first = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
     const timespec until = {static_cast<time_t>(slice_ns / kNsPerSecond), static_cast<long>(slice_ns % kNsPerSecond)};
     pthread_mutex_lock(&first->mutex);
     ++first->waiters;

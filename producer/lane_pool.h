@@ -36,7 +36,7 @@ struct sutra_client {
   uint64_t spin_ns;
   sutra::client::ForkDetector fork_detector;
 
-  std::atomic<sutra::client::Lane*> lanes[sutra::client::kLaneTableSize];
+  std::atomic<sutra::client::ClientLane*> lanes[sutra::client::kLaneTableSize];
   std::atomic<uint32_t> lane_count;  // entries of `lanes` in use
 
   pthread_mutex_t open_mutex;  // one thread opens a lane at a time
@@ -58,8 +58,8 @@ sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 
 // RETURNS a lane with its mutex held, open, and with at least one free slot; or nullptr and *status: SUTRA_FULL,
 // SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Opens a lane where that helps and is possible within kReopenTimeoutNs.
-Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status);
+ClientLane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status);
 // The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL.
-Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status);
+ClientLane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status);
 
 }  // namespace sutra::client

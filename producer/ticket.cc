@@ -30,14 +30,14 @@ void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
 
 }  // namespace
 
-bool FindTicket(sutra_client* client, sutra_ticket ticket, Lane** lane, uint32_t* slot) {
+bool FindTicket(sutra_client* client, sutra_ticket ticket, ClientLane** lane, uint32_t* slot) {
   const auto lane_index = static_cast<uint32_t>(ticket >> kTicketSlotBits) & (kLaneTableSize - 1);
   // SYNC C2 (acquire): see FindEmptyLane in lane_pool.cc.
   if (lane_index >= client->lane_count.load(std::memory_order_acquire)) return false;
   *lane = client->lanes[lane_index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
   *slot = static_cast<uint32_t>(ticket) & kSlotMask;
   if (*slot >= (*lane)->slot_count) return false;
-  const Slot& state = (*lane)->slots[*slot];
+  const ClientSlot& state = (*lane)->slots[*slot];
   // relaxed: whoever handed the ticket to this thread ordered them
   return state.phase.load(std::memory_order_relaxed) == SlotPhase::kLive &&
          (state.sequence.load(std::memory_order_relaxed) & kTicketSequenceMask) ==
@@ -49,8 +49,8 @@ sutra_status FailTicket(sutra_ticket ticket) {
               static_cast<unsigned long long>(ticket));
 }
 
-sutra_status WaitSlot(sutra_client* client, Lane* lane, uint32_t slot_index, uint64_t until_ns) {
-  Slot& slot = lane->slots[slot_index];
+sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, uint64_t until_ns) {
+  ClientSlot& slot = lane->slots[slot_index];
   const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);  // relaxed: the ticket's thread
   const auto done = [&] {
     return IsAnswered(lane, slot_index, sequence) ||
