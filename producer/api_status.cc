@@ -17,8 +17,8 @@ static_assert(Same(SUTRA_OK, StatusCode::kOk) && Same(SUTRA_NOT_READY, StatusCod
               Same(SUTRA_DEADLINE_EXCEEDED, StatusCode::kDeadlineExceeded) &&
               Same(SUTRA_CANCELLED, StatusCode::kCancelled) && Same(SUTRA_ENGINE_GONE, StatusCode::kEngineGone) &&
               Same(SUTRA_SHUTTING_DOWN, StatusCode::kShuttingDown) &&
-              Same(SUTRA_MODEL_ERROR, StatusCode::kModelError) && Same(SUTRA_STORAGE_ERROR, StatusCode::kStorageError) &&
-              Same(SUTRA_REFUSED, StatusCode::kRefused) &&
+              Same(SUTRA_MODEL_ERROR, StatusCode::kModelError) &&
+              Same(SUTRA_STORAGE_ERROR, StatusCode::kStorageError) && Same(SUTRA_REFUSED, StatusCode::kRefused) &&
               Same(SUTRA_PROTOCOL_VIOLATION, StatusCode::kProtocolViolation) &&
               Same(SUTRA_OUT_OF_MEMORY, StatusCode::kOutOfMemory) && Same(SUTRA_FORKED, StatusCode::kForked) &&
               Same(SUTRA_BAD_ARGUMENT, StatusCode::kBadArgument) && SUTRA_BAD_ARGUMENT == kStatusCodeCount - 1);
@@ -36,5 +36,5 @@ extern "C" const char* sutra_error_text(void) { return sutra::client::CurrentThr
 
 extern "C" const char* sutra_status_text(sutra_status status) {
   return StatusName(status < static_cast<uint32_t>(kStatusCodeCount) ? static_cast<StatusCode>(status)
-                                                                      : StatusCode::kModelError);
+                                                                     : StatusCode::kModelError);
 }

@@ -83,7 +83,7 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   size_t found = 0;
   for (uint32_t i = 0; i < lanes && found < count; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);            // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     pthread_mutex_lock(&lane->mutex);
     if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {

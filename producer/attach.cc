@@ -40,13 +40,13 @@ sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
     close(fd);
     switch (cause) {
       case EAGAIN:
-        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded", path);
+        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded",
+                    path);
       case ENOENT:
       case ECONNREFUSED:
         return Fail(SUTRA_ENGINE_GONE, "nothing listens at %s (%s): start the engine with --socket %s", path,
                     strerror(cause), path);
-      case EPROTOTYPE:
-        return Fail(SUTRA_REFUSED, "%s is a socket of another program (not SOCK_SEQPACKET)", path);
+      case EPROTOTYPE: return Fail(SUTRA_REFUSED, "%s is a socket of another program (not SOCK_SEQPACKET)", path);
       default:
         return Fail(SUTRA_REFUSED, "connecting to %s: %s; check the permissions of the socket and its directory", path,
                     strerror(cause));
@@ -66,8 +66,7 @@ sutra_status FailStep(const char* path, const char* step, MessageOutcome outcome
     case MessageOutcome::kMalformed:
       return Fail(SUTRA_REFUSED, "%s: not a message of layout %u.%u at step '%s'; another program, or another version",
                   path, unsigned{kLayoutMajor}, unsigned{kLayoutMinor}, step);
-    default:
-      return Fail(SUTRA_ENGINE_GONE, "%s: step '%s': %s", path, step, strerror(errno));
+    default: return Fail(SUTRA_ENGINE_GONE, "%s: step '%s': %s", path, step, strerror(errno));
   }
 }
 
@@ -85,8 +84,9 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
                                     ? welcome->status
                                     : SUTRA_REFUSED;
     if (welcome->layout_major != kLayoutMajor) {
-      return Fail(status, "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s",
-                  path, welcome->layout_major, welcome->layout_minor, unsigned{kLayoutMajor}, unsigned{kLayoutMinor},
+      return Fail(status,
+                  "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s", path,
+                  welcome->layout_major, welcome->layout_minor, unsigned{kLayoutMajor}, unsigned{kLayoutMinor},
                   welcome->message[0] != '\0' ? "; it says: " : "", welcome->message);
     }
     return Fail(status, "%s: the engine refused: %s", path,
@@ -162,8 +162,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   outcome = ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
   if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
   if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
-    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path,
-                sutra_status_text(serving.status));
+    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path, sutra_status_text(serving.status));
   }
   return SUTRA_OK;
 }

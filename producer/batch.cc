@@ -41,8 +41,10 @@ class Batch {
       if (next_ < call_.count) SubmitRoomLocked();
       pthread_mutex_unlock(&lane_->mutex);
       if (pending_count_ > before) Ring(lane_);
-      if (pending_count_ == 0) lane_ = nullptr;
-      else Collect();
+      if (pending_count_ == 0)
+        lane_ = nullptr;
+      else
+        Collect();
     }
     return first_failure_;
   }
@@ -73,7 +75,8 @@ class Batch {
       sutra_status status = CheckText(client_, call_.texts[text], call_.text_bytes[text]);
       uint32_t slot = 0;
       if (status == SUTRA_OK) {
-        status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(call_.text_bytes[text]), call_.request, now_ns, &slot);
+        status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(call_.text_bytes[text]), call_.request,
+                              now_ns, &slot);
       }
       if (status != SUTRA_OK) {
         FinishWithout(text, status);
@@ -151,15 +154,15 @@ class Batch {
   const BatchCall& call_;
   uint32_t width_;
 
-  ClientLane* lane_ = nullptr;          // while anything of the batch is outstanding or unreleased in it
-  Pending* pending_;              // oldest first
+  ClientLane* lane_ = nullptr;  // while anything of the batch is outstanding or unreleased in it
+  Pending* pending_;            // oldest first
   size_t pending_count_ = 0;
-  uint32_t* collected_;           // slots to release at the next pass
+  uint32_t* collected_;  // slots to release at the next pass
   size_t collected_count_ = 0;
   size_t capacity_;
-  size_t next_ = 0;               // first text not yet submitted
+  size_t next_ = 0;  // first text not yet submitted
   size_t failed_text_ = 0;
-  uint64_t progress_ns_ = 0;      // last answer
+  uint64_t progress_ns_ = 0;  // last answer
   sutra_status first_failure_ = SUTRA_OK;
   sutra_status lost_ = SUTRA_OK;  // the lane died under the batch
 };

@@ -34,8 +34,8 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) {
   ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
-  if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset), static_cast<off_t>(slot.tail_bytes)) !=
-      0) {
+  if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
+                static_cast<off_t>(slot.tail_bytes)) != 0) {
     return;  // the pages stay, counted
   }
   lane->tail_bytes -= slot.tail_bytes;
@@ -47,7 +47,8 @@ bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, ui
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   // A system call, not the mapping: a full memory group is an error here and would be a kill there.
   for (uint32_t done = 0; done < bytes;) {
-    const ssize_t count = pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
+    const ssize_t count =
+        pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
     done += static_cast<uint32_t>(count);
@@ -123,7 +124,7 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   lane->spin_misses.store(0, std::memory_order_relaxed);  // relaxed: a heuristic
   lane->spin_skip.store(0, std::memory_order_relaxed);
   lane->alive_checked_ns.store(0, std::memory_order_relaxed);
-  lane->gone.store(0, std::memory_order_relaxed);         // relaxed: published by the phase below
+  lane->gone.store(0, std::memory_order_relaxed);  // relaxed: published by the phase below
   lane->phase.store(LanePhase::kOpen, std::memory_order_release);
 }
 
@@ -187,8 +188,8 @@ uint32_t ReapLocked(ClientLane* lane) {
   return lane->free_count;
 }
 
-sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
-                          uint32_t* slot_index) {
+sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
+                          uint64_t now_ns, uint32_t* slot_index) {
   const uint32_t index = lane->free_stack[lane->free_count - 1];
   ClientSlot& slot = lane->slots[index];
   (void)SUTRA_CHECKPOINT("send.slot_claimed");
@@ -244,7 +245,8 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
     if (lane->waiters > 0) pthread_cond_signal(&lane->slot_freed);
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
-    lane->connection.mapping.request.request(slot_index).cancel_sequence.store(sequence, std::memory_order_relaxed);  // hint
+    lane->connection.mapping.request.request(slot_index)
+        .cancel_sequence.store(sequence, std::memory_order_relaxed);     // hint
     slot.phase.store(SlotPhase::kAbandoned, std::memory_order_relaxed);  // relaxed: under the mutex
     ++lane->abandoned_count;
   }
@@ -269,8 +271,10 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) 
     return answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;  // an answer is final whatever a broken engine says
   }
   uint32_t status = SUTRA_NOT_READY;
-  if (gone) status = lane->gone.load(std::memory_order_relaxed);
-  else if (now_ns >= slot.deadline_ns) status = SUTRA_DEADLINE_EXCEEDED;
+  if (gone)
+    status = lane->gone.load(std::memory_order_relaxed);
+  else if (now_ns >= slot.deadline_ns)
+    status = SUTRA_DEADLINE_EXCEEDED;
   if (status == SUTRA_NOT_READY) return SUTRA_NOT_READY;
   // A ticket ends once: a poll on another thread may have ended it meanwhile.
   uint32_t expected = 0;

@@ -1,12 +1,13 @@
 // One lane as the client sees it: its slots, submitting, waiting, and the engine's death.
 //
 // Thread rule: functions named ...Locked need the lane's mutex, which is held for short, bounded work and never while
-// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time; waiting
-// takes no lock, so no thread waits for another's request.
+// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time;
+// waiting takes no lock, so no thread waits for another's request.
 //
 // Invariants:
 //   - A slot is free, live (its ticket is not released) or abandoned (released before the engine answered).
-//   - A slot is submitted again only after the engine answered its last request, so the submission ring cannot overflow.
+//   - A slot is submitted again only after the engine answered its last request, so the submission ring cannot
+//   overflow.
 //   - Sequences of a ClientLane never repeat, also when it is opened anew for another engine.
 //   - The mappings of a dead lane stay until its last live ticket is released: vectors already delivered stay readable.
 #pragma once
@@ -22,11 +23,11 @@
 
 namespace sutra::client {
 
-inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;       // a sleeper asks whether the engine lives this often
-inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;     // a submit asks from this age on
-inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;        // and not more often than this
-inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;             // sutra_poll looks at every slot this often
-inline constexpr uint32_t kTailBytesKept = 4u << 20;            // of long texts, a lane; more is given back
+inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeper asks whether the engine lives this often
+inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // a submit asks from this age on
+inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // and not more often than this
+inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll looks at every slot this often
+inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, a lane; more is given back
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
 enum class SlotPhase : uint32_t { kFree, kLive, kAbandoned };
@@ -39,17 +40,17 @@ struct ClientSlot {
   std::atomic<uint32_t> reported;  // 1 = the caller knows that it is done
   uint32_t tail_bytes;             // pages that long texts left behind in the memory file
   uint64_t tag;
-  uint64_t submitted_ns;           // our clock
+  uint64_t submitted_ns;  // our clock
   uint64_t deadline_ns;
 };
 
 struct ClientLane {
   pthread_mutex_t mutex;
-  pthread_cond_t slot_freed;       // for blocking calls that found the lane full
-  uint32_t index;                  // in the client's table
+  pthread_cond_t slot_freed;  // for blocking calls that found the lane full
+  uint32_t index;             // in the client's table
   uint32_t slot_count;
   std::atomic<LanePhase> phase;
-  std::atomic<uint32_t> gone;      // sutra_status that its unanswered tickets end with; 0 = the engine lives
+  std::atomic<uint32_t> gone;  // sutra_status that its unanswered tickets end with; 0 = the engine lives
   std::atomic<uint64_t> alive_checked_ns;
   std::atomic<uint32_t> spin_misses;  // waits in a row that outlasted the spin budget
   std::atomic<uint32_t> spin_skip;    // waits left that do not spin
@@ -60,17 +61,17 @@ struct ClientLane {
   CompletionReader completions;
   uint64_t sequence_next;
   ClientSlot* slots;
-  uint16_t* free_stack;            // last in, first out: the warm slot is used again
+  uint16_t* free_stack;  // last in, first out: the warm slot is used again
   uint32_t free_count;
   uint32_t abandoned_count;
-  uint32_t waiters;                // threads waiting for slot_freed
-  uint64_t tail_bytes;             // sum over slots
+  uint32_t waiters;     // threads waiting for slot_freed
+  uint64_t tail_bytes;  // sum over slots
   uint64_t sweep_at_ns;
   bool sweep_due;
-  bool event_used;                 // the caller has an event loop: sutra_poll arms the pipe
+  bool event_used;  // the caller has an event loop: sutra_poll arms the pipe
 };
 
-struct Request {                   // sutra_options, checked
+struct Request {  // sutra_options, checked
   uint64_t tag;
   uint64_t timeout_ns;
   uint32_t flags, width, ttl_s, priority;
@@ -91,8 +92,8 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled);
 uint32_t ReapLocked(ClientLane* lane);
 
 // Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller rings afterwards.
-sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
-                          uint32_t* slot);
+sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
+                          uint64_t now_ns, uint32_t* slot);
 void ReleaseLocked(ClientLane* lane, uint32_t slot);
 // One doorbell for all that was published before. No lock needed while a ticket of the lane is live.
 void Ring(ClientLane* lane);

@@ -18,8 +18,8 @@ bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
   return slot.reported.exchange(1, std::memory_order_relaxed) == 0;
 }
 
-// Asks before it reads: whoever made the pipe shares the read end's flags and could take O_NONBLOCK away. Bounded, since
-// the other end may write for ever. RETURNS false once the write end, which only the engine has, is closed.
+// Asks before it reads: whoever made the pipe shares the read end's flags and could take O_NONBLOCK away. Bounded,
+// since the other end may write for ever. RETURNS false once the write end, which only the engine has, is closed.
 bool DrainEvents(ClientLane* lane) {
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {
@@ -71,7 +71,8 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
     if (armed) break;
     // Nothing left: from here on the engine rings again. What it published before it could see that is read now.
     if (!DrainEvents(lane)) CheckAlive(lane, now_ns);
-    lane->connection.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
+    lane->connection.mapping.request.client().event_armed.store(1,
+                                                                std::memory_order_relaxed);  // relaxed: see the fence
     FullFence();  // SYNC L6: the store before the loads of the completion ring
     armed = true;
   }
@@ -86,7 +87,8 @@ int EventFdLocked(ClientLane* lane, uint64_t now_ns) {
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen || !CheckAlive(lane, now_ns)) return -1;
   if (!lane->event_used) {
     lane->event_used = true;
-    lane->connection.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);  // relaxed: see the fence
+    lane->connection.mapping.request.client().event_armed.store(1,
+                                                                std::memory_order_relaxed);  // relaxed: see the fence
     FullFence();  // SYNC L6: armed before whatever the caller submits or polls next
   }
   return lane->connection.event_fd;

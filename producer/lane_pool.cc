@@ -75,8 +75,10 @@ ClientLane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status
       return lane;
     }
     if (*status == SUTRA_OK) {
-      *status = Fail(SUTRA_FULL, "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
-                     "lanes; release them", kLaneTableSize);
+      *status = Fail(SUTRA_FULL,
+                     "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
+                     "lanes; release them",
+                     kLaneTableSize);
     }
     CloseConnection(&connection, false);
   }
@@ -85,11 +87,11 @@ ClientLane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status
   return nullptr;
 }
 
-struct Survey {              // of the open lanes, by one pass of PickLane
-  uint32_t open = 0;         // usable, as far as one can see
-  bool contended = false;    // some thread holds a lane's mutex
-  bool full = false;         // a usable lane without a free slot
-  bool stalled = false;      // its engine's heartbeat is old: it would not answer an attach either
+struct Survey {            // of the open lanes, by one pass of PickLane
+  uint32_t open = 0;       // usable, as far as one can see
+  bool contended = false;  // some thread holds a lane's mutex
+  bool full = false;       // a usable lane without a free slot
+  bool stalled = false;    // its engine's heartbeat is old: it would not answer an attach either
   sutra_status unusable = SUTRA_OK;
 };
 
@@ -101,7 +103,7 @@ ClientLane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex,
   const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = start + i < count ? start + i : start + i - count;
-    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     if (wait_for_mutex) {
       pthread_mutex_lock(&lane->mutex);
@@ -145,8 +147,8 @@ ClientLane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& su
     }
     // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
     const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
-    *status = client->open_status == SUTRA_FULL              ? SUTRA_FULL
-              : soon                                         ? SUTRA_SHUTTING_DOWN
+    *status = client->open_status == SUTRA_FULL             ? SUTRA_FULL
+              : soon                                        ? SUTRA_SHUTTING_DOWN
               : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
                                                             : SUTRA_ENGINE_GONE;
     if (lane == nullptr) {
@@ -176,7 +178,7 @@ sutra_client* NewClient(const char* path, const sutra_attach_options& options, c
   sutra_client* client = new (memory) sutra_client();
   strcpy(client->path, path);
   client->hello = hello;
-  client->lanes_max = options.lanes_max == 0           ? kLanesDefault
+  client->lanes_max = options.lanes_max == 0            ? kLanesDefault
                       : options.lanes_max < kLanesLimit ? options.lanes_max
                                                         : kLanesLimit;
   client->spin_ns = uint64_t{options.spin_us == 0 ? kSpinUsDefault : options.spin_us} * 1000;
@@ -231,8 +233,10 @@ ClientLane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* sta
   if (survey.contended) lane = PickLane(client, now_ns, true, &again);
   if (lane != nullptr) return lane;
   if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, status);
-  *status = Fail(SUTRA_FULL, "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
-                 "slots or lanes_max", client->info.slots);
+  *status = Fail(SUTRA_FULL,
+                 "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
+                 "slots or lanes_max",
+                 client->info.slots);
   return nullptr;
 }
 

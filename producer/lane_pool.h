@@ -1,8 +1,8 @@
 // The client object behind embed.h: its lanes, which of them a call uses, and attaching anew after an engine's death.
 //
 // Thread rule: any thread. A call holds at most one lane's mutex and never waits with it; `open_mutex` is taken without
-// a lane's mutex held. Invariants: the table's lanes are made once and never freed before the client; every lane has the
-// same slot count, width and model identity, since the callers' buffers depend on them.
+// a lane's mutex held. Invariants: the table's lanes are made once and never freed before the client; every lane has
+// the same slot count, width and model identity, since the callers' buffers depend on them.
 #pragma once
 
 #include <pthread.h>
@@ -39,7 +39,7 @@ struct sutra_client {
   std::atomic<sutra::client::ClientLane*> lanes[sutra::client::kLaneTableSize];
   std::atomic<uint32_t> lane_count;  // entries of `lanes` in use
 
-  pthread_mutex_t open_mutex;  // one thread opens a lane at a time
+  pthread_mutex_t open_mutex;           // one thread opens a lane at a time
   std::atomic<uint64_t> open_after_ns;  // backoff
   uint64_t backoff_ns;                  // this and the next two under open_mutex
   sutra_status open_status;             // of the last attempt that left the client without a lane

@@ -90,8 +90,10 @@ sutra_status CheckText(const sutra_client* client, const char* text, size_t text
   if (text_bytes == 0) return Fail(SUTRA_EMPTY_TEXT, "the text has zero bytes");
   if (text == nullptr) return FailNull("text");
   if (text_bytes > client->info.text_bytes_max) {
-    return Fail(SUTRA_TEXT_TOO_LONG, "a text of %zu bytes: the limit is %u; split it, or attach with a larger "
-                "text_bytes_max", text_bytes, client->info.text_bytes_max);
+    return Fail(SUTRA_TEXT_TOO_LONG,
+                "a text of %zu bytes: the limit is %u; split it, or attach with a larger "
+                "text_bytes_max",
+                text_bytes, client->info.text_bytes_max);
   }
   return SUTRA_OK;
 }

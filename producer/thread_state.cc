@@ -10,8 +10,8 @@ __thread ThreadState thread_state;  // zero-initialised: needs no constructor an
 
 }  // namespace
 
-// Never inlined: the compiler then keeps nothing in vector registers across the lookup of the thread's block, which some
-// C libraries do not preserve there.
+// Never inlined: the compiler then keeps nothing in vector registers across the lookup of the thread's block, which
+// some C libraries do not preserve there.
 __attribute__((noinline)) ThreadState& CurrentThread() { return thread_state; }
 
 sutra_status Fail(sutra_status status, const char* format, ...) {

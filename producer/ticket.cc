@@ -10,8 +10,7 @@ static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTic
 void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
   switch (status) {
     case SUTRA_OK:
-    case SUTRA_NOT_READY:
-      return;
+    case SUTRA_NOT_READY: return;
     case SUTRA_ENGINE_GONE:
       Fail(status, "%s: the engine died before it answered; submit again, the client attaches anew", client->path);
       return;
@@ -20,11 +19,8 @@ void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
            ended_here ? "no answer until the deadline: the engine is stopped or overloaded"
                       : "the engine dropped the request at its deadline");
       return;
-    case SUTRA_SHUTTING_DOWN:
-      Fail(status, "%s: the engine is shutting down; submit again soon", client->path);
-      return;
-    default:
-      Fail(status, "the engine answered: %s", sutra_status_text(status));
+    case SUTRA_SHUTTING_DOWN: Fail(status, "%s: the engine is shutting down; submit again soon", client->path); return;
+    default: Fail(status, "the engine answered: %s", sutra_status_text(status));
   }
 }
 

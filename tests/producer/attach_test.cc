@@ -100,7 +100,10 @@ TEST_F(ClientAttach, BadOptionsAreNamedBeforeAnythingIsTouched) {
 
 TEST_F(ClientAttach, FieldsOfANewerHeaderAreRefusedUnlessZero) {
   StartEngine();
-  struct { sutra_attach_options known; uint64_t unknown; } newer = {AttachOptions(), 0};
+  struct {
+    sutra_attach_options known;
+    uint64_t unknown;
+  } newer = {AttachOptions(), 0};
   newer.known.size = sizeof(newer);
   EXPECT_EQ(AttachStatus(newer.known), SUTRA_OK) << sutra_error_text();
   newer.unknown = 1;
