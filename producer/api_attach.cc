@@ -36,10 +36,12 @@ extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* i
   if (info == nullptr) return FailNull("info");
   const uint32_t bytes = StructBytes(info, kInfoBytesFirst);
   if (bytes == 0) return FailStruct("sutra_info", StructRead::kUnknownSize);
-  auto* mutex = const_cast<pthread_mutex_t*>(&client->open_mutex);
-  pthread_mutex_lock(mutex);
-  const sutra_info copy = client->info;
-  pthread_mutex_unlock(mutex);
+  sutra_info copy = client->info;
+  {
+    const MutexLock lock(client->open_mutex);
+    copy.engine_pid = client->engine_pid;
+    copy.engine_generation = client->engine_generation;
+  }
   WriteStruct(&copy, sizeof(copy), info, bytes);
   return SUTRA_OK;
 }

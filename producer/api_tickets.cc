@@ -31,8 +31,8 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     status = CheckText(client, texts[done], text_bytes[done]);
     if (status != SUTRA_OK) break;
     const uint64_t now_ns = MonotonicNs();
-    ClientLane* lane = AcquireLane(client, now_ns, &status);
-    if (lane == nullptr) break;
+    ClientLane* lane = nullptr;
+    if (!AcquireLane(client, now_ns, &lane, &status)) break;
     const size_t before = done;
     while (status == SUTRA_OK && done < count && lane->free_count > 0) {
       status = CheckText(client, texts[done], text_bytes[done]);
@@ -41,7 +41,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
       status = SubmitLocked(lane, texts[done], static_cast<uint32_t>(text_bytes[done]), request, now_ns, &slot);
       if (status == SUTRA_OK) tickets[done++] = MakeTicket(lane, slot);
     }
-    pthread_mutex_unlock(&lane->mutex);
+    lane->mutex.Unlock();
     if (done > before) Ring(lane);
   }
   *submitted = done;
@@ -85,11 +85,10 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
   for (uint32_t i = 0; i < lanes && found < count; ++i) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);            // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
-    pthread_mutex_lock(&lane->mutex);
+    const MutexLock lock(lane->mutex);
     if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {
       found += PollLocked(lane, tickets + found, count - found, now_ns);
     }
-    pthread_mutex_unlock(&lane->mutex);
   }
   return found;
 }
@@ -101,15 +100,13 @@ extern "C" int sutra_event_fd(sutra_client* client) {
   for (uint32_t attempt = 0; attempt < 2; ++attempt) {
     for (uint32_t i = 0; i < lanes; ++i) {
       ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-      pthread_mutex_lock(&lane->mutex);
-      const int fd = EventFdLocked(lane, MonotonicNs());
-      pthread_mutex_unlock(&lane->mutex);
-      if (fd >= 0) return fd;
+      const MutexLock lock(lane->mutex);
+      if (const int fd = EventFdLocked(lane, MonotonicNs()); fd >= 0) return fd;
     }
     sutra_status status;
-    ClientLane* lane = AcquireLane(client, MonotonicNs(), &status);
-    if (lane == nullptr) return -1;
-    pthread_mutex_unlock(&lane->mutex);
+    ClientLane* lane = nullptr;
+    if (!AcquireLane(client, MonotonicNs(), &lane, &status)) return -1;
+    lane->mutex.Unlock();
   }
   return -1;
 }
@@ -129,7 +126,6 @@ extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {
   ClientLane* lane;
   uint32_t slot;
   if (client == nullptr || IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
-  pthread_mutex_lock(&lane->mutex);
+  const MutexLock lock(lane->mutex);
   ReleaseLocked(lane, slot);
-  pthread_mutex_unlock(&lane->mutex);
 }

@@ -39,7 +39,7 @@ class Batch {
       collected_count_ = 0;
       const size_t before = pending_count_;
       if (next_ < call_.count) SubmitRoomLocked();
-      pthread_mutex_unlock(&lane_->mutex);
+      lane_->mutex.Unlock();
       if (pending_count_ > before) Ring(lane_);
       if (pending_count_ == 0)
         lane_ = nullptr;
@@ -50,20 +50,21 @@ class Batch {
   }
 
  private:
-  // RETURNS with the mutex of lane_ held; or false after the texts that are left got their status.
-  bool LockLane() {
+  // RETURNS true with the mutex of lane_ held; or false after the texts that are left got their status.
+  bool LockLane() SUTRA_TRY_ACQUIRE(true, lane_->mutex) {
     if (lane_ != nullptr) {
-      pthread_mutex_lock(&lane_->mutex);
+      lane_->mutex.Lock();
       return true;
     }
     sutra_status status = lost_;
-    if (lost_ == SUTRA_OK) lane_ = AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, &status);
-    if (lane_ != nullptr) return true;
+    if (lost_ == SUTRA_OK && AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, &lane_, &status)) {
+      return true;
+    }
     while (next_ < call_.count) FinishWithout(next_++, status);
     return false;
   }
 
-  void SubmitRoomLocked() {
+  void SubmitRoomLocked() SUTRA_REQUIRES(lane_->mutex) {
     const uint64_t now_ns = MonotonicNs();
     bool stalled = false;
     if (lost_ != SUTRA_OK || lane_->phase.load(std::memory_order_relaxed) != LanePhase::kOpen ||  // under the mutex
@@ -173,11 +174,11 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
                     sutra_result* result) {
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
-  ClientLane* lane = AcquireLaneWaiting(client, now_ns + request.timeout_ns, &status);
-  if (lane == nullptr) return status;
+  ClientLane* lane = nullptr;
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, &lane, &status)) return status;
   uint32_t slot = 0;
   status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);
-  pthread_mutex_unlock(&lane->mutex);
+  lane->mutex.Unlock();
   if (status != SUTRA_OK) return status;
   Ring(lane);
   status = WaitSlot(client, lane, slot, UINT64_MAX);
@@ -190,9 +191,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
     result->width = width;
   }
   (void)SUTRA_CHECKPOINT("recv.copied");
-  pthread_mutex_lock(&lane->mutex);
+  const MutexLock lock(lane->mutex);
   ReleaseLocked(lane, slot);
-  pthread_mutex_unlock(&lane->mutex);
   return status;
 }
 

@@ -21,16 +21,18 @@ constexpr uint32_t kSpinMissesMax = 3;   // in a row, before waits stop spinning
 constexpr uint32_t kSpinSkipMax = 32;    // waits between two tries to spin again
 constexpr int kPunchHole = 0x02 | 0x01;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
-uint32_t LiveLocked(const ClientLane* lane) { return lane->slot_count - lane->free_count - lane->abandoned_count; }
+uint32_t LiveLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  return lane->slot_count - lane->free_count - lane->abandoned_count;
+}
 
-void FreeSlotLocked(ClientLane* lane, uint32_t slot) {
+void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
   // relaxed: a stale ticket that looks at the phase races with nothing that matters
   lane->slots[slot].phase.store(SlotPhase::kFree, std::memory_order_relaxed);
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
 }
 
 // The memory file grows by every page a long text touched; beyond a bound a free slot gives its pages back.
-void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) {
+void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
@@ -42,7 +44,8 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) {
   slot.tail_bytes = 0;
 }
 
-bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes) {
+bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes)
+    SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   // A system call, not the mapping: a full memory group is an error here and would be a kill there.
@@ -68,40 +71,24 @@ uint64_t OnEngineClock(const ClientLane* lane, uint64_t ns) {
 }  // namespace
 
 ClientLane* MakeClientLane(uint32_t index, uint32_t slots) {
-  auto* memory = static_cast<ClientLane*>(calloc(1, sizeof(ClientLane)));
-  auto* slot_memory = static_cast<ClientSlot*>(calloc(slots, sizeof(ClientSlot)));
-  auto* stack = static_cast<uint16_t*>(calloc(slots, sizeof(uint16_t)));
+  void* memory = malloc(sizeof(ClientLane));
+  auto* slot_memory = static_cast<ClientSlot*>(malloc(slots * sizeof(ClientSlot)));
+  auto* stack = static_cast<uint16_t*>(malloc(slots * sizeof(uint16_t)));
   if (memory == nullptr || slot_memory == nullptr || stack == nullptr) {
     free(memory);
     free(slot_memory);
     free(stack);
     return nullptr;
   }
-  ClientLane* lane = new (memory) ClientLane();
-  lane->index = index;
-  lane->slot_count = slots;
-  lane->slots = slot_memory;
   for (uint32_t i = 0; i < slots; ++i) new (&slot_memory[i]) ClientSlot();
-  lane->free_stack = stack;
-  lane->sequence_next = 1;
-  pthread_mutex_init(&lane->mutex, nullptr);
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&lane->slot_freed, &attributes);
-  pthread_condattr_destroy(&attributes);
-  return lane;
+  return new (memory) ClientLane(index, slots, slot_memory, stack);
 }
 
 void DestroyClientLane(ClientLane* lane, bool forked) {
   if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) CloseConnection(&lane->connection, forked);
-  if (!forked) {  // a thread of the parent may have held them at the fork
-    pthread_cond_destroy(&lane->slot_freed);
-    pthread_mutex_destroy(&lane->mutex);
-  }
   free(lane->slots);
   free(lane->free_stack);
-  lane->~ClientLane();
+  lane->~ClientLane();  // leaves the mutex alone, which a thread of the parent may have held at the fork
   free(lane);
 }
 
@@ -242,7 +229,7 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
     GiveTailBackLocked(lane, slot_index);
     FreeSlotLocked(lane, slot_index);
     (void)SUTRA_CHECKPOINT("recv.index_released");
-    if (lane->waiters > 0) pthread_cond_signal(&lane->slot_freed);
+    if (lane->waiters > 0) lane->slot_freed.NotifyOne();
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
     lane->connection.mapping.request.request(slot_index)

@@ -33,7 +33,7 @@ bool DrainEvents(ClientLane* lane) {
 }
 
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
-size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   size_t found = 0;
   lane->sweep_due = false;
   lane->sweep_at_ns = now_ns + kSweepNs;

@@ -15,8 +15,6 @@ void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
   info->text_bytes_max = welcome.text_bytes_max;
   info->slots = welcome.slots;
   info->normalizes = welcome.normalizes;
-  info->engine_pid = welcome.engine_pid;
-  info->engine_generation = welcome.engine_generation;
   memcpy(info->model, welcome.model, sizeof(info->model));
   memcpy(info->identity, welcome.identity, sizeof(info->identity));
 }
@@ -41,14 +39,12 @@ sutra_status CheckSameEngine(const sutra_client* client, const WelcomeMessage& w
 }
 
 // RETURNS an empty lane object of the table, or nullptr: out of memory, or too many dead lanes with unreleased tickets.
-ClientLane* FindEmptyLane(sutra_client* client) {
+ClientLane* FindEmptyLane(sutra_client* client) SUTRA_REQUIRES(client->open_mutex) {
   const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: changes under open_mutex
   for (uint32_t i = 0; i < count; ++i) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
-    pthread_mutex_lock(&lane->mutex);
-    const bool empty = RetireLocked(lane);
-    pthread_mutex_unlock(&lane->mutex);
-    if (empty) return lane;
+    const MutexLock lock(lane->mutex);
+    if (RetireLocked(lane)) return lane;
   }
   if (count == kLaneTableSize) return nullptr;
   ClientLane* lane = MakeClientLane(count, client->info.slots);
@@ -59,20 +55,21 @@ ClientLane* FindEmptyLane(sutra_client* client) {
   return lane;
 }
 
-// Under open_mutex. RETURNS the lane with its mutex held, or nullptr and *status.
-ClientLane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+// RETURNS true and *lane with its mutex held, or false and *status.
+bool OpenLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
+    SUTRA_REQUIRES(client->open_mutex) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   LaneConnection connection;
   *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &connection);
   if (*status == SUTRA_OK) {
     *status = CheckSameEngine(client, connection.welcome);
-    ClientLane* lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
-    if (lane != nullptr) {
-      client->info.engine_pid = connection.welcome.engine_pid;
-      client->info.engine_generation = connection.welcome.engine_generation;
+    *lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
+    if (*lane != nullptr) {
+      client->engine_pid = connection.welcome.engine_pid;
+      client->engine_generation = connection.welcome.engine_generation;
       client->backoff_ns = kBackoffNsMin;
-      pthread_mutex_lock(&lane->mutex);
-      OpenLocked(lane, connection);
-      return lane;
+      (*lane)->mutex.Lock();
+      OpenLocked(*lane, connection);
+      return true;
     }
     if (*status == SUTRA_OK) {
       *status = Fail(SUTRA_FULL,
@@ -84,7 +81,7 @@ ClientLane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status
   }
   client->open_after_ns.store(MonotonicNs() + client->backoff_ns, std::memory_order_relaxed);  // relaxed: only paces
   client->backoff_ns = client->backoff_ns * 2 < kBackoffNsMax ? client->backoff_ns * 2 : kBackoffNsMax;
-  return nullptr;
+  return false;
 }
 
 struct Survey {            // of the open lanes, by one pass of PickLane
@@ -95,8 +92,25 @@ struct Survey {            // of the open lanes, by one pass of PickLane
   sutra_status unusable = SUTRA_OK;
 };
 
-// One pass over the lanes, from the one this thread used last. RETURNS the first with a free slot, its mutex held.
-ClientLane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Survey* survey) {
+// Whether a lane has a free slot; notes in *survey what it found. A dead lane is closed when nothing holds it.
+bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
+  if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return false;  // relaxed: under the mutex
+  const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
+  if (usable != SUTRA_OK) {
+    survey->unusable = usable;
+    RetireLocked(lane);
+    return false;
+  }
+  ++survey->open;
+  if (lane->free_count > 0 || ReapLocked(lane) > 0) return true;
+  survey->full = true;
+  return false;
+}
+
+// One pass over the lanes, from the one this thread used last. RETURNS true and the first with a free slot, its mutex
+// held.
+bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, ClientLane** picked, Survey* survey)
+    SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
   ThreadState& thread = CurrentThread();
   // SYNC C2 (acquire): see FindEmptyLane.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
@@ -106,74 +120,65 @@ ClientLane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex,
     ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     if (wait_for_mutex) {
-      pthread_mutex_lock(&lane->mutex);
-    } else if (pthread_mutex_trylock(&lane->mutex) != 0) {
+      lane->mutex.Lock();
+    } else if (!lane->mutex.TryLock()) {
       survey->contended = true;
       ++survey->open;
       continue;
     }
-    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {  // relaxed: under the mutex
-      const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
-      if (usable == SUTRA_OK) {
-        ++survey->open;
-        if (lane->free_count > 0 || ReapLocked(lane) > 0) {
-          thread.lane_hint = index;
-          return lane;
-        }
-        survey->full = true;
-      } else {
-        survey->unusable = usable;
-        RetireLocked(lane);
-      }
+    if (HasRoomLocked(lane, now_ns, survey)) {
+      thread.lane_hint = index;
+      *picked = lane;
+      return true;
     }
-    pthread_mutex_unlock(&lane->mutex);
+    lane->mutex.Unlock();
   }
-  return nullptr;
+  return false;
 }
 
 // No lane is left: opens one, or finds the one that another thread opened meanwhile.
-ClientLane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, sutra_status* status) {
-  pthread_mutex_lock(&client->open_mutex);
+bool ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, ClientLane** lane, sutra_status* status)
+    SUTRA_EXCLUDES(client->open_mutex) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  const MutexLock lock(client->open_mutex);
   Survey again;
-  ClientLane* lane = PickLane(client, now_ns, true, &again);
-  if (lane == nullptr && again.full) {
+  if (PickLane(client, now_ns, true, lane, &again)) return true;
+  if (again.full) {
     *status = SUTRA_FULL;
-  } else if (lane == nullptr) {
-    if (now_ns >= client->open_after_ns.load(std::memory_order_relaxed)) {  // relaxed: only paces
-      sutra_status opened = SUTRA_OK;
-      lane = OpenLane(client, now_ns, &opened);
-      client->open_status = opened;
-      snprintf(client->open_text, sizeof(client->open_text), "%s", CurrentThread().error_text);
-    }
-    // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
-    const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
-    *status = client->open_status == SUTRA_FULL             ? SUTRA_FULL
-              : soon                                        ? SUTRA_SHUTTING_DOWN
-              : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
-                                                            : SUTRA_ENGINE_GONE;
-    if (lane == nullptr) {
-      Fail(*status, "%s; each new call tries to attach again; last attempt: %s",
-           soon ? "the engine is shutting down" : "the engine is gone", client->open_text);
-    }
+    return false;
   }
-  pthread_mutex_unlock(&client->open_mutex);
-  return lane;
+  if (now_ns >= client->open_after_ns.load(std::memory_order_relaxed)) {  // relaxed: only paces
+    sutra_status opened = SUTRA_OK;
+    const bool open = OpenLane(client, now_ns, lane, &opened);
+    client->open_status = opened;
+    snprintf(client->open_text, sizeof(client->open_text), "%s", CurrentThread().error_text);
+    if (open) return true;
+  }
+  // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
+  const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
+  *status = client->open_status == SUTRA_FULL             ? SUTRA_FULL
+            : soon                                        ? SUTRA_SHUTTING_DOWN
+            : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
+                                                          : SUTRA_ENGINE_GONE;
+  Fail(*status, "%s; each new call tries to attach again; last attempt: %s",
+       soon ? "the engine is shutting down" : "the engine is gone", client->open_text);
+  return false;
 }
 
 // All lanes are busy or full: one more helps, if the engine is awake and nobody else is opening one.
-ClientLane* AddLane(sutra_client* client, uint64_t now_ns) {
-  if (pthread_mutex_trylock(&client->open_mutex) != 0) return nullptr;
+bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  if (!client->open_mutex.TryLock()) return false;
   sutra_status opened;
-  ClientLane* lane = OpenLane(client, now_ns, &opened);
-  pthread_mutex_unlock(&client->open_mutex);
-  if (lane != nullptr) CurrentThread().lane_hint = lane->index;
-  return lane;
+  const bool open = OpenLane(client, now_ns, lane, &opened);
+  client->open_mutex.Unlock();
+  if (open) CurrentThread().lane_hint = (*lane)->index;
+  return open;
 }
 
 }  // namespace
 
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello) {
-  void* memory = calloc(1, sizeof(sutra_client));
+  void* memory = malloc(sizeof(sutra_client));
   if (memory == nullptr) return nullptr;
   sutra_client* client = new (memory) sutra_client();
   strcpy(client->path, path);
@@ -183,8 +188,6 @@ sutra_client* NewClient(const char* path, const sutra_attach_options& options, c
                                                         : kLanesLimit;
   client->spin_ns = uint64_t{options.spin_us == 0 ? kSpinUsDefault : options.spin_us} * 1000;
   client->fork_detector = MakeForkDetector();
-  pthread_mutex_init(&client->open_mutex, nullptr);
-  client->backoff_ns = kBackoffNsMin;
   return client;
 }
 
@@ -193,7 +196,6 @@ void FreeClient(sutra_client* client, bool forked) {
   for (uint32_t i = 0; i < count; ++i) {
     DestroyClientLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
   }
-  if (!forked) pthread_mutex_destroy(&client->open_mutex);
   DestroyForkDetector(&client->fork_detector);
   client->~sutra_client();
   free(client);
@@ -208,36 +210,35 @@ sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
   client->hello.slots = connection.welcome.slots;
   client->hello.text_bytes_max = connection.welcome.text_bytes_max;
   client->hello.width = connection.welcome.width;
+  const MutexLock open_lock(client->open_mutex);
+  client->engine_pid = connection.welcome.engine_pid;
+  client->engine_generation = connection.welcome.engine_generation;
   ClientLane* lane = FindEmptyLane(client);
   if (lane == nullptr) {
     CloseConnection(&connection, false);
     return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots);
   }
-  pthread_mutex_lock(&lane->mutex);
+  const MutexLock lane_lock(lane->mutex);
   OpenLocked(lane, connection);
-  pthread_mutex_unlock(&lane->mutex);
   return SUTRA_OK;
 }
 
-ClientLane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status) {
   Survey survey;
-  ClientLane* lane = PickLane(client, now_ns, false, &survey);
-  if (lane != nullptr) return lane;
-  if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, status);
+  if (PickLane(client, now_ns, false, lane, &survey)) return true;
+  if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, lane, status);
 
   const bool paced = now_ns < client->open_after_ns.load(std::memory_order_relaxed);  // relaxed: only paces
-  if (survey.open < client->lanes_max && !paced && !survey.stalled) lane = AddLane(client, now_ns);
-  if (lane != nullptr) return lane;
+  if (survey.open < client->lanes_max && !paced && !survey.stalled && AddLane(client, now_ns, lane)) return true;
 
   Survey again;
-  if (survey.contended) lane = PickLane(client, now_ns, true, &again);
-  if (lane != nullptr) return lane;
-  if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, status);
+  if (survey.contended && PickLane(client, now_ns, true, lane, &again)) return true;
+  if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, lane, status);
   *status = Fail(SUTRA_FULL,
                  "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
                  "slots or lanes_max",
                  client->info.slots);
-  return nullptr;
+  return false;
 }
 
 namespace {
@@ -245,42 +246,43 @@ namespace {
 // Whether released requests still occupy slots: then it is the engine, not the caller's tickets, that leaves no room.
 bool EngineOwesAnswers(sutra_client* client) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  bool owes = false;
-  for (uint32_t i = 0; i < count && !owes; ++i) {
+  for (uint32_t i = 0; i < count; ++i) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-    pthread_mutex_lock(&lane->mutex);
+    const MutexLock lock(lane->mutex);
     // relaxed: under the mutex
-    owes = lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0;
-    pthread_mutex_unlock(&lane->mutex);
+    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0) return true;
   }
-  return owes;
+  return false;
+}
+
+// Waits for a release in the lane that this thread used last.
+void WaitForRoom(sutra_client* client, uint64_t until_ns) {
+  // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);
+  // relaxed: ordered by the count
+  ClientLane* lane = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
+  const MutexLock lock(lane->mutex);
+  ++lane->waiters;
+  if (lane->free_count == 0) lane->slot_freed.WaitUntil(lane->mutex, until_ns);
+  --lane->waiters;
 }
 
 }  // namespace
 
-ClientLane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status) {
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status) {
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    ClientLane* lane = AcquireLane(client, now_ns, status);
-    if (lane != nullptr || *status != SUTRA_FULL) return lane;
+    if (AcquireLane(client, now_ns, lane, status)) return true;
+    if (*status != SUTRA_FULL) return false;
     if (now_ns >= until_ns) {
       if (EngineOwesAnswers(client)) {
         *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
       }
-      return nullptr;
+      return false;
     }
     // Short slices: a slot may also come free by the answer to an abandoned request, which signals nobody.
-    const uint64_t slice_ns = now_ns + 5 * kNsPerMs < until_ns ? now_ns + 5 * kNsPerMs : until_ns;
-    // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
-    const uint32_t count = client->lane_count.load(std::memory_order_acquire);
-    // relaxed: ordered by the count
-    ClientLane* first = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
-    const timespec until = {static_cast<time_t>(slice_ns / kNsPerSecond), static_cast<long>(slice_ns % kNsPerSecond)};
-    pthread_mutex_lock(&first->mutex);
-    ++first->waiters;
-    if (first->free_count == 0) pthread_cond_timedwait(&first->slot_freed, &first->mutex, &until);
-    --first->waiters;
-    pthread_mutex_unlock(&first->mutex);
+    const uint64_t slice_ns = now_ns + 5 * kNsPerMs;
+    WaitForRoom(client, slice_ns < until_ns ? slice_ns : until_ns);
   }
 }
 

@@ -5,7 +5,6 @@
 // the same slot count, width and model identity, since the callers' buffers depend on them.
 #pragma once
 
-#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +13,7 @@
 #include "producer/client_lane.h"
 #include "producer/fork_detector.h"
 #include "producer/thread_state.h"
+#include "shm/base/mutex.h"
 
 namespace sutra::client {
 
@@ -29,21 +29,24 @@ inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
 }  // namespace sutra::client
 
 struct sutra_client {
-  char path[108];
-  sutra::HelloMessage hello;  // of the next lane
-  sutra_info info;            // engine_pid and engine_generation change under open_mutex
-  uint32_t lanes_max;
-  uint64_t spin_ns;
+  char path[108] = {};
+  sutra::HelloMessage hello = {};  // of the next lane
+  sutra_info info = {};            // as of the attach: engine_pid and engine_generation below are those of today
+  uint32_t lanes_max = 0;
+  uint64_t spin_ns = 0;
   sutra::client::ForkDetector fork_detector;
 
-  std::atomic<sutra::client::ClientLane*> lanes[sutra::client::kLaneTableSize];
-  std::atomic<uint32_t> lane_count;  // entries of `lanes` in use
+  std::atomic<sutra::client::ClientLane*> lanes[sutra::client::kLaneTableSize] = {};
+  std::atomic<uint32_t> lane_count = 0;  // entries of `lanes` in use
 
-  pthread_mutex_t open_mutex;           // one thread opens a lane at a time
-  std::atomic<uint64_t> open_after_ns;  // backoff
-  uint64_t backoff_ns;                  // this and the next two under open_mutex
-  sutra_status open_status;             // of the last attempt that left the client without a lane
-  char open_text[sizeof(sutra::client::ThreadState::error_text)];
+  mutable sutra::Mutex open_mutex;          // one thread opens a lane at a time
+  std::atomic<uint64_t> open_after_ns = 0;  // backoff
+  uint64_t backoff_ns SUTRA_GUARDED_BY(open_mutex) = sutra::client::kBackoffNsMin;
+  // Of the last attempt that left the client without a lane.
+  sutra_status open_status SUTRA_GUARDED_BY(open_mutex) = SUTRA_OK;
+  char open_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(open_mutex) = {};
+  uint32_t engine_pid SUTRA_GUARDED_BY(open_mutex) = 0;
+  uint64_t engine_generation SUTRA_GUARDED_BY(open_mutex) = 0;
 };
 
 namespace sutra::client {
@@ -56,10 +59,12 @@ void FreeClient(sutra_client* client, bool forked);
 // The first lane, of sutra_attach.
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 
-// RETURNS a lane with its mutex held, open, and with at least one free slot; or nullptr and *status: SUTRA_FULL,
+// RETURNS true and *lane with its mutex held, open, and with at least one free slot; or false and *status: SUTRA_FULL,
 // SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Opens a lane where that helps and is possible within kReopenTimeoutNs.
-ClientLane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status);
+bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 // The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL.
-ClientLane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status);
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 
 }  // namespace sutra::client
