@@ -57,7 +57,7 @@ sutra_status CheckAttach(const char* path, const sutra_attach_options& options, 
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request) {
   if (options == nullptr) {  // the common case, on the way of every text
     *request = {};
-    request->timeout_ns = 30 * kNsPerSecond;
+    request->timeout_ns = kRequestNsDefault;
     return SUTRA_OK;
   }
   sutra_options copy;
@@ -78,7 +78,7 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
                 SUTRA_PRIORITY_QUERY, SUTRA_PRIORITY_BULK);
   }
   request->tag = copy.tag;
-  request->timeout_ns = copy.timeout_ms == 0 ? 30 * kNsPerSecond : copy.timeout_ms * kNsPerMs;
+  request->timeout_ns = copy.timeout_ms == 0 ? kRequestNsDefault : copy.timeout_ms * kNsPerMs;
   request->flags = copy.flags;
   request->width = copy.width;
   request->ttl_s = copy.ttl_s;

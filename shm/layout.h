@@ -37,6 +37,8 @@ inline constexpr uint32_t kTextBytesMaxDefault = 65'536;  // of one text
 inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;
 inline constexpr uint32_t kWidthMax = 8192;               // floats a vector
 inline constexpr uint64_t kPageBytes = 4096;
+// From submitted to deadline where a request gives none.
+inline constexpr uint64_t kRequestNsDefault = 30'000'000'000;
 
 struct alignas(128) LaneHeader {          // written by the engine before the lane is handed out
   SharedWord<uint32_t> layout_version;    // stored last with release; 0 = not ready
@@ -92,7 +94,7 @@ struct alignas(64) RequestDescriptor {     // written by the client only; the en
   SharedWord<uint64_t> sequence;           // non-zero, unique in the lane; echoed in the result word
   SharedWord<uint64_t> cancel_sequence;    // == sequence: the caller no longer wants it (a hint)
   SharedWord<uint64_t> submitted_ns;       // engine's CLOCK_MONOTONIC
-  SharedWord<uint64_t> deadline_ns;        // engine's CLOCK_MONOTONIC; 0 = 30 s from submitted
+  SharedWord<uint64_t> deadline_ns;        // engine's CLOCK_MONOTONIC; 0 = kRequestNsDefault
   SharedWord<uint64_t> tag;                // the caller's, echoed
   SharedWord<uint64_t> bytes_and_options;  // text bytes | options << 32
   SharedWord<uint64_t> width_and_ttl;      // output width (0 = the model's) | ttl seconds << 32 (0 = the default)

@@ -21,7 +21,6 @@
 
 namespace sutra {
 
-inline constexpr uint64_t kRequestNsDefault = 30'000'000'000;            // of a request without a deadline
 inline constexpr uint64_t kRequestNsMax = 24ull * 3600 * 1'000'000'000;  // a later deadline is cut to this
 inline constexpr uint64_t kSubmittedAgeNsMax = 3600ull * 1'000'000'000;
 
