@@ -35,10 +35,11 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     if (!AcquireLane(client, now_ns, &lane, &status)) break;
     const size_t before = done;
     while (status == SUTRA_OK && done < count && lane->free_count > 0) {
-      status = CheckText(client, texts[done], text_bytes[done]);
+      const size_t bytes = text_bytes[done];  // read once: what was checked is what is submitted
+      status = CheckText(client, texts[done], bytes);
       if (status != SUTRA_OK) break;
       uint32_t slot;
-      status = SubmitLocked(lane, texts[done], static_cast<uint32_t>(text_bytes[done]), request, now_ns, &slot);
+      status = SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, &slot);
       if (status == SUTRA_OK) tickets[done++] = MakeTicket(lane, slot);
     }
     lane->mutex.Unlock();

@@ -1,5 +1,6 @@
 #include "producer/attach.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -179,6 +180,7 @@ sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t de
     CloseConnection(&made, false);
     return status;
   }
+  assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.event_fd >= 0);
   *lane = made;
   return SUTRA_OK;
 }

@@ -1,5 +1,6 @@
 #include "producer/batch.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,7 @@ class Batch {
       else
         Collect();
     }
+    assert(next_ == call_.count && pending_count_ == 0 && collected_count_ == 0);
     return first_failure_;
   }
 
@@ -73,11 +75,12 @@ class Batch {
     }
     while (next_ < call_.count && pending_count_ < capacity_ && (lane_->free_count > 0 || ReapLocked(lane_) > 0)) {
       const size_t text = next_++;
-      sutra_status status = CheckText(client_, call_.texts[text], call_.text_bytes[text]);
+      const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
+      sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
       uint32_t slot = 0;
       if (status == SUTRA_OK) {
-        status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(call_.text_bytes[text]), call_.request,
-                              now_ns, &slot);
+        status =
+            SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns, &slot);
       }
       if (status != SUTRA_OK) {
         FinishWithout(text, status);
@@ -114,6 +117,7 @@ class Batch {
         continue;
       }
       FinishSlot(item, status);
+      assert(collected_count_ < capacity_);
       collected_[collected_count_++] = item.slot;
     }
     pending_count_ = kept;

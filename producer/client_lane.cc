@@ -1,5 +1,6 @@
 #include "producer/client_lane.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,10 +23,12 @@ constexpr uint32_t kSpinSkipMax = 32;    // waits between two tries to spin agai
 constexpr int kPunchHole = 0x02 | 0x01;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 uint32_t LiveLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->free_count + lane->abandoned_count <= lane->slot_count);
   return lane->slot_count - lane->free_count - lane->abandoned_count;
 }
 
 void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->free_count < lane->slot_count);
   // relaxed: a stale ticket that looks at the phase races with nothing that matters
   lane->slots[slot].phase.store(SlotPhase::kFree, std::memory_order_relaxed);
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
@@ -71,6 +74,7 @@ uint64_t OnEngineClock(const ClientLane* lane, uint64_t ns) {
 }  // namespace
 
 ClientLane* MakeClientLane(uint32_t index, uint32_t slots) {
+  assert(slots >= kSlotsMin && slots <= kSlotsMax);
   void* memory = malloc(sizeof(ClientLane));
   auto* slot_memory = static_cast<ClientSlot*>(malloc(slots * sizeof(ClientSlot)));
   auto* stack = static_cast<uint16_t*>(malloc(slots * sizeof(uint16_t)));
@@ -93,6 +97,8 @@ void DestroyClientLane(ClientLane* lane, bool forked) {
 }
 
 void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
+  assert(lane->phase.load(std::memory_order_relaxed) == LanePhase::kEmpty);  // relaxed: under the mutex
+  assert(lane->slot_count == connection.mapping.request.geometry.slots);
   lane->connection = connection;
   lane->submissions = SubmissionWriter(connection.mapping.request);
   lane->completions = CompletionReader(connection.mapping.reply);
@@ -177,8 +183,12 @@ uint32_t ReapLocked(ClientLane* lane) {
 
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
                           uint64_t now_ns, uint32_t* slot_index) {
+  assert(lane->free_count > 0 && lane->free_count <= lane->slot_count);
+  assert(text_bytes > 0 && text_bytes <= lane->connection.mapping.request.geometry.text_bytes_max);
   const uint32_t index = lane->free_stack[lane->free_count - 1];
   ClientSlot& slot = lane->slots[index];
+  // A free slot's last request was answered. The answer is not looked at again: the engine could take it back.
+  assert(slot.phase.load(std::memory_order_relaxed) == SlotPhase::kFree);  // relaxed: under the mutex
   (void)SUTRA_CHECKPOINT("send.slot_claimed");
 
   const RequestLane& lane_memory = lane->connection.mapping.request;
@@ -195,6 +205,7 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   }
 
   const uint64_t sequence = lane->sequence_next++;
+  assert(sequence > slot.sequence.load(std::memory_order_relaxed));  // relaxed: written under the mutex
   const uint64_t deadline_ns = now_ns + request.timeout_ns;
   RequestDescriptor& descriptor = lane_memory.request(index);
   // relaxed: the ring entry below publishes all of it

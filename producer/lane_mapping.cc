@@ -1,5 +1,6 @@
 #include "producer/lane_mapping.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -120,6 +121,7 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
     UnmapLane(&made);
     return status;
   }
+  assert(made.request.base != nullptr && made.reply.base != nullptr && made.page != nullptr);
   *mapping = made;
   return SUTRA_OK;
 }

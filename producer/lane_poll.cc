@@ -1,5 +1,6 @@
 #include "producer/lane_poll.h"
 
+#include <assert.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -79,6 +80,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
   if (now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kSleepSliceNs) CheckAlive(lane, now_ns);
   if (IsGone(lane) || now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
   if (lane->sweep_due && found < count) found += SweepLocked(lane, tickets + found, count - found, now_ns);
+  assert(found <= count);
   return found;
 }
 

@@ -1,5 +1,6 @@
 #include "producer/lane_pool.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,9 @@ ClientLane* FindEmptyLane(sutra_client* client) SUTRA_REQUIRES(client->open_mute
     const MutexLock lock(lane->mutex);
     if (RetireLocked(lane)) return lane;
   }
+  assert(count <= kLaneTableSize);
   if (count == kLaneTableSize) return nullptr;
+  assert(client->lanes[count].load(std::memory_order_relaxed) == nullptr);  // relaxed: set under open_mutex
   ClientLane* lane = MakeClientLane(count, client->info.slots);
   if (lane == nullptr) return nullptr;
   client->lanes[count].store(lane, std::memory_order_relaxed);  // relaxed: published by the count
@@ -259,6 +262,7 @@ bool EngineOwesAnswers(sutra_client* client) {
 void WaitForRoom(sutra_client* client, uint64_t until_ns) {
   // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
+  assert(count > 0);
   // relaxed: ordered by the count
   ClientLane* lane = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
   const MutexLock lock(lane->mutex);

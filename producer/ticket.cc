@@ -46,6 +46,7 @@ sutra_status FailTicket(sutra_ticket ticket) {
 }
 
 sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, uint64_t until_ns) {
+  assert(slot_index < lane->slot_count);
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);  // relaxed: the ticket's thread
   const auto done = [&] {

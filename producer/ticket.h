@@ -4,6 +4,7 @@
 // Invariants: a ticket of a released request is found no more, unless 2^46 sequences later in the same slot.
 #pragma once
 
+#include <assert.h>
 #include <stdint.h>
 
 #include "producer/lane_pool.h"
@@ -14,6 +15,7 @@ namespace sutra::client {
 inline constexpr int kTicketSlotBits = 12, kTicketLaneBits = 6;
 inline constexpr uint64_t kTicketSequenceMask = (uint64_t{1} << (64 - kTicketSlotBits - kTicketLaneBits)) - 1;
 inline sutra_ticket MakeTicket(const ClientLane* lane, uint32_t slot) {
+  assert(lane->index < kLaneTableSize && slot < lane->slot_count);
   const uint64_t sequence = lane->slots[slot].sequence.load(std::memory_order_relaxed);  // relaxed: ours
   return (sequence & kTicketSequenceMask) << (kTicketSlotBits + kTicketLaneBits) |
          uint64_t{lane->index} << kTicketSlotBits | slot;
