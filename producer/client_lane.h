@@ -76,9 +76,12 @@ struct ClientLane {
 };
 
 struct Request {  // sutra_options, checked
-  uint64_t tag;
-  uint64_t timeout_ns;
-  uint32_t flags, width, ttl_s, priority;
+  uint64_t tag = 0;
+  uint64_t timeout_ns = kRequestNsDefault;
+  uint32_t flags = 0;
+  uint32_t width = 0;
+  uint32_t ttl_s = 0;
+  uint32_t priority = kPriorityNormal;
 };
 
 // RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.

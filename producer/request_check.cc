@@ -56,8 +56,7 @@ sutra_status CheckAttach(const char* path, const sutra_attach_options& options, 
 
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request) {
   if (options == nullptr) {  // the common case, on the way of every text
-    *request = {};
-    request->timeout_ns = kRequestNsDefault;
+    *request = Request();
     return SUTRA_OK;
   }
   sutra_options copy;
