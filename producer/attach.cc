@@ -1,5 +1,6 @@
 #include "producer/attach.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -40,13 +41,13 @@ sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
     close(fd);
     switch (cause) {
       case EAGAIN:
-        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded", path);
+        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded",
+                    path);
       case ENOENT:
       case ECONNREFUSED:
         return Fail(SUTRA_ENGINE_GONE, "nothing listens at %s (%s): start the engine with --socket %s", path,
                     strerror(cause), path);
-      case EPROTOTYPE:
-        return Fail(SUTRA_REFUSED, "%s is a socket of another program (not SOCK_SEQPACKET)", path);
+      case EPROTOTYPE: return Fail(SUTRA_REFUSED, "%s is a socket of another program (not SOCK_SEQPACKET)", path);
       default:
         return Fail(SUTRA_REFUSED, "connecting to %s: %s; check the permissions of the socket and its directory", path,
                     strerror(cause));
@@ -66,8 +67,7 @@ sutra_status FailStep(const char* path, const char* step, MessageOutcome outcome
     case MessageOutcome::kMalformed:
       return Fail(SUTRA_REFUSED, "%s: not a message of layout %u.%u at step '%s'; another program, or another version",
                   path, unsigned{kLayoutMajor}, unsigned{kLayoutMinor}, step);
-    default:
-      return Fail(SUTRA_ENGINE_GONE, "%s: step '%s': %s", path, step, strerror(errno));
+    default: return Fail(SUTRA_ENGINE_GONE, "%s: step '%s': %s", path, step, strerror(errno));
   }
 }
 
@@ -85,8 +85,9 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
                                     ? welcome->status
                                     : SUTRA_REFUSED;
     if (welcome->layout_major != kLayoutMajor) {
-      return Fail(status, "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s",
-                  path, welcome->layout_major, welcome->layout_minor, unsigned{kLayoutMajor}, unsigned{kLayoutMinor},
+      return Fail(status,
+                  "%s: the engine has layout %u.%u, this library %u.%u: install the engine's client library%s%s", path,
+                  welcome->layout_major, welcome->layout_minor, unsigned{kLayoutMajor}, unsigned{kLayoutMinor},
                   welcome->message[0] != '\0' ? "; it says: " : "", welcome->message);
     }
     return Fail(status, "%s: the engine refused: %s", path,
@@ -109,7 +110,7 @@ sutra_status PrepareEventPipe(int fd) {
   return SUTRA_OK;
 }
 
-sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
+sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
   const uint64_t before_ns = MonotonicNs();
   MessageOutcome outcome = SendMessage(lane->socket, &hello, sizeof(hello), nullptr, 0, deadline_ns);
   // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its words can still be read.
@@ -162,29 +163,29 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   outcome = ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
   if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
   if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
-    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path,
-                sutra_status_text(serving.status));
+    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path, sutra_status_text(serving.status));
   }
   return SUTRA_OK;
 }
 
 }  // namespace
 
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane) {
-  AttachedLane made;
+sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+  LaneConnection made;
   sutra_status status = Connect(path, deadline_ns, &made.socket);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.socket_connected");
   status = Handshake(path, hello, deadline_ns, &made);
   if (status != SUTRA_OK) {
-    CloseLane(&made, false);
+    CloseConnection(&made, false);
     return status;
   }
+  assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.event_fd >= 0);
   *lane = made;
   return SUTRA_OK;
 }
 
-void CloseLane(AttachedLane* lane, bool forked) {
+void CloseConnection(LaneConnection* lane, bool forked) {
   if (forked) lane->mapping = LaneMapping();
   // Goodbye: what tells a detach from a death in the engine's counters.
   const char goodbye = 0;
@@ -195,7 +196,7 @@ void CloseLane(AttachedLane* lane, bool forked) {
   if (lane->reply_fd >= 0) close(lane->reply_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
   if (lane->socket >= 0) close(lane->socket);
-  *lane = AttachedLane();
+  *lane = LaneConnection();
 }
 
 }  // namespace sutra::client

@@ -11,7 +11,7 @@
 
 namespace sutra::client {
 
-struct AttachedLane {
+struct LaneConnection {
   int socket = -1;
   int request_fd = -1;  // carries our lock: the only descriptor of the file, never dup'ed
   int reply_fd = -1;    // to ask whether the engine lives
@@ -23,9 +23,9 @@ struct AttachedLane {
 
 // RETURNS SUTRA_OK; SUTRA_ENGINE_GONE (nothing listens, or it hung up); SUTRA_REFUSED; SUTRA_OUT_OF_MEMORY;
 // SUTRA_DEADLINE_EXCEEDED. sutra_error_text says why.
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, AttachedLane* lane);
+sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane);
 
 // `forked`: the mappings do not exist in this process, and their addresses may be somebody else's by now.
-void CloseLane(AttachedLane* lane, bool forked);
+void CloseConnection(LaneConnection* lane, bool forked);
 
 }  // namespace sutra::client

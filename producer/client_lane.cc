@@ -1,5 +1,6 @@
 #include "producer/client_lane.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,33 +22,39 @@ constexpr uint32_t kSpinMissesMax = 3;   // in a row, before waits stop spinning
 constexpr uint32_t kSpinSkipMax = 32;    // waits between two tries to spin again
 constexpr int kPunchHole = 0x02 | 0x01;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
-uint32_t LiveLocked(const Lane* lane) { return lane->slot_count - lane->free_count - lane->abandoned_count; }
+uint32_t LiveLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->free_count + lane->abandoned_count <= lane->slot_count);
+  return lane->slot_count - lane->free_count - lane->abandoned_count;
+}
 
-void FreeSlotLocked(Lane* lane, uint32_t slot) {
+void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->free_count < lane->slot_count);
   // relaxed: a stale ticket that looks at the phase races with nothing that matters
   lane->slots[slot].phase.store(SlotPhase::kFree, std::memory_order_relaxed);
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
 }
 
 // The memory file grows by every page a long text touched; beyond a bound a free slot gives its pages back.
-void GiveTailBackLocked(Lane* lane, uint32_t slot_index) {
-  Slot& slot = lane->slots[slot_index];
+void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
+  ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
-  const uint64_t offset = lane->shared.mapping.request.text_tail_offset(slot_index);
-  if (fallocate(lane->shared.request_fd, kPunchHole, static_cast<off_t>(offset), static_cast<off_t>(slot.tail_bytes)) !=
-      0) {
+  const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
+  if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
+                static_cast<off_t>(slot.tail_bytes)) != 0) {
     return;  // the pages stay, counted
   }
   lane->tail_bytes -= slot.tail_bytes;
   slot.tail_bytes = 0;
 }
 
-bool WriteTailLocked(Lane* lane, uint32_t slot_index, const char* tail, uint32_t bytes) {
-  Slot& slot = lane->slots[slot_index];
-  const uint64_t offset = lane->shared.mapping.request.text_tail_offset(slot_index);
+bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes)
+    SUTRA_REQUIRES(lane->mutex) {
+  ClientSlot& slot = lane->slots[slot_index];
+  const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   // A system call, not the mapping: a full memory group is an error here and would be a kill there.
   for (uint32_t done = 0; done < bytes;) {
-    const ssize_t count = pwrite(lane->shared.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
+    const ssize_t count =
+        pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
     done += static_cast<uint32_t>(count);
@@ -60,54 +67,41 @@ bool WriteTailLocked(Lane* lane, uint32_t slot_index, const char* tail, uint32_t
   return true;
 }
 
-uint64_t OnEngineClock(const Lane* lane, uint64_t ns) {
-  return ns + static_cast<uint64_t>(lane->shared.engine_clock_ahead_ns);
+uint64_t OnEngineClock(const ClientLane* lane, uint64_t ns) {
+  return ns + static_cast<uint64_t>(lane->connection.engine_clock_ahead_ns);
 }
 
 }  // namespace
 
-Lane* MakeLane(uint32_t index, uint32_t slots) {
-  auto* memory = static_cast<Lane*>(calloc(1, sizeof(Lane)));
-  auto* slot_memory = static_cast<Slot*>(calloc(slots, sizeof(Slot)));
-  auto* stack = static_cast<uint16_t*>(calloc(slots, sizeof(uint16_t)));
+ClientLane* MakeClientLane(uint32_t index, uint32_t slots) {
+  assert(slots >= kSlotsMin && slots <= kSlotsMax);
+  void* memory = malloc(sizeof(ClientLane));
+  auto* slot_memory = static_cast<ClientSlot*>(malloc(slots * sizeof(ClientSlot)));
+  auto* stack = static_cast<uint16_t*>(malloc(slots * sizeof(uint16_t)));
   if (memory == nullptr || slot_memory == nullptr || stack == nullptr) {
     free(memory);
     free(slot_memory);
     free(stack);
     return nullptr;
   }
-  Lane* lane = new (memory) Lane();
-  lane->index = index;
-  lane->slot_count = slots;
-  lane->slots = slot_memory;
-  for (uint32_t i = 0; i < slots; ++i) new (&slot_memory[i]) Slot();
-  lane->free_stack = stack;
-  lane->sequence_next = 1;
-  pthread_mutex_init(&lane->mutex, nullptr);
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&lane->slot_freed, &attributes);
-  pthread_condattr_destroy(&attributes);
-  return lane;
+  for (uint32_t i = 0; i < slots; ++i) new (&slot_memory[i]) ClientSlot();
+  return new (memory) ClientLane(index, slots, slot_memory, stack);
 }
 
-void DestroyLane(Lane* lane, bool forked) {
-  if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) CloseLane(&lane->shared, forked);
-  if (!forked) {  // a thread of the parent may have held them at the fork
-    pthread_cond_destroy(&lane->slot_freed);
-    pthread_mutex_destroy(&lane->mutex);
-  }
+void DestroyClientLane(ClientLane* lane, bool forked) {
+  if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) CloseConnection(&lane->connection, forked);
   free(lane->slots);
   free(lane->free_stack);
-  lane->~Lane();
+  lane->~ClientLane();  // leaves the mutex alone, which a thread of the parent may have held at the fork
   free(lane);
 }
 
-void OpenLocked(Lane* lane, const AttachedLane& shared) {
-  lane->shared = shared;
-  lane->submissions = SubmissionWriter(shared.mapping.request);
-  lane->completions = CompletionReader(shared.mapping.reply);
+void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
+  assert(lane->phase.load(std::memory_order_relaxed) == LanePhase::kEmpty);  // relaxed: under the mutex
+  assert(lane->slot_count == connection.mapping.request.geometry.slots);
+  lane->connection = connection;
+  lane->submissions = SubmissionWriter(connection.mapping.request);
+  lane->completions = CompletionReader(connection.mapping.reply);
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
     lane->slots[i].phase.store(SlotPhase::kFree, std::memory_order_relaxed);  // relaxed: under the mutex
     lane->slots[i].tail_bytes = 0;
@@ -118,30 +112,30 @@ void OpenLocked(Lane* lane, const AttachedLane& shared) {
   lane->tail_bytes = 0;
   lane->sweep_due = false;
   // relaxed: nobody else knows the lane yet. An event loop that outlived an engine wants the new one's bytes too.
-  shared.mapping.request.client().event_armed.store(lane->event_used ? 1 : 0, std::memory_order_relaxed);
+  connection.mapping.request.client().event_armed.store(lane->event_used ? 1 : 0, std::memory_order_relaxed);
   lane->sweep_at_ns = 0;
   lane->spin_misses.store(0, std::memory_order_relaxed);  // relaxed: a heuristic
   lane->spin_skip.store(0, std::memory_order_relaxed);
   lane->alive_checked_ns.store(0, std::memory_order_relaxed);
-  lane->gone.store(0, std::memory_order_relaxed);         // relaxed: published by the phase below
+  lane->gone.store(0, std::memory_order_relaxed);  // relaxed: published by the phase below
   lane->phase.store(LanePhase::kOpen, std::memory_order_release);
 }
 
-bool RetireLocked(Lane* lane) {
+bool RetireLocked(ClientLane* lane) {
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return true;  // relaxed: under the mutex
   if (!IsGone(lane) || LiveLocked(lane) != 0) return false;
   lane->phase.store(LanePhase::kEmpty, std::memory_order_relaxed);
-  CloseLane(&lane->shared, false);
+  CloseConnection(&lane->connection, false);
   return true;
 }
 
-bool CheckAlive(Lane* lane, uint64_t now_ns) {
+bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
   if (IsGone(lane)) return false;
   lane->alive_checked_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only paces the checks
-  const EngineLine& engine = lane->shared.mapping.reply.engine();
+  const EngineLine& engine = lane->connection.mapping.reply.engine();
   // SYNC L7 (acquire): close_reason and all answers; meets the engine's release of the state.
   const bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
-  if (!closed && LockHolderAlive(lane->shared.reply_fd)) return true;
+  if (!closed && LockHolderAlive(lane->connection.reply_fd)) return true;
   uint32_t reason = SUTRA_ENGINE_GONE;
   if (closed) {
     const uint32_t said = engine.close_reason.load(std::memory_order_relaxed);  // relaxed: ordered by the state
@@ -152,31 +146,31 @@ bool CheckAlive(Lane* lane, uint64_t now_ns) {
   return false;
 }
 
-bool HungUp(const Lane* lane) {
-  pollfd item = {lane->shared.socket, 0, 0};  // hang-up and error are reported unasked
+bool HungUp(const ClientLane* lane) {
+  pollfd item = {lane->connection.socket, 0, 0};  // hang-up and error are reported unasked
   return poll(&item, 1, 0) > 0;
 }
 
-sutra_status UsableLocked(Lane* lane, uint64_t now_ns, bool* stalled) {
+sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) {
   if (!IsGone(lane)) {
     // relaxed: hints; what they cannot tell, the kernel's lock decides
-    const uint64_t heartbeat_ns = lane->shared.mapping.page->heartbeat_ns.load(std::memory_order_relaxed);
+    const uint64_t heartbeat_ns = lane->connection.mapping.page->heartbeat_ns.load(std::memory_order_relaxed);
     const uint64_t age_ns = OnEngineClock(lane, now_ns) - heartbeat_ns;
     const uint64_t checked_ns = lane->alive_checked_ns.load(std::memory_order_relaxed);
     if (age_ns > kHeartbeatOldNs && age_ns < UINT64_MAX / 2) {
       *stalled = true;
       if (now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, now_ns);
     }
-    const uint32_t state = lane->shared.mapping.reply.engine().state.load(std::memory_order_relaxed);
+    const uint32_t state = lane->connection.mapping.reply.engine().state.load(std::memory_order_relaxed);
     if (state == kLaneClosed) CheckAlive(lane, now_ns);
     if (state == kLaneDraining) return SUTRA_SHUTTING_DOWN;
   }
   return lane->gone.load(std::memory_order_relaxed);  // relaxed: only its number is used
 }
 
-uint32_t ReapLocked(Lane* lane) {
+uint32_t ReapLocked(ClientLane* lane) {
   for (uint32_t i = 0; lane->abandoned_count > 0 && i < lane->slot_count; ++i) {
-    Slot& slot = lane->slots[i];
+    ClientSlot& slot = lane->slots[i];
     // relaxed: phase and sequence of an abandoned slot change under the mutex only
     if (slot.phase.load(std::memory_order_relaxed) != SlotPhase::kAbandoned) continue;
     if (!IsAnswered(lane, i, slot.sequence.load(std::memory_order_relaxed))) continue;
@@ -187,13 +181,17 @@ uint32_t ReapLocked(Lane* lane) {
   return lane->free_count;
 }
 
-sutra_status SubmitLocked(Lane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
-                          uint32_t* slot_index) {
+sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
+                          uint64_t now_ns, uint32_t* slot_index) {
+  assert(lane->free_count > 0 && lane->free_count <= lane->slot_count);
+  assert(text_bytes > 0 && text_bytes <= lane->connection.mapping.request.geometry.text_bytes_max);
   const uint32_t index = lane->free_stack[lane->free_count - 1];
-  Slot& slot = lane->slots[index];
+  ClientSlot& slot = lane->slots[index];
+  // A free slot's last request was answered. The answer is not looked at again: the engine could take it back.
+  assert(slot.phase.load(std::memory_order_relaxed) == SlotPhase::kFree);  // relaxed: under the mutex
   (void)SUTRA_CHECKPOINT("send.slot_claimed");
 
-  const RequestLane& lane_memory = lane->shared.mapping.request;
+  const RequestLane& lane_memory = lane->connection.mapping.request;
   const uint32_t head_bytes = text_bytes < kTextHeadBytes ? text_bytes : kTextHeadBytes;
   // The engine read all of these last.
   PrefetchForWrite(&lane_memory.submission(lane->submissions.position()), sizeof(uint64_t));
@@ -207,6 +205,7 @@ sutra_status SubmitLocked(Lane* lane, const char* text, uint32_t text_bytes, con
   }
 
   const uint64_t sequence = lane->sequence_next++;
+  assert(sequence > slot.sequence.load(std::memory_order_relaxed));  // relaxed: written under the mutex
   const uint64_t deadline_ns = now_ns + request.timeout_ns;
   RequestDescriptor& descriptor = lane_memory.request(index);
   // relaxed: the ring entry below publishes all of it
@@ -234,43 +233,46 @@ sutra_status SubmitLocked(Lane* lane, const char* text, uint32_t text_bytes, con
   return SUTRA_OK;
 }
 
-void ReleaseLocked(Lane* lane, uint32_t slot_index) {
-  Slot& slot = lane->slots[slot_index];
+void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
+  ClientSlot& slot = lane->slots[slot_index];
   const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);  // relaxed: this ticket wrote it
   if (IsAnswered(lane, slot_index, sequence)) {
     GiveTailBackLocked(lane, slot_index);
     FreeSlotLocked(lane, slot_index);
     (void)SUTRA_CHECKPOINT("recv.index_released");
-    if (lane->waiters > 0) pthread_cond_signal(&lane->slot_freed);
+    if (lane->waiters > 0) lane->slot_freed.NotifyOne();
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
-    lane->shared.mapping.request.request(slot_index).cancel_sequence.store(sequence, std::memory_order_relaxed);  // hint
+    lane->connection.mapping.request.request(slot_index)
+        .cancel_sequence.store(sequence, std::memory_order_relaxed);     // hint
     slot.phase.store(SlotPhase::kAbandoned, std::memory_order_relaxed);  // relaxed: under the mutex
     ++lane->abandoned_count;
   }
   if (IsGone(lane)) RetireLocked(lane);
 }
 
-void Ring(Lane* lane) {
-  if (!RingDoorbell(lane->shared.mapping.page, lane->shared.socket)) CheckAlive(lane, MonotonicNs());
+void Ring(ClientLane* lane) {
+  if (!RingDoorbell(lane->connection.mapping.page, lane->connection.socket)) CheckAlive(lane, MonotonicNs());
   (void)SUTRA_CHECKPOINT("send.wake_sent");
 }
 
-sutra_status SettleSlot(Lane* lane, uint32_t slot_index, uint64_t now_ns) {
-  Slot& slot = lane->slots[slot_index];
+sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) {
+  ClientSlot& slot = lane->slots[slot_index];
   // relaxed: the ticket's thread wrote it, or a poll that lost a race and finds out at its next look
   const uint32_t ended = slot.ended.load(std::memory_order_relaxed);
   if (ended != 0) return ended;
   const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);
   const bool gone = IsGone(lane);  // before the word: an answer that preceded the death counts
-  const uint64_t word = LoadResultWord(lane->shared.mapping.reply, slot_index);
+  const uint64_t word = LoadResultWord(lane->connection.mapping.reply, slot_index);
   if (ResultWordSequence(word) == sequence) {
     const sutra_status answer = static_cast<uint32_t>(ResultWordStatus(word));
     return answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;  // an answer is final whatever a broken engine says
   }
   uint32_t status = SUTRA_NOT_READY;
-  if (gone) status = lane->gone.load(std::memory_order_relaxed);
-  else if (now_ns >= slot.deadline_ns) status = SUTRA_DEADLINE_EXCEEDED;
+  if (gone)
+    status = lane->gone.load(std::memory_order_relaxed);
+  else if (now_ns >= slot.deadline_ns)
+    status = SUTRA_DEADLINE_EXCEEDED;
   if (status == SUTRA_NOT_READY) return SUTRA_NOT_READY;
   // A ticket ends once: a poll on another thread may have ended it meanwhile.
   uint32_t expected = 0;
@@ -278,15 +280,15 @@ sutra_status SettleSlot(Lane* lane, uint32_t slot_index, uint64_t now_ns) {
   return status;
 }
 
-void FillResult(const Lane* lane, uint32_t slot_index, sutra_status status, sutra_result* result) {
-  const Slot& slot = lane->slots[slot_index];
-  const int64_t ahead_ns = lane->shared.engine_clock_ahead_ns;
+void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_status status, sutra_result* result) {
+  const ClientSlot& slot = lane->slots[slot_index];
+  const int64_t ahead_ns = lane->connection.engine_clock_ahead_ns;
   *result = {};
   result->status = status;
   result->tag = slot.tag;
   result->stage_ns[0] = slot.submitted_ns;
   if (slot.ended.load(std::memory_order_relaxed) != 0) return;  // relaxed: as in SettleSlot
-  const ResultDescriptor& answer = lane->shared.mapping.reply.result(slot_index);
+  const ResultDescriptor& answer = lane->connection.mapping.reply.result(slot_index);
   for (uint32_t i = 1; i < kStageCount; ++i) {
     const uint64_t ns = answer.stage_ns[i];
     result->stage_ns[i] = ns == 0 ? 0 : ns - static_cast<uint64_t>(ahead_ns);
@@ -295,14 +297,14 @@ void FillResult(const Lane* lane, uint32_t slot_index, sutra_status status, sutr
   result->truncated = (answer.flags & kResultTruncated) != 0 ? 1 : 0;
   result->source = answer.source <= kSourceModel ? answer.source : SUTRA_SOURCE_NONE;
   if (status != SUTRA_OK) return;
-  const uint32_t lane_width = lane->shared.mapping.reply.geometry.width;
+  const uint32_t lane_width = lane->connection.mapping.reply.geometry.width;
   result->width = answer.width < lane_width ? answer.width : lane_width;
-  result->vector = lane->shared.mapping.reply.vector(slot_index);
+  result->vector = lane->connection.mapping.reply.vector(slot_index);
 }
 
 // Spinning shorter than the typical wait is worse than not spinning: both ends burn the budget and sleep anyway. So a
 // lane whose waits keep outlasting the budget spins only now and then, to notice when the engine got fast.
-bool WorthSpinning(Lane* lane) {
+bool WorthSpinning(ClientLane* lane) {
   // relaxed: a heuristic; lost updates do not matter
   const uint32_t skip = lane->spin_skip.load(std::memory_order_relaxed);
   if (skip == 0) return true;
@@ -310,7 +312,7 @@ bool WorthSpinning(Lane* lane) {
   return false;
 }
 
-void NoteSpin(Lane* lane, bool hit) {
+void NoteSpin(ClientLane* lane, bool hit) {
   if (hit) {
     if (lane->spin_misses.load(std::memory_order_relaxed) != 0) lane->spin_misses.store(0, std::memory_order_relaxed);
     return;

@@ -1,128 +1,137 @@
 // One lane as the client sees it: its slots, submitting, waiting, and the engine's death.
 //
 // Thread rule: functions named ...Locked need the lane's mutex, which is held for short, bounded work and never while
-// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time; waiting
-// takes no lock, so no thread waits for another's request.
+// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time;
+// waiting takes no lock, so no thread waits for another's request.
 //
 // Invariants:
 //   - A slot is free, live (its ticket is not released) or abandoned (released before the engine answered).
-//   - A slot is submitted again only after the engine answered its last request, so the submission ring cannot overflow.
-//   - Sequences of a Lane object never repeat, also when it is opened anew for another engine.
+//   - A slot is submitted again only after the engine answered its last request: the submission ring cannot overflow.
+//   - Sequences of a ClientLane never repeat, also when it is opened anew for another engine.
 //   - The mappings of a dead lane stay until its last live ticket is released: vectors already delivered stay readable.
 #pragma once
 
-#include <pthread.h>
 #include <stdint.h>
 
 #include <atomic>
 
 #include "producer/attach.h"
+#include "shm/base/mutex.h"
 #include "shm/lane_ring.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra::client {
 
-inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;       // a sleeper asks whether the engine lives this often
-inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;     // a submit asks from this age on
-inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;        // and not more often than this
-inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;             // sutra_poll looks at every slot this often
-inline constexpr uint32_t kTailBytesKept = 4u << 20;            // of long texts, a lane; more is given back
+inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeper asks whether the engine lives this often
+inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // a submit asks from this age on
+inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // and not more often than this
+inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll looks at every slot this often
+inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, a lane; more is given back
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
 enum class SlotPhase : uint32_t { kFree, kLive, kAbandoned };
 enum class LanePhase : uint32_t { kEmpty, kOpen };
 
-struct Slot {
-  std::atomic<uint64_t> sequence;  // of the request that holds the slot
-  std::atomic<SlotPhase> phase;
-  std::atomic<uint32_t> ended;     // sutra_status the ticket ended with on our side; 0 = the result word decides
-  std::atomic<uint32_t> reported;  // 1 = the caller knows that it is done
-  uint32_t tail_bytes;             // pages that long texts left behind in the memory file
-  uint64_t tag;
-  uint64_t submitted_ns;           // our clock
-  uint64_t deadline_ns;
+struct ClientSlot {
+  std::atomic<uint64_t> sequence = 0;  // of the request that holds the slot
+  std::atomic<SlotPhase> phase = SlotPhase::kFree;
+  std::atomic<uint32_t> ended = 0;     // sutra_status the ticket ended with on our side; 0 = the result word decides
+  std::atomic<uint32_t> reported = 0;  // 1 = the caller knows that it is done
+  uint32_t tail_bytes = 0;             // pages that long texts left behind in the memory file; under the lane's mutex
+  uint64_t tag = 0;
+  uint64_t submitted_ns = 0;  // our clock
+  uint64_t deadline_ns = 0;
 };
 
-struct Lane {
-  pthread_mutex_t mutex;
-  pthread_cond_t slot_freed;       // for blocking calls that found the lane full
-  uint32_t index;                  // in the client's table
-  uint32_t slot_count;
-  std::atomic<LanePhase> phase;
-  std::atomic<uint32_t> gone;      // sutra_status that its unanswered tickets end with; 0 = the engine lives
-  std::atomic<uint64_t> alive_checked_ns;
-  std::atomic<uint32_t> spin_misses;  // waits in a row that outlasted the spin budget
-  std::atomic<uint32_t> spin_skip;    // waits left that do not spin
+struct ClientLane {
+  // `slot_memory` and `stack_memory` have room for `slots` entries.
+  ClientLane(uint32_t table_index, uint32_t slots_wanted, ClientSlot* slot_memory, uint16_t* stack_memory)
+      : index(table_index), slot_count(slots_wanted), slots(slot_memory), free_stack(stack_memory) {}
 
-  // Under the mutex.
-  AttachedLane shared;
-  SubmissionWriter submissions;
-  CompletionReader completions;
-  uint64_t sequence_next;
-  Slot* slots;
-  uint16_t* free_stack;            // last in, first out: the warm slot is used again
-  uint32_t free_count;
-  uint32_t abandoned_count;
-  uint32_t waiters;                // threads waiting for slot_freed
-  uint64_t tail_bytes;             // sum over slots
-  uint64_t sweep_at_ns;
-  bool sweep_due;
-  bool event_used;                 // the caller has an event loop: sutra_poll arms the pipe
+  Mutex mutex;
+  CondVar slot_freed;    // for blocking calls that found the lane full
+  const uint32_t index;  // in the client's table
+  const uint32_t slot_count;
+  ClientSlot* const slots;
+  std::atomic<LanePhase> phase = LanePhase::kEmpty;
+  std::atomic<uint32_t> gone = 0;  // sutra_status that its unanswered tickets end with; 0 = the engine lives
+  std::atomic<uint64_t> alive_checked_ns = 0;
+  std::atomic<uint32_t> spin_misses = 0;  // waits in a row that outlasted the spin budget
+  std::atomic<uint32_t> spin_skip = 0;    // waits left that do not spin
+
+  // Written under the mutex while no ticket of the lane is live, and so read without it by whoever holds a live ticket.
+  LaneConnection connection;
+
+  SubmissionWriter submissions SUTRA_GUARDED_BY(mutex);
+  CompletionReader completions SUTRA_GUARDED_BY(mutex);
+  uint64_t sequence_next SUTRA_GUARDED_BY(mutex) = 1;
+  uint16_t* const free_stack SUTRA_PT_GUARDED_BY(mutex);  // last in, first out: the warm slot is used again
+  uint32_t free_count SUTRA_GUARDED_BY(mutex) = 0;
+  uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
+  uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;     // threads waiting for slot_freed
+  uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
+  uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
+  bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
+  bool event_used SUTRA_GUARDED_BY(mutex) = false;  // the caller has an event loop: sutra_poll arms the pipe
 };
 
-struct Request {                   // sutra_options, checked
-  uint64_t tag;
-  uint64_t timeout_ns;
-  uint32_t flags, width, ttl_s, priority;
+struct Request {  // sutra_options, checked
+  uint64_t tag = 0;
+  uint64_t timeout_ns = kRequestTimeoutNsDefault;
+  uint32_t flags = 0;
+  uint32_t width = 0;
+  uint32_t ttl_s = 0;
+  uint32_t priority = kPriorityNormal;
 };
 
-// RETURNS nullptr when out of memory. A Lane is never freed before the client, only opened again.
-Lane* MakeLane(uint32_t index, uint32_t slots);
-void DestroyLane(Lane* lane, bool forked);
+// RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.
+ClientLane* MakeClientLane(uint32_t index, uint32_t slots);
+void DestroyClientLane(ClientLane* lane, bool forked);
 
-void OpenLocked(Lane* lane, const AttachedLane& shared);
+// REQUIRES an empty lane.
+void OpenLocked(ClientLane* lane, const LaneConnection& connection) SUTRA_REQUIRES(lane->mutex);
 // Closes a dead lane whose live tickets are all released. RETURNS true if the lane is empty now.
-bool RetireLocked(Lane* lane);
+bool RetireLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
 // SUTRA_OK, or why this lane takes no new request: SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ...
 // *stalled is set if the engine's heartbeat is old: it is stopped or overloaded, or gone and the kernel will say so.
-sutra_status UsableLocked(Lane* lane, uint64_t now_ns, bool* stalled);
+sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTRA_REQUIRES(lane->mutex);
 // Makes free_count > 0 if the engine answered abandoned requests. RETURNS free_count.
-uint32_t ReapLocked(Lane* lane);
+uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
 // Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller rings afterwards.
-sutra_status SubmitLocked(Lane* lane, const char* text, uint32_t text_bytes, const Request& request, uint64_t now_ns,
-                          uint32_t* slot);
-void ReleaseLocked(Lane* lane, uint32_t slot);
+sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
+                          uint64_t now_ns, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
+void ReleaseLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 // One doorbell for all that was published before. No lock needed while a ticket of the lane is live.
-void Ring(Lane* lane);
+void Ring(ClientLane* lane);
 
 // Asks the kernel whether the engine holds its lock. RETURNS false once the engine is gone or closed the lane; results
 // that were published before are visible then.
-bool CheckAlive(Lane* lane, uint64_t now_ns);
+bool CheckAlive(ClientLane* lane, uint64_t now_ns);
 // A hint to ask now: the engine's end of the socket is closed.
-bool HungUp(const Lane* lane);
-inline bool IsGone(const Lane* lane) {
+bool HungUp(const ClientLane* lane);
+inline bool IsGone(const ClientLane* lane) {
   return lane->gone.load(std::memory_order_acquire) != 0;  // SYNC C1 (acquire): meets CheckAlive
 }
 
-inline bool IsAnswered(const Lane* lane, uint32_t slot, uint64_t sequence) {
-  return ResultWordSequence(LoadResultWord(lane->shared.mapping.reply, slot)) == sequence;
+inline bool IsAnswered(const ClientLane* lane, uint32_t slot, uint64_t sequence) {
+  return ResultWordSequence(LoadResultWord(lane->connection.mapping.reply, slot)) == sequence;
 }
 // The final status of a live slot as of now, or SUTRA_NOT_READY. Ends the ticket on our side when its deadline passed
 // (now_ns) or the engine is gone.
-sutra_status SettleSlot(Lane* lane, uint32_t slot, uint64_t now_ns);
+sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
 // Fills everything but `vector` bytes: result->vector points into the reply lane if `status` is SUTRA_OK.
-void FillResult(const Lane* lane, uint32_t slot, sutra_status status, sutra_result* result);
+void FillResult(const ClientLane* lane, uint32_t slot, sutra_status status, sutra_result* result);
 
 enum class WaitEnd : uint8_t { kDone, kTime, kGone };
 
-bool WorthSpinning(Lane* lane);
-void NoteSpin(Lane* lane, bool hit);
+bool WorthSpinning(ClientLane* lane);
+void NoteSpin(ClientLane* lane, bool hit);
 
 // Waits until done(), or `until_ns` passed, or the engine is gone and still not done().
 template <typename Done>
-WaitEnd WaitUntil(Lane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& done) {
+WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& done) {
   if (done()) return WaitEnd::kDone;
   uint64_t now_ns = MonotonicNs();
   if (spin_ns > 0 && WorthSpinning(lane)) {
@@ -139,8 +148,8 @@ WaitEnd WaitUntil(Lane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& d
     }
     NoteSpin(lane, false);
   }
-  SharedWord<uint32_t>& sleepers = lane->shared.mapping.request.client().sleepers;
-  const EngineLine& engine = lane->shared.mapping.reply.engine();
+  SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
+  const EngineLine& engine = lane->connection.mapping.reply.engine();
   // A request written into a dead engine's lane ends here and not after the first slice.
   if (HungUp(lane)) CheckAlive(lane, now_ns);
   for (;;) {

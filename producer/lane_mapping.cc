@@ -1,5 +1,6 @@
 #include "producer/lane_mapping.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -17,7 +18,8 @@ constexpr int kSealShrink = 0x0002, kSealGrow = 0x0004, kSealSeal = 0x0001;
 constexpr int kGetSeals = 1034;  // F_GET_SEALS, spelled out for C libraries that hide it
 constexpr int kMadvisePopulateRead = 22, kMadvisePopulateWrite = 23;
 
-// An unsealed or short file could be truncated under our feet, and the next touch would be a SIGBUS in the caller's code.
+// An unsealed or short file could be truncated under our feet, and the next touch would be a SIGBUS in the caller's
+// code.
 sutra_status CheckFile(const char* name, int fd, uint64_t bytes) {
   const int needed = kSealShrink | kSealGrow | kSealSeal;
   const int seals = fcntl(fd, kGetSeals);
@@ -55,9 +57,10 @@ sutra_status MapFile(const char* name, int fd, uint64_t bytes, uint64_t touched_
 // The version is read first: another major may have moved every other field.
 sutra_status CheckVersion(const char* name, uint32_t version) {
   if (version >> 16 == kLayoutMajor) return SUTRA_OK;
-  return Fail(SUTRA_REFUSED,
-              "the engine's %s has layout %u.%u, this library %u.%u: install the client library of the engine's version",
-              name, version >> 16, version & 0xffff, unsigned{kLayoutMajor}, unsigned{kLayoutMinor});
+  return Fail(
+      SUTRA_REFUSED,
+      "the engine's %s has layout %u.%u, this library %u.%u: install the client library of the engine's version", name,
+      version >> 16, version & 0xffff, unsigned{kLayoutMajor}, unsigned{kLayoutMinor});
 }
 
 sutra_status CheckHeader(const char* name, const LaneHeader& header, const WelcomeMessage& welcome, uint64_t magic,
@@ -66,8 +69,9 @@ sutra_status CheckHeader(const char* name, const LaneHeader& header, const Welco
   const uint32_t version = header.layout_version.load(std::memory_order_acquire);
   if (const sutra_status status = CheckVersion(name, version); status != SUTRA_OK) return status;
   if (header.incompatible_flags != 0) {
-    return Fail(SUTRA_REFUSED, "the engine's %s needs features 0x%x that this library does not have: update the library",
-                name, header.incompatible_flags);
+    return Fail(SUTRA_REFUSED,
+                "the engine's %s needs features 0x%x that this library does not have: update the library", name,
+                header.incompatible_flags);
   }
   const bool same = header.magic == magic && header.header_bytes == sizeof(LaneHeader) &&
                     header.segment_bytes == bytes && header.engine_generation == welcome.engine_generation &&
@@ -92,7 +96,8 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
   sutra_status status = MapFile("request lane", request_fd, geometry.request_bytes(), geometry.text_tails(),
                                 PROT_READ | PROT_WRITE, &made.request.base);
   if (status == SUTRA_OK) {
-    status = MapFile("reply lane", reply_fd, geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ, &made.reply.base);
+    status =
+        MapFile("reply lane", reply_fd, geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ, &made.reply.base);
   }
   std::byte* page_base = nullptr;
   if (status == SUTRA_OK) status = MapFile("engine page", page_fd, kPageBytes, kPageBytes, PROT_READ, &page_base);
@@ -107,8 +112,8 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
   if (status == SUTRA_OK) {
     // SYNC L0 (acquire): as for the lanes.
     status = CheckVersion("engine page", made.page->layout_version.load(std::memory_order_acquire));
-    if (status == SUTRA_OK && (made.page->magic != kEnginePageMagic ||
-                               made.page->engine_generation != welcome.engine_generation)) {
+    if (status == SUTRA_OK &&
+        (made.page->magic != kEnginePageMagic || made.page->engine_generation != welcome.engine_generation)) {
       status = Fail(SUTRA_REFUSED, "the engine page contradicts the engine's welcome: broken engine build");
     }
   }
@@ -116,6 +121,7 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
     UnmapLane(&made);
     return status;
   }
+  assert(made.request.base != nullptr && made.reply.base != nullptr && made.page != nullptr);
   *mapping = made;
   return SUTRA_OK;
 }

@@ -1,5 +1,5 @@
-// The client's side of a lane's shared memory: maps the descriptors of a welcome and believes nothing about them that it
-// did not check. Libc only.
+// The client's side of a lane's shared memory: maps the descriptors of a welcome and believes nothing about them that
+// it did not check. Libc only.
 //
 // Thread rule: one thread opens or closes a mapping; the mapped memory follows layout.h.
 // Invariants: memory is mapped only when seals forbid its truncation and its size is the one that both sides compute;

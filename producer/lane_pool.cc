@@ -1,39 +1,14 @@
 #include "producer/lane_pool.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <new>
 
-#include "shm/base/status.h"
-
 namespace sutra::client {
 namespace {
-
-// embed.h repeats the numbers of shm/base/status.h and shm/layout.h for C.
-constexpr bool Same(sutra_status status, StatusCode code) { return status == static_cast<uint32_t>(code); }
-static_assert(Same(SUTRA_OK, StatusCode::kOk) && Same(SUTRA_NOT_READY, StatusCode::kNotReady) &&
-              Same(SUTRA_FULL, StatusCode::kFull) && Same(SUTRA_OVERLOADED, StatusCode::kOverloaded) &&
-              Same(SUTRA_EMPTY_TEXT, StatusCode::kEmptyText) && Same(SUTRA_INVALID_UTF8, StatusCode::kInvalidUtf8) &&
-              Same(SUTRA_TEXT_TOO_LONG, StatusCode::kTextTooLong) && Same(SUTRA_BAD_OPTION, StatusCode::kBadOption) &&
-              Same(SUTRA_DEADLINE_EXCEEDED, StatusCode::kDeadlineExceeded) &&
-              Same(SUTRA_CANCELLED, StatusCode::kCancelled) && Same(SUTRA_ENGINE_GONE, StatusCode::kEngineGone) &&
-              Same(SUTRA_SHUTTING_DOWN, StatusCode::kShuttingDown) &&
-              Same(SUTRA_MODEL_ERROR, StatusCode::kModelError) && Same(SUTRA_STORAGE_ERROR, StatusCode::kStorageError) &&
-              Same(SUTRA_REFUSED, StatusCode::kRefused) &&
-              Same(SUTRA_PROTOCOL_VIOLATION, StatusCode::kProtocolViolation) &&
-              Same(SUTRA_OUT_OF_MEMORY, StatusCode::kOutOfMemory) && Same(SUTRA_FORKED, StatusCode::kForked) &&
-              Same(SUTRA_BAD_ARGUMENT, StatusCode::kBadArgument) && SUTRA_BAD_ARGUMENT == kStatusCodeCount - 1);
-static_assert(SUTRA_NORMALIZE == kOptionNormalize && SUTRA_RAW == kOptionRaw && SUTRA_REJECT == kOptionReject &&
-              SUTRA_CACHE_SKIP_LOOKUP == kOptionCacheSkipLookup && SUTRA_CACHE_SKIP_STORE == kOptionCacheSkipStore);
-static_assert(SUTRA_PRIORITY_NORMAL == kPriorityNormal && SUTRA_PRIORITY_QUERY == kPriorityQuery &&
-              SUTRA_PRIORITY_BULK == kPriorityBulk && SUTRA_PRIORITY_BULK == kPriorityCount - 1);
-static_assert(SUTRA_SOURCE_NONE == kSourceNone && SUTRA_SOURCE_HOT_TABLE == kSourceHotTable &&
-              SUTRA_SOURCE_SHARD == kSourceShard && SUTRA_SOURCE_JOINED == kSourceJoined &&
-              SUTRA_SOURCE_MODEL == kSourceModel);
-static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTicketSlotBits);
 
 void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
   info->width = welcome.width;
@@ -41,8 +16,6 @@ void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
   info->text_bytes_max = welcome.text_bytes_max;
   info->slots = welcome.slots;
   info->normalizes = welcome.normalizes;
-  info->engine_pid = welcome.engine_pid;
-  info->engine_generation = welcome.engine_generation;
   memcpy(info->model, welcome.model, sizeof(info->model));
   memcpy(info->identity, welcome.identity, sizeof(info->identity));
 }
@@ -67,17 +40,17 @@ sutra_status CheckSameEngine(const sutra_client* client, const WelcomeMessage& w
 }
 
 // RETURNS an empty lane object of the table, or nullptr: out of memory, or too many dead lanes with unreleased tickets.
-Lane* FindEmptyLane(sutra_client* client) {
+ClientLane* FindEmptyLane(sutra_client* client) SUTRA_REQUIRES(client->open_mutex) {
   const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: changes under open_mutex
   for (uint32_t i = 0; i < count; ++i) {
-    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
-    pthread_mutex_lock(&lane->mutex);
-    const bool empty = RetireLocked(lane);
-    pthread_mutex_unlock(&lane->mutex);
-    if (empty) return lane;
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: set under open_mutex
+    const MutexLock lock(lane->mutex);
+    if (RetireLocked(lane)) return lane;
   }
+  assert(count <= kLaneTableSize);
   if (count == kLaneTableSize) return nullptr;
-  Lane* lane = MakeLane(count, client->info.slots);
+  assert(client->lanes[count].load(std::memory_order_relaxed) == nullptr);  // relaxed: set under open_mutex
+  ClientLane* lane = MakeClientLane(count, client->info.slots);
   if (lane == nullptr) return nullptr;
   client->lanes[count].store(lane, std::memory_order_relaxed);  // relaxed: published by the count
   // SYNC C2 (release): the table entry; meets SYNC C2 (acquire) in AcquireLane.
@@ -85,158 +58,190 @@ Lane* FindEmptyLane(sutra_client* client) {
   return lane;
 }
 
-// Under open_mutex. RETURNS the lane with its mutex held, or nullptr and *status.
-Lane* OpenLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
-  AttachedLane shared;
-  *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &shared);
+// RETURNS true and *lane with its mutex held, or false and *status.
+bool OpenLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
+    SUTRA_REQUIRES(client->open_mutex) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  LaneConnection connection;
+  *status = AttachLane(client->path, client->hello, now_ns + kReopenTimeoutNs, &connection);
   if (*status == SUTRA_OK) {
-    *status = CheckSameEngine(client, shared.welcome);
-    Lane* lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
-    if (lane != nullptr) {
-      client->info.engine_pid = shared.welcome.engine_pid;
-      client->info.engine_generation = shared.welcome.engine_generation;
+    *status = CheckSameEngine(client, connection.welcome);
+    *lane = *status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
+    if (*lane != nullptr) {
+      client->engine_pid = connection.welcome.engine_pid;
+      client->engine_generation = connection.welcome.engine_generation;
       client->backoff_ns = kBackoffNsMin;
-      pthread_mutex_lock(&lane->mutex);
-      OpenLocked(lane, shared);
-      return lane;
+      (*lane)->mutex.Lock();
+      OpenLocked(*lane, connection);
+      return true;
     }
     if (*status == SUTRA_OK) {
-      *status = Fail(SUTRA_FULL, "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
-                     "lanes; release them", kLaneTableSize);
+      *status = Fail(SUTRA_FULL,
+                     "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
+                     "lanes; release them",
+                     kLaneTableSize);
     }
-    CloseLane(&shared, false);
+    CloseConnection(&connection, false);
   }
   client->open_after_ns.store(MonotonicNs() + client->backoff_ns, std::memory_order_relaxed);  // relaxed: only paces
   client->backoff_ns = client->backoff_ns * 2 < kBackoffNsMax ? client->backoff_ns * 2 : kBackoffNsMax;
-  return nullptr;
+  return false;
 }
 
-struct Survey {              // of the open lanes, by one pass of PickLane
-  uint32_t open = 0;         // usable, as far as one can see
-  bool contended = false;    // some thread holds a lane's mutex
-  bool full = false;         // a usable lane without a free slot
-  bool stalled = false;      // its engine's heartbeat is old: it would not answer an attach either
+struct Survey {            // of the open lanes, by one pass of PickLane
+  uint32_t open = 0;       // usable, as far as one can see
+  bool contended = false;  // some thread holds a lane's mutex
+  bool full = false;       // a usable lane without a free slot
+  bool stalled = false;    // its engine's heartbeat is old: it would not answer an attach either
   sutra_status unusable = SUTRA_OK;
 };
 
-// One pass over the lanes, from the one this thread used last. RETURNS the first with a free slot, its mutex held.
-Lane* PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Survey* survey) {
+// Whether a lane has a free slot; notes in *survey what it found. A dead lane is closed when nothing holds it.
+bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
+  if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return false;  // relaxed: under the mutex
+  const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
+  if (usable != SUTRA_OK) {
+    survey->unusable = usable;
+    RetireLocked(lane);
+    return false;
+  }
+  ++survey->open;
+  if (lane->free_count > 0 || ReapLocked(lane) > 0) return true;
+  survey->full = true;
+  return false;
+}
+
+// One pass over the lanes, from the one this thread used last. RETURNS true and the first with a free slot, its mutex
+// held.
+bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, ClientLane** picked, Survey* survey)
+    SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
   ThreadState& thread = CurrentThread();
   // SYNC C2 (acquire): see FindEmptyLane.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
   const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = start + i < count ? start + i : start + i - count;
-    Lane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
     if (wait_for_mutex) {
-      pthread_mutex_lock(&lane->mutex);
-    } else if (pthread_mutex_trylock(&lane->mutex) != 0) {
+      lane->mutex.Lock();
+    } else if (!lane->mutex.TryLock()) {
       survey->contended = true;
       ++survey->open;
       continue;
     }
-    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {  // relaxed: under the mutex
-      const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
-      if (usable == SUTRA_OK) {
-        ++survey->open;
-        if (lane->free_count > 0 || ReapLocked(lane) > 0) {
-          thread.lane_hint = index;
-          return lane;
-        }
-        survey->full = true;
-      } else {
-        survey->unusable = usable;
-        RetireLocked(lane);
-      }
+    if (HasRoomLocked(lane, now_ns, survey)) {
+      thread.lane_hint = index;
+      *picked = lane;
+      return true;
     }
-    pthread_mutex_unlock(&lane->mutex);
+    lane->mutex.Unlock();
   }
-  return nullptr;
+  return false;
 }
 
 // No lane is left: opens one, or finds the one that another thread opened meanwhile.
-Lane* ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, sutra_status* status) {
-  pthread_mutex_lock(&client->open_mutex);
+bool ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, ClientLane** lane, sutra_status* status)
+    SUTRA_EXCLUDES(client->open_mutex) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  const MutexLock lock(client->open_mutex);
   Survey again;
-  Lane* lane = PickLane(client, now_ns, true, &again);
-  if (lane == nullptr && again.full) {
+  if (PickLane(client, now_ns, true, lane, &again)) return true;
+  if (again.full) {
     *status = SUTRA_FULL;
-  } else if (lane == nullptr) {
-    if (now_ns >= client->open_after_ns.load(std::memory_order_relaxed)) {  // relaxed: only paces
-      sutra_status opened = SUTRA_OK;
-      lane = OpenLane(client, now_ns, &opened);
-      client->open_status = opened;
-      snprintf(client->open_text, sizeof(client->open_text), "%s", CurrentThread().error_text);
-    }
-    // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
-    const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
-    *status = client->open_status == SUTRA_FULL              ? SUTRA_FULL
-              : soon                                         ? SUTRA_SHUTTING_DOWN
-              : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
-                                                            : SUTRA_ENGINE_GONE;
-    if (lane == nullptr) {
-      Fail(*status, "%s; each new call tries to attach again; last attempt: %s",
-           soon ? "the engine is shutting down" : "the engine is gone", client->open_text);
-    }
+    return false;
   }
-  pthread_mutex_unlock(&client->open_mutex);
-  return lane;
+  if (now_ns >= client->open_after_ns.load(std::memory_order_relaxed)) {  // relaxed: only paces
+    sutra_status opened = SUTRA_OK;
+    const bool open = OpenLane(client, now_ns, lane, &opened);
+    client->open_status = opened;
+    snprintf(client->open_text, sizeof(client->open_text), "%s", CurrentThread().error_text);
+    if (open) return true;
+  }
+  // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
+  const bool soon = survey.unusable == SUTRA_SHUTTING_DOWN || client->open_status == SUTRA_SHUTTING_DOWN;
+  *status = client->open_status == SUTRA_FULL             ? SUTRA_FULL
+            : soon                                        ? SUTRA_SHUTTING_DOWN
+            : survey.unusable == SUTRA_PROTOCOL_VIOLATION ? SUTRA_PROTOCOL_VIOLATION
+                                                          : SUTRA_ENGINE_GONE;
+  Fail(*status, "%s; each new call tries to attach again; last attempt: %s",
+       soon ? "the engine is shutting down" : "the engine is gone", client->open_text);
+  return false;
 }
 
 // All lanes are busy or full: one more helps, if the engine is awake and nobody else is opening one.
-Lane* AddLane(sutra_client* client, uint64_t now_ns) {
-  if (pthread_mutex_trylock(&client->open_mutex) != 0) return nullptr;
+bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  if (!client->open_mutex.TryLock()) return false;
   sutra_status opened;
-  Lane* lane = OpenLane(client, now_ns, &opened);
-  pthread_mutex_unlock(&client->open_mutex);
-  if (lane != nullptr) CurrentThread().lane_hint = lane->index;
-  return lane;
+  const bool open = OpenLane(client, now_ns, lane, &opened);
+  client->open_mutex.Unlock();
+  if (open) CurrentThread().lane_hint = (*lane)->index;
+  return open;
 }
 
 }  // namespace
 
-sutra_status FailForked() {
-  return Fail(SUTRA_FORKED, "this client belongs to the parent process: call sutra_attach in the child");
+sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello) {
+  void* memory = malloc(sizeof(sutra_client));
+  if (memory == nullptr) return nullptr;
+  sutra_client* client = new (memory) sutra_client();
+  strcpy(client->path, path);
+  client->hello = hello;
+  client->lanes_max = options.lanes_max == 0            ? kLanesDefault
+                      : options.lanes_max < kLanesLimit ? options.lanes_max
+                                                        : kLanesLimit;
+  client->spin_ns = uint64_t{options.spin_us == 0 ? kSpinUsDefault : options.spin_us} * 1000;
+  client->fork_detector = MakeForkDetector();
+  return client;
+}
+
+void FreeClient(sutra_client* client, bool forked) {
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  for (uint32_t i = 0; i < count; ++i) {
+    DestroyClientLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
+  }
+  DestroyForkDetector(&client->fork_detector);
+  client->~sutra_client();
+  free(client);
 }
 
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
-  AttachedLane shared;
-  const sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &shared);
+  LaneConnection connection;
+  const sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &connection);
   if (status != SUTRA_OK) return status;
-  KeepInfo(shared.welcome, &client->info);
+  KeepInfo(connection.welcome, &client->info);
   // Later lanes ask for exactly what this one got.
-  client->hello.slots = shared.welcome.slots;
-  client->hello.text_bytes_max = shared.welcome.text_bytes_max;
-  client->hello.width = shared.welcome.width;
-  Lane* lane = FindEmptyLane(client);
+  client->hello.slots = connection.welcome.slots;
+  client->hello.text_bytes_max = connection.welcome.text_bytes_max;
+  client->hello.width = connection.welcome.width;
+  const MutexLock open_lock(client->open_mutex);
+  client->engine_pid = connection.welcome.engine_pid;
+  client->engine_generation = connection.welcome.engine_generation;
+  ClientLane* lane = FindEmptyLane(client);
   if (lane == nullptr) {
-    CloseLane(&shared, false);
+    CloseConnection(&connection, false);
     return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots);
   }
-  pthread_mutex_lock(&lane->mutex);
-  OpenLocked(lane, shared);
-  pthread_mutex_unlock(&lane->mutex);
+  const MutexLock lane_lock(lane->mutex);
+  OpenLocked(lane, connection);
   return SUTRA_OK;
 }
 
-Lane* AcquireLane(sutra_client* client, uint64_t now_ns, sutra_status* status) {
+bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status) {
   Survey survey;
-  Lane* lane = PickLane(client, now_ns, false, &survey);
-  if (lane != nullptr) return lane;
-  if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, status);
+  if (PickLane(client, now_ns, false, lane, &survey)) return true;
+  if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, lane, status);
 
   const bool paced = now_ns < client->open_after_ns.load(std::memory_order_relaxed);  // relaxed: only paces
-  if (survey.open < client->lanes_max && !paced && !survey.stalled) lane = AddLane(client, now_ns);
-  if (lane != nullptr) return lane;
+  if (survey.open < client->lanes_max && !paced && !survey.stalled && AddLane(client, now_ns, lane)) return true;
 
   Survey again;
-  if (survey.contended) lane = PickLane(client, now_ns, true, &again);
-  if (lane != nullptr) return lane;
-  if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, status);
-  *status = Fail(SUTRA_FULL, "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
-                 "slots or lanes_max", client->info.slots);
-  return nullptr;
+  if (survey.contended && PickLane(client, now_ns, true, lane, &again)) return true;
+  if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, lane, status);
+  *status = Fail(SUTRA_FULL,
+                 "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
+                 "slots or lanes_max",
+                 client->info.slots);
+  return false;
 }
 
 namespace {
@@ -244,42 +249,44 @@ namespace {
 // Whether released requests still occupy slots: then it is the engine, not the caller's tickets, that leaves no room.
 bool EngineOwesAnswers(sutra_client* client) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  bool owes = false;
-  for (uint32_t i = 0; i < count && !owes; ++i) {
-    Lane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-    pthread_mutex_lock(&lane->mutex);
+  for (uint32_t i = 0; i < count; ++i) {
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    const MutexLock lock(lane->mutex);
     // relaxed: under the mutex
-    owes = lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0;
-    pthread_mutex_unlock(&lane->mutex);
+    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && lane->abandoned_count > 0) return true;
   }
-  return owes;
+  return false;
+}
+
+// Waits for a release in the lane that this thread used last.
+void WaitForRoom(sutra_client* client, uint64_t until_ns) {
+  // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);
+  assert(count > 0);
+  // relaxed: ordered by the count
+  ClientLane* lane = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
+  const MutexLock lock(lane->mutex);
+  ++lane->waiters;
+  if (lane->free_count == 0) lane->slot_freed.WaitUntil(lane->mutex, until_ns);
+  --lane->waiters;
 }
 
 }  // namespace
 
-Lane* AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, sutra_status* status) {
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status) {
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    Lane* lane = AcquireLane(client, now_ns, status);
-    if (lane != nullptr || *status != SUTRA_FULL) return lane;
+    if (AcquireLane(client, now_ns, lane, status)) return true;
+    if (*status != SUTRA_FULL) return false;
     if (now_ns >= until_ns) {
       if (EngineOwesAnswers(client)) {
         *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
       }
-      return nullptr;
+      return false;
     }
     // Short slices: a slot may also come free by the answer to an abandoned request, which signals nobody.
-    const uint64_t slice_ns = now_ns + 5 * kNsPerMs < until_ns ? now_ns + 5 * kNsPerMs : until_ns;
-    // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
-    const uint32_t count = client->lane_count.load(std::memory_order_acquire);
-    // relaxed: ordered by the count
-    Lane* first = client->lanes[CurrentThread().lane_hint % count].load(std::memory_order_relaxed);
-    const timespec until = {static_cast<time_t>(slice_ns / kNsPerSecond), static_cast<long>(slice_ns % kNsPerSecond)};
-    pthread_mutex_lock(&first->mutex);
-    ++first->waiters;
-    if (first->free_count == 0) pthread_cond_timedwait(&first->slot_freed, &first->mutex, &until);
-    --first->waiters;
-    pthread_mutex_unlock(&first->mutex);
+    const uint64_t slice_ns = now_ns + 5 * kNsPerMs;
+    WaitForRoom(client, slice_ns < until_ns ? slice_ns : until_ns);
   }
 }
 

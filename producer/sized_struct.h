@@ -32,8 +32,8 @@ enum class StructRead : uint8_t {
   kUnknownField,  // a newer caller asks for something that this library does not know: refused, not ignored
 };
 
-// Reads an options structure into to_bytes at `to`, the library's own. Fields that an older caller lacks are zero, and so
-// are all of a NULL.
+// Reads an options structure into to_bytes at `to`, the library's own. Fields that an older caller lacks are zero, and
+// so are all of a NULL.
 StructRead ReadStruct(const void* from, uint32_t bytes_first, void* to, uint32_t to_bytes);
 
 // Writes a structure of the library, from_bytes at `from`, into the caller's of to_bytes (as StructBytes returned it).

@@ -3,8 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "shm/base/status.h"
-
 namespace sutra::client {
 namespace {
 
@@ -12,8 +10,8 @@ __thread ThreadState thread_state;  // zero-initialised: needs no constructor an
 
 }  // namespace
 
-// Never inlined: the compiler then keeps nothing in vector registers across the lookup of the thread's block, which some
-// C libraries do not preserve there.
+// Never inlined: the compiler then keeps nothing in vector registers across the lookup of the thread's block, which
+// some C libraries do not preserve there.
 __attribute__((noinline)) ThreadState& CurrentThread() { return thread_state; }
 
 sutra_status Fail(sutra_status status, const char* format, ...) {
@@ -26,11 +24,3 @@ sutra_status Fail(sutra_status status, const char* format, ...) {
 }
 
 }  // namespace sutra::client
-
-extern "C" const char* sutra_error_text(void) { return sutra::client::CurrentThread().error_text; }
-
-extern "C" const char* sutra_status_text(sutra_status status) {
-  return sutra::StatusName(status < static_cast<uint32_t>(sutra::kStatusCodeCount)
-                               ? static_cast<sutra::StatusCode>(status)
-                               : sutra::StatusCode::kModelError);
-}

@@ -10,8 +10,7 @@ namespace sutra::client {
 
 struct ThreadState {
   char error_text[512];
-  uint32_t lane_hint;   // where to look for a free lane first
-  uint32_t hint_given;  // 0 = this thread has no hint yet
+  uint32_t lane_hint;  // where to look for a free lane first
 };
 ThreadState& CurrentThread();
 

@@ -3,11 +3,11 @@
 #include <string.h>
 #include <sutra/embed.h>
 
-int main(int argc, char **argv) {
-  sutra_client *client;
+int main(int argc, char** argv) {
+  sutra_client* client;
   sutra_ticket ticket;
   sutra_result result = {.size = sizeof(result)};
-  const char *text = argc > 2 ? argv[2] : "Revenue grew by twelve percent in the third quarter.";
+  const char* text = argc > 2 ? argv[2] : "Revenue grew by twelve percent in the third quarter.";
   if (argc < 2) {
     fprintf(stderr, "usage: %s SOCKET [TEXT]\n", argv[0]);
     return 2;

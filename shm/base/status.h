@@ -3,7 +3,7 @@
 //
 // The numbers cross process boundaries and are written into result words: they are never reused or renumbered. A
 // reader that meets an unknown number treats it as kModelError. `producer/include/sutra/embed.h` repeats them for C;
-// a static_assert in producer/lane_pool.cc keeps the two equal.
+// a static_assert in producer/api_status.cc keeps the two equal.
 #pragma once
 
 #include <cassert>

@@ -9,9 +9,9 @@
 #include <string>
 
 #include "producer/include/sutra/embed.h"
+#include "shm/base/status.h"
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
-#include "shm/base/status.h"
 
 namespace sutra::test {
 namespace {
@@ -25,59 +25,126 @@ class Table {
   std::ostringstream lines_;
 };
 
-#define SIZE(type) table.Add("sizeof " #type, sizeof(type)); table.Add("alignof " #type, alignof(type))
+#define SIZE(type)                          \
+  table.Add("sizeof " #type, sizeof(type)); \
+  table.Add("alignof " #type, alignof(type))
 #define FIELD(type, field) table.Add(#type "." #field, offsetof(type, field))
 #define VALUE(name) table.Add(#name, static_cast<uint64_t>(name))
 
 std::string MakeTable() {
   Table table;
-  VALUE(kLayoutMajor); VALUE(kLayoutMinor);
-  VALUE(kRequestLaneMagic); VALUE(kReplyLaneMagic); VALUE(kEnginePageMagic); VALUE(kHandshakeMagic);
-  VALUE(kSlotsMin); VALUE(kSlotsMax); VALUE(kTextHeadBytes); VALUE(kTextBytesMaxLimit); VALUE(kWidthMax); VALUE(kPageBytes);
+  VALUE(kLayoutMajor);
+  VALUE(kLayoutMinor);
+  VALUE(kRequestLaneMagic);
+  VALUE(kReplyLaneMagic);
+  VALUE(kEnginePageMagic);
+  VALUE(kHandshakeMagic);
+  VALUE(kSlotsMin);
+  VALUE(kSlotsMax);
+  VALUE(kTextHeadBytes);
+  VALUE(kTextBytesMaxLimit);
+  VALUE(kWidthMax);
+  VALUE(kPageBytes);
 
   SIZE(LaneHeader);
-  FIELD(LaneHeader, layout_version); FIELD(LaneHeader, header_bytes); FIELD(LaneHeader, magic);
-  FIELD(LaneHeader, segment_bytes); FIELD(LaneHeader, engine_generation); FIELD(LaneHeader, lane_id);
-  FIELD(LaneHeader, compatible_flags); FIELD(LaneHeader, incompatible_flags); FIELD(LaneHeader, slots);
-  FIELD(LaneHeader, text_bytes_max); FIELD(LaneHeader, width); FIELD(LaneHeader, vector_stride_bytes);
-  FIELD(LaneHeader, boot_id); FIELD(LaneHeader, reserved);
+  FIELD(LaneHeader, layout_version);
+  FIELD(LaneHeader, header_bytes);
+  FIELD(LaneHeader, magic);
+  FIELD(LaneHeader, segment_bytes);
+  FIELD(LaneHeader, engine_generation);
+  FIELD(LaneHeader, lane_id);
+  FIELD(LaneHeader, compatible_flags);
+  FIELD(LaneHeader, incompatible_flags);
+  FIELD(LaneHeader, slots);
+  FIELD(LaneHeader, text_bytes_max);
+  FIELD(LaneHeader, width);
+  FIELD(LaneHeader, vector_stride_bytes);
+  FIELD(LaneHeader, boot_id);
+  FIELD(LaneHeader, reserved);
   SIZE(ClientLine);
-  FIELD(ClientLine, sleepers); FIELD(ClientLine, event_armed);
+  FIELD(ClientLine, sleepers);
+  FIELD(ClientLine, event_armed);
   SIZE(EngineLine);
-  FIELD(EngineLine, futex_word); FIELD(EngineLine, state); FIELD(EngineLine, taken); FIELD(EngineLine, close_reason);
+  FIELD(EngineLine, futex_word);
+  FIELD(EngineLine, state);
+  FIELD(EngineLine, taken);
+  FIELD(EngineLine, close_reason);
   SIZE(RequestDescriptor);
-  FIELD(RequestDescriptor, sequence); FIELD(RequestDescriptor, cancel_sequence); FIELD(RequestDescriptor, submitted_ns);
-  FIELD(RequestDescriptor, deadline_ns); FIELD(RequestDescriptor, tag); FIELD(RequestDescriptor, bytes_and_options);
-  FIELD(RequestDescriptor, width_and_ttl); FIELD(RequestDescriptor, priority);
+  FIELD(RequestDescriptor, sequence);
+  FIELD(RequestDescriptor, cancel_sequence);
+  FIELD(RequestDescriptor, submitted_ns);
+  FIELD(RequestDescriptor, deadline_ns);
+  FIELD(RequestDescriptor, tag);
+  FIELD(RequestDescriptor, bytes_and_options);
+  FIELD(RequestDescriptor, width_and_ttl);
+  FIELD(RequestDescriptor, priority);
   SIZE(ResultDescriptor);
-  FIELD(ResultDescriptor, word); FIELD(ResultDescriptor, tag); FIELD(ResultDescriptor, source);
-  FIELD(ResultDescriptor, flags); FIELD(ResultDescriptor, token_count); FIELD(ResultDescriptor, width);
+  FIELD(ResultDescriptor, word);
+  FIELD(ResultDescriptor, tag);
+  FIELD(ResultDescriptor, source);
+  FIELD(ResultDescriptor, flags);
+  FIELD(ResultDescriptor, token_count);
+  FIELD(ResultDescriptor, width);
   FIELD(ResultDescriptor, stage_ns);
   SIZE(EnginePage);
-  FIELD(EnginePage, layout_version); FIELD(EnginePage, page_bytes); FIELD(EnginePage, magic);
-  FIELD(EnginePage, engine_generation); FIELD(EnginePage, heartbeat_ns); FIELD(EnginePage, state);
+  FIELD(EnginePage, layout_version);
+  FIELD(EnginePage, page_bytes);
+  FIELD(EnginePage, magic);
+  FIELD(EnginePage, engine_generation);
+  FIELD(EnginePage, heartbeat_ns);
+  FIELD(EnginePage, state);
   FIELD(EnginePage, asleep);
-  VALUE(kLaneUnused); VALUE(kLaneOpen); VALUE(kLaneDraining); VALUE(kLaneClosed);
-  VALUE(kEngineStarting); VALUE(kEngineServing); VALUE(kEngineDraining); VALUE(kEngineClosed);
-  VALUE(kOptionsKnown); VALUE(kOptionNormalize); VALUE(kOptionRaw); VALUE(kOptionReject);
-  VALUE(kOptionCacheSkipLookup); VALUE(kOptionCacheSkipStore);
-  VALUE(kSourceNone); VALUE(kSourceHotTable); VALUE(kSourceShard); VALUE(kSourceJoined); VALUE(kSourceModel);
-  VALUE(kPriorityNormal); VALUE(kPriorityQuery); VALUE(kPriorityBulk);
-  VALUE(kResultTruncated); VALUE(kStageCount);
+  VALUE(kLaneUnused);
+  VALUE(kLaneOpen);
+  VALUE(kLaneDraining);
+  VALUE(kLaneClosed);
+  VALUE(kEngineStarting);
+  VALUE(kEngineServing);
+  VALUE(kEngineDraining);
+  VALUE(kEngineClosed);
+  VALUE(kOptionsKnown);
+  VALUE(kOptionNormalize);
+  VALUE(kOptionRaw);
+  VALUE(kOptionReject);
+  VALUE(kOptionCacheSkipLookup);
+  VALUE(kOptionCacheSkipStore);
+  VALUE(kSourceNone);
+  VALUE(kSourceHotTable);
+  VALUE(kSourceShard);
+  VALUE(kSourceJoined);
+  VALUE(kSourceModel);
+  VALUE(kPriorityNormal);
+  VALUE(kPriorityQuery);
+  VALUE(kPriorityBulk);
+  VALUE(kResultTruncated);
+  VALUE(kStageCount);
   for (int i = 0; i < kStatusCodeCount; ++i) {
     table.Add((std::string("status ") + StatusName(static_cast<StatusCode>(i))).c_str(), static_cast<uint64_t>(i));
   }
 
   SIZE(HelloMessage);
-  FIELD(HelloMessage, layout_major); FIELD(HelloMessage, slots); FIELD(HelloMessage, width);
-  FIELD(HelloMessage, text_bytes_max); FIELD(HelloMessage, flags); FIELD(HelloMessage, model);
+  FIELD(HelloMessage, layout_major);
+  FIELD(HelloMessage, slots);
+  FIELD(HelloMessage, width);
+  FIELD(HelloMessage, text_bytes_max);
+  FIELD(HelloMessage, flags);
+  FIELD(HelloMessage, model);
   FIELD(HelloMessage, client_name);
   SIZE(WelcomeMessage);
-  FIELD(WelcomeMessage, layout_major); FIELD(WelcomeMessage, status); FIELD(WelcomeMessage, slots);
-  FIELD(WelcomeMessage, width); FIELD(WelcomeMessage, text_bytes_max); FIELD(WelcomeMessage, tokens_max);
-  FIELD(WelcomeMessage, engine_generation); FIELD(WelcomeMessage, lane_id); FIELD(WelcomeMessage, engine_now_ns);
-  FIELD(WelcomeMessage, normalizes); FIELD(WelcomeMessage, engine_pid); FIELD(WelcomeMessage, model);
-  FIELD(WelcomeMessage, identity); FIELD(WelcomeMessage, message);
+  FIELD(WelcomeMessage, layout_major);
+  FIELD(WelcomeMessage, status);
+  FIELD(WelcomeMessage, slots);
+  FIELD(WelcomeMessage, width);
+  FIELD(WelcomeMessage, text_bytes_max);
+  FIELD(WelcomeMessage, tokens_max);
+  FIELD(WelcomeMessage, engine_generation);
+  FIELD(WelcomeMessage, lane_id);
+  FIELD(WelcomeMessage, engine_now_ns);
+  FIELD(WelcomeMessage, normalizes);
+  FIELD(WelcomeMessage, engine_pid);
+  FIELD(WelcomeMessage, model);
+  FIELD(WelcomeMessage, identity);
+  FIELD(WelcomeMessage, message);
   SIZE(LockedMessage);
   SIZE(ServingMessage);
 
@@ -96,19 +163,43 @@ std::string MakeTable() {
 
   VALUE(SUTRA_ABI_VERSION);
   SIZE(sutra_attach_options);
-  FIELD(sutra_attach_options, size); FIELD(sutra_attach_options, slots); FIELD(sutra_attach_options, lanes_max); FIELD(sutra_attach_options, width);
-  FIELD(sutra_attach_options, text_bytes_max); FIELD(sutra_attach_options, timeout_ms);
-  FIELD(sutra_attach_options, spin_us); FIELD(sutra_attach_options, model); FIELD(sutra_attach_options, client_name);
+  FIELD(sutra_attach_options, size);
+  FIELD(sutra_attach_options, slots);
+  FIELD(sutra_attach_options, lanes_max);
+  FIELD(sutra_attach_options, width);
+  FIELD(sutra_attach_options, text_bytes_max);
+  FIELD(sutra_attach_options, timeout_ms);
+  FIELD(sutra_attach_options, spin_us);
+  FIELD(sutra_attach_options, model);
+  FIELD(sutra_attach_options, client_name);
   SIZE(sutra_info);
-  FIELD(sutra_info, size); FIELD(sutra_info, width); FIELD(sutra_info, tokens_max); FIELD(sutra_info, text_bytes_max); FIELD(sutra_info, slots);
-  FIELD(sutra_info, normalizes); FIELD(sutra_info, engine_pid); FIELD(sutra_info, engine_generation);
-  FIELD(sutra_info, model); FIELD(sutra_info, identity);
+  FIELD(sutra_info, size);
+  FIELD(sutra_info, width);
+  FIELD(sutra_info, tokens_max);
+  FIELD(sutra_info, text_bytes_max);
+  FIELD(sutra_info, slots);
+  FIELD(sutra_info, normalizes);
+  FIELD(sutra_info, engine_pid);
+  FIELD(sutra_info, engine_generation);
+  FIELD(sutra_info, model);
+  FIELD(sutra_info, identity);
   SIZE(sutra_options);
-  FIELD(sutra_options, size); FIELD(sutra_options, flags); FIELD(sutra_options, width); FIELD(sutra_options, ttl_s); FIELD(sutra_options, priority);
-  FIELD(sutra_options, timeout_ms); FIELD(sutra_options, tag);
+  FIELD(sutra_options, size);
+  FIELD(sutra_options, flags);
+  FIELD(sutra_options, width);
+  FIELD(sutra_options, ttl_s);
+  FIELD(sutra_options, priority);
+  FIELD(sutra_options, timeout_ms);
+  FIELD(sutra_options, tag);
   SIZE(sutra_result);
-  FIELD(sutra_result, size); FIELD(sutra_result, status); FIELD(sutra_result, source); FIELD(sutra_result, vector); FIELD(sutra_result, width);
-  FIELD(sutra_result, token_count); FIELD(sutra_result, truncated); FIELD(sutra_result, tag);
+  FIELD(sutra_result, size);
+  FIELD(sutra_result, status);
+  FIELD(sutra_result, source);
+  FIELD(sutra_result, vector);
+  FIELD(sutra_result, width);
+  FIELD(sutra_result, token_count);
+  FIELD(sutra_result, truncated);
+  FIELD(sutra_result, tag);
   FIELD(sutra_result, stage_ns);
   return table.text();
 }

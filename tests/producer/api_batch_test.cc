@@ -14,7 +14,9 @@ class ClientBatch : public ClientTest {
     std::vector<float> vectors(count * 16);
     std::vector<sutra_result> results(count, embed::Result());
     ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), count, nullptr, vectors.data(),
-                                results.data(), sizeof(sutra_result)), SUTRA_OK) << sutra_error_text();
+                                results.data(), sizeof(sutra_result)),
+              SUTRA_OK)
+        << sutra_error_text();
     for (size_t i = 0; i < count; ++i) {
       ASSERT_EQ(results[i].status, SUTRA_OK) << i;
       ASSERT_EQ(results[i].vector, &vectors[i * 16]) << i;
@@ -59,7 +61,8 @@ TEST_F(ClientBatch, BadTextsGetTheirOwnStatusAndTheOthersTheirVector) {
   std::vector<float> vectors(20 * 16, -1.0f);
   std::vector<sutra_result> results(20, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 20, nullptr, vectors.data(),
-                              results.data(), sizeof(sutra_result)), SUTRA_EMPTY_TEXT);  // the first text's
+                              results.data(), sizeof(sutra_result)),
+            SUTRA_EMPTY_TEXT);  // the first text's
   for (size_t i = 0; i < 20; ++i) {
     const sutra_status expected = i == 0 || i == 19 ? SUTRA_EMPTY_TEXT : i == 7 ? SUTRA_TEXT_TOO_LONG : SUTRA_OK;
     EXPECT_EQ(results[i].status, expected) << i;
@@ -81,7 +84,8 @@ TEST_F(ClientBatch, BadOptionsGiveEveryTextThatStatus) {
   std::vector<float> vectors(3 * 16);
   std::vector<sutra_result> results(3, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 3, &options, vectors.data(),
-                              results.data(), sizeof(sutra_result)), SUTRA_BAD_OPTION);
+                              results.data(), sizeof(sutra_result)),
+            SUTRA_BAD_OPTION);
   for (const sutra_result& result : results) EXPECT_EQ(result.status, SUTRA_BAD_OPTION);
 }
 
@@ -100,7 +104,8 @@ TEST_F(ClientBatch, HeldTicketsLeaveTheBatchFewerSlotsButItEnds) {
   sutra_result result = embed::Result();
   for (const sutra_ticket ticket : held) EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 2, &options, vectors, results,
-                              sizeof(sutra_result)), SUTRA_FULL);
+                              sizeof(sutra_result)),
+            SUTRA_FULL);
 }
 
 TEST_F(ClientBatch, ManyThreadsShareOneClient) {
@@ -114,12 +119,10 @@ TEST_F(ClientBatch, ManyThreadsShareOneClient) {
       threads.emplace_back([&, t] {
         std::mt19937 random(seed + t);
         for (int i = 0; i < 60; ++i) {
-          const std::string text = "thread " + std::to_string(t) + " text " + std::to_string(i) +
-                                   std::string(random() % 700, 'y');
+          const std::string text =
+              "thread " + std::to_string(t) + " text " + std::to_string(i) + std::string(random() % 700, 'y');
           switch (random() % 4) {
-            case 0:
-              ASSERT_EQ(Embed(client, text), SUTRA_OK) << sutra_error_text();
-              break;
+            case 0: ASSERT_EQ(Embed(client, text), SUTRA_OK) << sutra_error_text(); break;
             case 1: {
               Texts texts;
               for (uint32_t k = 0; k < 1 + random() % 20; ++k) texts.Add(text + std::to_string(k));

@@ -22,21 +22,6 @@ class ClientAttach : public ClientTest {
   }
 };
 
-TEST_F(ClientAttach, ReturnsModelLimitsAndGeneration) {
-  StartEngine();
-  const ClientPtr client = Attach(64);
-  sutra_info info = embed::Info();
-  ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
-  EXPECT_EQ(info.width, 16u);
-  EXPECT_EQ(info.slots, 64u);
-  EXPECT_EQ(info.text_bytes_max, kTextBytesMaxDefault);
-  EXPECT_EQ(info.tokens_max, 256u);
-  EXPECT_NE(info.engine_generation, 0u);
-  EXPECT_EQ(info.engine_pid, static_cast<uint32_t>(engine_->pid()));
-  EXPECT_STREQ(info.model, "echo-model");
-  EXPECT_EQ(std::string(info.identity), std::string(64, 'e'));
-}
-
 TEST_F(ClientAttach, NothingListeningIsEngineGoneAndNamesTheSocket) {
   EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_ENGINE_GONE);
   EXPECT_NE(std::string(sutra_error_text()).find(path_), std::string::npos);
@@ -85,26 +70,6 @@ TEST_F(ClientAttach, RefusalsKeepTheStatusACallerCanActOn) {
     StartEngine(refusing);
     EXPECT_EQ(AttachStatus(AttachOptions()), static_cast<sutra_status>(code)) << sutra_error_text();
   }
-}
-
-TEST_F(ClientAttach, BadOptionsAreNamedBeforeAnythingIsTouched) {
-  sutra_attach_options options = AttachOptions(3);
-  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
-  options = AttachOptions(kSlotsMax * 2);
-  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
-  options = AttachOptions();
-  options.size = 0;
-  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_ARGUMENT);
-  EXPECT_NE(std::string(sutra_error_text()).find("size"), std::string::npos);
-}
-
-TEST_F(ClientAttach, FieldsOfANewerHeaderAreRefusedUnlessZero) {
-  StartEngine();
-  struct { sutra_attach_options known; uint64_t unknown; } newer = {AttachOptions(), 0};
-  newer.known.size = sizeof(newer);
-  EXPECT_EQ(AttachStatus(newer.known), SUTRA_OK) << sutra_error_text();
-  newer.unknown = 1;
-  EXPECT_EQ(AttachStatus(newer.known), SUTRA_BAD_OPTION);
 }
 
 TEST_F(ClientAttach, SilentEngineEndsAtTheTimeout) {
@@ -174,8 +139,6 @@ TEST_F(ClientAttach, DescriptorsOfALaneAreCloseOnExec) {
   }
   EXPECT_EQ(opened, 4);  // socket, request lane, reply lane, event pipe
 }
-
-TEST_F(ClientAttach, DetachingNothingIsHarmless) { sutra_detach(nullptr); }
 
 }  // namespace
 }  // namespace sutra::test

@@ -1,6 +1,6 @@
 // The engine dies, stops, drains, comes back: what callers see, and that nothing they hold goes bad. And fork.
-#include <signal.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -48,7 +48,8 @@ TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
   std::vector<float> vectors(1000 * 16);
   std::vector<sutra_result> results(1000, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, vectors.data(),
-                              results.data(), sizeof(sutra_result)), SUTRA_ENGINE_GONE);
+                              results.data(), sizeof(sutra_result)),
+            SUTRA_ENGINE_GONE);
   size_t ok = 0;
   for (size_t i = 0; i < 1000; ++i) {
     if (results[i].status == SUTRA_OK) {

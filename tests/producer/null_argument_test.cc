@@ -27,7 +27,9 @@ class NullArgument : public ClientTest {
     explicit Nulls(uint32_t mask) : mask_(mask) {}
     bool operator[](size_t argument) const { return (mask_ >> argument & 1) != 0; }
     template <typename T>
-    T* Or(size_t argument, T* pointer) const { return (*this)[argument] ? nullptr : pointer; }
+    T* Or(size_t argument, T* pointer) const {
+      return (*this)[argument] ? nullptr : pointer;
+    }
 
    private:
     uint32_t mask_;
@@ -37,7 +39,8 @@ class NullArgument : public ClientTest {
     const char* name;
     bool needed;
   };
-  static void ForEveryCombination(const std::vector<Argument>& arguments, const std::function<sutra_status(Nulls)>& call) {
+  static void ForEveryCombination(const std::vector<Argument>& arguments,
+                                  const std::function<sutra_status(Nulls)>& call) {
     for (uint32_t mask = 0; mask < 1u << arguments.size(); ++mask) {
       const Nulls nulls(mask);
       bool bad = false;
@@ -92,8 +95,8 @@ TEST_F(NullArgument, GetInfo) {
 TEST_F(NullArgument, Submit) {
   ForEveryCombination({{"client", true}, {"text", true}, {"options", false}, {"ticket", true}}, [&](Nulls nulls) {
     sutra_ticket ticket = 0;
-    const sutra_status status = sutra_submit(nulls.Or(0, client_.get()), nulls.Or(1, "text"), 4, nulls.Or(2, &options_),
-                                             nulls.Or(3, &ticket));
+    const sutra_status status =
+        sutra_submit(nulls.Or(0, client_.get()), nulls.Or(1, "text"), 4, nulls.Or(2, &options_), nulls.Or(3, &ticket));
     EXPECT_EQ(ticket != 0, status == SUTRA_OK);
     sutra_release(client_.get(), ticket);
     return status;
@@ -107,19 +110,25 @@ TEST_F(NullArgument, AnEmptyTextMayBeNull) {
 
 TEST_F(NullArgument, SubmitMany) {
   const Texts texts = ManyTexts(2);
-  ForEveryCombination({{"client", true}, {"texts", true}, {"text_bytes", true}, {"options", false}, {"tickets", true},
-                       {"submitted", true}}, [&](Nulls nulls) {
-    sutra_ticket tickets[2] = {};
-    size_t submitted = 7;
-    const sutra_status status =
-        sutra_submit_many(nulls.Or(0, client_.get()), nulls.Or(1, texts.pointers.data()), nulls.Or(2, texts.sizes.data()),
-                          2, nulls.Or(3, &options_), nulls.Or(4, tickets), nulls.Or(5, &submitted));
-    if (!nulls[5]) {
-      EXPECT_EQ(submitted, status == SUTRA_OK ? 2u : 0u);
-    }
-    for (const sutra_ticket ticket : tickets) sutra_release(client_.get(), ticket);
-    return status;
-  });
+  ForEveryCombination({{"client", true},
+                       {"texts", true},
+                       {"text_bytes", true},
+                       {"options", false},
+                       {"tickets", true},
+                       {"submitted", true}},
+                      [&](Nulls nulls) {
+                        sutra_ticket tickets[2] = {};
+                        size_t submitted = 7;
+                        const sutra_status status =
+                            sutra_submit_many(nulls.Or(0, client_.get()), nulls.Or(1, texts.pointers.data()),
+                                              nulls.Or(2, texts.sizes.data()), 2, nulls.Or(3, &options_),
+                                              nulls.Or(4, tickets), nulls.Or(5, &submitted));
+                        if (!nulls[5]) {
+                          EXPECT_EQ(submitted, status == SUTRA_OK ? 2u : 0u);
+                        }
+                        for (const sutra_ticket ticket : tickets) sutra_release(client_.get(), ticket);
+                        return status;
+                      });
   size_t submitted = 7;
   EXPECT_EQ(sutra_submit_many(client_.get(), nullptr, nullptr, 0, nullptr, nullptr, &submitted), SUTRA_OK);
   EXPECT_EQ(submitted, 0u);
@@ -130,8 +139,9 @@ TEST_F(NullArgument, ATextAmongManyEndsTheSubmit) {
   texts.pointers[1] = nullptr;
   sutra_ticket tickets[3];
   size_t submitted = 0;
-  EXPECT_EQ(sutra_submit_many(client_.get(), texts.pointers.data(), texts.sizes.data(), 3, nullptr, tickets, &submitted),
-            SUTRA_BAD_ARGUMENT);
+  EXPECT_EQ(
+      sutra_submit_many(client_.get(), texts.pointers.data(), texts.sizes.data(), 3, nullptr, tickets, &submitted),
+      SUTRA_BAD_ARGUMENT);
   EXPECT_EQ(submitted, 1u);
 }
 
@@ -172,33 +182,39 @@ TEST_F(NullArgument, Cancel) {
 }
 
 TEST_F(NullArgument, Embed) {
-  ForEveryCombination({{"client", true}, {"text", true}, {"options", false}, {"vector", true}, {"result", false}},
-                      [&](Nulls nulls) {
-    float vector[16];
-    sutra_result result = embed::Result();
-    const sutra_status status = sutra_embed(nulls.Or(0, client_.get()), nulls.Or(1, "text"), 4, nulls.Or(2, &options_),
-                                            nulls.Or(3, vector), nulls.Or(4, &result));
-    if (!nulls[4]) {
-      EXPECT_EQ(result.status, status);
-    }
-    return status;
-  });
+  ForEveryCombination(
+      {{"client", true}, {"text", true}, {"options", false}, {"vector", true}, {"result", false}}, [&](Nulls nulls) {
+        float vector[16];
+        sutra_result result = embed::Result();
+        const sutra_status status = sutra_embed(nulls.Or(0, client_.get()), nulls.Or(1, "text"), 4,
+                                                nulls.Or(2, &options_), nulls.Or(3, vector), nulls.Or(4, &result));
+        if (!nulls[4]) {
+          EXPECT_EQ(result.status, status);
+        }
+        return status;
+      });
 }
 
 TEST_F(NullArgument, EmbedBatch) {
   const Texts texts = ManyTexts(2);
-  ForEveryCombination({{"client", true}, {"texts", true}, {"text_bytes", true}, {"options", false}, {"vectors", true},
-                       {"results", false}}, [&](Nulls nulls) {
-    float vectors[32];
-    sutra_result results[2] = {embed::Result(), embed::Result()};
-    const sutra_status status =
-        sutra_embed_batch(nulls.Or(0, client_.get()), nulls.Or(1, texts.pointers.data()), nulls.Or(2, texts.sizes.data()),
-                          2, nulls.Or(3, &options_), nulls.Or(4, vectors), nulls.Or(5, results), sizeof(sutra_result));
-    if (!nulls[5]) {
-      for (const sutra_result& result : results) EXPECT_EQ(result.status, status);
-    }
-    return status;
-  });
+  ForEveryCombination({{"client", true},
+                       {"texts", true},
+                       {"text_bytes", true},
+                       {"options", false},
+                       {"vectors", true},
+                       {"results", false}},
+                      [&](Nulls nulls) {
+                        float vectors[32];
+                        sutra_result results[2] = {embed::Result(), embed::Result()};
+                        const sutra_status status =
+                            sutra_embed_batch(nulls.Or(0, client_.get()), nulls.Or(1, texts.pointers.data()),
+                                              nulls.Or(2, texts.sizes.data()), 2, nulls.Or(3, &options_),
+                                              nulls.Or(4, vectors), nulls.Or(5, results), sizeof(sutra_result));
+                        if (!nulls[5]) {
+                          for (const sutra_result& result : results) EXPECT_EQ(result.status, status);
+                        }
+                        return status;
+                      });
 }
 
 TEST_F(NullArgument, ATextOfABatchGetsItsOwnStatus) {
@@ -207,7 +223,8 @@ TEST_F(NullArgument, ATextOfABatchGetsItsOwnStatus) {
   float vectors[48];
   std::vector<sutra_result> results(3, embed::Result());
   EXPECT_EQ(sutra_embed_batch(client_.get(), texts.pointers.data(), texts.sizes.data(), 3, nullptr, vectors,
-                              results.data(), sizeof(sutra_result)), SUTRA_BAD_ARGUMENT);
+                              results.data(), sizeof(sutra_result)),
+            SUTRA_BAD_ARGUMENT);
   EXPECT_EQ(results[0].status, SUTRA_OK);
   EXPECT_EQ(results[1].status, SUTRA_BAD_ARGUMENT);
   EXPECT_EQ(results[2].status, SUTRA_OK);

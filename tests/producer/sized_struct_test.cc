@@ -21,9 +21,17 @@ using client::StructRead;
 using client::WriteStruct;
 
 // Three versions of one structure; a library knows the second.
-struct V1 { uint32_t size, a; };
-struct V2 { uint32_t size, a; uint64_t b; };
-struct V3 { uint32_t size, a; uint64_t b, c; };
+struct V1 {
+  uint32_t size, a;
+};
+struct V2 {
+  uint32_t size, a;
+  uint64_t b;
+};
+struct V3 {
+  uint32_t size, a;
+  uint64_t b, c;
+};
 
 constexpr uint64_t kCanary = 0xdeadbeefcafef00d;
 template <typename T>
@@ -177,8 +185,9 @@ TEST_F(SizedStructCalls, BatchResultsLieAStrideApartAndTakeTheFirstOnesSize) {
   std::vector<FirstVersion<kResultBytesFirst>> records(10, FirstVersion<kResultBytesFirst>(0));
   auto* first = reinterpret_cast<sutra_result*>(records[0].memory);
   first->size = kResultBytesFirst;
-  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, vectors.data(), first,
-                              sizeof(records[0])), SUTRA_OK);
+  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, vectors.data(),
+                              first, sizeof(records[0])),
+            SUTRA_OK);
   for (size_t i = 0; i < 10; ++i) {
     const auto* result = reinterpret_cast<const sutra_result*>(records[i].memory);
     EXPECT_EQ(result->size, kResultBytesFirst);
@@ -189,7 +198,8 @@ TEST_F(SizedStructCalls, BatchResultsLieAStrideApartAndTakeTheFirstOnesSize) {
 
   std::vector<Newer<sutra_result>> newer(10, Newer<sutra_result>(embed::Result()));
   ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, vectors.data(),
-                              &newer[0].known, sizeof(newer[0])), SUTRA_OK);
+                              &newer[0].known, sizeof(newer[0])),
+            SUTRA_OK);
   for (const Newer<sutra_result>& record : newer) {
     EXPECT_EQ(record.known.status, SUTRA_OK);
     EXPECT_EQ(record.unknown, 0u);
@@ -211,8 +221,9 @@ TEST_F(SizedStructCalls, UnknownSizesAreABadArgumentAndNothingIsTouched) {
     result.known.status = 99;
     EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result.known), SUTRA_BAD_ARGUMENT) << size;
     EXPECT_EQ(sutra_embed(client.get(), text, text_bytes, nullptr, vectors, &result.known), SUTRA_BAD_ARGUMENT);
-    EXPECT_EQ(sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, vectors, &result.known,
-                                sizeof(sutra_result)), SUTRA_BAD_ARGUMENT);
+    EXPECT_EQ(
+        sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, vectors, &result.known, sizeof(sutra_result)),
+        SUTRA_BAD_ARGUMENT);
     EXPECT_NE(std::string(sutra_error_text()).find("sutra_result.size"), std::string::npos) << sutra_error_text();
     EXPECT_EQ(result.known.size, size);
     EXPECT_EQ(result.known.status, 99u);

@@ -31,44 +31,44 @@ extern "C" {
 
 /* Enumerations are uint32_t with named constants: the size of a C enum is its compiler's choice, and a number from a
  * newer library would be no value of it. Numbers are never reused; sets may grow. */
-typedef uint32_t sutra_status;           /* treat an unknown number as SUTRA_MODEL_ERROR */
+typedef uint32_t sutra_status; /* treat an unknown number as SUTRA_MODEL_ERROR */
 #define SUTRA_OK 0u
-#define SUTRA_NOT_READY 1u               /* the wait timed out, the ticket lives on */
-#define SUTRA_FULL 2u                    /* no free slot: release tickets or attach with more slots */
-#define SUTRA_OVERLOADED 3u              /* the engine refuses work for now: retry later */
-#define SUTRA_EMPTY_TEXT 4u              /* zero bytes; NUL is an ordinary character */
+#define SUTRA_NOT_READY 1u  /* the wait timed out, the ticket lives on */
+#define SUTRA_FULL 2u       /* no free slot: release tickets or attach with more slots */
+#define SUTRA_OVERLOADED 3u /* the engine refuses work for now: retry later */
+#define SUTRA_EMPTY_TEXT 4u /* zero bytes; NUL is an ordinary character */
 #define SUTRA_INVALID_UTF8 5u
-#define SUTRA_TEXT_TOO_LONG 6u           /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
-#define SUTRA_BAD_OPTION 7u              /* unknown option bit, or a width the model does not have */
+#define SUTRA_TEXT_TOO_LONG 6u /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
+#define SUTRA_BAD_OPTION 7u    /* unknown option bit, or a width the model does not have */
 #define SUTRA_DEADLINE_EXCEEDED 8u
 #define SUTRA_CANCELLED 9u
-#define SUTRA_ENGINE_GONE 10u            /* died, or came back as another model or layout */
-#define SUTRA_SHUTTING_DOWN 11u          /* draining: attach again soon */
+#define SUTRA_ENGINE_GONE 10u   /* died, or came back as another model or layout */
+#define SUTRA_SHUTTING_DOWN 11u /* draining: attach again soon */
 #define SUTRA_MODEL_ERROR 12u
 #define SUTRA_STORAGE_ERROR 13u
-#define SUTRA_REFUSED 14u                /* permission, quota or version; sutra_error_text says which */
+#define SUTRA_REFUSED 14u /* permission, quota or version; sutra_error_text says which */
 #define SUTRA_PROTOCOL_VIOLATION 15u
 #define SUTRA_OUT_OF_MEMORY 16u
 #define SUTRA_FORKED 17u
-#define SUTRA_BAD_ARGUMENT 18u           /* NULL where the call needs a pointer, or a structure whose size is not set */
+#define SUTRA_BAD_ARGUMENT 18u /* NULL where the call needs a pointer, or a structure whose size is not set */
 
 /* sutra_options.flags */
-#define SUTRA_NORMALIZE 0x01u            /* unit length (default: as the model's card says) */
-#define SUTRA_RAW 0x02u                  /* pooled, not normalised */
-#define SUTRA_REJECT 0x04u               /* SUTRA_TEXT_TOO_LONG instead of truncating at tokens_max */
-#define SUTRA_CACHE_SKIP_LOOKUP 0x08u    /* compute even if cached */
+#define SUTRA_NORMALIZE 0x01u         /* unit length (default: as the model's card says) */
+#define SUTRA_RAW 0x02u               /* pooled, not normalised */
+#define SUTRA_REJECT 0x04u            /* SUTRA_TEXT_TOO_LONG instead of truncating at tokens_max */
+#define SUTRA_CACHE_SKIP_LOOKUP 0x08u /* compute even if cached */
 #define SUTRA_CACHE_SKIP_STORE 0x10u
 
 typedef uint32_t sutra_priority;
 #define SUTRA_PRIORITY_NORMAL 0u
-#define SUTRA_PRIORITY_QUERY 1u          /* served first */
-#define SUTRA_PRIORITY_BULK 2u           /* served last */
+#define SUTRA_PRIORITY_QUERY 1u /* served first */
+#define SUTRA_PRIORITY_BULK 2u  /* served last */
 
-typedef uint32_t sutra_source;           /* treat an unknown number as SUTRA_SOURCE_NONE */
+typedef uint32_t sutra_source; /* treat an unknown number as SUTRA_SOURCE_NONE */
 #define SUTRA_SOURCE_NONE 0u
 #define SUTRA_SOURCE_HOT_TABLE 1u
 #define SUTRA_SOURCE_SHARD 2u
-#define SUTRA_SOURCE_JOINED 3u           /* shared the computation of another request */
+#define SUTRA_SOURCE_JOINED 3u /* shared the computation of another request */
 #define SUTRA_SOURCE_MODEL 4u
 
 typedef struct sutra_client sutra_client;
@@ -76,107 +76,107 @@ typedef uint64_t sutra_ticket; /* 0 is never a ticket */
 
 typedef struct sutra_attach_options { /* zero = default */
   uint32_t size;
-  uint32_t slots;           /* per lane, a power of two; default: the engine's (256) */
-  uint32_t lanes_max;       /* lanes the client may open as threads need them, default 4 */
-  uint32_t width;           /* refuse an engine whose vectors have another width */
-  uint32_t text_bytes_max;  /* of one text; default: the engine's (64 KiB) */
-  uint32_t timeout_ms;      /* of the attach, default 5000 */
-  uint32_t spin_us;         /* spin before sleeping in a wait, default 30 */
-  uint32_t reserved;        /* zero */
-  const char *model;        /* refuse an engine that serves another model (name or identity prefix); NULL = any */
-  const char *client_name;  /* shown to the operator; may be NULL */
+  uint32_t slots;          /* per lane, a power of two; default: the engine's (256) */
+  uint32_t lanes_max;      /* lanes the client may open as threads need them, default 4 */
+  uint32_t width;          /* refuse an engine whose vectors have another width */
+  uint32_t text_bytes_max; /* of one text; default: the engine's (64 KiB) */
+  uint32_t timeout_ms;     /* of the attach, default 5000 */
+  uint32_t spin_us;        /* spin before sleeping in a wait, default 30 */
+  uint32_t reserved;       /* zero */
+  const char* model;       /* refuse an engine that serves another model (name or identity prefix); NULL = any */
+  const char* client_name; /* shown to the operator; may be NULL */
 } sutra_attach_options;
 
 typedef struct sutra_info {
   uint32_t size;
-  uint32_t width;           /* floats per vector */
-  uint32_t tokens_max;      /* of one text, special tokens included */
+  uint32_t width;      /* floats per vector */
+  uint32_t tokens_max; /* of one text, special tokens included */
   uint32_t text_bytes_max;
-  uint32_t slots;           /* per lane */
-  uint32_t normalizes;      /* 1 = vectors have unit length by default */
-  uint32_t engine_pid;      /* for display */
+  uint32_t slots;      /* per lane */
+  uint32_t normalizes; /* 1 = vectors have unit length by default */
+  uint32_t engine_pid; /* for display */
   uint32_t reserved;
   uint64_t engine_generation;
   char model[128];
-  char identity[72];        /* 64 hex digits: weights, tokenizer, configuration, precision, device class */
+  char identity[72]; /* 64 hex digits: weights, tokenizer, configuration, precision, device class */
 } sutra_info;
 
 typedef struct sutra_options { /* of a request; zero = default */
   uint32_t size;
   uint32_t flags;
-  uint32_t width;           /* 0 = the model's */
-  uint32_t ttl_s;           /* 0 = the engine's default (24 h) */
+  uint32_t width; /* 0 = the model's */
+  uint32_t ttl_s; /* 0 = the engine's default (24 h) */
   sutra_priority priority;
-  uint32_t timeout_ms;      /* deadline from now; 0 = 30 s */
-  uint64_t tag;             /* the caller's, returned in the result */
+  uint32_t timeout_ms; /* deadline from now; 0 = 30 s */
+  uint64_t tag;        /* the caller's, returned in the result */
 } sutra_options;
 
 typedef struct sutra_result {
   uint32_t size;
   sutra_status status;
   sutra_source source;
-  uint32_t width;           /* floats at vector */
-  const float *vector;      /* in place, read-only, 64-byte aligned; valid until sutra_release; NULL unless SUTRA_OK */
+  uint32_t width;      /* floats at vector */
+  const float* vector; /* in place, read-only, 64-byte aligned; valid until sutra_release; NULL unless SUTRA_OK */
   uint32_t token_count;
-  uint32_t truncated;       /* 1 = only the first tokens_max tokens were used */
+  uint32_t truncated; /* 1 = only the first tokens_max tokens were used */
   uint64_t tag;
-  uint64_t stage_ns[6];     /* submitted, taken, tokenised, batched, computed, published; 0 = not passed */
+  uint64_t stage_ns[6]; /* submitted, taken, tokenised, batched, computed, published; 0 = not passed */
 } sutra_result;
 
 /* Attaches to the engine at the Unix socket `path`; `options` may be NULL. RETURNS SUTRA_OK and *client, otherwise
  * *client is NULL: SUTRA_ENGINE_GONE when nothing listens there or the engine dies meanwhile, SUTRA_REFUSED,
  * SUTRA_OVERLOADED, SUTRA_SHUTTING_DOWN, SUTRA_OUT_OF_MEMORY, SUTRA_DEADLINE_EXCEEDED, SUTRA_BAD_OPTION. */
-SUTRA_API sutra_status sutra_attach(const char *path, const sutra_attach_options *options, sutra_client **client);
+SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
 /* REQUIRES: no other thread is in a call with `client` (may be NULL). Outstanding tickets end; vectors become invalid.
  * An engine's death changes nothing. */
-SUTRA_API void sutra_detach(sutra_client *client);
+SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
-SUTRA_API sutra_status sutra_get_info(const sutra_client *client, sutra_info *info);
+SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
 
 /* Hands one text over; copies it; never blocks. `options` may be NULL. RETURNS SUTRA_OK and *ticket, or SUTRA_FULL,
  * SUTRA_TEXT_TOO_LONG, SUTRA_EMPTY_TEXT, SUTRA_BAD_OPTION, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, SUTRA_FORKED (no
  * ticket then). If the engine dies later, the ticket fails with SUTRA_ENGINE_GONE. */
-SUTRA_API sutra_status sutra_submit(sutra_client *client, const char *text, size_t text_bytes,
-                                    const sutra_options *options, sutra_ticket *ticket);
+SUTRA_API sutra_status sutra_submit(sutra_client* client, const char* text, size_t text_bytes,
+                                    const sutra_options* options, sutra_ticket* ticket);
 /* As many of `count` as there are free slots, with one doorbell; *submitted says how many (tickets[0..*submitted)).
  * RETURNS the status of the first text that was not taken, or SUTRA_OK. Engine death as for sutra_submit. */
-SUTRA_API sutra_status sutra_submit_many(sutra_client *client, const char *const *texts, const size_t *text_bytes,
-                                         size_t count, const sutra_options *options, sutra_ticket *tickets,
-                                         size_t *submitted);
+SUTRA_API sutra_status sutra_submit_many(sutra_client* client, const char* const* texts, const size_t* text_bytes,
+                                         size_t count, const sutra_options* options, sutra_ticket* tickets,
+                                         size_t* submitted);
 
 /* Waits up to timeout_ms (0 = look once) for a ticket; `result` may be NULL. RETURNS SUTRA_NOT_READY (the ticket
  * lives), otherwise the ticket's final status, also in result->status: SUTRA_ENGINE_GONE if the engine died before it
  * answered. The ticket holds its slot until sutra_release. */
-SUTRA_API sutra_status sutra_wait(sutra_client *client, sutra_ticket ticket, uint32_t timeout_ms, sutra_result *result);
+SUTRA_API sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms, sutra_result* result);
 /* Up to `count` tickets of this client that are done and were not reported before; never blocks. RETURNS how many; 0
  * for a bad argument. After the engine's death all unanswered tickets are done. */
-SUTRA_API size_t sutra_poll(sutra_client *client, sutra_ticket *tickets, size_t count);
+SUTRA_API size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count);
 /* A descriptor that becomes readable when tickets may be done or the engine died (for epoll, tokio's AsyncFd); owned
  * by the client. Call sutra_poll after it; sutra_poll arms it again. RETURNS -1 if the engine is gone or for a bad
  * argument. It covers one lane only, so attach with lanes_max = 1; after SUTRA_ENGINE_GONE ask for it again. */
-SUTRA_API int sutra_event_fd(sutra_client *client);
+SUTRA_API int sutra_event_fd(sutra_client* client);
 /* A hint: the engine may still answer. The ticket still has to be released. A dead engine's tickets are unaffected. */
-SUTRA_API sutra_status sutra_cancel(sutra_client *client, sutra_ticket ticket);
+SUTRA_API sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket);
 /* Ends the ticket; its vector becomes invalid; an unfinished request is cancelled and its slot returns when answered.
  * `client` may be NULL. A dead engine's mappings go with the last ticket that is released. */
-SUTRA_API void sutra_release(sutra_client *client, sutra_ticket ticket);
+SUTRA_API void sutra_release(sutra_client* client, sutra_ticket ticket);
 
 /* Submit, wait, copy `width` floats to `vector`, release. `options` and `result` may be NULL; result->vector is
  * `vector`. RETURNS what sutra_submit or sutra_wait would; SUTRA_ENGINE_GONE within a second of the engine's death. */
-SUTRA_API sutra_status sutra_embed(sutra_client *client, const char *text, size_t text_bytes,
-                                   const sutra_options *options, float *vector, sutra_result *result);
+SUTRA_API sutra_status sutra_embed(sutra_client* client, const char* text, size_t text_bytes,
+                                   const sutra_options* options, float* vector, sutra_result* result);
 /* Any number of texts, pipelined through the slots: vectors[i * width] and results[i] in the order of the texts, one
  * status per text. `options` and `results` may be NULL, and every array if count is 0. Results lie result_stride bytes
  * apart, usually sizeof(sutra_result); results[0].size is the size of each and is written to all. RETURNS SUTRA_OK if
  * every text got SUTRA_OK, else the first other status; after the engine's death SUTRA_ENGINE_GONE for the texts that
  * it had not answered. */
-SUTRA_API sutra_status sutra_embed_batch(sutra_client *client, const char *const *texts, const size_t *text_bytes,
-                                         size_t count, const sutra_options *options, float *vectors,
-                                         sutra_result *results, size_t result_stride);
+SUTRA_API sutra_status sutra_embed_batch(sutra_client* client, const char* const* texts, const size_t* text_bytes,
+                                         size_t count, const sutra_options* options, float* vectors,
+                                         sutra_result* results, size_t result_stride);
 
-SUTRA_API const char *sutra_status_text(sutra_status status);
+SUTRA_API const char* sutra_status_text(sutra_status status);
 /* The last failure's explanation for this thread (never NULL): cause and fix, e.g. the two layout versions. */
-SUTRA_API const char *sutra_error_text(void);
+SUTRA_API const char* sutra_error_text(void);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,226 @@
+#include "producer/batch.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "producer/lane_pool.h"
+#include "producer/request_check.h"
+#include "producer/ticket.h"
+#include "shm/base/checkpoint.h"
+
+namespace sutra::client {
+namespace {
+
+struct Pending {
+  size_t text;
+  uint64_t sequence;
+  uint32_t slot;
+};
+
+// A batch uses one lane at a time, and returns to choosing one when nothing of it is outstanding. Each pass takes the
+// lane's mutex once: it releases what was collected and submits as much as there is room for. A text's deadline counts
+// from its submission; a batch that gets no answer for that long is over.
+class Batch {
+ public:
+  // `pending` and `collected` have room for capacity entries.
+  Batch(sutra_client* client, const BatchCall& call, Pending* pending, uint32_t* collected, size_t capacity)
+      : client_(client),
+        call_(call),
+        width_(call.request.width != 0 ? call.request.width : client->info.width),
+        pending_(pending),
+        collected_(collected),
+        capacity_(capacity) {}
+
+  sutra_status Run() {
+    progress_ns_ = MonotonicNs();
+    while (next_ < call_.count || pending_count_ > 0 || collected_count_ > 0) {
+      if (!LockLane()) continue;
+      for (size_t i = 0; i < collected_count_; ++i) ReleaseLocked(lane_, collected_[i]);
+      collected_count_ = 0;
+      const size_t before = pending_count_;
+      if (next_ < call_.count) SubmitRoomLocked();
+      lane_->mutex.Unlock();
+      if (pending_count_ > before) Ring(lane_);
+      if (pending_count_ == 0)
+        lane_ = nullptr;
+      else
+        Collect();
+    }
+    assert(next_ == call_.count && pending_count_ == 0 && collected_count_ == 0);
+    return first_failure_;
+  }
+
+ private:
+  // RETURNS true with the mutex of lane_ held; or false after the texts that are left got their status.
+  bool LockLane() SUTRA_TRY_ACQUIRE(true, lane_->mutex) {
+    if (lane_ != nullptr) {
+      lane_->mutex.Lock();
+      return true;
+    }
+    sutra_status status = lost_;
+    if (lost_ == SUTRA_OK && AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, &lane_, &status)) {
+      return true;
+    }
+    while (next_ < call_.count) FinishWithout(next_++, status);
+    return false;
+  }
+
+  void SubmitRoomLocked() SUTRA_REQUIRES(lane_->mutex) {
+    const uint64_t now_ns = MonotonicNs();
+    bool stalled = false;
+    if (lost_ != SUTRA_OK || lane_->phase.load(std::memory_order_relaxed) != LanePhase::kOpen ||  // under the mutex
+        UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) {
+      return;
+    }
+    while (next_ < call_.count && pending_count_ < capacity_ && (lane_->free_count > 0 || ReapLocked(lane_) > 0)) {
+      const size_t text = next_++;
+      const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
+      sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
+      uint32_t slot = 0;
+      if (status == SUTRA_OK) {
+        status =
+            SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns, &slot);
+      }
+      if (status != SUTRA_OK) {
+        FinishWithout(text, status);
+        continue;
+      }
+      // relaxed: written by this thread
+      pending_[pending_count_++] = {text, lane_->slots[slot].sequence.load(std::memory_order_relaxed), slot};
+    }
+  }
+
+  // Waits for the oldest outstanding text, then takes it and what else is done.
+  void Collect() {
+    const Pending oldest = pending_[0];
+    const auto done = [&] { return IsAnswered(lane_, oldest.slot, oldest.sequence); };
+    const WaitEnd end = WaitUntil(lane_, lane_->slots[oldest.slot].deadline_ns, client_->spin_ns, done);
+    (void)SUTRA_CHECKPOINT("recv.reply_seen");
+    const uint64_t now_ns = end == WaitEnd::kTime ? MonotonicNs() : 0;
+    if (end == WaitEnd::kDone && call_.request.timeout_ns < kNsPerSecond * 3600) progress_ns_ = MonotonicNs();
+    size_t kept = 0;
+    uint32_t misses = 0;
+    for (size_t i = 0; i < pending_count_; ++i) {
+      const Pending item = pending_[i];
+      // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
+      const bool look = end != WaitEnd::kDone || misses < 4;
+      if (look && i + 2 < pending_count_) {  // the next ones travel while this one is copied
+        const ReplyLane& reply = lane_->connection.mapping.reply;
+        __builtin_prefetch(&reply.result(pending_[i + 2].slot));
+        __builtin_prefetch(reply.vector(pending_[i + 1].slot));
+      }
+      const sutra_status status = look ? SettleSlot(lane_, item.slot, now_ns) : SUTRA_NOT_READY;
+      if (status == SUTRA_NOT_READY) {
+        ++misses;
+        pending_[kept++] = item;
+        continue;
+      }
+      FinishSlot(item, status);
+      assert(collected_count_ < capacity_);
+      collected_[collected_count_++] = item.slot;
+    }
+    pending_count_ = kept;
+    (void)SUTRA_CHECKPOINT("recv.copied");
+    // After a death the texts that are left get its status: attaching anew belongs to the caller's next call.
+    if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
+  }
+
+  void FinishSlot(const Pending& item, sutra_status status) {
+    sutra_result result;
+    FillResult(lane_, item.slot, status, &result);
+    lane_->slots[item.slot].reported.store(1, std::memory_order_relaxed);  // relaxed: only counts
+    if (status == SUTRA_OK) {
+      const uint32_t width = result.width < width_ ? result.width : width_;
+      float* vector = call_.vectors + item.text * width_;
+      memcpy(vector, result.vector, width * sizeof(float));
+      result.vector = vector;
+      result.width = width;
+    } else if (first_failure_ == SUTRA_OK || item.text < failed_text_) {
+      NoteFailure(item.text, status);
+    }
+    call_.results.Store(item.text, result);
+  }
+
+  void FinishWithout(size_t text, sutra_status status) {
+    if (first_failure_ == SUTRA_OK || text < failed_text_) NoteFailure(text, status);
+    sutra_result result = {};
+    result.status = status;
+    result.tag = call_.request.tag;
+    call_.results.Store(text, result);
+  }
+
+  void NoteFailure(size_t text, sutra_status status) {
+    first_failure_ = status;
+    failed_text_ = text;
+  }
+
+  sutra_client* client_;
+  const BatchCall& call_;
+  uint32_t width_;
+
+  ClientLane* lane_ = nullptr;  // while anything of the batch is outstanding or unreleased in it
+  Pending* pending_;            // oldest first
+  size_t pending_count_ = 0;
+  uint32_t* collected_;  // slots to release at the next pass
+  size_t collected_count_ = 0;
+  size_t capacity_;
+  size_t next_ = 0;  // first text not yet submitted
+  size_t failed_text_ = 0;
+  uint64_t progress_ns_ = 0;  // last answer
+  sutra_status first_failure_ = SUTRA_OK;
+  sutra_status lost_ = SUTRA_OK;  // the lane died under the batch
+};
+
+}  // namespace
+
+sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
+                    sutra_result* result) {
+  sutra_status status = SUTRA_OK;
+  const uint64_t now_ns = MonotonicNs();
+  ClientLane* lane = nullptr;
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, &lane, &status)) return status;
+  uint32_t slot = 0;
+  status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);
+  lane->mutex.Unlock();
+  if (status != SUTRA_OK) return status;
+  Ring(lane);
+  status = WaitSlot(client, lane, slot, UINT64_MAX);
+  if (status == SUTRA_NOT_READY) status = SUTRA_MODEL_ERROR;  // a broken engine took its answer back
+  FillResult(lane, slot, status, result);
+  if (status == SUTRA_OK) {
+    const uint32_t width = request.width != 0 && request.width < result->width ? request.width : result->width;
+    memcpy(vector, result->vector, width * sizeof(float));
+    result->vector = vector;
+    result->width = width;
+  }
+  (void)SUTRA_CHECKPOINT("recv.copied");
+  const MutexLock lock(lane->mutex);
+  ReleaseLocked(lane, slot);
+  return status;
+}
+
+sutra_status RunBatch(sutra_client* client, const BatchCall& call, size_t in_flight_max) {
+  const size_t capacity = call.count < in_flight_max ? call.count : in_flight_max;
+  constexpr size_t kOnStack = 16;  // a few texts need no allocation
+  Pending pending_small[kOnStack];
+  uint32_t collected_small[kOnStack];
+  if (capacity <= kOnStack) return Batch(client, call, pending_small, collected_small, capacity).Run();
+  auto* pending = static_cast<Pending*>(malloc(capacity * sizeof(Pending)));
+  auto* collected = static_cast<uint32_t*>(malloc(capacity * sizeof(uint32_t)));
+  const sutra_status status = pending != nullptr && collected != nullptr
+                                  ? Batch(client, call, pending, collected, capacity).Run()
+                                  : FailBatch(call, Fail(SUTRA_OUT_OF_MEMORY, "no memory for a batch"));
+  free(pending);
+  free(collected);
+  return status;
+}
+
+sutra_status FailBatch(const BatchCall& call, sutra_status status) {
+  sutra_result result = {};
+  result.status = status;
+  for (size_t i = 0; i < call.count; ++i) call.results.Store(i, result);
+  return status;
+}
+
+}  // namespace sutra::client

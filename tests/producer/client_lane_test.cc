@@ -1,0 +1,249 @@
+// A lane of the client: the life of its slots, what ends a ticket, and what stays after the engine's death.
+#include "producer/client_lane.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/producer/lane_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+using client::LanePhase;
+using client::Request;
+using client::SlotPhase;
+using client::WaitEnd;
+
+class ClientLaneTest : public LaneTest {
+ protected:
+  SlotPhase Phase(uint32_t slot) const {
+    return lane_->slots[slot].phase.load(std::memory_order_relaxed);  // relaxed: one thread
+  }
+  sutra_status Usable(bool* stalled = nullptr) {
+    bool ignored = false;
+    const MutexLock lock(lane_->mutex);
+    return client::UsableLocked(lane_, MonotonicNs(), stalled != nullptr ? stalled : &ignored);
+  }
+};
+
+TEST_F(ClientLaneTest, SubmitWritesTheWholeRequestBeforeItIsPublished) {
+  const Request request = {
+      .tag = 9, .timeout_ns = 5000, .flags = SUTRA_RAW, .width = 8, .ttl_s = 60, .priority = SUTRA_PRIORITY_BULK};
+  const uint32_t slot = Submit("a text", request);
+  ASSERT_EQ(engine_.Take(), static_cast<int>(slot));
+  EXPECT_EQ(engine_.Take(), -1);
+  const RequestDescriptor& descriptor = engine_.Request(slot);
+  // relaxed: one thread
+  EXPECT_EQ(descriptor.sequence.load(std::memory_order_relaxed), 1u);
+  EXPECT_EQ(descriptor.tag.load(std::memory_order_relaxed), 9u);
+  EXPECT_EQ(descriptor.bytes_and_options.load(std::memory_order_relaxed), uint64_t{SUTRA_RAW} << 32 | 6);
+  EXPECT_EQ(descriptor.width_and_ttl.load(std::memory_order_relaxed), uint64_t{60} << 32 | 8);
+  EXPECT_EQ(descriptor.priority.load(std::memory_order_relaxed), uint64_t{SUTRA_PRIORITY_BULK});
+  EXPECT_EQ(
+      descriptor.deadline_ns.load(std::memory_order_relaxed) - descriptor.submitted_ns.load(std::memory_order_relaxed),
+      5000u);
+  EXPECT_EQ(std::memcmp(engine_.memory().request().text_head(slot), "a text", 6), 0);
+}
+
+TEST_F(ClientLaneTest, TheTextBehindTheHeadIsInTheMemoryFile) {
+  const std::string text = std::string(kTextHeadBytes, 'h') + "the tail";
+  const uint32_t slot = Submit(text);
+  char tail[8];
+  ASSERT_EQ(pread(engine_.memory().request_fd(), tail, 8,
+                  static_cast<off_t>(engine_.memory().request().text_tail_offset(slot))),
+            8);
+  EXPECT_EQ(std::string(tail, 8), "the tail");
+}
+
+TEST_F(ClientLaneTest, AnAnsweredSlotIsFreeAfterItsReleaseAndUsedAgainFirst) {
+  const uint32_t slot = Submit();
+  EXPECT_EQ(Phase(slot), SlotPhase::kLive);
+  EXPECT_EQ(FreeSlots(), 3u);
+  engine_.Answer(slot);
+  EXPECT_EQ(Phase(slot), SlotPhase::kLive) << "the ticket holds it";
+  Release(slot);
+  EXPECT_EQ(Phase(slot), SlotPhase::kFree);
+  EXPECT_EQ(FreeSlots(), 4u);
+  EXPECT_EQ(Submit(), slot);
+}
+
+TEST_F(ClientLaneTest, ASlotReleasedBeforeItsAnswerIsAbandonedUntilTheAnswer) {
+  const uint32_t slot = Submit();
+  Release(slot);
+  EXPECT_EQ(Phase(slot), SlotPhase::kAbandoned);
+  EXPECT_EQ(engine_.Request(slot).cancel_sequence.load(std::memory_order_relaxed), Sequence(slot));  // relaxed: ours
+  const MutexLock lock(lane_->mutex);
+  EXPECT_EQ(client::ReapLocked(lane_), 3u);
+  engine_.Answer(slot, StatusCode::kCancelled);
+  EXPECT_EQ(client::ReapLocked(lane_), 4u);
+  EXPECT_EQ(Phase(slot), SlotPhase::kFree);
+}
+
+TEST_F(ClientLaneTest, AnAnswerIsFinal) {
+  const uint32_t slot = Submit();
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_NOT_READY);
+  engine_.Answer(slot, StatusCode::kOverloaded);
+  EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OVERLOADED);
+  engine_.Die();
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OVERLOADED);
+}
+
+TEST_F(ClientLaneTest, ATicketThatEndedAtItsDeadlineStaysEnded) {
+  const uint32_t slot = Submit();
+  const uint64_t deadline_ns = lane_->slots[slot].deadline_ns;
+  EXPECT_EQ(client::SettleSlot(lane_, slot, deadline_ns - 1), SUTRA_NOT_READY);
+  EXPECT_EQ(client::SettleSlot(lane_, slot, deadline_ns), SUTRA_DEADLINE_EXCEEDED);
+  engine_.Answer(slot);
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_DEADLINE_EXCEEDED);
+}
+
+TEST_F(ClientLaneTest, AnEngineThatAnswersNotReadyIsAModelError) {
+  const uint32_t slot = Submit();
+  engine_.Answer(slot, StatusCode::kNotReady);
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_MODEL_ERROR);
+}
+
+TEST_F(ClientLaneTest, DeathEndsWhatIsNotAnswered) {
+  const uint32_t answered = Submit(), lost = Submit();
+  engine_.Answer(answered);
+  EXPECT_TRUE(client::CheckAlive(lane_, MonotonicNs()));
+  EXPECT_FALSE(client::HungUp(lane_));
+  engine_.Die();
+  EXPECT_TRUE(client::HungUp(lane_));
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  EXPECT_TRUE(client::IsGone(lane_));
+  EXPECT_EQ(client::SettleSlot(lane_, answered, 0), SUTRA_OK);
+  EXPECT_EQ(client::SettleSlot(lane_, lost, 0), SUTRA_ENGINE_GONE);
+}
+
+TEST_F(ClientLaneTest, AClosedLaneEndsWithTheReasonsThatACallerCanActOn) {
+  const struct {
+    StatusCode said;
+    sutra_status gone;
+  } cases[] = {{StatusCode::kShuttingDown, SUTRA_SHUTTING_DOWN},
+               {StatusCode::kProtocolViolation, SUTRA_PROTOCOL_VIOLATION},
+               {StatusCode::kOk, SUTRA_ENGINE_GONE},
+               {StatusCode::kBadArgument, SUTRA_ENGINE_GONE}};
+  for (const auto& item : cases) {
+    lane_->gone.store(0, std::memory_order_relaxed);  // relaxed: one thread
+    engine_.SetState(kLaneClosed, item.said);
+    EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+    EXPECT_EQ(Usable(), item.gone);
+  }
+}
+
+TEST_F(ClientLaneTest, ADrainingLaneTakesNothingAndAnOldHeartbeatIsNotDeath) {
+  bool stalled = false;
+  EXPECT_EQ(Usable(&stalled), SUTRA_OK);
+  EXPECT_FALSE(stalled);
+  engine_.page()->heartbeat_ns.store(MonotonicNs() - 2 * client::kHeartbeatOldNs, std::memory_order_relaxed);
+  EXPECT_EQ(Usable(&stalled), SUTRA_OK);
+  EXPECT_TRUE(stalled);
+  engine_.SetState(kLaneDraining);
+  EXPECT_EQ(Usable(), SUTRA_SHUTTING_DOWN);
+}
+
+TEST_F(ClientLaneTest, ADeadLaneKeepsItsVectorsUntilTheLastLiveTicketIsReleased) {
+  const uint32_t kept = Submit(), abandoned = Submit();
+  engine_.Vector(kept)[0] = 1.5f;
+  engine_.Answer(kept);
+  Release(abandoned);
+  engine_.Die();
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  {
+    const MutexLock lock(lane_->mutex);
+    EXPECT_FALSE(client::RetireLocked(lane_));
+  }
+  sutra_result result = {};
+  client::FillResult(lane_, kept, client::SettleSlot(lane_, kept, 0), &result);
+  ASSERT_NE(result.vector, nullptr);
+  EXPECT_EQ(result.vector[0], 1.5f);
+  Release(kept);
+  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kEmpty);  // relaxed: one thread
+  EXPECT_EQ(lane_->connection.mapping.reply.base, nullptr);
+}
+
+TEST_F(ClientLaneTest, SequencesGoOnWhenTheLaneIsOpenedForAnotherEngine) {
+  const uint32_t slot = Submit();
+  const uint64_t before = Sequence(slot);
+  engine_.Answer(slot);
+  Release(slot);
+  engine_.Die();
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  EngineEnd next;
+  {
+    const MutexLock lock(lane_->mutex);
+    ASSERT_TRUE(client::RetireLocked(lane_));
+    client::OpenLocked(lane_, next.Connect());
+  }
+  EXPECT_EQ(FreeSlots(), 4u);
+  const uint32_t again = Submit();
+  EXPECT_GT(Sequence(again), before);
+  EXPECT_EQ(next.Take(), static_cast<int>(again));
+}
+
+TEST_F(ClientLaneTest, ResultsOfABrokenEngineAreClamped) {
+  const uint32_t slot = Submit("text", {.tag = 4});
+  engine_.Answer(slot);
+  engine_.Result(slot).width = 1 << 20;
+  engine_.Result(slot).source = 99;
+  sutra_result result = {};
+  client::FillResult(lane_, slot, SUTRA_OK, &result);
+  EXPECT_EQ(result.width, EngineEnd::kWidth);
+  EXPECT_EQ(result.source, SUTRA_SOURCE_NONE);
+  EXPECT_EQ(result.tag, 4u);
+}
+
+TEST_F(ClientLaneTest, SpinningStopsWhereItNeverPaysAndComesBackWhenItDoes) {
+  for (int miss = 0; miss < 3; ++miss) {
+    EXPECT_TRUE(client::WorthSpinning(lane_));
+    client::NoteSpin(lane_, false);
+  }
+  EXPECT_FALSE(client::WorthSpinning(lane_));
+  EXPECT_FALSE(client::WorthSpinning(lane_));
+  EXPECT_TRUE(client::WorthSpinning(lane_)) << "now and then it tries again";
+  client::NoteSpin(lane_, true);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(client::WorthSpinning(lane_));
+    client::NoteSpin(lane_, true);
+  }
+}
+
+TEST_F(ClientLaneTest, AWaitEndsWhenItIsDoneAtItsTimeOrWithTheEngine) {
+  const uint32_t slot = Submit();
+  const auto done = [&] { return client::IsAnswered(lane_, slot, Sequence(slot)); };
+  EXPECT_EQ(client::WaitUntil(lane_, 0, 0, done), WaitEnd::kTime);
+  EXPECT_EQ(client::WaitUntil(lane_, MonotonicNs() + kNsPerMs, 0, done), WaitEnd::kTime);
+  std::thread answer([&] {
+    engine_.Answer(slot);
+    WakeSleepers(engine_.memory().reply());
+  });
+  EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, done), WaitEnd::kDone);
+  answer.join();
+  EXPECT_EQ(engine_.memory().request().client().sleepers.load(std::memory_order_relaxed), 0u);  // relaxed: no waiter
+  std::thread death([&] { engine_.Die(); });
+  EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, [] { return false; }), WaitEnd::kGone);
+  death.join();
+}
+
+TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForASleepingEngine) {
+  char byte;
+  client::Ring(lane_);
+  EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), -1);
+  AnnounceEngineAsleep(engine_.page());
+  client::Ring(lane_);
+  EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), 1);
+}
+
+using ClientLaneDeathTest = ClientLaneTest;
+
+// That asserts are on, and that a full lane is never written over.
+TEST_F(ClientLaneDeathTest, ASubmitWithoutAFreeSlotIsABugOfOurs) {
+  for (int i = 0; i < 4; ++i) Submit();
+  EXPECT_DEATH(Submit(), "free_count > 0");
+}
+
+}  // namespace
+}  // namespace sutra::test

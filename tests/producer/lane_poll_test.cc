@@ -1,0 +1,110 @@
+// What an event loop is told about a lane: each finished ticket once, and when to ask.
+#include "producer/lane_poll.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <set>
+#include <vector>
+
+#include "producer/ticket.h"
+#include "tests/producer/lane_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+class LanePollTest : public LaneTest {
+ protected:
+  std::vector<sutra_ticket> Poll(size_t count, uint64_t now_ns = MonotonicNs()) {
+    std::vector<sutra_ticket> tickets(count);
+    const MutexLock lock(lane_->mutex);
+    tickets.resize(client::PollLocked(lane_, tickets.data(), count, now_ns));
+    return tickets;
+  }
+  std::set<sutra_ticket> PollAll(size_t at_once) {
+    std::set<sutra_ticket> found;
+    for (;;) {
+      const std::vector<sutra_ticket> some = Poll(at_once);
+      if (some.empty()) return found;
+      for (const sutra_ticket ticket : some) EXPECT_TRUE(found.insert(ticket).second) << "reported twice";
+    }
+  }
+  sutra_ticket TicketOf(uint32_t slot) const { return client::MakeTicket(lane_, slot); }
+  int EventFd() {
+    const MutexLock lock(lane_->mutex);
+    return client::EventFdLocked(lane_, MonotonicNs());
+  }
+  uint32_t Armed() {
+    return engine_.memory().request().client().event_armed.load(std::memory_order_relaxed);  // relaxed: one thread
+  }
+};
+
+TEST_F(LanePollTest, EachFinishedTicketIsReportedOnce) {
+  std::set<sutra_ticket> expected;
+  for (int i = 0; i < 3; ++i) {
+    const uint32_t slot = Submit();
+    expected.insert(TicketOf(slot));
+    engine_.Answer(slot);
+  }
+  Submit();  // unanswered
+  EXPECT_EQ(PollAll(2), expected);
+}
+
+TEST_F(LanePollTest, WhatDoesNotFitIsReportedByTheNextCall) {
+  for (int i = 0; i < 4; ++i) engine_.Answer(Submit());
+  EXPECT_EQ(Poll(1).size(), 1u);
+  EXPECT_EQ(Poll(1).size(), 1u);
+  EXPECT_EQ(Poll(4).size(), 2u);
+  EXPECT_TRUE(Poll(4).empty());
+}
+
+TEST_F(LanePollTest, WhatAWaitReportedIsNotReportedAgain) {
+  const uint32_t slot = Submit();
+  engine_.Answer(slot);
+  lane_->slots[slot].reported.store(1, std::memory_order_relaxed);  // relaxed: as WaitSlot does
+  EXPECT_TRUE(Poll(4).empty());
+}
+
+TEST_F(LanePollTest, AfterALapOfTheCompletionRingEverySlotIsLookedAt) {
+  for (int i = 0; i < 10; ++i) {  // more answers than the ring has entries, none of them polled
+    const uint32_t slot = Submit();
+    engine_.Answer(slot);
+    Release(slot);
+  }
+  const uint32_t slot = Submit();
+  engine_.Answer(slot);
+  EXPECT_EQ(PollAll(4), std::set<sutra_ticket>{TicketOf(slot)});
+}
+
+TEST_F(LanePollTest, DeadlinesAndDeathsAreReported) {
+  const uint32_t late = Submit("text", {.timeout_ns = 1});
+  EXPECT_EQ(Poll(4, MonotonicNs() + client::kSweepNs), std::vector<sutra_ticket>{TicketOf(late)});
+  const uint32_t lost = Submit();
+  engine_.Die();
+  EXPECT_EQ(Poll(4, MonotonicNs() + 2 * client::kSleepSliceNs), std::vector<sutra_ticket>{TicketOf(lost)});
+}
+
+TEST_F(LanePollTest, TheDescriptorIsArmedWhenItIsGivenOutAndAfterEachPollThatFoundTheEnd) {
+  EXPECT_EQ(Armed(), 0u);
+  const int fd = EventFd();
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(EventFd(), fd);
+  EXPECT_EQ(Armed(), 1u);
+  const uint32_t slot = Submit();
+  engine_.Answer(slot);
+  engine_.RingEvent();
+  pollfd item = {fd, POLLIN, 0};
+  EXPECT_EQ(poll(&item, 1, 0), 1);
+  EXPECT_EQ(Poll(4).size(), 1u);
+  EXPECT_EQ(poll(&item, 1, 0), 0) << "the poll read the event";
+  EXPECT_EQ(Armed(), 1u);
+}
+
+TEST_F(LanePollTest, ALaneWhoseEngineIsGoneHasNoDescriptor) {
+  ASSERT_GE(EventFd(), 0);
+  engine_.Die();
+  EXPECT_EQ(EventFd(), -1);
+}
+
+}  // namespace
+}  // namespace sutra::test

@@ -1,0 +1,156 @@
+// The lanes of a client: which one a call gets, when another is opened, and what happens when none is left.
+#include "producer/lane_pool.h"
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/producer/client_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+using client::ClientLane;
+
+class LanePoolTest : public ClientTest {
+ protected:
+  // Holds nothing afterwards. RETURNS the lane a call would get, or nullptr and status_.
+  ClientLane* Acquire(const ClientPtr& client) {
+    ClientLane* lane = nullptr;
+    if (!client::AcquireLane(client.get(), MonotonicNs(), &lane, &status_)) return nullptr;
+    EXPECT_GT(lane->free_count, 0u);
+    lane->mutex.Unlock();
+    return lane;
+  }
+  static uint32_t Lanes(const ClientPtr& client) {
+    return client->lane_count.load(std::memory_order_relaxed);  // relaxed: one thread
+  }
+  std::vector<sutra_ticket> Fill(const ClientPtr& client) {
+    std::vector<sutra_ticket> tickets;
+    for (sutra_ticket ticket = 0; Submit(client, "held", &ticket) == SUTRA_OK;) tickets.push_back(ticket);
+    return tickets;
+  }
+
+  sutra_status status_ = SUTRA_OK;
+};
+
+TEST_F(LanePoolTest, ANewClientHasOneLaneWithWhatTheEngineOffered) {
+  StartEngine();
+  const ClientPtr client = Attach(8);
+  EXPECT_EQ(Lanes(client), 1u);
+  EXPECT_EQ(client->lanes_max, client::kLanesDefault);
+  EXPECT_EQ(client->spin_ns, client::kSpinUsDefault * 1000);
+  ClientLane* lane = Acquire(client);
+  ASSERT_NE(lane, nullptr);
+  EXPECT_EQ(lane->index, 0u);
+  EXPECT_EQ(lane->slot_count, 8u);
+  EXPECT_EQ(Acquire(client), lane) << "the lane this thread used last comes first";
+}
+
+TEST_F(LanePoolTest, FullLanesBringAnotherUpToTheLimitAndThenFull) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 3);
+  EXPECT_EQ(Fill(client).size(), 12u);
+  EXPECT_EQ(Lanes(client), 3u);
+  EXPECT_EQ(Acquire(client), nullptr);
+  EXPECT_EQ(status_, SUTRA_FULL);
+}
+
+TEST_F(LanePoolTest, MoreLanesThanTheLimitAreNotAskedFor) {
+  StartEngine();
+  EXPECT_EQ(Attach(4, 1'000'000)->lanes_max, client::kLanesLimit);
+}
+
+TEST_F(LanePoolTest, ALaneThatAnotherThreadHoldsIsPassedBy) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 2);
+  for (const sutra_ticket ticket : Fill(client)) {
+    EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, nullptr), SUTRA_OK);
+    sutra_release(client.get(), ticket);
+  }
+  ASSERT_EQ(Lanes(client), 2u);
+  ClientLane* held = nullptr;
+  ASSERT_TRUE(client::AcquireLane(client.get(), MonotonicNs(), &held, &status_));
+  std::thread([&] {
+    client::CurrentThread().lane_hint = held->index;
+    ClientLane* other = Acquire(client);
+    EXPECT_NE(other, nullptr);
+    EXPECT_NE(other, held);
+  }).join();
+  held->mutex.Unlock();
+}
+
+TEST_F(LanePoolTest, ABlockingCallGetsTheSlotThatIsReleasedMeanwhile) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 1);
+  const std::vector<sutra_ticket> held = Fill(client);
+  ASSERT_EQ(held.size(), 2u);
+  sutra_result result = embed::Result();
+  ASSERT_EQ(sutra_wait(client.get(), held[0], 60'000, &result), SUTRA_OK);
+  std::thread release([&] { sutra_release(client.get(), held[0]); });
+  ClientLane* lane = nullptr;
+  EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, &lane, &status_));
+  if (lane != nullptr) lane->mutex.Unlock();
+  release.join();
+}
+
+TEST_F(LanePoolTest, ABlockingCallWithoutRoomEndsAtItsDeadline) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 1);
+  ASSERT_EQ(Fill(client).size(), 2u);
+  ClientLane* lane = nullptr;
+  EXPECT_FALSE(client::AcquireLaneWaiting(client.get(), MonotonicNs() + kNsPerMs, &lane, &status_));
+  EXPECT_EQ(status_, SUTRA_FULL);
+}
+
+TEST_F(LanePoolTest, ADeadEnginesLaneIsEmptiedAndUsedForTheNext) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  for (int round = 0; round < 3; ++round) {
+    engine_->Kill();
+    EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+    StartEngine();
+    while (Acquire(client) == nullptr) std::this_thread::yield();
+    EXPECT_EQ(Lanes(client), 1u);
+  }
+}
+
+TEST_F(LanePoolTest, ALaneWithAnUnreleasedTicketIsKeptAndAnotherOpened) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "kept", &ticket), SUTRA_OK);
+  engine_->Kill();
+  EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+  StartEngine();
+  ClientLane* lane = nullptr;
+  while ((lane = Acquire(client)) == nullptr) std::this_thread::yield();
+  EXPECT_EQ(lane->index, 1u);
+  EXPECT_EQ(Lanes(client), 2u);
+  sutra_release(client.get(), ticket);
+}
+
+TEST_F(LanePoolTest, FailedAttachesBackOffAndSayWhy) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  engine_->Kill();
+  EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+  const auto backoff_ns = [&] {
+    const MutexLock lock(client->open_mutex);
+    return client->backoff_ns;
+  };
+  while (backoff_ns() == client::kBackoffNsMin) EXPECT_EQ(Acquire(client), nullptr);
+  EXPECT_EQ(backoff_ns(), 2 * client::kBackoffNsMin);
+  const uint64_t paced_until_ns = client->open_after_ns.load(std::memory_order_relaxed);  // relaxed: one thread
+  EXPECT_EQ(Acquire(client), nullptr);
+  EXPECT_EQ(status_, SUTRA_ENGINE_GONE);
+  EXPECT_NE(std::string(sutra_error_text()).find("nothing listens"), std::string::npos) << sutra_error_text();
+  EXPECT_GE(client->open_after_ns.load(std::memory_order_relaxed), paced_until_ns);
+  while (backoff_ns() < client::kBackoffNsMax) Acquire(client);
+  StartEngine();
+  while (Acquire(client) == nullptr) std::this_thread::yield();
+  EXPECT_EQ(backoff_ns(), client::kBackoffNsMin) << "an attach that works starts anew";
+}
+
+}  // namespace
+}  // namespace sutra::test
