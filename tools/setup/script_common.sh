@@ -5,8 +5,6 @@
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck disable=SC2034  # used by the scripts that source this
 jobs=$(nproc)
-# Objects are shared by all checkouts of this user: the folder of a build is not part of what was compiled.
-export CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
 
 say() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
 die() {
@@ -26,26 +24,40 @@ quietly() {
   rm -f "$log"
 }
 
-prepare_host() {
-  say "packages"
-  "$repo/tools/setup/install_packages"
-  say "libtorch and model"
-  "$repo/tools/setup/fetch_deps" --quiet
-  SUTRA_DEPS_DIR=$("$repo/tools/setup/fetch_deps" --print-dir)
-  export SUTRA_DEPS_DIR
-  model_dir=$SUTRA_DEPS_DIR/model/all-MiniLM-L6-v2
+# cpu_needs_torch CPUINFO: whether the engine's `auto` takes libtorch there: its own kernels are fast from AVX-512 on.
+cpu_needs_torch() {
+  (($(grep -owE 'avx512f|avx512bw|avx512dq|avx512vl' "$1" | sort -u | wc -l) < 4))
 }
 
-# configure BUILD_DIR [cmake options]: only when something changed that ninja would not see itself.
+# prepare_host model [torch]: packages and the model; libtorch (0.5 GB) where it is asked for or the engine needs it here.
+# Sets SUTRA_DEPS_DIR, model_dir and with_torch.
+prepare_host() {
+  local fetch_deps=$repo/tools/setup/fetch_deps
+  say "packages"
+  "$repo/tools/setup/install_packages"
+  SUTRA_DEPS_DIR=$("$fetch_deps" --print-dir)
+  export SUTRA_DEPS_DIR
+  model_dir=$SUTRA_DEPS_DIR/model/all-MiniLM-L6-v2
+  say "model"
+  "$fetch_deps" --quiet --model
+  with_torch=ON
+  if [[ ${2-} == torch ]] || cpu_needs_torch /proc/cpuinfo; then
+    say "libtorch"
+    "$fetch_deps" --quiet --torch
+  elif ! "$fetch_deps" --quiet --check --torch 2>/dev/null; then
+    with_torch=OFF
+  fi
+  # CMake reads the launcher from here. Objects are shared by all checkouts of this user: the folder of a build is not
+  # part of what was compiled.
+  if command -v ccache >/dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
+  fi
+}
+
+# configure NAME BUILD_DIR: with the initial cache .ci/NAME.cmake.
 configure() {
-  local build=$1
-  shift
-  local options=(-G Ninja "-DSUTRA_DEPS_DIR=$SUTRA_DEPS_DIR" "$@")
-  if command -v ccache >/dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
-  local stamp=$build/.sutra-configured
-  if [[ -f $build/build.ninja && -f $stamp && $(<"$stamp") == "${options[*]}" ]]; then return; fi
-  quietly cmake -S "$repo" -B "$build" "${options[@]}"
-  printf '%s' "${options[*]}" >"$stamp"
+  quietly cmake -C "$repo/.ci/$1.cmake" -S "$repo" -B "$2" -G Ninja "-DSUTRA_DEPS_DIR=$SUTRA_DEPS_DIR" \
+    "-DSUTRA_WITH_TORCH=$with_torch"
 }
 
 # start_engine BIN_DIR [engine options]: on a socket and a data directory of its own; sets engine_pid, engine_dir,

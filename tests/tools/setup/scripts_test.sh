@@ -25,12 +25,23 @@ fi
 if bash -n <(echo 'if true; then') 2>/dev/null; then fail "bash -n accepts a broken script"; fi
 
 for script in quickstart test setup/install_packages setup/fetch_deps; do
-  "$repo/tools/$script" --help | grep -qi 'usage' || fail "$script --help says no usage"
+  grep -qi 'usage' <<<"$("$repo/tools/$script" --help)" || fail "$script --help says no usage"
 done
 for script in quickstart test; do
   if "$repo/tools/$script" --no-such-option >/dev/null 2>&1; then fail "$script accepts --no-such-option"; fi
 done
-"$repo/tools/setup/install_packages" --print | grep -qx libboost-dev || fail "install_packages --print lacks libboost-dev"
+packages=$("$repo/tools/setup/install_packages" --print)
+for package in libboost-dev clang clang-format; do
+  grep -qx "$package" <<<"$packages" || fail "install_packages --print lacks $package"
+done
+
+# libtorch is fetched for a CPU without AVX-512 only.
+# shellcheck source=tools/setup/script_common.sh
+source "$repo/tools/setup/script_common.sh"
+if cpu_needs_torch <(echo "flags : fpu avx2 avx512f avx512bw avx512dq avx512vl avx512_bf16"); then
+  fail "a CPU with AVX-512 needs libtorch"
+fi
+cpu_needs_torch <(echo "flags : fpu avx2 avx512f avx512dq avx512vl") || fail "a CPU without avx512bw needs no libtorch"
 
 echo "${#scripts[@]} scripts, $failures failures"
 ((failures == 0))
