@@ -2,7 +2,6 @@
 #include "engine/engine.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
+#include "shm/base/random.h"
 #include "shm/base/time.h"
 
 namespace sutra {
@@ -35,15 +35,6 @@ void RaiseDescriptorLimit(uint32_t lanes_max) {
     spdlog::warn("the limit of {} open files allows fewer than --lanes-max {} lanes: raise LimitNOFILE= to {}",
                  limit.rlim_cur, lanes_max, needed);
   }
-}
-
-// Random, non-zero; drawn after the locks are held, compared for equality only.
-uint64_t DrawGeneration() {
-  uint64_t generation = 0;
-  while (generation == 0) {
-    if (getrandom(&generation, sizeof(generation), 0) != sizeof(generation)) generation = MonotonicNs();
-  }
-  return generation;
 }
 
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
@@ -79,7 +70,7 @@ Status Engine::Lock() {
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
   if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
   if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
-  generation_ = DrawGeneration();
+  generation_ = RandomSeed();  // after the locks are held; compared for equality only
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
   return {};
 }

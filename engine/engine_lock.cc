@@ -9,14 +9,16 @@
 #include <cerrno>
 #include <utility>
 
+#include "shm/base/time.h"
+
 namespace sutra {
 namespace {
 
 // "pid 4711 since 2026-01-31 12:00:00 UTC": for the eyes of whoever starts a second engine; decides nothing.
 std::string OwnName() {
-  const time_t now = time(nullptr);
+  const timespec now = ToTimespec(WallNs());
   tm parts = {};
-  gmtime_r(&now, &parts);
+  gmtime_r(&now.tv_sec, &parts);
   char text[64];
   strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S UTC", &parts);
   return "pid " + std::to_string(getpid()) + " since " + text + "\n";

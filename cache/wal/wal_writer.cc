@@ -2,6 +2,7 @@
 #include "cache/wal/wal_writer.h"
 
 #include <cassert>
+#include <cerrno>
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/random.h"
@@ -35,7 +36,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   header.wall_highest_ns = begin.wall_highest_ns;
   Status status;
   if (!FillRandom(header.id.data(), header.id.size())) {
-    status = Status(StatusCode::kStorageError, "no random bytes for a segment identity");
+    status = Status::FromErrno(StatusCode::kStorageError, "drawing random bytes for a segment's id", errno);
   }
   const AlignedBytes blocks = AllocateAligned(kSegmentDataStart);
   for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {

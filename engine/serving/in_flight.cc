@@ -1,7 +1,6 @@
 // See in_flight.h.
 #include "engine/serving/in_flight.h"
 
-#include <sys/random.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -24,12 +23,6 @@ void Attach(Computation* computation, Waiter waiter) {
 
 size_t InFlight::KeyHash::operator()(const Key& key) const {
   return XXH3_64bits_withSeed(key.text.data(), key.text.size(), seed ^ key.variant);
-}
-
-uint64_t InFlight::RandomSeed() {
-  uint64_t seed = 0;
-  if (getrandom(&seed, sizeof(seed), 0) != static_cast<ssize_t>(sizeof(seed))) seed = 0x9e3779b97f4a7c15U;
-  return seed;
 }
 
 InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,

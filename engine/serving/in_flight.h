@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/lanes/request.h"
+#include "shm/base/random.h"
 
 namespace sutra {
 
@@ -57,7 +58,6 @@ class InFlight {
     uint64_t seed;  // random: whoever knows the hash could otherwise send texts that all meet in one bucket
     size_t operator()(const Key& key) const;
   };
-  static uint64_t RandomSeed();
 
   void EraseLocked(const ComputationPtr& computation);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "shm/base/time.h"
 #include "shm/stats/stats_reader.h"
 
 namespace sutra {
@@ -20,7 +21,7 @@ struct EngineEvidence {
 };
 EngineEvidence GatherEvidence(const StatsSnapshot& snapshot);
 
-inline constexpr uint64_t kHeartbeatStaleNs = 1'000'000'000;  // ten missed beats
+inline constexpr uint64_t kHeartbeatStaleNs = kNsPerSecond;  // ten missed beats
 
 // Nanoseconds since the last heartbeat; by the monotonic clock where both share one, else by the wall clock.
 uint64_t HeartbeatAgeNs(const StatsSnapshot& snapshot, const EngineEvidence& evidence);

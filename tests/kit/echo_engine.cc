@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -17,6 +16,7 @@
 #include <new>
 #include <vector>
 
+#include "shm/base/random.h"
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
 #include "shm/lane_ring.h"
@@ -50,8 +50,6 @@ class EchoServer {
  public:
   EchoServer(int listen_fd, const EchoOptions& options, EchoControl* control)
       : listen_fd_(listen_fd), options_(options), control_(control) {
-    while (generation_ == 0 && getrandom(&generation_, sizeof(generation_), 0) < 0) {
-    }
     page_ = EnginePageMemory::Create(generation_).value();
     text_.resize(options.text_bytes_max + 8);
   }
@@ -309,7 +307,7 @@ class EchoServer {
   int listen_fd_;
   EchoOptions options_;
   EchoControl* control_;
-  uint64_t generation_ = 0;
+  const uint64_t generation_ = RandomSeed();
   uint64_t lane_id_ = 0;
   const BootId boot_id_ = HostBootId();
   EnginePageMemory page_;

@@ -6,14 +6,10 @@
 #include <thread>
 #include <vector>
 
+#include "shm/base/time.h"
+
 namespace sutra {
 namespace {
-
-uint64_t NowNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 
 struct Counter {
   Mutex mutex;
@@ -65,10 +61,10 @@ TEST(Mutex, ScopeMayGiveTheMutexUpAndTakeItAgain) {
 TEST(CondVar, WaitEndsAtTheDeadline) {
   Counter counter;
   const MutexLock lock(counter.mutex);
-  const uint64_t deadline_ns = NowNs() + 2'000'000;
+  const uint64_t deadline_ns = MonotonicNs() + 2'000'000;
   while (counter.changed.WaitUntil(counter.mutex, deadline_ns)) {
   }
-  EXPECT_GE(NowNs(), deadline_ns);
+  EXPECT_GE(MonotonicNs(), deadline_ns);
 }
 
 TEST(CondVar, NotifiedWaiterSeesTheChange) {
