@@ -2,6 +2,7 @@
 #include <random>
 #include <thread>
 
+#include "tests/kit/seed.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -112,8 +113,7 @@ TEST_F(ClientBatch, ManyThreadsShareOneClient) {
   StartEngine();
   for (const uint32_t lanes : {1u, 4u}) {
     const ClientPtr client = Attach(8, lanes);
-    const uint32_t seed = getenv("SUTRA_SEED") != nullptr ? static_cast<uint32_t>(atoi(getenv("SUTRA_SEED"))) : 4711;
-    std::printf("seed %u\n", seed);
+    const auto seed = static_cast<uint32_t>(TestSeed(4711));
     std::vector<std::thread> threads;
     for (uint32_t t = 0; t < 8; ++t) {
       threads.emplace_back([&, t] {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <memory>
@@ -11,6 +10,7 @@
 
 #include "producer/include/sutra/embed.hpp"
 #include "tests/kit/echo_engine.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra::test {
 
@@ -24,15 +24,9 @@ class ClientTest : public testing::Test {
  protected:
   void SetUp() override {
     alarm(100);  // the watchdog: a hang becomes a failure that names the test
-    char name[] = "/tmp/sutra-client-test-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    directory_ = name;
-    path_ = directory_ + "/socket";
   }
   void TearDown() override {
     engine_.reset();
-    unlink(path_.c_str());
-    rmdir(directory_.c_str());
     alarm(0);
   }
 
@@ -89,7 +83,8 @@ class ClientTest : public testing::Test {
     return status;
   }
 
-  std::string directory_, path_;
+  const TempDir directory_;
+  std::string path_ = directory_ / "socket";
   std::unique_ptr<EchoEngine> engine_;
 };
 
