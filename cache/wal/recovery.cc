@@ -1,5 +1,4 @@
-// See recovery.h. The order of work: headers, then the chain backwards from the newest segment, then the records
-// forwards.
+// The order of work: headers, then the chain backwards from the newest segment, then the records forwards.
 #include "cache/wal/recovery.h"
 
 #include <algorithm>
