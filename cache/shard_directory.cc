@@ -1,4 +1,4 @@
-// See shard_directory.h.
+// The MODEL file, and what is made and removed before recovery reads.
 #include "cache/shard_directory.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// DiskIo by plain system calls; see disk_io_posix.h.
+// DiskIo by plain system calls.
 #include "cache/disk/disk_io_posix.h"
 
 #include <dirent.h>

@@ -1,4 +1,4 @@
-// See entry_store.h.
+// The layout of an entry and of a stripe (table, CLOCK ring, slots), then the store's calls over the stripes.
 #include "cache/store/entry_store.h"
 
 #include <xxhash.h>

@@ -1,5 +1,4 @@
-// See recovery.h. The order of work: headers, then the chain backwards from the newest segment, then the records
-// forwards.
+// The order of work: headers, then the chain backwards from the newest segment, then the records forwards.
 #include "cache/wal/recovery.h"
 
 #include <algorithm>
@@ -25,6 +24,12 @@ class Recovery {
       if (Status status = Replay(i); !status.ok()) return status;
     }
     Conclude();
+    // Nothing could go on behind them: numbers would begin anew, and the next recovery would not read what follows.
+    if (plan_.number_next > kNumberMax || plan_.valid_through > kNumberMax) {
+      return Status(StatusCode::kRefused, request_.directory +
+                                              " holds segment or record numbers that no log of this program reaches; "
+                                              "move it away");
+    }
     const bool lossless = plan_.records_dropped == 0 && plan_.quarantine.empty() && plan_.append_again_through == 0;
     assert(lossless || (plan_.damaged_segments > 0 && !plan_.messages.empty()));
     if (request_.strict && plan_.damaged_segments > 0) {
@@ -47,7 +52,7 @@ class Recovery {
       if (const uint64_t number = SegmentNumber(name); number != 0) numbers_.push_back(number);
     }
     std::sort(numbers_.begin(), numbers_.end());
-    if (!numbers_.empty()) plan_.number_next = numbers_.back() + 1;
+    if (!numbers_.empty()) plan_.number_next = std::min(numbers_.back(), kNumberMax) + 1;
     return {};
   }
 

@@ -1,4 +1,4 @@
-// See segment_preparer.h.
+// The one reserve file: made, waited for, taken, tried again. `state_` says who may touch it.
 #include "cache/wal/segment_preparer.h"
 
 #include <cassert>

@@ -1,4 +1,4 @@
-// See wal_committer.h.
+// The queue that inserting threads fill, the choice of what is due next, and the thread that does it.
 #include "cache/wal/wal_committer.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Encoding and checking of segment headers and records; see wal_format.h.
+// Encoding and checking of segment headers and records.
 #include "cache/wal/wal_format.h"
 
 #include <algorithm>

@@ -33,6 +33,7 @@ inline constexpr uint64_t kRecordAlign = 64;
 inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block stands twice: rot of one costs nothing
 inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBytes;
 inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
+inline constexpr uint64_t kNumberMax = 1ull << 63;  // of segments and records; no log lives to reach it
 inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 0;
 inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};

@@ -1,4 +1,4 @@
-// See wal_log.h.
+// In this order: beginning and starting; placing, syncing and acknowledging groups; failure; recycling of old segments.
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Classification of what a segment holds; see wal_reader.h.
+// The sliding window over a segment, the judgement of one place, and the two searches behind it.
 #include "cache/wal/wal_reader.h"
 
 #include <algorithm>

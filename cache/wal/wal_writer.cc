@@ -1,4 +1,4 @@
-// See wal_writer.h.
+// A segment's header and name, then the groups behind them, each step in the order that its promise needs.
 #include "cache/wal/wal_writer.h"
 
 #include <cassert>

@@ -18,8 +18,7 @@ using test::Put;
 using test::VersionOf;
 
 TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
-  const uint64_t seed = test::NumberFromEnvironment("SUTRA_SEED", 11);
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  const uint64_t seed = test::TestSeed(11);
   const test::TempDir temp;
   std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp.path(), {}).value();
   CacheConfig config = test::SmallConfig(temp.path());

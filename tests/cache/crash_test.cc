@@ -125,9 +125,8 @@ std::string Reopen(const std::string& directory, Promises* promises) {
 }
 
 TEST(Crash, AtRandomTimes) {
-  const uint64_t seed = test::NumberFromEnvironment("SUTRA_SEED", 1);
+  const uint64_t seed = test::TestSeed(1);
   const uint64_t rounds = test::NumberFromEnvironment("SUTRA_KILLS", 8);
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::mt19937_64 random(seed);
   const test::TempDir temp;
   Promises promises;

@@ -1,15 +1,11 @@
 // The shard as its users see it: hits, expiry, removals, policies, restarts, directories, bounds of the log. On the
-// simulated disk and a manual clock unless a real directory is the point.
+// simulated disk and a manual clock.
 #include "cache/cache_shard.h"
 
 #include <gtest/gtest.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "cache/disk/disk_io.h"
 #include "cache/wal/wal_format.h"
 #include "tests/cache/wal/log_fixture.h"
-#include "tests/kit/temp_dir.h"
 
 namespace sutra {
 namespace {
@@ -393,31 +389,6 @@ TEST_F(CacheShardTest, BadOptionsAreNamed) {
   EXPECT_NE(message([](CacheConfig* c) { c->wal_bytes_max = c->wal_segment_bytes; }).find("wal_bytes_max"),
             std::string::npos);
   EXPECT_NE(message([](CacheConfig* c) { c->directory = ""; }).find("directory"), std::string::npos);
-}
-
-TEST(CacheShardOnDisk, CreatesItsDirectoryForItsOwnerOnly) {
-  const test::TempDir temp;
-  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp / "data", {}).value();
-  const CacheConfig config = SmallConfig(temp / "data");
-  { Put(CacheShard::Open(config, io.get(), Clock::Real()).value().get(), "t", 1); }
-  struct stat info {};
-  ASSERT_EQ(stat((temp / "data").c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0700u);
-  ASSERT_EQ(stat((temp / ("data/" + test::kShardName)).c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0700u);
-  std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
-  EXPECT_EQ(VersionOf(shard.get(), "t"), 1);
-  EXPECT_STREQ(shard->Stats().disk_io, io->name());
-}
-
-TEST(CacheShardOnDisk, AnUnwritableDirectoryIsNamedWithTheFix) {
-  if (geteuid() == 0) GTEST_SKIP() << "SKIPPED: root may write everywhere";
-  const test::TempDir temp;
-  ASSERT_EQ(chmod(temp.path().c_str(), 0500), 0);
-  const Status status = MakeDiskIo(DiskIoKind::kAuto, temp / "data", {}).status();
-  EXPECT_EQ(status.code(), StatusCode::kStorageError);
-  EXPECT_NE(status.message().find("must be able to write there"), std::string::npos);
-  EXPECT_EQ(chmod(temp.path().c_str(), 0700), 0);
 }
 
 }  // namespace

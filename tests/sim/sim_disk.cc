@@ -1,4 +1,4 @@
-// See sim_disk.h.
+// The files and names of the simulated disk, and what faults, kills and power cuts make of them.
 #include "tests/sim/sim_disk.h"
 
 #include <algorithm>

@@ -62,7 +62,7 @@ TEST_F(EntryStoreTest, AnswersExactlyWhatWasStored) {
 
 TEST_F(EntryStoreTest, CollidingHashesNeverExchangeVectors) {
   Make(400, 64 << 20, 0xff);  // 256 places, the same hash for many texts
-  std::mt19937_64 random(test::NumberFromEnvironment("SUTRA_SEED", 3));
+  std::mt19937_64 random(test::TestSeed(3));
   std::unordered_map<std::string, int> oracle;
   for (int step = 0; step < 20'000; ++step) {
     const std::string text = std::to_string(random() % 300);

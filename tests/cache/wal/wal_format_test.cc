@@ -7,8 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#include "shm/base/crc32c.h"
 #include "cache/wal/wal_group.h"
+#include "shm/base/crc32c.h"
 #include "tests/cache/cache_test_support.h"
 
 namespace sutra {

@@ -1,0 +1,141 @@
+// The directory of a shard: what is made, what is removed, whose it is, and what survives a power cut.
+#include "cache/shard_directory.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "cache/wal/wal_format.h"
+#include "tests/cache/cache_test_support.h"
+#include "tests/kit/temp_dir.h"
+#include "tests/sim/sim_disk.h"
+
+namespace sutra {
+namespace {
+
+const std::string kPath = "/data/" + test::kShardName;
+
+ShardDirectory Mine() { return ShardDirectory{"/data", test::kIdentity, "test model", test::kWidth}; }
+
+class ShardDirectoryTest : public testing::Test {
+ protected:
+  Result<ShardFiles> Prepare(const ShardDirectory& directory = Mine()) {
+    return PrepareShardDirectory(&disk_, directory, [this](const std::string& line) { lines_.push_back(line); });
+  }
+  std::string Model() const {
+    const std::vector<std::byte> bytes = disk_.Bytes(kPath + "/MODEL");
+    std::string text(bytes.size(), '\0');
+    std::transform(bytes.begin(), bytes.end(), text.begin(), [](std::byte b) { return static_cast<char>(b); });
+    return text;
+  }
+  void WriteFile(const std::string& name, const std::string& text) {
+    std::vector<std::byte> bytes(text.size());
+    std::transform(text.begin(), text.end(), bytes.begin(), [](char c) { return static_cast<std::byte>(c); });
+    disk_.SetBytes(kPath + "/" + name, bytes);
+  }
+
+  sim::SimDisk disk_;
+  std::vector<std::string> lines_;
+};
+
+TEST_F(ShardDirectoryTest, IsMadeWithAFileThatSaysWhoseItIs) {
+  const Result<ShardFiles> files = Prepare();
+  ASSERT_TRUE(files.ok()) << files.status().message();
+  EXPECT_EQ(files->path, kPath);
+  EXPECT_EQ(files->segments, 0u);
+  EXPECT_EQ(Model(), "identity " + test::kIdentity + "\nwidth 16\nname test model\n");
+  EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kPath + "/MODEL"});
+  EXPECT_TRUE(lines_.empty());
+  EXPECT_TRUE(Prepare().ok()) << "it is its own the next time";
+}
+
+TEST_F(ShardDirectoryTest, ItsModelIsWholeOrMissingAfterAPowerCutAtAnyMoment) {
+  for (uint64_t at = 1;; ++at) {
+    sim::SimDisk disk(at);
+    sim::SimDisk::Faults faults;
+    faults.power_off_at = at;
+    disk.SetFaults(faults);
+    const bool prepared = PrepareShardDirectory(&disk, Mine(), {}).ok();
+    disk.PowerCut();
+    const Result<ShardFiles> again = PrepareShardDirectory(&disk, Mine(), {});
+    ASSERT_TRUE(again.ok()) << "cut at operation " << at << ": " << again.status().message();
+    if (prepared) {
+      EXPECT_GT(at, 8u);
+      break;
+    }
+  }
+}
+
+TEST_F(ShardDirectoryTest, CountsSegmentsAndRemovesWhatADeadEngineLeftUnfinished) {
+  ASSERT_TRUE(Prepare().ok());
+  WriteFile(SegmentName(1), "");
+  WriteFile(SegmentName(2), "");
+  WriteFile(SegmentName(1) + ".quarantined", "");
+  WriteFile("reserve.tmp", "half");
+  WriteFile("MODEL.tmp", "half");
+  WriteFile("notes of a person", "kept");
+  const Result<ShardFiles> files = Prepare();
+  ASSERT_TRUE(files.ok());
+  EXPECT_EQ(files->segments, 2u);
+  EXPECT_EQ(disk_.List(kPath).value(), (std::vector<std::string>{"MODEL", "notes of a person", SegmentName(1),
+                                                                 SegmentName(1) + ".quarantined", SegmentName(2)}));
+}
+
+TEST_F(ShardDirectoryTest, AnotherModelOfTheSameDirectoryIsRefusedWithBothNames) {
+  ASSERT_TRUE(Prepare().ok());
+  ShardDirectory other = Mine();
+  other.model_identity[40] = 'e';  // the first 16 digits, which name the directory, are the same
+  Status status = Prepare(other).status();
+  EXPECT_EQ(status.code(), StatusCode::kRefused);
+  EXPECT_NE(status.message().find(kPath + "/MODEL says model " + test::kIdentity + ", width 16 (test model)"),
+            std::string::npos)
+      << status.message();
+  EXPECT_NE(status.message().find(other.model_identity), std::string::npos);
+  EXPECT_NE(status.message().find("move " + kPath + " away"), std::string::npos);
+  other = Mine();
+  other.width = 8;
+  status = Prepare(other).status();
+  EXPECT_EQ(status.code(), StatusCode::kRefused);
+  EXPECT_EQ(Model(), "identity " + test::kIdentity + "\nwidth 16\nname test model\n") << "nothing was overwritten";
+}
+
+TEST_F(ShardDirectoryTest, AModelFileThatSaysNothingIsRefused) {
+  ASSERT_TRUE(Prepare().ok());
+  for (const std::string& text : {std::string(), std::string("width 16\n"), std::string(100, '\0')}) {
+    WriteFile("MODEL", text);
+    EXPECT_EQ(Prepare().status().code(), StatusCode::kRefused);
+  }
+}
+
+TEST_F(ShardDirectoryTest, AModelsNameCannotForgeALine) {
+  ShardDirectory directory = Mine();
+  directory.model_name = "evil\nwidth 99";
+  ASSERT_TRUE(Prepare(directory).ok());
+  EXPECT_EQ(Model(), "identity " + test::kIdentity + "\nwidth 16\nname evil width 99\n");
+  EXPECT_TRUE(Prepare(directory).ok());
+}
+
+TEST_F(ShardDirectoryTest, OtherModelsBesideItAreMentioned) {
+  ASSERT_TRUE(Prepare().ok());
+  ShardDirectory other = Mine();
+  other.model_identity[0] = 'f';
+  ASSERT_TRUE(Prepare(other).ok());
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_EQ(lines_[0], "this data directory also holds 1 other model(s); this model uses /data/f011223344556677");
+}
+
+TEST(ShardDirectoryOnDisk, AFileInItsPlaceIsNamedWithTheFix) {
+  const test::TempDir temp;
+  std::unique_ptr<DiskIo> io = MakePosixDiskIo(false);
+  ShardDirectory directory = Mine();
+  directory.data = temp.path();
+  io->Close(io->Open(temp / test::kShardName, OpenMode::kCreate).value());
+  const Status status = PrepareShardDirectory(io.get(), directory, {}).status();
+  EXPECT_EQ(status.code(), StatusCode::kStorageError);
+  EXPECT_NE(status.message().find(temp / test::kShardName), std::string::npos) << status.message();
+  EXPECT_NE(status.message().find("must be able to write in " + temp.path()), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sutra

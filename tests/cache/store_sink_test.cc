@@ -1,0 +1,130 @@
+// How long a recovered entry still lives: the shorter of its TTL and what is left until its expiry, measured from the
+// latest time that was ever seen.
+#include "cache/store_sink.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "tests/cache/cache_test_support.h"
+#include "tests/sim/manual_clock.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kS = 1'000'000'000;
+constexpr uint64_t kWall = 1'700'000'000 * kS;
+
+class StoreSinkTest : public testing::Test {
+ protected:
+  void Insert(const std::string& text, uint32_t version, uint64_t wall_expiry_ns, uint64_t ttl_s,
+              uint64_t wall_highest_ns = 0, uint64_t segment = 1) {
+    const std::vector<float> vector = test::VectorOf(text, version);
+    WalRecord record;
+    record.header.wall_highest_ns = wall_highest_ns;
+    record.insert.wall_expiry_ns = wall_expiry_ns;
+    record.insert.ttl_s = static_cast<uint32_t>(ttl_s);
+    record.insert.token_count = version;
+    record.insert.norm = static_cast<float>(version);
+    record.text = text;
+    record.vector = std::as_bytes(std::span<const float>(vector));
+    sink().Insert(record, segment);
+  }
+  void Erase(const std::string& text) {
+    WalRecord record;
+    record.text = text;
+    sink().Erase(record);
+  }
+  int Find(const std::string& text) {
+    std::vector<float> vector(test::kWidth);
+    CacheValue value;
+    if (!store_.Lookup(store_.KeyOf(text, 0), &clock_, vector.data(), &value)) return -1;
+    return vector == test::VectorOf(text, value.token_count) ? static_cast<int>(value.token_count) : -2;
+  }
+  // Seconds until the text is gone, in steps of one.
+  uint64_t LivesFor(const std::string& text, uint64_t limit_s = 2000) {
+    for (uint64_t s = 0; s < limit_s; ++s) {
+      if (Find(text) == -1) return s;
+      clock_.Advance(kS);
+    }
+    return limit_s;
+  }
+  StoreSink& sink() {
+    if (sink_ == nullptr) sink_ = std::make_unique<StoreSink>(&store_, &clock_);
+    return *sink_;
+  }
+
+  sim::ManualClock clock_{kWall};
+  EntryStore store_{EntryStore::Limits{test::kWidth, 1000, 1 << 20}};
+  std::unique_ptr<StoreSink> sink_;
+};
+
+TEST_F(StoreSinkTest, AnEntryLivesUntilItsExpiry) {
+  Insert("t", 7, kWall + 60 * kS, 100);
+  sink().Conclude(0);
+  EXPECT_EQ(Find("t"), 7);
+  EXPECT_EQ(LivesFor("t"), 60u);
+}
+
+TEST_F(StoreSinkTest, ATimeToLiveBoundsAnExpiryThatIsFarAway) {
+  Insert("t", 7, kWall + 10'000 * kS, 100);
+  EXPECT_EQ(LivesFor("t"), 100u);
+}
+
+TEST_F(StoreSinkTest, NothingLivesLongerThanTheLongestLifetime) {
+  Insert("t", 7, UINT64_MAX, UINT32_MAX);
+  clock_.Advance(kTtlSecondsMax * kS - 1);
+  EXPECT_EQ(Find("t"), 7);
+  clock_.Advance(1);
+  EXPECT_EQ(Find("t"), -1);
+}
+
+TEST_F(StoreSinkTest, AnExpiredInsertHidesTheOlderOneOfItsText) {
+  Insert("t", 1, kWall + 100 * kS, 100);
+  Insert("t", 2, kWall, 100);
+  EXPECT_EQ(Find("t"), -1);
+  EXPECT_EQ(store_.GetCounts().entries, 0u);
+}
+
+TEST_F(StoreSinkTest, ARemovalRemovesAndDropAllDropsAll) {
+  Insert("a", 1, kWall + 100 * kS, 100);
+  Insert("b", 2, kWall + 100 * kS, 100);
+  Erase("a");
+  Erase("never there");
+  EXPECT_EQ(Find("a"), -1);
+  EXPECT_EQ(Find("b"), 2);
+  EXPECT_EQ(sink().DropAll(), 1u);
+  EXPECT_EQ(Find("b"), -1);
+}
+
+TEST_F(StoreSinkTest, TimeThatARecordSawCountsForTheRecordsBehindIt) {
+  Insert("seen", 1, kWall + 5 * kS, 100, kWall + 50 * kS);
+  EXPECT_EQ(Find("seen"), -1) << "the clock was set back: it had expired";
+  Insert("behind", 2, kWall + 60 * kS, 100);
+  EXPECT_EQ(LivesFor("behind"), 10u);
+}
+
+TEST_F(StoreSinkTest, TimeThatWasSeenLaterShortensWhatWasReadBefore) {
+  Insert("before", 1, kWall + 100 * kS, 100);
+  Insert("late", 2, kWall + 100 * kS, 100, kWall + 30 * kS);
+  sink().Conclude(kWall + 40 * kS);
+  EXPECT_EQ(LivesFor("late"), 30u) << "aged by 40 s, as everything is, of the 70 that were left";
+  EXPECT_EQ(Find("before"), 1);
+  EXPECT_EQ(LivesFor("before"), 30u);
+}
+
+TEST_F(StoreSinkTest, WithoutEntriesThereIsNothingToShorten) {
+  sink().Conclude(kWall + 1000 * kS);
+  EXPECT_EQ(store_.GetCounts().entries, 0u);
+}
+
+TEST_F(StoreSinkTest, RemembersTheSegmentThatHoldsTheEntry) {
+  Insert("old", 1, kWall + 100 * kS, 100, 0, 3);
+  Insert("new", 2, kWall + 100 * kS, 100, 0, 4);
+  EXPECT_EQ(store_.EvictOlder(3), 1u);
+  EXPECT_EQ(Find("old"), -1);
+  EXPECT_EQ(Find("new"), 2);
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,94 @@
+// Groups, and a log made of them segment by segment with the real writer: for tests of what writes, reads or continues
+// one. Thread rule: one thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/wal/wal_group.h"
+#include "cache/wal/wal_writer.h"
+#include "tests/cache/wal/log_fixture.h"
+
+namespace sutra::test {
+
+// An insert of a version of a text, or with version -1 its removal.
+struct Change {
+  std::string text;
+  int version = -1;
+};
+
+inline ModelIdentity Model() {
+  ModelIdentity model;
+  ParseIdentity(kIdentity, &model);
+  return model;
+}
+
+// Calls `use` with the record of a change; the record's views hold inside only.
+template <typename Use>
+auto WithRecord(const Change& change, const Use& use) {
+  if (change.version < 0) return use(UnplacedRecord::Erase(0, change.text));
+  const auto version = static_cast<uint32_t>(change.version);
+  const std::vector<float> vector = VectorOf(change.text, version);
+  InsertBody body;
+  body.wall_expiry_ns = UINT64_MAX;
+  body.ttl_s = 1000;
+  body.text_bytes = static_cast<uint32_t>(change.text.size());
+  body.width = kWidth;
+  body.token_count = version;
+  body.norm = static_cast<float>(version);
+  return use(UnplacedRecord::Insert(body, vector, change.text));
+}
+
+// A closed group, as large as its records need it.
+inline std::unique_ptr<WalGroup> GroupOf(const std::vector<Change>& changes) {
+  uint64_t bytes = kWalBlockBytes;
+  for (const Change& change : changes) {
+    bytes += WithRecord(change, [](const UnplacedRecord& record) { return uint64_t{record.length}; });
+  }
+  auto group = std::make_unique<WalGroup>(bytes);
+  for (const Change& change : changes) {
+    WithRecord(change, [&](const UnplacedRecord& record) { group->Append(record); });
+  }
+  group->Close();
+  return group;
+}
+
+// A file of `bytes` zeros at `path`, as the preparer leaves it.
+inline FileHandle ReserveFile(DiskIo* io, const std::string& path, uint64_t bytes = kSegmentBytesMin) {
+  const FileHandle file = io->Open(path, OpenMode::kCreateLog).value();
+  EXPECT_TRUE(io->Allocate(file, bytes, AllocateFill::kZeroed).ok());
+  return file;
+}
+
+class HandMadeLog {
+ public:
+  explicit HandMadeLog(DiskIo* io) : io_(io), writer_(io, kSmallLogDirectory, Model(), kWidth) {
+    EXPECT_TRUE(io->MakeDirectory(kSmallLogDirectory).ok());
+  }
+
+  // Begins a segment whose header says that the one before counts as far as it was synced.
+  void Begin(uint64_t number, uint64_t bytes = kSegmentBytesMin) {
+    const std::string reserve = kSmallLogDirectory + "/reserve.tmp";
+    WalWriter::Begin begin;
+    begin.number = number;
+    begin.segment_bytes = bytes;
+    begin.previous_number = writer_.number();
+    begin.previous_id = writer_.id();
+    begin.previous_valid_through = writer_.synced_through();
+    EXPECT_TRUE(writer_.BeginSegment(ReserveFile(io_, reserve, bytes), reserve, begin).ok());
+  }
+  void Write(const std::vector<Change>& changes, bool then_sync = true) {
+    EXPECT_TRUE(writer_.Write(GroupOf(changes).get(), then_sync, 0).ok());
+  }
+
+  WalWriter* writer() { return &writer_; }
+  static std::string PathOf(uint64_t number) { return kSmallLogDirectory + "/" + SegmentName(number); }
+
+ private:
+  DiskIo* const io_;
+  WalWriter writer_;
+};
+
+}  // namespace sutra::test

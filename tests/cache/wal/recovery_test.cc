@@ -1,0 +1,227 @@
+// What recovery decides about whole segments, what its plan says, and that it writes nothing. What it does about damage
+// inside of a segment is damage_test.cc's.
+#include "cache/wal/recovery.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/cache/wal/hand_made_log.h"
+
+namespace sutra {
+namespace {
+
+using test::HandMadeLog;
+using test::LogContent;
+using test::Recovered;
+using Numbers = std::vector<uint64_t>;
+
+class RecoveryTest : public testing::Test {
+ protected:
+  // Segment 1: "a" and "b", three records. Segment 2: "a" removed, "c", three more. Segment 3: "b" again, two.
+  void WriteThreeSegments() {
+    log_.Begin(1);
+    log_.Write({{"a", 1}, {"b", 2}});
+    log_.Begin(2);
+    log_.Write({{"a"}, {"c", 3}});
+    log_.Begin(3);
+    log_.Write({{"b", 4}});
+  }
+  Recovered Recover(bool strict = false) { return test::Recover(&disk_, test::kSmallLogDirectory, strict); }
+
+  void Remove(uint64_t number) { ASSERT_TRUE(disk_.Unlink(HandMadeLog::PathOf(number)).ok()); }
+  void SpoilHeader(uint64_t number) {
+    std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(number));
+    bytes[20] ^= std::byte{1};
+    bytes[kWalBlockBytes + 20] ^= std::byte{1};
+    disk_.SetBytes(HandMadeLog::PathOf(number), bytes);
+  }
+  static Numbers NumbersOf(const std::vector<RecoveredSegment>& chain) {
+    Numbers numbers;
+    for (const RecoveredSegment& segment : chain) numbers.push_back(segment.number);
+    return numbers;
+  }
+
+  sim::SimDisk disk_;
+  HandMadeLog log_{&disk_};
+};
+
+TEST_F(RecoveryTest, AnEmptyDirectoryIsAnEmptyLog) {
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_TRUE(recovered.content.empty());
+  EXPECT_EQ(recovered.plan.number_next, 1u);
+  EXPECT_EQ(recovered.plan.previous_number, 0u);
+  EXPECT_EQ(recovered.plan.valid_through, 0u);
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, ReadsTheChainInOrderAndSaysWhereToGoOn) {
+  WriteThreeSegments();
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}, {"c", 3}}));
+  EXPECT_EQ(NumbersOf(recovered.plan.chain), (Numbers{1, 2, 3}));
+  EXPECT_EQ(recovered.plan.chain[2].bytes, kSegmentBytesMin);
+  EXPECT_EQ(recovered.plan.previous_number, 3u);
+  EXPECT_EQ(recovered.plan.previous_id, log_.writer()->id());
+  EXPECT_EQ(recovered.plan.valid_through, 8u);
+  EXPECT_EQ(recovered.plan.number_next, 4u);
+  EXPECT_EQ(recovered.plan.records, 8u);
+  EXPECT_TRUE(recovered.plan.remove.empty());
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, WritesNothing) {
+  WriteThreeSegments();
+  SpoilHeader(1);
+  std::map<std::string, std::vector<std::byte>> before;
+  for (const std::string& path : disk_.Paths()) before[path] = disk_.Bytes(path);
+  EXPECT_TRUE(Recover().reported());
+  std::map<std::string, std::vector<std::byte>> after;
+  for (const std::string& path : disk_.Paths()) after[path] = disk_.Bytes(path);
+  EXPECT_EQ(before, after);
+}
+
+TEST_F(RecoveryTest, WhatLiesBehindTheCutOfASegmentIsIgnored) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Write({{"b", 2}}, false);  // written, never synced: segment 2 goes on behind "a"
+  log_.Begin(2);
+  log_.Write({{"c", 3}});
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}, {"c", 3}}));
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, ANewestSegmentInWhichNothingCountsIsLeftOut) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  const SegmentId first = log_.writer()->id();
+  log_.Begin(2);
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.plan.remove, Numbers{2});
+  EXPECT_EQ(NumbersOf(recovered.plan.chain), Numbers{1});
+  EXPECT_EQ(recovered.plan.previous_number, 1u);
+  EXPECT_EQ(recovered.plan.previous_id, first);
+  EXPECT_EQ(recovered.plan.number_next, 3u) << "its number is never used again";
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, AFileThatWasNeverBegunIsRemoved) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  disk_.SetBytes(HandMadeLog::PathOf(2), std::vector<std::byte>(kSegmentBytesMin));
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.plan.remove, Numbers{2});
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}}));
+  EXPECT_EQ(recovered.plan.number_next, 3u);
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, ANumberThatALaterHeaderLeavesOutWasGivenUp) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Begin(3);
+  log_.Write({{"b", 2}});
+  disk_.SetBytes(HandMadeLog::PathOf(2), disk_.Bytes(HandMadeLog::PathOf(1)));
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.plan.remove, Numbers{2});
+  EXPECT_EQ(NumbersOf(recovered.plan.chain), (Numbers{1, 3}));
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}, {"b", 2}}));
+  EXPECT_FALSE(recovered.reported());
+}
+
+TEST_F(RecoveryTest, AMissingSegmentVoidsEverythingOlder) {
+  WriteThreeSegments();
+  Remove(2);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
+  EXPECT_EQ(recovered.plan.quarantine, Numbers{1});
+  EXPECT_EQ(recovered.plan.damaged_segments, 1u);
+  ASSERT_EQ(recovered.plan.messages.size(), 1u);
+  EXPECT_EQ(recovered.plan.messages[0], HandMadeLog::PathOf(2) + " is missing: everything older is dropped");
+}
+
+TEST_F(RecoveryTest, AnUnreadableHeaderVoidsItsSegmentAndEverythingOlder) {
+  WriteThreeSegments();
+  SpoilHeader(2);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
+  EXPECT_EQ(recovered.plan.quarantine, (Numbers{1, 2}));
+  ASSERT_EQ(recovered.plan.messages.size(), 1u);
+  EXPECT_NE(recovered.plan.messages[0].find("the header of " + HandMadeLog::PathOf(2)), std::string::npos);
+}
+
+TEST_F(RecoveryTest, DamageInsideASegmentSetsItAsideAndAppendsTheRestAgain) {
+  WriteThreeSegments();
+  std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(2));
+  bytes[kSegmentDataStart + 128 + 100] ^= std::byte{1};  // the body of "c"
+  disk_.SetBytes(HandMadeLog::PathOf(2), bytes);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
+  EXPECT_EQ(recovered.plan.append_again_through, 2u);
+  EXPECT_EQ(recovered.plan.quarantine, Numbers{2});
+  EXPECT_EQ(recovered.plan.remove, Numbers{1});
+  EXPECT_EQ(recovered.plan.records_dropped, 1u);
+  EXPECT_EQ(Recover(true).status.code(), StatusCode::kRefused) << "with strict recovery";
+}
+
+TEST_F(RecoveryTest, AnotherLogsSegmentIsRefused) {
+  WriteThreeSegments();
+  sim::SimDisk other;
+  HandMadeLog foreign(&other);
+  foreign.Begin(1);
+  foreign.Write({{"x", 9}});
+  foreign.Begin(2);
+  foreign.Write({{"y", 9}});
+  disk_.SetBytes(HandMadeLog::PathOf(2), other.Bytes(HandMadeLog::PathOf(2)));
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.status.code(), StatusCode::kRefused);
+  EXPECT_NE(recovered.status.message().find(HandMadeLog::PathOf(2) + " belongs to another log"), std::string::npos);
+
+  disk_.SetBytes(HandMadeLog::PathOf(2), disk_.Bytes(HandMadeLog::PathOf(3)));
+  EXPECT_EQ(Recover().status.code(), StatusCode::kRefused) << "its number is not its name's";
+}
+
+TEST_F(RecoveryTest, AnUnfinishedWriteIsCutAndSaid) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Write({{"b", 2}}, false);
+  std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(1));
+  std::fill(bytes.begin() + kSegmentDataStart + kWalBlockBytes + 100, bytes.end(), std::byte{0});
+  disk_.SetBytes(HandMadeLog::PathOf(1), bytes);
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}}));
+  EXPECT_EQ(recovered.plan.valid_through, 2u);
+  EXPECT_FALSE(recovered.reported()) << "it was never acknowledged";
+  ASSERT_EQ(recovered.plan.messages.size(), 1u);
+  EXPECT_NE(recovered.plan.messages[0].find("at byte 12288: an unacknowledged write is incomplete"), std::string::npos);
+}
+
+TEST_F(RecoveryTest, NumbersThatNoLogReachesAreRefused) {
+  disk_.SetBytes(HandMadeLog::PathOf(UINT64_MAX), std::vector<std::byte>(kSegmentBytesMin));
+  EXPECT_EQ(Recover().status.code(), StatusCode::kRefused) << "no segment could follow";
+  Remove(UINT64_MAX);
+
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  const std::string path = HandMadeLog::PathOf(1);
+  std::vector<std::byte> bytes = disk_.Bytes(path);
+  SegmentHeader header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  header.previous_valid_through = UINT64_MAX - 5;
+  EncodeSegmentHeader(header, bytes.data());
+  EncodeSegmentHeader(header, bytes.data() + kWalBlockBytes);
+  disk_.SetBytes(path, bytes);
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.status.code(), StatusCode::kRefused);
+  EXPECT_NE(recovered.status.message().find("move it away"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sutra

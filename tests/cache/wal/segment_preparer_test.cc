@@ -1,0 +1,210 @@
+// The reserve: made ahead, handed over once, and nobody else's between Take and the next Request.
+#include "cache/wal/segment_preparer.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <thread>
+
+#include "cache/wal/wal_format.h"
+#include "tests/sim/manual_clock.h"
+#include "tests/sim/sim_disk.h"
+
+namespace sutra {
+namespace {
+
+const std::string kDirectory = "/log";
+const std::string kReserve = "/log/reserve.tmp";
+constexpr uint64_t kSecond = 1'000'000'000;
+
+// Counts allocations, and holds each one back while the gate is shut.
+class GatedDisk final : public sim::SimDisk {
+ public:
+  void Shut() {
+    MutexLock lock(gate_mutex_);
+    shut_ = true;
+  }
+  void Open() {
+    MutexLock lock(gate_mutex_);
+    shut_ = false;
+    changed_.NotifyAll();
+  }
+  // Returns when `count` allocations have begun since the disk was made.
+  void AwaitAllocations(int count) {
+    MutexLock lock(gate_mutex_);
+    while (allocations_ < count) changed_.Wait(gate_mutex_);
+  }
+  int allocations() {
+    MutexLock lock(gate_mutex_);
+    return allocations_;
+  }
+
+ protected:
+  int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override {
+    {
+      MutexLock lock(gate_mutex_);
+      ++allocations_;
+      changed_.NotifyAll();
+      while (shut_) changed_.Wait(gate_mutex_);
+    }
+    return SimDisk::RawAllocate(file, bytes, fill);
+  }
+
+ private:
+  Mutex gate_mutex_;
+  CondVar changed_;
+  bool shut_ SUTRA_GUARDED_BY(gate_mutex_) = false;
+  int allocations_ SUTRA_GUARDED_BY(gate_mutex_) = 0;
+};
+
+class SegmentPreparerTest : public testing::Test {
+ protected:
+  void SetUp() override { ASSERT_TRUE(disk_.MakeDirectory(kDirectory).ok()); }
+  void Make(bool threaded) {
+    preparer_ = std::make_unique<SegmentPreparer>(&disk_, &clock_, kDirectory, kSegmentBytesMin, threaded,
+                                                  [this](const std::string& line) { lines_.push_back(line); });
+  }
+  void FailAllocation() {
+    sim::SimDisk::Faults faults;
+    faults.fail_at = 3;  // unlink (there is nothing), open, allocate
+    faults.fail_errno = ENOSPC;
+    disk_.SetFaults(faults);
+  }
+  // What the writer does with a file that it took.
+  void UseAs(FileHandle file, uint64_t number) {
+    ASSERT_TRUE(disk_.Rename(kReserve, kDirectory + "/" + SegmentName(number)).ok());
+    disk_.Close(file);
+  }
+
+  GatedDisk disk_;
+  sim::ManualClock clock_;
+  std::vector<std::string> lines_;  // written by the preparer's thread, read after it has ended
+  std::unique_ptr<SegmentPreparer> preparer_;
+};
+
+TEST_F(SegmentPreparerTest, PreparesOneZeroedFileThatRecoveryWouldNotRead) {
+  Make(false);
+  EXPECT_EQ(preparer_->path(), kReserve);
+  EXPECT_EQ(SegmentNumber("reserve.tmp"), 0u);
+  preparer_->Request();
+  EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kReserve});
+  EXPECT_EQ(disk_.Bytes(kReserve), std::vector<std::byte>(kSegmentBytesMin));
+  preparer_->Request();
+  EXPECT_EQ(disk_.allocations(), 1) << "one reserve is enough";
+  const Result<FileHandle> file = preparer_->Take();
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ(disk_.Size(*file).value(), kSegmentBytesMin);
+  EXPECT_EQ(disk_.allocations(), 1);
+}
+
+TEST_F(SegmentPreparerTest, WithoutAReserveTakeMakesAFileAtOnce) {
+  Make(false);
+  const Result<FileHandle> first = preparer_->Take();
+  ASSERT_TRUE(first.ok());
+  UseAs(*first, 1);
+  const Result<FileHandle> second = preparer_->Take();
+  ASSERT_TRUE(second.ok());
+  UseAs(*second, 2);
+  EXPECT_EQ(disk_.Paths().size(), 2u);
+  EXPECT_EQ(disk_.allocations(), 2);
+}
+
+TEST_F(SegmentPreparerTest, AFailureIsSaidOnceAndTriedAgainAfterASecond) {
+  Make(false);
+  FailAllocation();
+  preparer_->Request();
+  EXPECT_FALSE(preparer_->has_room());
+  EXPECT_TRUE(disk_.Bytes(kReserve).empty()) << "a half-made file holds no space";
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_EQ(lines_[0].find("no reserve segment: "), 0u);
+
+  clock_.Advance(kSecond - 1);
+  preparer_->Poll();
+  EXPECT_EQ(disk_.allocations(), 1);
+  FailAllocation();
+  clock_.Advance(1);
+  preparer_->Poll();
+  EXPECT_EQ(disk_.allocations(), 2);
+  EXPECT_EQ(lines_.size(), 1u) << "the same trouble is not said twice";
+  clock_.Advance(kSecond);
+  preparer_->Poll();
+  EXPECT_EQ(disk_.allocations(), 3);
+  EXPECT_TRUE(preparer_->has_room());
+}
+
+// The attempt after a failure used to come due while the file that Take had made was being renamed: it removed the file
+// and put another one in its place.
+TEST_F(SegmentPreparerTest, ATakenFileIsNotTouchedUntilTheNextRequest) {
+  Make(false);
+  FailAllocation();
+  preparer_->Request();
+  ASSERT_FALSE(preparer_->has_room());
+  const Result<FileHandle> file = preparer_->Take();
+  ASSERT_TRUE(file.ok());
+  const uint64_t operations = disk_.operations();
+  clock_.Advance(10 * kSecond);
+  preparer_->Poll();
+  EXPECT_EQ(disk_.operations(), operations);
+  UseAs(*file, 1);
+  preparer_->Request();
+  EXPECT_EQ(disk_.Paths(), (std::vector<std::string>{kReserve, kDirectory + "/" + SegmentName(1)}));
+}
+
+TEST_F(SegmentPreparerTest, ATakenFileIsNotTouchedByTheThreadEither) {
+  Make(true);
+  FailAllocation();
+  preparer_->Request();
+  while (preparer_->has_room()) std::this_thread::yield();
+  for (uint64_t number = 1; number <= 20; ++number) {
+    const Result<FileHandle> file = preparer_->Take();
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    clock_.Advance(2 * kSecond);  // an attempt after a failure would be due now
+    UseAs(*file, number);
+    FailAllocation();
+    preparer_->Request();
+    disk_.AwaitAllocations(static_cast<int>(2 * number + 1));
+  }
+  preparer_.reset();
+  EXPECT_EQ(disk_.Paths().size(), 20u);
+  EXPECT_EQ(disk_.allocations(), 41) << "20 by Take, 21 that failed";
+}
+
+TEST_F(SegmentPreparerTest, TakeWaitsForTheReserveThatIsBeingMade) {
+  Make(true);
+  disk_.Shut();
+  preparer_->Request();
+  disk_.AwaitAllocations(1);  // the thread is in the middle of it
+  Result<FileHandle> file = Status(StatusCode::kStorageError, "not taken");
+  std::thread taker([&] { file = preparer_->Take(); });
+  disk_.Open();
+  taker.join();
+  ASSERT_TRUE(file.ok());
+  EXPECT_EQ(disk_.allocations(), 1) << "the same file, not a second one";
+  UseAs(*file, 1);
+  preparer_.reset();
+  EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kDirectory + "/" + SegmentName(1)});
+}
+
+TEST_F(SegmentPreparerTest, LeavesNothingBehind) {
+  for (const bool threaded : {false, true}) {
+    Make(threaded);
+    preparer_->Request();
+    preparer_.reset();
+    EXPECT_TRUE(disk_.Paths().empty());
+  }
+  EXPECT_TRUE(lines_.empty());
+}
+
+TEST_F(SegmentPreparerTest, EndsWhileItIsAtWork) {
+  Make(true);
+  disk_.Shut();
+  preparer_->Request();
+  disk_.AwaitAllocations(1);
+  std::thread opener([&] { disk_.Open(); });
+  preparer_.reset();
+  opener.join();
+  EXPECT_TRUE(disk_.Paths().empty());
+}
+
+}  // namespace
+}  // namespace sutra

@@ -1,0 +1,283 @@
+// When records are written and synced under each policy, who is told and in which order, and what is refused. Without a
+// thread and on a manual clock, but for the last tests.
+#include "cache/wal/wal_committer.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <thread>
+
+#include "tests/cache/wal/fake_live_entries.h"
+
+namespace sutra {
+namespace {
+
+using test::LogContent;
+using CommitPtr = std::shared_ptr<WalCommit>;
+
+constexpr uint64_t kMs = 1'000'000;
+
+class WalCommitterTest : public testing::Test {
+ protected:
+  void Open(DurabilityPolicy policy, bool threaded = false) {
+    committer_.reset();
+    log_.reset();
+    disk_ = std::make_unique<sim::SimDisk>();
+    shared_ = std::make_unique<WalShared>();
+    ASSERT_TRUE(disk_->MakeDirectory(test::kSmallLogDirectory).ok());
+    WalLog::Config log;
+    log.directory = test::kSmallLogDirectory;
+    log.model = test::Model();
+    log.width = test::kWidth;
+    log.segment_bytes = 1 << 20;
+    log.wal_bytes_max = 64 << 20;
+    log.sync_each_group = policy == DurabilityPolicy::kSync;
+    log.threaded = threaded;
+    log_ = std::make_unique<WalLog>(disk_.get(), &clock_, &live_, shared_.get(), log);
+    ASSERT_TRUE(log_->Start(RecoveryPlan()).ok());
+    WalCommitter::Config config;
+    config.policy = policy;
+    config.interval_us_max = kIntervalUsDefault;
+    config.interval_bytes_max = interval_bytes_max_;
+    config.sync_us_max = kSyncUsDefault;
+    config.threaded = threaded;
+    committer_ = std::make_unique<WalCommitter>(&clock_, log_.get(), shared_.get(), config);
+    committer_->Start();
+  }
+
+  bool Insert(const std::string& text, int version) {
+    return test::WithRecord({text, version},
+                            [&](const UnplacedRecord& record) { return committer_->PushInsert(record); });
+  }
+  CommitPtr Erase(const std::string& text) { return committer_->PushErase(UnplacedRecord::Erase(0, text)); }
+  void Advance(uint64_t ns) {
+    clock_.Advance(ns);
+    committer_->RunDue();
+  }
+
+  uint64_t appends() const { return shared_->appends.load(std::memory_order_relaxed); }
+  uint64_t syncs() const { return shared_->syncs.load(std::memory_order_relaxed); }
+  uint64_t dropped() const { return shared_->dropped_inserts.load(std::memory_order_relaxed); }
+  void Fail(uint64_t at, bool forever) {
+    sim::SimDisk::Faults faults;
+    faults.fail_at = at;
+    faults.fail_forever = forever;
+    disk_->SetFaults(faults);
+  }
+  LogContent ContentAfterKill() {
+    disk_->ProcessKill();
+    return test::Recover(disk_.get(), test::kSmallLogDirectory).content;
+  }
+
+  std::unique_ptr<sim::SimDisk> disk_;
+  sim::ManualClock clock_;
+  test::FakeLiveEntries live_;
+  std::unique_ptr<WalShared> shared_;
+  uint64_t interval_bytes_max_ = kIntervalBytesDefault;
+  std::unique_ptr<WalLog> log_;
+  std::unique_ptr<WalCommitter> committer_;
+};
+
+TEST_F(WalCommitterTest, IntervalWritesWhenTheOldestRecordIsOldEnoughAndSyncsLater) {
+  Open(DurabilityPolicy::kInterval);
+  ASSERT_TRUE(Insert("a", 1));
+  Advance(49 * kMs);
+  ASSERT_TRUE(Insert("b", 2));
+  EXPECT_EQ(appends(), 0u);
+  WalCommitter::Pending pending = committer_->GetPending();
+  EXPECT_EQ(pending.records, 2u);
+  EXPECT_EQ(pending.oldest_unwritten_us, 49'000u) << "the oldest counts";
+  Advance(1 * kMs);
+  EXPECT_EQ(appends(), 3u) << "both, and a watermark";
+  EXPECT_EQ(syncs(), 0u);
+  pending = committer_->GetPending();
+  EXPECT_EQ(pending.records, 0u);
+  EXPECT_EQ(pending.oldest_unwritten_us, 0u);
+  EXPECT_EQ(pending.oldest_unsynced_us, 50'000u);
+  Advance(949 * kMs);
+  EXPECT_EQ(syncs(), 0u);
+  Advance(1 * kMs);
+  EXPECT_EQ(syncs(), 1u);
+  EXPECT_EQ(committer_->GetPending().oldest_unsynced_us, 0u);
+}
+
+TEST_F(WalCommitterTest, IntervalWritesAtOnceWhenEnoughBytesWait) {
+  interval_bytes_max_ = 10 * 192;
+  Open(DurabilityPolicy::kInterval);
+  for (int i = 0; i < 9; ++i) ASSERT_TRUE(Insert("t", i));
+  committer_->RunDue();
+  EXPECT_EQ(appends(), 0u);
+  ASSERT_TRUE(Insert("t", 9));
+  committer_->RunDue();
+  EXPECT_EQ(appends(), 11u);
+  EXPECT_EQ(syncs(), 0u);
+}
+
+TEST_F(WalCommitterTest, GroupWritesAndSyncsTogetherWhatCameMeanwhile) {
+  Open(DurabilityPolicy::kGroup);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Insert("t" + std::to_string(i), i));
+  committer_->RunDue();
+  EXPECT_EQ(appends(), 4u);
+  EXPECT_EQ(syncs(), 1u);
+}
+
+TEST_F(WalCommitterTest, SyncGivesEachRecordItsOwnWriteAndSync) {
+  Open(DurabilityPolicy::kSync);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Insert("t" + std::to_string(i), i));
+  committer_->RunDue();
+  EXPECT_EQ(appends(), 6u) << "three records and three watermarks";
+  EXPECT_EQ(syncs(), 3u);
+}
+
+TEST_F(WalCommitterTest, ARemovalIsDurableAtOnceWithEveryPolicyAndTakesAlongWhatCameBefore) {
+  for (const DurabilityPolicy policy :
+       {DurabilityPolicy::kInterval, DurabilityPolicy::kGroup, DurabilityPolicy::kSync}) {
+    Open(policy);
+    ASSERT_TRUE(Insert("before", 1));
+    ASSERT_TRUE(Insert("gone", 2));
+    const CommitPtr commit = Erase("gone");
+    ASSERT_NE(commit, nullptr);
+    EXPECT_FALSE(commit->finished());
+    committer_->RunDue();
+    EXPECT_TRUE(commit->Wait());
+    EXPECT_EQ(ContentAfterKill(), (LogContent{{"before", 1}}));
+  }
+}
+
+// Nobody is told that a record is durable before everything pushed before it is.
+TEST_F(WalCommitterTest, ConfirmationsComeInTheOrderOfThePushes) {
+  for (uint64_t failing = 1; failing <= 4; ++failing) {
+    Open(DurabilityPolicy::kSync);
+    std::vector<CommitPtr> commits;
+    for (int i = 0; i < 4; ++i) commits.push_back(Erase("t" + std::to_string(i)));
+    Fail(2 * failing - 1, true);  // a write and a sync each
+    committer_->RunDue();
+    for (size_t i = 0; i < commits.size(); ++i) {
+      EXPECT_EQ(commits[i]->Wait(), i + 1 < failing) << "removal " << i << ", failing " << failing;
+    }
+  }
+}
+
+TEST_F(WalCommitterTest, RequestSyncWaitsForEverythingPushedBefore) {
+  Open(DurabilityPolicy::kInterval);
+  bool refused = true;
+  EXPECT_EQ(committer_->RequestSync(&refused), nullptr);
+  EXPECT_FALSE(refused) << "nothing was pushed: all is durable";
+
+  ASSERT_TRUE(Insert("pending", 1));
+  CommitPtr commit = committer_->RequestSync(&refused);
+  ASSERT_NE(commit, nullptr);
+  committer_->RunDue();
+  EXPECT_TRUE(commit->Wait());
+  EXPECT_EQ(syncs(), 1u);
+
+  ASSERT_TRUE(Insert("written", 2));
+  Advance(50 * kMs);
+  EXPECT_EQ(syncs(), 1u) << "written, not synced";
+  commit = committer_->RequestSync(&refused);
+  ASSERT_NE(commit, nullptr);
+  committer_->RunDue();
+  EXPECT_TRUE(commit->Wait());
+  EXPECT_EQ(syncs(), 2u);
+  EXPECT_EQ(committer_->RequestSync(&refused), nullptr);
+  EXPECT_FALSE(refused);
+}
+
+TEST_F(WalCommitterTest, ABusySpellEndsWithOneWatermark) {
+  Open(DurabilityPolicy::kGroup);
+  ASSERT_TRUE(Insert("a", 1));
+  committer_->RunDue();
+  Advance(19 * kMs);
+  EXPECT_EQ(appends(), 2u);
+  Advance(1 * kMs);
+  EXPECT_EQ(appends(), 3u);
+  EXPECT_EQ(syncs(), 2u);
+  for (int i = 0; i < 10; ++i) Advance(1000 * kMs);
+  EXPECT_EQ(appends(), 3u);
+}
+
+TEST_F(WalCommitterTest, AFullQueueDropsInsertsButTakesRemovals) {
+  interval_bytes_max_ = UINT64_MAX;
+  Open(DurabilityPolicy::kInterval);
+  const std::string text(200'000, 't');
+  int taken = 0;
+  while (Insert(text, taken)) ++taken;
+  EXPECT_GT(taken, 80) << "16 MiB wait at most";
+  EXPECT_LT(taken, 84);
+  EXPECT_EQ(dropped(), 1u);
+  EXPECT_TRUE(Insert("short", 1)) << "what fits is taken";
+  const CommitPtr commit = Erase(text);
+  ASSERT_NE(commit, nullptr);
+  committer_->RunDue();
+  EXPECT_TRUE(commit->Wait());
+  EXPECT_TRUE(Insert(text, 0)) << "there is room again";
+}
+
+TEST_F(WalCommitterTest, RefusesWhileTheLogHasFailedAndGoesOnWhenItWorksAgain) {
+  Open(DurabilityPolicy::kGroup);
+  Fail(1, true);
+  const CommitPtr commit = Erase("a");
+  committer_->RunDue();
+  EXPECT_FALSE(commit->Wait());
+  EXPECT_FALSE(Insert("b", 1));
+  EXPECT_EQ(dropped(), 1u);
+  EXPECT_EQ(Erase("b"), nullptr);
+  bool refused = false;
+  EXPECT_EQ(committer_->RequestSync(&refused), nullptr);
+  EXPECT_TRUE(refused);
+
+  disk_->SetFaults(sim::SimDisk::Faults());
+  Advance(999 * kMs);
+  EXPECT_EQ(Erase("b"), nullptr);
+  Advance(1 * kMs);
+  const CommitPtr again = Erase("b");
+  ASSERT_NE(again, nullptr) << "tried again after a second";
+  committer_->RunDue();
+  EXPECT_TRUE(again->Wait());
+}
+
+TEST_F(WalCommitterTest, CloseWritesAndSyncsWhatIsPendingAndRefusesFromThenOn) {
+  Open(DurabilityPolicy::kInterval);
+  ASSERT_TRUE(Insert("a", 1));
+  committer_->Close();
+  EXPECT_EQ(committer_->GetPending().records, 0u);
+  EXPECT_FALSE(log_->has_unsynced());
+  EXPECT_FALSE(Insert("b", 2));
+  EXPECT_EQ(Erase("a"), nullptr);
+  committer_->Close();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
+}
+
+TEST_F(WalCommitterTest, TheThreadWritesWhenTheClockSaysSo) {
+  Open(DurabilityPolicy::kInterval, true);
+  ASSERT_TRUE(Insert("a", 1));
+  EXPECT_EQ(committer_->GetPending().records, 1u) << "the clock stands still";
+  clock_.Advance(50 * kMs);
+  while (committer_->GetPending().records != 0) std::this_thread::yield();
+  bool refused = true;
+  const CommitPtr commit = committer_->RequestSync(&refused);
+  EXPECT_TRUE(commit == nullptr || commit->Wait());
+  EXPECT_FALSE(refused);
+  committer_->Close();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
+}
+
+TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
+  Open(DurabilityPolicy::kGroup, true);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        const CommitPtr commit = Erase(std::to_string(t));
+        ASSERT_NE(commit, nullptr);
+        EXPECT_TRUE(commit->Wait());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(syncs(), 200u);
+  EXPECT_GE(appends(), 200u);
+}
+
+}  // namespace
+}  // namespace sutra

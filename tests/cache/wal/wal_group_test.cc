@@ -1,0 +1,103 @@
+// A group's bytes before and after it is stamped, and the one answer of its commit.
+#include "cache/wal/wal_group.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/cache/wal/hand_made_log.h"
+
+namespace sutra {
+namespace {
+
+SegmentId SomeId() {
+  SegmentId id;
+  id.fill(0x17);
+  return id;
+}
+
+TEST(WalGroup, CloseFillsTheLastBlockWithAWatermark) {
+  WalGroup empty(100);
+  EXPECT_EQ(empty.capacity(), kWalBlockBytes);
+  EXPECT_TRUE(empty.empty());
+  empty.Close();
+  EXPECT_EQ(empty.bytes().size(), kWalBlockBytes) << "a watermark of a whole block";
+  EXPECT_EQ(empty.records(), 1u);
+  EXPECT_EQ(empty.inserts(), 0u);
+
+  const std::unique_ptr<WalGroup> group = test::GroupOf({{"a", 1}, {"a"}});
+  EXPECT_EQ(group->bytes().size(), kWalBlockBytes);
+  EXPECT_EQ(group->records(), 3u);
+  EXPECT_EQ(group->inserts(), 1u);
+  group->Close();
+  EXPECT_EQ(group->records(), 3u) << "closing again changes nothing";
+}
+
+TEST(WalGroup, TakesRecordsAsLongAsTheyFit) {
+  WalGroup group(kWalBlockBytes);
+  while (group.Fits(192)) {
+    test::WithRecord({"text", 1}, [&](const UnplacedRecord& record) { group.Append(record); });
+  }
+  EXPECT_EQ(group.records(), 21u);
+  EXPECT_TRUE(group.Fits(64));
+  EXPECT_FALSE(group.Fits(128));
+  group.Close();
+  EXPECT_EQ(group.bytes().size(), kWalBlockBytes);
+}
+
+TEST(WalGroup, AFullGroupNeedsNoWatermark) {
+  const uint64_t text_bytes = kWalBlockBytes - sizeof(RecordHeader) - sizeof(EraseBody);
+  WalGroup group(kWalBlockBytes);
+  group.Append(UnplacedRecord::Erase(0, std::string(text_bytes, 'x')));
+  group.Close();
+  EXPECT_EQ(group.records(), 1u);
+  EXPECT_EQ(group.bytes().size(), kWalBlockBytes);
+}
+
+// What failed in one segment is stamped again for the next one.
+TEST(WalGroup, IsNumberedWithoutAGapWheneverItIsStamped) {
+  const std::unique_ptr<WalGroup> group = test::GroupOf({{"a", 1}, {"b", 2}, {"c", 3}});
+  for (const uint64_t behind : {uint64_t{0}, uint64_t{41}, uint64_t{7}}) {
+    EXPECT_EQ(group->Stamp(SomeId(), kSegmentDataStart + kWalBlockBytes, behind, behind, 5), behind + 4);
+    uint64_t sequence = behind;
+    for (uint64_t at = 0; at < group->bytes().size();) {
+      RecordHeader header;
+      std::memcpy(&header, group->bytes().data() + at, sizeof(header));
+      EXPECT_EQ(header.sequence, ++sequence);
+      EXPECT_EQ(header.header_crc, RecordHeaderCrc(header, SomeId(), kSegmentDataStart + kWalBlockBytes + at));
+      at += header.length;
+    }
+    EXPECT_EQ(sequence, behind + 4);
+  }
+}
+
+TEST(WalGroup, ResetForgetsRecordsAndTheirCommit) {
+  const std::unique_ptr<WalGroup> group = test::GroupOf({{"a", 1}});
+  group->urgent = true;
+  group->first_accepted_ns = 9;
+  const std::shared_ptr<WalCommit> commit = group->commit;
+  commit->Finish(true);
+  group->Reset();
+  EXPECT_TRUE(group->empty());
+  EXPECT_EQ(group->records(), 0u);
+  EXPECT_EQ(group->first_accepted_ns, 0u);
+  EXPECT_FALSE(group->urgent);
+  EXPECT_FALSE(group->commit->finished());
+  EXPECT_TRUE(commit->finished());
+}
+
+TEST(WalCommit, AnswersEveryWaiterOnce) {
+  for (const bool durable : {true, false}) {
+    WalCommit commit;
+    EXPECT_FALSE(commit.finished());
+    std::thread waiter([&] { EXPECT_EQ(commit.Wait(), durable); });
+    commit.Finish(durable);
+    waiter.join();
+    EXPECT_TRUE(commit.finished());
+    EXPECT_EQ(commit.Wait(), durable);
+    EXPECT_DEATH(commit.Finish(!durable), "kOpen");
+  }
+}
+
+}  // namespace
+}  // namespace sutra

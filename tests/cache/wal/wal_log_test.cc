@@ -1,0 +1,276 @@
+// The chain of segments: when one is begun, what a failure does to the groups on their way, and what must be durable
+// before the oldest segment goes. Without threads, on the simulated disk.
+#include "cache/wal/wal_log.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "tests/cache/wal/fake_live_entries.h"
+
+namespace sutra {
+namespace {
+
+using test::HandMadeLog;
+using test::LogContent;
+using Calls = std::vector<std::string>;
+
+constexpr uint64_t kGroupsPerSegment = (kSegmentBytesMin - kSegmentDataStart) / kWalBlockBytes;
+
+class WalLogTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(disk_.MakeDirectory(test::kSmallLogDirectory).ok());
+    config_.directory = test::kSmallLogDirectory;
+    config_.model = test::Model();
+    config_.width = test::kWidth;
+    config_.segment_bytes = kSegmentBytesMin;
+    config_.wal_bytes_max = 16 * kSegmentBytesMin;
+    config_.threaded = false;
+    config_.log_line = [this](const std::string& line) { lines_.push_back(line); };
+  }
+
+  Status Start() {
+    const test::Recovered recovered = test::Recover(&disk_, test::kSmallLogDirectory);
+    EXPECT_TRUE(recovered.status.ok()) << recovered.status.message();
+    log_ = std::make_unique<WalLog>(&disk_, &clock_, &live_, &shared_, config_);
+    return log_->Start(recovered.plan);
+  }
+  // A group of one insert, committed; what its waiters wait for.
+  std::shared_ptr<WalCommit> Commit(const std::string& text, int version, bool sync) {
+    std::vector<std::unique_ptr<WalGroup>> groups;
+    groups.push_back(test::GroupOf({{text, version}}));
+    groups[0]->first_accepted_ns = clock_.MonotonicNs();
+    const std::shared_ptr<WalCommit> commit = groups[0]->commit;
+    log_->Commit(std::move(groups), sync);
+    return commit;
+  }
+  void Fail(uint64_t at, bool forever) {
+    sim::SimDisk::Faults faults;
+    faults.fail_at = at;
+    faults.fail_forever = forever;
+    disk_.SetFaults(faults);
+  }
+  std::vector<uint64_t> Segments() const {
+    std::vector<uint64_t> numbers;
+    for (const std::string& path : disk_.Paths()) {
+      const uint64_t number = SegmentNumber(path.substr(test::kSmallLogDirectory.size() + 1));
+      if (number != 0) numbers.push_back(number);
+    }
+    return numbers;
+  }
+  // What a new engine would find.
+  LogContent ContentAfterKill() {
+    disk_.ProcessKill();
+    const test::Recovered recovered = test::Recover(&disk_, test::kSmallLogDirectory);
+    EXPECT_FALSE(recovered.reported()) << recovered.status.message();
+    return recovered.content;
+  }
+  bool Said(const std::string& part) const {
+    return std::any_of(lines_.begin(), lines_.end(),
+                       [&](const std::string& line) { return line.find(part) != std::string::npos; });
+  }
+
+  sim::SimDisk disk_;
+  sim::ManualClock clock_;
+  test::FakeLiveEntries live_;
+  WalShared shared_;
+  WalLog::Config config_;
+  std::vector<std::string> lines_;
+  std::unique_ptr<WalLog> log_;
+};
+
+TEST_F(WalLogTest, BeginsASegmentAndKeepsAReserveReady) {
+  ASSERT_TRUE(Start().ok());
+  EXPECT_EQ(Segments(), std::vector<uint64_t>{1});
+  EXPECT_EQ(disk_.Bytes(test::kSmallLogDirectory + "/reserve.tmp").size(), kSegmentBytesMin);
+  EXPECT_EQ(shared_.current_segment.load(std::memory_order_relaxed), 1u);
+  EXPECT_FALSE(log_->has_unsynced());
+}
+
+TEST_F(WalLogTest, AGroupIsUnsyncedUntilSomebodySyncsAndComesBackThen) {
+  ASSERT_TRUE(Start().ok());
+  const std::shared_ptr<WalCommit> first = Commit("a", 1, false);
+  EXPECT_TRUE(log_->has_unsynced());
+  EXPECT_EQ(log_->unsynced_bytes(), kWalBlockBytes);
+  EXPECT_EQ(log_->oldest_unsynced_ns(), clock_.MonotonicNs());
+  EXPECT_FALSE(first->finished());
+  EXPECT_TRUE(log_->TakeSpent().empty());
+  const std::shared_ptr<WalCommit> second = Commit("b", 2, true);
+  EXPECT_TRUE(first->Wait()) << "one sync for both";
+  EXPECT_TRUE(second->Wait());
+  EXPECT_FALSE(log_->has_unsynced());
+  EXPECT_EQ(log_->TakeSpent().size(), 2u);
+  EXPECT_TRUE(log_->TakeSpent().empty());
+  EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 1u);
+  EXPECT_EQ(shared_.appends.load(std::memory_order_relaxed), 4u) << "two inserts and their watermarks";
+}
+
+TEST_F(WalLogTest, EachGroupHasItsOwnSyncWhenAskedTo) {
+  config_.sync_each_group = true;
+  ASSERT_TRUE(Start().ok());
+  std::vector<std::unique_ptr<WalGroup>> groups;
+  for (int i = 0; i < 3; ++i) groups.push_back(test::GroupOf({{std::to_string(i), i}}));
+  log_->Commit(std::move(groups), false);
+  EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 3u);
+  EXPECT_FALSE(log_->has_unsynced());
+}
+
+TEST_F(WalLogTest, AFullSegmentIsSyncedAndFollowedByTheNext) {
+  ASSERT_TRUE(Start().ok());
+  std::vector<std::shared_ptr<WalCommit>> commits;
+  for (uint64_t i = 0; i < kGroupsPerSegment; ++i) commits.push_back(Commit(std::to_string(i), 1, false));
+  EXPECT_EQ(Segments(), std::vector<uint64_t>{1});
+  EXPECT_FALSE(commits.back()->finished());
+  const std::shared_ptr<WalCommit> next = Commit("next", 2, false);
+  EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2}));
+  for (const auto& commit : commits) EXPECT_TRUE(commit->finished()) << "synced before the next one begins";
+  EXPECT_FALSE(next->finished());
+  EXPECT_EQ(ContentAfterKill().size(), kGroupsPerSegment + 1);
+}
+
+TEST_F(WalLogTest, AWatermarkProvesTheEndOnce) {
+  ASSERT_TRUE(Start().ok());
+  EXPECT_FALSE(log_->wants_watermark());
+  Commit("a", 1, true);
+  EXPECT_TRUE(log_->wants_watermark());
+  log_->WriteWatermark();
+  EXPECT_FALSE(log_->wants_watermark());
+  EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 2u);
+  const uint64_t operations = disk_.operations();
+  log_->SyncAll();
+  EXPECT_EQ(disk_.operations(), operations) << "nothing is left to sync";
+}
+
+TEST_F(WalLogTest, AFailedWriteMovesEveryGroupOnItsWayToANewSegment) {
+  ASSERT_TRUE(Start().ok());
+  ASSERT_TRUE(Commit("synced", 1, true)->Wait());
+  const std::shared_ptr<WalCommit> written = Commit("written", 2, false);
+  Fail(1, false);
+  const std::shared_ptr<WalCommit> failing = Commit("failing", 3, true);
+  EXPECT_TRUE(written->Wait());
+  EXPECT_TRUE(failing->Wait());
+  EXPECT_FALSE(log_->failed());
+  EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2}));
+  EXPECT_TRUE(Said("the log failed at segment 1"));
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"synced", 1}, {"written", 2}, {"failing", 3}}));
+}
+
+TEST_F(WalLogTest, AFailedSegmentInWhichNothingWasAcknowledgedIsLeftOut) {
+  ASSERT_TRUE(Start().ok());
+  Fail(1, false);
+  EXPECT_TRUE(Commit("a", 1, true)->Wait());
+  EXPECT_EQ(Segments(), std::vector<uint64_t>{2});
+  EXPECT_EQ(shared_.segments.load(std::memory_order_relaxed), 1u);
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
+}
+
+TEST_F(WalLogTest, RefusesWhenTheNextSegmentFailsTooAndTriesAgainEverySecond) {
+  ASSERT_TRUE(Start().ok());
+  ASSERT_TRUE(Commit("a", 1, true)->Wait());
+  const std::shared_ptr<WalCommit> written = Commit("b", 2, false);
+  Fail(1, true);
+  EXPECT_FALSE(Commit("c", 3, true)->Wait());
+  EXPECT_FALSE(written->Wait()) << "it was never synced";
+  EXPECT_TRUE(log_->failed());
+  EXPECT_TRUE(shared_.failed.load(std::memory_order_relaxed));
+  EXPECT_FALSE(log_->has_unsynced());
+  ASSERT_FALSE(live_.calls.empty());
+  EXPECT_EQ(live_.calls.back(), "hold by 1") << "what the refused records were to hold is held by the oldest segment";
+  EXPECT_EQ(shared_.dropped_inserts.load(std::memory_order_relaxed), 2u);
+  const uint64_t operations = disk_.operations();
+  EXPECT_FALSE(Commit("d", 4, true)->Wait());
+  EXPECT_EQ(disk_.operations(), operations) << "a refusal leaves the disk alone";
+
+  EXPECT_EQ(log_->probe_at_ns(), clock_.MonotonicNs() + 1'000'000'000);
+  log_->Probe();
+  EXPECT_TRUE(log_->failed()) << "the disk is still broken";
+  disk_.SetFaults(sim::SimDisk::Faults());
+  log_->Probe();
+  EXPECT_FALSE(log_->failed());
+  EXPECT_TRUE(Said("the log takes records again"));
+  EXPECT_TRUE(Commit("e", 5, true)->Wait());
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}, {"e", 5}}));
+}
+
+TEST_F(WalLogTest, TheOldestSegmentGoesOnlyWhenWhatLivesInItIsDurableElsewhere) {
+  config_.wal_bytes_max = 4 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  bool asked = false;
+  log_->SetPendingSource([&] {
+    std::vector<std::unique_ptr<WalGroup>> groups;
+    if (!asked) groups.push_back(test::GroupOf({{"queued", 7}}));
+    asked = true;
+    return groups;
+  });
+  live_.live = {{"lives", 1}};
+  for (int i = 0; i < 200 && Segments().front() == 1; ++i) Commit("filler", i, false);
+  ASSERT_NE(Segments().front(), 1u) << "segment 1 was recycled";
+  EXPECT_TRUE(asked) << "queued records may replace one in it";
+  ASSERT_FALSE(live_.calls.empty());
+  EXPECT_EQ(live_.calls[0].substr(0, 12), "collect 1 in");
+  disk_.PowerCut();
+  const test::Recovered recovered = test::Recover(&disk_, test::kSmallLogDirectory);
+  EXPECT_FALSE(recovered.reported()) << recovered.status.message();
+  EXPECT_EQ(recovered.content.count("lives"), 1u);
+  EXPECT_EQ(recovered.content.count("queued"), 1u);
+}
+
+TEST_F(WalLogTest, StaysWithinItsBoundEvenIfEverythingInItLives) {
+  config_.wal_bytes_max = 4 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  for (int i = 0; i < 300; ++i) {
+    live_.live.push_back({"live " + std::to_string(i), 1});
+    Commit("filler " + std::to_string(i), i, true);
+    ASSERT_LE((Segments().size() + 1) * kSegmentBytesMin, config_.wal_bytes_max);
+  }
+  EXPECT_GT(Segments().front(), 1u);
+}
+
+TEST_F(WalLogTest, AppendsAgainWhatDamageThreatensBeforeTheFileIsSetAside) {
+  {
+    HandMadeLog old(&disk_);
+    old.Begin(1);
+    old.Write({{"a", 1}, {"damaged", 2}});
+    old.Write({{"b", 3}});
+  }
+  std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(1));
+  bytes[kSegmentDataStart + 192 + 100] ^= std::byte{1};
+  disk_.SetBytes(HandMadeLog::PathOf(1), bytes);
+  live_.live = {{"a", 1}, {"b", 3}};
+  ASSERT_TRUE(Start().ok());
+  EXPECT_EQ(live_.calls, Calls{"collect 1 into 2"});
+  EXPECT_EQ(Segments(), std::vector<uint64_t>{2});
+  EXPECT_FALSE(disk_.Bytes(HandMadeLog::PathOf(1) + ".quarantined").empty());
+  EXPECT_TRUE(Said("is damaged and was renamed to *.quarantined"));
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}, {"b", 3}}));
+}
+
+TEST_F(WalLogTest, ADiskThatKeepsAFileCostsTheBoundNotTheLog) {
+  config_.wal_bytes_max = 4 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  std::shared_ptr<WalCommit> last;
+  for (int i = 0; i < 100; ++i) {
+    // Somebody removes the first segment: the log cannot when it is to go.
+    if (i == 5) {
+      ASSERT_TRUE(disk_.Unlink(HandMadeLog::PathOf(1)).ok());
+    }
+    last = Commit("filler", i, true);
+  }
+  EXPECT_TRUE(last->Wait());
+  EXPECT_FALSE(log_->failed());
+  EXPECT_TRUE(Said("the log stays larger than its bound"));
+}
+
+TEST_F(WalLogTest, WallTimeNeverCountsBackwards) {
+  const uint64_t now = clock_.WallNs();
+  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now);
+  clock_.SetWall(now - 1000);
+  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now);
+  clock_.SetWall(now + 5);
+  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now + 5);
+}
+
+}  // namespace
+}  // namespace sutra
