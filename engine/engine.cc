@@ -1,17 +1,18 @@
-// See engine.h.
+// Each step fills in the options of one part from the configuration and from what the steps before it made.
 #include "engine/engine.h"
 
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <string>
 #include <utility>
 
 #include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
-#include "engine/model/fake_backend.h"
 #include "engine/lanes/sigbus_guard.h"
+#include "engine/model/fake_backend.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
@@ -67,6 +68,7 @@ Status Engine::PrepareProcess() {
 }
 
 Status Engine::Lock() {
+  assert(shutdown_.has_value());
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
   if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
   if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
@@ -76,6 +78,7 @@ Status Engine::Lock() {
 }
 
 Status Engine::LoadModel() {
+  assert(socket_lock_.has_value());
   const uint64_t start_ns = MonotonicNs();
   if (Status status = Assign(&backend_, LoadBackend(config_)); !status.ok()) return status;
   const ModelInfo& model = backend_->info();
@@ -104,12 +107,14 @@ CacheConfig Engine::MakeCacheConfig() const {
 }
 
 Status Engine::OpenCache() {
+  assert(backend_ != nullptr);
   if (!config_.cache) return {};
   if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WarnLine)); !status.ok()) return status;
   return Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()));
 }
 
 Status Engine::Publish() {
+  assert(backend_ != nullptr && (cache_ != nullptr) == config_.cache);
   const ModelInfo& model = backend_->info();
   StatsSegmentOptions options;
   options.socket_path = config_.socket;
@@ -157,6 +162,7 @@ ServedModel::Options Engine::MakeModelOptions() {
 }
 
 EngineLoop::End Engine::Serve() {
+  assert(listener_);
   model_.emplace(MakeModelOptions());
   loop_.emplace(
       EngineLoop::Options{.listener = std::move(listener_),
@@ -182,6 +188,7 @@ EngineLoop::End Engine::Serve() {
 }
 
 ExitCode Engine::Stop(EngineLoop::End end) {
+  assert(loop_.has_value());
   shutdown_->LeaveOnNextSignal();
   if (worker_.has_value()) worker_->Stop();
   Status synced;

@@ -2,8 +2,8 @@
 // fix it; Serve returns when the drain is over; Stop leaves nothing half done.
 //
 // Thread rule: the main thread, which is also the loop thread.
-// Invariant: members are declared in the order of their making, so that they end in the opposite order: the worker
-// before what it uses, the locks last.
+// Invariants: the steps are taken once and in the order in which they stand here; members are declared in that order,
+// so that they end in the opposite one: the worker before what it uses, the locks last.
 #pragma once
 
 #include <memory>

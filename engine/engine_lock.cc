@@ -1,4 +1,4 @@
-// See engine_lock.h.
+// The lock is on byte 0 of the file; the bytes themselves name its holder, for people.
 #include "engine/engine_lock.h"
 
 #include <fcntl.h>
@@ -6,8 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
-#include <utility>
+#include <cstring>
 
 #include "shm/base/time.h"
 
@@ -35,8 +36,8 @@ std::string HolderName(int fd) {
 }  // namespace
 
 Result<EngineLock> EngineLock::Take(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (fd < 0) {
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
+  if (!fd) {
     const int error = errno;
     return Status(StatusCode::kStorageError,
                   "cannot open the lock file " + path + ": " + std::strerror(error) +
@@ -44,43 +45,27 @@ Result<EngineLock> EngineLock::Take(const std::string& path) {
                                                          : "; does the directory exist?"),
                   error);
   }
-  EngineLock lock(path, fd);
+  assert((fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
   struct flock range = {};
   range.l_type = F_WRLCK;
   range.l_whence = SEEK_SET;
   range.l_len = 1;
-  if (fcntl(fd, F_OFD_SETLK, &range) != 0) {
+  if (fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
     const int error = errno;
     if (error == EAGAIN || error == EACCES) {
-      return Status(
-          StatusCode::kRefused,
-          "another engine holds " + path + ": " + HolderName(fd) + "; stop it, or choose another --socket and --data",
-          error);
+      return Status(StatusCode::kRefused,
+                    "another engine holds " + path + ": " + HolderName(fd.get()) +
+                        "; stop it, or choose another --socket and --data",
+                    error);
     }
     return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
   }
   const std::string name = OwnName();
   const auto bytes = static_cast<ssize_t>(name.size());
-  if (ftruncate(fd, 0) != 0 || pwrite(fd, name.data(), name.size(), 0) != bytes) {
+  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), name.data(), name.size(), 0) != bytes) {
     return Status::FromErrno(StatusCode::kStorageError, "writing the holder's name into " + path, errno);
   }
-  return lock;
-}
-
-EngineLock::EngineLock(EngineLock&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
-
-EngineLock& EngineLock::operator=(EngineLock&& other) noexcept {
-  if (this != &other) {
-    if (fd_ >= 0) close(fd_);
-    path_ = std::move(other.path_);
-    fd_ = std::exchange(other.fd_, -1);
-  }
-  return *this;
-}
-
-EngineLock::~EngineLock() {
-  if (fd_ >= 0) close(fd_);
+  return EngineLock(path, std::move(fd));
 }
 
 }  // namespace sutra

@@ -1,5 +1,5 @@
 // The locks that make an engine the only one on its data directory and on its socket: OFD write locks on DATA/LOCK and
-// SOCKET.lock, taken in this order and held until the process ends (design.md 3).
+// SOCKET.lock, taken in this order and held until the process ends.
 //
 // Invariants:
 //  - A lock file is never unlinked: an unlinked one would let two engines hold "the" lock.
@@ -8,8 +8,10 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "shm/base/status.h"
+#include "shm/base/unique_fd.h"
 
 namespace sutra {
 
@@ -19,17 +21,13 @@ class EngineLock {
   // file cannot be opened.
   static Result<EngineLock> Take(const std::string& path);
 
-  EngineLock(EngineLock&& other) noexcept;
-  EngineLock& operator=(EngineLock&& other) noexcept;
-  ~EngineLock();
-
   const std::string& path() const { return path_; }
 
  private:
-  EngineLock(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  EngineLock(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
 
   std::string path_;
-  int fd_ = -1;
+  UniqueFd fd_;
 };
 
 }  // namespace sutra

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -177,6 +178,7 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
                                                    ": use a client library and an engine of one version"),
                   now_ns);
   }
+  assert(connection->refusal.ok() && connection->lane_id == 0);  // the peer is allowed, and gets one lane
   LaneGeometry geometry;
   Status status = CheckHello(hello, &geometry);
   if (status.ok()) status = Welcome(connection, geometry, now_ns);

@@ -38,7 +38,7 @@ void Lane::ShowTaken() {
 }
 
 void Lane::SetDraining() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!open()) return;
   // release: a client that reads it sees every answer given before
   reply_.engine().state.store(kLaneDraining, std::memory_order_release);
@@ -49,7 +49,7 @@ bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
 }
 
 bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!open()) return false;
   assert(slot_held_[slot].load(std::memory_order_relaxed) == 1);  // relaxed: the caller holds it
   ResultDescriptor& result = reply_.result(slot);
@@ -72,7 +72,7 @@ bool Lane::Wake() {
   WakeNeeds needs;
   const auto look = [&] { needs = LookForSleepers(request_); };
   if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
-  std::lock_guard lock(mutex_);  // the futex word is bumped by one thread at a time
+  const MutexLock lock(mutex_);  // the futex word is bumped by one thread at a time
   if (needs.sleepers) WakeSleepers(reply_);
   // A full pipe is readable already, and a closed one has nobody to wake.
   if (needs.event && event_pipe_) {
@@ -86,7 +86,7 @@ bool Lane::Wake() {
 void Lane::Close(StatusCode reason) {
   static_cast<void>(SUTRA_CHECKPOINT("lane.closing"));
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!open()) return;
     open_.store(false, std::memory_order_release);
     EngineLine& line = reply_.engine();

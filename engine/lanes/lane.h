@@ -17,9 +17,9 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "shm/base/mutex.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/layout.h"
@@ -88,8 +88,8 @@ class Lane {
   std::atomic<uint32_t> held_{0};
   std::atomic<bool> open_{true};
 
-  std::mutex mutex_;
-  CompletionWriter completions_;
+  Mutex mutex_;  // and with it the words of the reply lane that the answering side writes
+  CompletionWriter completions_ SUTRA_GUARDED_BY(mutex_);
 };
 
 // A lane whose client passed the handshake, with the descriptors that tell of the client's end.

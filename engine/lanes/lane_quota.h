@@ -5,12 +5,13 @@
 
 #include <sys/types.h>
 
+#include <cassert>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "shm/base/mutex.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -49,9 +50,10 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
 
   // kRefused names the bound that is reached and the option that moves it.
   Result<Charge> Take(uid_t uid, uint64_t bytes) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (lanes_ >= limits_.lanes_max) return Over("lanes", limits_.lanes_max, "--lanes-max");
-    if (lanes_by_uid_[uid] >= limits_.lanes_per_uid_max) {
+    const auto by_uid = lanes_by_uid_.find(uid);
+    if ((by_uid == lanes_by_uid_.end() ? 0 : by_uid->second) >= limits_.lanes_per_uid_max) {
       return Over("lanes of uid " + std::to_string(uid), limits_.lanes_per_uid_max, "--lanes-per-uid-max");
     }
     if (bytes > limits_.bytes_max - bytes_) {
@@ -69,7 +71,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   }
 
   uint32_t lanes() const {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return lanes_;
   }
 
@@ -81,17 +83,19 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
                                             option);
   }
   void Return(uid_t uid, uint64_t bytes) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
+    const auto by_uid = lanes_by_uid_.find(uid);
+    assert(lanes_ > 0 && bytes_ >= bytes && by_uid != lanes_by_uid_.end());
     --lanes_;
-    if (--lanes_by_uid_[uid] == 0) lanes_by_uid_.erase(uid);
+    if (--by_uid->second == 0) lanes_by_uid_.erase(by_uid);
     bytes_ -= bytes;
   }
 
   const Limits limits_;
-  mutable std::mutex mutex_;
-  uint32_t lanes_ = 0;
-  uint64_t bytes_ = 0;
-  std::map<uid_t, uint32_t> lanes_by_uid_;
+  mutable Mutex mutex_;
+  uint32_t lanes_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
+  std::map<uid_t, uint32_t> lanes_by_uid_ SUTRA_GUARDED_BY(mutex_);  // no entry for none
 };
 
 }  // namespace sutra

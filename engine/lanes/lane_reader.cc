@@ -1,6 +1,8 @@
 // See lane_reader.h.
 #include "engine/lanes/lane_reader.h"
 
+#include <cassert>
+
 #include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
@@ -9,6 +11,7 @@
 namespace sutra {
 
 LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why) {
+  assert(lane->geometry().text_bytes_max <= buffer_bytes_);
   uint32_t slot = 0;
   const SubmissionReader::Take take = lane->submissions().Next(&slot);
   if (take == SubmissionReader::Take::kNone) return Next::kNone;

@@ -23,12 +23,14 @@ class LaneReader {
     StatusCode status = StatusCode::kOk;  // anything else: answer it with this
   };
 
-  explicit LaneReader(uint32_t text_bytes_max) : buffer_(new char[text_bytes_max]) {}
+  // Reads from lanes whose slots hold at most `text_bytes_max`.
+  explicit LaneReader(uint32_t text_bytes_max) : buffer_bytes_(text_bytes_max), buffer_(new char[text_bytes_max]) {}
 
   // `lane` is not owned by the reader; the waiter keeps it alive. On kViolation *why says what the client did.
   Next Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why);
 
  private:
+  const uint32_t buffer_bytes_;
   const std::unique_ptr<char[]> buffer_;
 };
 

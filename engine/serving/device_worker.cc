@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <utility>
 
@@ -100,6 +101,7 @@ void DeviceWorker::Serve(const std::vector<ComputationPtr>& batch) {
 
 // Halves what fails: one bad text, or a batch too large for the memory, does not fail the others.
 void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
+  assert(begin < end && end <= batch.size());
   Status status(StatusCode::kModelError, "too many failed calls in one batch");
   if (failed_calls_ < kFailedCallsMax) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.started"));
@@ -121,9 +123,10 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
     return;
   }
   if (end - begin == 1) {
-    if (options_.log)
+    if (options_.log) {
       options_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
                    " bytes: " + status.message());
+    }
     return Fail(batch[begin]);
   }
   const size_t middle = begin + (end - begin) / 2;

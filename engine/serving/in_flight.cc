@@ -28,7 +28,7 @@ size_t InFlight::KeyHash::operator()(const Key& key) const {
 InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,
                                     ComputationPtr* computation) {
   if (size() == 0) return JoinResult::kNone;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = computations_.find(Key{text, variant});
   if (found == computations_.end()) return JoinResult::kNone;
   Computation& under_way = *found->second;
@@ -44,7 +44,7 @@ void InFlight::Start(const ComputationPtr& computation, Waiter first) {
   assert(computation->waiters.empty());
   computation->priority = kClassBulk;
   Attach(computation.get(), std::move(first));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
   assert(added);
   static_cast<void>(added);
@@ -56,11 +56,12 @@ void InFlight::EraseLocked(const ComputationPtr& computation) {
   if (found == computations_.end() || found->second != computation) return;
   computations_.erase(found);
   count_.fetch_sub(1, std::memory_order_release);
+  assert(count_.load(std::memory_order_relaxed) == computations_.size());  // relaxed: changed under the lock only
 }
 
 bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
                      std::vector<Waiter>* removed) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Waiter>& waiters = computation->waiters;
   const auto first_gone =
       std::stable_partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return !gone(waiter); });
@@ -72,18 +73,18 @@ bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool
 }
 
 std::optional<uint64_t> InFlight::LifetimeToStore(const ComputationPtr& computation) const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return computation->store ? std::optional(computation->ttl_s) : std::nullopt;
 }
 
 std::vector<Waiter> InFlight::Finish(const ComputationPtr& computation) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   EraseLocked(computation);
   return std::move(computation->waiters);
 }
 
 std::vector<Waiter> InFlight::TakeAll() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Waiter> all;
   for (auto& [key, computation] : computations_) {
     std::move(computation->waiters.begin(), computation->waiters.end(), std::back_inserter(all));

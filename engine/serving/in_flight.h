@@ -7,13 +7,13 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/lanes/request.h"
+#include "shm/base/mutex.h"
 #include "shm/base/random.h"
 
 namespace sutra {
@@ -59,10 +59,10 @@ class InFlight {
     size_t operator()(const Key& key) const;
   };
 
-  void EraseLocked(const ComputationPtr& computation);
+  void EraseLocked(const ComputationPtr& computation) SUTRA_REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::unordered_map<Key, ComputationPtr, KeyHash> computations_{16, KeyHash{RandomSeed()}};
+  mutable Mutex mutex_;
+  std::unordered_map<Key, ComputationPtr, KeyHash> computations_ SUTRA_GUARDED_BY(mutex_){16, KeyHash{RandomSeed()}};
   // Entries of the map. Lowered (release) after the removal, and the removal follows the insert into the cache: a loop
   // that reads 0 (acquire) finds the result in the cache.
   std::atomic<size_t> count_{0};

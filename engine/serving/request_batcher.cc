@@ -35,7 +35,7 @@ void RequestBatcher::Stop() {
 }
 
 // Moves what has arrived into the ordered heaps, with the tags that decide its turn.
-void RequestBatcher::AdmitArrivals() {
+void RequestBatcher::AdmitArrivalsLocked() {
   arrivals_.clear();
   while (queue_.PopSome(&arrivals_, 1024) != 0) {
   }
@@ -52,13 +52,13 @@ void RequestBatcher::AdmitArrivals() {
   }
   // A flow whose last finish lies in the past has no debt: forgetting it changes nothing.
   if (finish_tags_.size() > 1024) {
-    std::erase_if(finish_tags_, [this](const auto& flow) { return flow.second <= virtual_time_; });
+    std::erase_if(finish_tags_, [now = virtual_time_](const auto& flow) { return flow.second <= now; });
   }
 }
 
 // Takes from the head of one class until a limit is met; `aged_before_ns` stops at the first text that is younger.
-void RequestBatcher::Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns,
-                          std::vector<ComputationPtr>* batch, uint64_t* tokens) {
+void RequestBatcher::TakeLocked(int priority, uint64_t tokens_max, uint64_t aged_before_ns,
+                                std::vector<ComputationPtr>* batch, uint64_t* tokens) {
   std::vector<Entry>& heap = heaps_[priority];
   while (!heap.empty() && batch->size() < limits_.texts_max) {
     const Entry& head = heap.front();
@@ -84,18 +84,20 @@ bool RequestBatcher::TopUp(uint64_t now_ns, std::vector<ComputationPtr>* batch) 
   const size_t texts_before = batch->size();
   uint64_t tokens = 0;
   for (const ComputationPtr& computation : *batch) tokens += computation->token_count();
-  std::lock_guard lock(mutex_);
-  AdmitArrivals();
+  MutexLock lock(mutex_);
+  AdmitArrivalsLocked();
   if (now_ns > kAgingNs) {
     const uint64_t aged_before_ns = now_ns - kAgingNs;
     for (int priority = kClassBulk; priority > kClassQuery; --priority) {
-      Take(priority, limits_.tokens_max / 4, aged_before_ns, batch, &tokens);
+      TakeLocked(priority, limits_.tokens_max / 4, aged_before_ns, batch, &tokens);
     }
   }
   for (int priority = kClassQuery; priority < kClassCount; ++priority) {
-    Take(priority, limits_.tokens_max, UINT64_MAX, batch, &tokens);
+    TakeLocked(priority, limits_.tokens_max, UINT64_MAX, batch, &tokens);
   }
+  lock.Unlock();
   assert(tokens <= limits_.tokens_max || batch->size() == 1);
+  assert(batch->size() <= std::max<size_t>(limits_.texts_max, texts_before));
   if (SUTRA_CHECKPOINT("batch.formed")) batch->resize(texts_before);
   return batch->size() > texts_before;
 }

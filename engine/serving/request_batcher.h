@@ -18,13 +18,13 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/lanes/request.h"
 #include "engine/serving/wake_gate.h"
 #include "engine/serving/work_queue.h"
+#include "shm/base/mutex.h"
 
 namespace sutra {
 
@@ -78,9 +78,9 @@ class RequestBatcher {
     }
   };
 
-  void AdmitArrivals();
-  void Take(int priority, uint64_t tokens_max, uint64_t aged_before_ns, std::vector<ComputationPtr>* batch,
-            uint64_t* tokens);
+  void AdmitArrivalsLocked() SUTRA_REQUIRES(mutex_);
+  void TakeLocked(int priority, uint64_t tokens_max, uint64_t aged_before_ns, std::vector<ComputationPtr>* batch,
+                  uint64_t* tokens) SUTRA_REQUIRES(mutex_);
 
   const Limits limits_;
   std::vector<Staged> staged_;  // the loop thread's
@@ -90,12 +90,12 @@ class RequestBatcher {
   std::atomic<uint64_t> queued_tokens_{0};
   std::atomic<bool> stopped_{false};
 
-  std::mutex mutex_;  // everything below: the ordered part
-  std::vector<Staged> arrivals_;
-  std::vector<Entry> heaps_[kClassCount];
-  std::unordered_map<uint64_t, uint64_t> finish_tags_;  // by flow
-  uint64_t virtual_time_ = 0;
-  uint64_t arrival_next_ = 0;
+  Mutex mutex_;  // the ordered part, and `taken` of each computation
+  std::vector<Staged> arrivals_ SUTRA_GUARDED_BY(mutex_);
+  std::vector<Entry> heaps_[kClassCount] SUTRA_GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, uint64_t> finish_tags_ SUTRA_GUARDED_BY(mutex_);  // by flow
+  uint64_t virtual_time_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t arrival_next_ SUTRA_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sutra

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cassert>
 #include <climits>
 #include <cstdint>
 
@@ -29,7 +30,10 @@ class WakeGate {
     FullFence();
     return epoch_.load(std::memory_order_seq_cst);
   }
-  void Cancel() { sleepers_.fetch_sub(1, std::memory_order_seq_cst); }
+  void Cancel() {
+    [[maybe_unused]] const uint32_t before = sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    assert(before > 0);
+  }
 
   // Sleeps until a Notify after the Prepare that gave `epoch`; may also return for no reason.
   void Sleep(uint32_t epoch) {

@@ -9,7 +9,8 @@
 
 #if defined(__SANITIZE_THREAD__)
 #include <deque>
-#include <mutex>
+
+#include "shm/base/mutex.h"
 #else
 #include <concurrentqueue/concurrentqueue.h>
 #endif
@@ -22,7 +23,7 @@ class WorkQueue {
   // Moves the whole of `items` in.
   void PushAll(std::vector<T>* items) {
 #if defined(__SANITIZE_THREAD__)
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (T& item : *items) queue_.push_back(std::move(item));
 #else
     queue_.enqueue_bulk(std::make_move_iterator(items->begin()), items->size());
@@ -33,7 +34,7 @@ class WorkQueue {
   // Appends up to `count` items to `items`; returns how many.
   size_t PopSome(std::vector<T>* items, size_t count) {
 #if defined(__SANITIZE_THREAD__)
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     size_t taken = 0;
     for (; taken < count && !queue_.empty(); ++taken) {
       items->push_back(std::move(queue_.front()));
@@ -47,8 +48,8 @@ class WorkQueue {
 
  private:
 #if defined(__SANITIZE_THREAD__)
-  std::mutex mutex_;
-  std::deque<T> queue_;
+  Mutex mutex_;
+  std::deque<T> queue_ SUTRA_GUARDED_BY(mutex_);
 #else
   moodycamel::ConcurrentQueue<T> queue_;
 #endif

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cache/cache_shard.h"
+#include "shm/base/mutex.h"
 
 namespace sutra::testing {
 
@@ -21,7 +21,7 @@ class MemoryCache : public CacheShard {
   };
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = entries_.find({std::string(text), variant});
     if (found == entries_.end()) return false;
     std::copy(found->second.vector.begin(), found->second.vector.end(), vector);
@@ -30,12 +30,12 @@ class MemoryCache : public CacheShard {
   }
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
               uint64_t ttl_s) override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++inserts_;
     entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s};
   }
   Status Erase(std::string_view text, uint32_t variant) override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     entries_.erase({std::string(text), variant});
     return {};
   }
@@ -43,18 +43,18 @@ class MemoryCache : public CacheShard {
   CacheStats Stats() const override { return {}; }
 
   Entry Get(const std::string& text) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return entries_[{text, 0}];
   }
   int inserts() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return inserts_;
   }
 
  private:
-  std::mutex mutex_;
-  std::map<std::pair<std::string, uint32_t>, Entry> entries_;
-  int inserts_ = 0;
+  Mutex mutex_;
+  std::map<std::pair<std::string, uint32_t>, Entry> entries_ SUTRA_GUARDED_BY(mutex_);
+  int inserts_ SUTRA_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sutra::testing

@@ -118,7 +118,7 @@ TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
   constexpr uint64_t kRequests = 20'000;
   InFlight in_flight;
   std::vector<ComputationPtr> ready;
-  std::mutex ready_mutex;
+  Mutex ready_mutex;
   std::atomic<bool> done{false};
   std::multiset<uint64_t> served;
   std::thread worker([&] {
@@ -126,7 +126,7 @@ TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
       std::vector<ComputationPtr> batch;
       const bool last = done.load(std::memory_order_acquire);
       {
-        std::lock_guard lock(ready_mutex);
+        const MutexLock lock(ready_mutex);
         batch.swap(ready);
       }
       for (const ComputationPtr& computation : batch) {
@@ -140,7 +140,7 @@ TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
     ComputationPtr joined;
     if (in_flight.Join(text, 0, WaiterOf(sequence), &joined) != InFlight::JoinResult::kNone) continue;
     const ComputationPtr computation = Start(&in_flight, text, WaiterOf(sequence));
-    std::lock_guard lock(ready_mutex);
+    const MutexLock lock(ready_mutex);
     ready.push_back(computation);
   }
   done.store(true, std::memory_order_release);

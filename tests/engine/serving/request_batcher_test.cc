@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -201,13 +200,13 @@ TEST(RequestBatcher, AfterStopTheLastBatchIsNotHandedOutAgain) {
 TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
   constexpr int kTexts = 5'000;
   RequestBatcher batcher(Tokens(8));
-  std::mutex mutex;
+  Mutex mutex;
   std::map<std::string, int> seen;
   std::atomic<int> count{0};
   const auto work = [&] {
     std::vector<ComputationPtr> batch;
     while (batcher.NextBatch(&batch)) {
-      std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       for (const ComputationPtr& computation : batch) ++seen[computation->text];
       count.fetch_add(static_cast<int>(batch.size()), std::memory_order_release);
     }
