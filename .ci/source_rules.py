@@ -91,15 +91,6 @@ BANNED = [
 
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
-    "cache/config_check.cc": "tests/cache/logged_shard_test.cc",
-    "cache/disk/disk_io_posix.cc": "tests/cache/disk/disk_io_test.cc",
-    "cache/disk/disk_io_uring.cc": "tests/cache/disk/disk_io_test.cc",
-    "cache/recycler.cc": "tests/cache/logged_shard_test.cc",
-    "cache/shard_directory.cc": "tests/cache/logged_shard_test.cc",
-    "cache/store_sink.cc": "tests/cache/logged_shard_test.cc",
-    "cache/wal/recovery.cc": "tests/cache/wal/damage_test.cc",
-    "cache/wal/wal_log.cc": "tests/cache/fault_sweep_test.cc",
-    "cache/wal/wal_writer.cc": "tests/cache/fault_sweep_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
@@ -111,7 +102,6 @@ COVERED_BY = {
     "engine/engine.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/main.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/model/families/family.cc": "tests/engine/model/families/bert_test.cc",
-    "engine/model/loaded_model.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/model/model_identity.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/tokenizer/unicode_data.cc": "tests/engine/tokenizer/wordpiece_parity_test.cc",
     "engine/tokenizer/wordpiece_config.cc": "tests/engine/tokenizer/wordpiece_load_test.cc",
@@ -127,7 +117,6 @@ ASSERTED_ELSEWHERE = {
     "cache/cache_shard.h": "an interface; logged_shard.cc and store/ are the code",
     "engine/cpu/gemm_amx_body.h": "tests compile it over emulated tiles; packed_model.cc checks the shapes",
     "engine/cpu/kernels.h": "a table of function pointers; packed_model.cc checks the shapes",
-    "engine/engine.h": "the order of the members, which the language keeps",
 }
 
 # How a folder's CMakeLists.txt names files that it lists by another word.
@@ -135,18 +124,4 @@ LISTED_AS = [(re.compile(r"^tests/fuzz/(\w+)_fuzz\.cc$"), r"\1")]
 
 # Rule -> files whose findings of that rule are excused until the work in their folders is done. Delete an entry when it
 # is no longer needed (that is a finding), and the table when it is empty.
-TEMPORARY = {
-    "coverage": {"cache/wal/wal_reader.cc", "cache/wal/segment_preparer.cc", "cache/wal/wal_committer.cc"},
-    "invariants": {
-        "engine/engine_lock.h", "engine/lanes/acceptor.h", "engine/lanes/lane_reader.h",
-        "engine/serving/device_worker.h", "engine/tokenizer/vocab_trie.h", "shm/base/utf8.h", "shm/handshake.h",
-        "shm/lane_memory.h", "shm/lane_ring.h", "shm/stats/stats_reader.h", "tools/lib/case_study.h",
-        "tools/lib/text_input.h",
-    },
-    "seam": {"engine/model/model_identity.cc"},
-    "std-mutex": {
-        "engine/lanes/lane.cc", "engine/lanes/lane.h", "engine/lanes/lane_quota.h", "engine/serving/in_flight.cc",
-        "engine/serving/in_flight.h", "engine/serving/request_batcher.cc", "engine/serving/request_batcher.h",
-        "engine/serving/work_queue.h",
-    },
-}
+TEMPORARY = {}

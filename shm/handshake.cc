@@ -1,5 +1,6 @@
 #include "shm/handshake.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -104,6 +105,7 @@ MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* f
     CloseAll(arrived, arrived_count);
     return MessageOutcome::kMalformed;
   }
+  assert(arrived_count == 0 || arrived_count == fd_count);  // nothing else is handed out, so nothing stays open
   if (arrived_count > 0) memcpy(fds, arrived, arrived_count * sizeof(int));
   *fds_received = arrived_count;
   return MessageOutcome::kOk;

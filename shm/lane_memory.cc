@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cstring>
 #include <string>
 
@@ -121,6 +122,7 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
   if (fcntl(lane.reply_fd_.get(), F_ADD_SEALS, size_seals | F_SEAL_FUTURE_WRITE) != 0) {
     return Fail("reply lane", "sealing", 0, errno);
   }
+  assert((fcntl(lane.request_fd_.get(), F_GET_SEALS) & size_seals) == size_seals);
   if (!TakeLock(lane.reply_fd_.get())) return Fail("reply lane", "locking", 0, errno);
   return lane;
 }

@@ -10,6 +10,8 @@
 //   - A process that dies between two stores loses at most the entry it was about to publish.
 #pragma once
 
+#include <assert.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -18,6 +20,8 @@
 
 namespace sutra {
 
+static_assert(RingEntry(0, 0) != 0, "zero is never an entry");
+
 class SubmissionWriter {
  public:
   SubmissionWriter() = default;
@@ -25,6 +29,7 @@ class SubmissionWriter {
 
   // The slot's descriptor and text are written before; the engine may take the slot from this store on.
   void Publish(uint32_t slot) {
+    assert(slot < lane_.geometry.slots);
     // SYNC L1 (release): publishes descriptor and text of `slot`; meets SYNC L1 (acquire) in SubmissionReader::Next.
     lane_.submission(position_).store(RingEntry(position_, slot), std::memory_order_release);
     ++position_;
@@ -76,6 +81,7 @@ class CompletionWriter {
   // The vector and the other fields of the result descriptor are written before. Never waits: a client that does not
   // read its completions loses only its own index into them. Waking sleepers is the caller's (wait_word.h), once a batch.
   void Publish(uint32_t slot, uint64_t sequence, StatusCode status) {
+    assert(slot < lane_.geometry.slots);
     // SYNC L2 (release): publishes vector and result of `slot`; meets SYNC L2 (acquire) in LoadResultWord.
     lane_.result(slot).word.store(ResultWord(sequence, static_cast<uint8_t>(status)), std::memory_order_release);
     // SYNC L3 (release): the result word is visible to who sees the entry; meets SYNC L3 (acquire) in

@@ -56,12 +56,14 @@ class VocabTrie::Builder {
       if (bytes_.empty() || bytes_.back() != byte) bytes_.push_back(byte);
     }
     if (!FindBase(base)) return false;
+    assert(*base != 0 && !base_taken_[*base]);
     base_taken_[*base] = true;
     size_t first = 0;
     for (const uint8_t byte : bytes_) {
       size_t past = first;
       while (past < entries.size() && static_cast<uint8_t>(entries[past].first[depth]) == byte) ++past;
       const uint32_t unit = *base ^ byte;
+      assert(((*units_)[unit] & kUsed) == 0);
       (*units_)[unit] = kUsed | byte;
       // The key that ends here, if any, sorts before those that go on.
       if (entries[first].first.size() == depth + 1) {

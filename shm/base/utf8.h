@@ -6,6 +6,7 @@
 // - DecodeUtf8 never reads at or past `end` and always advances; a byte that starts no valid sequence becomes U+FFFD.
 #pragma once
 
+#include <cassert>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -43,6 +44,7 @@ inline unsigned Utf8SequenceLength(const char* bytes, size_t left, char32_t* cod
 
 // Reads one code point and moves *cursor past it. REQUIRES: *cursor < end.
 inline char32_t DecodeUtf8(const char** cursor, const char* end) {
+  assert(*cursor < end);
   char32_t code_point = kReplacementCharacter;
   const unsigned length = Utf8SequenceLength(*cursor, static_cast<size_t>(end - *cursor), &code_point);
   if (length == 0) {

@@ -8,6 +8,7 @@
 #include <boost/interprocess/exceptions.hpp>
 #include <boost/interprocess/mapped_region.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
+#include <cassert>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -41,6 +42,7 @@ class Bytes {
   }
   template <typename T>
   void Copy(uint64_t offset, T* value) const {
+    assert(Fits(offset, 1, sizeof(T)));  // CheckHeader saw to it
     std::memcpy(value, bytes_.data() + offset, sizeof(T));
   }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 
 namespace sutra {
 
@@ -168,6 +169,7 @@ std::vector<Concept> MakeCaseStudy(const CaseStudyOptions& options) {
 std::vector<std::string> CaseStudyTexts(const std::vector<Concept>& concepts) {
   std::vector<std::string> texts;
   for (const Concept& entry : concepts) {
+    assert(entry.fragments.size() <= entry.content.size() / 10);  // each fragment is longer than that
     texts.push_back(entry.content);
     texts.insert(texts.end(), entry.fragments.begin(), entry.fragments.end());
   }

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -145,6 +146,7 @@ LineReader::Got LineReader::Next(std::string* line, int timeout_ms) {
     scanned_ -= start_;
     start_ = 0;
     const size_t filled = buffer_.size();
+    assert(filled <= kLineBytesMax + kReadBytes);
     buffer_.resize(filled + kReadBytes);
     const ssize_t bytes = read(fd_, buffer_.data() + filled, kReadBytes);
     const int read_error = errno;
