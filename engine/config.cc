@@ -1,4 +1,4 @@
-// See config.h. CLI11 throws on errors; everything it throws is turned into a Status here.
+// The options as CLI11 sees them. CLI11 throws on errors; everything it throws is turned into a Status here.
 #include "engine/config.h"
 
 #include <CLI/CLI.hpp>
@@ -102,7 +102,7 @@ void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "torch (a real model, computed by --executor), or fake (a function of the text, for tests)");
   Number(app, "--fake-width", &config->fake_width, kFakeWidthRange, "Floats a vector of the fake backend");
   Choice(app, "--executor", kExecutorNames, &texts->executor,
-         "Who computes a real model: cpu (this program's own kernels), torch (libsutra_torch.so), or auto, the faster");
+         "Who computes a real model: cpu (own kernels), torch (libsutra_torch.so), or auto (the faster one here)");
   Choice(app, "--precision", kPrecisionNames, &texts->precision, "auto (bf16 where the CPU has it), fp32 or bf16");
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
   Number(app, "--threads", &config->threads, kThreadsRange, "Threads of the model (default: the usable CPUs)");

@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   for (const std::string& line : parsed.value().lines) spdlog::info("  {}", line);
   try {
     return sutra::RunEngine(parsed.value().config);
-  } catch (const std::exception& error) {  // for lack of memory; everything else comes as a Status
+  } catch (const std::exception& error) {  // std::bad_alloc: everything else is returned as a Status
     spdlog::critical("fatal: {}", error.what());
     return sutra::kExitCannotStart;
   }

@@ -1,4 +1,4 @@
-// See acceptor.h.
+// The socket, and the two messages of a client: its hello, answered with memory, and its lock, answered with service.
 #include "engine/lanes/acceptor.h"
 
 #include <fcntl.h>
@@ -98,7 +98,7 @@ Acceptor::Acceptor(Options options, Watcher watcher)
 }
 
 bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
-  for (int i = 0; i < kAcceptsATurn; ++i) {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
     UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       const bool out_of_descriptors = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;

@@ -23,6 +23,7 @@
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_quota.h"
 #include "engine/model/model_info.h"
+#include "shm/base/log_line.h"
 #include "shm/handshake_messages.h"
 #include "shm/lane_memory.h"
 #include "shm/peer_liveness.h"
@@ -50,7 +51,7 @@ class Acceptor {
     PeerAliveFunction peer_alive = LockHolderAlive;
     LaneQuota::Limits quota;
     StatsWriter stats;
-    std::function<void(const std::string&)> log;  // one line a call; rate-limited by the callee
+    LogLine log;  // rate-limited by the callee
   };
 
   // The loop adds and removes descriptors on the acceptor's behalf; `id` comes back with the event.
@@ -74,9 +75,9 @@ class Acceptor {
   void Close() { connections_.clear(); }
 
  private:
-  static constexpr int kAcceptsATurn = 16;
+  static constexpr int kAcceptsPerTurn = 16;
   static constexpr size_t kPendingMax = 256;
-  static constexpr size_t kStrangersMax = 32;  // of the pending; more are dropped without a word
+  static constexpr size_t kStrangersMax = 32;  // unauthorised ones among them; more are dropped silently
 
   struct Connection {
     UniqueFd socket;

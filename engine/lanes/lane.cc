@@ -1,4 +1,4 @@
-// See lane.h.
+// The order of the stores that a client watches: result before index, reason before state, all of them before a wake.
 #include "engine/lanes/lane.h"
 
 #include <unistd.h>

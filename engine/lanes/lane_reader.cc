@@ -1,4 +1,4 @@
-// See lane_reader.h.
+// One request: ring entry, slot table, descriptor, then the reasons to refuse it, and its text last.
 #include "engine/lanes/lane_reader.h"
 
 #include <cassert>

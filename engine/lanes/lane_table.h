@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "engine/lanes/lane.h"
+#include "shm/base/log_line.h"
 #include "shm/peer_liveness.h"
 #include "shm/stats/stats_writer.h"
 
@@ -29,7 +30,7 @@ class LaneTable {
   struct Options {
     PeerAliveFunction peer_alive = LockHolderAlive;
     StatsWriter stats;
-    std::function<void(const std::string&)> log;  // one line per call; rate-limited by the callee
+    LogLine log;  // rate-limited by the callee
   };
   // The loop watches descriptors on the table's behalf; the lane's id comes back with the event. A watch ends with its
   // descriptor.

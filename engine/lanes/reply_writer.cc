@@ -1,4 +1,4 @@
-// See reply_writer.h.
+// Which counter and which stage times belong to which outcome.
 #include "engine/lanes/reply_writer.h"
 
 #include <algorithm>

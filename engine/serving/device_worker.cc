@@ -1,4 +1,4 @@
-// See device_worker.h.
+// The life of a batch: pruned and topped up, computed (halved where it fails), stored, answered, its lanes woken.
 #include "engine/serving/device_worker.h"
 
 #include <pthread.h>

@@ -15,13 +15,14 @@
 #include <vector>
 
 #include "engine/serving/served_model.h"
+#include "shm/base/log_line.h"
 
 namespace sutra {
 
 class DeviceWorker {
  public:
   struct Options {
-    std::function<void(const std::string&)> log;     // one line per call
+    LogLine log;
     std::function<void(const Status&)> device_lost;  // the backend said kEngineGone: its device is unusable
   };
 

@@ -1,4 +1,4 @@
-// See engine_loop.h.
+// Turns, sleeps, events and ticks; the drain is the last phase of the same loop.
 #include "engine/serving/engine_loop.h"
 
 #include <sys/epoll.h>

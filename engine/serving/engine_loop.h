@@ -7,8 +7,8 @@
 //   log committer   the cache's disk (inside the shard)
 //
 // Bounds of a turn: kRequestsPerTurn requests or kBytesPerTurn bytes of text per lane, kEventsPerTurn events. A stopped
-// or slow client costs one load of its ring per turn. While nothing happens the loop spins
-// for at most spin_us and then sleeps in epoll, waking for the heartbeat only.
+// or slow client costs one load of its ring per turn. While nothing happens the loop spins for at most spin_us and then
+// sleeps in epoll, waking for the heartbeat only.
 #pragma once
 
 #include <atomic>
@@ -22,6 +22,7 @@
 #include "engine/lanes/lane_table.h"
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
+#include "shm/base/log_line.h"
 #include "shm/lane_memory.h"
 #include "shm/stats/stats_writer.h"
 
@@ -41,8 +42,8 @@ class EngineLoop {
     Shutdown* shutdown = nullptr;
     uint32_t spin_us = 0;
     uint32_t drain_s = 0;
-    uint64_t tick_ns = 50 * kNsPerMs;                // clients expect a heartbeat every 100 ms at least (layout.h)
-    std::function<void(const std::string&)> log;     // one line per call
+    uint64_t tick_ns = 50 * kNsPerMs;  // clients expect a heartbeat every 100 ms at least (layout.h)
+    LogLine log;
     std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
   };
   enum class End {
@@ -92,7 +93,7 @@ class EngineLoop {
 
   const Options options_;
   ServedModel& model_;
-  const std::function<void(const std::string&)> client_log_;  // of what clients can provoke: limited by its owner
+  const LogLine client_log_;  // of what clients can provoke: limited by its owner
   RequestPath path_;
   LaneReader reader_;
   UniqueFd epoll_;

@@ -1,4 +1,4 @@
-// See in_flight.h.
+// One map from text and variant to computation. Its key points into the computation that it leads to.
 #include "engine/serving/in_flight.h"
 
 #include <xxhash.h>

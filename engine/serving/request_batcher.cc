@@ -1,4 +1,4 @@
-// See request_batcher.h.
+// The workers compute the order; the loop only stages, which costs it one queue operation per turn.
 #include "engine/serving/request_batcher.h"
 
 #include <algorithm>

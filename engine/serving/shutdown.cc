@@ -1,4 +1,4 @@
-// See shutdown.h.
+// Signals are blocked in all threads and read from a signalfd, so that no handler runs in the middle of anything.
 #include "engine/serving/shutdown.h"
 
 #include <signal.h>

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <optional>
+#include <memory>
+#include <string>
+#include <utility>
 
 namespace sutra {
 namespace {
@@ -31,7 +33,7 @@ TEST(LaneQuota, AChargeIsGivenBackOnceWhereverItWent) {
   {
     LaneQuota::Charge charge = quota->Take(1, 1000).value();
     LaneQuota::Charge moved = std::move(charge);
-    std::optional<LaneQuota::Charge> again(std::move(moved));
+    auto again = std::make_unique<LaneQuota::Charge>(std::move(moved));
     EXPECT_EQ(quota->lanes(), 1u);
     again.reset();
     EXPECT_EQ(quota->lanes(), 0u);
