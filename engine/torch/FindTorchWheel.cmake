@@ -18,7 +18,7 @@ if(NOT SUTRA_LIBTORCH_DIR)
   endif()
 endif()
 
-set(torch_fix "run tools/setup/fetch_deps, name the folder with -DSUTRA_LIBTORCH_DIR=..., or build without a model: -DSUTRA_WITH_TORCH=OFF")
+set(torch_fix "run tools/setup/fetch_deps --torch, name the folder with -DSUTRA_LIBTORCH_DIR=..., or build without libtorch: -DSUTRA_WITH_TORCH=OFF")
 foreach(needed torch/version.py torch/include/ATen/core/Tensor.h torch/lib/libtorch_cpu.so torch/lib/libc10.so
         nvidia/cu13/lib/libcudart.so.13 nvidia/cu13/lib/libcupti.so.13)
   if(NOT EXISTS ${SUTRA_LIBTORCH_DIR}/${needed})

@@ -9,7 +9,7 @@ cmake=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$cmake" --install "$build" --prefix "$work/prefix" --component sutra_client > "$work/install.log"
+"$cmake" --install "$build" --prefix "$work/prefix" --component client > "$work/install.log"
 library_dir=$(dirname "$(find "$work/prefix" -name 'libsutra_embed.so')")
 PKG_CONFIG_PATH=$library_dir/pkgconfig
 export PKG_CONFIG_PATH

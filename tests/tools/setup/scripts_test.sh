@@ -11,8 +11,8 @@ fail() {
 scripts=()
 while IFS= read -r file; do
   if head -n 1 "$file" | grep -q '^#!.*bash' || [[ $file == *.sh ]]; then scripts+=("$file"); fi
-done < <(find "$repo/tools" "$repo/bench" "$repo/.ci" -maxdepth 2 -type f)
-((${#scripts[@]} >= 4)) || fail "only ${#scripts[@]} scripts found"
+done < <(find "$repo/tools" "$repo/bench" "$repo/.ci" "$repo/tests" -maxdepth 3 -type f \( -name '*.sh' -o ! -name '*.*' \))
+((${#scripts[@]} >= 10)) || fail "only ${#scripts[@]} scripts found"
 
 for script in "${scripts[@]}"; do
   bash -n "$script" || fail "$script does not parse"
