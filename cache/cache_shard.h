@@ -4,10 +4,10 @@
 // Invariants:
 //  - A lookup answers only for exactly the bytes that were inserted (full text and variant compared), never a near
 //    match.
-//  - An entry is served from memory; the log makes it survive: written within `interval_us_max` or `interval_bytes_max`
-//    (kill -9), synced within `sync_us_max` (power loss). See WAL_FORMAT.md.
+//  - An entry is served from memory. The log makes it survive `kill -9` once it is written (within `interval_us_max` or
+//    `interval_bytes_max`) and power loss once it is synced (within `sync_us_max`). See WAL_FORMAT.md.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
-// The store and the log assert their parts of these; what a crash leaves is shown by tests/sim and tests/cache.
+// The store and the log assert their parts of these; tests/sim and tests/cache check what a crash leaves behind.
 // Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
 #pragma once
 
@@ -37,7 +37,7 @@ inline constexpr uint64_t kTtlSecondsDefault = 86'400;
 inline constexpr uint64_t kTtlSecondsMax = 10ull * 365 * 86'400;  // the longest lifetime of an entry: ten years
 
 struct CacheConfig {
-  std::string directory;       // DATA; the shard's own subdirectory is made from `model_identity`
+  std::string directory;       // DATA; the shard's own subdirectory is named after `model_identity`
   std::string model_identity;  // 64 hex digits; the first 16 name the subdirectory
   std::string model_name;      // for messages only
   uint32_t width = 0;          // floats per vector, at most kCacheWidthMax
@@ -50,7 +50,7 @@ struct CacheConfig {
   uint64_t interval_us_max = kIntervalUsDefault;
   uint64_t interval_bytes_max = kIntervalBytesDefault;
   uint64_t sync_us_max = kSyncUsDefault;
-  bool strict_recovery = false;  // damage refuses to open instead of being quarantined
+  bool strict_recovery = false;  // refuse to open a damaged log instead of quarantining it
   LogLine log;
 };
 
@@ -61,31 +61,31 @@ struct CacheStats {
   uint64_t wal_oldest_unwritten_us = 0;  // age of the oldest accepted record not yet written
   uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
   uint64_t recovered_records = 0, recovered_dropped = 0, quarantined_segments = 0;
-  bool storage_failed = false;  // the log is refusing records; hits go on
+  bool storage_failed = false;  // the log is refusing records; lookups still work
   const char* disk_io = "";     // "io_uring" or "posix"
 };
 
 class CacheShard {
  public:
-  // Recovers what the directory holds (the caller owns the lock on DATA), opens a new segment and starts the log's
-  // committer thread. `io` and `clock` must outlive the shard. Failures name the path, the cause and the fix.
+  // Recovers what the directory holds (the caller holds the lock on DATA), opens a new segment and starts the log's
+  // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix.
   static Result<std::unique_ptr<CacheShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock);
 
-  virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (policy none excepted)
+  virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (except with policy none)
 
   // Copies the vector (`width` floats) and its value out and returns true on an exact, unexpired match.
-  // `variant` distinguishes options that change the vector (0 = none do).
+  // `variant` distinguishes options that change the vector (0 = no such option).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
-  // Stores or replaces; never waits for the disk. ttl_s 0 = the default; a longer one than kTtlSecondsMax is
-  // shortened to it. A full log queue drops the log record (the entry still serves from memory) and counts it.
+  // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened
+  // to it. If the log's queue is full, the log record is dropped and counted; the entry still serves from memory.
   virtual void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
                       uint64_t ttl_s) = 0;
 
-  // Removes an entry; returns when the removal is durable (policy group), or kStorageError. kOk if it was absent.
+  // Removes an entry; returns when the removal is durable (as under policy group), or kStorageError. kOk if absent.
   virtual Status Erase(std::string_view text, uint32_t variant) = 0;
 
-  // Returns when everything accepted before the call is written and synced, or kStorageError.
+  // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be.
   virtual Status Sync() = 0;
 
   virtual CacheStats Stats() const = 0;

@@ -1,4 +1,4 @@
-// One condition per member, in the order of CacheConfig; those of the log hold only where there is one.
+// One condition per member, in the order of CacheConfig; those of the log are checked only where there is a log.
 #include "cache/config_check.h"
 
 #include <string>

@@ -1,4 +1,4 @@
-// What a shard demands of its configuration before it touches a disk. Plain function.
+// What a shard requires of its configuration before it touches a disk. Plain function.
 #pragma once
 
 #include "cache/cache_shard.h"

@@ -14,7 +14,7 @@
 namespace sutra {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
 
 }  // namespace
 
@@ -128,7 +128,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   }
   {
     MutexLock lock(store_.MutexOf(key));
-    // Read before the push: the record lands in this segment or a later one, never in an older one.
+    // Read before the push: the record goes to this segment or a later one, never to an older one.
     uint64_t segment = shared_.current_segment.load(kRelaxed);
     if (!loggable || !committer_->PushInsert(record)) segment = 0;
     store_.InsertLocked(key, vector, value, now + ttl * kNsPerSecond, now, segment);
@@ -138,7 +138,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
 
 Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
   const EntryKey key = store_.KeyOf(text, variant);
-  // An entry that was evicted or has expired may still stand in the log, so the removal is logged in any case.
+  // An entry that was evicted or has expired may still be in the log, so the removal is logged in any case.
   const bool loggable = committer_ != nullptr && text.size() <= record_bytes_max_ &&
                         UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
   std::shared_ptr<WalCommit> commit;
@@ -156,7 +156,7 @@ Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {
   if (!options_.threaded) Turn();
   if (commit != nullptr && commit->Wait()) return {};
   return Status(StatusCode::kStorageError,
-                "the log in " + config_.directory + " does not take records; see the reason in the engine's log");
+                "the log in " + config_.directory + " refuses records; the engine's log gives the reason");
 }
 
 Status LoggedShard::Sync() {

@@ -1,8 +1,8 @@
 // LoggedShard: the one implementation of CacheShard: an EntryStore in front of a WalLog. Programs use CacheShard::Open;
-// tests and the simulation come in here to run it without threads.
+// tests and the simulation use this class to run it without threads.
 //
-// Thread rule: as CacheShard; with `threaded` false everything runs on the caller's thread, and Turn does what time has
-// made due.
+// Thread rule: as CacheShard; with `threaded` false everything runs on the caller's thread, and Turn does the work that
+// has become due.
 #pragma once
 
 #include <memory>
@@ -48,9 +48,9 @@ class LoggedShard final : public CacheShard {
   WalShared shared_;
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
-  std::unique_ptr<Recycler> recycler_;  // null with policy none, as the next two
+  std::unique_ptr<Recycler> recycler_;  // null with policy none, like the next two
   std::unique_ptr<WalLog> log_;
-  std::unique_ptr<WalCommitter> committer_;  // ends before the log
+  std::unique_ptr<WalCommitter> committer_;  // destroyed before the log
 };
 
 }  // namespace sutra

@@ -1,4 +1,4 @@
-// From a live entry to the record that replaces its old one.
+// Turns a live entry into the record that replaces its old one.
 #include "cache/recycler.h"
 
 #include "shm/base/clock.h"
@@ -27,7 +27,7 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     body.flags = entry.value.truncated ? kInsertTruncated : 0;
     const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
     if (record.length > segment_bytes_ - kSegmentDataStart) {
-      *segment = 0;  // segments were larger when it was logged: it stays in memory only
+      *segment = 0;  // segments were larger when it was logged: it remains in memory only
       return true;
     }
     if (!(*group)->Fits(record.length)) {

@@ -1,7 +1,7 @@
 // Recycler: the log's walk over the store. Before the log removes its oldest segment, the entries that live in it are
 // appended again from memory, or evicted.
 //
-// Thread rule: the log's thread calls; the store takes its own locks.
+// Thread rule: called on the log's thread; the store takes its own locks.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace sutra {
 
 class Recycler final : public LiveEntries {
  public:
-  // `segment_bytes`: of new segments; what does not fit into one stays in memory only.
+  // `segment_bytes`: the size of new segments; an entry that does not fit into one remains in memory only.
   Recycler(EntryStore* store, Clock* clock, WalShared* shared, uint32_t width, uint64_t segment_bytes)
       : store_(store), clock_(clock), shared_(shared), width_(width), segment_bytes_(segment_bytes) {}
 

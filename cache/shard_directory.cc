@@ -1,4 +1,4 @@
-// The MODEL file, and what is made and removed before recovery reads.
+// The MODEL file, and what is created and removed before recovery reads.
 #include "cache/shard_directory.h"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ std::string ModelText(const ShardDirectory& directory) {
          "\n";
 }
 
-// The line's value, or "".
+// The value of the field's line, or "".
 std::string Field(const std::string& text, const std::string& field) {
   const size_t at = text.rfind(field + " ", 0) == 0 ? 0 : text.find("\n" + field + " ");
   if (at == std::string::npos) return "";
@@ -96,7 +96,7 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   for (const std::string& name : *names) {
     if (name == "MODEL") has_model = true;
     if (SegmentNumber(name) != 0) ++files.segments;
-    // Unfinished work of an engine that died: neither was ever of use to anyone.
+    // Unfinished work of an engine that died: neither file was ever in use.
     if (name == "MODEL.tmp" || name == "reserve.tmp") {
       if (Status status = io->Unlink(files.path + "/" + name); !status.ok()) return status;
     }

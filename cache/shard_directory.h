@@ -1,5 +1,5 @@
 // The directory of one shard, DATA/<first 16 hex digits of the model identity>/, and the MODEL file in it that says
-// whose it is. Thread rule: one thread, before the shard serves.
+// which model it belongs to. Thread rule: one thread, before the shard serves.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ struct ShardFiles {
 };
 
 // Creates what is missing (mode 0700), checks MODEL against `directory`, removes unfinished files of a dead engine, and
-// says in one line to `log` when DATA holds other models too.
+// logs one line when DATA holds other models too.
 Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log);
 
 }  // namespace sutra

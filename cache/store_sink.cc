@@ -1,4 +1,4 @@
-// How long a record that was read still has to live.
+// Computes the remaining lifetime of each record read.
 #include "cache/store_sink.h"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerSecond;
   const uint64_t remaining = std::min(left, ttl_ns);
   if (remaining == 0) {
-    store_->EraseLocked(key);  // it hides older inserts of the same text all the same
+    store_->EraseLocked(key);  // it still hides older inserts of the same text
     return;
   }
   const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};

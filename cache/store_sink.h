@@ -1,9 +1,9 @@
-// StoreSink: puts what recovery reads into the store, with the lifetime that is left of it.
+// StoreSink: puts what recovery reads into the store, with its remaining lifetime.
 //
 // Thread rule: one thread, before the shard serves.
 // Invariants:
-//  - A clock that was set back revives nothing and lengthens nothing: time never counts as earlier than the latest that
-//    was seen, whether the log or the machine's clock says it.
+//  - A clock that was set back revives nothing and lengthens no lifetime: time never counts as earlier than the latest
+//    time seen, in the log or on the machine's clock.
 //  - No entry gets more than kTtlSecondsMax.
 #pragma once
 
@@ -22,7 +22,7 @@ class StoreSink final : public RecoverySink {
   void Erase(const WalRecord& record) override;
   uint64_t DropAll() override { return store_->DropAll(); }
 
-  // Entries read before a later time was seen were given too long a life: shortens it. Call when recovery is over.
+  // Shortens the lifetime of entries that were read before a later time was seen. Call when recovery is over.
   void Conclude(uint64_t wall_highest_ns);
 
  private:

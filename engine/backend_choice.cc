@@ -1,4 +1,4 @@
-// The choice of an executor, and the making of its encoder.
+// Chooses an executor and creates its encoder.
 #include "engine/backend_choice.h"
 
 #include <spdlog/spdlog.h>
@@ -34,7 +34,7 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
   Result<const TorchPlugin*> plugin = LoadTorchPlugin();
   if (!plugin.ok()) return plugin.status();
   const bool cuda = options.device == Device::kCuda;
-  // On a CPU torch emulates bf16 where the hardware lacks it: slow, so it is computed only where it is asked for.
+  // On a CPU torch emulates bf16 where the hardware lacks it. That is slow, so bf16 is computed only on request.
   const Precision automatic = cuda ? Precision::kBf16 : Precision::kF32;
   Plan plan;
   plan.precision = options.precision == Precision::kAuto ? automatic : options.precision;
@@ -68,7 +68,7 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
     Result<Plan> torch = PlanTorch(model, options);
     if (torch.ok()) return torch;
     spdlog::warn(
-        "this CPU ({}) has no fast kernels for this model, and libtorch is not at hand: the portable kernels "
+        "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
         "compute it, several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), torch.status().message());
   }

@@ -1,5 +1,5 @@
-// Who computes a model: own CPU kernels, the torch plug-in, or the fake model. The only place that knows all of them.
-// Thread rule: any thread; a load takes as long as the model is large.
+// What computes a model: our CPU kernels, the torch plug-in, or the fake model. The only place that knows all of them.
+// Thread rule: any thread; the time of a load grows with the model.
 #pragma once
 
 #include <memory>
@@ -19,9 +19,9 @@ struct BackendOptions {
   uint32_t threads = 1;  // 1..kThreadsMax
 };
 
-// Executor::kAuto takes own kernels where this CPU has a fast set for the model's shape; else the torch plug-in if it
+// Executor::kAuto takes our kernels where this CPU has a fast set for the model's shape; else the torch plug-in if it
 // can be loaded; else the portable kernels, with a warning. A CUDA device always takes the plug-in.
-// SUTRA_CPU_KERNELS=aten forces Executor::kTorch; its other values force a set of own kernels (kernel_choice.h).
+// SUTRA_CPU_KERNELS=aten forces Executor::kTorch; its other values force a set of our kernels (kernel_choice.h).
 // Fails with a message that names the file or option, the likely cause and the fix.
 Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& options);
 

@@ -1,4 +1,4 @@
-// The options as CLI11 sees them. CLI11 throws on errors; everything it throws is turned into a Status here.
+// Declares the options to CLI11. CLI11 throws on errors; everything it throws is turned into a Status here.
 #include "engine/config.h"
 
 #include <CLI/CLI.hpp>
@@ -19,7 +19,7 @@ const char* const kEngineVersion = SUTRA_VERSION;
 
 namespace {
 
-// Accepts 0 to 0777 in octal, as chmod writes it.
+// Accepts 0 to 0777 in octal, as chmod does.
 struct OctalMode : CLI::Validator {
   OctalMode() {
     name_ = "MODE";
@@ -46,8 +46,8 @@ struct PowerOfTwo : CLI::Validator {
   }
 };
 
-// Numeric ids, comma-separated; empty is none. Users and groups may have any 32-bit number but the last, which means
-// "no id" to the kernel.
+// Numeric ids, comma-separated; an empty text is an empty list. Users and groups may have any 32-bit number but the
+// last, which means "no id" to the kernel.
 bool ParseIds(const std::string& text, std::vector<uint32_t>* ids) {
   std::istringstream items(text);
   for (std::string item; std::getline(items, item, ',');) {
@@ -100,39 +100,39 @@ void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--model", config->model, "Model directory (Hugging Face / sentence-transformers layout)");
   Choice(app, "--backend", kBackendNames, &texts->backend,
          "torch (a real model, computed by --executor), or fake (a function of the text, for tests)");
-  Number(app, "--fake-width", &config->fake_width, kFakeWidthRange, "Floats a vector of the fake backend");
+  Number(app, "--fake-width", &config->fake_width, kFakeWidthRange, "Floats per vector of the fake backend");
   Choice(app, "--executor", kExecutorNames, &texts->executor,
-         "Who computes a real model: cpu (own kernels), torch (libsutra_torch.so), or auto (the faster one here)");
+         "What computes a real model: cpu (our kernels), torch (libsutra_torch.so), or auto (the faster one here)");
   Choice(app, "--precision", kPrecisionNames, &texts->precision, "auto (bf16 where the CPU has it), fp32 or bf16");
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
-  Number(app, "--threads", &config->threads, kThreadsRange, "Threads of the model (default: the usable CPUs)");
+  Number(app, "--threads", &config->threads, kThreadsRange, "Threads per batch (default: the usable CPUs)");
 }
 
 void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--socket", config->socket, "Unix socket to serve (at most 103 bytes)");
-  app.add_option("--socket-mode", texts->socket_mode, "Octal mode, or auto: 0600, 0666 if other users are allowed")
+  app.add_option("--socket-mode", texts->socket_mode, "Octal mode, or auto: 0600, or 0666 if other users are allowed")
       ->check(CLI::IsMember({"auto"}) | OctalMode());
-  app.add_option("--allow-uid", texts->allow_uids, "Further users that may attach: numbers, comma-separated")
+  app.add_option("--allow-uid", texts->allow_uids, "Other users that may attach: numbers, comma-separated")
       ->check(IdList());
   app.add_option("--allow-gid", texts->allow_gids, "Groups whose members may attach: numbers, comma-separated")
       ->check(IdList());
-  Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Lanes served at once");
-  Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange, "Lanes of one user");
+  Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Maximum number of lanes served at once");
+  Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange, "Maximum number of lanes per user");
   Number(app, "--lane-bytes-max", &config->lane_bytes_max, kLaneBytesRange,
-         "Shared memory of all lanes, charged at full size");
-  Number(app, "--slots", &config->slots, kSlotsRange, "Requests in flight a lane, when not asked")->check(PowerOfTwo());
-  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Bytes of one text");
+         "Maximum shared memory of all lanes, charged at full size");
+  Number(app, "--slots", &config->slots, kSlotsRange, "Default number of slots per lane")->check(PowerOfTwo());
+  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Maximum bytes of one text");
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--data", config->data, "Directory of the cache shard and of the engine's lock");
   app.add_flag("--no-cache", texts->no_cache, "Compute every text; nothing is stored");
-  Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Entries kept");
-  Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Memory of the entries");
-  Number(app, "--ttl-s", &config->ttl_s, kTtlSecondsRange, "Lifetime of an entry when not asked");
+  Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Maximum number of cache entries");
+  Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Maximum memory of the cache entries");
+  Number(app, "--ttl-s", &config->ttl_s, kTtlSecondsRange, "Default lifetime of a cache entry");
   Choice(app, "--durability", kDurabilityPolicyNames, &texts->durability,
          "none, interval, group or sync (cache/wal/WAL_FORMAT.md)");
-  Number(app, "--wal-bytes-max", &config->wal_bytes_max, kWalBytesRange, "Disk space of the log");
+  Number(app, "--wal-bytes-max", &config->wal_bytes_max, kWalBytesRange, "Maximum disk space of the log");
   Number(app, "--wal-segment-bytes", &config->wal_segment_bytes, kSegmentBytesRange, "Size of one log file");
   Choice(app, "--disk-io", kDiskIoKindNames, &texts->disk_io,
          "auto (io_uring where the kernel allows it), io_uring or posix");
@@ -140,17 +140,17 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
 }
 
 void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
-  Number(app, "--batch-tokens-max", &config->batch_tokens_max, kBatchTokensRange, "Tokens of one batch");
+  Number(app, "--batch-tokens-max", &config->batch_tokens_max, kBatchTokensRange, "Maximum number of tokens per batch");
   Number(app, "--queue-texts-max", &config->queue_texts_max, kQueueTextsRange,
-         "Texts waiting for the model; beyond it `overloaded`");
-  Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "Polling after the last activity");
-  Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "Time to answer what was taken at SIGTERM");
+         "Maximum number of texts waiting for the model; further ones are `overloaded`");
+  Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "How long the loop spins before it sleeps");
+  Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "How long SIGTERM waits for requests in flight");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
   app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
 }
 
-// What single options cannot check.
+// The conditions that span several options.
 Status CheckTogether(const EngineConfig& config) {
   const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
   if (config.socket.empty()) return bad("--socket is required: the path of the Unix socket to serve");
@@ -168,7 +168,7 @@ Status CheckTogether(const EngineConfig& config) {
   return {};
 }
 
-// The lines of CLI11's own writer, so that the log can be read again with --config.
+// The lines that CLI11 itself writes, so that the log can be read again with --config.
 std::vector<std::string> OptionLines(const CLI::App& app) {
   std::istringstream text(app.config_to_str(true, false));
   std::vector<std::string> lines;
@@ -188,7 +188,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
 
   CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
   app.option_defaults()->always_capture_default();
-  app.set_config("--config", "", "File of name=value lines; the command line wins");
+  app.set_config("--config", "", "File of name=value lines; the command line takes precedence");
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--version", texts.version, "Print the version")->configurable(false);
   AddModelOptions(app, &config, &texts);
@@ -214,7 +214,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   }
 
   config.cache = !texts.no_cache;
-  // CLI::IsMember saw to it that each of these is a name.
+  // CLI::IsMember has checked that each of these is a valid name.
   config.backend = *EnumOf(kBackendNames, texts.backend);
   config.executor = *EnumOf(kExecutorNames, texts.executor);
   config.precision = *EnumOf(kPrecisionNames, texts.precision);

@@ -1,5 +1,5 @@
 // The engine's options: parsed from the command line and, with --config FILE, from a file of `name=value` lines (the
-// command line wins). Every option has its unit in its name, a default and a range; an unknown one is an error.
+// command line wins). Every option has its unit in its name, a default and a range; an unknown option is an error.
 // Plain data, immutable after ParseConfig.
 #pragma once
 
@@ -19,8 +19,8 @@
 
 namespace sutra {
 
-// What answers: a model directory, or a function of the text for tests. The option's word for a model is "torch", from
-// the time when torch computed all of them; --executor chooses who computes one.
+// Where vectors come from: a model directory, or a function of the text for tests. The option calls a model "torch" for
+// historical reasons (torch once computed all of them); --executor chooses what computes it.
 enum class Backend : uint8_t { kModel, kFake };
 inline constexpr std::pair<const char*, Backend> kBackendNames[] = {{"torch", Backend::kModel},
                                                                     {"fake", Backend::kFake}};
@@ -35,7 +35,7 @@ struct EngineConfig {
   Device device = Device::kCpu;
   uint32_t threads = kThreadsRange.otherwise;  // default: the CPUs this process may use, at most kThreadsMax
 
-  // Who may attach, and where.
+  // Which clients may attach, and where.
   std::string socket;
   mode_t socket_mode = 0;         // 0 = 0600, or 0666 when other users are allowed (SO_PEERCRED decides)
   std::vector<uid_t> allow_uids;  // the engine's own uid is always allowed
@@ -64,13 +64,13 @@ struct EngineConfig {
   uint32_t spin_us = kSpinUsRange.otherwise;
   uint32_t drain_s = kDrainSecondsRange.otherwise;
 
-  // Watching.
+  // Monitoring.
   mode_t stats_mode = 0640;
   std::string log_level = "info";
 };
 
 struct ParsedConfig {
-  bool run = true;  // false: `text` (help or version) is all that was asked for
+  bool run = true;  // false: only `text` (help or version) was asked for
   std::string text;
   EngineConfig config;
   std::vector<std::string> lines;  // "name=value" of every option, for the log; readable again with --config

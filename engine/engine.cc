@@ -1,4 +1,4 @@
-// Each step fills in the options of one part from the configuration and from what the steps before it made.
+// Each step fills in the options of one part from the configuration and from the results of earlier steps.
 #include "engine/engine.h"
 
 #include <spdlog/spdlog.h>
@@ -25,7 +25,7 @@ namespace {
 void InfoLine(const std::string& line) { spdlog::info("{}", line); }
 void WarnLine(const std::string& line) { spdlog::warn("{}", line); }
 
-// A lane takes five descriptors; the usual soft limit of 1024 is small for that, the hard one is not.
+// A lane takes five descriptors; the usual soft limit of 1024 is too small for that, the hard limit is not.
 void RaiseDescriptorLimit(uint32_t lanes_max) {
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -47,7 +47,7 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
                            .threads = config.threads});
 }
 
-// Moves the value of a result into *target, or returns why there is none.
+// Moves the value of a result into *target, or returns the error.
 template <typename Target, typename T>
 Status Assign(Target* target, Result<T> result) {
   if (!result.ok()) return result.status();
@@ -72,7 +72,7 @@ Status Engine::Lock() {
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
   if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
   if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
-  generation_ = RandomSeed();  // after the locks are held; compared for equality only
+  generation_ = RandomSeed();  // once the locks are held; compared for equality only
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
   return {};
 }
@@ -149,13 +149,13 @@ Acceptor::Options Engine::MakeAttachOptions() {
 }
 
 ServedModel::Options Engine::MakeModelOptions() {
-  // On two CPUs a worker that polls takes the CPU that the loop and the clients need.
+  // On two CPUs a polling worker occupies the CPU that the loop and the clients need.
   const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
   return {.backend = backend_.get(),
           .cache = cache_.get(),
           .ttl_s_default = config_.ttl_s,
           .batches = {.tokens_max = config_.batch_tokens_max,
-                      .texts_max = config_.batch_tokens_max,  // each text has a token at least: tokens alone bound it
+                      .texts_max = config_.batch_tokens_max,  // every text has a token: tokens alone bound a batch
                       .queue_texts_max = config_.queue_texts_max,
                       .spin_us = worker_spin_us},
           .stats = stats_};
@@ -200,7 +200,7 @@ ExitCode Engine::Stop(EngineLoop::End end) {
   switch (end) {
     case EngineLoop::End::kDeviceLost: return kExitDeviceFault;
     case EngineLoop::End::kLoopFailed: return kExitLoopFailed;
-    case EngineLoop::End::kDrainCut: spdlog::warn("drain cut short: what was left was answered `shutting down`"); break;
+    case EngineLoop::End::kDrainCut: spdlog::warn("drain cut short: the rest was answered `shutting down`"); break;
     case EngineLoop::End::kDrained: break;
   }
   return synced.ok() && end == EngineLoop::End::kDrained ? kExitClean : kExitIncomplete;

@@ -1,9 +1,9 @@
-// One engine, as a sequence of steps that main.cc names: each start-up step says in its Status what is wrong and how to
-// fix it; Serve returns when the drain is over; Stop leaves nothing half done.
+// One engine, as a sequence of steps that main.cc names: the Status of each start-up step says what failed and how to
+// fix it; Serve returns when the drain is over; Stop leaves nothing unfinished.
 //
 // Thread rule: the main thread, which is also the loop thread.
-// Invariants: the steps are taken once and in the order in which they stand here; members are declared in that order,
-// so that they end in the opposite one: the worker before what it uses, the locks last.
+// Invariants: each step is taken once, in the order in which the steps are declared here; members are declared in that
+// order too, so that they are destroyed in reverse: the worker before what it uses, the locks last.
 #pragma once
 
 #include <memory>
@@ -33,13 +33,13 @@ class Engine {
   // DATA/LOCK, then SOCKET.lock. kRefused: another engine holds one; the message names it.
   Status Lock();
   Status LoadModel();
-  // In the directory that the model's identity names.
+  // In the directory named after the model's identity.
   Status OpenCache();
   // The stats segment, the engine page, the socket.
   Status Publish();
 
   EngineLoop::End Serve();
-  // What was taken is answered, stored and synced before the lanes say closed.
+  // Requests taken are answered, stored and synced before the lanes are marked closed.
   ExitCode Stop(EngineLoop::End end);
 
  private:
@@ -48,7 +48,7 @@ class Engine {
   ServedModel::Options MakeModelOptions();
 
   const EngineConfig& config_;
-  LogLimiter client_log_, worker_log_;  // of what clients can provoke
+  LogLimiter client_log_, worker_log_;  // for messages that clients can provoke
   std::optional<Shutdown> shutdown_;
   std::optional<EngineLock> data_lock_, socket_lock_;
   uint64_t generation_ = 0;

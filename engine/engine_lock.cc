@@ -1,4 +1,4 @@
-// The lock is on byte 0 of the file; the bytes themselves name its holder, for people.
+// The lock is on byte 0 of the file; the contents name its holder, for display.
 #include "engine/engine_lock.h"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 namespace sutra {
 namespace {
 
-// "pid 4711 since 2026-01-31 12:00:00 UTC": for the eyes of whoever starts a second engine; decides nothing.
+// "pid 4711 since 2026-01-31 12:00:00 UTC": for the message that a second engine shows; decides nothing.
 std::string OwnName() {
   const timespec now = ToTimespec(WallNs());
   tm parts = {};

@@ -3,8 +3,8 @@
 //
 // Invariants:
 //  - A lock file is never unlinked: an unlinked one would let two engines hold "the" lock.
-//  - The descriptor never leaves the process. An OFD lock survives the close of any other descriptor of the file, which
-//    a POSIX lock does not; so reading the file to name the holder is harmless.
+//  - The descriptor never leaves the process. An OFD lock, unlike a POSIX lock, survives the close of any other
+//    descriptor of the file, so reading the file to name the holder is harmless.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// One line per gauge, so that a gauge nobody sets is missed here (engine_stats_test looks for it).
+// One line per gauge, so that a gauge that is never set is easy to see here (engine_stats_test checks it too).
 #include "engine/engine_stats.h"
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// What the engine shows of itself in the stats segment besides the counters that its parts count: the constants of one
-// run, and the gauges, which are read off the parts at every tick of the loop.
+// What the engine shows in the stats segment in addition to the counters of its parts: the constants of one run, and
+// the gauges, which are read from the parts at every tick of the loop.
 // Thread rule: the loop thread.
 #pragma once
 

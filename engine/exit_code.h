@@ -1,16 +1,16 @@
-// How sutra-engine ends; DESIGN.md lists the same. Supervisors act on these, so numbers are never reused.
+// The exit codes of sutra-engine, also listed in DESIGN.md. Supervisors act on them, so numbers are never reused.
 #pragma once
 
 namespace sutra {
 
 enum ExitCode : int {
-  kExitClean = 0,        // drained after a signal: all that was taken was answered and is synced
+  kExitClean = 0,        // drained after a signal: everything taken was answered and is synced
   kExitUsage = 2,        // a bad option or configuration file
   kExitCannotStart = 3,  // model, data directory, socket, memory: the message says which, and the fix
   kExitLocked = 4,       // another engine holds the lock on --data or --socket; the message names it
   kExitDeviceFault = 5,  // the device is unusable for this process; start again
-  kExitIncomplete = 6,   // stopped, but the drain's time ran out or the last sync failed
-  kExitLoopFailed = 7,   // the kernel refused what the loop cannot do without
-};                       // 128 + n: a second signal n ended it at once
+  kExitIncomplete = 6,   // stopped, but the drain timed out or the last sync failed
+  kExitLoopFailed = 7,   // the kernel refused something that the loop needs
+};                       // 128 + n: a second signal n ended the process at once
 
 }  // namespace sutra

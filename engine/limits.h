@@ -1,5 +1,5 @@
-// The range and the default of every number that an operator may set, one line per option. What other folders decide
-// themselves (layout, cache, model) is named here and stands there. config.cc checks them once; nobody else does.
+// The range and the default of every number that an operator may set, one line per option. Limits of other folders
+// (layout, cache, model) are defined there and named here. config.cc checks them once; no other code does.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ inline constexpr OptionRange<uint64_t> kLaneBytesRange = {kMebibyte, 8ull << 30,
 inline constexpr OptionRange<uint32_t> kSlotsRange = {kSlotsMin, kSlotsDefault, kSlotsMax};
 inline constexpr OptionRange<uint32_t> kTextBytesRange = {kTextHeadBytes, kTextBytesMaxDefault, kTextBytesMaxLimit};
 
-// Cache. The shard itself takes less than these lower bounds, which are what makes sense for an engine.
+// Cache. The shard itself accepts less than these lower bounds, which are what is useful for an engine.
 inline constexpr OptionRange<uint64_t> kCacheEntriesRange = {1, kCacheEntriesDefault, 1ull << 32};
 inline constexpr OptionRange<uint64_t> kCacheBytesRange = {kMebibyte, kCacheBytesDefault, 16 * kTebibyte};
 inline constexpr OptionRange<uint64_t> kTtlSecondsRange = {1, kTtlSecondsDefault, kTtlSecondsMax};

@@ -1,4 +1,4 @@
-// sutra-engine: one process that serves one model at one Unix socket. Reads as the design: parse the configuration,
+// sutra-engine: one process that serves one model at one Unix socket. Main follows the design: parse the configuration,
 // lock, load the model, open the cache, serve, drain, stop.
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -23,7 +23,7 @@ void SetUpLog(const EngineConfig& config) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-// Ends a start that failed; the message names object, cause and fix.
+// Reports a failed start; the message names object, cause and fix.
 ExitCode CannotStart(const Status& status, ExitCode code = kExitCannotStart) {
   spdlog::error("cannot start: {}", status.message());
   return code;
@@ -38,7 +38,7 @@ ExitCode RunEngine(const EngineConfig& config) {
   if (Status status = engine.LoadModel(); !status.ok()) return CannotStart(status);
   if (Status status = engine.OpenCache(); !status.ok()) return CannotStart(status);
   if (Status status = engine.Publish(); !status.ok()) return CannotStart(status);
-  const EngineLoop::End end = engine.Serve();  // returns when a signal came and the drain is over
+  const EngineLoop::End end = engine.Serve();  // returns after a signal, when the drain is over
   const ExitCode code = engine.Stop(end);
   spdlog::info("stopped, exit code {}", static_cast<int>(code));
   return code;
@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   for (const std::string& line : parsed.value().lines) spdlog::info("  {}", line);
   try {
     return sutra::RunEngine(parsed.value().config);
-  } catch (const std::exception& error) {  // std::bad_alloc: everything else is returned as a Status
+  } catch (const std::exception& error) {  // only std::bad_alloc can get here: everything else is returned as a Status
     spdlog::critical("fatal: {}", error.what());
     return sutra::kExitCannotStart;
   }

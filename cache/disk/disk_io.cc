@@ -1,4 +1,4 @@
-// The judgement of completions, shared by all implementations, and the choice between them.
+// Judging completions, which all implementations share, and choosing an implementation.
 #include "cache/disk/disk_io.h"
 
 #include <unistd.h>
@@ -125,12 +125,12 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
     } else if (++stalls > kStallsMax) {
       return StorageError("writing to " + PathOf(operation.file) + " (no progress)", result < 0 ? result : -ENOSPC);
     }
-    // The rest starts at a block boundary, because a file that bypasses the page cache takes nothing else.
+    // The rest starts at a block boundary, because a file that bypasses the page cache accepts nothing else.
     written -= written % kDiskBlockBytes;
     RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false});
     completion = RawReap();
   }
-  // A sync that ran beside a short write says nothing about the rest: it needs its own.
+  // A sync that ran along with a short write does not cover the rest, which needs a sync of its own.
   const bool synced = completion.sync == 0 && whole_at_once;
   return operation.then_sync && !synced ? SyncLocked(operation.file) : Status();
 }
@@ -165,7 +165,7 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
 
 Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
                                            const std::function<void(const std::string&)>& log) {
-  // The plain path first: whatever fails there is the directory's fault, not io_uring's.
+  // Plain system calls first: whatever fails with them is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;
   for (;; direct = false) {

@@ -1,15 +1,15 @@
 // DiskIo: every access of the cache to a disk, behind one seam with three implementations: io_uring (disk_io_uring.cc),
 // plain system calls (disk_io_posix.cc) and the simulated disk of the tests. One conformance suite runs against all.
 //
-// Thread rule: any thread may call anything. One write is in flight at a time: Submit waits until the write before it
+// Thread rule: any thread may call anything. One write is in flight at a time: Submit waits until the previous write
 // was reaped, and the thread that submitted must reap (asserted). Sync and Write follow the same rule.
 // Invariants:
 //  - A completion is judged in one place (Reap): error, short write, cancelled link, failed sync.
-//  - A short write is finished and then synced anew; a failed sync is reported and never repeated, because the kernel
-//    may have marked the lost pages clean and would answer "fine" the second time. (The conformance suite shows it:
-//    whether a sync is a repetition is nothing that this code could ask.)
+//  - A short write is finished and then synced again; a failed sync is reported and never repeated, because the kernel
+//    may have marked the lost pages clean and would report success the second time. (Not asserted, because this code
+//    cannot tell a repeated sync from another one; the conformance suite checks it.)
 //  - Log files (kCreateLog) are written in whole blocks from block-aligned memory, so that they can bypass the page
-//    cache; the size of a log file is fixed by Allocate. wal_writer.cc, the only one that writes them, asserts it.
+//    cache; the size of a log file is fixed by Allocate. wal_writer.cc, the only writer of them, asserts it.
 #pragma once
 
 #include <pthread.h>
@@ -31,10 +31,10 @@ namespace sutra {
 
 inline constexpr uint64_t kDiskBlockBytes = 4096;
 
-// Which implementation carries the accesses.
+// Which implementation performs the accesses.
 enum class DiskIoKind {
   kAuto,   // io_uring where the kernel allows it, else plain system calls
-  kUring,  // io_uring for writes and syncs, or a refusal
+  kUring,  // io_uring for writes and syncs, or an error
   kPosix,  // plain system calls
 };
 // The names that options and messages use.
@@ -55,7 +55,7 @@ enum class OpenMode {
 
 enum class AllocateFill {
   kZeroed,     // blocks written with zeros: an overwrite later needs no metadata (half the latency of the other)
-  kUnwritten,  // only reserved; reads as zeros. Quick, for a segment that is needed at once
+  kUnwritten,  // only reserved; reads as zeros. Fast, for a segment that is needed at once
 };
 
 class DiskIo {
@@ -70,35 +70,35 @@ class DiskIo {
   // Reads until `into` is full or the file ends; returns the bytes read.
   Result<size_t> Read(FileHandle file, uint64_t offset, std::span<std::byte> into);
 
-  // Gives a new file its size, its blocks, and with kZeroed synced zeros in them. Fails with ENOSPC when it does not
-  // fit.
+  // Gives a new file its size and its blocks, and with kZeroed fills them with zeros and syncs. Fails with ENOSPC
+  // when the disk is full.
   Status Allocate(FileHandle file, uint64_t bytes, AllocateFill fill);
 
   // Begins to write all of `data`, which must stay untouched until Reap; with `then_sync` the write is also synced
-  // before Reap says that it is well.
+  // before Reap reports success.
   void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync)
       SUTRA_ACQUIRE(in_flight_mutex_);
   Status Reap() SUTRA_RELEASE(in_flight_mutex_);
   Status Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
 
-  // Makes the file's data durable (fdatasync). After a failure the file's unsynced data must be taken as lost.
+  // Makes the file's data durable (fdatasync). After a failure the file's unsynced data must be considered lost.
   Status Sync(FileHandle file);
 
-  // Forgets what the page cache holds of a synced file, so that the next read sees the disk itself: after a failed sync
-  // the cache may hold, as if clean, what never reached the disk, and a later sync says nothing about it.
+  // Drops a synced file from the page cache, so that the next read sees the disk itself: after a failed sync the cache
+  // may hold, marked clean, data that never reached the disk, and a later sync would not report it.
   virtual void DropCache(FileHandle file) = 0;
 
   // Makes creations, renames and removals in a directory durable.
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
   virtual Status Unlink(const std::string& path) = 0;
-  // Creates the directory and missing parents with mode 0700, durably; one that exists is fine.
+  // Creates the directory and missing parents with mode 0700, durably; succeeds if it exists already.
   virtual Status MakeDirectory(const std::string& path) = 0;
   // Names in a directory, sorted, without "." and "..".
   virtual Result<std::vector<std::string>> List(const std::string& path) = 0;
 
  protected:
-  static constexpr int64_t kNotDone = INT64_MIN;  // the step was not asked for or did not run
+  static constexpr int64_t kNotDone = INT64_MIN;  // the step was not requested or did not run
   struct Completion {
     int64_t write = 0;        // bytes or -errno
     int64_t sync = kNotDone;  // 0 or -errno (-ECANCELED: the link broke at the write)
@@ -127,7 +127,7 @@ class DiskIo {
   Status JudgeLocked(const Operation& operation, Completion completion) SUTRA_REQUIRES(in_flight_mutex_);
   Status SyncLocked(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_);
 
-  Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);  // without a file: none is
+  Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);  // no file: nothing is in flight
   pthread_t submitter_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
   Mutex paths_mutex_;
   std::map<FileHandle, std::string> paths_ SUTRA_GUARDED_BY(paths_mutex_);  // for messages
@@ -138,11 +138,11 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 // io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
 
-// kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise says the reason in one
-// line to `log`. Creates the directory if it is missing.
+// kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise gives the reason in
+// one line to `log`. Creates the directory if it is missing.
 Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log);
 
-// One aligned block written, synced and read back through `io` in `directory`; leaves nothing behind.
+// Writes one aligned block in `directory` through `io`, syncs it and reads it back; leaves nothing behind.
 Status ProbeDiskIo(DiskIo* io, const std::string& directory);
 
 // Block-aligned memory for log writes.

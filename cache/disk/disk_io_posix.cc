@@ -1,4 +1,4 @@
-// DiskIo by plain system calls.
+// DiskIo through plain system calls.
 #include "cache/disk/disk_io_posix.h"
 
 #include <dirent.h>
@@ -41,7 +41,7 @@ int PosixDiskIo::RawOpen(const std::string& path, OpenMode mode) {
   const int file = open(path.c_str(), flags, 0600);
   if (file >= 0) return file;
   const int error = errno;
-  // A file system that refuses O_DIRECT has created the file before it said so.
+  // A file system that refuses O_DIRECT has created the file by the time it fails.
   if (error == EINVAL && mode == OpenMode::kCreateLog) unlink(path.c_str());
   return -error;
 }
@@ -115,7 +115,7 @@ Status PosixDiskIo::MakeDirectory(const std::string& path) {
     } else if (errno != EEXIST) {
       const int error = errno;
       struct stat info {};
-      // A parent that exists but may not be written gives EACCES or EROFS before EEXIST on some file systems.
+      // For a parent that exists but is not writable, some file systems report EACCES or EROFS instead of EEXIST.
       if (stat(part.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
         return Status::FromErrno(StatusCode::kStorageError, "creating the directory " + part, error);
       }

@@ -1,5 +1,5 @@
-// Plain system calls behind DiskIo. Any thread may call; a raw write runs inside RawSubmit and RawReap hands its result
-// out (one write is in flight at a time, see disk_io.h). The io_uring implementation inherits all but writes and syncs.
+// Plain system calls behind DiskIo. Any thread may call; a raw write runs inside RawSubmit and RawReap returns its
+// result (one write is in flight at a time, see disk_io.h). The io_uring version inherits all but writes and syncs.
 #pragma once
 
 #include <string>

@@ -1,9 +1,9 @@
 // DiskIo with writes and syncs through io_uring: a write and its sync go down in one call as a linked pair, so the
-// committing thread enters the kernel once a group. Everything else is a plain system call.
+// committing thread enters the kernel once per group. Everything else is a plain system call.
 //
-// Thread rule and invariants: disk_io.h. The ring is used by one thread at a time (whoever holds the write in flight),
-// so plain set-up flags are right: SINGLE_ISSUER would bind it to the thread that opened the cache. Results come from
-// completions only; errno means nothing after a ring call.
+// Thread rule and invariants: disk_io.h. The ring is used by one thread at a time (the one that holds the write in
+// flight), but not always by the same one, so it is set up without SINGLE_ISSUER, which would bind it to the thread
+// that opened the cache. Results come from completions only; errno means nothing after a ring call.
 #include <liburing.h>
 
 #include <cassert>
@@ -65,7 +65,7 @@ class UringDiskIo final : public PosixDiskIo {
       const int result = io_uring_wait_cqe(&ring_, &completed);
       if (result == -EINTR || result == -EAGAIN) continue;
       if (result < 0) {
-        // Not knowing what is in flight, nothing may be called written.
+        // What is in flight is unknown, so nothing may count as written.
         completion_.write = result;
         expected_ = 0;
         broken_ = true;
@@ -102,15 +102,15 @@ class UringDiskIo final : public PosixDiskIo {
   static constexpr uint64_t kWriteTag = 1;
   static constexpr uint64_t kSyncTag = 2;
 
-  // There is always one: at most two are in use while one write is in flight.
+  // One is always free: at most two are in use while one write is in flight.
   io_uring_sqe* NextEntry() SUTRA_REQUIRES(in_flight_mutex_) {
     io_uring_sqe* entry = io_uring_get_sqe(&ring_);
     assert(entry != nullptr);
     return entry;
   }
 
-  // Submits the `count` prepared entries. A ring that refuses them for good is never touched again, because they would
-  // go down with the next ones: plain system calls take over.
+  // Submits the `count` prepared entries. A ring that refuses them permanently is never used again, because it would
+  // submit them together with the next ones: plain system calls take over.
   void EnterKernel(unsigned count) SUTRA_REQUIRES(in_flight_mutex_) {
     unsigned submitted = 0;
     int stalls = 0;
@@ -132,9 +132,9 @@ class UringDiskIo final : public PosixDiskIo {
   io_uring ring_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
   bool ready_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;
   bool broken_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;    // the ring is out of use
-  bool plain_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the operation in flight went the plain way
+  bool plain_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the operation in flight uses plain system calls
   bool split_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the last pair did not enter the kernel in one call
-  unsigned expected_ SUTRA_GUARDED_BY(in_flight_mutex_) = 0;  // completions to come
+  unsigned expected_ SUTRA_GUARDED_BY(in_flight_mutex_) = 0;  // completions still to arrive
   Completion completion_ SUTRA_GUARDED_BY(in_flight_mutex_);
 };
 

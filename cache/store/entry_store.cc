@@ -17,11 +17,11 @@ namespace sutra {
 namespace {
 
 constexpr size_t kStripesMax = 16;
-constexpr uint64_t kStripeEntriesMin = 4096;  // fewer entries a stripe would make its share of the bound uneven
+constexpr uint64_t kStripeEntriesMin = 4096;  // with fewer entries per stripe, shares of the bound would be uneven
 constexpr uint64_t kStripeBytesMin = 16ull << 20;
-constexpr uint64_t kEntryOverheadBytes = 64;  // table slot and ring position, with their room to grow
+constexpr uint64_t kEntryOverheadBytes = 64;  // table slot and ring position, with spare capacity
 constexpr uint64_t kLongTextOverheadBytes = 16;
-constexpr uint64_t kVisitStep = 4096;  // ring positions looked at under one lock
+constexpr uint64_t kVisitStep = 4096;  // ring positions examined under one lock
 constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
 constexpr size_t kTableSlotsMin = 64;
 constexpr size_t kCacheLine = SlotPool::kSlotAlign;
@@ -66,14 +66,14 @@ struct EntryStore::Stripe {
   // Open addressing, a power of two, at most 2/3 full.
   std::vector<Slot> table SUTRA_GUARDED_BY(mutex) = std::vector<Slot>(kTableSlotsMin);
   std::vector<Entry*> ring SUTRA_GUARDED_BY(mutex);
-  // Beside the ring, so that a search by segment touches no entry.
+  // Stored next to the ring, so that a search by segment touches no entry.
   std::vector<uint64_t> ring_segment SUTRA_GUARDED_BY(mutex);
   std::vector<uint64_t> ring_hash SUTRA_GUARDED_BY(mutex);  // the low half of the placement hash
   std::vector<uint32_t> ring_free SUTRA_GUARDED_BY(mutex);
   size_t hand SUTRA_GUARDED_BY(mutex) = 0;
   Counts counts SUTRA_GUARDED_BY(mutex);
 
-  // The store's ...Locked calls require this lock as MutexOf(key); that the two are one is more than clang can see.
+  // The store's ...Locked calls require this lock as MutexOf(key); clang cannot see that the two are the same.
   void AssertHeld() SUTRA_ASSERT_CAPABILITY(mutex) { assert(!mutex.TryLock()); }
 
   uint64_t CostOf(uint64_t text_bytes) const {
@@ -87,7 +87,7 @@ struct EntryStore::Stripe {
       if (slot.entry == nullptr) return nullptr;
       if (slot.hash != key.low) continue;
       Entry& entry = *slot.entry;
-      // The vector is wanted next; its lines come in while the text is compared.
+      // The vector is read next; its lines arrive while the text is compared.
       for (size_t line = 0; line < kPrefetchLines; ++line) {
         __builtin_prefetch(static_cast<const char*>(static_cast<const void*>(entry.vector())) + line * kCacheLine);
       }
@@ -113,15 +113,16 @@ struct EntryStore::Stripe {
     table[i] = slot;
   }
 
-  // A search starts at its hash's home place and ends at the first empty one, so an entry must not be cut off from its
-  // home by the place that falls empty here. Later entries of the run move back into the gap, each at most to its own
-  // home; what follows them closes the gap that they leave. No tombstones pile up. Homes in brackets, x is removed:
+  // A search starts at its hash's home place and ends at the first empty one, so the place that becomes empty here must
+  // not cut an entry off from its home. Later entries of the run move back into the gap, each at most to its own home,
+  // and the entries behind them fill the gap that they leave. No tombstones pile up. Homes in brackets, x is removed:
   //
   //   place    3      4      5      6      7      8
   //   before   A(3)   x(3)   B(5)   C(3)   D(6)   -
   //   after    A(3)   C(3)   B(5)   D(6)   -      -      B was at home and stayed; C and D moved
   //
-  // The entry at i may move to the gap unless its home lies between them: its way from home is then the longer one.
+  // The entry at i may move to the gap unless its home lies between the two: its distance from home must not be the
+  // shorter one.
   void RemoveSlot(Slot* slot) SUTRA_REQUIRES(mutex) {
     const size_t mask = table.size() - 1;  // distances below wrap around the end of the table
     size_t gap = static_cast<size_t>(slot - table.data());
@@ -159,7 +160,7 @@ struct EntryStore::Stripe {
   // Evicts until `bytes` more and one entry more fit.
   void MakeRoom(uint64_t bytes, uint64_t now_ns) SUTRA_REQUIRES(mutex) {
     while (counts.entries + 1 > entries_max || counts.bytes + bytes > bytes_max) {
-      assert(counts.entries > 0);  // CanHold: without others it fits
+      assert(counts.entries > 0);  // CanHold: it fits once no others are left
       Entry* entry = ring[hand];
       hand = hand + 1 == ring.size() ? 0 : hand + 1;
       if (entry == nullptr) continue;
@@ -187,7 +188,7 @@ struct EntryStore::Stripe {
 };
 
 EntryStore::EntryStore(const Limits& limits) : limits_(limits), seed_(RandomSeed()) {
-  static_assert(sizeof(Entry) == kEntryBytes);  // no line is lost to padding
+  static_assert(sizeof(Entry) == kEntryBytes);  // padding does not cost a cache line
   size_t count = kStripesMax;
   while (count > 1 && (limits.entries_max / count < kStripeEntriesMin || limits.bytes_max / count < kStripeBytesMin)) {
     count /= 2;
@@ -267,9 +268,9 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     if (3 * stripe.counts.entries > 2 * stripe.table.size()) stripe.Rehash(stripe.table.size() * 2);
     stripe.Place(Stripe::Slot{key.low, entry});
     assert(stripe.counts.entries <= stripe.entries_max && stripe.counts.bytes <= stripe.bytes_max);
-    assert(3 * stripe.counts.entries <= 2 * stripe.table.size());  // or a search might not end
+    assert(3 * stripe.counts.entries <= 2 * stripe.table.size());  // otherwise a search might not end
   }
-  // Without a record of its own the entry still answers for the older record, which must not go with its segment.
+  // Without a record of its own the entry still needs the older record, which must not be removed with its segment.
   if (segment != 0) stripe.ring_segment[entry->ring_position] = segment;
   entry->expires_ns = expires_ns;
   entry->token_count = value.token_count;
@@ -337,7 +338,7 @@ bool EntryStore::VisitOlder(uint64_t through, Cursor* cursor,
                            {entry.norm, entry.token_count, entry.truncated},
                            entry.expires_ns};
       if (!visit(view, &segment)) return false;
-      assert(segment == 0 || segment > through);  // or it would be visited for ever
+      assert(segment == 0 || segment > through);  // otherwise it would be visited forever
       step += kVisitStep / kVisitsMax;
     }
     if (cursor->position >= stripe.ring.size()) *cursor = Cursor{cursor->stripe + 1, 0};

@@ -1,19 +1,19 @@
 // EntryStore: the entries in memory, found by text and variant, bounded in number and bytes.
 //
-// Up to 16 stripes, each with its own lock, hash table and share of the bounds, so that threads seldom meet. An entry
-// is one slot of a fixed size (header, short text, vector) and a heap block for a longer text. Placement is XXH3-128
-// with a random seed a process, so nobody can aim at a bucket; identity is the full text and the variant. Eviction is
-// CLOCK: a ring a stripe, a bit set by a hit, the hand takes the first entry whose bit is clear. (S3-FIFO, which
-// resists scans better, comes later behind the same calls.)
+// Up to 16 stripes, each with its own lock, hash table and share of the bounds, so that threads rarely contend. An
+// entry is one slot of a fixed size (header, short text, vector) and a heap block for a longer text. Placement is
+// XXH3-128 with a random seed per process, so that no client can aim at a bucket; identity is the full text and the
+// variant. Eviction is CLOCK: one ring per stripe, a bit set by a hit, and the hand evicts the first entry whose bit is
+// clear. (S3-FIFO, which resists scans better, comes later behind the same calls.)
 //
 // Thread rule: every call may come from any thread, except those named ...Locked, which need the lock of the key's
-// stripe. No lock is held while anything waits for a disk. Invariants:
+// stripe. No lock is held while waiting for a disk. Invariants:
 //  - A hit has the same bytes of text and the same variant, and is not expired.
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots in use, long texts, table overhead).
-//    Freed slots are kept for new entries, so after a change from many short to few long texts more than that may be
-//    resident.
+//    Freed slots are kept for new entries, so resident memory may exceed this after a change from many short texts to
+//    few long ones.
 //  - `segment` of an entry is the oldest log segment that may hold its newest logged record; 0: none does. (Not
-//    asserted: only the files could tell. tests/sim/power_cut_test.cc would lose entries if it were wrong.)
+//    asserted: only the files could tell. tests/sim/power_cut_test.cc would lose entries if it did not hold.)
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct EntryKey {
   std::string_view text;
 };
 
-// An entry as the log needs it; the views hold under the stripe's lock only.
+// An entry as the log needs it; the views are valid under the stripe's lock only.
 struct EntryView {
   std::string_view text;
   uint32_t variant = 0;
@@ -63,7 +63,8 @@ class EntryStore {
 
   bool Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
 
-  // Stores or replaces. False when the entry alone is over its stripe's bounds (nothing is stored, an older one goes).
+  // Stores or replaces. False when the entry alone exceeds its stripe's bounds (then nothing is stored, and an older
+  // entry of the same key is removed).
   bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
                     uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
   // The same for a vector given as bytes.
@@ -74,12 +75,12 @@ class EntryStore {
   bool CanHold(size_t text_bytes) const;
 
   uint64_t DropAll();
-  // Brings every expiry forward by `ns`.
+  // Moves every expiry `ns` closer.
   void AgeAll(uint64_t ns);
   void Reserve(uint64_t entries);
 
-  // Visits entries whose segment is at most `through` (and not 0), `cursor` onwards, under their stripe's lock: `visit`
-  // returns the segment that holds the entry from now on, or false to stop before it. Returns true when all were
+  // Visits entries whose segment is at most `through` (and not 0), from `cursor` on, under their stripe's lock: `visit`
+  // sets the segment that holds the entry from now on, or returns false to stop before it. Returns true when all were
   // visited.
   struct Cursor {
     size_t stripe = 0;
@@ -87,7 +88,7 @@ class EntryStore {
   };
   bool VisitOlder(uint64_t through, Cursor* cursor, const std::function<bool(const EntryView&, uint64_t*)>& visit);
   // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
-  // segment goes: right after records were lost that were to hold it.
+  // segment is removed. Called after the loss of records that were to hold entries.
   void HoldBy(uint64_t number);
   // Evicts every entry whose segment is at most `through` (and not 0).
   uint64_t EvictOlder(uint64_t through);

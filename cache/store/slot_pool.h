@@ -1,8 +1,8 @@
-// SlotPool: memory slots of one size from large chunks, on huge pages where the kernel gives them: a hit then costs one
-// address translation instead of several, and filling the store at start takes a hundredth of the page faults.
+// SlotPool: memory slots of one size from large chunks, on huge pages where the kernel grants them: a hit then costs
+// one address translation instead of several, and filling the store at start takes a hundredth of the page faults.
 //
-// Thread rule: the owner's lock. Invariants: a slot is aligned to a cache line; a freed slot is used again before a new
-// one is taken; chunks are given back by Clear only.
+// Thread rule: the owner's lock. Invariants: a slot is aligned to a cache line; a freed slot is reused before a new one
+// is taken; only Clear releases chunks.
 #pragma once
 
 #include <sys/mman.h>
@@ -25,7 +25,7 @@ class SlotPool {
   explicit SlotPool(uint64_t slot_bytes) : slot_bytes_(RoundUp(slot_bytes, kSlotAlign)) {}
   uint64_t slot_bytes() const { return slot_bytes_; }
 
-  // Null when the machine has no more memory.
+  // Null when out of memory.
   void* Take() {
     if (!free_.empty()) {
       void* slot = free_.back();
@@ -40,14 +40,14 @@ class SlotPool {
       const uint64_t rounded = huge ? RoundUp(bytes, kHugePageBytes) : bytes;
       void* chunk = std::aligned_alloc(huge ? kHugePageBytes : kSmallPageBytes, rounded);
       if (chunk == nullptr) return nullptr;
-      if (huge) madvise(chunk, rounded, MADV_HUGEPAGE);  // advice: a refusal costs speed only
+      if (huge) madvise(chunk, rounded, MADV_HUGEPAGE);  // only a hint: a refusal costs speed, nothing else
       chunks_.emplace_back(static_cast<char*>(chunk));
       chunk_bytes_ = rounded;
       used_ = 0;
     }
     void* slot = chunks_.back().get() + used_;
     used_ += slot_bytes_;
-    assert(used_ <= chunk_bytes_ && used_ % kSlotAlign == 0);  // chunks start at pages
+    assert(used_ <= chunk_bytes_ && used_ % kSlotAlign == 0);  // chunks start at a page boundary
     return slot;
   }
   void Give(void* slot) { free_.push_back(slot); }

@@ -1,4 +1,4 @@
-// When the log writes and syncs what it is given; WAL_FORMAT.md, "Writing", says what each policy promises. Plain data.
+// When the log writes and syncs its records; WAL_FORMAT.md, "Writing", says what each policy guarantees. Plain data.
 #pragma once
 
 #include <utility>

@@ -1,7 +1,7 @@
-// LiveEntries: what the log asks of the entries in memory when its oldest segment is to go, so that it needs to know no
-// store. cache/recycler implements it.
+// LiveEntries: what the log needs from the entries in memory before it removes its oldest segment; it keeps the log
+// independent of the store. cache/recycler implements it.
 //
-// Thread rule: the log's thread calls.
+// Thread rule: called on the log's thread.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ namespace sutra {
 
 class LiveEntries {
  public:
-  // How far a walk over the entries has come; a new one is at the beginning.
+  // The position of a walk over the entries; a new one is at the beginning.
   struct Cursor {
     size_t stripe = 0;
     size_t position = 0;
@@ -23,15 +23,15 @@ class LiveEntries {
   virtual ~LiveEntries() = default;
 
   // Fills `group` with records of live entries that segments up to `through` hold, from `cursor` on; from now on
-  // segment `into` holds them. A record larger than the group gets a group of its size. True when no more are behind
-  // it.
+  // segment `into` holds them. A record larger than the group gets a group of its size. True when no more entries
+  // follow.
   virtual bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) = 0;
 
-  // Evicts every entry that a segment up to `through` holds, and returns how many that were.
+  // Evicts every entry that a segment up to `through` holds, and returns how many there were.
   virtual uint64_t EvictOlder(uint64_t through) = 0;
 
   // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
-  // segment goes: right after records were lost that were to hold it.
+  // segment is removed. Called after the loss of records that were to hold entries.
   virtual void HoldBy(uint64_t number) = 0;
 };
 

@@ -24,10 +24,10 @@ class Recovery {
       if (Status status = Replay(i); !status.ok()) return status;
     }
     Conclude();
-    // Nothing could go on behind them: numbers would begin anew, and the next recovery would not read what follows.
+    // Nothing could be appended behind them: numbers would start over, and the next recovery could not read on.
     if (plan_.number_next > kNumberMax || plan_.valid_through > kNumberMax) {
       return Status(StatusCode::kRefused, request_.directory +
-                                              " holds segment or record numbers that no log of this program reaches; "
+                                              " holds segment or record numbers that this program's logs cannot reach; "
                                               "move it away");
     }
     const bool lossless = plan_.records_dropped == 0 && plan_.quarantine.empty() && plan_.append_again_through == 0;
@@ -44,7 +44,7 @@ class Recovery {
   std::string PathOf(uint64_t number) const { return request_.directory + "/" + SegmentName(number); }
 
   Status ListSegments() {
-    // Never decide on names or data that only the page cache has (P2).
+    // Never decide on names or data that exist only in the page cache (P2).
     if (Status status = io_->SyncDirectory(request_.directory); !status.ok()) return status;
     Result<std::vector<std::string>> names = io_->List(request_.directory);
     if (!names.ok()) return names.status();
@@ -60,8 +60,8 @@ class Recovery {
     return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width});
   }
 
-  // Walks from the newest segment to the oldest by `previous_number`. Numbers that a later header leaves out were begun
-  // and given up before anything in them counted; numbers below a gap have lost their successors and count as damaged.
+  // Walks from the newest segment to the oldest by `previous_number`. Segments whose number a later header leaves out
+  // were abandoned before anything in them counted; those below a gap have lost their successors and count as damaged.
   Status DecideChain() {
     size_t left = numbers_.size();
     while (left > 0) {
@@ -73,7 +73,7 @@ class Recovery {
       SegmentDecision decision = DecideSegment(reader->header_state(), last);
       const bool linked = chain_.empty() || reader->header_state() != HeaderState::kGood ||
                           reader->header().id == chain_.front().previous_id;
-      if (!linked) decision = SegmentDecision::kRefuse;  // another file under the right name
+      if (!linked) decision = SegmentDecision::kRefuse;  // another file under the expected name
       switch (decision) {
         case SegmentDecision::kRefuse: return RefuseSegment(number, reader->header_state());
         case SegmentDecision::kRemove:
@@ -87,7 +87,7 @@ class Recovery {
           return {};
         case SegmentDecision::kRead: break;
       }
-      // The newest segment may hold data that a kill left in the page cache only (P2).
+      // After a kill, data of the newest segment may exist in the page cache only (P2).
       if (last) {
         if (Status status = reader->Sync(); !status.ok()) return status;
       }
@@ -113,7 +113,7 @@ class Recovery {
     return Status(StatusCode::kRefused, PathOf(number) + why);
   }
 
-  // Takes the first `count` segments out of use; their entries are never read.
+  // Takes the first `count` segments out of service; their entries are never read.
   void VoidFrom(size_t count) {
     for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
     plan_.damaged_segments = std::max<uint64_t>(plan_.damaged_segments, 1);
@@ -180,7 +180,7 @@ class Recovery {
           Drop(sink_->DropAll());
           const Result<uint64_t> resumed = reader->Resync(expected);
           if (!resumed.ok()) return resumed.status();
-          // Without a place to go on, one number is left out, so that the next recovery finds the damage again.
+          // If there is no place to continue, one number is left out, so that the next recovery finds the damage again.
           const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? expected + 1 : valid_through + 1;
           Drop(next - expected);
           expected = next;
@@ -212,13 +212,13 @@ class Recovery {
     if (record.type() == RecordType::kErase) sink_->Erase(record);
   }
 
-  // A damaged segment goes, and all older ones with it: without their successor they could bring back what it removed.
+  // A damaged segment is set aside, and all older ones with it: without it they could bring back what it had removed.
   void Conclude() {
     if (!chain_.empty()) {
       plan_.previous_number = chain_.back().number;
       plan_.previous_id = chain_.back().id;
     }
-    // A newest segment that came to hold nothing is left out of the chain, so that restarts alone do not grow the log.
+    // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
     if (!chain_.empty() && damaged_.empty() && chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;

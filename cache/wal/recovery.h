@@ -1,13 +1,12 @@
-// Recovery: reads the segments of a dead engine, applies the decision table (recovery_table.h) and says where the log
-// ends. It writes nothing: writes of the dead engine that are still in flight can land after its lock is free, so the
+// Recovery: reads the segments of a dead engine, applies the decision table (recovery_table.h) and determines where the
+// log ends. It writes nothing: writes of the dead engine still in flight can complete after its lock is free, so the
 // caller begins a new segment whose header carries the cut, and only then removes what the plan names.
 //
 // Thread rule: one thread, before the shard serves.
 // Invariants:
 //  - Running it again on the same files, or after a crash at any point of what follows it, gives the same entries.
-//  (Only
-//    a second run could tell: tests/cache/wal/damage_test.cc and tests/sim do it.)
-//  - Damage is never silent: it is counted, reported, and refused when `strict` is set.
+//    (Not asserted: only a second run could tell. tests/cache/wal/damage_test.cc and tests/sim do one.)
+//  - Damage is never silent: it is counted and reported, and with `strict` set the log is refused.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +20,13 @@ namespace sutra {
 
 class DiskIo;
 
-// Receives what the log says, in order.
+// Receives the log's contents, in order.
 class RecoverySink {
  public:
   virtual ~RecoverySink() = default;
   virtual void Insert(const WalRecord& record, uint64_t segment) = 0;
   virtual void Erase(const WalRecord& record) = 0;
-  // Forgets everything received so far and returns how many entries that were.
+  // Forgets everything received so far and returns how many entries there were.
   virtual uint64_t DropAll() = 0;
 };
 
@@ -46,13 +45,13 @@ struct RecoveredSegment {
 
 struct RecoveryPlan {
   std::vector<RecoveredSegment> chain;  // the segments that stay, oldest first
-  uint64_t previous_number = 0;         // what the new segment's header names as the one before it
+  uint64_t previous_number = 0;         // what the new segment's header names as its predecessor
   SegmentId previous_id = {};
   uint64_t valid_through = 0;  // the cut: the new segment begins behind this sequence
   uint64_t number_next = 1;    // first unused segment number
   uint64_t wall_highest_ns = 0;
 
-  // Filled when there was damage: entries from segments up to here must be appended again before these files go.
+  // Set if there was damage: entries from segments up to here must be appended again before these files are removed.
   uint64_t append_again_through = 0;
   std::vector<uint64_t> quarantine;  // renamed to *.quarantined
   std::vector<uint64_t> remove;      // unlinked

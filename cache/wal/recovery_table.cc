@@ -1,4 +1,4 @@
-// The rows of the decision table; WAL_FORMAT.md shows the same table for people.
+// The rows of the decision table; WAL_FORMAT.md shows the same table for readers.
 #include "cache/wal/recovery_table.h"
 
 #include <cassert>

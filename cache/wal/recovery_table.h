@@ -1,5 +1,5 @@
-// The recovery decision table: what was read -> what is done. Total and unambiguous; a test walks every combination and
-// wants exactly one row for each.
+// The recovery decision table: what was read -> what is done. Total and unambiguous; a test tries every combination and
+// expects exactly one row for each.
 //
 // Thread rule: constants and pure functions.
 #pragma once
@@ -10,9 +10,9 @@
 
 namespace sutra {
 
-// How far the segment is known to have been valid: the header of the segment after it says so.
+// How far the segment is known to have been valid, according to the header of the next segment.
 enum class Bound {
-  kOpen,     // it is the last one: nobody has said yet
+  kOpen,     // it is the last one: not known
   kBelow,    // the expected record was valid when the next segment was begun
   kReached,  // everything that was ever valid in it has been read
 };
@@ -21,19 +21,19 @@ inline constexpr int kBoundCount = 3;
 enum class SegmentDecision {
   kRead,
   kRemove,  // never begun: remove the file
-  kVoid,    // damaged: what it or any older segment held is dropped, because a delete in it cannot be excluded
-  kRefuse,  // not ours to judge: written by a later version, or another store's file
+  kVoid,    // damaged: what it or any older segment held is dropped, because it may have held a removal
+  kRefuse,  // not for this program: written by a later version, or another store's file
 };
 
 enum class RecordDecision {
   kReplay,
   kSkip,          // ignorable record of a later version
-  kEnd,           // the segment is finished; whatever lies behind is ignored for ever
+  kEnd,           // the segment is finished; whatever lies behind is ignored forever
   kCleanEnd,      // the log ends here
   kCutTorn,       // a write that was never acknowledged is incomplete: the log ends here
-  kCutUnordered,  // later unacknowledged writes arrived without an earlier one: the log ends here
-  kDropInsert,    // damage of one insert: it is lost, nothing else
-  kVoid,          // damage that may hide a delete: everything older is dropped, go on at the next valid record
+  kCutUnordered,  // later unacknowledged writes reached the disk but an earlier one did not: the log ends here
+  kDropInsert,    // one insert is damaged: it is lost, nothing else
+  kVoid,          // damage that may hide a removal: older entries are dropped, reading goes on at the next valid record
   kRefuse,        // written by a later version
 };
 
@@ -56,7 +56,7 @@ std::span<const RecordRow> RecordRows();
 
 SegmentDecision DecideSegment(HeaderState header, bool last);
 RecordDecision DecideRecord(Bound bound, RecordState record, Follow follow);
-// Whether the decision depends on what follows, so that the search for it can be left out.
+// Whether the decision depends on what follows; if not, the search for it can be skipped.
 bool NeedsLookAhead(Bound bound, RecordState record);
 
 }  // namespace sutra

@@ -1,4 +1,4 @@
-// The one reserve file: made, waited for, taken, tried again. `state_` says who may touch it.
+// The one reserve file: creating it, waiting for it, taking it, trying again. `state_` says which thread may touch it.
 #include "cache/wal/segment_preparer.h"
 
 #include <cassert>
@@ -52,7 +52,7 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
   }
   if (status.ok()) return file;
   io_->Close(*file);
-  removed = io_->Unlink(path());  // a half-made file must not hold the space
+  removed = io_->Unlink(path());  // an unfinished file must not take up the space
   return status;
 }
 

@@ -1,10 +1,10 @@
 // SegmentPreparer: keeps one zeroed, synced, nameless segment (reserve.tmp) ready, so that the committer never waits
 // for zeros to be written, and so that removals stay possible on a full disk.
 //
-// Thread rule: the committer calls; with `threaded` the work runs on a thread of its own, else inside Request and Poll.
+// Thread rule: called by the committer; with `threaded` the work runs on its own thread, else inside Request and Poll.
 // Invariants:
 //  - At most one reserve exists, and it has no name that recovery would read.
-//  - From Take to the next Request nobody else touches path(): the caller is about to rename what is there.
+//  - From Take to the next Request this class leaves path() alone: the caller is about to rename the file there.
 //  - The thread sleeps without a time limit unless the last attempt failed. (Not asserted: it is Run's last branch.)
 #pragma once
 
@@ -28,19 +28,19 @@ class SegmentPreparer {
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
 
-  // Asks for a reserve, if there is none and none is being made.
+  // Asks for a reserve, if there is none and none is being created.
   void Request();
-  // Repeats a failed attempt when its time has come (without a thread).
+  // Repeats a failed attempt when it is due (without a thread).
   void Poll();
-  // The reserve (an open file at path()), or a file made at once. A failure is the disk's.
+  // The reserve (an open file at path()), or else a file created on the spot. Fails only where the disk does.
   Result<FileHandle> Take();
-  // False while the last attempt to make a reserve has failed: the present segment is then kept for removals.
+  // False while the last attempt to create a reserve has failed: the current segment is then kept for removals.
   bool has_room() const { return has_room_.load(std::memory_order_relaxed); }  // relaxed: a hint, no data behind it
 
  private:
   enum class State { kNone, kWanted, kReady, kFailed };
   Result<FileHandle> Make(AllocateFill fill);
-  void AttemptLocked() SUTRA_REQUIRES(mutex_);  // gives the lock up while it works
+  void AttemptLocked() SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void Run();
 
   DiskIo* const io_;

@@ -14,7 +14,7 @@ constexpr uint64_t kPendingBytesMax = 16u << 20;
 constexpr uint64_t kUnsyncedBytesMax = 8u << 20;  // kept in memory until the sync
 constexpr uint64_t kWatermarkDelayNs = 20 * kNsPerMs;
 constexpr size_t kFreeGroupsMax = 8;
-constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
 
 }  // namespace
 

@@ -1,14 +1,14 @@
 // WalCommitter: takes records from any thread, groups them, and decides when the log writes and syncs.
 //
-//   Push -> pending --(50 ms, 1 MiB, or somebody waits)--> written --(1 s, 8 MiB, or somebody waits)--> synced
+//   Push -> pending --(50 ms, 1 MiB, or a waiting caller)--> written --(1 s, 8 MiB, or a waiting caller)--> synced
 //
 // Thread rule: Push..., RequestSync and the counters from any thread; one committer thread owns the log. Without a
 // thread (`threaded` false, for simulation) the caller drives it with RunDue. Invariants:
 //  - The pending bytes are bounded: an insert that does not fit is dropped and counted, a removal always fits (its
 //    caller waits, so there are no more of them than threads).
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
-//    memory agree on the order of two changes of one entry. (Not asserted: this file knows no store;
-//    tests/cache/cache_threads_test.cc shows it.)
+//    memory agree on the order of two changes of one entry. (Not asserted: this file does not know the store;
+//    tests/cache/cache_threads_test.cc checks it.)
 //  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
 #pragma once
 
@@ -40,17 +40,17 @@ class WalCommitter {
 
   // Starts the thread.
   void Start();
-  // Writes and syncs what is pending (unless the log has failed) and ends the thread.
+  // Writes and syncs what is pending (unless the log has failed) and stops the thread.
   void Close();
 
   // False when the record was dropped.
   bool PushInsert(const UnplacedRecord& record);
-  // What to wait for, or null when the log refuses records.
+  // The commit to wait for, or null when the log refuses records.
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
-  // What to wait for so that everything pushed before is durable; null with *refused false: all is durable already.
+  // The commit to wait for until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
 
-  // Does what is due now, until nothing is (without a thread).
+  // Does what is due until nothing is due any more (without a thread).
   void RunDue();
 
   struct Pending {
@@ -66,7 +66,7 @@ class WalCommitter {
   void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
-  void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // gives the lock up while it works
+  void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void Run();
 
   Clock* const clock_;
@@ -79,9 +79,9 @@ class WalCommitter {
   std::deque<std::unique_ptr<WalGroup>> pending_ SUTRA_GUARDED_BY(mutex_);
   uint64_t pending_bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t pending_records_ SUTRA_GUARDED_BY(mutex_) = 0;
-  uint64_t taken_first_accepted_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // of the groups being written now; 0: none
-  uint64_t taken_records_ SUTRA_GUARDED_BY(mutex_) = 0;            // in the groups being written now
-  bool urgent_ SUTRA_GUARDED_BY(mutex_) = false;                   // somebody waits for a pending group
+  uint64_t taken_first_accepted_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // of the groups being written; 0: none
+  uint64_t taken_records_ SUTRA_GUARDED_BY(mutex_) = 0;            // in the groups being written
+  bool urgent_ SUTRA_GUARDED_BY(mutex_) = false;                   // a caller waits for a pending group
   bool sync_requested_ SUTRA_GUARDED_BY(mutex_) = false;
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);

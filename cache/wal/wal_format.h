@@ -8,8 +8,8 @@
 //    padding included), `header_crc` over segment id, offset in the segment and the rest of the header, body_crc
 //    included.
 //  - Records start at multiples of kRecordAlign and never cross a segment; a group of records starts at a block. No
-//    record is longer than kRecordBytesMax. (Asserted where records are made, stamped and written; what is read is
-//    judged instead.)
+//    record is longer than kRecordBytesMax. (Asserted where records are created, stamped and written; records read from
+//    a file are checked instead.)
 #pragma once
 
 #include <array>
@@ -30,10 +30,10 @@ namespace sutra {
 static_assert(std::endian::native == std::endian::little, "the log is little-endian");
 
 inline constexpr uint64_t kRecordAlign = 64;
-inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block stands twice: rot of one costs nothing
+inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block is written twice: rot of one copy costs nothing
 inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBytes;
 inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
-inline constexpr uint64_t kNumberMax = 1ull << 63;  // of segments and records; no log lives to reach it
+inline constexpr uint64_t kNumberMax = 1ull << 63;  // of segments and records; no log lives long enough to reach it
 inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 0;
 inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};
@@ -55,7 +55,7 @@ struct SegmentHeader {
   uint64_t previous_number = 0;  // 0: none
   SegmentId previous_id = {};
   uint64_t previous_valid_through = 0;  // the records here begin at this sequence + 1
-  uint64_t wall_highest_ns = 0;         // the highest wall-clock time seen when the segment was made
+  uint64_t wall_highest_ns = 0;         // the highest wall-clock time seen when the segment was created
 };
 static_assert(std::is_trivially_copyable_v<SegmentHeader> && std::is_standard_layout_v<SegmentHeader>);
 static_assert(sizeof(SegmentHeader) == 128);
@@ -125,7 +125,7 @@ struct EraseBody {
 };
 static_assert(std::is_trivially_copyable_v<EraseBody> && sizeof(EraseBody) == 8);
 
-// A record that is known but not yet placed: checksummed outside every lock, copied into a group under one.
+// A complete record without a place in the log yet: checksummed outside all locks, copied into a group under one.
 struct UnplacedRecord {
   RecordType type = RecordType::kNone;
   std::array<std::byte, sizeof(InsertBody)> fixed = {};
@@ -165,8 +165,8 @@ struct WalRecord {
   RecordType type() const { return static_cast<RecordType>(header.type); }
 };
 
-// Splits the body (`header.length` bytes at `at`, checksums already good) into its parts; false if the numbers in it do
-// not agree with each other or with `width`.
+// Splits the body (`header.length` bytes at `at`, checksums already verified) into its parts; false if the numbers in
+// it contradict each other or `width`.
 bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record);
 
 void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block);
@@ -174,9 +174,9 @@ void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block);
 enum class HeaderState {
   kGood,
   kZero,       // nothing but zeros
-  kBad,        // neither copy has a right magic and checksum
-  kNewer,      // right checksum, but a format this reader does not know
-  kMisplaced,  // right checksum, but another model, width or number than its place says
+  kBad,        // neither copy has a valid magic number and checksum
+  kNewer,      // valid checksum, but a format that this reader does not know
+  kMisplaced,  // valid checksum, but not the model, width or number expected here
 };
 inline constexpr int kHeaderStateCount = 5;
 
@@ -194,7 +194,7 @@ HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentE
 std::string SegmentName(uint64_t number);
 uint64_t SegmentNumber(std::string_view name);
 
-// 64 hex digits to bytes; false if they are not.
+// 64 hex digits to bytes; false if `hex` is anything else.
 bool ParseIdentity(std::string_view hex, ModelIdentity* identity);
 
 }  // namespace sutra

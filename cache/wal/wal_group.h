@@ -1,10 +1,10 @@
-// WalGroup: records on their way to the log, laid out as they will stand there, in block-aligned memory. Inserting
+// WalGroup: records on their way to the log, laid out as they will be in the file, in block-aligned memory. Inserting
 // threads copy records in under the queue's lock; the committer closes the group, stamps and writes it from the same
 // memory, and keeps it until it is synced, so that a failed segment can be replaced.
 //
-// WalCommit: how those who wait for a group learn what became of it.
+// WalCommit: tells the callers that wait for a group what became of it.
 //
-// Thread rule: a group belongs to whoever holds it (queue under its lock, then the committer). A commit is shared.
+// Thread rule: a group belongs to its holder (the queue under its lock, then the committer). A commit is shared.
 // Invariants (asserted here):
 //  - The records of a group are numbered without a gap, and lie end to end at multiples of kRecordAlign.
 //  - A commit is finished once.
@@ -23,7 +23,7 @@ namespace sutra {
 class WalCommit {
  public:
   void Finish(bool durable) {
-    // Meets the acquire loads below.
+    // Pairs with the acquire loads below.
     const uint32_t before = state_.exchange(durable ? kDurable : kFailed, std::memory_order_release);
     assert(before == kOpen);
     static_cast<void>(before);
@@ -55,8 +55,8 @@ class WalGroup {
     if (record.type == RecordType::kInsert) ++inserts_;
   }
 
-  // Fills the last block with a watermark, which also carries the newest acked_through to the disk. A group without
-  // records becomes one block of watermark.
+  // Fills the last block with a watermark, which also takes the newest acked_through to the disk. A group without
+  // records becomes one block that holds a watermark.
   void Close() {
     const uint64_t rest = used_ == 0 ? kWalBlockBytes : RoundUp(used_, kWalBlockBytes) - used_;
     if (rest == 0) return;
@@ -95,7 +95,7 @@ class WalGroup {
   uint32_t inserts() const { return inserts_; }
 
   uint64_t first_accepted_ns = 0;  // monotonic time of the oldest record
-  bool urgent = false;             // to be written and synced at once
+  bool urgent = false;             // must be written and synced at once
   std::shared_ptr<WalCommit> commit = std::make_shared<WalCommit>();
 
  private:

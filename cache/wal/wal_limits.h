@@ -17,7 +17,7 @@ inline constexpr uint64_t kWalBytesDefault = 4ull << 30;
 
 inline constexpr uint64_t kIntervalUsDefault = 50'000;  // an accepted record is written within
 inline constexpr uint64_t kIntervalUsMax = 10'000'000;
-inline constexpr uint64_t kIntervalBytesDefault = 1ull << 20;  // or when so many bytes wait
+inline constexpr uint64_t kIntervalBytesDefault = 1ull << 20;  // or when this many bytes wait
 inline constexpr uint64_t kSyncUsDefault = 1'000'000;          // a written record is synced within
 inline constexpr uint64_t kSyncUsMax = 60'000'000;
 

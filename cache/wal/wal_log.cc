@@ -1,4 +1,4 @@
-// In this order: beginning and starting; placing, syncing and acknowledging groups; failure; recycling of old segments.
+// In this order: segments and start; placing, syncing and acknowledging groups; failure; recycling of old segments.
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t kProbeNs = kNsPerSecond;
 constexpr uint64_t kGroupBytesMax = 1u << 20;
-constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value stands alone
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
 
 }  // namespace
 
@@ -49,7 +49,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   const Result<FileHandle> file = preparer_.Take();
   if (!file.ok()) return file.status();
   WalWriter::Begin begin;
-  begin.number = number_next_++;  // a number that was tried is never used again
+  begin.number = number_next_++;  // a number is never reused, not even after a failed attempt
   begin.segment_bytes = config_.segment_bytes;
   begin.previous_number = previous_number_;
   begin.previous_id = previous_id_;
@@ -57,7 +57,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.wall_highest_ns = WallNow(clock_, shared_);
   assert(segments_.empty() || segments_.back().number < begin.number);
   if (Status status = writer_.BeginSegment(file.value(), preparer_.path(), begin); !status.ok()) {
-    // The next header leaves this number out. Until that one is durable, this one may be what recovery finds.
+    // The next header leaves this number out. Until that header is durable, recovery may find this one.
     abandoned_.push_back(begin.number);
     return status;
   }
@@ -68,7 +68,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   segments_.push_back(RecoveredSegment{begin.number, writer_.id(), config_.segment_bytes});
   for (const uint64_t number : abandoned_) {
     const Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));
-    static_cast<void>(removed);  // the header just written leaves it out in any case
+    static_cast<void>(removed);  // if it fails: the header just written leaves the segment out in any case
   }
   abandoned_.clear();
   shared_->current_segment.store(begin.number, kRelaxed);
@@ -163,7 +163,7 @@ void WalLog::Acknowledge() {
   unsynced_.clear();
   unsynced_bytes_ = 0;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
-  if (acknowledged && SUTRA_CHECKPOINT("wal.acked")) Say("checkpoint wal.acked cannot fail: it is too late");
+  if (acknowledged && SUTRA_CHECKPOINT("wal.acked")) Say("checkpoint wal.acked cannot fail: it comes too late");
 }
 
 Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
@@ -212,7 +212,7 @@ void WalLog::SyncAll() {
 
 void WalLog::WriteWatermark() {
   wants_watermark_ = false;
-  if (!writer_.Fits(kWalBlockBytes)) return;  // the next segment's header will say it
+  if (!writer_.Fits(kWalBlockBytes)) return;  // the next segment's header will record it
   auto group = std::make_unique<WalGroup>(kWalBlockBytes);
   group->first_accepted_ns = clock_->MonotonicNs();
   group->Close();
@@ -220,13 +220,13 @@ void WalLog::WriteWatermark() {
   Status status = Place(&group, true);
   writing_watermark_ = false;
   wants_watermark_ = false;
-  // A watermark that fails is evidence lost, not data; the segment is dead all the same.
+  // A watermark that fails loses evidence, not data; the segment is dead nevertheless.
   if (!status.ok()) Fail(status);
 }
 
 void WalLog::Fail(const Status& reason) {
   Say("the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
-      "): it is closed and a new one is begun");
+      "): it is closed and a new one is started");
   writer_.CloseFile();
   std::vector<std::unique_ptr<WalGroup>> all = std::move(unsynced_);
   for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
@@ -241,7 +241,7 @@ void WalLog::Fail(const Status& reason) {
     preparer_.Request();
     return;
   }
-  Say("the log refuses records (" + status.message() + "): hits go on, removals fail; trying again every second");
+  Say("the log refuses records (" + status.message() + "): lookups work, removals fail; trying again every second");
   writer_.CloseFile();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
@@ -254,8 +254,8 @@ void WalLog::Fail(const Status& reason) {
   }
   unsynced_.clear();
   unsynced_bytes_ = 0;
-  // Entries that were to be appended again may be among the refused: until the next try their old copies are what
-  // counts.
+  // Entries that were to be appended again may be among the refused records: until the next attempt their old copies
+  // count.
   if (!segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
   wants_watermark_ = false;
@@ -332,8 +332,8 @@ Status WalLog::PlacePending() {
 
 Status WalLog::RemoveOldest() {
   if (Status status = PlacePending(); !status.ok()) return status;
-  // P2, P24: what was appended again is durable before the only other copy goes; and one removal is durable before the
-  // next, because a gap in the chain would look like damage.
+  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
+  // before the next, because a gap in the chain would look like damage.
   if (Status status = SyncWriter(); !status.ok()) return status;
   assert(unsynced_.empty() && segments_.size() > 1 && segments_.front().number != writer_.number());
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
@@ -353,7 +353,7 @@ Status WalLog::RemoveOldest() {
 Status WalLog::KeepBound() {
   while (segments_.size() > 1 && TotalBytes() > config_.wal_bytes_max) {
     const size_t before = segments_.size();
-    // At most half of the present segment is given to old entries, or a log full of live ones would never move on.
+    // At most half of the current segment is given to old entries, or a log full of live ones would never move on.
     uint64_t budget = config_.segment_bytes / 2;
     for (bool more = true; more && budget >= kWalBlockBytes;) {
       auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
@@ -368,7 +368,7 @@ Status WalLog::KeepBound() {
     }
     live_->EvictOlder(segments_.front().number);
     if (Status status = RemoveOldest(); !status.ok()) return status;
-    if (segments_.size() == before) break;  // it could not be removed
+    if (segments_.size() == before) break;  // the oldest segment could not be removed
   }
   return {};
 }

@@ -1,15 +1,15 @@
 // WalLog: the log as a whole: a chain of segments, the one being written, the groups not yet synced, and what happens
 // when a segment is full, too many exist, or the disk fails.
 //
-// Thread rule: one thread (the committer; before it starts, the thread that opens the shard). `shared` may be read by
-// any. Invariants:
+// Thread rule: one thread (the committer; before it starts, the thread that opens the shard). Any thread may read
+// `shared`. Invariants:
 //  - A group is kept in memory until it is synced. After a failed write or sync the segment is never written again: a
 //    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
 //    the log refuses records (storage_failed) and tries again once a second.
-//  - The oldest segment is removed only after its live entries stand in a later one, synced, or were evicted; the one
+//  - The oldest segment is removed only after its live entries are in a later one, synced, or were evicted; the one
 //    being written is never removed.
-//  - The bytes of all segments, reserve included, stay within wal_bytes_max (while damage is cleaned up at start they
-//    may pass it). (Not asserted: a disk that refuses to remove a file breaks it, and the log says so then.)
+//  - The bytes of all segments, reserve included, stay within wal_bytes_max (they may exceed it while damage is cleaned
+//    up at start). (Not asserted: a disk that refuses to remove a file breaks it; the log then reports it.)
 #pragma once
 
 #include <atomic>
@@ -30,7 +30,7 @@
 
 namespace sutra {
 
-// Written by the log, read by anyone; every access is relaxed, because each value stands alone.
+// Written by the log, read by anyone; every access is relaxed, because each value is independent.
 struct WalShared {
   std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0};
   std::atomic<uint64_t> current_segment{0};
@@ -53,14 +53,14 @@ class WalLog {
   };
   WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 
-  // Begins the first segment behind what recovery found, appends again what damage threatens, removes what is void.
+  // Begins the first segment behind what recovery found, appends again what damage endangers, removes what is void.
   Status Start(const RecoveryPlan& plan);
 
-  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. TakeSpent gives them
-  // back when they are done with.
+  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. Finished groups can be
+  // fetched with TakeSpent for reuse.
   void Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync);
   void SyncAll();
-  // Says on the disk that all before it was synced, so that rot of the last group can be told from a torn write.
+  // Records on the disk that everything before was synced, so that rot of the last group can be told from a torn write.
   void WriteWatermark();
   // Tries to begin a segment after a failure.
   void Probe();
@@ -76,11 +76,11 @@ class WalLog {
   uint64_t probe_at_ns() const { return probe_at_ns_; }
   uint64_t group_bytes() const { return group_bytes_; }
 
-  // The groups done with since the last call: memory to use again.
+  // The groups finished since the last call, for reuse of their memory.
   std::vector<std::unique_ptr<WalGroup>> TakeSpent() { return std::exchange(spent_, {}); }
 
-  // `take_pending` gives all groups that still wait for Commit. A record in them may replace one in the oldest segment,
-  // which must not go before its successor is durable.
+  // `take_pending` returns all groups that still wait for Commit. A record in them may replace one in the oldest
+  // segment, which must not be removed before the new record is durable.
   void SetPendingSource(std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending) {
     take_pending_ = std::move(take_pending);
   }
@@ -121,7 +121,7 @@ class WalLog {
   SegmentId previous_id_ = {};
   uint64_t synced_through_ = 0;
   WalWriter::Begin began_;           // the header of the segment being written
-  std::vector<uint64_t> abandoned_;  // files that no header names, to be removed
+  std::vector<uint64_t> abandoned_;  // files that no header names; they will be removed
   std::vector<std::unique_ptr<WalGroup>> unsynced_;
   uint64_t unsynced_bytes_ = 0;
   std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way when the segment failed

@@ -1,4 +1,4 @@
-// The sliding window over a segment, the judgement of one place, and the two searches behind it.
+// The sliding window over a segment, the classification of one record, and the two searches behind it.
 #include "cache/wal/wal_reader.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace sutra {
 namespace {
 
-constexpr uint64_t kWindowBytes = 1u << 20;  // stays in the second-level cache between reading and checking
+constexpr uint64_t kWindowBytes = 1u << 20;  // remains in the L2 cache between reading and checking
 
 bool IsZero(const std::byte* at, uint64_t bytes) {
   return at[0] == std::byte{0} && std::memcmp(at, at + 1, bytes - 1) == 0;
@@ -46,7 +46,7 @@ Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
   header_state_ = ParseSegmentHeader(span, expected, &header_);
   if (file_bytes_ < kSegmentDataStart) header_state_ = HeaderState::kBad;
   if (header_state_ == HeaderState::kZero) {
-    // Zeros in the header alone are rot; only a file of nothing but zeros was never begun.
+    // Zeros in the header alone are rot; only a file that holds nothing but zeros was never begun.
     const Result<bool> zero = RestIsZero(bytes);
     if (!zero.ok()) return zero.status();
     if (!zero.value()) header_state_ = HeaderState::kBad;
@@ -66,7 +66,7 @@ Result<bool> WalReader::RestIsZero(uint64_t from) {
 }
 
 Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
-  assert(bytes <= kRecordBytesMax);  // HeaderIsRight refuses longer records
+  assert(bytes <= kRecordBytesMax);  // HeaderIsValid refuses longer records
   if (offset > file_bytes_ || bytes > file_bytes_ - offset) return static_cast<const std::byte*>(nullptr);
   const bool inside = offset >= window_start_ && offset - window_start_ <= window_bytes_ &&
                       bytes <= window_bytes_ - (offset - window_start_);
@@ -96,7 +96,7 @@ void WalReader::Skip(const WalRecord& record) {
   position_ += length;
 }
 
-bool WalReader::HeaderIsRight(const RecordHeader& header, uint64_t offset) const {
+bool WalReader::HeaderIsValid(const RecordHeader& header, uint64_t offset) const {
   assert(offset < end_);
   return header.type != 0 && header.length >= sizeof(RecordHeader) && header.length % kRecordAlign == 0 &&
          header.length <= kRecordBytesMax && header.length <= end_ - offset &&
@@ -115,7 +115,7 @@ Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_seq
   record->offset = offset;
   std::memcpy(&record->header, at.value(), sizeof(RecordHeader));
   const RecordHeader& header = record->header;
-  if (!HeaderIsRight(header, offset)) {
+  if (!HeaderIsValid(header, offset)) {
     return IsZero(at.value(), sizeof(RecordHeader)) ? RecordState::kZero : RecordState::kBadHeader;
   }
   at = View(offset, header.length);
@@ -141,8 +141,8 @@ Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {
     if (IsZero(view.value(), sizeof(RecordHeader))) continue;
     RecordHeader header;
     std::memcpy(&header, view.value(), sizeof(header));
-    // A right header is evidence enough, whatever became of the body.
-    if (!HeaderIsRight(header, at) || header.sequence < expected_sequence) continue;
+    // A valid header is evidence enough, whatever became of the body.
+    if (!HeaderIsValid(header, at) || header.sequence < expected_sequence) continue;
     if (header.acked_through >= expected_sequence) return Follow::kAcked;
     if (header.sequence > expected_sequence) follow = Follow::kUnacked;
   }
@@ -156,7 +156,7 @@ Result<uint64_t> WalReader::Resync(uint64_t expected_sequence) {
     if (view.value() == nullptr) break;
     RecordHeader header;
     std::memcpy(&header, view.value(), sizeof(header));
-    if (!HeaderIsRight(header, at) || header.sequence <= expected_sequence) continue;
+    if (!HeaderIsValid(header, at) || header.sequence <= expected_sequence) continue;
     WalRecord record;
     const Result<RecordState> state = ClassifyAt(at, header.sequence, &record);
     if (!state.ok()) return state.status();

@@ -1,9 +1,9 @@
-// WalReader: reads one segment and says what stands at each place. It decides nothing; recovery does.
+// WalReader: reads one segment and classifies what it finds at each place. It decides nothing; recovery does.
 //
 // Thread rule: one thread.
 // Invariants:
-//  - Nothing read is used before both checksums and every number in it agree (wal_reader_test.cc shows it byte by
-//    byte); no size from the disk is allocated before it is bounded.
+//  - Nothing read is used before both checksums and every number in it are verified (wal_reader_test.cc tests it byte
+//    by byte); no size from the disk is allocated before it is bounded.
 //  - Reads go through a sliding window, so memory does not depend on the segment's size (a single record may need up to
 //    kRecordBytesMax).
 #pragma once
@@ -16,25 +16,25 @@
 
 namespace sutra {
 
-// What stands where the next record should be.
+// What was found where the next record should be.
 enum class RecordState {
   kGood,
   kEndOfSegment,      // the segment is full
   kMissing,           // the file is shorter than its header says
   kZero,              // preallocated zeros
-  kBadHeader,         // header checksum wrong (another segment's or offset's content included) or a senseless length
-  kBadInsertBody,     // header right and of an insert, body wrong: surely no delete
-  kBadBody,           // header right, body wrong
-  kWrongSequence,     // all right but the sequence: a record before it is missing
+  kBadHeader,         // invalid header checksum (also of content from another segment or offset) or impossible length
+  kBadInsertBody,     // valid insert header, corrupt body: certainly not a removal
+  kBadBody,           // valid header, corrupt body
+  kWrongSequence,     // valid except for the sequence: a record before it is missing
   kUnknownIgnorable,  // a type of a later version, marked as safe to skip
   kUnknown,           // a type of a later version
 };
 inline constexpr int kRecordStateCount = 10;
 
-// What valid records say that lie further on in the same segment.
+// What valid records further on in the same segment say.
 enum class Follow {
   kNone,     // there are none
-  kUnacked,  // there are some; none says that the expected record had been synced
+  kUnacked,  // there are some, but none says that the expected record had been synced
   kAcked,    // one says so: the expected record was lost after it was durable
 };
 inline constexpr int kFollowCount = 3;
@@ -51,20 +51,20 @@ class WalReader {
   uint64_t position() const { return position_; }
   uint64_t file_bytes() const { return file_bytes_; }
 
-  // Makes the file's data durable before anything is decided on it, and has it read from the disk after that.
+  // Makes the file's data durable before anything is decided on it; after that it is read from the disk itself.
   Status Sync();
 
-  // Looks at the record at the current position. `record` is filled for kGood, and its header for every state in which
-  // the header checksum is right; its views hold until the next call.
+  // Classifies the record at the current position. `record` is filled for kGood, and its header for every state in
+  // which the header checksum is valid; its views are valid until the next call.
   Result<RecordState> Classify(uint64_t expected_sequence, WalRecord* record);
 
-  // Moves over the record at the current position, whose header was right.
+  // Moves past the record at the current position, whose header was valid.
   void Skip(const WalRecord& record);
 
   // Searches from the current position to the end of the segment.
   Result<Follow> LookAhead(uint64_t expected_sequence);
 
-  // Moves to the next wholly valid record with a higher sequence than `expected_sequence` and returns its sequence, or
+  // Moves to the next fully valid record with a higher sequence than `expected_sequence` and returns its sequence, or
   // 0.
   Result<uint64_t> Resync(uint64_t expected_sequence);
 
@@ -72,7 +72,7 @@ class WalReader {
   WalReader(DiskIo* io, FileHandle file, uint64_t file_bytes) : io_(io), file_(file), file_bytes_(file_bytes) {}
   // `bytes` bytes at `offset`, or null when the file ends before.
   Result<const std::byte*> View(uint64_t offset, uint64_t bytes);
-  bool HeaderIsRight(const RecordHeader& header, uint64_t offset) const;
+  bool HeaderIsValid(const RecordHeader& header, uint64_t offset) const;
   Status ReadSegmentHeader(const SegmentExpectation& expected);
   Result<bool> RestIsZero(uint64_t from);
   Result<RecordState> ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record);

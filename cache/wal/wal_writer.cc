@@ -1,4 +1,4 @@
-// A segment's header and name, then the groups behind them, each step in the order that its promise needs.
+// Writes a segment's header and name, then the groups behind them, in the order that each guarantee needs.
 #include "cache/wal/wal_writer.h"
 
 #include <cassert>
@@ -68,11 +68,11 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
   const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
   assert(last == written_through_ + group->records());
-  dead_ = true;  // until it is known to be well
+  dead_ = true;  // until the write is known to have succeeded
   if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
   io_->Submit(file_, position_, group->bytes(), then_sync);
   const bool stop = SUTRA_CHECKPOINT("wal.submitted");
-  Status status = io_->Reap();  // P1: nothing counts as written before its completion was seen; P2 with then_sync
+  Status status = io_->Reap();  // P1: nothing counts as written before its completion; P2 with then_sync
   if (!status.ok()) return status;
   if (stop) return Stopped("wal.submitted");
   if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");

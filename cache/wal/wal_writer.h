@@ -1,14 +1,13 @@
-// WalWriter: one open segment and the place where its next group goes. Begins a segment, stamps and appends groups,
-// syncs. It knows nothing of policies, waiting or what to do after a failure; wal_log does.
+// WalWriter: one open segment and the offset of its next group. Begins a segment, stamps and appends groups, syncs. It
+// knows nothing about policies, waiting or what to do after a failure; wal_log does.
 //
 // Thread rule: one thread at a time.
 // Invariants:
 //  - The segment's header is durable, under its final name, before any record is written into it (P2).
 //  - After a failed write or sync the segment is dead: nothing is written into it again.
 //  - Groups are whole blocks, one behind the other, and their records are numbered without a gap.
-//  - synced_through <= written_through; synced_through never decreases, written_through only where a new segment goes
-//  on
-//    behind what was synced.
+//  - synced_through <= written_through; synced_through never decreases; written_through decreases only when a new
+//    segment continues behind what was synced.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +34,7 @@ class WalWriter {
     uint64_t previous_valid_through = 0;
     uint64_t wall_highest_ns = 0;
   };
-  // Leaves the present segment and begins another in the allocated file `file` at `path` (owned from here on): header,
+  // Leaves the current segment and begins another in the allocated file `file` at `path` (owned from here on): header,
   // sync, rename to its name, directory sync.
   Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
 

@@ -1,4 +1,4 @@
-// Builds the polynomial by which the CPU kernels compute an activation (see ActivationCurve in kernels.h).
+// Builds the polynomial with which the CPU kernels compute an activation (see ActivationCurve in kernels.h).
 #pragma once
 
 #include "engine/cpu/kernels.h"
@@ -6,8 +6,8 @@
 
 namespace sutra::cpu {
 
-// Largest absolute error over all x, to be added to |x| * 2^-24: 2e-6 for fp32, 3e-4 for bf16 (whose own rounding of a
-// value of one is 4e-3).
+// The largest absolute error over all x is |x| * 2^-24 plus 2e-6 for fp32, 3e-4 for bf16 (whose own rounding of a value
+// near one is 4e-3).
 ActivationCurve MakeActivationCurve(Activation activation, Element element);
 
 }  // namespace sutra::cpu

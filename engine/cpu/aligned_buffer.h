@@ -18,7 +18,7 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) {
-    // Streaming 20 MiB of weights through 4 KiB pages costs more in TLB misses than rounding up ever wastes.
+    // Streaming 20 MiB of weights through 4 KiB pages costs more in TLB misses than rounding up wastes.
     constexpr size_t kHugePage = 2U << 20;
     const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
     const size_t rounded = RoundUp(bytes, alignment);

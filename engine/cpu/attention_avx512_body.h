@@ -48,7 +48,7 @@ inline void Transpose16(__m512i (&rows)[16]) {
   for (int i = 0; i < 16; ++i) rows[i] = t[i];
 }
 
-// Where one head's operands lie while it is computed.
+// The operands of one head while it is computed.
 template <class Ops>
 struct HeadView {
   const Unit* queries;  // row stride `stride`
@@ -129,7 +129,7 @@ void ScoreTile(const HeadView<Ops>& head, size_t row, size_t key, size_t head_un
   }
 }
 
-// One row of scores to unnormalised weights; returns one over their sum.
+// Turns one row of scores into unnormalised weights; returns the reciprocal of their sum.
 template <class Ops>
 float SoftmaxRow(const HeadView<Ops>& head, size_t row) {
   float* scores = head.scores + row * head.keys_padded;

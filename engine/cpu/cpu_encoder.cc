@@ -1,4 +1,4 @@
-// The forward pass over packed rows, solo or cut among the members of a team.
+// The forward pass over packed rows, on one thread or divided among the members of a team.
 #include "engine/cpu/cpu_encoder.h"
 
 #include <algorithm>
@@ -9,15 +9,15 @@
 namespace sutra::cpu {
 namespace {
 
-// A step is cut finer than by members, so that one that comes late or is slowed by a neighbour takes fewer parts.
+// A step has more parts than the team has members, so that a late or slowed-down member takes fewer of them.
 constexpr size_t kPartsPerMember = 3;
 
-// Chunks no larger than this share of an even split keep the members busy until the end.
+// Chunks no larger than this share of an even split keep all members busy until the end.
 constexpr double kUnevenMax = 1.3;
 
 }  // namespace
 
-// Every step whole, on the calling thread.
+// Runs every step as a whole, on the calling thread.
 class CpuEncoder::Solo {
  public:
   explicit Solo(void* scratch) : scratch_(scratch) {}
@@ -33,7 +33,7 @@ class CpuEncoder::Solo {
   void* scratch_;
 };
 
-// Every step in parts, drawn by all members of the team.
+// Runs every step in parts, which all members of the team draw.
 class CpuEncoder::Shared {
  public:
   Shared(SharedSteps& steps, size_t parts, bool leads, void* scratch)
@@ -84,7 +84,7 @@ Status CpuEncoder::Encode(const TokenBatch& batch, std::span<float* const> outpu
       kernels_.prepare_thread();
       const Workspace& workspace = workspaces_[static_cast<size_t>(member)];
       Solo steps(workspace.scratch.data());
-      // Relaxed: a drawn chunk is claimed by the exchange itself; the team's end publishes the outputs.
+      // Relaxed: the exchange itself claims the chunk; the end of the team's run publishes the outputs.
       for (size_t i = next.fetch_add(1, std::memory_order_relaxed); i < chunks_.size();
            i = next.fetch_add(1, std::memory_order_relaxed)) {
         RunChunk(batch, chunks_[i], workspace, steps, outputs);
@@ -107,7 +107,7 @@ Status CpuEncoder::Encode(const TokenBatch& batch, std::span<float* const> outpu
   return Status();
 }
 
-// Whole texts, in order, until a chunk is full. Says whether no chunk is much larger than asked.
+// Puts whole texts, in order, into chunks until each is full. False if a chunk is much larger than asked for.
 bool CpuEncoder::CutIntoChunks(const TokenBatch& batch, size_t tokens_per_chunk) {
   chunks_.clear();
   size_t largest = 0;
@@ -158,7 +158,7 @@ void CpuEncoder::Normalize(const PackedNorm& norm, const Workspace& workspace, s
   kernels_.normalize(call);
 }
 
-// The pairs (text, head) with numbers [begin, end), heads of one text being neighbours.
+// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours.
 void CpuEncoder::Attend(std::span<const int32_t> offsets, size_t begin, size_t end, const Workspace& workspace,
                         void* scratch) const {
   const size_t heads = model_->spec.heads;
@@ -213,7 +213,7 @@ void CpuEncoder::RunLayer(const PackedLayer& layer, std::span<const int32_t> off
       for (size_t index = 0; index < layer.ffn_out.size(); ++index) contract(index, begin, end);
     });
   } else {
-    // Slice by slice the inner activations are consumed while they are still in L2.
+    // Slice by slice, so that the inner activations are consumed while they are still in L2.
     const size_t slice_panels = layer.ffn_in.panels() / layer.ffn_out.size();
     for (size_t index = 0; index < layer.ffn_out.size(); ++index) {
       expand(index * slice_panels, (index + 1) * slice_panels);

@@ -4,10 +4,10 @@
 // Invariants:
 // - A batch is cut into chunks of whole texts, about kernels.chunk_tokens tokens each; a chunk goes through all layers
 //   while its activations are in L2. Memory is bounded by the chunk, not by the batch.
-// - A text's vector does not depend on the other texts of its batch (each row of a product is computed alike whatever
-//   its neighbours are).
+// - A text's vector does not depend on the other texts of its batch (each row of a product is computed the same way,
+//   whatever its neighbours are).
 // - With several threads, members draw whole chunks; a batch too small or too uneven for that is computed chunk by
-//   chunk, every step of it cut by columns, so that one short text also gains.
+//   chunk with every step divided by columns, so that a single short text becomes faster too.
 #pragma once
 
 #include <memory>

@@ -27,7 +27,7 @@ uint64_t EnabledStates() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-// The kernel grants tile registers to a process on request only, because they enlarge every signal frame.
+// The kernel grants tile registers to a process only on request, because they enlarge every signal frame.
 bool TilesPermitted() {
   unsigned eax = 0;
   unsigned ebx = 0;

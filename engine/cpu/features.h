@@ -1,4 +1,4 @@
-// What this CPU and kernel offer for matrix products, asked once at run time. Never trusts the build machine.
+// What this CPU and kernel offer for matrix products, detected once at run time, independent of the build machine.
 // Thread rule: any thread.
 #pragma once
 

@@ -1,9 +1,9 @@
 // The matrix product on AMX tiles: 32 x 32 blocks of C in four tiles, the epilogue shared with the AVX-512 kernels.
 //
-// Include from kernels_amx.cc (real tiles) and from the test that runs the same loops over emulated tiles; `Tiles`
-// is the difference. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and
-// 16 columns wide, with a row stride of one panel.
-// Invariant: a[] has kRowPadding spare rows, because tiles are read whole; a spare row only reaches results never kept.
+// Include from kernels_amx.cc (real tiles) and from the test that runs the same loops over emulated tiles; they differ
+// in `Tiles`. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and 16
+// columns wide, with a row stride of one panel.
+// Invariant: a[] has kRowPadding spare rows, because tiles are read whole; they affect only results that are discarded.
 #pragma once
 
 #include "engine/cpu/attention_avx512_body.h"
@@ -44,7 +44,7 @@ inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t units
   }
 }
 
-// Rows outside, panels inside: 32 rows of A stay in L1 while the weights stream from L2.
+// The outer loop runs over rows, the inner one over panels: 32 rows of A stay in L1 while weights stream from L2.
 template <class Tiles>
 void AmxGemm(const GemmCall& call) {
   alignas(64) float sums[2 * kTileHeight * kPanelColumns];

@@ -1,4 +1,4 @@
-// Trying kernel sets out at load: are they correct here, and is bf16 worth it.
+// Tries kernel sets at load: whether they are correct on this CPU, and whether bf16 pays off.
 #include "engine/cpu/kernel_choice.h"
 
 #include <spdlog/spdlog.h>
@@ -20,7 +20,7 @@ constexpr size_t kTrialColumns = 384;
 constexpr size_t kTrialDepth = 384;
 constexpr double kSpeedGainMin = 1.25;  // of bf16 over fp32 for "auto"; real gains are 2 (AVX-512) to 8 (AMX)
 
-// Random operands: zeros would hide wrong results, and AMX runs faster on them than on any real text.
+// Random operands: zeros would hide wrong results, and AMX runs faster on zeros than on any real text.
 struct Trial {
   std::vector<float> a = std::vector<float>(kTrialRows * kTrialDepth);
   std::vector<float> weight = std::vector<float>(kTrialColumns * kTrialDepth);
@@ -38,7 +38,7 @@ struct Trial {
   }
 };
 
-// The trial product on one kernel set: checks it against plain sums, or takes the best time of several.
+// The trial product of one kernel set: compares it with plain sums, or takes the best time of several runs.
 class TrialRun {
  public:
   TrialRun(const Trial& trial, const KernelTable& kernels)
@@ -177,7 +177,7 @@ Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision)
     case Precision::kBf16:
       if (bf16 != nullptr) return KernelChoice{Precision::kBf16, bf16};
       spdlog::warn(
-          "no kernels of ours multiply bf16 natively on this CPU for this model; --precision bf16 will be slow");
+          "none of our kernels multiplies bf16 natively on this CPU for this model; --precision bf16 will be slow");
       return KernelChoice{Precision::kBf16, PortableKernels(Element::kBf16)};
     case Precision::kAuto:
       if (bf16 != nullptr && (fp32 == nullptr || Bf16IsFaster(*bf16, *fp32))) {

@@ -1,4 +1,4 @@
-// Which CPU kernels compute a model here, and in which precision: decided once at load from the CPU found at run time.
+// Which CPU kernels compute a model here, and in which precision: decided once at load, from the CPU it runs on.
 // Thread rule: any thread; no state but the environment variable SUTRA_CPU_KERNELS.
 #pragma once
 
@@ -11,17 +11,17 @@ namespace sutra::cpu {
 
 struct KernelChoice {
   Precision precision = Precision::kF32;  // never kAuto
-  const KernelTable* kernels = nullptr;   // never null: the portable set computes what no other does
+  const KernelTable* kernels = nullptr;   // never null: the portable set computes every shape
 
   bool portable() const { return kernels->any_shape; }
 };
 
-// kAuto takes bf16 only where own kernels multiply it natively, correctly and faster than fp32, all three tried out
-// now; it never takes an emulation. SUTRA_CPU_KERNELS (auto, portable, avx512, avx512_bf16, amx_bf16) forces one set
+// kAuto takes bf16 only where our kernels multiply it natively, correctly and faster than fp32, which a trial checks
+// here; it never takes an emulation. SUTRA_CPU_KERNELS (auto, portable, avx512, avx512_bf16, amx_bf16) forces one set
 // and fails where this CPU, the shape or the precision does not allow it.
 Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision);
 
-// Whether `kernels` computes a small product as plain arithmetic does. A set that fails this is not used.
+// Whether `kernels` computes a small product as plain arithmetic does. A set that does not is never used.
 bool KernelsComputeCorrectly(const KernelTable& kernels);
 
 }  // namespace sutra::cpu

@@ -4,7 +4,7 @@
 // Thread rule: stateless; any thread may call any function. Between PrepareThread and ReleaseThread of a table the
 // thread must not use another library that programs the AMX tiles.
 // Invariants:
-// - An activation buffer that a product reads has kRowPadding spare rows behind the last one (their content is free).
+// - An activation buffer that a product reads has kRowPadding spare rows behind the last one, with any content.
 // - Unless a table has any_shape, widths are multiples of kPanelColumns and head widths 32 or 64 (Supports checks it).
 // - "Element" is the type products read: float, or bfloat16 as uint16_t. Sums, residuals and norms are always fp32.
 // - The unit of memory in a product is four bytes: one float, or two neighbouring bfloat16. That is why one kernel body
@@ -70,7 +70,7 @@ struct AttentionCall {
   size_t head_begin = 0;
   size_t head_end = 0;
   void* context = nullptr;  // [tokens][hidden] elements
-  void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one a thread
+  void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one per thread
 };
 size_t AttentionScratchBytes(size_t tokens, size_t head_width);
 
@@ -98,8 +98,8 @@ struct EmbedCall {
 struct KernelTable {
   const char* name;
   Element element;
-  bool any_shape;       // takes every width; otherwise see Supports
-  size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are re-read rarely
+  bool any_shape;       // computes every width; otherwise see Supports
+  size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are rarely re-read
   void (*prepare_thread)();
   void (*release_thread)();
   void (*gemm)(const GemmCall&);
@@ -115,7 +115,7 @@ inline bool Supports(const KernelTable& kernels, const EncoderSpec& spec) {
   return kernels.any_shape || (whole_panels && (spec.head_width() == 32 || spec.head_width() == 64));
 }
 
-// Plain C++ for every shape and every CPU: the reference that the others are tested against.
+// Plain C++ for every shape and every CPU: the reference against which the others are tested.
 const KernelTable* PortableKernels(Element element);
 
 // Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see features.h).

@@ -1,7 +1,7 @@
 // The bf16 kernels for CPUs with AMX: products on tiles, everything else as in the AVX-512 bf16 set.
 //
 // The tile instructions are written as assembly with a memory clobber: the compiler's own intrinsics lack it, and a
-// store that moved past a tile load would be read too early.
+// tile load could be moved ahead of a store that it must see.
 #include "engine/cpu/kernels.h"
 
 #if defined(__AVX512BF16__)

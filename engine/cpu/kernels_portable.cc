@@ -1,5 +1,5 @@
-// The kernels as plain C++: every shape, every CPU, no intrinsics. They serve where no faster set does and are the
-// reference of all kernel tests, so they stay obvious: sums in the order of the definition, one loop per step.
+// The kernels as plain C++: every shape, every CPU, no intrinsics. They serve where there is no faster set and are the
+// reference of all kernel tests, so they are kept obvious: sums in the order of the definition, one loop per step.
 #include <cmath>
 #include <cstring>
 
@@ -59,7 +59,7 @@ void FinishRow(const GemmCall& call, size_t row, size_t column, size_t columns, 
 }
 
 // A few rows against one panel: each packed weight is read once for all of them, and the inner loop runs over
-// neighbouring columns, which any compiler turns into the vectors that the target has.
+// neighbouring columns, which any compiler vectorises for its target.
 template <class E>
 void Gemm(const GemmCall& call) {
   constexpr size_t kPerUnit = PerUnit(E::kElement);

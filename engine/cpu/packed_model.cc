@@ -15,8 +15,8 @@ namespace {
 
 constexpr size_t kSliceWidthMax = 512;
 
-// The widest slice of the inner width that keeps a slice of activations in L2 and fits whole panels; a width that is
-// not made of panels (only the portable kernels take it) stays whole.
+// The widest slice of the inner width that keeps a slice of activations in L2 and consists of whole panels; a width
+// that is not a multiple of panels (only the portable kernels compute it) stays whole.
 size_t SliceWidth(size_t intermediate) {
   if (intermediate % kPanelColumns != 0) return intermediate;
   size_t best = kPanelColumns;

@@ -39,7 +39,7 @@ struct PackedModel {
   Element element = Element::kF32;
   std::shared_ptr<const SafetensorsFile> file;  // `words` may point into it
   const float* words = nullptr;
-  std::vector<float> words_copy;  // where the file's own table cannot be used directly
+  std::vector<float> words_copy;  // used where the file's own table cannot be used directly
   std::vector<float> positions;   // with the first type row added
   PackedNorm embedding_norm;
   std::vector<PackedLayer> layers;
@@ -47,15 +47,15 @@ struct PackedModel {
   ActivationCurve curve;
 };
 
-// Encoders of one process for the same file, specification and element share one copy, so that a worker per core costs
-// its buffers and not 20 MiB more each.
+// Encoders of one process for the same file, specification and element share one copy, so that each worker costs only
+// its buffers and not another 20 MiB.
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
                                                      Element element);
 
-// [columns][depth] floats, row-major, to panels; exposed for tests and benches.
+// Packs row-major floats [columns][depth] into panels; exposed for tests and benches.
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element);
 
-// Round to nearest even, as the hardware does.
+// Rounds to nearest even, as the hardware does.
 uint16_t ToBf16(float value);
 
 }  // namespace sutra::cpu

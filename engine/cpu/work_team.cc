@@ -38,13 +38,13 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
     return;
   }
   job_ = &job;
-  // Relaxed: only this thread changes the generation, and nobody is inside.
+  // Relaxed: only this thread changes the generation, and no helper is inside.
   const uint32_t next = (state_.load(std::memory_order_relaxed) & ~(kOpen | kInsideMask)) + kGeneration;
-  // Release: publishes job_; meets the acquire exchange in HelperLoop.
+  // Release: publishes job_; pairs with the acquire exchange in HelperLoop.
   state_.store(next | kOpen, std::memory_order_release);
   state_.notify_all();
   job(0);
-  // Closing first keeps late helpers out, so the wait below is only for those inside.
+  // Closing first keeps late helpers out, so the wait below is only for helpers that are inside.
   uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
   for (int spins = 0; (state & kInsideMask) != 0; ++spins) {
     if (spins < kSpinsBeforeYield) {
@@ -52,7 +52,7 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
     } else {
       std::this_thread::yield();
     }
-    state = state_.load(std::memory_order_acquire);  // meets the release decrement in HelperLoop
+    state = state_.load(std::memory_order_acquire);  // pairs with the release decrement in HelperLoop
   }
   job_ = nullptr;
 }
@@ -85,7 +85,7 @@ void WorkTeam::HelperLoop(int member) {
 void SharedSteps::Reset(size_t steps) {
   assert(steps <= kStepsMax);
   if (progress_.size() < steps) progress_ = std::vector<Progress>(steps);
-  // Relaxed: the team's start publishes the zeros.
+  // Relaxed: the start of the team's run publishes the zeros.
   for (size_t i = 0; i < steps; ++i) {
     progress_[i].drawn.store(0, std::memory_order_relaxed);
     progress_[i].done.store(0, std::memory_order_relaxed);

@@ -1,9 +1,9 @@
-// A few threads that compute one batch together: the caller plus helpers that join when they are awake.
+// A few threads that compute one batch together: the caller, plus helpers that join when they are awake.
 //
 // Thread rule: Run is called by one thread at a time, the owner. Invariants:
-// - The caller never waits for a helper to begin, only for one that began to end: a helper that the scheduler keeps
-//   from its core costs speed, not the batch. The job must be complete when the caller alone has run it.
-// - Helpers spin for a bounded time after a job, then sleep in the kernel; an idle engine burns nothing.
+// - The caller never waits for a helper to begin; it waits only for the end of those that did: a helper that gets no
+//   core from the scheduler costs speed, not the batch. The job must be complete when the caller alone has run it.
+// - Helpers spin for a bounded time after a job, then sleep in the kernel; an idle engine uses no CPU time.
 #pragma once
 
 #include <atomic>
@@ -25,7 +25,7 @@ class WorkTeam {
   int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
   // Calls job(member) with member 0 on the caller and each other number on at most one helper. Returns when the
-  // caller's call and every helper's call that began are over.
+  // caller's call and every call that a helper began have returned.
   void Run(const std::function<void(int)>& job);
 
  private:
@@ -43,19 +43,19 @@ class SharedSteps {
  public:
   static constexpr size_t kStepsMax = 4096;
 
-  // REQUIRES no member is inside.
+  // REQUIRES: no member is inside.
   void Reset(size_t steps);
-  // Runs work(begin, end) over [0, count) in `parts` parts shared with the other members. `step` counts up from 0 and
-  // is the same sequence on every member.
+  // Runs work(begin, end) over [0, count) in `parts` parts, shared with the other members. `step` counts up from 0 in
+  // the same way on every member.
   template <typename Work>
   void Step(size_t step, size_t count, size_t parts, const Work& work) {
     Progress& progress = progress_[step];
     if (parts > count) parts = count;
-    // Relaxed: a drawn number is claimed by the exchange itself; results are published by `done` below.
+    // Relaxed: the exchange itself claims the number; `done` below publishes the results.
     for (size_t part = progress.drawn.fetch_add(1, std::memory_order_relaxed); part < parts;
          part = progress.drawn.fetch_add(1, std::memory_order_relaxed)) {
       work(count * part / parts, count * (part + 1) / parts);
-      // Release: the next step of any member may read what this part wrote; meets the acquire in AwaitDone.
+      // Release: the next step of any member may read what this part wrote; pairs with the acquire in AwaitDone.
       progress.done.fetch_add(1, std::memory_order_release);
     }
     AwaitDone(progress, parts);

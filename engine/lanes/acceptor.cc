@@ -1,4 +1,5 @@
-// The socket, and the two messages of a client: its hello, answered with memory, and its lock, answered with service.
+// The socket, and a client's two messages: the hello, answered with the lane's memory, and the lock, after which the
+// lane is served.
 #include "engine/lanes/acceptor.h"
 
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 namespace sutra {
 namespace {
 
-// A zero-filled or full character field, made fit for a log line.
+// A zero-filled or full character field, made printable for a log line.
 template <size_t kSize>
 std::string FieldText(const char (&field)[kSize]) {
   std::string text(field, strnlen(field, kSize));
@@ -45,14 +46,14 @@ ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
   return count < 0 ? -errno : count;
 }
 
-// Clients of one process share its turn in the fair order. The pid only groups; a wrong one costs nobody anything.
+// Clients of one process share its turn in the fair order. The pid only groups; a wrong one does no harm.
 uint64_t FlowOf(const LanePeer& peer, uint64_t lane_id) {
   constexpr uint64_t kNoPid = 1ull << 63;  // the peer lives in another PID namespace
   return peer.pid > 0 ? uint64_t{peer.uid} << 32 | static_cast<uint32_t>(peer.pid) : kNoPid | lane_id;
 }
 
-// Nobody may send us descriptors: the last close of one happens in our thread, even when recv discards it or the socket
-// is closed over it, and closing a TCP socket that lingers sleeps for as long as its sender chose. Accepted sockets
+// Clients must not send descriptors: the last close of one happens in this thread, even when recv discards it or the
+// socket is closed over it, and closing a lingering TCP socket sleeps for as long as its sender chose. Accepted sockets
 // inherit the option. Kernels before 6.16 do not have it; there a client that may attach can stall the loop this way.
 void RefuseDescriptors(int listener) {
   constexpr int kSoPassRights = 83;
@@ -63,7 +64,7 @@ void RefuseDescriptors(int listener) {
 Status SocketStatus(const std::string& path, const char* step, int error) {
   std::string message = std::string(step) + " the socket " + path + ": " + std::strerror(error);
   if (error == EACCES || error == EPERM) message += "; give this user write permission on its directory";
-  if (error == ENOENT || error == ENOTDIR) message += "; make its directory first";
+  if (error == ENOENT || error == ENOTDIR) message += "; create its directory first";
   return Status(StatusCode::kStorageError, message, error);
 }
 
@@ -79,7 +80,7 @@ Result<UniqueFd> ListenOn(const std::string& path, mode_t mode) {
   UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener) return SocketStatus(path, "creating", errno);
   RefuseDescriptors(listener.get());
-  // Whoever left SOCKET.new behind is dead: the lock is ours.
+  // The engine that left SOCKET.new behind is dead: this one holds the lock.
   if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return SocketStatus(temporary, "replacing", errno);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + temporary.size() + 1);
   if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
@@ -117,7 +118,7 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
     connection.peer.uid = credentials.uid;
     connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
     watcher_.watch(connection.socket.get(), id);
-    // Refused after its hello: a socket closed before it would show the client an error without the reason.
+    // Refused after the hello: closing the socket earlier would give the client an error without the reason.
     if (!Allowed(connection.socket.get(), credentials.uid, credentials.gid)) {
       connection.refusal = Status(StatusCode::kRefused, "uid " + std::to_string(credentials.uid) +
                                                             " may not attach: start the engine with --allow-uid or "
@@ -168,14 +169,14 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   if (count <= 0) return Drop(id, count == 0 ? "" : "the socket failed");
   if (!connection->refusal.ok()) return Refuse(id, Status(connection->refusal), now_ns);
   const bool has_version = count >= static_cast<ssize_t>(offsetof(HelloMessage, slots));
-  if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is no hello of Sutra");
+  if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is not a Sutra hello");
   connection->peer.name = FieldText(hello.client_name);
   if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
     return Refuse(id,
                   Status(StatusCode::kRefused, "the client speaks lane layout " + std::to_string(hello.layout_major) +
                                                    "." + std::to_string(hello.layout_minor) + ", this engine " +
                                                    std::to_string(kLayoutMajor) + "." + std::to_string(kLayoutMinor) +
-                                                   ": use a client library and an engine of one version"),
+                                                   ": use a client library and an engine of the same version"),
                   now_ns);
   }
   assert(connection->refusal.ok() && connection->lane_id == 0);  // the peer is allowed, and gets one lane
@@ -190,7 +191,7 @@ Status Acceptor::CheckHello(const HelloMessage& hello, LaneGeometry* geometry) c
   const auto refused = [](const std::string& message) { return Status(StatusCode::kRefused, message); };
   const ModelInfo& model = options_.model;
   const std::string wanted = FieldText(hello.model);
-  // A short prefix of hex digits could be meant as a name.
+  // A short prefix of hex digits could be intended as a name.
   const bool identity_prefix = wanted.size() >= 8 && model.identity.compare(0, wanted.size(), wanted) == 0;
   if (!wanted.empty() && wanted != model.name && !identity_prefix) {
     return refused("the engine serves model " + model.name + " (identity " + model.identity.substr(0, 16) +
@@ -243,7 +244,7 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   if (!memory.ok()) return memory.status();
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
-    return Status::FromErrno(StatusCode::kOutOfMemory, "making the event pipe of a lane", errno);
+    return Status::FromErrno(StatusCode::kOutOfMemory, "creating the event pipe of a lane", errno);
   }
   const UniqueFd read_end(pipe_fds[0]);
   connection->event_pipe = UniqueFd(pipe_fds[1]);
@@ -258,7 +259,7 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   welcome.engine_now_ns = MonotonicNs();
   const int fds[] = {connection->memory.request_fd(), connection->memory.reply_fd(), options_.engine_page_fd,
                      read_end.get()};
-  // The socket's buffer is empty: a send that would block is a client's trick.
+  // The socket's buffer is empty: only a hostile client can make this send block.
   if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, 4, 0) != MessageOutcome::kOk) {
     return Status(StatusCode::kRefused, "the welcome could not be sent");
   }
@@ -270,13 +271,13 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   const ssize_t count = ReceiveBytes(connection->socket.get(), &locked, sizeof(locked));
   if (count == -EAGAIN) return;
   if (count <= 0) return Drop(id, "");
-  const bool right = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
+  const bool valid = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
                      locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
   ServingMessage serving = {};
   serving.magic = kHandshakeMagic;
-  serving.status = static_cast<uint32_t>(right ? StatusCode::kOk : StatusCode::kProtocolViolation);
+  serving.status = static_cast<uint32_t>(valid ? StatusCode::kOk : StatusCode::kProtocolViolation);
   const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
-  if (!right) return Drop(id, "it does not hold the lock on its request lane");
+  if (!valid) return Drop(id, "it does not hold the lock on its request lane");
   if (sent != MessageOutcome::kOk) return Drop(id, "");
 
   AttachedLane attached;
@@ -317,7 +318,7 @@ void Acceptor::Drop(uint64_t id, const std::string& why) {
 void Acceptor::Expire(uint64_t now_ns) {
   for (auto next = connections_.begin(); next != connections_.end();) {
     const auto current = next++;
-    if (current->second.deadline_ns <= now_ns) Drop(current->first, "a step of its attach took over a second");
+    if (current->second.deadline_ns <= now_ns) Drop(current->first, "the handshake timed out (1 s per step)");
   }
 }
 

@@ -1,13 +1,13 @@
 // Listens on the engine's Unix socket and takes clients through the attach handshake (shm/handshake_messages.h): hello,
-// checks and quotas, a fresh pair of sealed memfds, the client's lock. What comes out is a lane that may be served.
+// checks and quotas, a fresh pair of sealed memfds, the client's lock. The result is a lane that may be served.
 //
 // Thread rule: the loop thread. Nothing here blocks: each connection is a small state machine driven by the loop's
-// epoll, and each step of a client has kAttachStepMsMax.
+// epoll, and each step of a client may take kAttachStepMsMax.
 // Invariants:
 //  - Only allowed users get past the hello (SO_PEERCRED and the peer's groups; the socket's mode is not relied upon).
-//  - Everything is received with plain recv, which lets the kernel discard descriptors a client may attach: closing a
-//    received copy of our own reply memfd would drop the lock that proves the engine's life.
-//  - A refusal says cause and fix, to the client and (once a second) to the log.
+//  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
+//    a received copy of our own reply memfd would drop the lock that proves that the engine is alive.
+//  - A refusal gives cause and fix, to the client and (once a second) to the log.
 #pragma once
 
 #include <sys/types.h>
@@ -31,10 +31,10 @@
 
 namespace sutra {
 
-// A longer path does not fit into a socket address, of which SOCKET.new needs four bytes.
+// A longer path does not fit into a socket address, where SOCKET.new needs four more bytes.
 inline constexpr size_t kSocketPathBytesMax = sizeof(sockaddr_un::sun_path) - 1 - (sizeof(".new") - 1);
 
-// Binds SOCKET.new and renames it over SOCKET, so that a stale socket file is replaced and no client ever finds none.
+// Binds SOCKET.new and renames it over SOCKET: a stale socket file is replaced, and clients always find a socket.
 // REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.
 Result<UniqueFd> ListenOn(const std::string& path, mode_t mode);
 
@@ -54,7 +54,7 @@ class Acceptor {
     LogLine log;  // rate-limited by the callee
   };
 
-  // The loop adds and removes descriptors on the acceptor's behalf; `id` comes back with the event.
+  // The loop adds and removes descriptors on the acceptor's behalf; an event carries the `id` back.
   struct Watcher {
     std::function<void(int fd, uint64_t id)> watch;
     std::function<void(int fd)> unwatch;
@@ -63,12 +63,12 @@ class Acceptor {
 
   Acceptor(Options options, Watcher watcher);
 
-  // The listening socket is readable. Takes a bounded number of connections. False: out of descriptors, so stop
+  // The listening socket is readable. Accepts a bounded number of connections. False: out of descriptors, so stop
   // watching the socket until the next Expire.
   bool OnListen(int listen_fd, uint64_t now_ns);
   // The connection `id` is readable or hung up.
   void OnReady(uint64_t id, uint64_t now_ns);
-  // Ends connections whose step took too long.
+  // Drops connections whose current step timed out.
   void Expire(uint64_t now_ns);
 
   size_t pending() const { return connections_.size(); }
@@ -77,13 +77,13 @@ class Acceptor {
  private:
   static constexpr int kAcceptsPerTurn = 16;
   static constexpr size_t kPendingMax = 256;
-  static constexpr size_t kStrangersMax = 32;  // unauthorised ones among them; more are dropped silently
+  static constexpr size_t kStrangersMax = 32;  // unauthorised ones kept pending; further ones are dropped silently
 
   struct Connection {
     UniqueFd socket;
     LanePeer peer;
     uint64_t deadline_ns = 0;
-    Status refusal;  // not ok: the hello is awaited only to be answered with this
+    Status refusal;  // not ok: the hello is awaited only in order to answer it with this
     // From the welcome on:
     std::unique_ptr<LaneQuota::Charge> charge;
     LaneMemory memory;

@@ -1,4 +1,4 @@
-// The order of the stores that a client watches: result before index, reason before state, all of them before a wake.
+// The order of the stores that a client watches: result before index, reason before state, all before a wake-up.
 #include "engine/lanes/lane.h"
 
 #include <unistd.h>
@@ -26,7 +26,7 @@ Lane::Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueF
       completions_(reply_) {}
 
 bool Lane::Hold(uint32_t slot) {
-  // SYNC E1 (acquire): the answering side is done with the slot's vector; meets SYNC E1 (release) in Lane's answer.
+  // SYNC E1 (acquire): the answering side is done with the slot's vector; pairs with SYNC E1 (release) in Publish.
   if (slot_held_[slot].load(std::memory_order_acquire) != 0) return false;
   slot_held_[slot].store(1, std::memory_order_relaxed);
   held_.fetch_add(1, std::memory_order_relaxed);
@@ -34,7 +34,7 @@ bool Lane::Hold(uint32_t slot) {
 }
 
 void Lane::ShowTaken() {
-  reply_.engine().taken.store(submissions_.position(), std::memory_order_relaxed);  // only shown
+  reply_.engine().taken.store(submissions_.position(), std::memory_order_relaxed);  // for display only
 }
 
 void Lane::SetDraining() {
@@ -60,7 +60,7 @@ bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
   result.width = answer.status == StatusCode::kOk ? geometry().width : 0;
   for (uint32_t stage = 0; stage < kStageCount; ++stage) result.stage_ns[stage] = answer.stage_ns[stage];
   if (SUTRA_CHECKPOINT("reply.written")) return false;
-  // SYNC E1 (release): the vector is written; meets SYNC E1 (acquire) in Lane::Hold.
+  // SYNC E1 (release): the vector is written; pairs with SYNC E1 (acquire) in Lane::Hold.
   slot_held_[slot].store(0, std::memory_order_release);
   held_.fetch_sub(1, std::memory_order_relaxed);
   completions_.Publish(slot, sequence, answer.status);
@@ -72,9 +72,9 @@ bool Lane::Wake() {
   WakeNeeds needs;
   const auto look = [&] { needs = LookForSleepers(request_); };
   if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
-  const MutexLock lock(mutex_);  // the futex word is bumped by one thread at a time
+  const MutexLock lock(mutex_);  // one thread at a time increments the futex word
   if (needs.sleepers) WakeSleepers(reply_);
-  // A full pipe is readable already, and a closed one has nobody to wake.
+  // A full pipe is readable already, and behind a closed one no client waits.
   if (needs.event && event_pipe_) {
     const char byte = 1;
     static_cast<void>(!write(event_pipe_.get(), &byte, 1));

@@ -1,16 +1,16 @@
-// The engine's side of one lane: the two mappings, the descriptors behind them, and the private slot table that the
-// engine decides from.
+// The engine's side of one lane: the two mappings, the descriptors behind them, and the private slot table on which the
+// engine bases its decisions.
 //
 // Thread rule: the loop thread owns the reading side (submissions, Hold, the descriptors). The answering side belongs
-// to `mutex_` inside, and is used by the loop and the workers. A Lane is shared by everyone who still holds a request
-// of it: the mappings live until the last one is finished, whatever became of the client.
+// to `mutex_` inside, and is used by the loop and the workers. A Lane is shared by all holders of its requests: the
+// mappings live until the last request is finished, whatever became of the client.
 //
 // Invariants:
 //  - A slot is held from the moment it is taken until its answer is published; a held slot that is submitted again
 //    costs the client its lane.
-//  - After Close nothing is answered any more. A closed lane is never opened again.
-//  - The engine has one descriptor of the reply memfd, and it carries the POSIX lock that proves the engine's life: it
-//    is closed with the lane and never earlier, since closing any descriptor of the file would drop the lock.
+//  - After Close nothing is answered any more. A closed lane is never reopened.
+//  - The engine has one descriptor of the reply memfd, and it carries the POSIX lock that proves that the engine is
+//    alive: it is closed with the lane and never earlier, since closing any descriptor of the file drops the lock.
 #pragma once
 
 #include <sys/types.h>
@@ -29,10 +29,10 @@ namespace sutra {
 struct LanePeer {
   pid_t pid = 0;  // for display only: 0 or meaningless across PID namespaces
   uid_t uid = 0;
-  std::string name;  // as the client calls itself, made printable
+  std::string name;  // the name that the client gave itself, made printable
 };
 
-// What an answer carries besides the vector that already lies in the slot.
+// What an answer carries in addition to the vector, which is in the slot already.
 struct Answer {
   StatusCode status = StatusCode::kOk;
   ResultSource source = kSourceNone;
@@ -63,15 +63,15 @@ class Lane {
 
   // Any thread.
   bool open() const { return open_.load(std::memory_order_acquire); }
-  uint32_t held() const { return held_.load(std::memory_order_relaxed); }  // only counts
+  uint32_t held() const { return held_.load(std::memory_order_relaxed); }  // only a count
   bool Cancelled(uint32_t slot, uint64_t sequence) const;
   // Where the vector of a held slot is written; only its holder writes there.
   float* vector(uint32_t slot) const { return reply_.vector(slot); }
   // Publishes the answer of a held slot and releases it; false (and nothing written) after Close.
   bool Publish(uint32_t slot, uint64_t sequence, const Answer& answer);
-  // Wakes whoever sleeps on this lane; at most one futex call and one byte. Returns true if anyone was woken.
+  // Wakes the sleepers of this lane; at most one futex call and one byte. Returns true if there were any.
   bool Wake();
-  // Ends answering: reason first, then the state word, then a last wake.
+  // Ends answering: reason first, then the state word, then a last wake-up.
   void Close(StatusCode reason);
 
  private:
@@ -88,15 +88,15 @@ class Lane {
   std::atomic<uint32_t> held_{0};
   std::atomic<bool> open_{true};
 
-  Mutex mutex_;  // and with it the words of the reply lane that the answering side writes
+  Mutex mutex_;  // also guards the words of the reply lane that the answering side writes
   CompletionWriter completions_ SUTRA_GUARDED_BY(mutex_);
 };
 
-// A lane whose client passed the handshake, with the descriptors that tell of the client's end.
+// A lane whose client passed the handshake, with the descriptors that report the client's end.
 struct AttachedLane {
   std::shared_ptr<Lane> lane;
   UniqueFd socket;
-  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep tell of its end
+  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep report its end
 };
 
 }  // namespace sutra

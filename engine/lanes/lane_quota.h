@@ -1,6 +1,6 @@
-// Who may have how many lanes, and how much shared memory all lanes together may claim. A lane is charged at its full
-// size from attach until its mapping is gone, which can be later than its client.
-// Thread-safe: the last reference to a lane may be dropped by a worker.
+// How many lanes each user may have, and how much shared memory all lanes together may claim. A lane is charged at its
+// full size from attach until its mapping is gone, which can be later than the end of its client.
+// Thread-safe: a worker may drop the last reference to a lane.
 #pragma once
 
 #include <sys/types.h>
@@ -24,7 +24,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
     uint64_t bytes_max = 0;  // of all lanes
   };
 
-  // Gives back what it was charged for when it is destroyed.
+  // Returns what was charged when it is destroyed.
   class Charge {
    public:
     Charge() = default;
@@ -48,7 +48,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
 
   explicit LaneQuota(const Limits& limits) : limits_(limits) {}
 
-  // kRefused names the bound that is reached and the option that moves it.
+  // kRefused names the bound that is reached and the option that raises it.
   Result<Charge> Take(uid_t uid, uint64_t bytes) {
     const MutexLock lock(mutex_);
     if (lanes_ >= limits_.lanes_max) return Over("lanes", limits_.lanes_max, "--lanes-max");
@@ -95,7 +95,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   mutable Mutex mutex_;
   uint32_t lanes_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
-  std::map<uid_t, uint32_t> lanes_by_uid_ SUTRA_GUARDED_BY(mutex_);  // no entry for none
+  std::map<uid_t, uint32_t> lanes_by_uid_ SUTRA_GUARDED_BY(mutex_);  // no entry for a user without lanes
 };
 
 }  // namespace sutra

@@ -1,4 +1,4 @@
-// One request: ring entry, slot table, descriptor, then the reasons to refuse it, and its text last.
+// Reads one request: ring entry, slot table, descriptor, then the reasons to refuse it, and its text last.
 #include "engine/lanes/lane_reader.h"
 
 #include <cassert>
@@ -17,7 +17,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   if (take == SubmissionReader::Take::kNone) return Next::kNone;
   static_cast<void>(SUTRA_CHECKPOINT("poll.index_read"));
   if (take == SubmissionReader::Take::kViolation) {
-    *why = "a submission ring entry of a wrong position or slot";
+    *why = "a submission ring entry with an invalid position or slot";
     return Next::kViolation;
   }
   if (!lane->Hold(slot)) {

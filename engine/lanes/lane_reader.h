@@ -1,8 +1,8 @@
 // Takes requests out of a lane: everything a client wrote enters the engine here, as a private, checked copy.
 //
-// Thread rule: the loop thread. The text of a Taken lies in the reader's buffer until the next call.
+// Thread rule: the loop thread. The text of a Taken stays in the reader's buffer until the next call.
 // Invariants: the engine's own slot table, never the client's words, decides what is held; a client that breaks the
-// protocol costs itself its lane and nothing else; the work of one call is bounded by one text.
+// protocol loses its lane and harms nothing else; the work of one call is bounded by one text.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@ class LaneReader {
   struct Taken {
     Waiter waiter;
     std::string_view text;                // empty unless status is ok
-    StatusCode status = StatusCode::kOk;  // anything else: answer it with this
+    StatusCode status = StatusCode::kOk;  // anything else: answer the request with this
   };
 
   // Reads from lanes whose slots hold at most `text_bytes_max`.

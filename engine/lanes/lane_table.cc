@@ -1,4 +1,4 @@
-// Ends of lanes: which event means which end, and what each end costs and says.
+// Ends of lanes: which event means which end, and what each end counts and logs.
 #include "engine/lanes/lane_table.h"
 
 #include <sys/socket.h>
@@ -26,8 +26,8 @@ void LaneTable::EndViolators() {
   violators_.clear();
 }
 
-// Doorbells are drained without a look at them; a byte of 0 announces a detach. A socket that hangs up without it
-// belongs to a process that died, or to one that no longer wants to be heard: its lane is over either way.
+// Doorbells are drained without being examined; a byte of 0 announces a detach. A socket that hangs up without it
+// belongs to a process that died or no longer speaks to the engine: its lane ends either way.
 void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
   const auto found = lanes_.find(lane_id);
   if (found == lanes_.end()) return;
@@ -43,7 +43,7 @@ void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
   if (hung_up) EndLane(lane_id, End::kDied, "its process died");
 }
 
-// A hint; the lock decides. A process that is dying may still hold it for a moment: the sweep asks again.
+// A hint; the lock decides. A dying process may still hold it for a moment: the sweep checks again.
 void LaneTable::OnProcessEnd(uint64_t lane_id) {
   const auto found = lanes_.find(lane_id);
   if (found == lanes_.end()) return;
@@ -62,7 +62,7 @@ void LaneTable::Sweep() {
   for (const uint64_t id : dead) OnDeath(id);
 }
 
-// The lock is gone. A goodbye may still be unread: it makes the difference between a detach and a death.
+// The lock is gone. A goodbye may still be unread; it distinguishes a detach from a death.
 void LaneTable::OnDeath(uint64_t lane_id) {
   OnSocket(lane_id, false);
   EndLane(lane_id, End::kDied, "its process died");

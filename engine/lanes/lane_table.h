@@ -3,9 +3,9 @@
 //
 // Thread rule: the loop thread.
 // Invariants:
-//  - A lane is in the table from Add to its end. A lane that ended is closed, counted under its reason, and polled no
-//    more.
-//  - A process is dead when its lock is gone or its socket hung up. A pidfd is a hint; a sweep needs none.
+//  - A lane is in the table from Add to its end. A lane that ended is closed, counted under its reason, and no longer
+//    polled.
+//  - A process is dead when its lock is gone or its socket hung up. A pidfd is a hint; a sweep does not need it.
 //  - No lane is added and none ends while a turn visits them.
 #pragma once
 
@@ -32,7 +32,7 @@ class LaneTable {
     StatsWriter stats;
     LogLine log;  // rate-limited by the callee
   };
-  // The loop watches descriptors on the table's behalf; the lane's id comes back with the event. A watch ends with its
+  // The loop watches descriptors on the table's behalf; an event carries the lane's id back. A watch ends with its
   // descriptor.
   struct Watcher {
     std::function<void(int fd, uint64_t lane_id)> watch_socket;
@@ -65,10 +65,10 @@ class LaneTable {
   void OnSocket(uint64_t lane_id, bool hung_up);
   // The pidfd of the lane is readable.
   void OnProcessEnd(uint64_t lane_id);
-  // Asks for every lane whether its process lives.
+  // Checks for every lane whether its process is alive.
   void Sweep();
 
-  // All lanes, and those that are added later, take nothing more.
+  // All lanes, including those added later, accept no further requests.
   void SetDraining();
   // Closes every lane and hangs up; nothing is answered after it.
   void CloseAll(StatusCode reason);

@@ -1,5 +1,5 @@
-// The classes of service, in the order in which they are served. The wire has numbers of its own (RequestPriority in
-// shm/layout.h), of which 0 is the class of a request that says nothing; they meet here and nowhere else.
+// The classes of service, in the order in which they are served. The wire has its own numbers (RequestPriority in
+// shm/layout.h), where 0 is the class of a request that names none; only this file translates between the two.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Turns outcomes into answers: the vector into the slot, the result descriptor, the counters. The bytes and their order
-// are Lane::Publish; waking is left to the caller, once a lane and a batch.
+// are Lane::Publish; waking is left to the caller, once per lane and batch.
 //
 // Thread-safe (the lane's mutex orders answers of one lane).
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace sutra {
 
-// Times a computation passed on its way; 0 = not passed.
+// When a computation passed each stage; 0 = not passed.
 struct ComputeTimes {
   uint64_t batched_ns = 0;
   uint64_t computed_ns = 0;
@@ -20,7 +20,7 @@ struct ComputeTimes {
 
 class ReplyWriter {
  public:
-  // `normalizes`: what a request gets that asks for neither a normalised nor a raw vector.
+  // `normalizes`: whether a request that asks for neither a normalised nor a raw vector gets a normalised one.
   ReplyWriter(StatsWriter stats, bool normalizes) : stats_(stats), normalizes_(normalizes) {}
 
   bool WantsUnitLength(uint32_t options) const {
@@ -31,7 +31,7 @@ class ReplyWriter {
   // An answer without a vector.
   void Refuse(const Waiter& waiter, StatusCode status) const;
 
-  // The unit vector of the text lies in the waiter's slot already (a cache hit).
+  // The unit vector of the text is already in the waiter's slot (a cache hit).
   void AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const;
 
   // `unit` has unit length (or is all zero).

@@ -1,8 +1,8 @@
-// What the engine knows about a text on its way: a Waiter is one request of one lane, a Computation is one text that
-// the model has to see, with everyone who waits for it.
+// What the engine knows about a text in flight: a Waiter is one request of one lane, a Computation is one text for the
+// model, with all its waiters.
 //
-// Thread rule: a Waiter is a value. A Computation is made by the loop thread, and from the moment it is in InFlight its
-// `waiters`, `priority` and `ttl_s` belong to InFlight's mutex; `taken` belongs to the batcher's mutex; all else is
+// Thread rule: a Waiter is a value. A Computation is created by the loop thread, and from the moment it is in InFlight
+// its `waiters`, `priority` and `ttl_s` belong to InFlight's mutex; `taken` belongs to the batcher's mutex; all else is
 // constant.
 #pragma once
 
@@ -19,7 +19,7 @@ class Lane;
 
 // A request as the engine keeps it: the engine's own copy of the descriptor, already checked.
 struct Waiter {
-  std::shared_ptr<Lane> lane;  // keeps the mapping until the answer is given or dropped
+  std::shared_ptr<Lane> lane;  // keeps the mapping until the request is answered or dropped
   uint32_t slot = 0;
   uint32_t options = 0;
   uint64_t sequence = 0;
@@ -36,15 +36,15 @@ struct Waiter {
 struct Computation {
   std::string text;
   uint32_t variant = 0;
-  uint64_t flow = 0;  // the client that pays for it in the fair order
+  uint64_t flow = 0;  // the client that is charged for it in the fair order
   std::vector<int32_t> ids;
   bool truncated = false;
   uint64_t queued_ns = 0;
 
   std::vector<Waiter> waiters;
   PriorityClass priority = kClassNormal;  // the highest class of its waiters
-  uint64_t ttl_s = 0;                     // the longest of those who want it stored
-  bool store = false;                     // somebody wants it stored
+  uint64_t ttl_s = 0;                     // the longest lifetime of the waiters that want it stored
+  bool store = false;                     // at least one waiter wants it stored
 
   bool taken = false;
 

@@ -1,4 +1,4 @@
-// Loads of single words under the guard, and the checks on their copy.
+// Loads single words under the guard, and checks the copy.
 #include "engine/lanes/untrusted_copy.h"
 
 #include <unistd.h>
@@ -18,7 +18,7 @@ UntrustedRequest::UntrustedRequest(const RequestLane& lane, int request_fd, uint
 }
 
 CopyOutcome UntrustedRequest::CopyAndCheck(uint64_t now_ns, CheckedRequest* request, StatusCode* status) const {
-  // The text follows right after: its lines travel together with the descriptor's.
+  // The text is read right after: its cache lines are fetched together with the descriptor's.
   for (uint32_t offset = 0; offset < kTextHeadBytes; offset += 64) {
     __builtin_prefetch(lane_.text_head(slot_) + offset);
   }
@@ -69,7 +69,7 @@ bool UntrustedRequest::Cancelled(uint64_t sequence) const {
 }
 
 void UntrustedRequest::LoadWords(Words* words) const {
-  // relaxed: the entry's SYNC L1 acquire ordered these after the client's writes; later changes are the client's loss
+  // relaxed: the entry's SYNC L1 acquire ordered these after the client's writes; later changes harm only the client
   const RequestDescriptor& descriptor = lane_.request(slot_);
   words->sequence = descriptor.sequence.load(std::memory_order_relaxed);
   words->submitted_ns = descriptor.submitted_ns.load(std::memory_order_relaxed);

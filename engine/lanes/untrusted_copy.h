@@ -1,11 +1,11 @@
-// The only way data of a client enters the engine: copy once, check the copy, use only the copy.
+// The only way that data of a client enters the engine: copy once, check the copy, use only the copy.
 // Bytes that the client may change meanwhile are read as relaxed atomic 64-bit words, never with memcpy; a changed byte
-// can thus give a wrong text (the client's own loss), never a torn check. The copy is what gets hashed and embedded, so
-// a client that edits its text after the check cannot poison the cache.
+// can thus give a garbled text (which harms only that client), never a torn check. The copy is what gets hashed and
+// embedded, so a client that edits its text after the check cannot poison the cache.
 //
-// Thread rule: the thread that owns the lane's SubmissionReader; Cancelled may be asked by any.
+// Thread rule: the thread that owns the lane's SubmissionReader; any thread may call Cancelled.
 // Invariants: no offset and no length from the client is used before it was bounded by the engine's own geometry; a
-// fault while copying (SIGBUS) ends in kViolation, never in the engine's death.
+// fault while copying (SIGBUS) gives kViolation and does not kill the engine.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,14 @@
 
 namespace sutra {
 
-inline constexpr uint64_t kRequestNsMax = 24 * 3600 * kNsPerSecond;  // a later deadline is cut to this
+inline constexpr uint64_t kRequestNsMax = 24 * 3600 * kNsPerSecond;  // a later deadline is shortened to this
 inline constexpr uint64_t kSubmittedAgeNsMax = 3600 * kNsPerSecond;
 
 // A checked, private copy of a request descriptor. All numbers are in range.
 struct CheckedRequest {
   uint64_t sequence = 0;      // 1 .. 2^56 - 1
   uint64_t submitted_ns = 0;  // at most now
-  uint64_t deadline_ns = 0;   // never 0; at most kRequestNsMax from now; may be past
+  uint64_t deadline_ns = 0;   // never 0; at most kRequestNsMax from now; may be in the past
   uint64_t tag = 0;
   uint32_t text_bytes = 0;
   uint32_t options = 0;  // RequestOption bits
@@ -35,8 +35,8 @@ struct CheckedRequest {
 
 enum class CopyOutcome : uint8_t {
   kOk,
-  kAnswer,     // the request cannot be served: answer its sequence with the status beside
-  kViolation,  // no client library writes this: the lane is lost
+  kAnswer,     // the request cannot be served: answer its sequence with `status`
+  kViolation,  // no client library writes this: the lane is closed
 };
 
 class UntrustedRequest {

@@ -24,7 +24,7 @@ constexpr const char* Name(Precision precision) { return NameOf(kPrecisionNames,
 constexpr const char* Name(Device device) { return NameOf(kDeviceNames, device); }
 constexpr const char* Name(Executor executor) { return NameOf(kExecutorNames, executor); }
 
-// Threads that compute one batch. --threads allows as many, and its default never exceeds it.
+// Threads that compute one batch: the upper bound of --threads and of its default.
 inline constexpr uint32_t kThreadsMax = 255;
 
 }  // namespace sutra

@@ -1,5 +1,5 @@
 // The seam below ModelBackend: the arithmetic of one encoder, without tokenizer and identity.
-// Implementations: CpuEncoder (own kernels, packed weights) and the ATen encoder of the torch plug-in (any device).
+// Implementations: CpuEncoder (our kernels, packed weights) and the ATen encoder of the torch plug-in (any device).
 // Thread rule: used by one worker thread at a time.
 #pragma once
 
@@ -14,7 +14,7 @@ class Encoder {
   virtual ~Encoder() = default;
   virtual const char* name() const = 0;
 
-  // As ModelBackend::Embed; the caller has checked ids and lengths, and checks that the vectors are finite.
+  // Like ModelBackend::Embed; the caller has checked ids and lengths, and checks that the vectors are finite.
   virtual Status Encode(const TokenBatch& batch, std::span<float* const> outputs) = 0;
 };
 

@@ -43,7 +43,7 @@ Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, st
   return std::unique_ptr<ModelBackend>(std::move(backend));
 }
 
-// The requirements of Embed, checked: an id outside the table would read foreign memory.
+// Checks the requirements of Embed: an id outside the table would read foreign memory.
 Status EncoderBackend::Check(const TokenBatch& batch, size_t outputs) const {
   const auto wrong = [](const char* what) {
     return Status(StatusCode::kModelError, std::string("a batch was refused before the model saw it: ") + what);
@@ -54,7 +54,7 @@ Status EncoderBackend::Check(const TokenBatch& batch, size_t outputs) const {
   }
   for (size_t i = 0; i + 1 < batch.offsets.size(); ++i) {
     const int64_t length = int64_t{batch.offsets[i + 1]} - batch.offsets[i];
-    if (length < 1 || length > info_.tokens_max) return wrong("a text has no tokens or more than the model takes");
+    if (length < 1 || length > info_.tokens_max) return wrong("a text has no tokens or more than the model allows");
   }
   for (const int32_t id : batch.ids) {
     if (static_cast<uint32_t>(id) >= vocabulary_) return wrong("an id is outside the vocabulary");

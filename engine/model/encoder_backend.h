@@ -1,4 +1,4 @@
-// A ModelBackend made of a loaded model and an encoder that computes it, whoever made the encoder.
+// A ModelBackend made of a loaded model and an encoder that computes it, from whichever executor.
 // Thread rule: as ModelBackend, one worker thread at a time.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace sutra {
 
 class EncoderBackend final : public ModelBackend {
  public:
-  // Computes the identity and one short text: a model that cannot answer fails here and not at the first request.
+  // Computes the identity and one short text, so that a model that cannot compute fails here, not at the first request.
   // `precision` is "fp32" or "bf16", `device` "cpu" or "cuda:N".
   static Result<std::unique_ptr<ModelBackend>> Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                     const std::string& precision, const std::string& device);

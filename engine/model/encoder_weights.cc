@@ -1,4 +1,4 @@
-// Finding tensors by name and checking them against the shapes that a family asks for.
+// Finds tensors by name and checks them against the shapes that a family requires.
 #include "engine/model/encoder_weights.h"
 
 namespace sutra {

@@ -47,7 +47,7 @@ class TensorFinder {
   LinearTensors Linear(const std::string& name, uint64_t out, uint64_t in);
   // NAME.weight and NAME.bias, or the older NAME.gamma and NAME.beta.
   NormTensors Norm(const std::string& name, uint64_t width);
-  // Rows of a two-dimensional tensor; `otherwise` where there is none.
+  // Rows of a two-dimensional tensor; `otherwise` if there is no such tensor.
   uint64_t Rows(const std::string& name, uint64_t otherwise) const;
 
   // kOk, or a kModelError that names file, tensor and fix.

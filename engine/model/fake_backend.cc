@@ -32,7 +32,7 @@ void WriteFakeVector(std::span<const int32_t> ids, std::string_view name, std::s
   for (const int32_t id : ids) state = Mix(state + 0x9e3779b97f4a7c15U + static_cast<uint32_t>(id));
   for (float& value : out) {
     state += 0x9e3779b97f4a7c15U;
-    // 23 random bits and a last one that is always set: a value is never zero, so no vector is.
+    // 23 random bits and a last one that is always set: no value is zero, hence no vector is.
     value = static_cast<float>(static_cast<int64_t>((Mix(state) >> 40) | 1U) - (int64_t{1} << 23)) * 0x1p-23F;
   }
 }
@@ -54,7 +54,7 @@ class FakeBackend final : public ModelBackend {
     info_.normalizes = true;
     info_.precision = "fp32";
     info_.device = "cpu";
-    // Digits of a vector of its own: another name or width is another identity, without a file to hash.
+    // Made from a vector of its own: another name or width gives another identity, without a file to hash.
     static constexpr char kDigits[] = "0123456789abcdef";
     for (const float value : FakeVector("identity " + std::to_string(options.width), options.name, 64)) {
       info_.identity += kDigits[static_cast<int>((value + 1.0F) * 8.0F) & 15];
@@ -68,17 +68,18 @@ class FakeBackend final : public ModelBackend {
     ++batches_;
     if (delay_us_.has_value()) std::this_thread::sleep_for(std::chrono::microseconds(*delay_us_));
     if (fail_at_.has_value() && batches_ == *fail_at_) {
-      return Status(StatusCode::kModelError, "the fake model fails at batch " + std::to_string(batches_) + " as asked");
+      return Status(StatusCode::kModelError,
+                    "the fake model fails at batch " + std::to_string(batches_) + " as requested");
     }
     for (uint32_t text = 0; text < batch.texts(); ++text) {
       const auto begin = static_cast<size_t>(batch.offsets[text]);
       const auto end = static_cast<size_t>(batch.offsets[text + 1]);
       if (end - begin < 1 || end - begin > info_.tokens_max) {
-        return Status(StatusCode::kModelError, "a text has no tokens or more than the fake model takes");
+        return Status(StatusCode::kModelError, "a text has no tokens or more than the fake model allows");
       }
       const auto ids = batch.ids.subspan(begin, end - begin);
       if (std::any_of(ids.begin(), ids.end(), [](int32_t id) { return static_cast<uint32_t>(id) >= kVocabulary; })) {
-        return Status(StatusCode::kModelError, "an id is no byte");
+        return Status(StatusCode::kModelError, "an id is not a byte");
       }
       WriteFakeVector(ids, info_.name, std::span(outputs[text], info_.width));
     }
@@ -112,7 +113,8 @@ Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const FakeOptions& options
                                   ? *options.tokens_max
                                   : FromEnvironment("SUTRA_FAKE_TOKENS_MAX").value_or(kTokensMaxDefault);
   if (options.width < 1 || options.width > 8192 || tokens_max < 2 || tokens_max > (1U << 20)) {
-    return Status(StatusCode::kBadOption, "the fake model takes a width from 1 to 8192 and 2 to 1048576 tokens a text");
+    return Status(StatusCode::kBadOption,
+                  "the fake model needs a width from 1 to 8192 and 2 to 1048576 tokens per text");
   }
   return std::unique_ptr<ModelBackend>(std::make_unique<FakeBackend>(options, static_cast<uint32_t>(tokens_max)));
 }

@@ -1,11 +1,11 @@
-// A model that is none: vectors are a deterministic function of token ids and model name, tokens are bytes. For tests
-// and lane benchmarks, which thereby know every answer without an engine.
+// A stand-in for a model: vectors are a deterministic function of token ids and model name, tokens are bytes. For tests
+// and lane benchmarks, which can therefore compute every answer without an engine.
 //
 // Thread rule: as ModelBackend; FakeVector is stateless.
 // The environment can make it fail and wait (constructor options win):
-//   SUTRA_FAKE_FAIL_AT=N    the N-th batch (1 is the first) answers kModelError; later ones work again
+//   SUTRA_FAKE_FAIL_AT=N    the N-th batch (1 is the first) fails with kModelError; later ones work again
 //   SUTRA_FAKE_DELAY_US=U   each batch takes at least U microseconds
-//   SUTRA_FAKE_TOKENS_MAX=T tokens a text (default 8192)
+//   SUTRA_FAKE_TOKENS_MAX=T tokens per text (default 8192)
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct FakeOptions {
 Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const FakeOptions& options);
 Result<std::unique_ptr<ModelBackend>> MakeFakeBackend(const std::string& name, uint32_t width);
 
-// What the fake model answers for these ids: `width` finite floats within [-1, 1), not normalised, never all zero.
+// The fake model's vector for these ids: `width` finite floats within [-1, 1), not normalised, never all zero.
 std::vector<float> FakeVector(std::span<const int32_t> ids, std::string_view name, uint32_t width);
 // The same for a text that was not truncated.
 std::vector<float> FakeVector(std::string_view text, std::string_view name, uint32_t width);

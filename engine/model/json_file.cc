@@ -1,4 +1,4 @@
-// Reading and checking a model's JSON files without exceptions.
+// Reads and checks a model's JSON files without exceptions.
 #include "engine/model/json_file.h"
 
 #include <filesystem>
@@ -24,7 +24,7 @@ Result<json> ReadJsonFile(const std::string& path) {
                                     "model.safetensors, tokenizer files); check --model or fetch it again");
   }
   if (bytes > kConfigBytesMax) {
-    return ModelFileError(path, "larger than 1 MiB, so no configuration; fetch the model again");
+    return ModelFileError(path, "larger than 1 MiB, so not a configuration; fetch the model again");
   }
   std::ifstream in(path, std::ios::binary);
   std::string text(static_cast<size_t>(bytes), '\0');

@@ -1,4 +1,4 @@
-// Loading a model directory, and the table of weight files that are in use.
+// Loads a model directory, and keeps a table of the weight files in use.
 #include "engine/model/loaded_model.h"
 
 #include <utility>

@@ -1,5 +1,5 @@
 // A model directory, loaded and checked as a whole: files present, shapes as configured, vocabulary within the
-// embedding table. What every executor starts from.
+// embedding table. Every executor starts from it.
 // Thread rule: plain data, moved to its user; LoadModel may be called by any thread.
 #pragma once
 
@@ -19,7 +19,7 @@ struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-// Loads of one path while another holder of the same file lives share its mapping, and with it the packed weights.
+// A load of a path that is in use already shares the existing mapping, and with it the packed weights.
 // Fails with kModelError and a message that names the file, the likely cause and the fix.
 Result<LoadedModel> LoadModel(const std::string& model_dir);
 

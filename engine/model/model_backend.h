@@ -28,9 +28,9 @@ class ModelBackend {
   virtual const ModelInfo& info() const = 0;
   virtual const Tokenizer& tokenizer() const = 0;
 
-  // Computes one vector a text and writes info().width fp32 floats to outputs[i]: pooled, never normalised (the engine
-  // normalises once and keeps the norm, so that normalised and raw answers come from one cached entry). Every written
-  // value is finite; otherwise the whole batch fails with kModelError and nothing written may be used.
+  // Computes one vector per text and writes info().width fp32 floats to outputs[i]: pooled, never normalised (the
+  // engine normalises once and keeps the norm, so that normalised and raw answers come from one cached entry). Every
+  // written value is finite; otherwise the whole batch fails with kModelError and nothing written may be used.
   // REQUIRES: each text has 1..tokens_max ids, all within the vocabulary.
   virtual Status Embed(const TokenBatch& batch, std::span<float* const> outputs) = 0;
 };

@@ -1,4 +1,4 @@
-// Reading a model directory: pipeline, architecture (by family), pooling, token limit.
+// Reads a model directory: pipeline, architecture (by family), pooling, token limit.
 #include "engine/model/model_config.h"
 
 #include <algorithm>
@@ -57,8 +57,8 @@ Status ReadPooling(const std::string& path, ModelConfig* config) {
   return Status();
 }
 
-// The limit sentence-transformers uses: its own file first, then what tokenizer and position table allow. The
-// truncation written in tokenizer.json is not it (128 for all-MiniLM-L6-v2, whose limit is 256).
+// The limit that sentence-transformers uses: its own file first, then what tokenizer and position table allow. It is
+// not the truncation given in tokenizer.json (128 for all-MiniLM-L6-v2, whose limit is 256).
 Status ReadTokensMax(ModelConfig* config) {
   config->spec.tokens_max = config->spec.positions;
   const std::string sentence = config->transformer_dir + "/sentence_bert_config.json";
@@ -80,7 +80,7 @@ Status ReadTokensMax(ModelConfig* config) {
   Result<json> read = ReadJsonFile(tokenizer);
   if (!read.ok()) return read.status();
   if (!read->is_object()) return Status();
-  // Without a limit, transformers writes a number near 1e30 here.
+  // If there is no limit, transformers writes a number near 1e30 here.
   const auto limit = read->find("model_max_length");
   if (limit != read->end() && limit->is_number() && limit->get<double>() >= 2 &&
       limit->get<double>() < static_cast<double>(config->spec.tokens_max)) {
@@ -144,7 +144,7 @@ Result<ModelConfig> LoadModelConfig(const std::string& model_dir) {
     return ModelFileError(model_dir, "no such model directory; check --model, or fetch the model first");
   }
   config.directory = directory.string();
-  // The name as given, so that a link can name what lies in a folder called "model".
+  // The name as given, so that a link can give a name to a model in a folder called "model".
   const fs::path given = fs::absolute(model_dir).lexically_normal();
   config.name = (given.has_filename() ? given : given.parent_path()).filename().string();
 

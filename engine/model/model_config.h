@@ -20,11 +20,11 @@ struct ModelConfig {
   std::string weights_path;
   const Family* family = nullptr;
   EncoderSpec spec;
-  bool normalizes = false;                  // the model's own answer has unit length
-  std::vector<std::string> identity_files;  // what decides the vectors beside the weights; those that exist
+  bool normalizes = false;                  // the model's own vector has unit length
+  std::vector<std::string> identity_files;  // files besides the weights that determine the vectors; those that exist
 };
 
-// Fails with kModelError and a message that names the file, what is wrong and what would be accepted.
+// Fails with kModelError and a message that names the file, the problem and what would be accepted.
 Result<ModelConfig> LoadModelConfig(const std::string& model_dir);
 
 }  // namespace sutra

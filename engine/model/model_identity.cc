@@ -1,4 +1,4 @@
-// SHA-256 over everything that decides a vector.
+// SHA-256 over everything that determines a vector.
 #include "engine/model/model_identity.h"
 
 #include <filesystem>
@@ -10,7 +10,7 @@
 namespace sutra {
 namespace {
 
-// Name and length go in with the contents, so that no two models share an input.
+// Name and length are hashed with the contents, so that no two models share an input.
 void AddPart(std::string_view name, std::span<const std::byte> contents, Sha256* hash) {
   hash->Add(std::string(name) + '\n' + std::to_string(contents.size()) + '\n');
   hash->Add(contents);
@@ -28,7 +28,7 @@ Result<std::string> ComputeModelIdentity(const ModelConfig& config, std::span<co
     if (in.bad() || !in.is_open()) {
       return Status(StatusCode::kModelError, "the model's " + path + " cannot be read; check its permissions");
     }
-    // The place within the model counts, not where the model lies on this host.
+    // The path within the model counts, not the model's location on this host.
     const std::string name = std::filesystem::path(path).lexically_relative(config.directory).string();
     AddPart(name, std::as_bytes(std::span(text)), &hash);
   }

@@ -49,8 +49,8 @@ float HalfToFloat(uint16_t half) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
-// Parses the header; `problem` says why the result is discarded. Duplicate keys are invalid in this format but legal
-// for the JSON library, so keys are counted on the way.
+// Parses the header; `problem` says why the result is discarded. Duplicate keys are invalid in this format but accepted
+// by the JSON library, so the parse looks for them.
 json ParseHeader(const char* begin, const char* end, std::string* problem) {
   std::vector<std::set<std::string>> keys;
   const auto watch = [&](int depth, json::parse_event_t event, json& parsed) {
@@ -75,7 +75,7 @@ json ParseHeader(const char* begin, const char* end, std::string* problem) {
   return header;
 }
 
-// Reads {"dtype", "shape", "data_offsets"} into `tensor`; returns what is wrong, or nothing.
+// Reads {"dtype", "shape", "data_offsets"} into `tensor`; returns the problem, or an empty string.
 std::string ReadEntry(const json& entry, std::span<const std::byte> data, TensorView* tensor) {
   if (!entry.is_object() || entry.size() != 3) return "needs exactly dtype, shape and data_offsets";
   const auto type = entry.find("dtype");
@@ -88,7 +88,7 @@ std::string ReadEntry(const json& entry, std::span<const std::byte> data, Tensor
   tensor->type_name = type->get<std::string>();
   tensor->type = TypeOf(tensor->type_name);
   uint64_t bytes = TypeBytes(tensor->type_name);
-  if (bytes == 0) return "has a dtype this format does not know";
+  if (bytes == 0) return "has a dtype that this format does not define";
   tensor->count = 1;
   for (const json& extent : *shape) {
     if (!extent.is_number_unsigned()) return "has a shape that is not made of whole numbers";
@@ -152,7 +152,7 @@ Status SafetensorsFile::Map(const std::string& path) {
   struct stat info = {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < static_cast<off_t>(kLengthBytes)) {
     close(fd);
-    return Damaged("it is empty or no regular file");
+    return Damaged("it is empty or not a regular file");
   }
   const auto bytes = static_cast<size_t>(info.st_size);
   void* address = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -166,7 +166,7 @@ Status SafetensorsFile::Map(const std::string& path) {
 }
 
 Status SafetensorsFile::Damaged(const std::string& what) const {
-  return Status(StatusCode::kModelError, "the weights " + path_ + " are damaged or no safetensors file: " + what +
+  return Status(StatusCode::kModelError, "the weights " + path_ + " are damaged or not a safetensors file: " + what +
                                              "; fetch the model again and compare its SHA-256");
 }
 
@@ -198,7 +198,7 @@ Status SafetensorsFile::Parse() {
   return CheckCover(data.size());
 }
 
-// Sorted by position, each tensor must begin where the one before ended, and the last must end with the file.
+// Sorted by position, each tensor must begin where the previous one ends, and the last must end with the file.
 Status SafetensorsFile::CheckCover(uint64_t data_bytes) const {
   std::vector<const TensorView*> order;
   for (const auto& [name, tensor] : tensors_) order.push_back(&tensor);
@@ -212,7 +212,7 @@ Status SafetensorsFile::CheckCover(uint64_t data_bytes) const {
       return Damaged("tensor " + tensor->name + " overlaps another or leaves a hole");
     expected += tensor->bytes.size();
   }
-  if (expected != data + data_bytes) return Damaged("it has bytes that belong to no tensor");
+  if (expected != data + data_bytes) return Damaged("it has bytes that do not belong to any tensor");
   return Status();
 }
 

@@ -4,8 +4,8 @@
 // Invariants after a successful Open: every tensor lies within the mapping, its span equals dtype x shape, and the
 // tensors cover the data part without hole or overlap. The file is untrusted input: each length is checked by
 // subtraction.
-// A file that somebody truncates while it is mapped kills the process with SIGBUS at the next touch: replace model files
-// by renaming, never in place.
+// A file that somebody truncates while it is mapped kills the process with SIGBUS at the next touch: replace model
+// files by renaming, never in place.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ struct TensorView {
   uint64_t count = 0;
   std::span<const std::byte> bytes;
 
-  // The tensor where it lies, or nullptr unless it is F32 and aligned for floats.
+  // The tensor's data in place, or nullptr unless it is F32 and aligned for floats.
   const float* AlignedFloats() const;
   // Converts F32, F16 or BF16 to `out[count]`. REQUIRES type != kOther.
   void CopyTo(float* out) const;

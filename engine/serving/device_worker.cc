@@ -42,8 +42,8 @@ void DeviceWorker::Run() {
   WakeLanes();
 }
 
-// A batch of texts that somebody waits for. What pruning leaves free is filled up from the queue: texts that nobody
-// wants any more cost the others no room in the batch. False after the batcher's Stop.
+// A batch of texts that still have waiters. Space that pruning leaves free is filled from the queue, so that abandoned
+// texts take no space from the others. False after the batcher's Stop.
 bool DeviceWorker::NextBatch(std::vector<ComputationPtr>* batch) {
   while (model_.batcher.NextBatch(batch)) {
     size_t pruned_up_to = 0;
@@ -56,7 +56,7 @@ bool DeviceWorker::NextBatch(std::vector<ComputationPtr>* batch) {
   return false;
 }
 
-// Removes the texts from `begin` on that nobody waits for, before the model sees them. True if there were any.
+// Removes the texts without waiters, from `begin` on, before the model sees them. True if there were any.
 bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
   const uint64_t now_ns = MonotonicNs();
   const auto first = batch->begin() + static_cast<std::ptrdiff_t>(begin);
@@ -67,7 +67,8 @@ bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
   return any;
 }
 
-// Answers those who cancelled or are late, and forgets those whose lane is closed. False when nobody is left.
+// Removes waiters that are gone: answers cancelled and late ones, drops those whose lane is closed. False when none is
+// left.
 bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_ns) {
   const auto gone = [now_ns](const Waiter& waiter) {
     return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
@@ -77,7 +78,7 @@ bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_n
   for (const Waiter& waiter : removed) {
     model_.replies.Refuse(waiter,
                           waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
-    model_.replies.Wake(waiter.lane.get());  // at once: no batch may follow
+    model_.replies.Wake(waiter.lane.get());  // at once, because there may be no further batch
   }
   return wanted;
 }
@@ -99,7 +100,7 @@ void DeviceWorker::Serve(const std::vector<ComputationPtr>& batch) {
   busy_texts_.store(0, std::memory_order_relaxed);
 }
 
-// Halves what fails: one bad text, or a batch too large for the memory, does not fail the others.
+// Halves a batch that fails, so that one bad text, or too little memory for a large batch, does not fail the others.
 void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
   assert(begin < end && end <= batch.size());
   Status status(StatusCode::kModelError, "too many failed calls in one batch");
@@ -149,7 +150,7 @@ Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begi
 
 void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
   const float norm = Length(vector, width_);
-  // The backend promises finite numbers; a vector is served only when that was seen.
+  // The backend guarantees finite numbers; a vector is served only after a check.
   if (!std::isfinite(norm)) return Fail(computation);
   if (norm > 0) {
     for (uint32_t i = 0; i < width_; ++i) vector[i] /= norm;

@@ -1,9 +1,9 @@
-// One thread that owns one model backend: pulls batches, computes, stores, answers. The engine has one worker a device
-// (or CPU core group); several pull from the same batcher.
+// One thread that owns one model backend: pulls batches, computes, stores, answers. The engine has one worker per
+// device (or CPU core group); several pull from the same batcher.
 //
-// Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the batch it is at.
+// Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the current batch.
 // Invariants: a vector with a non-finite number is never served and never stored; a text that the model cannot compute
-// fails alone (a failed batch is halved until the bad texts stand alone); a result is stored before its computation
+// fails alone (a failed batch is halved until the bad texts are isolated); a result is stored before its computation
 // ends.
 #pragma once
 
@@ -23,7 +23,7 @@ class DeviceWorker {
  public:
   struct Options {
     LogLine log;
-    std::function<void(const Status&)> device_lost;  // the backend said kEngineGone: its device is unusable
+    std::function<void(const Status&)> device_lost;  // the backend returned kEngineGone: its device is unusable
   };
 
   DeviceWorker(ServedModel* model, Options options);
@@ -31,11 +31,11 @@ class DeviceWorker {
 
   void Stop();
 
-  // Texts of the batch it is at; 0 = idle.
-  uint32_t busy_texts() const { return busy_texts_.load(std::memory_order_relaxed); }  // only shown
+  // Number of texts in the current batch; 0 when idle.
+  uint32_t busy_texts() const { return busy_texts_.load(std::memory_order_relaxed); }  // for display only
 
  private:
-  // Failed calls of one batch before its remaining texts are given up.
+  // Failed calls per batch before its remaining texts are given up.
   static constexpr int kFailedCallsMax = 64;
 
   void Run();
@@ -55,7 +55,7 @@ class DeviceWorker {
   const uint32_t width_;
   std::atomic<uint32_t> busy_texts_{0};
 
-  // The thread's own; kept between batches so that a batch allocates nothing in the steady state.
+  // Used by the thread only; kept between batches so that a batch allocates nothing in the steady state.
   std::vector<int32_t> ids_;
   std::vector<int32_t> offsets_;
   std::vector<float> vectors_;

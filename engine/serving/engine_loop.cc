@@ -18,7 +18,7 @@
 namespace sutra {
 namespace {
 
-// What an epoll event is about: the kind in the upper 8 bits, the lane's or connection's number below.
+// What an epoll event refers to: the kind in the upper 8 bits, the lane's or connection's number below.
 enum Tag : uint64_t {
   kTagListen = 1ull << 56,
   kTagSignal = 2ull << 56,
@@ -51,7 +51,7 @@ EngineLoop::~EngineLoop() = default;
 
 Status EngineLoop::Prepare() {
   if (!epoll_ || !fault_event_) {
-    return Status::FromErrno(StatusCode::kOutOfMemory, "making the engine's epoll descriptor", errno);
+    return Status::FromErrno(StatusCode::kOutOfMemory, "creating the engine's epoll descriptor", errno);
   }
   listening_ = Watch(options_.listener.get(), kTagListen);
   bool watched = listening_;
@@ -60,9 +60,9 @@ Status EngineLoop::Prepare() {
   return watched ? Status() : Status(StatusCode::kOutOfMemory, "epoll refused a descriptor");
 }
 
-// False when the kernel's memory, or the user's number of watches, is used up, which other programs can cause. It
-// costs a client its quick events, not the engine its life: an attach expires, a lane is polled and swept at every
-// tick.
+// False when the kernel's memory, or the user's number of watches, is exhausted, which other programs can cause. A
+// client then loses its quick events, but the engine goes on: an attach expires, and a lane is polled and swept at
+// every tick.
 bool EngineLoop::Watch(int fd, uint64_t tag) {
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLRDHUP;
@@ -81,11 +81,11 @@ void EngineLoop::ReportDeviceLost() {
 }
 
 EngineLoop::End EngineLoop::Run() {
-  // relaxed: observers of the page need no order
+  // relaxed: observers of the page need no ordering
   options_.page->state.store(kEngineServing, std::memory_order_relaxed);
   uint64_t last_work_ns = MonotonicNs();
   uint64_t next_events_ns = 0;
-  // Adaptive: a spin that found work earns a longer one, a vain one halves it; never above spin_us.
+  // Adaptive: the spin doubles after finding work and halves after finding none; never above spin_us.
   const uint64_t spin_ns_max = uint64_t{options_.spin_us} * 1000;
   uint64_t spin_ns = spin_ns_max;
   while (!failed_) {
@@ -138,7 +138,7 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
     const uint64_t taken_ns = taken.waiter.taken_ns;
     bytes += taken.text.size();
     path_.Handle(std::move(taken), draining_);
-    // A turn over many lanes is long: workers that are free should not wait for its end.
+    // A turn over many lanes is long: free workers should not have to wait for its end.
     if (flush_at_ns_ == 0) flush_at_ns_ = taken_ns + kFlushEveryNs;
     if (taken_ns >= flush_at_ns_) {
       model_.batcher.Flush();
@@ -152,7 +152,8 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
 }
 
 void EngineLoop::Sleep(uint64_t now_ns) {
-  // SYNC L5: announce, fence, look once more; a client that published before saw no sleeper, and is found here.
+  // SYNC L5: announce, fence, check once more; a client that published before saw no sleeper, and its entry is found
+  // here.
   AnnounceEngineAsleep(options_.page);
   if (!PollLanes()) {
     model_.stats.Add(Counter::kEngineSleeps);
@@ -181,7 +182,7 @@ void EngineLoop::HandleEvents(int timeout_ms) {
         break;
       case kTagPending:
         acceptor_.OnReady(id, MonotonicNs());
-        PollLanes();  // making a large lane takes milliseconds: a burst of attaches must not add up for the others
+        PollLanes();  // creating a large lane takes milliseconds: a burst of attaches must not delay the others
         break;
       case kTagSocket: lanes_.OnSocket(id, (events[i].events & (EPOLLHUP | EPOLLERR)) != 0); break;
       case kTagPid: lanes_.OnProcessEnd(id); break;
@@ -222,7 +223,7 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   }
 }
 
-// Everything taken is answered when no computation is under way: hits and refusals are answered as they are taken.
+// When no computation is under way, everything taken is answered: hits and refusals are answered as they are taken.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
   if (model_.in_flight.size() == 0) return true;
   if (now_ns < drain_until_ns_) return false;

@@ -1,14 +1,14 @@
-// The loop thread: polls the submission rings of all lanes, answers hits, hands misses to the batcher, and looks after
+// The loop thread: polls the submission rings of all lanes, answers hits, hands misses to the batcher, and handles
 // everything that arrives through descriptors (attaches, doorbells, deaths, signals).
 //
 // Who owns what:
 //   loop thread     epoll, the acceptor, the lanes' reading sides, the engine page, gauges, starting computations
-//   device worker   its backend; ends computations; answers misses (through each lane's mutex)
+//   device worker   its backend; completes computations; answers misses (through each lane's mutex)
 //   log committer   the cache's disk (inside the shard)
 //
 // Bounds of a turn: kRequestsPerTurn requests or kBytesPerTurn bytes of text per lane, kEventsPerTurn events. A stopped
-// or slow client costs one load of its ring per turn. While nothing happens the loop spins for at most spin_us and then
-// sleeps in epoll, waking for the heartbeat only.
+// or slow client costs one load of its ring per turn. When nothing happens the loop spins for at most spin_us and then
+// sleeps in epoll, waking only for the heartbeat.
 #pragma once
 
 #include <atomic>
@@ -48,7 +48,7 @@ class EngineLoop {
   };
   enum class End {
     kDrained,     // everything taken was answered
-    kDrainCut,    // the drain's time ran out; the rest was answered `shutting down`
+    kDrainCut,    // the drain timed out; the rest was answered `shutting down`
     kDeviceLost,  // a worker reported its device unusable
     kLoopFailed,  // epoll failed
   };
@@ -60,16 +60,16 @@ class EngineLoop {
 
   // kOk, or why the loop cannot run.
   Status Prepare();
-  // Serves until a signal and the end of the drain, or a fault.
+  // Serves until a signal and the end of the drain, or until a fault.
   End Run();
-  // Serves a lane from the next turn on. The acceptor brings lanes whose handshake is over.
+  // Serves a lane from the next turn on. Called by the acceptor when a handshake is complete.
   void Add(AttachedLane attached) { lanes_.Add(std::move(attached)); }
   // One turn of Run over all lanes; true if a request was taken.
   bool PollLanes();
   // Marks every lane closed and hangs up. Nothing is answered after it.
   void CloseLanes(StatusCode reason);
 
-  // Any thread: the device is lost, end as soon as possible.
+  // Any thread: the device is lost; Run ends as soon as possible.
   void ReportDeviceLost();
 
   static constexpr uint32_t kRequestsPerTurn = 32;
@@ -93,7 +93,7 @@ class EngineLoop {
 
   const Options options_;
   ServedModel& model_;
-  const LogLine client_log_;  // of what clients can provoke: limited by its owner
+  const LogLine client_log_;  // for messages that clients can provoke; its owner limits the rate
   RequestPath path_;
   LaneReader reader_;
   UniqueFd epoll_;

@@ -1,4 +1,4 @@
-// One map from text and variant to computation. Its key points into the computation that it leads to.
+// One map from text and variant to computation. Each key points into its computation.
 #include "engine/serving/in_flight.h"
 
 #include <xxhash.h>
@@ -48,7 +48,7 @@ void InFlight::Start(const ComputationPtr& computation, Waiter first) {
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
   assert(added);
   static_cast<void>(added);
-  count_.fetch_add(1, std::memory_order_relaxed);  // only the loop thread starts, and it also reads
+  count_.fetch_add(1, std::memory_order_relaxed);  // only the loop thread starts computations, and it is the reader
 }
 
 void InFlight::EraseLocked(const ComputationPtr& computation) {

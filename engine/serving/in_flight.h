@@ -1,8 +1,8 @@
-// Equal texts that are on their way to the model are computed once: the first request starts a computation, later ones
-// join it. Equal means the same variant and the same bytes.
+// Equal texts in flight are computed once: the first request starts a computation, later ones join it. Equal means the
+// same variant and the same bytes.
 //
-// Thread-safe. Order that makes "once" exact: the worker stores a result in the cache before it calls Finish, and the
-// loop asks Join before it asks the cache; so a text is found in one of the two.
+// Thread-safe. An ordering makes "once" exact: the worker stores a result in the cache before it calls Finish, and the
+// loop calls Join before it asks the cache, so a text is found in one of the two.
 #pragma once
 
 #include <atomic>
@@ -27,23 +27,23 @@ class InFlight {
   // nothing was added. The lock is not taken while nothing is under way.
   JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
 
-  // The computation is under way from here on, and `first` waits for it. REQUIRES: Join said kNone for this text (only
-  // the loop thread starts computations).
+  // The computation is under way from here on, and `first` waits for it. REQUIRES: Join returned kNone for this text
+  // (only the loop thread starts computations).
   void Start(const ComputationPtr& computation, Waiter first);
 
-  // Removes the waiters for which `gone` is true and hands them to the caller. False: nobody is left, and the
+  // Removes the waiters for which `gone` is true and hands them to the caller. False: no waiter is left, and the
   // computation is no longer under way.
   bool Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
              std::vector<Waiter>* removed);
 
-  // Ends the computation: nobody can join it any more. Everybody who waits is handed to the caller.
+  // Ends the computation: it can no longer be joined. All waiters are handed to the caller.
   std::vector<Waiter> Finish(const ComputationPtr& computation);
 
-  // How long the result is to be stored: the longest of the lifetimes asked for, nothing if nobody wants it stored.
-  // Call it after the vector exists and before Finish.
+  // How long to store the result: the longest of the lifetimes asked for; nothing if no waiter wants it stored. Call it
+  // after the vector exists and before Finish.
   std::optional<uint64_t> LifetimeToStore(const ComputationPtr& computation) const;
 
-  // Takes everybody who waits (the end of a drain whose time ran out).
+  // Takes all waiters (at the end of a drain that timed out).
   std::vector<Waiter> TakeAll();
 
   size_t size() const { return count_.load(std::memory_order_acquire); }
@@ -55,7 +55,7 @@ class InFlight {
     bool operator==(const Key& other) const { return variant == other.variant && text == other.text; }
   };
   struct KeyHash {
-    uint64_t seed;  // random: whoever knows the hash could otherwise send texts that all meet in one bucket
+    uint64_t seed;  // random: otherwise a client could send texts that all land in one bucket
     size_t operator()(const Key& key) const;
   };
 

@@ -1,4 +1,4 @@
-// The workers compute the order; the loop only stages, which costs it one queue operation per turn.
+// The workers compute the order; the loop only stages texts, at the cost of one queue operation per turn.
 #include "engine/serving/request_batcher.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ RequestBatcher::RequestBatcher(const Limits& limits) : limits_(limits) {
 
 void RequestBatcher::Add(const ComputationPtr& computation, PriorityClass priority, bool again) {
   if (!again) {
-    // relaxed: the counters only bound and show the queue.
+    // relaxed: the counters only bound and display the queue.
     queued_texts_.fetch_add(1, std::memory_order_relaxed);
     queued_tokens_.fetch_add(computation->token_count(), std::memory_order_relaxed);
   }
@@ -34,14 +34,14 @@ void RequestBatcher::Stop() {
   gate_.Notify();
 }
 
-// Moves what has arrived into the ordered heaps, with the tags that decide its turn.
+// Moves arrivals into the ordered heaps, with the tags that decide their turn.
 void RequestBatcher::AdmitArrivalsLocked() {
   arrivals_.clear();
   while (queue_.PopSome(&arrivals_, 1024) != 0) {
   }
   for (Staged& staged : arrivals_) {
     Computation& computation = *staged.computation;
-    if (computation.taken) continue;  // queued again when its class rose, and served meanwhile
+    if (computation.taken) continue;  // was queued again when its class rose, and has been served meanwhile
     uint64_t& finish = finish_tags_[computation.flow];
     const uint64_t start = std::max(virtual_time_, finish);
     // A text that is queued again has been charged already.
@@ -50,13 +50,13 @@ void RequestBatcher::AdmitArrivalsLocked() {
     heap.push_back({staged.again ? virtual_time_ : start, arrival_next_++, std::move(staged.computation)});
     std::push_heap(heap.begin(), heap.end(), Later());
   }
-  // A flow whose last finish lies in the past has no debt: forgetting it changes nothing.
+  // A flow whose last finish is in the past has no debt: forgetting it changes nothing.
   if (finish_tags_.size() > 1024) {
     std::erase_if(finish_tags_, [now = virtual_time_](const auto& flow) { return flow.second <= now; });
   }
 }
 
-// Takes from the head of one class until a limit is met; `aged_before_ns` stops at the first text that is younger.
+// Takes from the head of one class until a limit is reached; `aged_before_ns` stops it at the first younger text.
 void RequestBatcher::TakeLocked(int priority, uint64_t tokens_max, uint64_t aged_before_ns,
                                 std::vector<ComputationPtr>* batch, uint64_t* tokens) {
   std::vector<Entry>& heap = heaps_[priority];
@@ -106,13 +106,13 @@ bool RequestBatcher::NextBatch(std::vector<ComputationPtr>* batch) {
   batch->clear();
   uint64_t spin_until_ns = MonotonicNs() + uint64_t{limits_.spin_us} * 1000;
   while (!stopped_.load(std::memory_order_seq_cst)) {
-    // The counter is raised before the text is visible; a text seen late costs one more round.
+    // The counter is incremented before the text is visible; a text seen late costs one more round.
     if (queued_texts() != 0 && TopUp(MonotonicNs(), batch)) return true;
     if (MonotonicNs() < spin_until_ns) {
       CpuPause();
       continue;
     }
-    // Announced as asleep, it looks once more at both things that Notify tells of (wake_gate.h says why).
+    // Announced as asleep, the worker checks once more both conditions that Notify reports (wake_gate.h says why).
     const uint32_t epoch = gate_.Prepare();
     if (stopped_.load(std::memory_order_seq_cst)) {
       gate_.Cancel();

@@ -1,4 +1,4 @@
-// Join, cache, compute: each step answers the request or leaves it to the next one.
+// Join, cache, compute: each step answers the request or passes it to the next one.
 #include "engine/serving/request_path.h"
 
 #include <algorithm>

@@ -1,11 +1,11 @@
 // What happens to a taken request in the loop thread: join, cache, or on to the model. One direction; nothing here
 // waits.
 //
-// Order: a text that is on its way already is joined before the cache is asked (in_flight.h says why); a hit is copied
-// straight into the reply slot and answered here, without another thread; a miss is tokenised and staged in the
+// Order: a text that is in flight already is joined before the cache is asked (in_flight.h says why); a hit is copied
+// directly into the reply slot and answered here, without another thread; a miss is tokenised and staged in the
 // batcher.
 //
-// Thread rule: the loop thread. The parts of the model that it hands over to have rules of their own.
+// Thread rule: the loop thread. The parts of the model that it uses have thread rules of their own.
 #pragma once
 
 #include <string_view>
@@ -19,7 +19,7 @@ class RequestPath {
  public:
   explicit RequestPath(ServedModel* model) : model_(*model) {}
 
-  // Answers the request, or hands it on. `draining`: what is not taken yet is refused.
+  // Answers the request, or hands it on. `draining`: new requests are refused.
   void Handle(LaneReader::Taken taken, bool draining);
 
  private:

@@ -1,8 +1,8 @@
-// What serves one model: who computes its vectors, what keeps them, and each text of it that is under way. The loop,
-// the request path and the worker are given one of these and nothing else of a model.
+// What serves one model: what computes its vectors, what stores them, and each text of it that is in flight. The loop,
+// the request path and the worker get one of these and nothing else of a model.
 //
-// Thread rule: the members that do not change may be read by any thread; each part has a thread rule of its own. The
-// backend belongs to the worker.
+// Thread rule: any thread may read the members that do not change; each part has its own thread rule. The backend
+// belongs to the worker.
 #pragma once
 
 #include <cassert>
@@ -21,7 +21,7 @@ struct ServedModel {
   // What is not owned; it must outlive the served model.
   struct Options {
     ModelBackend* backend = nullptr;
-    CacheShard* cache = nullptr;  // null: nothing is looked up and nothing stored
+    CacheShard* cache = nullptr;  // null: nothing is looked up or stored
     uint64_t ttl_s_default = 0;   // of a request that names no lifetime
     RequestBatcher::Limits batches;
     StatsWriter stats;

@@ -1,4 +1,4 @@
-// Signals are blocked in all threads and read from a signalfd, so that no handler runs in the middle of anything.
+// Signals are blocked in all threads and read from a signalfd, so that no handler interrupts anything.
 #include "engine/serving/shutdown.h"
 
 #include <signal.h>
@@ -22,7 +22,7 @@ sigset_t StopSignals() {
 }  // namespace
 
 Result<Shutdown> Shutdown::Prepare() {
-  // A client that closed its event pipe must not end the engine.
+  // A client that closed its event pipe must not kill the engine.
   signal(SIGPIPE, SIG_IGN);
   const sigset_t set = StopSignals();
   if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) {
@@ -30,7 +30,7 @@ Result<Shutdown> Shutdown::Prepare() {
   }
   Shutdown shutdown;
   shutdown.signal_fd_ = UniqueFd(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
-  if (!shutdown.signal_fd_) return Status::FromErrno(StatusCode::kStorageError, "making a signalfd", errno);
+  if (!shutdown.signal_fd_) return Status::FromErrno(StatusCode::kStorageError, "creating a signalfd", errno);
   return shutdown;
 }
 

@@ -1,6 +1,5 @@
-// How the engine learns that it should stop, and how far the stopping is: SIGTERM and SIGINT through a signalfd.
-// The first signal starts the drain; the second leaves at once, whatever the process is doing (the next start
-// recovers).
+// How the engine learns that it must stop: SIGTERM and SIGINT through a signalfd. The first signal starts the drain;
+// the second ends the process at once, whatever it is doing (the next start recovers).
 //
 // Thread rule: Prepare runs before any thread is started, so that every thread inherits the blocked signals; the rest
 // belongs to the loop thread.
@@ -15,12 +14,12 @@ namespace sutra {
 
 class Shutdown {
  public:
-  // Blocks the signals, ignores SIGPIPE, makes the signalfd.
+  // Blocks the signals, ignores SIGPIPE, creates the signalfd.
   static Result<Shutdown> Prepare();
 
   int fd() const { return signal_fd_.get(); }
 
-  // The signalfd is readable: takes the pending signals. True when this was the first. The second does not return.
+  // The signalfd is readable: takes the pending signals. True for the first signal; for the second it does not return.
   bool OnSignal();
 
   // From here on the next signal ends the process without asking the loop.

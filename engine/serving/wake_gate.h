@@ -1,7 +1,7 @@
 // How an idle worker sleeps and how the loop wakes it: an event count on a private futex. No system call is made while
 // the worker is awake. In-process only; what crosses processes is in shm/sleep_wake.h.
 //
-// The lost wake-up it excludes: the worker finds the queue empty, the loop adds work and sees nobody asleep, the worker
+// The lost wake-up it prevents: the worker finds the queue empty, the loop adds work and sees no sleeper, the worker
 // sleeps. Prepare announces the sleeper before the worker looks again, and both sides put a full fence between their
 // store and their load, so one of them sees the other:
 //   worker: sleepers += 1;  fence;  look at the queue;  sleep unless the epoch moved
@@ -35,7 +35,7 @@ class WakeGate {
     assert(before > 0);
   }
 
-  // Sleeps until a Notify after the Prepare that gave `epoch`; may also return for no reason.
+  // Sleeps until a Notify after the Prepare that returned `epoch`; may also return spuriously.
   void Sleep(uint32_t epoch) {
     syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&epoch_), FUTEX_WAIT_PRIVATE, epoch, nullptr, nullptr, 0);
     Cancel();

@@ -1,5 +1,5 @@
 // The queue between the loop thread and the workers: moodycamel's ConcurrentQueue, or a mutex queue in TSan builds,
-// where that header gives false races. One seam, so that nothing else knows the difference.
+// where that header causes false race reports. Hidden behind one seam, so that no other code knows the difference.
 // Thread-safe for any number of producers and consumers; order is kept per producer.
 #pragma once
 
@@ -20,7 +20,7 @@ namespace sutra {
 template <typename T>
 class WorkQueue {
  public:
-  // Moves the whole of `items` in.
+  // Moves all of `items` into the queue.
   void PushAll(std::vector<T>* items) {
 #if defined(__SANITIZE_THREAD__)
     const MutexLock lock(mutex_);

@@ -1,5 +1,5 @@
-// The fast first pass over request text: lowercases ASCII and says, as bit masks over blocks of 64 bytes, what each
-// byte is. Bytes that are neither plain ASCII words, punctuation nor white space are `slow`: the exact path decides.
+// The fast first pass over request text: lowercases ASCII and classifies each byte, as bit masks over blocks of 64
+// bytes. Bytes other than plain ASCII words, punctuation and white space are `slow`: the exact path decides.
 //
 // Stateless and thread-safe. SSE2 (part of every x86-64) is enough: the pass costs a few percent of the whole.
 #pragma once
@@ -33,8 +33,7 @@ inline ScanMasks ScanBlock(const char* bytes, uint8_t case_bit, char* lowered) {
   ScanMasks masks;
   for (unsigned part = 0; part < 4; ++part) {
     const __m128i value = _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(bytes + 16 * part)));
-    const __m128i letter =
-        up_to(_mm_sub_epi8(_mm_or_si128(value, _mm_set1_epi8(0x20)), _mm_set1_epi8('a')), 25);
+    const __m128i letter = up_to(_mm_sub_epi8(_mm_or_si128(value, _mm_set1_epi8(0x20)), _mm_set1_epi8('a')), 25);
     const __m128i digit = up_to(_mm_sub_epi8(value, _mm_set1_epi8('0')), 9);
     const __m128i printable = up_to(_mm_sub_epi8(value, _mm_set1_epi8(0x21)), 0x7E - 0x21);
     const __m128i white = _mm_or_si128(
@@ -74,7 +73,7 @@ inline ScanMasks ScanBlock(const char* bytes, uint8_t case_bit, char* lowered) {
 
 #endif
 
-// Scans `size` bytes into ceil(size / 64) masks. The last block is filled up with spaces, so that `lowered` must hold a
+// Scans `size` bytes into ceil(size / 64) masks. The last block is padded with spaces, so `lowered` must hold a
 // multiple of 64 bytes; nothing past `bytes + size` is read.
 inline void ScanAscii(const char* bytes, size_t size, uint8_t case_bit, char* lowered, ScanMasks* masks) {
   size_t at = 0;

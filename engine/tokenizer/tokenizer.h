@@ -19,8 +19,8 @@ class Tokenizer {
 
   // Appends the ids of `text`, special tokens included and at most `tokens_max` of them, to `ids`.
   // Truncation keeps the first tokens (right truncation), as the Hugging Face fast tokenizer does.
-  // REQUIRES: `text` is valid UTF-8; tokens_max >= 2. Never fails; never throws but for lack of memory.
-  // Thread-safe: const and without shared mutable state (each thread's scratch is its own).
+  // REQUIRES: `text` is valid UTF-8; tokens_max >= 2. Never fails; throws only when out of memory.
+  // Thread-safe: const and without shared mutable state (each thread has its own scratch).
   virtual Encoded Encode(std::string_view text, uint32_t tokens_max, std::vector<int32_t>* ids) const = 0;
 };
 

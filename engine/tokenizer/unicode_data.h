@@ -14,7 +14,7 @@ enum CharFlag : uint8_t {
   kCleanDrop = 1,    // clean_text removes it
   kCleanSpace = 2,   // clean_text turns it into a space
   kWhite = 4,        // splits words and is removed
-  kPunctuation = 8,  // a word of its own
+  kPunctuation = 8,  // forms a word of its own
   kIdeograph = 16,   // handle_chinese_chars puts spaces around it
   kMark = 32,        // strip_accents removes it, after decomposition
   kDecomposes = 64,  // has a canonical decomposition that is not a Hangul syllable's
@@ -36,14 +36,14 @@ class UnicodeData {
 
   // REQUIRES, for all three: code_point < kCodePoints.
   CharClass Class(char32_t code_point) const { return classes_[class_index_[code_point]]; }
-  // Writes up to kPartsMax code points and returns how many; a code point without a mapping is its own answer.
+  // Writes up to kPartsMax code points and returns how many; a code point without a mapping maps to itself.
   unsigned Decompose(char32_t code_point, char32_t* parts) const;
   unsigned Lower(char32_t code_point, char32_t* parts) const;
 
  private:
   UnicodeData();
 
-  std::vector<uint8_t> class_index_;  // one byte a code point; most pages of it are never touched
+  std::vector<uint8_t> class_index_;  // one byte per code point; most of its pages are never touched
   const CharClass* classes_;
   std::vector<uint32_t> decomposition_starts_;  // positions of the records in the generated stream, ascending
 };

@@ -7,8 +7,8 @@
 
 namespace sutra {
 
-// Places node after node. Few blocks stay open for placement, and one that refused often enough is closed, so that no
-// vocabulary can make the search for a free place quadratic.
+// Places node after node. Only a few blocks stay open for placement, and a block where placement failed often enough is
+// closed, so that no vocabulary can make the search for a free place quadratic.
 class VocabTrie::Builder {
  public:
   Builder(std::vector<uint64_t>* units, size_t units_max) : units_(units), units_max_(units_max) {
@@ -65,7 +65,7 @@ class VocabTrie::Builder {
       const uint32_t unit = *base ^ byte;
       assert(((*units_)[unit] & kUsed) == 0);
       (*units_)[unit] = kUsed | byte;
-      // The key that ends here, if any, sorts before those that go on.
+      // The key that ends here, if any, sorts before those that continue.
       if (entries[first].first.size() == depth + 1) {
         (*units_)[unit] |= static_cast<uint64_t>(entries[first].second + 1) << 33;
         ++first;
@@ -97,8 +97,7 @@ class VocabTrie::Builder {
   }
 
   bool Fits(uint32_t base) const {
-    return std::all_of(bytes_.begin(), bytes_.end(),
-                       [&](uint8_t byte) { return !((*units_)[base ^ byte] & kUsed); });
+    return std::all_of(bytes_.begin(), bytes_.end(), [&](uint8_t byte) { return !((*units_)[base ^ byte] & kUsed); });
   }
 
   std::vector<uint64_t>* units_;

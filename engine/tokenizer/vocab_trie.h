@@ -1,10 +1,10 @@
 // The vocabulary as a double-array trie with two roots: whole-word starts, and continuations ("##...") without their
-// prefix. One 64-bit load a byte finds the longest token at a place.
+// prefix. One 64-bit load per byte finds the longest token at a place.
 //
 // Immutable after Build: thread-safe. Invariants:
 // - A node's children sit at `base ^ byte`, so that all of them share a block of 256 units; no two nodes share a base,
-//   hence the byte stored in a unit is proof enough that it is the child asked for.
-// - Base 0 is never given to a node: it marks "no children".
+//   so the byte stored in a unit proves that it is the child that was looked for.
+// - Base 0 is never assigned to a node: it marks "no children".
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // the raw text, clean, ideographs, decompose and strip, lowercase, split, longest match.
 //
 // Why the two paths agree: ASCII white space and punctuation are starters, unchanged by every normalizer step, and
-// split words. So the text between two of them can be treated alone, and if it is pure ASCII letters and digits,
+// split words. So the text between two of them can be encoded separately, and if it is pure ASCII letters and digits,
 // lowercasing is all that happens to it.
 #include "engine/tokenizer/wordpiece.h"
 
@@ -40,7 +40,7 @@ struct CombiningMark {
   uint8_t order;
 };
 
-// What a thread keeps between texts, about 260 KiB.
+// What each thread keeps between texts, about 260 KiB.
 struct Scratch {
   std::unique_ptr<CachedWord[]> cache = std::make_unique<CachedWord[]>(size_t{1} << kCacheBits);
   std::vector<char> word;
@@ -81,14 +81,13 @@ bool IsAsciiBreak(char value) {
   const auto byte = static_cast<uint8_t>(value);
   const bool letter = static_cast<uint8_t>((byte | 0x20) - 'a') <= 25;
   const bool printable = byte >= 0x20 && byte <= 0x7E;
-  return (printable && !letter && static_cast<uint8_t>(byte - '0') > 9) || byte == '\t' || byte == '\n' ||
-         byte == '\r';
+  return (printable && !letter && static_cast<uint8_t>(byte - '0') > 9) || byte == '\t' || byte == '\n' || byte == '\r';
 }
 
 }  // namespace
 
-// One call of Encode. Ids are written behind `cursor_`; `checkpoint_` is where the writer must stop to think: the room
-// in the vector ends, or the text has more tokens than fit.
+// One call of Encode. Ids are written at `cursor_`; at `checkpoint_` the writer must check: the space in the vector
+// ends there, or the text has more tokens than fit.
 class WordPieceTokenizer::Encoder {
  public:
   Encoder(const WordPieceTokenizer& tokenizer, size_t tokens_max, std::vector<int32_t>* ids)
@@ -110,7 +109,7 @@ class WordPieceTokenizer::Encoder {
     Grow(std::min(text.size() / 4, tokens_max_));
     *cursor_++ = config_.cls_id;
     for (size_t at = 0; at < text.size() && !full_;) at += Window(text, at);
-    // Everything past the limit gives way to [SEP].
+    // Everything past the limit is replaced by [SEP].
     const size_t written = static_cast<size_t>(cursor_ - begin_);
     const size_t kept = std::min(written, tokens_max_ - 1);
     begin_[kept] = config_.sep_id;
@@ -131,7 +130,8 @@ class WordPieceTokenizer::Encoder {
 
   // After each word. Past the limit the rest of the text cannot change the answer, as truncation keeps the first ids.
   void AfterWord() {
-    if (cursor_ <= checkpoint_) [[likely]] return;
+    if (cursor_ <= checkpoint_) [[likely]]
+      return;
     if (static_cast<size_t>(cursor_ - begin_) > tokens_max_ - 1) {
       full_ = true;
     } else {
@@ -139,7 +139,7 @@ class WordPieceTokenizer::Encoder {
     }
   }
 
-  // Encodes from text[at]; returns how many bytes were dealt with, at least one.
+  // Encodes from text[at]; returns how many bytes were consumed, at least one.
   size_t Window(std::string_view text, size_t at) {
     const char* bytes = text.data() + at;
     const size_t size = std::min(text.size() - at, kWindowBytes);
@@ -315,7 +315,7 @@ class WordPieceTokenizer::Encoder {
     LoadKey(word, size, key);
     CachedWord& cached = scratch_.cache[CacheSlot(key)];
     if (cached.owner == tokenizer_.serial_ && std::memcmp(cached.key, key, sizeof(key)) == 0) [[likely]] {
-      std::memcpy(cursor_, cached.ids, sizeof(cached.ids));  // always eight, there is room
+      std::memcpy(cursor_, cached.ids, sizeof(cached.ids));  // always eight: there is space
       cursor_ += cached.count;
       return AfterWord();
     }
@@ -357,14 +357,14 @@ class WordPieceTokenizer::Encoder {
   int32_t* begin_ = nullptr;
   int32_t* cursor_ = nullptr;
   int32_t* checkpoint_ = nullptr;
-  bool full_ = false;  // more tokens than fit: nothing more is encoded
+  bool full_ = false;  // more tokens than fit: nothing further is encoded
   size_t word_bytes_ = 0;
   size_t word_chars_ = 0;
 };
 
 WordPieceTokenizer::WordPieceTokenizer(WordPieceConfig config) : config_(std::move(config)) {
   static std::atomic<uint32_t> next_serial{1};
-  // Relaxed: only the number has to be unique; the object itself is handed to other threads by its owner.
+  // Relaxed: only the number has to be unique; the owner hands the object itself to other threads.
   serial_ = next_serial.fetch_add(1, std::memory_order_relaxed);
 }
 

@@ -1,4 +1,4 @@
-// Parsing: from the text of a model's tokenizer files to a WordPieceConfig; see wordpiece_config.h.
+// Parses the text of a model's tokenizer files into a WordPieceConfig.
 #include "engine/tokenizer/wordpiece_config.h"
 
 #include <algorithm>
@@ -235,14 +235,14 @@ Result<WordPieceConfig> ConfigFromVocabTxt(std::string_view vocab_text, const st
   if (!class_name.empty() && class_name != "BertTokenizer" && class_name != "BertTokenizerFast" &&
       class_name != "DistilBertTokenizer" && class_name != "DistilBertTokenizerFast") {
     return BadFile(settings_name, "tokenizer_class " + Quoted(class_name) +
-                                  " found; without a tokenizer.json only BertTokenizer is supported");
+                                      " found; without a tokenizer.json only BertTokenizer is supported");
   }
   config.lowercase = reader.OptionalBool(*settings, "do_lower_case", true, "the file");
   config.strip_accents = reader.OptionalBool(*settings, "strip_accents", config.lowercase, "the file");
   config.handle_chinese_chars = reader.OptionalBool(*settings, "tokenize_chinese_chars", true, "the file");
-  for (const auto& [key, usual] : {std::pair("unk_token", "[UNK]"), std::pair("cls_token", "[CLS]"),
-                                   std::pair("sep_token", "[SEP]"), std::pair("pad_token", "[PAD]"),
-                                   std::pair("mask_token", "[MASK]")}) {
+  for (const auto& [key, usual] :
+       {std::pair("unk_token", "[UNK]"), std::pair("cls_token", "[CLS]"), std::pair("sep_token", "[SEP]"),
+        std::pair("pad_token", "[PAD]"), std::pair("mask_token", "[MASK]")}) {
     const Json& value = reader.Member(*settings, key);
     const std::string content = value.is_string()   ? value.get<std::string>()
                                 : value.is_object() ? reader.String(value, "content", key)

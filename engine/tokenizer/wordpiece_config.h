@@ -1,7 +1,7 @@
-// Inside the tokenizer only: parses the text of its files into a WordPieceConfig, and words the complaints about them.
+// Internal to the tokenizer: parses the text of its files into a WordPieceConfig, and words the errors about them.
 //
-// A tokenizer that would need rules we do not implement is refused, because near-right ids give wrong vectors without
-// any sign. These functions may throw std::bad_alloc or an exception of the JSON library; wordpiece_load.cc ends them.
+// A tokenizer that would need rules we do not implement is refused, because nearly correct ids would silently give
+// wrong vectors. These functions may throw std::bad_alloc or a JSON library exception; wordpiece_load.cc catches them.
 #pragma once
 
 #include <string>

@@ -1,8 +1,8 @@
-// Loading: reads the files of a model directory, has them parsed (wordpiece_config.h), checks the outcome and builds
+// Loading: reads the files of a model directory, has them parsed (wordpiece_config.h), checks the result and builds
 // the tables that Encode uses.
 //
-// The files are untrusted. Whatever they hold, the outcome is a tokenizer or a Status: sizes are bounded before
-// anything is allocated for them, and the JSON library's exceptions end here.
+// The files are untrusted. Whatever they hold, the result is a tokenizer or a Status: sizes are bounded before anything
+// is allocated for them, and the JSON library's exceptions are caught here.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,9 +12,9 @@
 #include <exception>
 #include <optional>
 
-#include "shm/base/utf8.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "engine/tokenizer/wordpiece_config.h"
+#include "shm/base/utf8.h"
 
 namespace sutra {
 namespace {
@@ -26,7 +26,7 @@ struct FileCloser {
   ~FileCloser() { ::close(descriptor); }
 };
 
-// The file's bytes; nothing if there is no such file.
+// The file's bytes; empty if there is no such file.
 Result<std::optional<std::string>> ReadFile(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) {
@@ -47,7 +47,7 @@ Result<std::optional<std::string>> ReadFile(const std::string& path) {
     const ssize_t got = ::read(descriptor, bytes.data() + filled, bytes.size() - filled);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
-    if (got == 0) break;  // it shrank meanwhile; the parser will see the cut
+    if (got == 0) break;  // the file shrank meanwhile; the parser will see that it is cut
     filled += static_cast<size_t>(got);
   }
   bytes.resize(filled);
@@ -59,7 +59,7 @@ bool IsAsciiPunctuation(char byte) {
          (byte >= 123 && byte <= 126);
 }
 
-// Whether a normalized word can hold this at all: punctuation always stands alone, and white space never remains.
+// Whether a normalized word can contain this at all: punctuation is always a word of its own, white space is removed.
 bool CanOccurInWord(std::string_view token) {
   return token.size() == 1 || std::none_of(token.begin(), token.end(), [](char byte) {
            return IsAsciiPunctuation(byte) || byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
@@ -94,7 +94,7 @@ Status WordPieceTokenizer::Prepare(const std::string& name) {
   for (const AddedToken& added : config_.added_tokens) {
     if (added.content.empty() || !IsAsciiPunctuation(added.content[0]) || !IsValidUtf8(added.content)) {
       return BadFile(name, "the added token " + Quoted(added.content) +
-                           " does not begin with ASCII punctuation, which is not supported");
+                               " does not begin with ASCII punctuation, which is not supported");
     }
     const auto same = std::lower_bound(vocabulary.begin(), vocabulary.end(), std::pair(added.content, int32_t{-1}));
     if (added.id < 0 || added.id > VocabTrie::kIdMax ||
@@ -108,9 +108,9 @@ Status WordPieceTokenizer::Prepare(const std::string& name) {
     return BadFile(name, "the ids of [CLS] and [SEP] are missing or outside the vocabulary");
   }
   if (config_.word_chars_max < 1 || config_.word_chars_max > kWordCharsLimit) {
-    return BadFile(name, "the limit of characters a word is out of range");
+    return BadFile(name, "the limit of characters per word is out of range");
   }
-  // Of literals that begin alike the longest counts.
+  // Of literals with the same beginning the longest counts.
   std::stable_sort(config_.added_tokens.begin(), config_.added_tokens.end(),
                    [](const AddedToken& a, const AddedToken& b) { return a.content.size() > b.content.size(); });
   if (!trie_.Build(words, continuations)) return BadFile(name, "the vocabulary is too large");
@@ -154,8 +154,9 @@ Result<std::unique_ptr<WordPieceTokenizer>> WordPieceTokenizer::Load(const std::
     auto settings = ReadFile(settings_path);
     if (!settings.ok()) return settings.status();
     if (!vocab->has_value() || !settings->has_value()) {
-      return BadFile(model_dir, "has neither tokenizer.json nor vocab.txt with tokenizer_config.json; is it a model "
-                            "directory in Hugging Face layout?");
+      return BadFile(model_dir,
+                     "has neither tokenizer.json nor vocab.txt with tokenizer_config.json; is it a model "
+                     "directory in Hugging Face layout?");
     }
     auto config = ConfigFromVocabTxt(**vocab, vocab_path, **settings, settings_path);
     if (!config.ok()) return config.status();

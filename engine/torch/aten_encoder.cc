@@ -4,7 +4,7 @@
 // Thread rule: one worker thread at a time. Invariants:
 // - No padding: texts are ordered by length, each group of equal lengths is one attention call, all other operators see
 //   packed rows.
-// - Products run in `type`, the residual stream and the norms in fp32.
+// - Products are computed in `type`, the residual stream and the norms in fp32.
 // - No exception leaves this file.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -100,7 +100,7 @@ class AtenEncoder final : public Encoder {
   }
 
  private:
-  // The file's memory where it can be used as it lies, else a converted copy.
+  // The file's memory where it can be used in place, else a converted copy.
   at::Tensor Load(const TensorView& view, at::ScalarType type) const {
     const std::vector<int64_t> shape(view.shape.begin(), view.shape.end());
     if (const float* floats = view.AlignedFloats(); floats != nullptr) {
@@ -187,7 +187,7 @@ class AtenEncoder final : public Encoder {
   }
 
   EncoderSpec spec_;
-  std::shared_ptr<const SafetensorsFile> file_;  // fp32 tensors on the CPU lie in it
+  std::shared_ptr<const SafetensorsFile> file_;  // fp32 tensors on the CPU point into it
   at::Device device_;
   at::ScalarType type_;
   at::Tensor words_;
@@ -198,8 +198,8 @@ class AtenEncoder final : public Encoder {
   std::vector<LengthGroup> groups_;
 };
 
-// The CUDA half of torch is not linked; it must be loaded before anything asks torch whether CUDA is there, because
-// torch remembers the answer.
+// The CUDA half of torch is not linked; it must be loaded before anything asks torch whether CUDA is available,
+// because torch remembers the answer.
 Status LoadCuda() {
   if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return Status(StatusCode::kModelError, std::string("--device cuda: libtorch_cuda cannot be loaded (") + dlerror() +
@@ -224,7 +224,7 @@ Result<std::unique_ptr<Encoder>> MakeEncoder(const EncoderSpec& spec, const Enco
     at::set_num_threads(options.threads);
     return std::unique_ptr<Encoder>(std::make_unique<AtenEncoder>(spec, weights, at::Device(at::kCPU), type));
   } catch (const std::exception& error) {
-    return Status(StatusCode::kModelError, std::string("libtorch could not take the model: ") + error.what());
+    return Status(StatusCode::kModelError, std::string("libtorch could not load the model: ") + error.what());
   }
 }
 

@@ -1,6 +1,6 @@
 // The interface of libsutra_torch.so, the executor that computes with libtorch. The engine links no torch: it loads the
-// plug-in where it is needed (plugin_loader.h). C++ objects cross this border, so plug-in and engine must come from one
-// build; the loader compares `interface` and `build`.
+// plug-in where it is needed (plugin_loader.h). C++ objects cross this boundary, so plug-in and engine must come from
+// one build; the loader compares `interface` and `build`.
 // Thread rule: make_encoder may be called by any thread; an encoder by one at a time.
 #pragma once
 
@@ -19,12 +19,12 @@ struct TorchPlugin {
   struct Options {
     Device device = Device::kCpu;
     Precision precision = Precision::kF32;  // never kAuto
-    int threads = 1;                        // of one operator, on the CPU
+    int threads = 1;                        // per operator, on the CPU
   };
 
   uint32_t interface_version;
   const char* build;  // kTorchPluginBuild of the plug-in
-  // Fails with kModelError that says cause and fix; throws nothing.
+  // Fails with kModelError and a message that gives cause and fix; throws nothing.
   Result<std::unique_ptr<Encoder>> (*make_encoder)(const EncoderSpec& spec, const EncoderWeights& weights,
                                                    const Options& options);
 };

@@ -1,4 +1,4 @@
-// dlopen of the torch plug-in and, where asked for, of libtorch before it.
+// dlopen of the torch plug-in and, if SUTRA_LIBTORCH_DIR is set, of libtorch before it.
 #include "engine/torch/plugin_loader.h"
 
 #include <dlfcn.h>
@@ -30,8 +30,8 @@ Status CannotLoad(const std::string& path) {
                                              "plug-in, or name its folder in SUTRA_LIBTORCH_DIR");
 }
 
-// The loader takes a library that is there already, by its name, whatever run path the plug-in has. In the order in
-// which they need each other.
+// The dynamic loader reuses a library that is loaded already, by its name, whatever run path the plug-in has. Ordered
+// so that each library comes after the ones it needs.
 Status LoadLibtorch(const std::string& directory) {
   for (const char* library : {"nvidia/cu13/lib/libcudart.so.13", "nvidia/cu13/lib/libcupti.so.13",
                               "torch/lib/libc10.so", "torch/lib/libtorch_cpu.so"}) {
@@ -81,7 +81,7 @@ Result<const TorchPlugin*> LoadTorchPlugin() {
     if (plugin.ok()) loaded = *plugin;
     return plugin;
   }
-  return Status(StatusCode::kModelError, "the torch plug-in: there is none at " + looked + kHowToGetIt);
+  return Status(StatusCode::kModelError, "the torch plug-in: not found at " + looked + kHowToGetIt);
 }
 
 }  // namespace sutra

@@ -1,9 +1,9 @@
-// Finds and loads libsutra_torch.so, once per process. No torch header is seen here.
+// Finds and loads libsutra_torch.so, once per process. Includes no torch header.
 //
-// Where it is looked for: the file that SUTRA_TORCH_PLUGIN names; else beside the program, in ../lib/sutra (installed)
-// and
-// ../lib (build tree). libtorch itself is found by the plug-in's run path (installed: lib/sutra/libtorch) or, where
-// SUTRA_LIBTORCH_DIR is set, there: a folder with torch/lib and nvidia/cu13/lib as tools/setup/fetch_deps makes it.
+// The plug-in is the file that SUTRA_TORCH_PLUGIN names; else it is looked for next to the program, in ../lib/sutra
+// (installed) and ../lib (build tree). libtorch itself is found through the plug-in's run path (installed:
+// lib/sutra/libtorch) or, if SUTRA_LIBTORCH_DIR is set, in that folder, which has torch/lib and nvidia/cu13/lib as
+// tools/setup/fetch_deps creates them.
 // Thread rule: any thread.
 #pragma once
 
@@ -14,8 +14,8 @@
 
 namespace sutra {
 
-// Loads on the first call that succeeds and stays loaded: libtorch cannot be unloaded. Fails with kModelError that says
-// where was looked, why it cannot be loaded, and how to get it.
+// Loads on the first call that succeeds; it stays loaded, because libtorch cannot be unloaded. Fails with kModelError
+// and a message that says where it was looked for, why it cannot be loaded, and how to get it.
 Result<const TorchPlugin*> LoadTorchPlugin();
 
 // Where LoadTorchPlugin looks, in this order, for a program in `program_dir`.

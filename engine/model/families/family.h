@@ -25,7 +25,7 @@ struct Family {
   Result<EncoderWeights> (*find_weights)(std::shared_ptr<const SafetensorsFile> file, const EncoderSpec& spec);
 };
 
-// Null if there is none of this name.
+// Null if there is no family of this name.
 const Family* FindFamily(std::string_view model_type);
 // "bert (MiniLM, bge, e5, gte and others)", for messages.
 std::string SupportedFamilies();

@@ -89,7 +89,7 @@ TEST_F(Safetensors, TruncationAnywhereIsRefused) {
     EXPECT_FALSE(OpenBytes(whole.substr(0, bytes)).ok()) << bytes;
   }
   EXPECT_TRUE(OpenBytes(whole).ok());
-  EXPECT_FALSE(OpenBytes(whole + "x").ok()) << "bytes that belong to no tensor";
+  EXPECT_FALSE(OpenBytes(whole + "x").ok()) << "bytes that do not belong to any tensor";
 }
 
 TEST_F(Safetensors, HeaderLengthBeyondFileOrLimitIsRefused) {
@@ -160,11 +160,10 @@ TEST_F(Safetensors, MalformedEntriesAreRefused) {
 }
 
 TEST_F(Safetensors, MisalignedFloatsAreCopiedNotUsedInPlace) {
-  const auto file = Open(
-      R"({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, )"
-      R"("b": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}, )"
-           R"("c": {"dtype": "U8", "shape": [3], "data_offsets": [5, 8]}})",
-      std::string("\0\0\0\x80\x3f\0\0\0", 8));
+  const auto file = Open(R"({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, )"
+                         R"("b": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}, )"
+                         R"("c": {"dtype": "U8", "shape": [3], "data_offsets": [5, 8]}})",
+                         std::string("\0\0\0\x80\x3f\0\0\0", 8));
   ASSERT_TRUE(file.ok()) << file.status().message();
   const TensorView* b = file.value()->Find("b");
   const bool aligned = reinterpret_cast<uintptr_t>(b->bytes.data()) % alignof(float) == 0;
