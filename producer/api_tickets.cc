@@ -62,7 +62,7 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
     answer.status = FailTicket(ticket);
   } else {
     const uint64_t now_ns = MonotonicNs();
-    // A look costs no system call, but a loop of looks must notice a death too.
+    // Checking once makes no system call, but a loop of checks must notice a death too.
     if (timeout_ms == 0 && now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kAliveCheckNs) {
       CheckAlive(lane, now_ns);
     }

@@ -41,8 +41,8 @@ sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
     close(fd);
     switch (cause) {
       case EAGAIN:
-        return Fail(SUTRA_DEADLINE_EXCEEDED, "%s: the engine accepts nobody in time; it is stopped or overloaded",
-                    path);
+        return Fail(SUTRA_DEADLINE_EXCEEDED,
+                    "%s: the engine did not accept the connection in time; it is stopped or overloaded", path);
       case ENOENT:
       case ECONNREFUSED:
         return Fail(SUTRA_ENGINE_GONE, "nothing listens at %s (%s): start the engine with --socket %s", path,
@@ -113,7 +113,7 @@ sutra_status PrepareEventPipe(int fd) {
 sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
   const uint64_t before_ns = MonotonicNs();
   MessageOutcome outcome = SendMessage(lane->socket, &hello, sizeof(hello), nullptr, 0, deadline_ns);
-  // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its words can still be read.
+  // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its message can still be read.
   if (outcome != MessageOutcome::kOk && outcome != MessageOutcome::kClosed) return FailStep(path, "hello", outcome);
 
   WelcomeMessage& welcome = lane->welcome;
@@ -147,12 +147,12 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.mapped");
 
-  // A reading between our two is the same clock, however late we were scheduled.
+  // A reading between our two comes from the same clock, however late we were scheduled.
   const bool same_clock = welcome.engine_now_ns >= before_ns && welcome.engine_now_ns <= after_ns;
   lane->engine_clock_ahead_ns = same_clock ? 0 : static_cast<int64_t>(welcome.engine_now_ns - after_ns);
 
   if (!TakeLock(lane->request_fd)) {
-    return Fail(SUTRA_REFUSED, "locking the request lane: %s; somebody else holds this lane", strerror(errno));
+    return Fail(SUTRA_REFUSED, "locking the request lane: %s; another process holds this lane", strerror(errno));
   }
   (void)SUTRA_CHECKPOINT("attach.lock_taken");
   const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
@@ -187,7 +187,7 @@ sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t de
 
 void CloseConnection(LaneConnection* lane, bool forked) {
   if (forked) lane->mapping = LaneMapping();
-  // Goodbye: what tells a detach from a death in the engine's counters.
+  // The goodbye, by which the engine counts a detach rather than a death.
   const char goodbye = 0;
   if (!forked && lane->socket >= 0) (void)!send(lane->socket, &goodbye, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   UnmapLane(&lane->mapping);

@@ -1,6 +1,6 @@
 // One attach: connect, handshake, map, lock, served. Opens one lane; the caller decides when and how often.
 // Thread rule: any thread; no shared state. Every step has the deadline, so a dead, stopped or hostile engine costs at
-// most that. Whatever fails, nothing stays open.
+// most that. If any step fails, nothing stays open.
 #pragma once
 
 #include <stdint.h>
@@ -14,7 +14,7 @@ namespace sutra::client {
 struct LaneConnection {
   int socket = -1;
   int request_fd = -1;  // carries our lock: the only descriptor of the file, never dup'ed
-  int reply_fd = -1;    // to ask whether the engine lives
+  int reply_fd = -1;    // to ask whether the engine is alive
   int event_fd = -1;    // read end of the event pipe
   LaneMapping mapping;
   int64_t engine_clock_ahead_ns = 0;  // engine's CLOCK_MONOTONIC minus ours; not 0 only across time namespaces
@@ -25,7 +25,7 @@ struct LaneConnection {
 // SUTRA_DEADLINE_EXCEEDED. sutra_error_text says why.
 sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane);
 
-// `forked`: the mappings do not exist in this process, and their addresses may be somebody else's by now.
+// `forked`: the mappings do not exist in this process, and their addresses may be in use for something else.
 void CloseConnection(LaneConnection* lane, bool forked);
 
 }  // namespace sutra::client

@@ -52,7 +52,7 @@ class Batch {
   }
 
  private:
-  // RETURNS true with the mutex of lane_ held; or false after the texts that are left got their status.
+  // RETURNS true with the mutex of lane_ held, or false after giving the remaining texts their status.
   bool LockLane() SUTRA_TRY_ACQUIRE(true, lane_->mutex) {
     if (lane_ != nullptr) {
       lane_->mutex.Lock();
@@ -91,7 +91,7 @@ class Batch {
     }
   }
 
-  // Waits for the oldest outstanding text, then takes it and what else is done.
+  // Waits for the oldest outstanding text, then collects it and all others that are done.
   void Collect() {
     const Pending oldest = pending_[0];
     const auto done = [&] { return IsAnswered(lane_, oldest.slot, oldest.sequence); };
@@ -122,7 +122,7 @@ class Batch {
     }
     pending_count_ = kept;
     (void)SUTRA_CHECKPOINT("recv.copied");
-    // After a death the texts that are left get its status: attaching anew belongs to the caller's next call.
+    // After a death the remaining texts get its status: attaching again is left to the caller's next call.
     if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
   }
 

@@ -15,7 +15,7 @@ namespace sutra::client {
 sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
                     sutra_result* result);
 
-struct BatchCall {  // of sutra_embed_batch, checked
+struct BatchCall {  // the checked arguments of sutra_embed_batch
   const char* const* texts = nullptr;
   const size_t* text_bytes = nullptr;
   size_t count = 0;
@@ -24,7 +24,7 @@ struct BatchCall {  // of sutra_embed_batch, checked
   ResultSink results = {};
 };
 
-// At most `in_flight_max` texts are outstanding at once. RETURNS SUTRA_OK if every text got it, else the first other
+// At most `in_flight_max` texts are outstanding at once. RETURNS SUTRA_OK if every text did, else the first other
 // status; every result is written.
 sutra_status RunBatch(sutra_client* client, const BatchCall& call, size_t in_flight_max);
 // Gives every text of a call the same status. RETURNS it.

@@ -41,7 +41,7 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(la
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
                 static_cast<off_t>(slot.tail_bytes)) != 0) {
-    return;  // the pages stay, counted
+    return;  // the pages stay and remain counted
   }
   lane->tail_bytes -= slot.tail_bytes;
   slot.tail_bytes = 0;
@@ -51,7 +51,7 @@ bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, ui
     SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
-  // A system call, not the mapping: a full memory group is an error here and would be a kill there.
+  // A system call, not the mapping: over the cgroup's memory limit it fails, where a store would get us killed.
   for (uint32_t done = 0; done < bytes;) {
     const ssize_t count =
         pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
@@ -111,7 +111,7 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   lane->abandoned_count = 0;
   lane->tail_bytes = 0;
   lane->sweep_due = false;
-  // relaxed: nobody else knows the lane yet. An event loop that outlived an engine wants the new one's bytes too.
+  // relaxed: no other thread sees the lane yet. An event loop that outlived an engine wants the new one's bytes too.
   connection.mapping.request.client().event_armed.store(lane->event_used ? 1 : 0, std::memory_order_relaxed);
   lane->sweep_at_ns = 0;
   lane->spin_misses.store(0, std::memory_order_relaxed);  // relaxed: a heuristic
@@ -141,7 +141,7 @@ bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
     const uint32_t said = engine.close_reason.load(std::memory_order_relaxed);  // relaxed: ordered by the state
     if (said == SUTRA_SHUTTING_DOWN || said == SUTRA_PROTOCOL_VIOLATION) reason = said;
   }
-  // SYNC C1 (release): who sees `gone` sees the answers that preceded it; meets IsGone.
+  // SYNC C1 (release): a thread that sees `gone` sees the answers that preceded it; meets IsGone.
   lane->gone.store(reason, std::memory_order_release);
   return false;
 }
@@ -193,7 +193,7 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
 
   const RequestLane& lane_memory = lane->connection.mapping.request;
   const uint32_t head_bytes = text_bytes < kTextHeadBytes ? text_bytes : kTextHeadBytes;
-  // The engine read all of these last.
+  // The engine was the last to read all of these.
   PrefetchForWrite(&lane_memory.submission(lane->submissions.position()), sizeof(uint64_t));
   PrefetchForWrite(&lane_memory.request(index), sizeof(RequestDescriptor));
   PrefetchForWrite(lane_memory.text_head(index), head_bytes);
@@ -303,7 +303,7 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_status status
 }
 
 // Spinning shorter than the typical wait is worse than not spinning: both ends burn the budget and sleep anyway. So a
-// lane whose waits keep outlasting the budget spins only now and then, to notice when the engine got fast.
+// lane whose waits keep outlasting the budget spins only now and then, to notice when the engine has become fast.
 bool WorthSpinning(ClientLane* lane) {
   // relaxed: a heuristic; lost updates do not matter
   const uint32_t skip = lane->spin_skip.load(std::memory_order_relaxed);

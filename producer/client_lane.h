@@ -7,7 +7,7 @@
 // Invariants:
 //   - A slot is free, live (its ticket is not released) or abandoned (released before the engine answered).
 //   - A slot is submitted again only after the engine answered its last request: the submission ring cannot overflow.
-//   - Sequences of a ClientLane never repeat, also when it is opened anew for another engine.
+//   - Sequences of a ClientLane never repeat, even when it is opened again for another engine.
 //   - The mappings of a dead lane stay until its last live ticket is released: vectors already delivered stay readable.
 #pragma once
 
@@ -22,11 +22,11 @@
 
 namespace sutra::client {
 
-inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeper asks whether the engine lives this often
-inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // a submit asks from this age on
-inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // and not more often than this
-inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll looks at every slot this often
-inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, a lane; more is given back
+inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeping waiter checks the engine's lock this often
+inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // from this age on a submit checks it too
+inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // but at most this often
+inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll checks every slot this often
+inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, per lane; more is given back
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
 enum class SlotPhase : uint32_t { kFree, kLive, kAbandoned };
@@ -54,12 +54,12 @@ struct ClientLane {
   const uint32_t slot_count;
   ClientSlot* const slots;
   std::atomic<LanePhase> phase = LanePhase::kEmpty;
-  std::atomic<uint32_t> gone = 0;  // sutra_status that its unanswered tickets end with; 0 = the engine lives
+  std::atomic<uint32_t> gone = 0;  // sutra_status that unanswered tickets fail with; 0 = the engine is alive
   std::atomic<uint64_t> alive_checked_ns = 0;
   std::atomic<uint32_t> spin_misses = 0;  // waits in a row that outlasted the spin budget
   std::atomic<uint32_t> spin_skip = 0;    // waits left that do not spin
 
-  // Written under the mutex while no ticket of the lane is live, and so read without it by whoever holds a live ticket.
+  // Written under the mutex while no ticket of the lane is live, so a thread with a live ticket need not lock.
   LaneConnection connection;
 
   SubmissionWriter submissions SUTRA_GUARDED_BY(mutex);
@@ -94,22 +94,22 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) SUTRA_REQUIR
 bool RetireLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
 // SUTRA_OK, or why this lane takes no new request: SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ...
-// *stalled is set if the engine's heartbeat is old: it is stopped or overloaded, or gone and the kernel will say so.
+// *stalled is set if the engine's heartbeat is old: it is stopped or overloaded, or dead, as CheckAlive will say.
 sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTRA_REQUIRES(lane->mutex);
-// Makes free_count > 0 if the engine answered abandoned requests. RETURNS free_count.
+// Frees abandoned slots whose requests the engine has answered. RETURNS free_count.
 uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
-// Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller rings afterwards.
+// Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller calls Ring afterwards.
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
                           uint64_t now_ns, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
 void ReleaseLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
-// One doorbell for all that was published before. No lock needed while a ticket of the lane is live.
+// Rings the doorbell once for all that was published before. No lock needed while a ticket of the lane is live.
 void Ring(ClientLane* lane);
 
 // Asks the kernel whether the engine holds its lock. RETURNS false once the engine is gone or closed the lane; results
 // that were published before are visible then.
 bool CheckAlive(ClientLane* lane, uint64_t now_ns);
-// A hint to ask now: the engine's end of the socket is closed.
+// True if the engine's end of the socket is closed: a hint to call CheckAlive now.
 bool HungUp(const ClientLane* lane);
 inline bool IsGone(const ClientLane* lane) {
   return lane->gone.load(std::memory_order_acquire) != 0;  // SYNC C1 (acquire): meets CheckAlive
@@ -150,7 +150,7 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
   }
   SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
   const EngineLine& engine = lane->connection.mapping.reply.engine();
-  // A request written into a dead engine's lane ends here and not after the first slice.
+  // A request written into a dead engine's lane fails here and not after the first slice.
   if (HungUp(lane)) CheckAlive(lane, now_ns);
   for (;;) {
     if (IsGone(lane)) return done() ? WaitEnd::kDone : WaitEnd::kGone;
@@ -167,7 +167,7 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
     if (!ready && !closed) {
       FutexWait(engine.futex_word.futex_address(), word, left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs);
     }
-    sleepers.fetch_sub(1, std::memory_order_relaxed);  // relaxed: a late look costs the engine one wake
+    sleepers.fetch_sub(1, std::memory_order_relaxed);  // relaxed: an engine that sees it late makes one needless wake
     if (ready || done()) return WaitEnd::kDone;
     // relaxed: only asks whether anything moved
     if (closed || engine.futex_word.load(std::memory_order_relaxed) == word) CheckAlive(lane, MonotonicNs());

@@ -11,8 +11,8 @@ constexpr int kWipeOnFork = 18;  // MADV_WIPEONFORK, spelled out for C libraries
 
 }  // namespace
 
-// A word that reads 1 here and 0 in any forked child, for the price of a load; the process's number where the kernel
-// cannot do it.
+// A word that reads 1 here and 0 in any forked child, for the price of a load; the process id where the kernel
+// cannot do that.
 ForkDetector MakeForkDetector() {
   ForkDetector detector;
   detector.pid = getpid();

@@ -1,5 +1,5 @@
 // Tells a forked child from the process that attached, where the lanes' mappings do not exist.
-// Thread rule: made and destroyed by one thread; IsForked by any.
+// Thread rule: created and destroyed by one thread; IsForked by any.
 #pragma once
 
 #include <stdint.h>

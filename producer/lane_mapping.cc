@@ -31,7 +31,7 @@ sutra_status CheckFile(const char* name, int fd, uint64_t bytes) {
   }
   struct stat info;
   if (fstat(fd, &info) != 0 || static_cast<uint64_t>(info.st_size) != bytes) {
-    return Fail(SUTRA_REFUSED, "the engine's %s has %lld bytes where its own numbers give %llu: broken engine build",
+    return Fail(SUTRA_REFUSED, "the engine's %s has %lld bytes, but its own numbers give %llu: broken engine build",
                 name, static_cast<long long>(info.st_size), static_cast<unsigned long long>(bytes));
   }
   return SUTRA_OK;

@@ -1,5 +1,5 @@
-// The client's side of a lane's shared memory: maps the descriptors of a welcome and believes nothing about them that
-// it did not check. Libc only.
+// The client's side of a lane's shared memory: maps the descriptors of a welcome and trusts nothing about them that
+// it has not checked. Libc only.
 //
 // Thread rule: one thread opens or closes a mapping; the mapped memory follows layout.h.
 // Invariants: memory is mapped only when seals forbid its truncation and its size is the one that both sides compute;
@@ -19,7 +19,7 @@ struct LaneMapping {
 };
 
 // RETURNS SUTRA_OK, SUTRA_REFUSED (unsealed, wrong size, other layout: the text says which) or SUTRA_OUT_OF_MEMORY.
-// Descriptors stay the caller's.
+// The caller keeps the descriptors.
 sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd, int page_fd, LaneMapping* mapping);
 void UnmapLane(LaneMapping* mapping);
 

@@ -19,8 +19,8 @@ bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
   return slot.reported.exchange(1, std::memory_order_relaxed) == 0;
 }
 
-// Asks before it reads: whoever made the pipe shares the read end's flags and could take O_NONBLOCK away. Bounded,
-// since the other end may write for ever. RETURNS false once the write end, which only the engine has, is closed.
+// Polls before it reads: the process that created the pipe shares the read end's flags and could clear O_NONBLOCK.
+// Bounded, since the other end may write forever. RETURNS false once the write end, which only the engine has, closed.
 bool DrainEvents(ClientLane* lane) {
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {

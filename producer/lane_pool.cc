@@ -167,7 +167,7 @@ bool ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, C
   return false;
 }
 
-// All lanes are busy or full: one more helps, if the engine is awake and nobody else is opening one.
+// All lanes are busy or full: one more helps, if the engine is awake and no other thread is opening one.
 bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   if (!client->open_mutex.TryLock()) return false;
@@ -284,7 +284,7 @@ bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** la
       }
       return false;
     }
-    // Short slices: a slot may also come free by the answer to an abandoned request, which signals nobody.
+    // Short slices: a slot may also come free by the answer to an abandoned request, which signals no condition.
     const uint64_t slice_ns = now_ns + 5 * kNsPerMs;
     WaitForRoom(client, slice_ns < until_ns ? slice_ns : until_ns);
   }

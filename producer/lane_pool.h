@@ -1,8 +1,8 @@
-// The client object behind embed.h: its lanes, which of them a call uses, and attaching anew after an engine's death.
+// The client object behind embed.h: its lanes, which of them a call uses, and attaching again after an engine dies.
 //
-// Thread rule: any thread. A call holds at most one lane's mutex and never waits with it; `open_mutex` is taken without
-// a lane's mutex held. Invariants: the table's lanes are made once and never freed before the client; every lane has
-// the same slot count, width and model identity, since the callers' buffers depend on them.
+// Thread rule: any thread. A call holds at most one lane's mutex and never waits while holding it; `open_mutex` is
+// taken without a lane's mutex held. Invariants: the table's lanes are created once and never freed before the client;
+// every lane has the same slot count, width and model identity, since the callers' buffers depend on them.
 #pragma once
 
 #include <stddef.h>
@@ -31,7 +31,7 @@ inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
 struct sutra_client {
   char path[108] = {};
   sutra::HelloMessage hello = {};  // of the next lane
-  sutra_info info = {};            // as of the attach: engine_pid and engine_generation below are those of today
+  sutra_info info = {};            // as of the attach: engine_pid and engine_generation below are the current ones
   uint32_t lanes_max = 0;
   uint64_t spin_ns = 0;
   sutra::client::ForkDetector fork_detector;
@@ -56,7 +56,7 @@ inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_
 // A client without a lane. `path` and `hello` are checked (CheckAttach). RETURNS nullptr when out of memory.
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);
-// The first lane, of sutra_attach.
+// Opens the first lane, for sutra_attach.
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 
 // RETURNS true and *lane with its mutex held, open, and with at least one free slot; or false and *status: SUTRA_FULL,

@@ -55,7 +55,7 @@ sutra_status CheckAttach(const char* path, const sutra_attach_options& options, 
 }
 
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request) {
-  if (options == nullptr) {  // the common case, on the way of every text
+  if (options == nullptr) {  // the common case, on the path of every text
     *request = Request();
     return SUTRA_OK;
   }
@@ -63,8 +63,8 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
   const StructRead read = ReadStruct(options, kOptionsBytesFirst, &copy, sizeof(copy));
   if (read != StructRead::kOk) return FailStruct("sutra_options", read);
   if ((copy.flags & ~kOptionsKnown) != 0) {
-    return Fail(SUTRA_BAD_OPTION, "unknown option bits 0x%x in flags: known are 0x%x", copy.flags & ~kOptionsKnown,
-                kOptionsKnown);
+    return Fail(SUTRA_BAD_OPTION, "unknown option bits 0x%x in flags: the known ones are 0x%x",
+                copy.flags & ~kOptionsKnown, kOptionsKnown);
   }
   if ((copy.flags & (SUTRA_NORMALIZE | SUTRA_RAW)) == (SUTRA_NORMALIZE | SUTRA_RAW)) {
     return Fail(SUTRA_BAD_OPTION, "SUTRA_NORMALIZE and SUTRA_RAW exclude each other: set one of them");

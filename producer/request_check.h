@@ -15,7 +15,7 @@ namespace sutra::client {
 sutra_status CheckClient(const sutra_client* client);
 // RETURNS SUTRA_BAD_ARGUMENT; `argument` is the name of what is NULL.
 sutra_status FailNull(const char* argument);
-// RETURNS the status for a structure of a caller that could not be read (not kOk).
+// RETURNS the status for a caller's structure that could not be read. REQUIRES: not kOk.
 sutra_status FailStruct(const char* type, StructRead read);
 
 // Fills *hello, zeroed, with what the options ask for. RETURNS SUTRA_OK or what sutra_attach returns.

@@ -3,7 +3,7 @@
 //
 // Thread rule: pure functions over the caller's memory.
 // Invariants: no byte of a caller's structure at or beyond its size is read or written; a size that no header can have
-// is never taken for one.
+// is never accepted.
 #pragma once
 
 #include <stddef.h>
@@ -21,7 +21,7 @@ inline constexpr uint32_t kInfoBytesFirst = SUTRA_BYTES_UP_TO(sutra_info, identi
 inline constexpr uint32_t kOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_options, tag);
 inline constexpr uint32_t kResultBytesFirst = SUTRA_BYTES_UP_TO(sutra_result, stage_ns);
 #undef SUTRA_BYTES_UP_TO
-inline constexpr uint32_t kStructBytesMax = 4096;  // a larger number is no size but a member that nobody set
+inline constexpr uint32_t kStructBytesMax = 4096;  // a larger number is not a size: the caller left it unset
 
 // RETURNS the size that the caller wrote at `from`, or 0 if it is below bytes_first or above kStructBytesMax.
 uint32_t StructBytes(const void* from, uint32_t bytes_first);
@@ -32,8 +32,8 @@ enum class StructRead : uint8_t {
   kUnknownField,  // a newer caller asks for something that this library does not know: refused, not ignored
 };
 
-// Reads an options structure into to_bytes at `to`, the library's own. Fields that an older caller lacks are zero, and
-// so are all of a NULL.
+// Reads an options structure into to_bytes at `to`, the library's own. Fields that an older caller lacks become
+// zero, and so do all fields if `from` is NULL.
 StructRead ReadStruct(const void* from, uint32_t bytes_first, void* to, uint32_t to_bytes);
 
 // Writes a structure of the library, from_bytes at `from`, into the caller's of to_bytes (as StructBytes returned it).
@@ -43,7 +43,7 @@ void WriteStruct(const void* from, uint32_t from_bytes, void* to, uint32_t to_by
 // Where the results of a call go: one structure of the caller, an array of them, or nowhere.
 class ResultSink {
  public:
-  // For `results`, which lie `stride` bytes apart; NULL = nowhere. RETURNS false if their size or the stride is none.
+  // For `results`, which lie `stride` bytes apart; NULL = nowhere. RETURNS false if the size or the stride is invalid.
   bool Open(sutra_result* results, size_t stride);
   bool Open(sutra_result* result) { return Open(result, SIZE_MAX); }
 

@@ -1,4 +1,4 @@
-// What a thread knows about itself: the text of its last failure and the lane it used last.
+// What is kept per thread: the text of its last failure and the lane it used last.
 // Thread rule: everything here is the calling thread's own.
 #pragma once
 

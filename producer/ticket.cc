@@ -12,7 +12,7 @@ void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
     case SUTRA_OK:
     case SUTRA_NOT_READY: return;
     case SUTRA_ENGINE_GONE:
-      Fail(status, "%s: the engine died before it answered; submit again, the client attaches anew", client->path);
+      Fail(status, "%s: the engine died before it answered; submit again: the client attaches by itself", client->path);
       return;
     case SUTRA_DEADLINE_EXCEEDED:
       Fail(status, "%s; raise timeout_ms, or see the engine's queue with sutra-stat",
@@ -34,14 +34,14 @@ bool FindTicket(sutra_client* client, sutra_ticket ticket, ClientLane** lane, ui
   *slot = static_cast<uint32_t>(ticket) & kSlotMask;
   if (*slot >= (*lane)->slot_count) return false;
   const ClientSlot& state = (*lane)->slots[*slot];
-  // relaxed: whoever handed the ticket to this thread ordered them
+  // relaxed: handing the ticket to this thread ordered them
   return state.phase.load(std::memory_order_relaxed) == SlotPhase::kLive &&
          (state.sequence.load(std::memory_order_relaxed) & kTicketSequenceMask) ==
              ticket >> (kTicketSlotBits + kTicketLaneBits);
 }
 
 sutra_status FailTicket(sutra_ticket ticket) {
-  return Fail(SUTRA_BAD_OPTION, "%llx is not a live ticket of this client: it was released, or never given out",
+  return Fail(SUTRA_BAD_OPTION, "%llx is not a live ticket of this client: it was released, or never issued",
               static_cast<unsigned long long>(ticket));
 }
 

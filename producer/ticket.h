@@ -1,7 +1,7 @@
 // Tickets: numbers that name a request in a slot of a lane, and waiting for one.
 //
 // Thread rule: a ticket is used by one thread at a time; waiting takes no lock.
-// Invariants: a ticket of a released request is found no more, unless 2^46 sequences later in the same slot.
+// Invariants: a ticket of a released request is no longer found, unless 2^46 sequences later in the same slot.
 #pragma once
 
 #include <assert.h>
@@ -21,12 +21,12 @@ inline sutra_ticket MakeTicket(const ClientLane* lane, uint32_t slot) {
          uint64_t{lane->index} << kTicketSlotBits | slot;
 }
 
-// RETURNS false for what is not a live ticket of this client.
+// RETURNS false if it is not a live ticket of this client.
 bool FindTicket(sutra_client* client, sutra_ticket ticket, ClientLane** lane, uint32_t* slot);
-// RETURNS the status for what FindTicket did not find.
+// RETURNS the status for a ticket that FindTicket did not find.
 sutra_status FailTicket(sutra_ticket ticket);
 
-// Waits for a live slot until `until_ns` (0 = look once) or its deadline. RETURNS its final status or SUTRA_NOT_READY.
+// Waits for a live slot until `until_ns` (0 = check once) or its deadline. RETURNS its final status or SUTRA_NOT_READY.
 sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot, uint64_t until_ns);
 
 }  // namespace sutra::client

@@ -14,7 +14,7 @@
 namespace sutra {
 namespace {
 
-// RETURNS kOk when `events` (or an error state) is there. SIGINT and friends do not shorten the wait.
+// RETURNS kOk when `events` (or an error state) is reported. Signals do not shorten the wait.
 MessageOutcome WaitFor(int socket, short events, uint64_t deadline_ns) {
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
@@ -68,7 +68,7 @@ MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* f
   *fds_received = 0;
   *received = 0;
   iovec part = {bytes, byte_count};
-  // Room for one descriptor more than asked, so that an excess is seen; the kernel closes what does not fit.
+  // Room for one descriptor more than the maximum, so that an excess is noticed; the kernel closes any beyond that.
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * (kMessageFdsMax + 1))];
   msghdr message = {};
   ssize_t count;

@@ -7,7 +7,7 @@
 //   (maps, takes the POSIX write lock on byte 0 of the request memfd)
 //   LockedMessage                   ->
 //                                   <-      ServingMessage: the lane is served from here on
-//   afterwards: any one byte but 0 = doorbell; 0 = goodbye, sent by a detach; hang-up = the lane is gone
+//   afterwards: any single byte except 0 = doorbell; 0 = goodbye, sent by a detach; hang-up = the lane is gone
 //
 // Fixed-size, little-endian, zero-filled strings. Header-only and free of the C++ runtime.
 #pragma once
@@ -25,10 +25,10 @@ struct HelloMessage {
   uint16_t layout_minor;
   uint32_t slots;            // 0 = the engine's default
   uint32_t width;            // 0 = any; otherwise refused unless the model has it
-  uint32_t text_bytes_max;   // 0 = the engine's default; more than its limit is refused
+  uint32_t text_bytes_max;   // 0 = the engine's default; refused if over the engine's limit
   uint64_t flags;            // 0
   char model[128];           // "" = any; otherwise must be the model's name or a prefix of its identity
-  char client_name[64];      // for the operator's eyes
+  char client_name[64];      // shown to the operator
 };
 static_assert(sizeof(HelloMessage) == 224);
 
@@ -36,7 +36,7 @@ struct WelcomeMessage {
   uint64_t magic;
   uint16_t layout_major;
   uint16_t layout_minor;
-  uint32_t status;           // StatusCode; anything but ok comes without descriptors and with `message`
+  uint32_t status;           // StatusCode; unless ok, `message` says why and no descriptors come with it
   uint32_t slots;
   uint32_t width;
   uint32_t text_bytes_max;
@@ -44,7 +44,7 @@ struct WelcomeMessage {
   uint64_t engine_generation;
   uint64_t lane_id;
   uint64_t engine_now_ns;    // CLOCK_MONOTONIC of the engine, for the client's offset
-  uint32_t normalizes;       // the model's own answers have unit length
+  uint32_t normalizes;       // 1 = vectors have unit length by default
   uint32_t engine_pid;       // for display
   char model[128];
   char identity[72];         // 64 hex digits

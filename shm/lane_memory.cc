@@ -34,12 +34,12 @@ Status Fail(const char* object, const char* step, uint64_t bytes, int os_error) 
                 os_error);
 }
 
-// A sealed-size memfd of `bytes`, of which the first `allocated_bytes` are really there.
+// A memfd of `bytes` that can be sealed; its first `allocated_bytes` are allocated.
 Result<UniqueFd> MakeMemfd(const char* name, uint64_t bytes, uint64_t allocated_bytes) {
   UniqueFd fd(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return Fail(name, "memfd_create", bytes, errno);
   if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return Fail(name, "sizing", bytes, errno);
-  // Only truncating would succeed on a full memory and make the first touch a SIGBUS.
+  // ftruncate alone would succeed even with memory full, and the first touch would then raise SIGBUS.
   int result;
   do {
     result = fallocate(fd.get(), 0, 0, static_cast<off_t>(allocated_bytes));
@@ -93,7 +93,7 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
   if (!request_fd.ok()) return request_fd.status();
   lane.request_fd_ = std::move(request_fd).value();
   {
-    // The only time the engine writes the request lane: its header, before anybody else knows the lane.
+    // The only time the engine writes the request lane: its header, before the lane is handed out.
     auto header_map = MapFd("request lane", lane.request_fd_.get(), kPageBytes, kPageBytes, PROT_READ | PROT_WRITE);
     if (!header_map.ok()) return header_map.status();
     const RequestLane request{header_map->base(), geometry};

@@ -1,9 +1,9 @@
-// The engine's side of shared memory: makes the two sealed memfds of a lane and the engine page, and keeps them mapped.
+// The engine's side of shared memory: creates a lane's two sealed memfds and the engine page, and keeps them mapped.
 // (The client's side, which maps and verifies them, is producer/lane_mapping.h.)
 //
-// Thread rule: make and destroy on one thread; the mapped memory follows layout.h.
+// Thread rule: create and destroy on one thread; the mapped memory follows layout.h.
 // Invariants: a lane is a fresh pair of memfds, never handed to a second owner; seals are set before the descriptors
-// leave the process; all of a lane but the text tails is allocated at creation, so that no later touch can fail; the
+// leave the process; all of a lane except the text tails is allocated at creation, so that no later touch can fail; the
 // engine maps the request lane read-only; the engine's lock on the reply lane is held as long as the object lives.
 #pragma once
 
@@ -32,7 +32,7 @@ class LaneMemory {
   ReplyLane reply() const { return {reply_map_.base(), geometry_}; }
   int request_fd() const { return request_fd_.get(); }  // for LockHolderAlive and UntrustedRequest; never dup or close
   int reply_fd() const { return reply_fd_.get(); }      // sent to the client; never dup or close: it carries the lock
-  // What quotas charge: the full size, text tails included.
+  // What counts against quotas: the full size, text tails included.
   uint64_t charged_bytes() const { return geometry_.request_bytes() + geometry_.reply_bytes(); }
 
  private:

@@ -1,9 +1,9 @@
 // The four ends of a lane's two rings. Client: SubmissionWriter, CompletionReader. Engine: SubmissionReader,
-// CompletionWriter. Each ring has one writing thread and one reading thread at a time; callers see to that.
+// CompletionWriter. Each ring has one writing thread and one reading thread at a time; the callers ensure it.
 // Header-only and free of the C++ runtime.
 //
 // Invariants:
-//   - An entry publishes itself: it carries its position, so no shared index exists and one cache line moves a hop.
+//   - An entry carries its position, which publishes it: there is no shared index, and each hop moves one cache line.
 //   - Zero is never an entry: a hole punched by a hostile client reads as "nothing yet".
 //   - No end waits for the other. The submission ring cannot overflow because a slot is submitted only once until it is
 //     answered; the completion ring may be lapped by design, and the reader notices and scans the result words instead.
@@ -27,7 +27,7 @@ class SubmissionWriter {
   SubmissionWriter() = default;
   explicit SubmissionWriter(const RequestLane& lane) : lane_(lane) {}
 
-  // The slot's descriptor and text are written before; the engine may take the slot from this store on.
+  // The slot's descriptor and text must be written before; from this store on the engine may take the slot.
   void Publish(uint32_t slot) {
     assert(slot < lane_.geometry.slots);
     // SYNC L1 (release): publishes descriptor and text of `slot`; meets SYNC L1 (acquire) in SubmissionReader::Next.
@@ -48,8 +48,8 @@ class SubmissionReader {
   SubmissionReader() = default;
   explicit SubmissionReader(const RequestLane& lane) : lane_(lane) {}
 
-  // Takes at most one entry. kViolation is final for the lane: the client wrote what no client of this layout writes.
-  // A slot number that is in range but already held by the engine is for the caller's private slot table to refuse.
+  // Takes at most one entry. kViolation is final for the lane: no client of this layout writes such an entry.
+  // The caller's private slot table refuses a slot number that is in range but already held by the engine.
   Take Next(uint32_t* slot) {
     // SYNC L1 (acquire): see SubmissionWriter::Publish.
     const uint64_t entry = lane_.submission(position_).load(std::memory_order_acquire);
@@ -78,13 +78,14 @@ class CompletionWriter {
   CompletionWriter() = default;
   explicit CompletionWriter(const ReplyLane& lane) : lane_(lane) {}
 
-  // The vector and the other fields of the result descriptor are written before. Never waits: a client that does not
-  // read its completions loses only its own index into them. Waking sleepers is the caller's (wait_word.h), once a batch.
+  // The vector and the other fields of the result descriptor must be written before. Never waits: a client that does
+  // not read its completions loses only its index into them. The caller wakes sleeping clients (sleep_wake.h), once per
+  // batch.
   void Publish(uint32_t slot, uint64_t sequence, StatusCode status) {
     assert(slot < lane_.geometry.slots);
     // SYNC L2 (release): publishes vector and result of `slot`; meets SYNC L2 (acquire) in LoadResultWord.
     lane_.result(slot).word.store(ResultWord(sequence, static_cast<uint8_t>(status)), std::memory_order_release);
-    // SYNC L3 (release): the result word is visible to who sees the entry; meets SYNC L3 (acquire) in
+    // SYNC L3 (release): a reader that sees the entry sees the result word; meets SYNC L3 (acquire) in
     // CompletionReader::Next.
     lane_.completion(position_).store(RingEntry(position_, slot), std::memory_order_release);
     ++position_;
@@ -122,10 +123,10 @@ class CompletionReader {
     // SYNC L3 (acquire): see CompletionWriter::Publish.
     const uint64_t entry = lane_.completion(position_).load(std::memory_order_acquire);
     // No entry was ever published without a position, and only a position may move this reader, which never goes back:
-    // a reader that a broken engine could send back would read for ever.
+    // a reader that a broken engine could send back would read forever.
     if (entry >> 16 == 0) return Read::kNone;
     const uint64_t entry_position = RingEntryPosition(entry);
-    if (entry_position < position_) return Read::kNone;  // of the last lap
+    if (entry_position < position_) return Read::kNone;  // of the previous lap
     const uint32_t entry_slot = RingEntrySlot(entry);
     const bool expected = entry_position == position_ && entry_slot < lane_.geometry.slots;
     // After a gap every answer up to this entry is visible in the result words, so reading goes on behind it.

@@ -7,10 +7,10 @@
 //     ClientLine            sleep and event words               EngineLine         futex word, state
 //     submission ring       u64[slots]                          completion ring    u64[slots]
 //     RequestDescriptor[slots]                                  ResultDescriptor[slots]
-//     text heads            256 B a slot                        vectors            stride a slot, 64-byte aligned
+//     text heads            256 B per slot                      vectors            one per slot, 64-byte aligned
 //     text tails            sparse, read with pread
 //
-// Life of a slot: free -> submitted -> taken -> done -> free (LAYOUT.md says what a death does at every arrow).
+// Life of a slot: free -> submitted -> taken -> done -> free (LAYOUT.md says what a death at each arrow does).
 #pragma once
 
 #include <cstddef>
@@ -35,9 +35,9 @@ inline constexpr uint32_t kSlotsMax = 4096;               // a power of two
 inline constexpr uint32_t kTextHeadBytes = 256;           // allocated at attach; longer tails are sparse
 inline constexpr uint32_t kTextBytesMaxDefault = 65'536;  // of one text
 inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;
-inline constexpr uint32_t kWidthMax = 8192;               // floats a vector
+inline constexpr uint32_t kWidthMax = 8192;               // floats per vector
 inline constexpr uint64_t kPageBytes = 4096;
-inline constexpr uint64_t kRequestTimeoutNsDefault = 30'000'000'000;  // of a request that names no deadline
+inline constexpr uint64_t kRequestTimeoutNsDefault = 30'000'000'000;  // of a request without a deadline
 
 struct alignas(128) LaneHeader {          // written by the engine before the lane is handed out
   SharedWord<uint32_t> layout_version;    // stored last with release; 0 = not ready
@@ -50,7 +50,7 @@ struct alignas(128) LaneHeader {          // written by the engine before the la
   uint32_t incompatible_flags;            // an unknown bit refuses the lane
   uint32_t slots;                         // power of two
   uint32_t text_bytes_max;
-  uint32_t width;                         // floats a vector
+  uint32_t width;                         // floats per vector
   uint32_t vector_stride_bytes;           // multiple of 64
   uint8_t boot_id[16];
   uint8_t reserved[48];
@@ -69,14 +69,14 @@ enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, k
 
 struct alignas(128) EngineLine {         // written by the engine only
   SharedWord<uint32_t> futex_word;       // bumped before each wake
-  SharedWord<uint32_t> state;            // LaneState; draining takes nothing more, closed answers nothing more
+  SharedWord<uint32_t> state;            // LaneState; draining: no more is taken; closed: no more is answered
   SharedWord<uint64_t> taken;            // submissions taken, for observers
   SharedWord<uint32_t> close_reason;     // StatusCode, set before kLaneClosed
   uint8_t reserved[108];
 };
 static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, taken) == 8);
 
-// Option bits of a request; an unknown bit ends kBadOption.
+// Option bits of a request; a request with an unknown bit is answered kBadOption.
 enum RequestOption : uint32_t {
   kOptionNormalize = 1u << 0,       // unit length, whatever the model's own default
   kOptionRaw = 1u << 1,             // pooled vector, not normalised; excludes kOptionNormalize
@@ -86,7 +86,7 @@ enum RequestOption : uint32_t {
 };
 inline constexpr uint32_t kOptionsKnown = 0x1f;
 
-// An unknown priority is answered kBadOption.
+// A request with an unknown priority is answered kBadOption.
 enum RequestPriority : uint32_t { kPriorityNormal = 0, kPriorityQuery = 1, kPriorityBulk = 2, kPriorityCount };
 
 struct alignas(64) RequestDescriptor {     // written by the client only; the engine copies it once
@@ -143,7 +143,7 @@ constexpr uint64_t RingEntryPosition(uint64_t entry) { return (entry >> 16) - 1;
 constexpr uint32_t RingEntrySlot(uint64_t entry) { return static_cast<uint32_t>(entry & 0xffff); }
 constexpr uint64_t ResultWord(uint64_t sequence, uint8_t status) { return sequence << 8 | status; }
 
-// Where everything lies, from the three numbers of the handshake. Both sides compute it; nobody reads offsets from memory.
+// Where everything lies, computed by both sides from the three numbers of the handshake, never read from shared memory.
 struct LaneGeometry {
   uint32_t slots = 0;
   uint32_t text_bytes_max = 0;

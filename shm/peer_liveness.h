@@ -1,5 +1,5 @@
-// Who is alive: decided by the kernel, never by a timer. Each side holds a POSIX write lock (F_SETLK, byte 0) on the
-// lane it writes, for as long as it lives; the other side asks with F_GETLK. A stopped process keeps its lock. A killed
+// Whether a peer is alive: the kernel decides, never a timer. Each side holds a POSIX write lock (F_SETLK, byte 0) on
+// the lane it writes, as long as it lives; the other side asks with F_GETLK. A stopped process keeps its lock. A killed
 // one loses it at once, even if a forked child still has the descriptors. (OFD locks and flock would be wrong here:
 // SCM_RIGHTS shares the open file description, so they would belong to both sides.)
 //
@@ -33,7 +33,7 @@ using PeerAliveFunction = bool (*)(int fd);
   return result == 0;
 }
 
-// RETURNS false only if the kernel says that no other process holds the lock on `fd`. A failing call is no proof.
+// RETURNS false only if the kernel says that no other process holds the lock on `fd`. A failed call proves nothing.
 [[nodiscard]] inline bool LockHolderAlive(int fd) {
   struct flock lock = {};
   lock.l_type = F_WRLCK;
@@ -54,7 +54,7 @@ using PeerAliveFunction = bool (*)(int fd);
     fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
     return pid_fd;
   }
-  // The fallback may meet a reused pid, which makes it a worse hint and nothing more.
+  // The fallback may name the wrong process if the pid was reused; it is only a hint.
   struct { int pid; unsigned uid, gid; } credentials = {};
   length = sizeof(credentials);
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0 || credentials.pid <= 0) return -1;

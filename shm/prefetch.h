@@ -1,7 +1,7 @@
-// Asking early for cache lines that are about to be written. A line the other side read last costs a transfer between
-// cores before a store to it can finish, and stores finish in order: 24 lines of a vector one after the other cost more
-// than everything else in a round trip. Asked for together, the transfers overlap. Only a hint: harmless on any address
-// of a mapping, and on processors without the instruction. Header-only and free of the C++ runtime.
+// Prefetches cache lines that are about to be written. A line that the other side read last must move between cores
+// before a store to it can finish, and stores finish in order: moving the 24 lines of a vector one after another costs
+// more than everything else in a round trip. Requested together, the transfers overlap. Only a hint: harmless on any
+// address of a mapping, and on processors without the instruction. Header-only and free of the C++ runtime.
 #pragma once
 
 #include <cstddef>

@@ -43,7 +43,7 @@ inline void FullFence() {
 #endif
 }
 
-// Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller looks again.
+// Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller checks again.
 inline void FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
   const timespec timeout = ToTimespec(timeout_ns);
   syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
@@ -67,7 +67,7 @@ inline WakeNeeds LookForSleepers(const RequestLane& request) {
 }
 inline void WakeSleepers(const ReplyLane& reply) {
   SharedWord<uint32_t>& word = reply.engine().futex_word;
-  // relaxed load: only the engine writes it. SYNC L4 (release): who reads the new value sees the answers.
+  // relaxed load: only the engine writes it. SYNC L4 (release): a client that reads the new value sees the answers.
   word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   FutexWakeAll(word.futex_address());
 }
@@ -78,7 +78,7 @@ inline void AnnounceEngineAsleep(EnginePage* page) {
   FullFence();                                       // SYNC L5: the store before the loads of the rings
 }
 inline void AnnounceEngineAwake(EnginePage* page) {
-  page->asleep.store(0, std::memory_order_relaxed);  // relaxed: a late look costs the client one byte
+  page->asleep.store(0, std::memory_order_relaxed);  // relaxed: a client that sees it late sends one needless byte
 }
 
 // Client: after publishing one submission or many. RETURNS false if the engine hung up.
@@ -87,7 +87,7 @@ inline bool RingDoorbell(const EnginePage* page, int socket) {
   if (page->asleep.load(std::memory_order_relaxed) == 0) return true;  // relaxed: ordered by the fence
   const char byte = 1;
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-  return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // a full socket is rung already
+  return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // full: the doorbell has been rung
 }
 
 }  // namespace sutra

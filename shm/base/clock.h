@@ -1,7 +1,7 @@
-// Clock: the seam through which the cache reads time and waits for it, so that tests own both.
+// Clock: the seam through which the cache reads time and waits for it, so that tests control both.
 //
 // Thread rule: every call may come from any thread.
-// What an implementation promises and its callers keep:
+// Rules for implementations and callers:
 //  - MonotonicNs never decreases; every deadline inside the process is measured on it.
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once
@@ -18,8 +18,8 @@ class Clock {
   virtual uint64_t MonotonicNs() const = 0;
   virtual uint64_t WallNs() const = 0;
 
-  // Waits on `condition` until it is notified or MonotonicNs() reaches `deadline_ns`; may wake early without reason.
-  // A manual clock notifies the waiters itself when it is moved.
+  // Waits on `condition` until it is notified or MonotonicNs() reaches `deadline_ns`; may also wake spuriously.
+  // A manual clock notifies the waiters itself when it is advanced.
   virtual void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) SUTRA_REQUIRES(mutex) = 0;
 
   // The machine's clocks.

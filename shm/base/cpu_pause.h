@@ -1,4 +1,4 @@
-// What a spin loop executes between two looks: leaves the core's resources to its sibling thread for a moment.
+// What a spin loop executes between two checks: leaves the core's resources to its sibling thread for a moment.
 // Header-only and free of the C++ runtime: the client library includes it.
 #pragma once
 

@@ -1,5 +1,5 @@
-// CRC-32C (Castagnoli), the checksum of everything in the log. Uses the SSE4.2 instruction where the CPU has it, found
-// at run time, and a table otherwise; both give the same number. Stateless and thread-safe.
+// CRC-32C (Castagnoli), the checksum of everything in the log. Uses the SSE4.2 instruction where the CPU has it,
+// detected at run time, and a table otherwise; both give the same number. Stateless and thread-safe.
 #pragma once
 
 #include <cstddef>

@@ -10,7 +10,7 @@ namespace sutra {
 
 inline constexpr char kHexDigits[] = "0123456789abcdef";
 
-// The digit's value, or -1 for a character that is none of kHexDigits.
+// The digit's value, or -1 for a character that is not one of kHexDigits.
 constexpr int HexDigitValue(char digit) {
   if (digit >= '0' && digit <= '9') return digit - '0';
   if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;

@@ -17,7 +17,7 @@ BootId HostBootId();
 // least 1.
 uint32_t UsableCpus();
 
-// The least CPU quota among the cgroup of this process and its ancestors, in CPUs rounded up; nothing if none is set.
+// The least CPU quota among the cgroup of this process and its ancestors, in CPUs rounded up; nullopt if none is set.
 // Reads cgroup v2 (cpu.max) and v1 (cpu.cfs_quota_us) below `root`, which is "/" outside of tests.
 std::optional<uint32_t> CgroupCpuQuota(const std::string& root);
 

@@ -1,4 +1,4 @@
-// Lines for people: where they go, and a limit on those that clients can provoke.
+// Log lines: where they go, and a rate limit for those that clients can cause.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace sutra {
 
-// Takes one line per call, without its end; may be empty, which drops them.
+// Takes one line per call, without the newline. An empty function drops all lines.
 using LogLine = std::function<void(const std::string&)>;
 
 // At most one line per second; the next line says how many were left out. Thread-safe.

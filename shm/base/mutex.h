@@ -54,7 +54,7 @@ class SUTRA_CAPABILITY("mutex") Mutex {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
-// Holds a Mutex for a scope; may give it up and take it again inside.
+// Holds a Mutex for a scope; can release and reacquire it meanwhile.
 class SUTRA_SCOPED_CAPABILITY MutexLock {
  public:
   explicit MutexLock(Mutex& mutex) SUTRA_ACQUIRE(mutex) : mutex_(mutex) { mutex_.Lock(); }
@@ -80,7 +80,7 @@ class SUTRA_SCOPED_CAPABILITY MutexLock {
   bool held_ = true;
 };
 
-// Deadlines are CLOCK_MONOTONIC. A wait may return for no reason: the caller tests its condition in a loop.
+// Deadlines are CLOCK_MONOTONIC. A wait may return spuriously: the caller tests its condition in a loop.
 class CondVar {
  public:
   constexpr CondVar() = default;

@@ -1,4 +1,4 @@
-// Text from a peer, a file or another process, made fit for a log line or a terminal. Header-only; stateless.
+// Text from a peer, a file or another process, made safe for a log line or a terminal. Header-only; stateless.
 #pragma once
 
 #include <span>

@@ -26,7 +26,7 @@ uint64_t RandomSeed() {
   while (seed == 0) {
     if (!FillRandom(&seed, sizeof(seed))) {
       std::fprintf(stderr,
-                   "sutra: the kernel gives no random numbers (getrandom: %s); allow getrandom in the seccomp "
+                   "sutra: the kernel provides no random numbers (getrandom: %s); allow getrandom in the seccomp "
                    "filter of this service or container\n",
                    std::strerror(errno));
       std::abort();

@@ -1,4 +1,4 @@
-// SHA-256 over libcrypto, whose headers are seen in sha256.cc only. Thread rule: one thread per object.
+// SHA-256 from libcrypto, whose headers only sha256.cc includes. Thread rule: one thread per object.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// What an operation came to: a closed set of codes shared by every process, and Status / Result<T>, the error
+// The outcome of an operation: a closed set of codes shared by every process, and Status / Result<T>, the error
 // values our own code returns instead of throwing.
 //
 // The numbers cross process boundaries and are written into result words: they are never reused or renumbered. A
@@ -17,7 +17,7 @@ namespace sutra {
 
 enum class StatusCode : uint8_t {
   kOk = 0,
-  kNotReady = 1,           // a wait timed out; the ticket lives on
+  kNotReady = 1,           // a wait timed out; the ticket stays valid
   kFull = 2,               // no free slot in the lane
   kOverloaded = 3,         // the engine refuses work for now
   kEmptyText = 4,          // zero bytes (NUL is an ordinary character)
@@ -34,7 +34,7 @@ enum class StatusCode : uint8_t {
   kProtocolViolation = 15, // the peer broke the lane protocol
   kOutOfMemory = 16,
   kForked = 17,            // the lane belongs to the parent process
-  kBadArgument = 18,       // a caller's null pointer, or a structure whose size nobody knows
+  kBadArgument = 18,       // a caller's null pointer, or a structure without a valid size
 };
 inline constexpr int kStatusCodeCount = 19;
 

@@ -2,7 +2,7 @@
 //
 // Stateless and thread-safe. Invariants:
 // - IsValidUtf8 accepts exactly what RFC 3629 calls UTF-8: no overlong forms, no surrogates, nothing past U+10FFFF,
-//   no cut sequence; U+0000 is an ordinary character.
+//   no truncated sequence; U+0000 is an ordinary character.
 // - DecodeUtf8 never reads at or past `end` and always advances; a byte that starts no valid sequence becomes U+FFFD.
 #pragma once
 
@@ -84,7 +84,7 @@ inline bool IsValidUtf8(std::string_view text) {
   const char* cursor = text.data();
   const char* const end = cursor + text.size();
   while (cursor != end) {
-    // Most request text is ASCII: 32 bytes a step until a high bit shows up.
+    // Most request text is ASCII: 32 bytes per step until a high bit shows up.
     while (end - cursor >= 32) {
       uint64_t words[4];
       std::memcpy(words, cursor, sizeof(words));

@@ -51,7 +51,7 @@ EngineLife JudgeEngine(const StatsSnapshot& snapshot, const EngineEvidence& evid
   if (!evidence.same_boot) return EngineLife::kCrashed;
   const bool fresh = HeartbeatAgeNs(snapshot, evidence) < kHeartbeatStaleNs;
   if (!fresh) {
-    // A free lock proves the end; a held one proves that some engine lives there, so this one is stopped or slow.
+    // A free lock proves that the engine is dead; a held one that an engine lives, so this one is stopped or slow.
     if (evidence.lock == EngineEvidence::Lock::kFree) return EngineLife::kCrashed;
     if (evidence.lock == EngineEvidence::Lock::kUnknown && !evidence.pid_exists) return EngineLife::kCrashed;
     return state == kEngineStarting ? EngineLife::kStarting : EngineLife::kStale;

@@ -1,4 +1,4 @@
-// Whether the engine behind a snapshot still lives, judged by the kernel's word about its lock rather than by a timer.
+// Whether the engine behind a snapshot is still alive, judged by the kernel's record of its lock and not by a timer.
 // Stateless.
 #pragma once
 
@@ -12,9 +12,9 @@ namespace sutra {
 enum class EngineLife { kStarting, kAlive, kDraining, kStale, kStopped, kCrashed };
 const char* EngineLifeName(EngineLife life);
 
-// What an observer can find out besides the segment.
+// What an observer can find out apart from the segment.
 struct EngineEvidence {
-  // The lock file beside the socket, which an engine holds for life: the kernel's answer, immune to pid reuse.
+  // The lock file beside the socket, held as long as the engine lives: the kernel's answer, immune to pid reuse.
   enum class Lock { kUnknown, kHeld, kFree } lock = Lock::kUnknown;
   bool pid_exists = false;  // a process with the engine's pid runs; it may be another program
   bool same_boot = true;

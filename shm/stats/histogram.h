@@ -1,4 +1,4 @@
-// Log-linear histograms: which bucket a value counts in, and the reading of a copied one. Stateless and plain data.
+// Log-linear histograms: the bucket of a value, and how to read a copy. Stateless and plain data.
 #pragma once
 
 #include <bit>
@@ -7,7 +7,7 @@
 
 namespace sutra {
 
-// 16 linear steps a power of two: relative error below 1/16; bucket 0..15 are exact.
+// 16 linear steps per power of two: relative error below 1/16; buckets 0..15 are exact.
 inline constexpr uint32_t kHistogramSteps = 16;
 inline constexpr uint32_t kHistogramBuckets = 16 * 45;  // up to 2^48 (78 h in ns); larger values count in the last
 

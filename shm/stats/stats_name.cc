@@ -13,7 +13,7 @@ Result<std::string> RealSocketPath(const std::string& socket_path) {
   const size_t slash = socket_path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : socket_path.substr(0, slash);
   const std::string file = slash == std::string::npos ? socket_path : socket_path.substr(slash + 1);
-  if (file.empty()) return Status(StatusCode::kBadOption, "socket path '" + socket_path + "' names no file");
+  if (file.empty()) return Status(StatusCode::kBadOption, "socket path '" + socket_path + "' does not name a file");
   char* real = realpath(directory.c_str(), nullptr);
   if (real == nullptr) {
     return Status::FromErrno(StatusCode::kBadOption, "directory " + directory + " of socket " + socket_path, errno);

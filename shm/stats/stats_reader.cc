@@ -28,7 +28,7 @@ constexpr uint64_t kSegmentBytesMax = 16u << 20;  // a segment of ours has about
 constexpr uint32_t kTableEntriesMax = 4096;
 constexpr uint32_t kHistogramBucketsMax = 16 * 60;  // as far as bucket bounds fit 64 bits
 
-// Nothing may steer the reader's terminal.
+// Text from the segment must not steer the reader's terminal.
 std::string FieldText(std::span<const char> field) { return Printable(FieldView(field), HighBytes::kKeep); }
 
 // A view of the private copy; all reads go through At, which refuses what does not fit.
@@ -42,7 +42,7 @@ class Bytes {
   }
   template <typename T>
   void Copy(uint64_t offset, T* value) const {
-    assert(Fits(offset, 1, sizeof(T)));  // CheckHeader saw to it
+    assert(Fits(offset, 1, sizeof(T)));  // CheckHeader made sure of it
     std::memcpy(value, bytes_.data() + offset, sizeof(T));
   }
 
@@ -59,14 +59,16 @@ struct Header {
 Status NotStats(const std::string& why) { return Status(StatusCode::kRefused, "not a usable stats segment: " + why); }
 
 Status CheckHeader(const Bytes& bytes, const StatsHeader& h) {
-  if (h.magic != kStatsMagic) return NotStats("wrong magic number");
+  if (h.magic != kStatsMagic) return NotStats("invalid magic number");
   if (h.counters > kTableEntriesMax || h.gauges > kTableEntriesMax || h.histograms > kTableEntriesMax ||
       h.histogram_buckets > kHistogramBucketsMax) {
-    return NotStats("a table has more entries than any engine makes");
+    return NotStats("a table has more entries than any engine creates");
   }
-  if (h.counter_stride_bytes < sizeof(uint64_t) || h.counter_stride_bytes > 4096) return NotStats("counter stride");
+  if (h.counter_stride_bytes < sizeof(uint64_t) || h.counter_stride_bytes > 4096) {
+    return NotStats("invalid counter stride");
+  }
   const uint64_t histogram_bytes = offsetof(StatsHistogram, buckets) + uint64_t{h.histogram_buckets} * 8;
-  if (h.histogram_stride_bytes < histogram_bytes) return NotStats("histogram stride");
+  if (h.histogram_stride_bytes < histogram_bytes) return NotStats("invalid histogram stride");
   if (!bytes.Fits(h.counter_labels_offset, h.counters, sizeof(StatsLabel)) ||
       !bytes.Fits(h.gauge_labels_offset, h.gauges, sizeof(StatsLabel)) ||
       !bytes.Fits(h.histogram_labels_offset, h.histograms, sizeof(StatsLabel)) ||
@@ -110,7 +112,7 @@ HistogramSnapshot ReadHistogram(const Bytes& bytes, uint64_t offset, uint32_t bu
 Status OpenFailed(const std::string& name, int os_error) {
   std::string message = "stats segment /dev/shm/" + name + ": " + std::strerror(os_error);
   if (os_error == EACCES) {
-    message += ". Only its owner and group may read it; start the engine with a wider stats mode, or use its user";
+    message += ". Only its owner and group may read it; start the engine with a wider stats mode, or run as its user";
   }
   return Status(os_error == ENOENT ? StatusCode::kEngineGone : StatusCode::kRefused, message, os_error);
 }

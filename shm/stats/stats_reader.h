@@ -23,7 +23,7 @@
 
 namespace sutra {
 
-// One consistent enough copy: each word is whole, words are read one after the other while the engine goes on.
+// A copy for display: each word is read whole, but not all at the same instant.
 struct StatsSnapshot {
   uint16_t major = 0, minor = 0;
   uint64_t engine_generation = 0;
@@ -33,8 +33,8 @@ struct StatsSnapshot {
   std::map<std::string, HistogramSnapshot> histograms;
   uint64_t taken_monotonic_ns = 0, taken_wall_ns = 0;  // when the copy was made
 
-  // 0 / an empty histogram where the engine is of a version without that label. By enumerator where the code names one:
-  // a label that was renamed must not read as 0.
+  // 0 or an empty histogram if the engine's version does not have that label. Code that knows the value it wants passes
+  // the enumerator, so that a renamed label cannot read as 0.
   uint64_t counter(Counter which) const { return counter(LabelOf(which)); }
   uint64_t gauge(Gauge which) const { return gauge(LabelOf(which)); }
   const HistogramSnapshot& histogram(Histogram which) const { return histogram(LabelOf(which)); }

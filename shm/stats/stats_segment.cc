@@ -1,4 +1,4 @@
-// Boost.Interprocess creates, sizes and maps; it is seen here and in stats_reader.cc only.
+// Boost.Interprocess creates, sizes and maps; only this file and stats_reader.cc include it.
 #include "shm/stats/stats_segment.h"
 
 #include <stdlib.h>
@@ -43,7 +43,7 @@ constexpr uint64_t kSegmentBytes = kHistogramsOffset + kHistograms * sizeof(Stat
 void StoreText(std::span<char> field, std::string_view text) {
   const size_t length = std::min(text.size(), field.size() - 1);
   for (size_t i = 0; i + 1 < field.size(); ++i) {
-    // Relaxed: a label for people, it publishes nothing.
+    // Relaxed: text for display; it publishes nothing.
     std::atomic_ref<char>(field[i]).store(i < length ? text[i] : '\0', std::memory_order_relaxed);
   }
 }

@@ -1,13 +1,13 @@
 // The named stats segment: counters, gauges and latency histograms of one engine. The engine creates it; any allowed
 // observer reads it (stats_reader.h) while the engine runs, after it stopped and after it crashed.
 //
-// Thread rule: StatsSegment is made by the engine's main thread; its setters are called by one thread at a time; the
+// Thread rule: StatsSegment is created by the engine's main thread; its setters are called by one thread at a time; the
 // writer() it hands out follows the rule of stats_writer.h.
 //
 // Invariants:
 //  - Only the holder of the engine's socket lock creates the segment, so removing an old one of the same name is safe.
 //  - The segment is sized once and never truncated again; its version word is stored last.
-//  - It is not removed when the engine ends: a stopped or crashed engine stays readable.
+//  - It is not removed when the engine exits: a stopped or crashed engine stays readable.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ struct StatsSegmentOptions {
   std::string socket_path;  // of the engine; its real path names the segment
   uint32_t mode = 0640;     // 0644 lets every local user watch
   uint64_t engine_generation = 0;
-  BootId boot_id{};                                                       // all zero = this host's is read
+  BootId boot_id{};                                                       // all zero = this host's
   std::string model, identity, precision, device, disk_io, version_text;  // may also be set later
 };
 
@@ -35,7 +35,7 @@ class StatsSegment {
   // Removes a segment of the same name, creates a new one, fills header and label tables. Fails with a message that
   // names the cause and the fix (another user owns the name, /dev/shm is full, no permission).
   static Result<std::unique_ptr<StatsSegment>> Create(const StatsSegmentOptions& options);
-  // The same in private memory, which nobody else sees: for tests and for an engine told not to publish.
+  // The same in private memory, which no other process sees: for tests and for an engine told not to publish.
   static std::unique_ptr<StatsSegment> CreatePrivate();
   // Removes the segment of a socket; kOk if there was none.
   static Status Remove(const std::string& socket_path);

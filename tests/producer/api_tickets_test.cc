@@ -93,7 +93,7 @@ TEST_F(ClientTicket, TextsOfEveryLengthAroundTheHeadArriveWhole) {
 TEST_F(ClientTicket, MemoryOfLongTextsIsGivenBackBeyondABound) {
   StartEngine();
   const ClientPtr client = Attach(256);
-  for (int round = 0; round < 3; ++round) {  // 16 MiB a round through every slot; the bound is 4 MiB
+  for (int round = 0; round < 3; ++round) {  // 16 MiB per round through every slot; the bound is 4 MiB
     Texts texts;
     for (int i = 0; i < 256; ++i) texts.Add(std::string(65'536, static_cast<char>('a' + i % 26)));
     texts.Seal();

@@ -35,7 +35,7 @@ TEST_F(BatchTest, AnyRoomGivesTheSameAnswersInTheSameOrder) {
   reverse.reverse = true;
   StartEngine(reverse);
   const ClientPtr client = Attach(32);
-  for (const size_t in_flight_max : {1u, 2u, 16u, 17u, 1000u}) {  // around what needs no allocation
+  for (const size_t in_flight_max : {1u, 2u, 16u, 17u, 1000u}) {  // around the number that needs no allocation
     ASSERT_EQ(client::RunBatch(client.get(), Call(), in_flight_max), SUTRA_OK) << sutra_error_text();
     for (size_t i = 0; i < 30; ++i) {
       ASSERT_EQ(results_[i].status, SUTRA_OK) << i;

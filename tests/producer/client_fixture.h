@@ -69,7 +69,7 @@ class ClientTest : public testing::Test {
                              const sutra_options* options = nullptr) {
     return sutra_submit(client.get(), text.data(), text.size(), options, ticket);
   }
-  // One embed; checks the vector when it ends SUTRA_OK.
+  // One embed; checks the vector if it returns SUTRA_OK.
   static sutra_status Embed(const ClientPtr& client, const std::string& text, const sutra_options* options = nullptr) {
     sutra_info info = embed::Info();
     if (sutra_get_info(client.get(), &info) != SUTRA_OK) return SUTRA_FORKED;

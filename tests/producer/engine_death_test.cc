@@ -13,7 +13,7 @@ namespace {
 
 class ClientEngineDeath : public ClientTest {
  protected:
-  // Each call may attach anew, with backoff; the watchdog bounds the loop.
+  // Each call may attach again, with backoff; the watchdog bounds the loop.
   static sutra_status EmbedUntilServed(const ClientPtr& client, const std::string& text) {
     sutra_status status;
     do {

@@ -1,4 +1,4 @@
-// Mapping a lane: only what the descriptors of a whole engine offer, and nothing stays mapped of the rest.
+// Mapping a lane: only what the descriptors of an intact engine offer; nothing of the rest stays mapped.
 #include "producer/lane_mapping.h"
 
 #include <gtest/gtest.h>

@@ -149,7 +149,7 @@ TEST_F(LanePoolTest, FailedAttachesBackOffAndSayWhy) {
   while (backoff_ns() < client::kBackoffNsMax) Acquire(client);
   StartEngine();
   while (Acquire(client) == nullptr) std::this_thread::yield();
-  EXPECT_EQ(backoff_ns(), client::kBackoffNsMin) << "an attach that works starts anew";
+  EXPECT_EQ(backoff_ns(), client::kBackoffNsMin) << "a successful attach resets it";
 }
 
 }  // namespace

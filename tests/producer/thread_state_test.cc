@@ -24,7 +24,7 @@ TEST(ThreadState, EveryThreadHasItsOwn) {
   client::Fail(SUTRA_FULL, "of this thread");
   client::CurrentThread().lane_hint = 3;
   std::thread([] {
-    EXPECT_STREQ(client::CurrentThread().error_text, "") << "a new thread has failed at nothing";
+    EXPECT_STREQ(client::CurrentThread().error_text, "") << "a new thread has no failure";
     EXPECT_EQ(client::CurrentThread().lane_hint, 0u);
     client::Fail(SUTRA_FULL, "of the other");
   }).join();

@@ -1,4 +1,4 @@
-// Lane memory as the engine makes it: header, seals, what a client can and cannot do with its descriptors; liveness.
+// Lane memory as the engine creates it: header, seals, what a client can and cannot do with its descriptors; liveness.
 #include "shm/lane_memory.h"
 
 #include <fcntl.h>

@@ -33,7 +33,7 @@ extern "C" {
  * may return a number that an older header's enum does not have. Numbers are never reused. */
 typedef uint32_t sutra_status; /* treat an unknown number as SUTRA_MODEL_ERROR */
 #define SUTRA_OK 0u
-#define SUTRA_NOT_READY 1u  /* the wait timed out, the ticket lives on */
+#define SUTRA_NOT_READY 1u  /* the wait timed out; the ticket stays valid */
 #define SUTRA_FULL 2u       /* no free slot: release tickets or attach with more slots */
 #define SUTRA_OVERLOADED 3u /* the engine refuses work for now: retry later */
 #define SUTRA_EMPTY_TEXT 4u /* zero bytes; NUL is an ordinary character */
@@ -128,28 +128,28 @@ typedef struct sutra_result {
  * SUTRA_OVERLOADED, SUTRA_SHUTTING_DOWN, SUTRA_OUT_OF_MEMORY, SUTRA_DEADLINE_EXCEEDED, SUTRA_BAD_OPTION. */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
 /* REQUIRES: no other thread is in a call with `client` (may be NULL). Outstanding tickets end; vectors become invalid.
- * An engine's death changes nothing. */
+ * Works the same after the engine's death. */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
 
-/* Hands one text over; copies it; never blocks. `options` may be NULL. RETURNS SUTRA_OK and *ticket, or SUTRA_FULL,
+/* Submits one text: copies it, never blocks. `options` may be NULL. RETURNS SUTRA_OK and *ticket, or SUTRA_FULL,
  * SUTRA_TEXT_TOO_LONG, SUTRA_EMPTY_TEXT, SUTRA_BAD_OPTION, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, SUTRA_FORKED (no
  * ticket then). If the engine dies later, the ticket fails with SUTRA_ENGINE_GONE. */
 SUTRA_API sutra_status sutra_submit(sutra_client* client, const char* text, size_t text_bytes,
                                     const sutra_options* options, sutra_ticket* ticket);
-/* As many of `count` as there are free slots, with one doorbell; *submitted says how many (tickets[0..*submitted)).
+/* Submits as many texts as there are free slots, with one doorbell; *submitted says how many (tickets[0..*submitted)).
  * RETURNS the status of the first text that was not taken, or SUTRA_OK. Engine death as for sutra_submit. */
 SUTRA_API sutra_status sutra_submit_many(sutra_client* client, const char* const* texts, const size_t* text_bytes,
                                          size_t count, const sutra_options* options, sutra_ticket* tickets,
                                          size_t* submitted);
 
-/* Waits up to timeout_ms (0 = look once) for a ticket; `result` may be NULL. RETURNS SUTRA_NOT_READY (the ticket
- * lives), otherwise the ticket's final status, also in result->status: SUTRA_ENGINE_GONE if the engine died before it
- * answered. The ticket holds its slot until sutra_release. */
+/* Waits up to timeout_ms (0 = check once) for a ticket; `result` may be NULL. RETURNS SUTRA_NOT_READY (the ticket
+ * stays valid), otherwise the ticket's final status, also in result->status: SUTRA_ENGINE_GONE if the engine died
+ * before it answered. The ticket holds its slot until sutra_release. */
 SUTRA_API sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms, sutra_result* result);
-/* Up to `count` tickets of this client that are done and were not reported before; never blocks. RETURNS how many; 0
- * for a bad argument. After the engine's death all unanswered tickets are done. */
+/* Reports up to `count` tickets of this client that are done and were not reported before; never blocks. RETURNS how
+ * many; 0 for a bad argument. After the engine's death all unanswered tickets are done. */
 SUTRA_API size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count);
 /* A descriptor that becomes readable when tickets may be done or the engine died (for epoll, tokio's AsyncFd); owned
  * by the client. Call sutra_poll after it; sutra_poll arms it again. RETURNS -1 if the engine is gone or for a bad
@@ -158,7 +158,7 @@ SUTRA_API int sutra_event_fd(sutra_client* client);
 /* A hint: the engine may still answer. The ticket still has to be released. A dead engine's tickets are unaffected. */
 SUTRA_API sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket);
 /* Ends the ticket; its vector becomes invalid; an unfinished request is cancelled and its slot returns when answered.
- * `client` may be NULL. A dead engine's mappings go with the last ticket that is released. */
+ * `client` may be NULL. A dead lane's mappings go when its last ticket is released. */
 SUTRA_API void sutra_release(sutra_client* client, sutra_ticket ticket);
 
 /* Submit, wait, copy `width` floats to `vector`, release. `options` and `result` may be NULL; result->vector is

@@ -12,7 +12,7 @@
 
 namespace sutra::embed {
 
-// Zeroed, with the size set, as every structure needs it.
+// Zeroed, with the size set, as every structure must be.
 inline sutra_attach_options AttachOptions() {
   sutra_attach_options options{};
   options.size = sizeof(options);
@@ -50,7 +50,7 @@ class Ticket {
 
   explicit operator bool() const { return ticket_ != 0; }
   sutra_ticket id() const { return ticket_; }
-  // result.vector is valid until Release. SUTRA_NOT_READY: the ticket lives on.
+  // result.vector is valid until Release. SUTRA_NOT_READY: the ticket stays valid.
   sutra_result Wait(uint32_t timeout_ms) {
     sutra_result result = Result();
     sutra_wait(client_, ticket_, timeout_ms, &result);
@@ -113,7 +113,7 @@ class Client {
     return embedding;
   }
 
-  // In the texts' order, one status each; *status is what the call itself returned.
+  // In the order of the texts, one status each; *status is what the call itself returned.
   std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
                                     const sutra_options& options = RequestOptions(),
                                     sutra_status* status = nullptr) const {

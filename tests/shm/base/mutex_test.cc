@@ -1,4 +1,4 @@
-// Mutex, MutexLock and CondVar: mutual exclusion, giving up inside a scope, deadlines.
+// Mutex, MutexLock and CondVar: mutual exclusion, releasing inside a scope, deadlines.
 #include "shm/base/mutex.h"
 
 #include <gtest/gtest.h>
