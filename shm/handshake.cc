@@ -94,8 +94,10 @@ MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* f
     for (size_t i = 0; i < items; ++i) {
       int fd;
       memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-      if (arrived_count < kMessageFdsMax + 1) arrived[arrived_count++] = fd;
-      else close(fd);
+      if (arrived_count < kMessageFdsMax + 1)
+        arrived[arrived_count++] = fd;
+      else
+        close(fd);
     }
   }
   *received = static_cast<size_t>(count);

@@ -23,12 +23,12 @@ struct HelloMessage {
   uint64_t magic;
   uint16_t layout_major;
   uint16_t layout_minor;
-  uint32_t slots;            // 0 = the engine's default
-  uint32_t width;            // 0 = any; otherwise refused unless the model has it
-  uint32_t text_bytes_max;   // 0 = the engine's default; refused if over the engine's limit
-  uint64_t flags;            // 0
-  char model[128];           // "" = any; otherwise must be the model's name or a prefix of its identity
-  char client_name[64];      // shown to the operator
+  uint32_t slots;           // 0 = the engine's default
+  uint32_t width;           // 0 = any; otherwise refused unless the model has it
+  uint32_t text_bytes_max;  // 0 = the engine's default; refused if over the engine's limit
+  uint64_t flags;           // 0
+  char model[128];          // "" = any; otherwise must be the model's name or a prefix of its identity
+  char client_name[64];     // shown to the operator
 };
 static_assert(sizeof(HelloMessage) == 224);
 
@@ -36,18 +36,18 @@ struct WelcomeMessage {
   uint64_t magic;
   uint16_t layout_major;
   uint16_t layout_minor;
-  uint32_t status;           // StatusCode; unless ok, `message` says why and no descriptors come with it
+  uint32_t status;  // StatusCode; unless ok, `message` says why and no descriptors come with it
   uint32_t slots;
   uint32_t width;
   uint32_t text_bytes_max;
   uint32_t tokens_max;
   uint64_t engine_generation;
   uint64_t lane_id;
-  uint64_t engine_now_ns;    // CLOCK_MONOTONIC of the engine, for the client's offset
-  uint32_t normalizes;       // 1 = vectors have unit length by default
-  uint32_t engine_pid;       // for display
+  uint64_t engine_now_ns;  // CLOCK_MONOTONIC of the engine, for the client's offset
+  uint32_t normalizes;     // 1 = vectors have unit length by default
+  uint32_t engine_pid;     // for display
   char model[128];
-  char identity[72];         // 64 hex digits
+  char identity[72];  // 64 hex digits
   char message[256];
 };
 static_assert(sizeof(WelcomeMessage) == 520);
@@ -59,7 +59,7 @@ struct LockedMessage {
 
 struct ServingMessage {
   uint64_t magic;
-  uint32_t status;           // StatusCode
+  uint32_t status;  // StatusCode
   uint32_t reserved;
 };
 

@@ -29,8 +29,8 @@ Status Fail(const char* object, const char* step, uint64_t bytes, int os_error) 
           ? "; raise the limit of open files (ulimit -n, LimitNOFILE=)"
           : "; free memory, raise the memory limit of the engine's cgroup, or attach with fewer slots or shorter texts";
   return Status(code,
-                std::string(object) + ": " + step + " of " + std::to_string(bytes) + " bytes failed: " +
-                    std::strerror(os_error) + cause,
+                std::string(object) + ": " + step + " of " + std::to_string(bytes) +
+                    " bytes failed: " + std::strerror(os_error) + cause,
                 os_error);
 }
 
@@ -79,12 +79,11 @@ void FillHeader(const LaneGeometry& geometry, const LaneIdentity& identity, uint
 
 Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneIdentity& identity) {
   if (!geometry.valid()) {
-    return Status(StatusCode::kRefused, "lane: " + std::to_string(geometry.slots) + " slots of " +
-                                            std::to_string(geometry.text_bytes_max) +
-                                            " text bytes are outside the limits: slots must be a power of two from " +
-                                            std::to_string(kSlotsMin) + " to " + std::to_string(kSlotsMax) +
-                                            ", text bytes from " + std::to_string(kTextHeadBytes) + " to " +
-                                            std::to_string(kTextBytesMaxLimit));
+    return Status(StatusCode::kRefused,
+                  "lane: " + std::to_string(geometry.slots) + " slots of " + std::to_string(geometry.text_bytes_max) +
+                      " text bytes are outside the limits: slots must be a power of two from " +
+                      std::to_string(kSlotsMin) + " to " + std::to_string(kSlotsMax) + ", text bytes from " +
+                      std::to_string(kTextHeadBytes) + " to " + std::to_string(kTextBytesMaxLimit));
   }
   LaneMemory lane;
   lane.geometry_ = geometry;
@@ -107,8 +106,8 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
   auto reply_fd = MakeMemfd("sutra-reply-lane", geometry.reply_bytes(), geometry.reply_bytes());
   if (!reply_fd.ok()) return reply_fd.status();
   lane.reply_fd_ = std::move(reply_fd).value();
-  auto reply_map = MapFd("reply lane", lane.reply_fd_.get(), geometry.reply_bytes(), geometry.reply_bytes(),
-                         PROT_READ | PROT_WRITE);
+  auto reply_map =
+      MapFd("reply lane", lane.reply_fd_.get(), geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ | PROT_WRITE);
   if (!reply_map.ok()) return reply_map.status();
   lane.reply_map_ = std::move(reply_map).value();
   const ReplyLane reply = lane.reply();

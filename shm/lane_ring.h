@@ -15,8 +15,8 @@
 #include <atomic>
 #include <cstdint>
 
-#include "shm/layout.h"
 #include "shm/base/status.h"
+#include "shm/layout.h"
 
 namespace sutra {
 

@@ -35,54 +35,54 @@ inline constexpr uint32_t kSlotsMax = 4096;               // a power of two
 inline constexpr uint32_t kTextHeadBytes = 256;           // allocated at attach; longer tails are sparse
 inline constexpr uint32_t kTextBytesMaxDefault = 65'536;  // of one text
 inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;
-inline constexpr uint32_t kWidthMax = 8192;               // floats per vector
+inline constexpr uint32_t kWidthMax = 8192;  // floats per vector
 inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint64_t kRequestTimeoutNsDefault = 30'000'000'000;  // of a request without a deadline
 
-struct alignas(128) LaneHeader {          // written by the engine before the lane is handed out
-  SharedWord<uint32_t> layout_version;    // stored last with release; 0 = not ready
-  uint32_t header_bytes;                  // sizeof(LaneHeader)
+struct alignas(128) LaneHeader {        // written by the engine before the lane is handed out
+  SharedWord<uint32_t> layout_version;  // stored last with release; 0 = not ready
+  uint32_t header_bytes;                // sizeof(LaneHeader)
   uint64_t magic;
   uint64_t segment_bytes;
-  uint64_t engine_generation;             // random, non-zero, compared for equality only
-  uint64_t lane_id;                       // unique within a generation
-  uint32_t compatible_flags;              // unknown bits are ignored
-  uint32_t incompatible_flags;            // an unknown bit refuses the lane
-  uint32_t slots;                         // power of two
+  uint64_t engine_generation;   // random, non-zero, compared for equality only
+  uint64_t lane_id;             // unique within a generation
+  uint32_t compatible_flags;    // unknown bits are ignored
+  uint32_t incompatible_flags;  // an unknown bit refuses the lane
+  uint32_t slots;               // power of two
   uint32_t text_bytes_max;
-  uint32_t width;                         // floats per vector
-  uint32_t vector_stride_bytes;           // multiple of 64
+  uint32_t width;                // floats per vector
+  uint32_t vector_stride_bytes;  // multiple of 64
   uint8_t boot_id[16];
   uint8_t reserved[48];
 };
 static_assert(sizeof(LaneHeader) == 128 && offsetof(LaneHeader, magic) == 8 && offsetof(LaneHeader, slots) == 48 &&
               offsetof(LaneHeader, boot_id) == 64);
 
-struct alignas(128) ClientLine {         // written by the client only
-  SharedWord<uint32_t> sleepers;         // threads in, or about to enter, a futex wait on EngineLine::futex_word
-  SharedWord<uint32_t> event_armed;      // 1 = the client's event loop wants a byte in the pipe
+struct alignas(128) ClientLine {     // written by the client only
+  SharedWord<uint32_t> sleepers;     // threads in, or about to enter, a futex wait on EngineLine::futex_word
+  SharedWord<uint32_t> event_armed;  // 1 = the client's event loop wants a byte in the pipe
   uint8_t reserved[120];
 };
 static_assert(sizeof(ClientLine) == 128 && offsetof(ClientLine, event_armed) == 4);
 
 enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, kLaneClosed = 3 };
 
-struct alignas(128) EngineLine {         // written by the engine only
-  SharedWord<uint32_t> futex_word;       // bumped before each wake
-  SharedWord<uint32_t> state;            // LaneState; draining: no more is taken; closed: no more is answered
-  SharedWord<uint64_t> taken;            // submissions taken, for observers
-  SharedWord<uint32_t> close_reason;     // StatusCode, set before kLaneClosed
+struct alignas(128) EngineLine {      // written by the engine only
+  SharedWord<uint32_t> futex_word;    // bumped before each wake
+  SharedWord<uint32_t> state;         // LaneState; draining: no more is taken; closed: no more is answered
+  SharedWord<uint64_t> taken;         // submissions taken, for observers
+  SharedWord<uint32_t> close_reason;  // StatusCode, set before kLaneClosed
   uint8_t reserved[108];
 };
 static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, taken) == 8);
 
 // Option bits of a request; a request with an unknown bit is answered kBadOption.
 enum RequestOption : uint32_t {
-  kOptionNormalize = 1u << 0,       // unit length, whatever the model's own default
-  kOptionRaw = 1u << 1,             // pooled vector, not normalised; excludes kOptionNormalize
-  kOptionReject = 1u << 2,          // over the token limit: kTextTooLong instead of truncation
-  kOptionCacheSkipLookup = 1u << 3, // compute even if cached (the result is stored)
-  kOptionCacheSkipStore = 1u << 4,  // do not store the result
+  kOptionNormalize = 1u << 0,        // unit length, whatever the model's own default
+  kOptionRaw = 1u << 1,              // pooled vector, not normalised; excludes kOptionNormalize
+  kOptionReject = 1u << 2,           // over the token limit: kTextTooLong instead of truncation
+  kOptionCacheSkipLookup = 1u << 3,  // compute even if cached (the result is stored)
+  kOptionCacheSkipStore = 1u << 4,   // do not store the result
 };
 inline constexpr uint32_t kOptionsKnown = 0x1f;
 
@@ -101,32 +101,38 @@ struct alignas(64) RequestDescriptor {     // written by the client only; the en
 };
 static_assert(sizeof(RequestDescriptor) == 64 && offsetof(RequestDescriptor, bytes_and_options) == 40);
 
-enum ResultSource : uint32_t { kSourceNone = 0, kSourceHotTable = 1, kSourceShard = 2, kSourceJoined = 3, kSourceModel = 4 };
+enum ResultSource : uint32_t {
+  kSourceNone = 0,
+  kSourceHotTable = 1,
+  kSourceShard = 2,
+  kSourceJoined = 3,
+  kSourceModel = 4
+};
 enum ResultFlag : uint32_t { kResultTruncated = 1u << 0 };
 enum Stage : uint32_t { kSubmitted, kTaken, kTokenised, kBatched, kComputed, kPublished, kStageCount };
 
-struct alignas(128) ResultDescriptor {    // written by the engine only
-  SharedWord<uint64_t> word;              // sequence << 8 | status: the truth about the slot, stored last with release
+struct alignas(128) ResultDescriptor {  // written by the engine only
+  SharedWord<uint64_t> word;            // sequence << 8 | status: the truth about the slot, stored last with release
   uint64_t tag;
-  uint32_t source;                        // ResultSource
-  uint32_t flags;                         // ResultFlag
+  uint32_t source;  // ResultSource
+  uint32_t flags;   // ResultFlag
   uint32_t token_count;
-  uint32_t width;                         // floats written
-  uint64_t stage_ns[kStageCount];         // engine's CLOCK_MONOTONIC; 0 = stage not passed
+  uint32_t width;                  // floats written
+  uint64_t stage_ns[kStageCount];  // engine's CLOCK_MONOTONIC; 0 = stage not passed
   uint8_t reserved[48];
 };
 static_assert(sizeof(ResultDescriptor) == 128 && offsetof(ResultDescriptor, stage_ns) == 32);
 
 enum EngineState : uint32_t { kEngineStarting = 0, kEngineServing = 1, kEngineDraining = 2, kEngineClosed = 3 };
 
-struct alignas(128) EnginePage {           // one memfd, engine-written, mapped read-only by every client
-  SharedWord<uint32_t> layout_version;     // stored last with release
+struct alignas(128) EnginePage {        // one memfd, engine-written, mapped read-only by every client
+  SharedWord<uint32_t> layout_version;  // stored last with release
   uint32_t page_bytes;
   uint64_t magic;
   uint64_t engine_generation;
   uint8_t reserved0[104];
   alignas(128) SharedWord<uint64_t> heartbeat_ns;  // engine's CLOCK_MONOTONIC, at least every 100 ms
-  SharedWord<uint32_t> state;              // EngineState
+  SharedWord<uint32_t> state;                      // EngineState
   uint8_t reserved1[116];
   alignas(128) SharedWord<uint32_t> asleep;  // 1 = ring the doorbell (one byte on the socket) after publishing
   uint8_t reserved2[124];
@@ -167,7 +173,9 @@ struct LaneGeometry {
   constexpr uint64_t engine_line() const { return sizeof(LaneHeader); }
   constexpr uint64_t completion_ring() const { return engine_line() + sizeof(EngineLine); }
   constexpr uint64_t results() const { return RoundUp(completion_ring() + uint64_t{slots} * 8, 128); }
-  constexpr uint64_t vectors() const { return RoundUp(results() + uint64_t{slots} * sizeof(ResultDescriptor), kPageBytes); }
+  constexpr uint64_t vectors() const {
+    return RoundUp(results() + uint64_t{slots} * sizeof(ResultDescriptor), kPageBytes);
+  }
   constexpr uint64_t reply_bytes() const { return RoundUp(vectors() + slots * vector_stride(), kPageBytes); }
 };
 

@@ -55,7 +55,10 @@ using PeerAliveFunction = bool (*)(int fd);
     return pid_fd;
   }
   // The fallback may name the wrong process if the pid was reused; it is only a hint.
-  struct { int pid; unsigned uid, gid; } credentials = {};
+  struct {
+    int pid;
+    unsigned uid, gid;
+  } credentials = {};
   length = sizeof(credentials);
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0 || credentials.pid <= 0) return -1;
   constexpr long kPidfdOpen = 434;

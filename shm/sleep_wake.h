@@ -83,7 +83,7 @@ inline void AnnounceEngineAwake(EnginePage* page) {
 
 // Client: after publishing one submission or many. RETURNS false if the engine hung up.
 inline bool RingDoorbell(const EnginePage* page, int socket) {
-  FullFence();  // SYNC L5: the entries' stores before this load
+  FullFence();                                                         // SYNC L5: the entries' stores before this load
   if (page->asleep.load(std::memory_order_relaxed) == 0) return true;  // relaxed: ordered by the fence
   const char byte = 1;
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -70,9 +70,9 @@ class WordPieceTokenizer final : public Tokenizer {
 
   WordPieceConfig config_;  // without the vocabulary, which lives in the trie
   VocabTrie trie_;
-  std::array<int32_t, 128> ascii_char_id_{};     // the id of each ASCII character as a word of its own
-  std::array<bool, 128> added_token_starts_{};   // first bytes of added tokens
-  uint32_t serial_;                              // tells this tokenizer's words apart in the per-thread caches
+  std::array<int32_t, 128> ascii_char_id_{};    // the id of each ASCII character as a word of its own
+  std::array<bool, 128> added_token_starts_{};  // first bytes of added tokens
+  uint32_t serial_;                             // tells this tokenizer's words apart in the per-thread caches
   uint32_t vocab_size_ = 0;
   int32_t unk_id_ = -1;
 };

@@ -17,33 +17,47 @@ namespace sutra {
 
 enum class StatusCode : uint8_t {
   kOk = 0,
-  kNotReady = 1,           // a wait timed out; the ticket stays valid
-  kFull = 2,               // no free slot in the lane
-  kOverloaded = 3,         // the engine refuses work for now
-  kEmptyText = 4,          // zero bytes (NUL is an ordinary character)
+  kNotReady = 1,    // a wait timed out; the ticket stays valid
+  kFull = 2,        // no free slot in the lane
+  kOverloaded = 3,  // the engine refuses work for now
+  kEmptyText = 4,   // zero bytes (NUL is an ordinary character)
   kInvalidUtf8 = 5,
-  kTextTooLong = 6,        // over the slot's bytes, or over the token limit with `reject`
-  kBadOption = 7,          // unknown option bit, width the model does not have, ...
+  kTextTooLong = 6,  // over the slot's bytes, or over the token limit with `reject`
+  kBadOption = 7,    // unknown option bit, width the model does not have, ...
   kDeadlineExceeded = 8,
   kCancelled = 9,
-  kEngineGone = 10,        // died, or came back with another layout or model
+  kEngineGone = 10,  // died, or came back with another layout or model
   kShuttingDown = 11,
   kModelError = 12,
   kStorageError = 13,
-  kRefused = 14,           // permission, quota or version
-  kProtocolViolation = 15, // the peer broke the lane protocol
+  kRefused = 14,            // permission, quota or version
+  kProtocolViolation = 15,  // the peer broke the lane protocol
   kOutOfMemory = 16,
-  kForked = 17,            // the lane belongs to the parent process
-  kBadArgument = 18,       // a caller's null pointer, or a structure without a valid size
+  kForked = 17,       // the lane belongs to the parent process
+  kBadArgument = 18,  // a caller's null pointer, or a structure without a valid size
 };
 inline constexpr int kStatusCodeCount = 19;
 
 constexpr const char* StatusName(StatusCode code) {
-  constexpr const char* kNames[kStatusCodeCount] = {
-      "ok",           "not ready",         "full",          "overloaded",    "empty text", "invalid UTF-8",
-      "text too long", "bad option",       "deadline exceeded", "cancelled", "engine gone", "shutting down",
-      "model error",  "storage error",     "refused",       "protocol violation", "out of memory", "forked",
-      "bad argument"};
+  constexpr const char* kNames[kStatusCodeCount] = {"ok",
+                                                    "not ready",
+                                                    "full",
+                                                    "overloaded",
+                                                    "empty text",
+                                                    "invalid UTF-8",
+                                                    "text too long",
+                                                    "bad option",
+                                                    "deadline exceeded",
+                                                    "cancelled",
+                                                    "engine gone",
+                                                    "shutting down",
+                                                    "model error",
+                                                    "storage error",
+                                                    "refused",
+                                                    "protocol violation",
+                                                    "out of memory",
+                                                    "forked",
+                                                    "bad argument"};
   const auto index = static_cast<unsigned>(code);
   return index < kStatusCodeCount ? kNames[index] : "model error";
 }
@@ -81,11 +95,26 @@ class [[nodiscard]] Result {
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
   StatusCode code() const { return status_.code(); }
-  T& value() & { assert(ok()); return *value_; }
-  const T& value() const& { assert(ok()); return *value_; }
-  T&& value() && { assert(ok()); return std::move(*value_); }
-  T* operator->() { assert(ok()); return &*value_; }
-  const T* operator->() const { assert(ok()); return &*value_; }
+  T& value() & {
+    assert(ok());
+    return *value_;
+  }
+  const T& value() const& {
+    assert(ok());
+    return *value_;
+  }
+  T&& value() && {
+    assert(ok());
+    return std::move(*value_);
+  }
+  T* operator->() {
+    assert(ok());
+    return &*value_;
+  }
+  const T* operator->() const {
+    assert(ok());
+    return &*value_;
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
 

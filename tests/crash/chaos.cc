@@ -9,7 +9,6 @@
 #include <set>
 #include <sstream>
 
-
 namespace sutra::test {
 namespace {
 
@@ -68,12 +67,18 @@ bool Chaos::StartEngine() { return engine_.Start() || Fail("the engine did not s
 
 bool Chaos::StartClient(Client* client) {
   SpawnOptions spawn;
-  spawn.args = {TestClientProgram(), "chaos",
-                "--socket",          engine_.socket(),
-                "--oracle",          client->oracle,
-                "--prefix",          client->prefix,
-                "--seed",            std::to_string(random_()),
-                "--corrupt",         std::to_string(client->corrupt_every)};
+  spawn.args = {TestClientProgram(),
+                "chaos",
+                "--socket",
+                engine_.socket(),
+                "--oracle",
+                client->oracle,
+                "--prefix",
+                client->prefix,
+                "--seed",
+                std::to_string(random_()),
+                "--corrupt",
+                std::to_string(client->corrupt_every)};
   spawn.log_path = engine_.directory() / "clients.log";
   spawn.pipe_output = true;
   client->process = std::make_unique<ChildProcess>(spawn);
@@ -126,8 +131,7 @@ bool Chaos::CheckClients() {
   for (Client& client : clients_) {
     if (client.process->Running()) continue;
     const std::optional<ExitStatus> status = client.process->Wait(kWaitMs);
-    return Fail(client.prefix + " ended with " + ToText(status.value_or(ExitStatus{})) + ": " +
-                client.process->Log());
+    return Fail(client.prefix + " ended with " + ToText(status.value_or(ExitStatus{})) + ": " + client.process->Log());
   }
   return true;
 }

@@ -25,8 +25,8 @@ struct ChaosOptions {
   uint64_t seed = 1;
   int rounds = 15;
   int clients = 4;
-  uint64_t corrupt_every = 0;             // canary: every N-th vector of the first client is damaged
-  std::vector<std::string> engine_args;   // canary: an engine that does not keep what it should
+  uint64_t corrupt_every = 0;            // canary: every N-th vector of the first client is damaged
+  std::vector<std::string> engine_args;  // canary: an engine that does not keep what it should
 };
 
 struct ChaosTotals {

@@ -69,7 +69,9 @@ class Mutations {
       case 1: *place = Byte(); break;
       case 2: *place = kEdges[Below(std::size(kEdges))]; break;
       case 3: bytes->insert(place, 1 + Below(8), Byte()); break;
-      case 4: bytes->erase(place, place + static_cast<std::ptrdiff_t>(1 + Below(std::min<size_t>(16, bytes->size() - at)))); break;
+      case 4:
+        bytes->erase(place, place + static_cast<std::ptrdiff_t>(1 + Below(std::min<size_t>(16, bytes->size() - at))));
+        break;
       case 5: {
         const Bytes& other = corpus[Below(corpus.size())];
         if (other.empty()) break;

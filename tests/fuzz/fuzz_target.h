@@ -34,25 +34,25 @@ struct Registration {
 };
 
 // A broken invariant ends the process: libFuzzer keeps the input, and the replay test fails with it.
-#define FUZZ_CHECK(condition)                                                                    \
-  do {                                                                                           \
-    if (!(condition)) {                                                                          \
-      std::fprintf(stderr, "%s:%d: broken invariant: %s\n", __FILE__, __LINE__, #condition);     \
-      std::abort();                                                                              \
-    }                                                                                            \
+#define FUZZ_CHECK(condition)                                                                \
+  do {                                                                                       \
+    if (!(condition)) {                                                                      \
+      std::fprintf(stderr, "%s:%d: broken invariant: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                          \
+    }                                                                                        \
   } while (false)
 
 #if defined(SUTRA_LIBFUZZER)
-#define SUTRA_FUZZ_TARGET(name, bytes_max)                                       \
-  static void FuzzOne(const uint8_t* data, size_t size);                         \
-  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {      \
-    if (size <= (bytes_max)) FuzzOne(data, size);                                \
-    return 0;                                                                    \
-  }                                                                              \
+#define SUTRA_FUZZ_TARGET(name, bytes_max)                                  \
+  static void FuzzOne(const uint8_t* data, size_t size);                    \
+  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { \
+    if (size <= (bytes_max)) FuzzOne(data, size);                           \
+    return 0;                                                               \
+  }                                                                         \
   static void FuzzOne(const uint8_t* data, size_t size)
 #else
-#define SUTRA_FUZZ_TARGET(name, bytes_max)                                                  \
-  static void FuzzOne(const uint8_t* data, size_t size);                                    \
+#define SUTRA_FUZZ_TARGET(name, bytes_max)                                                    \
+  static void FuzzOne(const uint8_t* data, size_t size);                                      \
   static const ::sutra::fuzz::Registration registration_of_##name(#name, FuzzOne, bytes_max); \
   static void FuzzOne(const uint8_t* data, size_t size)
 #endif

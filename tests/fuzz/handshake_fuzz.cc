@@ -10,10 +10,10 @@
 #include <memory>
 
 #include "engine/lanes/acceptor.h"
-#include "shm/handshake.h"
-#include "shm/stats/stats_segment.h"
 #include "shm/base/time.h"
+#include "shm/handshake.h"
 #include "shm/layout.h"
+#include "shm/stats/stats_segment.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {
@@ -166,7 +166,9 @@ class Attack {
     lane_is_due_ = false;
   }
 
-  int* Client() { return clients_.empty() ? nullptr : &clients_[input_->Below(static_cast<uint32_t>(clients_.size()))]; }
+  int* Client() {
+    return clients_.empty() ? nullptr : &clients_[input_->Below(static_cast<uint32_t>(clients_.size()))];
+  }
 
   void HangUp() {
     int* client = Client();
@@ -220,7 +222,8 @@ class Attack {
   bool lane_is_due_ = false;
 };
 
-// The message layer alone, as both sides use it: a message of any size, with any descriptors, for a reader that wants any.
+// The message layer alone, as both sides use it: a message of any size, with any descriptors, for a reader that wants
+// any.
 void FuzzMessage(World* world, Input* input) {
   int pair[2];
   FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
@@ -232,7 +235,8 @@ void FuzzMessage(World* world, Input* input) {
   const size_t fds_wanted = input->Below(kMessageFdsMax + 1);
   int arrived[kMessageFdsMax];
   size_t fds_received = 99, received = 99;
-  const MessageOutcome outcome = ReceiveMessage(pair[1], bytes, wanted, arrived, fds_wanted, &fds_received, &received, 0);
+  const MessageOutcome outcome =
+      ReceiveMessage(pair[1], bytes, wanted, arrived, fds_wanted, &fds_received, &received, 0);
   if (outcome == MessageOutcome::kOk) {
     FUZZ_CHECK(sent.size() == wanted && (fds_received == 0 || fds_received == fds_wanted));
     FUZZ_CHECK(fds_received == 0 || fds_received == fds.size());

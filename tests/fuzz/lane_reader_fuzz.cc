@@ -16,9 +16,9 @@
 #include "engine/lanes/lane_reader.h"
 #include "engine/lanes/sigbus_guard.h"
 #include "engine/lanes/untrusted_copy.h"
-#include "shm/base/utf8.h"
 #include "shm/base/cpu_pause.h"
 #include "shm/base/time.h"
+#include "shm/base/utf8.h"
 #include "shm/layout.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -112,8 +112,11 @@ LaneGeometry GeometryFrom(Input* input) {
 class Program {
  public:
   Program(Input* input, const LaneGeometry& geometry, LaneMemory memory)
-      : input_(input), geometry_(geometry), client_(memory.request_fd(), geometry),
-        lane_(std::make_shared<Lane>(1, 1, LanePeer(), std::move(memory), UniqueFd())), reader_(kTextBytesMax) {}
+      : input_(input),
+        geometry_(geometry),
+        client_(memory.request_fd(), geometry),
+        lane_(std::make_shared<Lane>(1, 1, LanePeer(), std::move(memory), UniqueFd())),
+        reader_(kTextBytesMax) {}
 
   void Run(Mutator* mutator) {
     for (int step = 0; step < 300 && !input_->empty() && !violated_; ++step) {

@@ -1,6 +1,6 @@
-// Recovery against a log that holds anything: segments made of right records with any numbers in them, then spoilt bytes.
-// Oracle: no byte outside a record is read, every replayed record is one that the checksums vouch for, nothing is written,
-// and a second run gives the same plan and the same entries.
+// Recovery against a log that holds anything: segments made of right records with any numbers in them, then spoilt
+// bytes. Oracle: no byte outside a record is read, every replayed record is one that the checksums vouch for, nothing
+// is written, and a second run gives the same plan and the same entries.
 #include <algorithm>
 #include <map>
 #include <memory>

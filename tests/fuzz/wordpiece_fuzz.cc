@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "engine/tokenizer/unicode_data.h"
-#include "shm/base/utf8.h"
 #include "engine/tokenizer/wordpiece.h"
+#include "shm/base/utf8.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace sutra::fuzz {
@@ -17,9 +17,11 @@ std::vector<std::string> Vocabulary() {
   for (char c = '!'; c <= '~'; ++c) tokens.emplace_back(1, c);
   for (char c = 'a'; c <= 'z'; ++c) tokens.push_back(std::string("##") + c);
   for (char c = '0'; c <= '9'; ++c) tokens.push_back(std::string("##") + c);
-  for (const char* word : {"the", "them", "##em", "##ing", "##abc", "ab", "abab", "##ab", "\u4e2d", "##\u4e2d", "\u00e9",
-                           "##\u00e9", "e\u0301", "\u0301", "##\u0301", "\u1112\u1161\u11ab", "##\u1161", "\u00df", "##ss",
-                           "i\u0307", "\u20ac", "##\u0323", "\u03c3", "##\u03c2", "Ab", "##Z", "[", "]", "##]"}) {
+  for (const char* word :
+       {"the",      "them",     "##em",   "##ing",    "##abc",   "ab",       "abab",     "##ab",
+        "\u4e2d",   "##\u4e2d", "\u00e9", "##\u00e9", "e\u0301", "\u0301",   "##\u0301", "\u1112\u1161\u11ab",
+        "##\u1161", "\u00df",   "##ss",   "i\u0307",  "\u20ac",  "##\u0323", "\u03c3",   "##\u03c2",
+        "Ab",       "##Z",      "[",      "]",        "##]"}) {
     tokens.emplace_back(word);
   }
   return tokens;
@@ -78,7 +80,8 @@ class Plain {
   const AddedToken* AddedAt(std::string_view text) const {
     const AddedToken* best = nullptr;
     for (const AddedToken& added : config_.added_tokens) {
-      if (text.starts_with(added.content) && (best == nullptr || added.content.size() > best->content.size())) best = &added;
+      if (text.starts_with(added.content) && (best == nullptr || added.content.size() > best->content.size()))
+        best = &added;
     }
     return best;
   }
@@ -95,8 +98,10 @@ class Plain {
     if (config_.handle_chinese_chars) {
       Points spaced;
       for (const char32_t point : points) {
-        if ((Flags(point) & kIdeograph) != 0) spaced += {U' ', point, U' '};
-        else spaced += point;
+        if ((Flags(point) & kIdeograph) != 0)
+          spaced += {U' ', point, U' '};
+        else
+          spaced += point;
       }
       points = spaced;
     }
@@ -180,9 +185,10 @@ class Plain {
 
 // Any bytes made into text: invalid sequences become code points that the rules treat in different ways.
 std::string TextFrom(std::string_view bytes) {
-  static constexpr char32_t kRare[] = {0x300, 0x323, 0x345, 0x1e9e, 0x130, 0xac00, 0xd7a3, 0x4e2d, 0x20000, 0x200b, 0xad,
-                                       0xa0, 0x3000, 0x2028, 0xfeff, 0xfffd, 0x1f600, 0xe01ef, 0x10ffff, 0x3a3, 0x3c2,
-                                       0x1fbc, 0xdf, 0x2126, 0x212b, 0x1100, 0x1161, 0x11a8, 0x0, 0x7f, 0x85, 0x1d15e};
+  static constexpr char32_t kRare[] = {0x300,   0x323,   0x345,    0x1e9e, 0x130,  0xac00, 0xd7a3, 0x4e2d,
+                                       0x20000, 0x200b,  0xad,     0xa0,   0x3000, 0x2028, 0xfeff, 0xfffd,
+                                       0x1f600, 0xe01ef, 0x10ffff, 0x3a3,  0x3c2,  0x1fbc, 0xdf,   0x2126,
+                                       0x212b,  0x1100,  0x1161,   0x11a8, 0x0,    0x7f,   0x85,   0x1d15e};
   std::string text;
   for (const char* cursor = bytes.data(); cursor < bytes.data() + bytes.size();) {
     const auto byte = static_cast<uint8_t>(*cursor);
@@ -209,7 +215,7 @@ SUTRA_FUZZ_TARGET(wordpiece, 4096) {
   for (unsigned i = 0; i < repeats; ++i) text += once;
   FUZZ_CHECK(IsValidUtf8(text));
 
-  std::vector<int32_t> ids = {-7};  // what stands in the vector before stays
+  std::vector<int32_t> ids = {-7};                             // what stands in the vector before stays
   const std::unique_ptr<char[]> exact(new char[text.size()]);  // an end that the sanitizer guards
   std::memcpy(exact.get(), text.data(), text.size());
   const Encoded encoded = subject.tokenizer->Encode({exact.get(), text.size()}, tokens_max, &ids);

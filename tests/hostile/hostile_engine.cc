@@ -1,5 +1,5 @@
-// An engine that lies: speaks the handshake, and spoils the one thing its behaviour names. A process of its own, because
-// a client never sees a lock of its own process.
+// An engine that lies: speaks the handshake, and spoils the one thing its behaviour names. A process of its own,
+// because a client never sees a lock of its own process.
 //   sutra-hostile-engine BEHAVIOUR SOCKET
 // Says "ready" when it listens. Ends with its parent.
 #include <fcntl.h>
@@ -21,8 +21,8 @@
 
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
-#include "shm/lane_ring.h"
 #include "shm/lane_memory.h"
+#include "shm/lane_ring.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra::test {
@@ -69,7 +69,10 @@ const std::map<std::string, Spoil> kOffers = {
     {"one-descriptor", [](Offer* o) { o->fds.resize(1); }},
     {"five-descriptors", [](Offer* o) { o->fds.push_back(STDERR_FILENO); }},
     {"sixty-four-descriptors", [](Offer* o) { o->fds.resize(64, STDERR_FILENO); }},
-    {"devices-for-lanes", [](Offer* o) { for (int& fd : o->fds) fd = STDERR_FILENO; }},
+    {"devices-for-lanes",
+     [](Offer* o) {
+       for (int& fd : o->fds) fd = STDERR_FILENO;
+     }},
     {"unsealed-request-lane", [](Offer* o) { o->Replace(0, Memory(o->lane.request().geometry.request_bytes(), 0)); }},
     {"unsealed-reply-lane", [](Offer* o) { o->Replace(1, Memory(o->lane.reply().geometry.reply_bytes(), 0)); }},
     {"unsealed-page", [](Offer* o) { o->Replace(2, Memory(kPageBytes, 0)); }},
@@ -181,7 +184,8 @@ const std::map<std::string, Answerer> kAnswerers = {
      }},
     {"completions-of-ones",
      [](const Work& w) {
-       for (uint32_t i = 0; i < w.lane.reply().geometry.slots; ++i) w.lane.reply().completion(i).store(UINT64_MAX, kRelaxed);
+       for (uint32_t i = 0; i < w.lane.reply().geometry.slots; ++i)
+         w.lane.reply().completion(i).store(UINT64_MAX, kRelaxed);
      }},
     {"completions-far-ahead",
      [](const Work& w) {
@@ -207,7 +211,8 @@ const std::map<std::string, Answerer> kAnswerers = {
        }).detach();
      }},
     {"event-pipe-made-blocking", [](const Work& w) { fcntl(w.event_read_fd, F_SETFL, 0); }},
-    {"drains-for-ever", [](const Work& w) { w.lane.reply().engine().state.store(kLaneDraining, std::memory_order_release); }},
+    {"drains-for-ever",
+     [](const Work& w) { w.lane.reply().engine().state.store(kLaneDraining, std::memory_order_release); }},
     {"closes-without-a-reason",
      [](const Work& w) {
        w.lane.reply().engine().close_reason.store(0xffffffff, kRelaxed);
@@ -215,7 +220,8 @@ const std::map<std::string, Answerer> kAnswerers = {
      }},
     {"closes-with-ok",
      [](const Work& w) { w.lane.reply().engine().state.store(kLaneClosed, std::memory_order_release); }},
-    {"state-of-noise", [](const Work& w) { w.lane.reply().engine().state.store(0xdeadbeef, std::memory_order_release); }},
+    {"state-of-noise",
+     [](const Work& w) { w.lane.reply().engine().state.store(0xdeadbeef, std::memory_order_release); }},
     {"dies", [](const Work&) { _exit(0); }},
 };
 

@@ -126,20 +126,21 @@ TEST_P(BadAnswerTest, EndsEveryCallWithAStatus) {
   EmbedAtAllCosts(client);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Answers, BadAnswerTest,
-    testing::Values("unterminated-strings", "clock-of-another-world", "hangs-up-after-serving", "never-answers",
-                    "wrong-vectors", "answers-not-ready", "answers-full", "answers-forked", "answers-unknown-status",
-                    "answers-another-sequence", "answers-with-ones", "answers-too-wide", "answers-and-takes-back",
-                    "completions-without-position", "completions-of-ones", "completions-far-ahead",
-                    "completions-without-end", "events-without-end", "event-pipe-made-blocking", "drains-for-ever",
-                    "closes-without-a-reason", "closes-with-ok", "state-of-noise", "dies",
-                    "another-generation-each-time", "another-model-each-time"),
-    [](const auto& behaviour) {
-      std::string name = behaviour.param;
-      for (char& c : name) c = c == '-' ? '_' : c;
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(Answers, BadAnswerTest,
+                         testing::Values("unterminated-strings", "clock-of-another-world", "hangs-up-after-serving",
+                                         "never-answers", "wrong-vectors", "answers-not-ready", "answers-full",
+                                         "answers-forked", "answers-unknown-status", "answers-another-sequence",
+                                         "answers-with-ones", "answers-too-wide", "answers-and-takes-back",
+                                         "completions-without-position", "completions-of-ones", "completions-far-ahead",
+                                         "completions-without-end", "events-without-end", "event-pipe-made-blocking",
+                                         "drains-for-ever", "closes-without-a-reason", "closes-with-ok",
+                                         "state-of-noise", "dies", "another-generation-each-time",
+                                         "another-model-each-time"),
+                         [](const auto& behaviour) {
+                           std::string name = behaviour.param;
+                           for (char& c : name) c = c == '-' ? '_' : c;
+                           return name;
+                         });
 
 // The canary of all attacks: the neighbour that vouches for the engine must see a wrong answer, and an end.
 TEST(HostileCanary, TheNeighbourSeesAWrongVector) {

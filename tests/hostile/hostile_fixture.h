@@ -11,8 +11,8 @@
 #include <string>
 
 #include "tests/hostile/neighbour.h"
-#include "tests/kit/raw_client.h"
 #include "tests/kit/engine_process.h"
+#include "tests/kit/raw_client.h"
 #include "tests/kit/watchdog.h"
 
 namespace sutra::test {
@@ -62,13 +62,14 @@ class HostileTest : public testing::Test {
   // Back to the neighbour's one lane: nothing of the attacker is left.
   void ExpectOnlyNeighbourLeft() { EXPECT_TRUE(engine_->WaitLanes(1)); }
 
-  // No lane of the attacker is still mapped and no descriptor of it is open. (Threads and a few descriptors of the engine
-  // come and go: io_uring's workers, a log file.)
+  // No lane of the attacker is still mapped and no descriptor of it is open. (Threads and a few descriptors of the
+  // engine come and go: io_uring's workers, a log file.)
   void ExpectNothingLeft(const ProcessFootprint& before) {
     const auto now = [&] { return FootprintOf(engine_->process().pid()); };
     EXPECT_TRUE(engine_->WaitStats([&](const StatsSnapshot&) {
       return now().lane_maps == before.lane_maps && now().descriptors <= before.descriptors + 2;
-    })) << ToText(now()) << " after " << ToText(before);
+    })) << ToText(now())
+        << " after " << ToText(before);
   }
 
   std::unique_ptr<ChildProcess> StartHostile(const std::string& duty, std::optional<uid_t> uid = {}) {

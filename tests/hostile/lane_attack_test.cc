@@ -6,8 +6,8 @@
 #include <random>
 #include <thread>
 
-#include "shm/lane_ring.h"
 #include "engine/lanes/untrusted_copy.h"
+#include "shm/lane_ring.h"
 #include "tests/hostile/hostile_fixture.h"
 
 namespace sutra::test {
@@ -137,9 +137,7 @@ const LaneAttack kAttacks[] = {
     {"LengthMaxOfTheSlot", End::kAnswered, kNone,
      [](RawClient& c) { c.Submit(0, std::string(c.geometry().text_bytes_max, 'm')); }},
     {"LengthOverWhatWasWritten", End::kAnswered, kNone,  // the tail is a hole: zeros, and NUL is a character
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.bytes_and_options.store(5000, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.bytes_and_options.store(5000, kRelaxed); }); }},
     {"LengthChangingBetweenTwoReads", End::kHarmless, kNone,
      [](RawClient& c) {
        Flicker(c.request().request(0).bytes_and_options, 4, UINT32_MAX, [&] { SubmitMany(c, 50, "four and more"); });
@@ -149,9 +147,7 @@ const LaneAttack kAttacks[] = {
     {"SequenceZero", End::kViolation, kNone,
      [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.sequence.store(0, kRelaxed); }); }},
     {"SequenceTooLong", End::kViolation, kNone,
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.sequence.store(1ull << 56, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.sequence.store(1ull << 56, kRelaxed); }); }},
     {"SequenceUsedAgain", End::kHarmless, kNone,
      [](RawClient& c) {
        for (uint32_t slot = 0; slot < 4; ++slot) {
@@ -162,38 +158,28 @@ const LaneAttack kAttacks[] = {
      }},
     {"UnknownOptions", End::kAnswered, StatusCode::kBadOption,
      [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) {
-         d.bytes_and_options.store(uint64_t{0xffffffe0} << 32 | 5, kRelaxed);
-       });
+       SubmitSpoilt(c,
+                    [](RequestDescriptor& d) { d.bytes_and_options.store(uint64_t{0xffffffe0} << 32 | 5, kRelaxed); });
      }},
     {"WidthMax", End::kAnswered, StatusCode::kBadOption,
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.width_and_ttl.store(UINT64_MAX, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.width_and_ttl.store(UINT64_MAX, kRelaxed); }); }},
     {"TtlMax", End::kAnswered, kNone,
      [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) {
-         d.width_and_ttl.store(uint64_t{UINT32_MAX} << 32, kRelaxed);
-       });
+       SubmitSpoilt(c, [](RequestDescriptor& d) { d.width_and_ttl.store(uint64_t{UINT32_MAX} << 32, kRelaxed); });
      }},
     {"PriorityMax", End::kAnswered, StatusCode::kBadOption,
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.priority.store(UINT64_MAX, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.priority.store(UINT64_MAX, kRelaxed); }); }},
     {"DeadlineMax", End::kAnswered, kNone,
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.deadline_ns.store(UINT64_MAX, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.deadline_ns.store(UINT64_MAX, kRelaxed); }); }},
     {"DeadlineInThePast", End::kAnswered, StatusCode::kDeadlineExceeded,
      [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.deadline_ns.store(1, kRelaxed); }); }},
     {"SubmittedInTheFuture", End::kAnswered, kNone,
-     [](RawClient& c) {
-       SubmitSpoilt(c, [](RequestDescriptor& d) { d.submitted_ns.store(UINT64_MAX, kRelaxed); });
-     }},
+     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.submitted_ns.store(UINT64_MAX, kRelaxed); }); }},
 
     // Content.
     {"InvalidUtf8", End::kAnswered, StatusCode::kInvalidUtf8, [](RawClient& c) { c.Submit(0, "good \xc3\x28 bad"); }},
-    {"Surrogates", End::kAnswered, StatusCode::kInvalidUtf8, [](RawClient& c) { c.Submit(0, "\xed\xa0\x80\xed\xb0\x80"); }},
+    {"Surrogates", End::kAnswered, StatusCode::kInvalidUtf8,
+     [](RawClient& c) { c.Submit(0, "\xed\xa0\x80\xed\xb0\x80"); }},
     {"EmbeddedZeros", End::kAnswered, kNone, [](RawClient& c) { c.Submit(0, std::string(300, '\0')); }},
     {"NothingButCombiningMarks", End::kAnswered, kNone,
      [](RawClient& c) {
@@ -243,7 +229,12 @@ const LaneAttack kAttacks[] = {
        });
      }},
     {"GenerationOfThePast", End::kAnswered, kNone,
-     [](RawClient& c) { RewriteHeader(c, [](LaneHeader& h) { h.engine_generation -= 1; h.lane_id += 1; }); }},
+     [](RawClient& c) {
+       RewriteHeader(c, [](LaneHeader& h) {
+         h.engine_generation -= 1;
+         h.lane_id += 1;
+       });
+     }},
     {"ReservedBytesSet", End::kAnswered, kNone,
      [](RawClient& c) {
        std::memset(c.request().client().reserved, 0xff, sizeof(ClientLine::reserved));

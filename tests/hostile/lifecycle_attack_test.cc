@@ -25,9 +25,11 @@ TEST_F(LifecycleAttackTest, AForkedChildDoesNotKeepADeadClientsLane) {
 
 TEST_F(LifecycleAttackTest, AnExecGivesTheLaneBack) {
   const std::unique_ptr<ChildProcess> client = StartHostile("exec");
-  EXPECT_TRUE(engine_->WaitStats([&](const StatsSnapshot& now) {
-    return now.counter("attaches") > before_.counter("attaches") && now.gauge("lanes") == 1;
-  }, 1));
+  EXPECT_TRUE(engine_->WaitStats(
+      [&](const StatsSnapshot& now) {
+        return now.counter("attaches") > before_.counter("attaches") && now.gauge("lanes") == 1;
+      },
+      1));
   EXPECT_TRUE(client->Running());
 }
 

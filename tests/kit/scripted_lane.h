@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "engine/lanes/lane.h"
-#include "shm/lane_ring.h"
-#include "shm/lane_memory.h"
 #include "shm/base/time.h"
+#include "shm/lane_memory.h"
+#include "shm/lane_ring.h"
 
 namespace sutra::testing {
 
@@ -39,8 +39,8 @@ class ScriptedLane {
     int pipe_fds[2] = {-1, -1};
     EXPECT_EQ(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
     event_read_ = UniqueFd(pipe_fds[0]);
-    void* base = mmap(nullptr, geometry.request_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED,
-                      memory.value().request_fd(), 0);
+    void* base =
+        mmap(nullptr, geometry.request_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, memory.value().request_fd(), 0);
     EXPECT_NE(base, MAP_FAILED);
     client_map_ = Mapping(static_cast<std::byte*>(base), geometry.request_bytes());
     client_ = {client_map_.base(), geometry};
@@ -79,9 +79,7 @@ class ScriptedLane {
   SubmissionWriter& writer() { return writer_; }
 
   StatusCode status(uint32_t slot) const { return ResultWordStatus(LoadResultWord(lane_->reply(), slot)); }
-  uint64_t answered_sequence(uint32_t slot) const {
-    return ResultWordSequence(LoadResultWord(lane_->reply(), slot));
-  }
+  uint64_t answered_sequence(uint32_t slot) const { return ResultWordSequence(LoadResultWord(lane_->reply(), slot)); }
   const ResultDescriptor& result(uint32_t slot) const { return lane_->reply().result(slot); }
   std::vector<float> vector(uint32_t slot) const {
     const float* begin = lane_->reply().vector(slot);

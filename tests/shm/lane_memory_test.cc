@@ -79,8 +79,9 @@ TEST_F(Segment, NeitherSideCanResizeAndTheClientCannotWriteReplies) {
 }
 
 TEST_F(Segment, ImpossibleGeometriesAreRefused) {
-  for (const LaneGeometry geometry : {LaneGeometry{3, 5000, 20}, LaneGeometry{0, 5000, 20}, LaneGeometry{8192, 5000, 20},
-                                      LaneGeometry{8, 10, 20}, LaneGeometry{8, 5000, 0}, LaneGeometry{8, 5000, 9000}}) {
+  for (const LaneGeometry geometry :
+       {LaneGeometry{3, 5000, 20}, LaneGeometry{0, 5000, 20}, LaneGeometry{8192, 5000, 20}, LaneGeometry{8, 10, 20},
+        LaneGeometry{8, 5000, 0}, LaneGeometry{8, 5000, 9000}}) {
     auto made = LaneMemory::Create(geometry, {});
     EXPECT_EQ(made.code(), StatusCode::kRefused);
     EXPECT_NE(made.status().message().find("power of two"), std::string::npos);
@@ -96,8 +97,8 @@ TEST_F(Segment, EnginePageIsReadyAndSealed) {
   EXPECT_NE(ftruncate(made->fd(), 0), 0);
 }
 
-// The client's lock as the engine sees it: held while the client lives or is stopped, gone when it is killed, even if it
-// is not reaped and its forked child still has the descriptors.
+// The client's lock as the engine sees it: held while the client lives or is stopped, gone when it is killed, even if
+// it is not reaped and its forked child still has the descriptors.
 TEST_F(Segment, LivenessFollowsTheKernelsLockNotTheDescriptors) {
   EXPECT_FALSE(LockHolderAlive(memory_.request_fd()));
   int from_child[2], to_child[2];

@@ -77,17 +77,17 @@ TEST(LaneRing, EveryForeignEntryIsAViolation) {
   constexpr uint64_t kSlots = 4;
   for (const uint64_t position : {uint64_t{0}, uint64_t{1}, uint64_t{5}, uint64_t{1000}}) {
     std::vector<uint64_t> foreign = {
-        RingEntry(position, kSlots),           // slot out of range
+        RingEntry(position, kSlots),  // slot out of range
         RingEntry(position, 0xffff),
-        RingEntry(position + 1, 0),            // ahead
-        RingEntry(position + kSlots, 0),       // a lap ahead
+        RingEntry(position + 1, 0),       // ahead
+        RingEntry(position + kSlots, 0),  // a lap ahead
         RingEntry(1ull << 47, 0),
         ~uint64_t{0},
-        1,                                     // position "-1"
+        1,  // position "-1"
     };
-    if (position > 0) foreign.push_back(RingEntry(position - 1, 0));                        // moved back
-    if (position >= 2 * kSlots) foreign.push_back(RingEntry(position - 2 * kSlots, 0));     // two laps old
-    if (position < kSlots) foreign.push_back(RingEntry(position - kSlots, 0));              // a lap before the first
+    if (position > 0) foreign.push_back(RingEntry(position - 1, 0));                     // moved back
+    if (position >= 2 * kSlots) foreign.push_back(RingEntry(position - 2 * kSlots, 0));  // two laps old
+    if (position < kSlots) foreign.push_back(RingEntry(position - kSlots, 0));           // a lap before the first
     for (const uint64_t entry : foreign) {
       PlainLane lane(kSlots);
       SubmissionWriter writer(lane.request);
@@ -129,7 +129,8 @@ TEST(LaneRing, LappedReaderSeesAGapOnceAndGoesOn) {
     writer.Publish(static_cast<uint32_t>(sequence % 4), sequence, StatusCode::kOk);
   }
   EXPECT_EQ(reader.Next(&slot), Read::kGap);
-  for (uint32_t s = 0; s < 4; ++s) EXPECT_GE(ResultWordSequence(LoadResultWord(lane.reply, s)), 8u);  // the scan sees all
+  for (uint32_t s = 0; s < 4; ++s)
+    EXPECT_GE(ResultWordSequence(LoadResultWord(lane.reply, s)), 8u);  // the scan sees all
   // Positions 9 and 10 follow the entry that showed the gap (8); then nothing.
   EXPECT_EQ(reader.Next(&slot), Read::kSlot);
   EXPECT_EQ(slot, 10u % 4);
@@ -147,8 +148,8 @@ TEST(LaneRing, UnknownStatusNumberIsAModelError) {
   EXPECT_EQ(ResultWordSequence(ResultWord(uint64_t{1} << 55, 2)), uint64_t{1} << 55);
 }
 
-// On a busy machine every hand-over may wait for other programs: work is bounded by requests or by time, whichever comes
-// first.
+// On a busy machine every hand-over may wait for other programs: work is bounded by requests or by time, whichever
+// comes first.
 constexpr uint64_t kTortureNs = 500 * kNsPerMs;
 
 // One thread is the client, one the engine, over one mapping. The engine answers in random order with a function of the
@@ -233,8 +234,8 @@ TEST(LaneRing, CanaryTortureNoticesAnEngineThatPublishesTooEarly) {
 }
 #endif
 
-// Both sides sleep whenever they can: a lost wake-up shows as a hang, which the test's timeout turns into a failure. The
-// waits have no time limit short enough to hide one.
+// Both sides sleep whenever they can: a lost wake-up shows as a hang, which the test's timeout turns into a failure.
+// The waits have no time limit short enough to hide one.
 TEST(LaneRing, NoWakeUpIsLostWhenTheClientSleepsOnEveryRequest) {
   PlainLane lane(2);
   constexpr uint64_t kRequests = 3000;

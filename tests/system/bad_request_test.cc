@@ -4,11 +4,11 @@
 
 #include <cstring>
 
+#include "shm/base/time.h"
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
-#include "shm/layout.h"
 #include "shm/lane_memory.h"
-#include "shm/base/time.h"
+#include "shm/layout.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {

@@ -35,11 +35,11 @@ TEST_F(ClientDeath, AtEveryCheckpointCostsNobodyElseAnything) {
   const auto neighbour = StartClient(engine, "stream");
   ExpectLine(*neighbour, "attached");
   ASSERT_TRUE(engine.WaitLanes(1));
-  const char* const points[] = {
-      "attach.socket_connected", "attach.fds_received", "attach.mapped",   "attach.lock_taken",
-      "send.slot_claimed",       "send.payload_half",   "send.payload_done", "send.index_published",
-      "send.wake_sent",          "recv.reply_seen",     "recv.copied",       "recv.index_released",
-      "detach.lock_dropped"};
+  const char* const points[] = {"attach.socket_connected", "attach.fds_received",  "attach.mapped",
+                                "attach.lock_taken",       "send.slot_claimed",    "send.payload_half",
+                                "send.payload_done",       "send.index_published", "send.wake_sent",
+                                "recv.reply_seen",         "recv.copied",          "recv.index_released",
+                                "detach.lock_dropped"};
   for (const std::string point : points) {
     for (const char* nth : {"1", "17"}) {
       // An attach happens once a client; `cycle` attaches again and again.

@@ -18,9 +18,8 @@ class EndToEnd : public SystemTest {
     return replies;
   }
   static size_t FromShard(const std::vector<Reply>& replies) {
-    return static_cast<size_t>(std::count_if(replies.begin(), replies.end(), [](const Reply& reply) {
-      return reply.source == SUTRA_SOURCE_SHARD;
-    }));
+    return static_cast<size_t>(std::count_if(replies.begin(), replies.end(),
+                                             [](const Reply& reply) { return reply.source == SUTRA_SOURCE_SHARD; }));
   }
 };
 

@@ -53,10 +53,10 @@ TEST_F(EngineDeath, InMidBatchEndsEveryTextAsAnsweredOrGone) {
 
 TEST_F(EngineDeath, AtEveryCheckpointEndsEveryTextAsAnsweredOrGone) {
   if (!kCheckpoints) GTEST_SKIP() << kNoCheckpoints;
-  const char* const points[] = {"poll.index_read",  "poll.header_copied", "poll.payload_copied", "poll.hashed",
-                                "cache.hit_checked", "batch.formed",      "infer.started",       "infer.done",
-                                "reply.written",    "reply.index_published", "wal.encoded",      "wal.submitted",
-                                "wal.completed",    "lane.closing",       "lane.recycled"};
+  const char* const points[] = {"poll.index_read",   "poll.header_copied",    "poll.payload_copied", "poll.hashed",
+                                "cache.hit_checked", "batch.formed",          "infer.started",       "infer.done",
+                                "reply.written",     "reply.index_published", "wal.encoded",         "wal.submitted",
+                                "wal.completed",     "lane.closing",          "lane.recycled"};
   EngineProcess engine;
   ClientHandle survivor;  // lives through all of it
   int round = 0;
@@ -132,9 +132,9 @@ TEST_F(EngineDeath, AStoppedEngineMeansDeadlineExceededNotGone) {
   ExpectVector(client.Embed("before"), "before");
   engine.process().Stop();
   for (const uint32_t timeout_ms : {1u, 100u, 700u}) {
-    EXPECT_EQ(client.Embed("unanswered " + std::to_string(timeout_ms),
-                           ClientHandle::RequestOptions(0, timeout_ms)).status,
-              SUTRA_DEADLINE_EXCEEDED);
+    EXPECT_EQ(
+        client.Embed("unanswered " + std::to_string(timeout_ms), ClientHandle::RequestOptions(0, timeout_ms)).status,
+        SUTRA_DEADLINE_EXCEEDED);
   }
   sutra_status status = SUTRA_OK;
   const std::vector<Reply> replies =

@@ -140,7 +140,8 @@ TEST_F(EngineLifecycle, AnIdleEngineWakesForItsHeartbeatOnly) {
   ASSERT_TRUE(engine.WaitWritten());
   const StatsSnapshot before = engine.Stats();
   const uint64_t from_ns = before.gauge("heartbeat_ns");
-  ASSERT_TRUE(engine.WaitStats([&](const StatsSnapshot& s) { return s.gauge("heartbeat_ns") > from_ns + 800'000'000; }));
+  ASSERT_TRUE(
+      engine.WaitStats([&](const StatsSnapshot& s) { return s.gauge("heartbeat_ns") > from_ns + 800'000'000; }));
   const StatsSnapshot after = engine.Stats();
   // A beat every 50 ms, and the log's last sync and watermark: far less than one wake-up in 10 ms of the engine's time.
   const uint64_t passed_ms = (after.gauge("heartbeat_ns") - from_ns) / 1'000'000;

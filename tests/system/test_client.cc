@@ -91,8 +91,7 @@ int RunAttach(const Arguments& arguments) {
 int RunHold(const Arguments& arguments) {
   ClientHandle client;
   if (const int code = Attach(arguments, &client); code != 0) return code;
-  const std::vector<std::string> texts =
-      NumberedTexts("held " + arguments.Text("seed"), arguments.Number("count", 10));
+  const std::vector<std::string> texts = NumberedTexts("held " + arguments.Text("seed"), arguments.Number("count", 10));
   for (const std::string& text : texts) {
     sutra_ticket ticket = 0;
     const sutra_status status = sutra_submit(client.get(), text.data(), text.size(), nullptr, &ticket);

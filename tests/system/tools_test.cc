@@ -87,8 +87,8 @@ TEST_F(Tools, EmbedWritesTheClientsVectorsInTheOrderOfItsInput) {
   std::vector<std::vector<float>> vectors;
   for (const char* format : {"lines", "jsonl"}) {
     WriteFile(input, std::string(format) == "lines" ? lines : jsonl);
-    const Finished finished = Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input,
-                                   "--input-format", format});
+    const Finished finished =
+        Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input, "--input-format", format});
     ASSERT_EQ(finished.status.code, 0) << finished.errors;
     std::istringstream output(finished.output);
     size_t count = 0;

@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "shm/base/utf8.h"
 #include "engine/tokenizer/wordpiece.h"
+#include "shm/base/utf8.h"
 #include "tests/kit/seed.h"
 
 namespace sutra {
@@ -65,9 +65,9 @@ inline std::string ModelDir() {
 
 // A small uncased tokenizer.json. Ids: specials 0-4, then the words in the order below.
 inline std::string SmallTokenizerJson() {
-  const char* words[] = {"un",  "##aff", "##able", "hello", "world", "##s", "a",  "##a", "b",   "##b",   "e",  "##e",
-                         "the", "!",     ",",      "[",     "]",     "#",   "<",  "i",   "##i", "中",    "国", "ᄀ",
-                         "##ᅡ", "##ᆨ",   "sep",    "x",     "##x",   "я",   "##я", "ß",  "σ",   "##σ"};
+  const char* words[] = {"un",   "##aff", "##able", "hello", "world", "##s", "a",   "##a", "b",   "##b", "e",  "##e",
+                         "the",  "!",     ",",      "[",     "]",     "#",   "<",   "i",   "##i", "中",  "国", "ᄀ",
+                         "##ᅡ", "##ᆨ",  "sep",    "x",     "##x",   "я",   "##я", "ß",   "σ",   "##σ"};
   std::string vocabulary = R"("[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"[MASK]":4)";
   int id = 5;
   for (const char* word : words) vocabulary += ",\"" + std::string(word) + "\":" + std::to_string(id++);
@@ -79,7 +79,8 @@ inline std::string SmallTokenizerJson() {
              R"(","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true})";
   }
   return R"({"version":"1.0","truncation":{"max_length":3},"padding":{"strategy":{"Fixed":128}},)"
-         R"("added_tokens":[)" + added +
+         R"("added_tokens":[)" +
+         added +
          R"(],"normalizer":{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,)"
          R"("strip_accents":null,"lowercase":true},"pre_tokenizer":{"type":"BertPreTokenizer"},)"
          R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"[CLS]","type_id":0}},)"

@@ -24,9 +24,9 @@ std::unique_ptr<WordPieceTokenizer> Small() { return FromText(SmallTokenizerJson
 // The ids of `text` without [CLS] and [SEP], as tokens of the small vocabulary separated by spaces.
 std::string Pieces(const Tokenizer& tokenizer, std::string_view text, uint32_t tokens_max = kNoLimit) {
   static const char* const kTokens[] = {
-      "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un",  "##aff", "##able", "hello", "world", "##s", "a",  "##a",
-      "b",     "##b",   "e",     "##e",   "the",    "!",   ",",     "[",      "]",     "#",     "<",   "i",  "##i",
-      "中",    "国",    "ᄀ",     "##ᅡ",   "##ᆨ",    "sep", "x",     "##x",    "я",     "##я",   "ß",   "σ",  "##σ"};
+      "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un",  "##aff", "##able", "hello", "world", "##s", "a", "##a",
+      "b",     "##b",   "e",     "##e",   "the",    "!",   ",",     "[",      "]",     "#",     "<",   "i", "##i",
+      "中",    "国",    "ᄀ",    "##ᅡ",  "##ᆨ",   "sep", "x",     "##x",    "я",     "##я",   "ß",   "σ", "##σ"};
   std::string pieces;
   const std::vector<int32_t> ids = Ids(tokenizer, text, tokens_max);
   EXPECT_GE(ids.size(), 2u);
@@ -90,7 +90,7 @@ TEST(WordPiece, EveryKindOfWhiteSpaceSeparates) {
 
 TEST(WordPiece, ControlCharactersVanishAndJoin) {
   for (const std::string& control : {"\0"s, "\x01"s, "\x0B"s, "\x0C"s, "\x1C"s, "\x7F"s, "\xC2\x85"s, "\xC2\xAD"s,
-                                    "\xE2\x80\x8D"s, "\xEF\xBB\xBF"s, "\xEF\xBF\xBD"s, "\xEE\x80\x80"s}) {
+                                     "\xE2\x80\x8D"s, "\xEF\xBB\xBF"s, "\xEF\xBF\xBD"s, "\xEE\x80\x80"s}) {
     EXPECT_EQ(Pieces(*Small(), "a" + control + "b"), "a ##b");
   }
 }
@@ -163,9 +163,7 @@ TEST(WordPiece, TruncationKeepsTheFirstTokensAndEndsInSep) {
   EXPECT_EQ(Pieces(*tokenizer, "hello", 2), "");
 }
 
-TEST(WordPiece, TruncationFinishesTheWordBeforeItJudgesIt) {
-  EXPECT_EQ(Pieces(*Small(), "unaffableq", 3), "[UNK]");
-}
+TEST(WordPiece, TruncationFinishesTheWordBeforeItJudgesIt) { EXPECT_EQ(Pieces(*Small(), "unaffableq", 3), "[UNK]"); }
 
 TEST(WordPiece, TruncatedIsSaidExactlyWhenATokenWasLost) {
   const auto tokenizer = Small();
@@ -207,9 +205,8 @@ TEST(WordPiece, WithoutLowercaseCaseAndAccentsStay) {
 }
 
 TEST(WordPiece, AccentsCanBeStrippedWithoutLowercasing) {
-  const auto tokenizer =
-      FromText(Replaced(Replaced(SmallTokenizerJson(), "\"lowercase\":true", "\"lowercase\":false"),
-                        "\"strip_accents\":null", "\"strip_accents\":true"));
+  const auto tokenizer = FromText(Replaced(Replaced(SmallTokenizerJson(), "\"lowercase\":true", "\"lowercase\":false"),
+                                           "\"strip_accents\":null", "\"strip_accents\":true"));
   EXPECT_EQ(Pieces(*tokenizer, "Hello é É"), "[UNK] e [UNK]");
 }
 
