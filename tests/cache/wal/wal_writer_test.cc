@@ -187,7 +187,7 @@ TEST(WalWriter, NoStepOfTheHeaderMayFail) {
   }
 }
 
-TEST(WalWriter, AfterAFailureNothingIsWrittenIntoTheSegmentAgain) {
+TEST(WalWriterDeathTest, AfterAFailureNothingIsWrittenIntoTheSegmentAgain) {
   for (const bool in_sync : {false, true}) {
     Writing log;
     ASSERT_TRUE(log.Begin().ok());
