@@ -29,8 +29,8 @@ extern "C" {
 #define SUTRA_API
 #endif
 
-/* Enumerations are uint32_t with named constants: the size of a C enum is its compiler's choice, and a number from a
- * newer library would be no value of it. Numbers are never reused; sets may grow. */
+/* Enumerations are uint32_t with named constants: the size of a C enum is its compiler's choice, and a newer library
+ * may return a number that an older header's enum does not have. Numbers are never reused. */
 typedef uint32_t sutra_status; /* treat an unknown number as SUTRA_MODEL_ERROR */
 #define SUTRA_OK 0u
 #define SUTRA_NOT_READY 1u  /* the wait timed out, the ticket lives on */
