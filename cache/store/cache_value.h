@@ -1,4 +1,4 @@
-// What an entry of the cache holds besides its vector. Plain data.
+// What an entry of the cache holds in addition to its vector. Plain data.
 #pragma once
 
 #include <cstdint>

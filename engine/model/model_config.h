@@ -21,7 +21,7 @@ struct ModelConfig {
   const Family* family = nullptr;
   EncoderSpec spec;
   bool normalizes = false;                  // the model's own vector has unit length
-  std::vector<std::string> identity_files;  // files besides the weights that determine the vectors; those that exist
+  std::vector<std::string> identity_files;  // files that, like the weights, determine the vectors; those that exist
 };
 
 // Fails with kModelError and a message that names the file, the problem and what would be accepted.

@@ -146,7 +146,7 @@ Status SafetensorsFile::Map(const std::string& path) {
     return Status(StatusCode::kModelError,
                   "opening the weights " + path + ": " + std::strerror(error) +
                       (error == ENOENT ? "; the model directory is not complete: fetch the model again"
-                                       : "; check who may read the model directory"),
+                                       : "; check the permissions of the model directory"),
                   error);
   }
   struct stat info = {};

@@ -4,8 +4,8 @@
 // Invariants after a successful Open: every tensor lies within the mapping, its span equals dtype x shape, and the
 // tensors cover the data part without hole or overlap. The file is untrusted input: each length is checked by
 // subtraction.
-// A file that somebody truncates while it is mapped kills the process with SIGBUS at the next touch: replace model
-// files by renaming, never in place.
+// A file that is truncated while it is mapped kills the process with SIGBUS at the next access: replace model files by
+// renaming, never in place.
 #pragma once
 
 #include <cstddef>

@@ -53,7 +53,7 @@ class EngineLoop {
     kLoopFailed,  // epoll failed
   };
 
-  // The lanes get their rules (who may attach, how a client's life is judged, where lines about clients go) from
+  // The lanes get their rules (which clients may attach, how a client is found dead, where lines about clients go) from
   // `attach`.
   EngineLoop(Options options, Acceptor::Options attach, ServedModel* model);
   ~EngineLoop();

@@ -47,7 +47,7 @@ inline void Put(CacheShard* shard, const std::string& text, uint32_t version, ui
                 ttl_s);
 }
 
-// The version found, -1 for a miss, -2 for a vector or value that nobody put there.
+// The version found, -1 for a miss, -2 for a vector or value that was never put there.
 inline int VersionOf(CacheShard* shard, const std::string& text, uint32_t width = kWidth) {
   std::vector<float> vector(width);
   CacheValue value;

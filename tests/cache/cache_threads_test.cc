@@ -41,7 +41,7 @@ TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
           } else if (kind < 94) {
             Put(shard.get(), text, step);
           } else if (kind < 96) {
-            // Nobody else touches this text: after the removal it is gone.
+            // No other thread touches this text: after the removal it is gone.
             Put(shard.get(), own, step);
             if (!shard->Erase(own, 0).ok() || VersionOf(shard.get(), own) != -1) {
               wrong.fetch_add(1, std::memory_order_relaxed);

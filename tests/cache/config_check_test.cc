@@ -1,4 +1,4 @@
-// Every bound of a shard's configuration: the last value that is taken, and the first that is refused, by name.
+// Every bound of a shard's configuration: the last value that is accepted, and the first that is refused, by name.
 #include "cache/config_check.h"
 
 #include <gtest/gtest.h>

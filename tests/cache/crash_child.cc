@@ -1,5 +1,5 @@
-// The process that tests/cache/crash_test.cc kills: changes a shard for ever and says on standard output, one line
-// each, before what it attempts and after what it was promised.
+// The process that tests/cache/crash_test.cc kills: changes a shard in an endless loop and reports on standard output,
+// one line each, what it is about to attempt and what it was promised.
 //   p KEY VERSION  about to insert      e KEY  about to remove      E KEY  the removal was confirmed
 //   W              everything inserted so far is written            S      ... is synced
 // Usage: cache_crash_child DIRECTORY SEED DISK_IO

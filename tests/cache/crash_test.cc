@@ -26,7 +26,7 @@ namespace {
 // What may be there for each key: states[0] is promised, the rest were attempted after it. -1: absent.
 class Promises {
  public:
-  // A child begins: it promises nothing about what its predecessor left open.
+  // A child begins: it promises nothing about what its predecessor left unfinished.
   void Begin() { touched_.clear(); }
   void Read(const std::string& line) {
     std::istringstream words(line);
@@ -102,7 +102,7 @@ Killed RunChild(const std::string& directory, uint64_t seed, const std::string& 
   FILE* output = fdopen(ends[0], "r");
   char line[2048];
   while (std::fgets(line, sizeof(line), output) != nullptr) {
-    if (std::string(line).back() != '\n') break;  // the kill came in the middle of a line: not said
+    if (std::string(line).back() != '\n') break;  // the kill came in the middle of a line: not reported
     promises->Read(line);
     if (++killed.lines == lines_max) kill(child, SIGKILL);
   }

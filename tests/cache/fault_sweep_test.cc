@@ -1,6 +1,6 @@
-// Every disk operation of a script fails, one after the other, once and for ever, by error or by power cut (P5, P2),
-// and a full disk. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the shard takes records
-// again when the disk does.
+// Every disk operation of a script fails, one after the other, once or permanently, by error or by power cut (P5, P2),
+// and a full disk. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the shard accepts
+// records again when the disk works again.
 #include <gtest/gtest.h>
 
 #include <cerrno>
@@ -21,7 +21,7 @@ using test::VersionOf;
 
 CacheConfig SweepConfig() {
   CacheConfig config = SmallConfig("/data");
-  config.wal_bytes_max = 320 << 10;  // five segments, so that the script goes through recycling
+  config.wal_bytes_max = 320 << 10;  // five segments, so that the script reaches recycling
   return config;
 }
 

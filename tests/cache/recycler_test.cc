@@ -1,4 +1,4 @@
-// The records that the recycler makes of live entries, and which segment holds each entry afterwards.
+// The records that the recycler creates from live entries, and which segment holds each entry afterwards.
 #include "cache/recycler.h"
 
 #include <gtest/gtest.h>

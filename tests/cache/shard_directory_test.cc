@@ -1,4 +1,4 @@
-// The directory of a shard: what is made, what is removed, whose it is, and what survives a power cut.
+// The directory of a shard: what is created, what is removed, which model it belongs to, and what survives a power cut.
 #include "cache/shard_directory.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// The shard in a real directory: who may read it, and what is said where it cannot be.
+// The shard in a real directory: which users may read it, and the error where it cannot be opened.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// How long a recovered entry still lives: the shorter of its TTL and what is left until its expiry, measured from the
-// latest time that was ever seen.
+// The remaining lifetime of a recovered entry: the shorter of its TTL and the time left until its expiry, measured from
+// the latest time ever seen.
 #include "cache/store_sink.h"
 
 #include <gtest/gtest.h>

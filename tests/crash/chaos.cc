@@ -1,4 +1,4 @@
-// See chaos.h.
+// The rounds of chaos: starting and killing processes, reading the clients' files, and checking what must be there.
 #include "tests/crash/chaos.h"
 
 #include <poll.h>
@@ -114,7 +114,7 @@ bool Chaos::Round() {
   }
 }
 
-// The engine answered so many more texts, and no client has found anything wrong.
+// The engine answered this many more texts, and no client has found an error.
 bool Chaos::WaitForAnswers(uint64_t more) {
   const uint64_t wanted = engine_.Stats().counter("replies_ok") + more;
   bool clients_good = true;
@@ -126,7 +126,7 @@ bool Chaos::WaitForAnswers(uint64_t more) {
   return answered || Fail("the engine answers nothing any more");
 }
 
-// A client ends by itself only to say that an answer was wrong.
+// A client exits by itself only to report a wrong answer.
 bool Chaos::CheckClients() {
   for (Client& client : clients_) {
     if (client.process->Running()) continue;
@@ -142,9 +142,9 @@ bool Chaos::KillEngineUnderLoad() {
   return StartEngine();
 }
 
-// Clients stand still while the engine's figures catch up: what this engine answered before that is written, and must
-// be there after the kill. They go on when the check is done, so nobody computes a lost text anew before it is missed.
-// (An answer of an engine that was killed under load may have been younger than the write bound: it proves nothing.)
+// Clients are stopped while the engine's figures catch up: what this engine answered before that is written, and must
+// be there after the kill. They continue when the check is done, so that no lost text is computed again before it is
+// missed. (An engine killed under load may have answered within the write bound: such an answer proves nothing.)
 bool Chaos::KillEngineAndVerify() {
   for (Client& client : clients_) client.process->Stop();
   if (!engine_.WaitWritten()) return Fail("the log does not catch up");
@@ -215,13 +215,13 @@ bool Chaos::KillClient() {
   return StartClient(&victim);
 }
 
-// Everybody leaves in good order; the engine holds what an engine without clients holds.
+// All clients leave in good order; the engine holds what an engine without clients holds.
 bool Chaos::EndClients() {
   for (Client& client : clients_) client.process->Signal(SIGTERM);
   for (Client& client : clients_) {
     const std::optional<ExitStatus> status = client.process->Wait(kWaitMs);
     if (!status.has_value()) return Fail(client.prefix + " hangs");
-    // A client that the last round started may be asked to leave before it can listen: then it had not begun.
+    // A client started in the last round may be told to leave before it handles signals: then it had not begun.
     const bool not_begun = !status->exited && status->signal == SIGTERM;
     if (!not_begun && (!status->exited || status->code != 0)) {
       return Fail(client.prefix + " ended with " + ToText(*status) + ": " + client.process->Log());
@@ -229,7 +229,7 @@ bool Chaos::EndClients() {
   }
   if (!engine_.WaitLanes(0)) return Fail("lanes are left over");
   ProcessFootprint last;
-  // Descriptors of an attach that a kill cut short are closed within the second it may take.
+  // Descriptors of an attach that a kill cut short are closed within the second that an attach may take.
   for (int look = 0; look < 500; ++look) {
     last = FootprintOf(engine_.process().pid());
     if (last == first_footprint_) return true;

@@ -1,13 +1,13 @@
 // Chaos over real processes: an engine that is killed, stopped, paused and started again under clients that are killed
 // and started again, and a checker that knows what was promised.
 //
-// Every client writes into a file of its own, outside the system under test, what it meant to send and what was
+// Every client records in a file of its own, outside the system under test, what it was about to send and what was
 // answered (tests/system/test_client.cc). Checked:
-//   - each answer of each client equals the model's function of its text (the clients check, their exit codes say so);
-//   - each text that an engine answered, and that its figures called written before its death (or that it had before an
-//     orderly end), is answered by the shard of the next engine (P1, P8);
+//   - each answer of each client equals the model's function of its text (the clients check, and report by exit code);
+//   - each text that an engine answered, and that its figures showed as written before its death (or that it had before
+//     an orderly end), is answered by the shard of the next engine (P1, P8);
 //   - the engine that ends the run holds no more descriptors, lane mappings and threads than one that just began.
-// Thread rule: one thread. A run is a function of its seed but for the operating system's timing.
+// Thread rule: one thread. A run is a function of its seed, except for the operating system's timing.
 #pragma once
 
 #include <cstdint>
@@ -70,11 +70,11 @@ class Chaos {
   EngineProcess engine_;
   std::vector<Client> clients_;
   ProcessFootprint first_footprint_;
-  std::set<uint64_t> kept_generations_;  // engines whose answers all must be there: ended in good order, or verified
+  std::set<uint64_t> kept_generations_;  // engines whose answers must all be there: ended in good order, or verified
   ChaosTotals totals_;
 };
 
-// What a client's file calls answered, and by which engine; a line that a kill tore is not one.
+// What a client's file lists as answered, and by which engine; a line that a kill tore does not count.
 struct Acknowledged {
   uint64_t id = 0, generation = 0;
   bool operator==(const Acknowledged&) const = default;

@@ -19,7 +19,7 @@ int RoundsAsked() {
 }
 
 ChaosTotals RunChaos(const ChaosOptions& options) {
-  // A round that hangs is seen by the waits inside; this ends what they cannot.
+  // The waits inside detect a round that hangs; this ends what they cannot.
   const Watchdog watchdog(std::chrono::seconds(100 + 20 * std::max(0, options.rounds - kRoundsDefault)));
   const ChaosTotals totals = Chaos(options).Run();
   std::printf("%d rounds, seed %llu: %s\n", options.rounds, static_cast<unsigned long long>(options.seed),
@@ -53,7 +53,7 @@ TEST(Chaos, ALogOfSmallSegmentsLosesNothingEither) {
   EXPECT_EQ(RunChaos(options).failure, "");
 }
 
-// Many rounds, so that one of them verifies whatever the seed is.
+// Many rounds, so that one of them verifies, whatever the seed is.
 TEST(Chaos, CanaryAnEngineThatKeepsNothingIsFound) {
   ChaosOptions options;
   options.seed = TestSeed();

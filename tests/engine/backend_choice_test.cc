@@ -1,4 +1,4 @@
-// Who computes: own kernels, the torch plug-in, or the portable kernels where neither is at hand.
+// What computes: our kernels, the torch plug-in, or the portable kernels where neither is available.
 #include "engine/backend_choice.h"
 
 #include <gtest/gtest.h>

@@ -84,7 +84,7 @@ TEST(Config, AHostWithManyCpusStartsWithTheDefaultOptions) {
   EXPECT_EQ(ParseConfig(With({}), 1).value().config.threads, 1u);
   EXPECT_EQ(ParseConfig(With({}), 65).value().config.threads, 65u);
   EXPECT_EQ(ParseConfig(With({}), 96).value().config.threads, 96u);
-  // The default must be a value that the option itself accepts: what is printed at start is read again.
+  // The default must be a value that the option itself accepts: what is printed at start can be read again.
   const Result<ParsedConfig> large = ParseConfig(With({}), 1024);
   ASSERT_TRUE(large.ok()) << large.status().message();
   EXPECT_EQ(large.value().config.threads, kThreadsMax);

@@ -1,6 +1,6 @@
 // Runs every fuzz target without clang: the checked-in corpus, then seeded random mutations of it.
 //   SUTRA_SEED=N        repeats a run
-//   SUTRA_FUZZ_RUNS=N   mutations a target (default: a few thousand)
+//   SUTRA_FUZZ_RUNS=N   mutations per target (default: a few thousand)
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Targets, FuzzReplay, testing::ValuesIn(Targets()),
 TEST(FuzzReplayCanary, FindsALengthThatIsNotChecked) {
   const auto reads_outside = [](const Bytes& bytes) {
     if (bytes.size() < 4 || bytes[0] != 'S' || bytes[1] != 'U') return false;
-    const size_t length = bytes[2];  // of what follows; a right parser compares it with what is left
+    const size_t length = bytes[2];  // of what follows; a correct parser compares it with what is left
     return length > bytes.size() - 3;
   };
   const std::vector<Bytes> corpus = {{'S', 'U', 2, 'o', 'k'}};

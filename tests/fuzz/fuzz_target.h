@@ -1,4 +1,4 @@
-// What every fuzz target is made of: its registration, its input, and its way to fail.
+// What every fuzz target consists of: its registration, its input, and how it fails.
 //
 // A target is a function of bytes. The same source is a libFuzzer program (SUTRA_LIBFUZZER) and a part of
 // fuzz_replay_test, which runs the checked-in corpus and seeded mutations of it without clang.
@@ -70,7 +70,7 @@ class Input {
   uint64_t U64() { return Number(8); }
   uint32_t Below(uint32_t bound) { return bound <= 256 ? Byte() % bound : U32() % bound; }
 
-  // Mostly small, sometimes at an edge: what lengths and counts go wrong with.
+  // Mostly small, sometimes at a boundary: the values with which lengths and counts fail.
   uint64_t Edge(uint64_t edge) {
     const uint8_t choice = Byte();
     if (choice < 128) return choice % 64;
@@ -100,7 +100,7 @@ class Input {
   size_t left_;
 };
 
-// Reads every byte, so that a view past its memory is seen by the address sanitizer.
+// Reads every byte, so that the address sanitizer detects a view past its memory.
 inline void Touch(std::string_view bytes) {
   volatile unsigned sum = 0;
   for (const char byte : bytes) sum = sum + static_cast<unsigned char>(byte);

@@ -1,6 +1,6 @@
 // The engine's side of an attach against whatever arrives on its socket: any bytes, in any number of messages, with any
 // number of descriptors, from several connections at once.
-// Oracle: nothing is served without a right hello and a held lock, and no descriptor stays open.
+// Oracle: nothing is served without a valid hello and a held lock, and no descriptor stays open.
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -77,7 +77,7 @@ void Send(int socket, const void* bytes, size_t size, const std::vector<int>& fd
   static_cast<void>(sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
-// A right hello with one part of it spoilt.
+// A valid hello with one part corrupted.
 HelloMessage HelloFrom(Input* input) {
   HelloMessage hello = {};
   hello.magic = kHandshakeMagic;
@@ -222,8 +222,8 @@ class Attack {
   bool lane_is_due_ = false;
 };
 
-// The message layer alone, as both sides use it: a message of any size, with any descriptors, for a reader that wants
-// any.
+// The message layer alone, as both sides use it: a message of any size, with any descriptors, for a reader that expects
+// any number.
 void FuzzMessage(World* world, Input* input) {
   int pair[2];
   FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);

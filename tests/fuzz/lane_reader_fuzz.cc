@@ -70,8 +70,8 @@ class Mutator {
     running_.store(true, std::memory_order_seq_cst);
     Bump();
   }
-  // Returns when nothing is written any more: the thread says busy and then looks whether it may run, this side takes
-  // the permission away and then looks whether it is busy; seq_cst, so that one of them sees the other.
+  // Returns when nothing is written any more: the thread sets busy and then checks whether it may run; this side
+  // withdraws the permission and then checks whether it is busy; seq_cst, so that one of them sees the other.
   void Stop() {
     running_.store(false, std::memory_order_seq_cst);
     while (busy_.load(std::memory_order_seq_cst)) CpuPause();
@@ -172,7 +172,7 @@ class Program {
     for (Mutator::Store& store : stores) {
       if (input_->Below(2) == 0) {
         store.word = &client_.Word(input_->U16());
-      } else {  // a descriptor: where a second look hurts
+      } else {  // a descriptor: where reading twice does harm
         const auto base = static_cast<uint32_t>(geometry_.requests() / 8);
         store.word = &client_.Word(base + input_->Byte() % (geometry_.slots * 8));
       }

@@ -48,8 +48,8 @@ struct Directory {
     rmdir((path + "/1_Pooling").c_str());
     rmdir(path.c_str());
   }
-  // Makes the file hold `bytes`, or go away without a value. What is there already is left alone: that is most of the
-  // time.
+  // Writes `bytes` into the file, or removes it if there is no value. A file that holds them already is left alone:
+  // writing is most of the time.
   void Set(size_t index, const std::optional<std::string>& bytes) {
     if (now_[index] == bytes) return;
     now_[index] = bytes;
@@ -67,7 +67,7 @@ struct Directory {
   std::array<std::optional<std::string>, kFiles.size()> now_;
 };
 
-// Replaces a piece of the right content, or all of it.
+// Replaces a part of the valid content, or all of it.
 std::string Content(Input* input, size_t file) {
   std::string text = kRight[file];
   const uint8_t edits = input->Byte();

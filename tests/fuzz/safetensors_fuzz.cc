@@ -32,7 +32,8 @@ constexpr EncoderSpec kTinySpec = {
 SUTRA_FUZZ_TARGET(safetensors, 16384) {
   std::string bytes;
   if (size > 0 && data[0] % 4 != 0) {
-    // The length in front is right, so that the JSON is what gets tried; the file ends in `data[0]` zero bytes of data.
+    // The length in front is correct, so that the JSON is what is tested; the file ends in `data[0]` zero bytes of
+    // data.
     const uint64_t header_bytes = size - 1;
     bytes.append(reinterpret_cast<const char*>(&header_bytes), sizeof(header_bytes));
     bytes.append(reinterpret_cast<const char*>(data) + 1, size - 1);

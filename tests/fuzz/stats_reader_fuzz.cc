@@ -12,7 +12,7 @@
 namespace sutra::fuzz {
 namespace {
 
-// A right segment of a few entries, of which the input then spoils what it likes.
+// A valid segment of a few entries, any part of which the input then corrupts.
 std::vector<std::byte> SmallSegment() {
   std::vector<std::byte> bytes(4096);
   StatsHeader* header = new (bytes.data()) StatsHeader();
@@ -59,7 +59,7 @@ void Report(StatsSnapshot snapshot) {
   const StatView view = {std::move(snapshot), evidence, life, "segment", &before};
   for (const char byte : StatText(view)) {
     const auto value = static_cast<unsigned char>(byte);
-    FUZZ_CHECK((value >= 0x20 && value != 0x7f) || byte == '\n');  // nothing steers the reader's terminal
+    FUZZ_CHECK((value >= 0x20 && value != 0x7f) || byte == '\n');  // nothing may control the reader's terminal
   }
   static_cast<void>(StatJson(view).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));  // as sutra-stat
 }

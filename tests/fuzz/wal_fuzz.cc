@@ -1,6 +1,6 @@
-// Recovery against a log that holds anything: segments made of right records with any numbers in them, then spoilt
-// bytes. Oracle: no byte outside a record is read, every replayed record is one that the checksums vouch for, nothing
-// is written, and a second run gives the same plan and the same entries.
+// Recovery against a log that holds anything: segments of valid records with any numbers, then corrupted bytes.
+// Oracle: no byte outside a record is read, every replayed record is one that the checksums vouch for, nothing is
+// written, and a second run gives the same plan and the same entries.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -70,7 +70,7 @@ class MemoryDisk final : public DiskIo {
   uint32_t reads_ = 0;
 };
 
-// Reads all of what recovery hands over, and remembers it.
+// Reads everything that recovery hands over, and remembers it.
 class Sink final : public RecoverySink {
  public:
   std::map<std::string, std::string> entries;
@@ -154,7 +154,7 @@ class LogMaker {
     }
   }
 
-  // A record whose checksums are right, whatever its numbers say.
+  // A record with valid checksums, whatever its numbers say.
   void AppendRecord(const SegmentId& id, Bytes* bytes) {
     const std::string text(1 + input_->Below(200), static_cast<char>('a' + input_->Below(4)));
     const float vector[kWidth] = {1, 2, 3, static_cast<float>(input_->Byte())};
@@ -176,7 +176,7 @@ class LogMaker {
     } else {
       record.CopyTo(at);
     }
-    if (kind == 5) {  // a length that lies, under a right header checksum
+    if (kind == 5) {  // a false length, under a valid header checksum
       const auto length = static_cast<uint32_t>(input_->Edge(record.length));
       std::memcpy(at + offsetof(RecordHeader, length), &length, sizeof(length));
     }

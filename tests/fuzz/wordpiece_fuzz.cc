@@ -215,8 +215,8 @@ SUTRA_FUZZ_TARGET(wordpiece, 4096) {
   for (unsigned i = 0; i < repeats; ++i) text += once;
   FUZZ_CHECK(IsValidUtf8(text));
 
-  std::vector<int32_t> ids = {-7};                             // what stands in the vector before stays
-  const std::unique_ptr<char[]> exact(new char[text.size()]);  // an end that the sanitizer guards
+  std::vector<int32_t> ids = {-7};                             // what is in the vector already stays
+  const std::unique_ptr<char[]> exact(new char[text.size()]);  // so that the sanitizer guards its end
   std::memcpy(exact.get(), text.data(), text.size());
   const Encoded encoded = subject.tokenizer->Encode({exact.get(), text.size()}, tokens_max, &ids);
   FUZZ_CHECK(ids[0] == -7);

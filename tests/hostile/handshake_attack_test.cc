@@ -40,7 +40,7 @@ TEST_F(HandshakeAttackTest, ManyDescriptorsWithAHelloStayOutside) {
     RawClient client = Connect();
     const HelloMessage hello = RawClient::Hello();
     const std::vector<int> fds(count, STDERR_FILENO);
-    // A kernel with SO_PASSRIGHTS refuses them at once; on others they are thrown away on arrival.
+    // A kernel with SO_PASSRIGHTS refuses them at once; on others they are discarded on arrival.
     if (client.Send(&hello, sizeof(hello), fds) != 0) {
       ASSERT_EQ(client.Send(&hello, sizeof(hello)), 0);
     }
@@ -52,8 +52,8 @@ TEST_F(HandshakeAttackTest, ManyDescriptorsWithAHelloStayOutside) {
   ExpectNothingLeft(before);
 }
 
-// The last close of a descriptor happens where it is thrown away; for a TCP socket that lingers it takes as long as the
-// sender chose. Throwing it away in the loop would stop every client for that time.
+// The last close of a descriptor happens where it is discarded; for a lingering TCP socket it takes as long as the
+// sender chose. Discarding it in the loop would stop every client for that time.
 TEST_F(HandshakeAttackTest, ALingeringSocketInAMessageStallsNobody) {
   const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address = {};
@@ -247,7 +247,8 @@ TEST_F(HandshakeAttackTest, TheClientCannotChangeItsSegments) {
   EXPECT_EQ(client.WaitAnswer(0, sequence, kWaitMs), StatusCode::kOk);
 }
 
-// The lock is on byte 0 of the request lane; closing any descriptor of the file drops it, which opening it anew shows.
+// The lock is on byte 0 of the request lane; closing any descriptor of the file drops it, which opening it again
+// reveals.
 TEST_F(HandshakeAttackTest, AClientThatDropsItsLockLosesItsLane) {
   RawClient client = Attach();
   client.DropLock();

@@ -1,6 +1,6 @@
 // A hostile client as a process of its own, for attacks that stop, fork, exec or kill it, or run it as another user.
 //   sutra-hostile-client DUTY SOCKET
-// Says "ready" (or "grandchild PID") on standard output when it got as far as its duty wants.
+// Prints "ready" (or "grandchild PID") on standard output when it has got as far as its duty requires.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -59,7 +59,7 @@ int Stream(const std::string& socket) {
   }
 }
 
-// Speaks first and wants to hear why it is refused: 3 no message, 4 not refused, 5 a message without its uid.
+// Sends first and expects the reason for its refusal: 3 no message, 4 not refused, 5 a message without its uid.
 int BeRefused(const std::string& socket) {
   for (int i = 0; i < 50; ++i) {
     RawClient client = RawClient::Connect(socket);

@@ -1,7 +1,7 @@
-// An engine that lies: speaks the handshake, and spoils the one thing its behaviour names. A process of its own,
-// because a client never sees a lock of its own process.
+// An engine that lies: performs the handshake, and falsifies the one thing that its behaviour names. A process of its
+// own, because a client never sees a lock of its own process.
 //   sutra-hostile-engine BEHAVIOUR SOCKET
-// Says "ready" when it listens. Ends with its parent.
+// Prints "ready" when it listens. Ends with its parent.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -33,14 +33,14 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 uint64_t Soon() { return MonotonicNs() + 10 * kNsPerSecond; }
 
-// Everything that goes out with the welcome, to be spoilt before it is sent.
+// Everything that is sent with the welcome, to be falsified first.
 struct Offer {
   WelcomeMessage welcome = {};
   size_t welcome_bytes = sizeof(WelcomeMessage);
   LaneMemory lane;
   EnginePageMemory page;
   UniqueFd event_read, event_write;
-  std::vector<UniqueFd> others;  // descriptors sent instead of the right ones
+  std::vector<UniqueFd> others;  // descriptors sent instead of the genuine ones
   std::vector<int> fds;
 
   LaneHeader& request_header() {  // the engine maps the request lane read-only: this is another map

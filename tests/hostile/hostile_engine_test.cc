@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
-// Behaviours after a right attach.
+// Behaviours after a valid attach.
 class BadAnswerTest : public HostileEngineTest {};
 
 void EmbedAtAllCosts(const ClientHandle& client) {

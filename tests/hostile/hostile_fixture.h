@@ -1,5 +1,5 @@
-// What every attack starts with and ends with: a real engine, a neighbour whose stream is compared throughout, and the
-// three questions at the end: does the engine live, was the attack counted, is the neighbour right.
+// What every attack starts and ends with: a real engine, a neighbour whose stream is compared throughout, and three
+// questions at the end: is the engine alive, was the attack counted, did the neighbour get correct answers.
 // Thread rule: the test's main thread.
 #pragma once
 
@@ -47,10 +47,10 @@ class HostileTest : public testing::Test {
     neighbour_ = nullptr;
     if (!engine_->running()) return;
     const ExitStatus status = engine_->Terminate();
-    EXPECT_TRUE(status.exited && status.code == 0) << ToText(status);  // sanitizers speak here at the latest
+    EXPECT_TRUE(status.exited && status.code == 0) << ToText(status);  // sanitizers report here at the latest
   }
 
-  // The lane was taken away for breaking the protocol, and that was counted.
+  // The lane was closed for breaking the protocol, and that was counted.
   void ExpectViolation(const RawClient& client) {
     EXPECT_TRUE(client.WaitClosed(kWaitMs)) << "the lane is still open";
     EXPECT_EQ(client.close_reason(), StatusCode::kProtocolViolation);

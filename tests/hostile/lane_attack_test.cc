@@ -1,5 +1,5 @@
-// Attacks by what stands in the request lane: indices, lengths, content, and the segment as a whole. A lane has no
-// offsets that a client could choose (shm/layout.h), so that those attacks become rewriting the header.
+// Attacks through the contents of the request lane: indices, lengths, content, and the segment as a whole. A lane has
+// no offsets that a client could choose (shm/layout.h), so attacks on offsets rewrite the header instead.
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -17,7 +17,7 @@ namespace {
 enum class End {
   kViolation,  // loses its lane, counted
   kAnswered,   // gets `answer`, keeps its lane
-  kHarmless,   // keeps or loses its lane: its own affair
+  kHarmless,   // keeps or loses its lane; either is fine
 };
 
 struct LaneAttack {
@@ -28,9 +28,9 @@ struct LaneAttack {
   void (*run)(RawClient& client);
 };
 
-constexpr auto kRelaxed = std::memory_order_relaxed;  // an attacker owes nobody an order
+constexpr auto kRelaxed = std::memory_order_relaxed;  // an attacker has no ordering to keep
 
-// A submission whose descriptor was spoilt before it was published.
+// A submission whose descriptor was corrupted before it was published.
 void SubmitSpoilt(RawClient& client, void (*spoil)(RequestDescriptor& descriptor)) {
   client.FillSlot(0, "a text with a spoilt descriptor", 1);
   spoil(client.request().request(0));

@@ -1,4 +1,4 @@
-// Attacks by the life of the client: it forks, execs, dies, detaches, and goes on using what it gave back.
+// Attacks through the client's life cycle: it forks, execs, dies, detaches, and goes on using what it gave back.
 #include <signal.h>
 #include <sys/socket.h>
 

@@ -1,5 +1,5 @@
 // The well-behaved client beside an attack: streams texts through the real library and knows every answer.
-// Thread rule: made and asked by the test's main thread; it has a thread of its own.
+// Thread rule: used by the test's main thread; it has a thread of its own.
 #pragma once
 
 #include <atomic>

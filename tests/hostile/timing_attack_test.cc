@@ -35,7 +35,7 @@ TEST_F(TimingAttackTest, AClientThatNeverDrainsItsRepliesHoldsUpNobody) {
   for (uint32_t slot = 0; slot < client.geometry().slots; ++slot) {
     EXPECT_EQ(client.WaitAnswer(slot, sequences[slot], kWaitMs), StatusCode::kOk);
   }
-  // Then laps without ever looking at the completion ring.
+  // Then laps without ever reading the completion ring.
   for (int lap = 0; lap < 20; ++lap) {
     for (uint32_t slot = 0; slot < client.geometry().slots; ++slot) {
       const uint64_t sequence = client.Submit(slot, "lap");

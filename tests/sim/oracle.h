@@ -62,7 +62,7 @@ class Oracle {
     return state == expected ? "" : text + " answers " + std::to_string(state) + ", not " + std::to_string(expected);
   }
 
-  // "" or what is wrong with a newly opened shard; its answers become the new beginning.
+  // "" or what is wrong with a newly opened shard; its answers become the new starting point.
   std::string CheckRecovered(bool power_cut) {
     std::string failure;
     for (auto& [text, history] : histories_) {

@@ -20,7 +20,7 @@ class Schedule {
  public:
   Schedule(uint64_t seed, SimDisk* disk) : random_(seed), disk_(disk) {}
 
-  // An empty string, or what went wrong.
+  // An empty string, or the failure.
   std::string Run() {
     if (std::string error = Open(); !error.empty()) return error;
     const uint64_t rounds = 2 + Random(4);
@@ -107,7 +107,7 @@ class Schedule {
   }
 
   void Fail(const std::string& what) {
-    if (failure_.empty()) failure_ = what;  // "" is no failure
+    if (failure_.empty()) failure_ = what;  // "" means no failure
   }
 
   const bool verbose_ = test::NumberFromEnvironment("SUTRA_SEED", 0) != 0;
@@ -140,7 +140,7 @@ TEST(PowerCut, EveryScheduleKeepsWhatWasDurable) {
               static_cast<unsigned long long>(first), static_cast<unsigned long long>(last));
 }
 
-// Says that it synced and does not.
+// Reports that it synced, but does not.
 class LyingDisk final : public SimDisk {
  public:
   using SimDisk::SimDisk;
@@ -172,7 +172,7 @@ TEST(PowerCut, CanaryADiskThatDoesNotSyncIsCaught) {
   EXPECT_GT(caught, 0);
 }
 
-// Makes directory changes durable only by luck.
+// Makes directory changes durable only by chance.
 class ForgetfulDirectoryDisk final : public SimDisk {
  public:
   using SimDisk::SimDisk;

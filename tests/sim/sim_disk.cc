@@ -247,7 +247,7 @@ int SimDisk::RawSync(FileHandle file) {
 int SimDisk::SyncNodeLocked(Node* node) {
   const int error = BeginLocked();
   if (error < 0) {
-    // The kernel marks pages clean after a failure: some never reach the disk, and the next sync says all is well.
+    // The kernel marks pages clean after a failure: some never reach the disk, and the next sync reports success.
     if (!powered_off_) {
       std::vector<FileOperation> kept;
       for (FileOperation& operation : node->unsynced) {

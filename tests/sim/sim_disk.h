@@ -3,8 +3,8 @@
 // Rules:
 //  - A file has durable bytes and a list of unsynced operations; a directory likewise. Reads see everything (page
 //    cache).
-//  - Sync makes a file's operations durable. When it is made to fail, it drops a random subset of them for good and the
-//    next sync succeeds, as kernels do.
+//  - Sync makes a file's operations durable. When it is made to fail, it drops a random subset of them permanently and
+//    the next sync succeeds, as with real kernels.
 //  - A power cut applies, drops, tears (512-byte sectors) or fills with garbage each unsynced operation on its own;
 //    directory operations apply or not.
 //  - The n-th operation can fail, once or from then on, be short, or be the one at which the power goes.
@@ -38,7 +38,7 @@ class SimDisk : public DiskIo {
   uint64_t operations() const;  // since SetFaults
   void SetCapacity(uint64_t bytes);
 
-  // What is left after the power failed. Open handles become invalid; faults are cleared.
+  // What is left after a power cut. Open handles become invalid; faults are cleared.
   void PowerCut();
   // What is left after the process was killed: everything that was done.
   void ProcessKill();

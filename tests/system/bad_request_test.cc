@@ -167,7 +167,7 @@ TEST_F(BadRequest, AFullQueueIsOverloadedNotAHang) {
   EXPECT_EQ(overloaded + ok, tickets.size());
 }
 
-// The handshake by hand, as a library of another version would speak it.
+// The handshake by hand, as a library of another version would perform it.
 class RawHandshake : public BadRequest {
  protected:
   UniqueFd Connect() {
@@ -256,7 +256,7 @@ TEST_F(RawHandshake, SilentAndTalkativeStrangersCostNobodyElseAnything) {
   }
   const std::string text = "among strangers";
   ExpectVector(Attached(engine_).Embed(text), text);
-  // The silent ones are dropped after a second of the engine's patience, so nothing piles up.
+  // The engine drops silent connections after a second, so nothing piles up.
   char byte = 0;
   for (const UniqueFd& stranger : strangers) EXPECT_EQ(recv(stranger.get(), &byte, 1, 0), 0);
 }

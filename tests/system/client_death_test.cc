@@ -1,4 +1,4 @@
-// Clients that die, stop or come and go: the engine lives, the neighbours' answers stay right, nothing is left over.
+// Clients that die, stop or come and go: the engine lives, the neighbours' answers stay correct, nothing is left over.
 #include <poll.h>
 #include <sys/syscall.h>
 
@@ -16,7 +16,7 @@ uint64_t LanesEnded(const StatsSnapshot& stats) {
 
 class ClientDeath : public SystemTest {
  protected:
-  // After whatever happened: the neighbour's stream is right to its end, its lane is gone, a new client is served.
+  // Whatever happened: the neighbour's stream is correct to its end, its lane is gone, a new client is served.
   static void ExpectUnharmed(EngineProcess& engine, ChildProcess& neighbour) {
     ASSERT_TRUE(engine.running());
     ExpectRight(neighbour);
@@ -42,7 +42,7 @@ TEST_F(ClientDeath, AtEveryCheckpointCostsNobodyElseAnything) {
                                 "detach.lock_dropped"};
   for (const std::string point : points) {
     for (const char* nth : {"1", "17"}) {
-      // An attach happens once a client; `cycle` attaches again and again.
+      // An attach happens once per client; `cycle` attaches again and again.
       const auto victim = StartClient(engine, "cycle", {}, {"SUTRA_CHECKPOINT=" + point + ":kill:" + nth});
       const std::optional<ExitStatus> status = victim->Wait(kWaitMs);
       ASSERT_TRUE(status.has_value()) << point << " is never reached";
@@ -87,7 +87,7 @@ TEST_F(ClientDeath, WithRequestsInWorkTakesItsLaneDown) {
   victim->Kill();
   ASSERT_TRUE(engine.WaitLanes(0));
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("in_flight_texts") == 0; }, 1));
-  // What nobody waits for any more is not computed.
+  // Texts without waiters are not computed.
   EXPECT_LT(engine.Stats().counter("batch_texts"), 100u);
 }
 
@@ -125,7 +125,7 @@ TEST_F(ClientDeath, ManyLivesLeaveNothingBehind) {
   ASSERT_TRUE(engine.Start());
   std::mt19937_64 random(TestSeed());
   const std::string text = "one of many lives";
-  ExpectVector(Attached(engine).Embed(text), text);  // whatever is made once is made now
+  ExpectVector(Attached(engine).Embed(text), text);  // whatever is created once is created now
   ASSERT_TRUE(engine.WaitLanes(0));
   const ProcessFootprint before = FootprintOf(engine.process().pid());
   ASSERT_GT(before.descriptors, 0u);
@@ -153,7 +153,7 @@ TEST_F(ClientDeath, ManyLivesLeaveNothingBehind) {
   EXPECT_EQ(ToText(FootprintOf(engine.process().pid())), ToText(before));
 }
 
-// The comparison above must see a client that stays.
+// The comparison above must see a client that remains.
 TEST_F(ClientDeath, CanaryAnAttachedClientShowsInTheFootprint) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());

@@ -1,4 +1,4 @@
-// The whole way of a text with real processes and the fake model, whose every answer is known.
+// The whole path of a text with real processes and the fake model, whose every answer is known.
 #include <algorithm>
 #include <atomic>
 #include <set>
@@ -11,7 +11,7 @@ namespace {
 
 class EndToEnd : public SystemTest {
  protected:
-  // Embeds all texts in calls of up to 100 and expects every vector to be the right one.
+  // Embeds all texts in calls of up to 100 and expects every vector to be correct.
   static std::vector<Reply> EmbedAll(const ClientHandle& client, const std::vector<std::string>& texts) {
     std::vector<Reply> replies = client.EmbedBatch(texts);
     for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
@@ -132,7 +132,7 @@ TEST_F(EndToEnd, AnExpiredEntryIsComputedAnew) {
   EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
 }
 
-// A quick-start of the project this one replaces mixed cached and computed vectors by wrong indices.
+// A faulty batch could mix up cached and computed vectors by using wrong indices.
 TEST_F(EndToEnd, AMixedBatchOfHitsMissesDuplicatesAndBadTextsKeepsItsOrder) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());

@@ -12,7 +12,7 @@ namespace {
 
 class EngineDeath : public SystemTest {
  protected:
-  // A reply is right, or says that the engine is gone; nothing else.
+  // A reply is correct, or says that the engine is gone; nothing else.
   static bool RightOrGone(const Reply& reply, const std::string& text) {
     return reply.status == SUTRA_ENGINE_GONE || WhatIsWrong(reply, text).empty();
   }
@@ -70,7 +70,7 @@ TEST_F(EngineDeath, AtEveryCheckpointEndsEveryTextAsAnsweredOrGone) {
     if (survivor.get() == nullptr) survivor = Attached(engine);
     const std::string prefix = "round " + std::to_string(round++);
     for (int call = 0; engine.running(); ++call) {
-      ClientHandle other;  // its detach is what the engine dies of
+      ClientHandle other;  // its detach kills the engine
       if (at_detach) static_cast<void>(other.Attach(engine.socket()));
       std::vector<std::string> texts = NumberedTexts(prefix + " call " + std::to_string(call), 8);
       if (call > 0) texts.push_back(prefix + " call 0 0");  // a hit
@@ -122,8 +122,8 @@ TEST_F(EngineDeath, VectorsAlreadyDeliveredStayReadable) {
   sutra_release(client.get(), ticket);
 }
 
-// A stopped engine is not dead: requests end at their deadline, the ticket lives on after a wait, and when the engine
-// goes on it is the same engine.
+// A stopped engine is not dead: requests fail at their deadline, the ticket survives a wait, and when the engine
+// continues it is the same engine.
 TEST_F(EngineDeath, AStoppedEngineMeansDeadlineExceededNotGone) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());

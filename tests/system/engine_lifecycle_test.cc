@@ -1,4 +1,4 @@
-// How an engine stops when asked to: drains, answers what was taken, syncs, exits 0; a second signal leaves at once.
+// How an engine stops on a signal: drains, answers what was taken, syncs, exits 0; a second signal ends it at once.
 #include <thread>
 
 #include "engine/exit_code.h"

@@ -91,7 +91,7 @@ TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
     EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
     EXPECT_NEAR(Length(reply.vector), 1.0, 1e-5);
   }
-  // What the model is for: the first two say the same, the third does not.
+  // What the model is for: the first two mean the same, the third does not.
   EXPECT_GT(Dot(before[0].vector, before[1].vector), Dot(before[0].vector, before[2].vector) + 0.3);
   ASSERT_TRUE(engine.WaitWritten());
   engine.Kill();
@@ -104,7 +104,7 @@ TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
   }
 }
 
-// A host without libtorch: the plug-in cannot be found, and a model is served all the same.
+// A host without libtorch: the plug-in cannot be found, and a model is served nevertheless.
 TEST_F(RealModel, IsServedWithoutLibtorch) {
   EngineProcess engine(Torch(ModelDirectory()));
   engine.options().environment = {"SUTRA_TORCH_PLUGIN=/nowhere/libsutra_torch.so"};

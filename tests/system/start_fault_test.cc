@@ -1,5 +1,5 @@
-// Faults around an engine: what keeps it from starting is said with its cause and its fix; what happens while it runs
-// costs nothing that was answered.
+// Faults around an engine: what keeps it from starting is reported with its cause and its fix; what happens while it
+// runs loses nothing that was answered.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -121,7 +121,7 @@ TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFile) {
   ExpectSays(engine, {"ttl-s=78"});                          // the command line wins
 }
 
-// Another model never meets the entries of this one, and nothing is refused.
+// Another model never sees the entries of this one, and nothing is refused.
 TEST_F(StartFault, TheDataOfAnotherModelGetsItsOwnSubdirectory) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
@@ -273,7 +273,7 @@ TEST_F(StartFault, WithoutACacheEveryTextIsComputed) {
   }
 }
 
-// Rot of the log is found, said, and never served.
+// Rot of the log is detected, reported, and never served.
 class DamagedLog : public StartFault {
  protected:
   // Flips a bit in the middle of the records of the oldest segment of a stopped engine.
@@ -362,7 +362,7 @@ TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
   }
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") > 0; }, 2));
   ExpectSays(engine, {"No space left on device"});
-  EXPECT_EQ(client.Embed(texts.front()).source, SUTRA_SOURCE_SHARD);  // hits go on
+  EXPECT_EQ(client.Embed(texts.front()).source, SUTRA_SOURCE_SHARD);  // hits still work
   EXPECT_EQ(client.Embed(texts.back()).source, SUTRA_SOURCE_SHARD);   // also of what is in memory only
 
   ASSERT_TRUE(disk.Resize("64m"));
@@ -375,7 +375,7 @@ TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
     return s.gauge("wal_appends") > appends;
   }));
   ExpectSurvivesKill(engine, "after the space came back");
-  // What was written before the disk was full is still there and still right.
+  // What was written before the disk was full is still there and still correct.
   const ClientHandle again = Attached(engine);
   for (const std::string& text : {texts[0], texts[1], texts.back()}) ExpectVector(again.Embed(text), text);
   EXPECT_EQ(again.Embed(texts[1]).source, SUTRA_SOURCE_SHARD);

@@ -36,13 +36,13 @@ class SystemTest : public testing::Test {
     return std::make_unique<ChildProcess>(spawn);
   }
 
-  // Waits until a client said that it is at work.
+  // Waits until a client has reported that it is at work.
   static void ExpectLine(ChildProcess& client, const std::string& line) {
     const std::optional<std::string> said = client.ReadLine(kWaitMs);
     EXPECT_EQ(said.value_or("(nothing)"), line) << client.Log();
   }
 
-  // Ends a stream client, which says by its exit code whether every answer was right.
+  // Ends a stream client, whose exit code tells whether every answer was correct.
   static void ExpectRight(ChildProcess& client) {
     client.Signal(SIGTERM);
     const std::optional<ExitStatus> status = client.Wait(kWaitMs);

@@ -1,13 +1,13 @@
-// A client process for the tests, one duty a run:
-//   attach                 attaches, says so, waits for a signal
-//   hold     --count N     submits N texts, says so, never takes an answer
+// A client process for the tests, one duty per run:
+//   attach                 attaches, reports it, waits for a signal
+//   hold     --count N     submits N texts, reports it, never takes an answer
 //   stream   --count N     embeds N texts in batches and checks every vector; N = 0: until SIGTERM
 //   cycle                  attaches, embeds one text, detaches; repeats until killed
 //   scan     --canary1 A --canary2 B   embeds, then looks for the text AB in all shared memory of this process
 //   chaos    --oracle FILE embeds own texts through any number of engine deaths until SIGTERM; writes into FILE what it
-//                          meant to send, before (I id), and what was answered, after, with the generation of the
-//                          engine that answered (A id generation; 0 where that is not known)
-// Exit codes: 0 all answers right; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
+//                          is about to send (I id) and what was answered, with the generation of the engine that
+//                          answered (A id generation; 0 where that is not known)
+// Exit codes: 0 all answers correct; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
 // `--corrupt N` damages every N-th vector before the check: the canary of every harness that uses this program.
 #include <fcntl.h>
 #include <poll.h>
@@ -58,7 +58,7 @@ int Complain(int code, const std::string& what) {
   return code;
 }
 
-// Damages every N-th vector that goes through it; 0 = none.
+// Damages every N-th vector that passes through it; 0 = none.
 class Corruptor {
  public:
   explicit Corruptor(uint64_t every) : every_(every) {}
@@ -145,7 +145,7 @@ int RunCycle(const Arguments& arguments) {
 }
 
 // What a client can read of the engine's and of others' memory: the shared files that this process has mapped. The text
-// is given in two halves, so that nobody writes the whole into memory but the client it belongs to.
+// is given in two halves, so that only the client that it belongs to has the whole text in memory.
 int RunScan(const Arguments& arguments) {
   ClientHandle client;
   if (const int code = Attach(arguments, &client); code != 0) return code;
@@ -177,7 +177,7 @@ int RunScan(const Arguments& arguments) {
   return 0;
 }
 
-// The own record of a chaos client: lines of one write each, so that a kill tears at most the last one.
+// A chaos client's own record: lines of one write each, so that a kill tears at most the last one.
 class OracleFile {
  public:
   explicit OracleFile(const std::string& path) {
@@ -236,7 +236,7 @@ int RunChaos(const Arguments& arguments) {
     const sutra_options options = ClientHandle::RequestOptions(0, 5000);
     const uint64_t before = GenerationNow(client);
     std::vector<Reply> replies = client.EmbedBatch(texts, nullptr, options);
-    const uint64_t answered_by = GenerationNow(client) == before ? before : 0;  // else: one or the other
+    const uint64_t answered_by = GenerationNow(client) == before ? before : 0;  // 0: either engine
     bool gone = false;
     for (size_t i = 0; i < ids.size(); ++i) {
       if (MayHappenWhileEnginesDie(replies[i].status)) {

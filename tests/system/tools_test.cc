@@ -1,4 +1,4 @@
-// The programs for people, against real engines: what they print can be read by programs and agrees with the client.
+// The command-line tools, against real engines: programs can parse what they print, and it agrees with the client.
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -42,7 +42,7 @@ TEST_F(Tools, StatTellsARunningAStoppedAPausedAndACrashedEngineApart) {
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.counter("replies_ok") == 3; }, 1));
   ExpectLife(engine, "alive", 0);
   engine.process().Stop();
-  // Stale once ten beats are missing; until then it is still called alive.
+  // Stale once ten beats are missing; until then it still counts as alive.
   while (Stat(engine).status.code == 0) {
   }
   ExpectLife(engine, "stale", 4);

@@ -1,4 +1,4 @@
-// What only the plain system calls promise, beyond the conformance suite of disk_io_test.cc: real files, flags and
+// What only the plain system calls guarantee, beyond the conformance suite of disk_io_test.cc: real files, flags and
 // modes.
 #include "cache/disk/disk_io_posix.h"
 
@@ -68,7 +68,7 @@ TEST_F(PosixDisk, MissingParentsAreMadeForTheirOwnerOnly) {
     EXPECT_TRUE(S_ISDIR(info.st_mode));
     EXPECT_EQ(info.st_mode & 0777, 0700u) << name;
   }
-  ASSERT_TRUE(io_->MakeDirectory(temp_ / "a/b/c/").ok()) << "a slash at the end is no other name";
+  ASSERT_TRUE(io_->MakeDirectory(temp_ / "a/b/c/").ok()) << "a slash at the end does not make it another name";
 }
 
 TEST_F(PosixDisk, ADirectoryIsNotMadeThroughOrOverAFile) {

@@ -1,5 +1,5 @@
 // The conformance suite of DiskIo: the same cases against io_uring, plain system calls (with and without the page
-// cache) and the simulated disk; then the judgement of bad completions, and the choice between the implementations.
+// cache) and the simulated disk; then how bad completions are judged, and the choice between the implementations.
 #include "cache/disk/disk_io.h"
 
 #include <gtest/gtest.h>
@@ -192,10 +192,10 @@ INSTANTIATE_TEST_SUITE_P(All, DiskIoConformance,
                                          Kind::kSimulated),
                          KindName);
 
-// Completions that a test chooses, and a count of what was asked.
+// Completions that a test chooses, and a count of the requests.
 class ScriptedDisk final : public sim::SimDisk {
  public:
-  std::vector<int64_t> writes, syncs, lone_syncs;  // results to give, first first; then the truth
+  std::vector<int64_t> writes, syncs, lone_syncs;  // results to give, in order; then the real ones
   int write_calls = 0, sync_calls = 0;
 
  protected:
@@ -262,7 +262,7 @@ TEST_F(Judgement, ASyncThatRanBesideAShortWriteIsNotBelieved) {
   EXPECT_EQ(disk_.sync_calls, 1);
 }
 
-// The kernel may have marked the lost pages clean, so that a sync after the rest of the write would answer "fine".
+// The kernel may have marked the lost pages clean, so that a sync after the rest of the write would report success.
 TEST_F(Judgement, AFailedSyncBesideAShortWriteIsNotRepeated) {
   disk_.writes = {4096};
   disk_.syncs = {-EIO};

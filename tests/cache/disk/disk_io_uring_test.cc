@@ -1,5 +1,5 @@
-// What only the io_uring implementation promises, beyond the conformance suite of disk_io_test.cc: any thread may use
-// the ring, and a sandbox that forbids it costs a line in the log, not the start.
+// What only the io_uring implementation guarantees, beyond the conformance suite of disk_io_test.cc: any thread may use
+// the ring, and a sandbox that forbids it causes a line in the log, not a failed start.
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

@@ -125,7 +125,7 @@ TEST_F(EntryStoreTest, VisitsAndEvictsBySegment) {
   EntryStore::Cursor cursor;
   int seen = 0;
   const auto visit = [&](const EntryView&, uint64_t* segment) {
-    if (++seen == 50) return false;  // stops before the 50th, and goes on there
+    if (++seen == 50) return false;  // stops before the 50th, and continues there
     *segment = 9;
     return true;
   };

@@ -1,4 +1,4 @@
-// Slots of one size: where they lie, which one is taken next, and what becomes of them.
+// Slots of one size: their alignment, which one is taken next, and what becomes of them.
 #include "cache/store/slot_pool.h"
 
 #include <gtest/gtest.h>

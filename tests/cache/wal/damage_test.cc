@@ -1,7 +1,7 @@
 // Damage at rest, exhaustively on a small log: every truncation, every zeroed tail, every flipped bit, every pair of
-// swapped blocks. The result is the right content or a reported loss; never a vector nobody wrote, never an entry that
-// was removed (P4). Damage in the newest, unproven end may look like a torn write: then only the newest entries may be
-// gone.
+// swapped blocks. The result is the correct content or a reported loss; never a vector that was not written, never an
+// entry that was removed (P4). Damage in the newest, unproven end may look like a torn write: then only the newest
+// entries may be gone.
 #include <gtest/gtest.h>
 
 #include "tests/cache/wal/log_fixture.h"
@@ -115,7 +115,7 @@ TEST_F(Damage, EveryPairOfBlocksSwappedOrCopied) {
       std::vector<std::byte> swapped = copied;
       std::copy_n(block(bytes_, k), kWalBlockBytes, block(swapped, i));
       // The last group together with the watermark behind it is more than one block's damage: it looks like two lost
-      // writes, which is what WAL_FORMAT.md leaves open.
+      // writes, which WAL_FORMAT.md lists as undetected.
       if (std::min(i, k) + 2 < blocks - 1) Check(swapped, "blocks " + std::to_string(i) + " and " + std::to_string(k));
       if (HasFatalFailure()) return;
     }
@@ -178,7 +178,7 @@ TEST_F(Damage, ADamagedRemovalVoidsEverythingOlder) {
   }
 }
 
-// A second crash at each operation of a recovery that found damage; whatever the third start finds is right.
+// A second crash at each operation of a recovery that found damage; whatever the third start finds is correct.
 TEST_F(Damage, CrashDuringRecoveryChangesNothing) {
   std::vector<std::byte> damaged = bytes_;
   damaged[kSegmentDataStart + kWalBlockBytes + 64] ^= std::byte{1};

@@ -1,4 +1,4 @@
-// LiveEntries without a store: gives the records that a test queues, and keeps what it was asked. Thread rule: one
+// LiveEntries without a store: returns the records that a test queues, and records the calls. Thread rule: one
 // thread.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Groups, and a log made of them segment by segment with the real writer: for tests of what writes, reads or continues
-// one. Thread rule: one thread.
+// Groups, and a log made of them segment by segment with the real writer: for tests of the code that writes, reads or
+// continues a log. Thread rule: one thread.
 #pragma once
 
 #include <memory>
@@ -68,7 +68,7 @@ class HandMadeLog {
     EXPECT_TRUE(io->MakeDirectory(kSmallLogDirectory).ok());
   }
 
-  // Begins a segment whose header says that the one before counts as far as it was synced.
+  // Begins a segment whose header says that the previous one counts as far as it was synced.
   void Begin(uint64_t number, uint64_t bytes = kSegmentBytesMin) {
     const std::string reserve = kSmallLogDirectory + "/reserve.tmp";
     WalWriter::Begin begin;

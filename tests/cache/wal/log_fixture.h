@@ -12,7 +12,7 @@
 
 namespace sutra::test {
 
-// text -> version, or -2 for a vector nobody wrote.
+// text -> version, or -2 for a vector that was never written.
 using LogContent = std::map<std::string, int>;
 
 class MapSink final : public RecoverySink {

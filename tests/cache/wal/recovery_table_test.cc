@@ -40,7 +40,7 @@ TEST(RecoveryTable, AcknowledgedDataIsNeverCutAway) {
          {DecideRecord(Bound::kOpen, state, Follow::kAcked), DecideRecord(Bound::kBelow, state, Follow::kNone)}) {
       EXPECT_NE(decision, RecordDecision::kCutTorn);
       EXPECT_NE(decision, RecordDecision::kCutUnordered);
-      // The end of a full segment is the one end that may come here: nothing follows it.
+      // The end of a full segment is the only end that may come here: nothing follows it.
       if (state != RecordState::kEndOfSegment) {
         EXPECT_NE(decision, RecordDecision::kCleanEnd);
       }

@@ -1,5 +1,5 @@
-// What recovery decides about whole segments, what its plan says, and that it writes nothing. What it does about damage
-// inside of a segment is damage_test.cc's.
+// What recovery decides about whole segments, what its plan says, and that it writes nothing. Damage inside a segment
+// is left to damage_test.cc.
 #include "cache/wal/recovery.h"
 
 #include <gtest/gtest.h>
@@ -87,7 +87,7 @@ TEST_F(RecoveryTest, WritesNothing) {
 TEST_F(RecoveryTest, WhatLiesBehindTheCutOfASegmentIsIgnored) {
   log_.Begin(1);
   log_.Write({{"a", 1}});
-  log_.Write({{"b", 2}}, false);  // written, never synced: segment 2 goes on behind "a"
+  log_.Write({{"b", 2}}, false);  // written, never synced: segment 2 continues behind "a"
   log_.Begin(2);
   log_.Write({{"c", 3}});
   const Recovered recovered = Recover();

@@ -1,4 +1,4 @@
-// The reserve: made ahead, handed over once, and nobody else's between Take and the next Request.
+// The reserve: created in advance, handed over once, and left alone between Take and the next Request.
 #include "cache/wal/segment_preparer.h"
 
 #include <gtest/gtest.h>
@@ -70,7 +70,7 @@ class SegmentPreparerTest : public testing::Test {
     faults.fail_errno = ENOSPC;
     disk_.SetFaults(faults);
   }
-  // What the writer does with a file that it took.
+  // What the writer does with a file that it has taken.
   void UseAs(FileHandle file, uint64_t number) {
     ASSERT_TRUE(disk_.Rename(kReserve, kDirectory + "/" + SegmentName(number)).ok());
     disk_.Close(file);
@@ -132,8 +132,8 @@ TEST_F(SegmentPreparerTest, AFailureIsSaidOnceAndTriedAgainAfterASecond) {
   EXPECT_TRUE(preparer_->has_room());
 }
 
-// The attempt after a failure used to come due while the file that Take had made was being renamed: it removed the file
-// and put another one in its place.
+// The attempt after a failure used to come due while the file that Take had created was being renamed: it removed the
+// file and put another one in its place.
 TEST_F(SegmentPreparerTest, ATakenFileIsNotTouchedUntilTheNextRequest) {
   Make(false);
   FailAllocation();

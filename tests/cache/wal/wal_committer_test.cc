@@ -1,5 +1,5 @@
-// When records are written and synced under each policy, who is told and in which order, and what is refused. Without a
-// thread and on a manual clock, but for the last tests.
+// When records are written and synced under each policy, which waiters are told and in which order, and what is
+// refused. Without a thread and on a manual clock, except for the last tests.
 #include "cache/wal/wal_committer.h"
 
 #include <gtest/gtest.h>
@@ -144,7 +144,7 @@ TEST_F(WalCommitterTest, ARemovalIsDurableAtOnceWithEveryPolicyAndTakesAlongWhat
   }
 }
 
-// Nobody is told that a record is durable before everything pushed before it is.
+// No waiter is told that a record is durable before everything pushed before it is durable.
 TEST_F(WalCommitterTest, ConfirmationsComeInTheOrderOfThePushes) {
   for (uint64_t failing = 1; failing <= 4; ++failing) {
     Open(DurabilityPolicy::kSync);

@@ -62,7 +62,7 @@ std::string Hex(const std::byte* bytes, size_t size) {
   return text;
 }
 
-// One insert, one removal, and the watermark that fills the block, as they stand at the start of segment 2.
+// One insert, one removal, and the watermark that fills the block, as they appear at the start of segment 2.
 TEST(WalFormat, GoldenBytes) {
   const SegmentHeader header = GoldenHeader();
   std::vector<std::byte> block(kWalBlockBytes);

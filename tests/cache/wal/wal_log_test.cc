@@ -1,5 +1,5 @@
 // The chain of segments: when one is begun, what a failure does to the groups on their way, and what must be durable
-// before the oldest segment goes. Without threads, on the simulated disk.
+// before the oldest segment is removed. Without threads, on the simulated disk.
 #include "cache/wal/wal_log.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +37,7 @@ class WalLogTest : public testing::Test {
     log_ = std::make_unique<WalLog>(&disk_, &clock_, &live_, &shared_, config_);
     return log_->Start(recovered.plan);
   }
-  // A group of one insert, committed; what its waiters wait for.
+  // Commits a group of one insert; returns the commit that its waiters wait for.
   std::shared_ptr<WalCommit> Commit(const std::string& text, int version, bool sync) {
     std::vector<std::unique_ptr<WalGroup>> groups;
     groups.push_back(test::GroupOf({{text, version}}));
@@ -252,7 +252,7 @@ TEST_F(WalLogTest, ADiskThatKeepsAFileCostsTheBoundNotTheLog) {
   ASSERT_TRUE(Start().ok());
   std::shared_ptr<WalCommit> last;
   for (int i = 0; i < 100; ++i) {
-    // Somebody removes the first segment: the log cannot when it is to go.
+    // Another program removes the first segment: the log cannot remove it when it is due.
     if (i == 5) {
       ASSERT_TRUE(disk_.Unlink(HandMadeLog::PathOf(1)).ok());
     }

@@ -1,5 +1,5 @@
-// What the reader says about every kind of place: the header's states, the reason a run of records ends, and what lies
-// behind it.
+// How the reader classifies every kind of place: the header's states, the reason why a run of records ends, and what
+// lies behind it.
 #include "cache/wal/wal_reader.h"
 
 #include <gtest/gtest.h>
@@ -48,7 +48,7 @@ class WalReaderTest : public testing::Test {
   }
 
   void Flip(uint64_t at) { bytes_[at] ^= std::byte{1}; }
-  // Changes the header of the record at `offset` under a right checksum.
+  // Changes the header of the record at `offset` and recomputes its checksum.
   void ChangeHeader(uint64_t offset, const std::function<void(RecordHeader*)>& change) {
     RecordHeader header;
     std::memcpy(&header, bytes_.data() + offset, sizeof(header));
@@ -146,7 +146,7 @@ TEST_F(WalReaderTest, AGoodRecordOfAnotherPlaceOrSegmentIsABadHeader) {
   EXPECT_EQ(StateAt(kStart, 1), RecordState::kBadHeader);
 }
 
-// An insert whose header is right is known to be no removal, whatever became of the rest.
+// An insert with a valid header is known not to be a removal, whatever became of the rest.
 TEST_F(WalReaderTest, ADamagedBodyTellsAnInsertFromTheRest) {
   for (uint64_t at = sizeof(RecordHeader); at < 192; ++at) {
     Flip(kStart + at);
@@ -160,7 +160,7 @@ TEST_F(WalReaderTest, ADamagedBodyTellsAnInsertFromTheRest) {
   EXPECT_EQ(StateAt(kStart + 384, 3), RecordState::kBadBody) << "a watermark";
 }
 
-// Right checksums do not make numbers that contradict each other true.
+// Valid checksums do not excuse numbers that contradict each other.
 TEST_F(WalReaderTest, ABodyThatContradictsItselfIsBad) {
   const auto with_body = [&](const std::function<void(InsertBody*)>& change) {
     InsertBody body;
@@ -273,7 +273,7 @@ TEST_F(WalReaderTest, RecordsOnBothSidesOfTheWindowAreRead) {
 
 TEST_F(WalReaderTest, AReadErrorIsTheDisksNotTheLogs) {
   const std::unique_ptr<WalReader> reader = Open();
-  ASSERT_TRUE(reader->Sync().ok());  // its window is gone: the next look reads
+  ASSERT_TRUE(reader->Sync().ok());  // its window is gone: the next call reads from the disk
   sim::SimDisk::Faults faults;
   faults.fail_at = 1;
   faults.fail_forever = true;
@@ -286,7 +286,7 @@ TEST_F(WalReaderTest, AReadErrorIsTheDisksNotTheLogs) {
   EXPECT_FALSE(WalReader::Open(&disk_, path_, SegmentExpectation{1, test::Model(), test::kWidth}).ok());
 }
 
-// After a failed sync the page cache may show, marked clean, what the disk never got.
+// After a failed sync the page cache may hold, marked clean, data that never reached the disk.
 TEST(WalReaderSync, ReadsTheDiskItselfAfterwards) {
   int gone = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {

@@ -256,7 +256,7 @@ INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 6),
                                                               : "absent" + std::to_string(param.param);
                          });
 
-// The canary of the check at start: a set that computes one column wrongly must not be used.
+// The canary of the check at load: a set that computes one column wrongly must not be used.
 TEST(KernelsComputeCorrectly, RefusesAWrongSet) {
   static const KernelTable* good = PortableKernels(Element::kF32);
   KernelTable wrong = *good;
@@ -268,8 +268,8 @@ TEST(KernelsComputeCorrectly, RefusesAWrongSet) {
   EXPECT_FALSE(KernelsComputeCorrectly(wrong));
 }
 
-// Widths that are no multiple of anything: the last panel is cut, an odd depth ends in half a unit, nothing beyond the
-// columns is written.
+// Widths that are not multiples of anything: the last panel is cut, an odd depth ends in half a unit, nothing beyond
+// the columns is written.
 TEST(PortableKernels, ProductsTakeEveryWidthAndDepth) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;

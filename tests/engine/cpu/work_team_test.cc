@@ -1,4 +1,4 @@
-// The team's promise: every part is done exactly once, whoever comes late, and one thread alone finishes too.
+// The team's guarantee: every part is done exactly once, whichever members come late, even by one thread alone.
 #include "engine/cpu/work_team.h"
 
 #include <gtest/gtest.h>

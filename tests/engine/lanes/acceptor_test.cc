@@ -1,4 +1,4 @@
-// The attach handshake, message by message, with a client that says what no library says.
+// The attach handshake, message by message, with a client that sends what no library sends.
 #include "engine/lanes/acceptor.h"
 
 #include <fcntl.h>
@@ -80,7 +80,7 @@ class AcceptorTest : public ::testing::Test {
     EXPECT_EQ(send(client.get(), bytes, size, 0), static_cast<ssize_t>(size));
     acceptor_->OnReady(ids_.back(), MonotonicNs());
   }
-  // Sends a hello and reads what comes back; the descriptors are closed.
+  // Sends a hello and reads the answer; the descriptors are closed.
   WelcomeMessage Ask(const UniqueFd& client, const HelloMessage& hello, size_t* fd_count = nullptr) {
     Send(client, &hello, sizeof(hello));
     WelcomeMessage welcome = {};
@@ -170,7 +170,7 @@ TEST_F(AcceptorTest, TheModelMayBeNamedByItsIdentity) {
   EXPECT_EQ(Ask(Connect(), hello).status, 0u);
   std::strcpy(hello.model, "aaaaaaaaab");
   EXPECT_NE(Ask(Connect(), hello).status, 0u);
-  std::strcpy(hello.model, "aaa");  // too short to mean an identity
+  std::strcpy(hello.model, "aaa");  // too short for an identity
   EXPECT_NE(Ask(Connect(), hello).status, 0u);
 }
 
@@ -244,7 +244,7 @@ TEST_F(AcceptorTest, NonsenseInsteadOfAHelloIsDropped) {
   }
   const UniqueFd half = Connect();
   const HelloMessage hello = Hello();
-  Send(half, &hello, sizeof(hello) / 2);  // a hello of another size is one of another version
+  Send(half, &hello, sizeof(hello) / 2);  // a hello of another size belongs to another version
   EXPECT_EQ(acceptor_->pending(), 0u);
   EXPECT_TRUE(attached_.empty());
 }
@@ -287,8 +287,8 @@ TEST_F(AcceptorTest, WhoConnectsAndVanishesLeavesNothing) {
   EXPECT_EQ(Ask(Connect(), Hello()).status, 0u);
 }
 
-// A client that passes descriptors along cannot make the engine hold or close them: the kernel refuses them (from
-// 6.16), or recv lets it drop them. Were they received and closed, the engine's own POSIX lock on the reply memfd
+// A client that sends descriptors along cannot make the engine hold or close them: the kernel refuses them (from
+// 6.16), or drops them in recv. If they were received and closed, the engine's own POSIX lock on the reply memfd
 // would be gone.
 TEST_F(AcceptorTest, DescriptorsSentByAClientAreNotReceived) {
   Listen();

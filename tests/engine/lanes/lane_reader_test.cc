@@ -232,7 +232,7 @@ TEST_F(LaneReaderTest, SurvivesRandomMemoryThatChangesMeanwhile) {
     stop.store(true, kRelaxed);
     editor.join();
   }
-  // The script reaches both outcomes, or it proves nothing.
+  // The script must reach both outcomes, otherwise it proves nothing.
   EXPECT_GT(violations, 0);
   EXPECT_GT(taken, 0);
 }

@@ -18,7 +18,7 @@ namespace {
 using testing::ScriptedLane;
 using Ids = std::vector<uint64_t>;
 
-std::set<int> dead_fds;  // of request memfds whose lock is gone
+std::set<int> dead_fds;  // request memfds whose lock is gone
 bool FakePeerAlive(int fd) { return dead_fds.count(fd) == 0; }
 
 // One client as the table sees it: a lane, and the two ends of its socket.
@@ -134,7 +134,7 @@ TEST_F(LaneTableTest, AHangUpWithoutAGoodbyeIsADeath) {
       << lines_[0];
 }
 
-// The end of the stream is seen even when the event itself did not say so.
+// The end of the stream is seen even if the event itself did not report it.
 TEST_F(LaneTableTest, AnEndOfTheSocketThatIsOnlyReadIsADeathToo) {
   const auto client = Attach(1);
   client->client = UniqueFd();
@@ -205,7 +205,7 @@ TEST_F(LaneTableTest, CloseAllClosesEveryLaneAndHangsUp) {
   }
 }
 
-// An event may be in hand when its lane has ended already.
+// An event may arrive after its lane has ended.
 TEST_F(LaneTableTest, EventsOfLanesThatEndedAreIgnored) {
   const auto client = Attach(1);
   client->Send(0);

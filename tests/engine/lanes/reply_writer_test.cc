@@ -138,7 +138,7 @@ TEST_F(ReplyWriterTest, TheMappingOutlivesTheClientUntilTheLastRequestIsDone) {
   waiter.lane->Close(StatusCode::kEngineGone);
   scripted.reset();
   EXPECT_FALSE(lane.expired());
-  replies_.AnswerComputed(waiter, unit_, 1, 1, false, {});  // writes into the vector, answers nobody
+  replies_.AnswerComputed(waiter, unit_, 1, 1, false, {});  // writes into the vector, publishes no answer
   waiter = Waiter();
   EXPECT_TRUE(lane.expired());
 }

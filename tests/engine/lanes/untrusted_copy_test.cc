@@ -1,4 +1,4 @@
-// The untrusted copy: what is taken, what is answered, what costs the lane, and a fault in the middle.
+// The untrusted copy: what is accepted, what is answered, what closes the lane, and a fault in the middle.
 #include "engine/lanes/untrusted_copy.h"
 
 #include <fcntl.h>

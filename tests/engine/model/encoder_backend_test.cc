@@ -160,8 +160,8 @@ TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotTheP
   EXPECT_NE(identity(model_.path(), "fp32", "cpu"), base);
 }
 
-// The portable set is the reference: whatever instructions compute, and whatever the head width, the vectors are its
-// own.
+// The portable set is the reference: whatever instructions compute, and whatever the head width, the vectors are the
+// same.
 TEST(EncoderBackend, EverySetGivesTheVectorsOfThePortableOne) {
   const Texts texts = RandomTexts(40, 32);
   for (const uint32_t heads : {2U, 4U}) {

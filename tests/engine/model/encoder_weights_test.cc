@@ -1,4 +1,4 @@
-// Tensors are found by name and checked; the first problem is the one that is told.
+// Tensors are found by name and checked; the first problem is the one that is reported.
 #include "engine/model/encoder_weights.h"
 
 #include <gtest/gtest.h>

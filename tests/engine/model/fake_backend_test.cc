@@ -1,4 +1,4 @@
-// The fake model is what tests compute expected answers from: these properties are what they rely on.
+// Tests compute expected answers with the fake model; these are the properties that they rely on.
 #include "engine/model/fake_backend.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// A model directory is loaded as a whole, and what does not belong together is refused.
+// A model directory is loaded as a whole, and files that do not belong together are refused.
 #include "engine/model/loaded_model.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// What a model directory may say, and how it is refused: the message names the file and the value.
+// What a model directory may contain, and how it is refused: the message names the file and the value.
 #include "engine/model/model_config.h"
 
 #include <gtest/gtest.h>

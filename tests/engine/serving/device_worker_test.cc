@@ -146,7 +146,7 @@ TEST_F(DeviceWorkerTest, ClientsThatAskTheSameAtTheSameTimeAreComputedOnce) {
   lane_.Submit(0, "same");
   Poll(&lane_);
   backend_.WaitForCalls(1);
-  other_.Submit(0, "same");  // the model is at it already
+  other_.Submit(0, "same");  // the model is computing it already
   Poll(&other_);
   backend_.SetOpen(true);
   EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
@@ -240,7 +240,7 @@ TEST_F(DeviceWorkerTest, CancelledLateAndDeadWaitersNeverReachTheModel) {
   EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
-// The budget of a batch goes to texts that somebody waits for: four cancelled ones in between do not make the batches
+// The budget of a batch goes to texts that still have waiters: four cancelled ones in between do not make the batches
 // of the other four smaller.
 TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
   Start(16);
@@ -259,14 +259,15 @@ TEST_F(DeviceWorkerTest, UnwantedTextsTakeNoRoomInTheBatch) {
   }
   worker_.reset();
   EXPECT_EQ(backend_.texts(), 5);
-  // 16 tokens are three texts of five: one batch for "first", two for the others, and three without their filling up.
+  // 16 tokens are three texts of five: one batch for "first", two for the others, and three if batches were not filled
+  // up.
   EXPECT_EQ(stats_->writer().Get(Counter::kBatches), 3u);
   EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
 TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
   Start();
-  const std::string long_text(65, 'x');  // the model takes 64 tokens
+  const std::string long_text(65, 'x');  // the model's limit is 64 tokens
   ScriptedRequest reject;
   reject.options = kOptionReject;
   lane_.Submit(0, long_text, reject);

@@ -1,5 +1,5 @@
-// The loop over real epoll, sockets and shared memory, with lanes whose client ends are in the test's hands and the
-// fake model behind a gate.
+// The loop over real epoll, sockets and shared memory, with lanes whose client ends the test holds and the fake model
+// behind a gate.
 #include "engine/serving/engine_loop.h"
 
 #include <gtest/gtest.h>
@@ -65,11 +65,11 @@ class EngineLoopTest : public ::testing::Test {
   ~EngineLoopTest() override {
     backend_.SetOpen(true);
     if (thread_.joinable()) {
-      loop_->ReportDeviceLost();  // the quickest end
+      loop_->ReportDeviceLost();  // the fastest way to end
       thread_.join();
     }
     worker_.reset();
-    shutdown_->LeaveOnNextSignal();  // gives the signals back to the next test
+    shutdown_->LeaveOnNextSignal();  // restores the signals for the next test
   }
 
   struct Timing {
@@ -80,7 +80,7 @@ class EngineLoopTest : public ::testing::Test {
   void Make(const Timing& timing) {
     page_ = std::move(EnginePageMemory::Create(77)).value();
     shutdown_ = std::move(Shutdown::Prepare()).value();
-    watchdog_.emplace(std::chrono::seconds(60));  // a thread: not before the signals are blocked
+    watchdog_.emplace(std::chrono::seconds(60));  // starts a thread: not before the signals are blocked
     EngineLoop::Options options;
     options.spin_us = timing.spin_us;
     options.drain_s = timing.drain_s;
@@ -127,7 +127,7 @@ class EngineLoopTest : public ::testing::Test {
   void AwaitCount(Counter counter, uint64_t at_least) {
     while (Count(counter) < at_least) std::this_thread::yield();
   }
-  // Returns when the loop has looked at the rings for the last time before its first sleep.
+  // Returns when the loop has polled the rings for the last time before its first sleep.
   void AwaitFirstSleep() { AwaitCount(Counter::kEngineSleeps, 1); }
 
   test::TempDir directory_;
@@ -192,8 +192,8 @@ TEST_F(EngineLoopTest, ATurnTakesABoundedNumberOfBytesFromEachLane) {
   EXPECT_EQ(client.taken(), 8u);
 }
 
-// With no tick to wake it, a sleeping loop hears of a request by the doorbell alone. That it really sleeps, and would
-// sleep on, is what the first half shows.
+// Without a tick to wake it, only the doorbell tells a sleeping loop about a request. The first half shows that it
+// really sleeps, and would go on sleeping.
 TEST_F(EngineLoopTest, ADoorbellWakesASleepingLoop) {
   Make({.tick_ns = kNeverNs});
   StartWorker();
@@ -250,7 +250,7 @@ TEST_F(EngineLoopTest, ADrainAnswersWhatWasTakenAndRefusesTheRest) {
 }
 
 TEST_F(EngineLoopTest, ADrainWhoseTimeIsOverAnswersShuttingDown) {
-  Make({.drain_s = 0});  // and nobody computes
+  Make({.drain_s = 0});  // and nothing is computed
   Client client(1);
   Attach(&client);
   Run();

@@ -97,7 +97,7 @@ TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {
       computation, [](const Waiter&) { return true; }, &removed));
   EXPECT_EQ(removed.size(), 2u);
   EXPECT_EQ(in_flight.size(), 0u);
-  // The next request of this text starts anew and is not taken away by the old computation's end.
+  // The next request of this text starts a new computation, which the old one's end does not remove.
   const ComputationPtr next = Start(&in_flight, "a", WaiterOf(3));
   EXPECT_TRUE(in_flight.Finish(computation).empty());
   EXPECT_EQ(in_flight.size(), 1u);
@@ -112,8 +112,8 @@ TEST(InFlight, TakeAllHandsEverybodyOverOnce) {
   EXPECT_EQ(in_flight.size(), 0u);
 }
 
-// One thread joins or starts as the loop does, another ends computations as the worker does: nobody is lost or served
-// twice.
+// One thread joins or starts as the loop does, another ends computations as the worker does: no waiter is lost or
+// served twice.
 TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
   constexpr uint64_t kRequests = 20'000;
   InFlight in_flight;

@@ -107,7 +107,7 @@ TEST(RequestBatcher, BulkThatWaitedLongGetsAShareAheadOfQueries) {
   EXPECT_EQ(NextNames(&batcher), Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
 }
 
-// What the worker does: it removes candidates outside the batcher's lock and asks for what fits in their place.
+// What the worker does: it removes candidates outside the batcher's lock and asks for texts that fit in their place.
 TEST(RequestBatcher, WhoIsNoLongerWantedDoesNotFillTheBatch) {
   RequestBatcher batcher(Tokens(20));
   for (const char* name : {"a", "gone", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
@@ -139,7 +139,8 @@ TEST(RequestBatcher, FillingUpKeepsBudgetOrderAndTheBoundOfTexts) {
   batcher.Add(Text("large", 20, 2), kClassQuery, false);
   batcher.Flush();
   EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
-  EXPECT_EQ(NamesOf(batch), Names({"mine", "few", "many1"}));  // "large" does not fit, what fits does not wait for it
+  EXPECT_EQ(NamesOf(batch),
+            Names({"mine", "few", "many1"}));  // "large" does not fit; texts that fit do not wait for it
   batch.clear();
   EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
   EXPECT_EQ(NamesOf(batch), Names({"large", "many2", "bulk"}));
@@ -181,8 +182,8 @@ TEST(RequestBatcher, StopEndsASleepingWorker) {
   worker.join();
 }
 
-// A worker comes with its last batch in hand. Its texts are answered already: whatever Stop races with, NextBatch must
-// not take them for texts that it found.
+// A worker passes in its last batch, whose texts are answered already: whatever Stop races with, NextBatch must not
+// mistake them for texts that it found.
 TEST(RequestBatcher, AfterStopTheLastBatchIsNotHandedOutAgain) {
   RequestBatcher batcher(Tokens(100));
   batcher.Add(Text("served", 1), kClassNormal, false);
@@ -196,7 +197,7 @@ TEST(RequestBatcher, AfterStopTheLastBatchIsNotHandedOutAgain) {
 }
 
 // Two workers and a loop that flushes one text at a time, so that the workers fall asleep often: each text is handed
-// out exactly once, and nobody sleeps over queued work (the test would not end).
+// out exactly once, and no worker sleeps while work is queued (the test would not end).
 TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
   constexpr int kTexts = 5'000;
   RequestBatcher batcher(Tokens(8));

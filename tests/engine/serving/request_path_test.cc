@@ -1,4 +1,4 @@
-// What the loop thread does with a taken request, up to the batcher: no worker, so that what is handed on stays there.
+// What the loop thread does with a taken request, up to the batcher: without a worker, so that texts stay there.
 #include "engine/serving/request_path.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,7 @@ class RequestPathTest : public ::testing::Test {
         .stats = stats_->writer()});
     path_.emplace(&*model_);
   }
-  // Submits, takes and handles one request, and gives the batcher's workers what came of it.
+  // Submits, takes and handles one request, and flushes the result to the batcher's workers.
   void Send(uint32_t slot, const std::string& text, const ScriptedRequest& request = {}, bool draining = false) {
     scripted_.Submit(slot, text, request);
     LaneReader::Taken taken;
@@ -166,7 +166,7 @@ TEST_F(RequestPathTest, BeyondTheBoundOfTheQueueAMissIsRefused) {
   EXPECT_EQ(scripted_.status(1), StatusCode::kOverloaded);
   Store("hit");
   Send(2, "hit");
-  Send(3, "first");  // joins: it takes no place
+  Send(3, "first");  // joins: it does not count towards the bound
   EXPECT_EQ(scripted_.status(2), StatusCode::kOk);
   EXPECT_FALSE(Answered(3));
 }

@@ -1,4 +1,4 @@
-// Signals act on the whole process, so most of this happens in children: death tests that say how they exit.
+// Signals act on the whole process, so most of this happens in children: death tests that check the exit status.
 #include "engine/serving/shutdown.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ namespace {
 
 class ShutdownTest : public ::testing::Test {
  protected:
-  ~ShutdownTest() override { shutdown_.LeaveOnNextSignal(); }  // gives the signals back to the next test
+  ~ShutdownTest() override { shutdown_.LeaveOnNextSignal(); }  // restores the signals for the next test
   bool Readable() const {
     pollfd event = {.fd = shutdown_.fd(), .events = POLLIN, .revents = 0};
     return poll(&event, 1, 0) == 1;

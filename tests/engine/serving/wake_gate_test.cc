@@ -1,5 +1,5 @@
 // The protocol of a worker that looks for work, announces itself, looks again and sleeps, against a loop that adds work
-// and notifies. A lost wake-up leaves the worker asleep over work, and nothing moves any more.
+// and notifies. After a lost wake-up the worker sleeps although there is work, and nothing moves any more.
 #include "engine/serving/wake_gate.h"
 
 #include <gtest/gtest.h>
@@ -60,7 +60,7 @@ struct RealGate : WakeGate {
   void WakeForTheEnd() { Notify(); }
 };
 
-// The gate without the announcement: the loop never learns that somebody sleeps.
+// The gate without the announcement: the loop never learns that the worker sleeps.
 class SilentGate {
  public:
   uint32_t Prepare() { return epoch_.load(std::memory_order_seq_cst); }
@@ -81,7 +81,7 @@ class SilentGate {
 
 // True if `rounds` items were done one by one; false when one of them was not done within `limit_ns`, which is what a
 // lost wake-up looks like. The pause between two items varies, so that the next one meets the worker at each step of
-// its way to sleep.
+// its path to sleep.
 template <typename Gate>
 bool RunsToItsEnd(uint32_t rounds, uint64_t limit_ns) {
   Worker<Gate> worker;
@@ -95,7 +95,7 @@ bool RunsToItsEnd(uint32_t rounds, uint64_t limit_ns) {
     }
     for (uint32_t pause = 0; pause < round % 97; ++pause) CpuPause();
   }
-  EXPECT_GT(worker.sleeps(), rounds / 100);  // else the rounds showed nothing
+  EXPECT_GT(worker.sleeps(), rounds / 100);  // otherwise the rounds prove nothing
   return true;
 }
 

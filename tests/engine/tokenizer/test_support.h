@@ -1,5 +1,5 @@
-// Shared by the tokenizer's tests: a hand-made vocabulary, the hash of make_fixtures.py, fixtures and where the model
-// is.
+// Shared by the tokenizer's tests: a hand-made vocabulary, the hash of make_fixtures.py, fixtures and the location of
+// the model.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace sutra {
 
 using test::TestSeed;
 
-// One 32-bit id a step; a text's count of ids goes first (make_fixtures.py, hash_ids).
+// One 32-bit id per step; a text's count of ids comes first (make_fixtures.py, hash_ids).
 inline constexpr uint64_t kHashStart = 0xCBF29CE484222325u;
 inline uint64_t HashStep(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x100000001B3u; }
 inline uint64_t HashIds(const std::vector<int32_t>& ids, uint64_t hash = kHashStart) {

@@ -80,7 +80,7 @@ TEST(VocabTrie, RandomVocabulariesMatchLikeAPlainMap) {
 }
 
 TEST(VocabTrie, AVocabularyTooLargeForItsUnitsIsRefusedAndLeavesAnEmptyTrie) {
-  // Long keys that share nothing need one unit a byte.
+  // Long keys that share nothing need one unit per byte.
   std::vector<std::string> keys;
   for (char first = 'a'; first <= 'z'; ++first) keys.push_back(first + std::string(4000, 'x'));
   std::vector<VocabTrie::Entry> entries;

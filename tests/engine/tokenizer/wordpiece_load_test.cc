@@ -1,4 +1,4 @@
-// Loading: what is accepted, what is refused and how it is said, and that no damage to a file harms the process.
+// Loading: what is accepted, what is refused and with which message, and that no damage to a file harms the process.
 #include <gtest/gtest.h>
 
 #include <filesystem>

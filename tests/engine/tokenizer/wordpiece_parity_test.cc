@@ -1,5 +1,5 @@
-// Identity with the Hugging Face fast tokenizer, against the hashes of make_fixtures.py. A change of one id anywhere
-// shows; the canary proves it by a wrong option.
+// Identity with the Hugging Face fast tokenizer, against the hashes of make_fixtures.py. A change of a single id
+// anywhere is detected; the canary proves it with a wrong option.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -12,7 +12,7 @@
 namespace sutra {
 namespace {
 
-// Sanitized builds run ten times slower; they look at every fourth block, plain builds at each.
+// Sanitized builds run ten times slower; they check every fourth block, plain builds all of them.
 #ifdef SUTRA_SANITIZE
 constexpr uint32_t kBlockStep = 4;
 #else

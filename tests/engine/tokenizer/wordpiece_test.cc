@@ -270,7 +270,7 @@ TEST(WordPiece, AnyLimitGivesThePrefixOfTheUnlimitedAnswer) {
 }
 
 TEST(WordPiece, AsciiBreaksSplitATextIntoIndependentParts) {
-  // The fast path's licence: what stands between ASCII white space can be encoded alone.
+  // What justifies the fast path: the text between ASCII white space can be encoded separately.
   const auto tokenizer = Small();
   std::mt19937_64 random(TestSeed() + 1);
   for (int round = 0; round < 5'000; ++round) {

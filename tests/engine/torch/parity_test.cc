@@ -22,7 +22,7 @@ struct Fixture {
   std::vector<std::vector<float>> vectors;
 };
 
-// Empty if the fixtures and the width do not fit together.
+// Empty if the fixtures do not match the width.
 Fixture ReadFixture(size_t width) {
   Fixture fixture;
   std::ifstream text_file(SUTRA_FIXTURES "/texts.json");
@@ -55,7 +55,7 @@ std::vector<KernelCase> Cases() {
   const cpu::Features& features = cpu::DetectFeatures();
   return {{"portable", "fp32", true},
           {"aten", "fp32", true},
-          {"aten", "bf16", features.avx512_bf16},  // elsewhere torch emulates it, correctly but for minutes
+          {"aten", "bf16", features.avx512_bf16},  // elsewhere torch emulates it: correct, but it takes minutes
           {"avx512", "fp32", features.avx512},
           {"avx512_bf16", "bf16", features.avx512_bf16},
           {"amx_bf16", "bf16", features.amx_bf16}};
@@ -246,7 +246,7 @@ TEST(AtenEncoder, AgreesWithThePortableKernelsForShapesOfNoPanel) {
   }
 }
 
-// A shape our fast kernels do not take: the plug-in must be chosen without being asked for.
+// A shape that our fast kernels do not support: the plug-in must be chosen without being asked for.
 TEST(AtenEncoder, ComputesShapesTheKernelsDoNot) {
   TinyModel model({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
   model.Save();

@@ -1,4 +1,4 @@
-// Finding and loading the torch plug-in, and refusing what is none.
+// Finding and loading the torch plug-in, and refusing files that are not one.
 #include "engine/torch/plugin_loader.h"
 
 #include <gtest/gtest.h>
