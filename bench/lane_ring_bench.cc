@@ -123,8 +123,8 @@ double BouncedLineNs() {
   return ns;
 }
 
-// The least that can move these bytes: 64 fixed slots, one sequence word a slot and direction, no checks, no statuses,
-// nobody sleeps. RETURNS nanoseconds a request with `window` in flight.
+// The least that can move these bytes: 64 fixed slots, one sequence word per slot and direction, no checks, no
+// statuses, no sleeping. RETURNS nanoseconds per request with `window` in flight.
 double BareSlotsNs(uint64_t window, int windows, int count) {
   struct alignas(128) Request { std::atomic<uint64_t> sequence; char text[kTextBytes]; };
   struct alignas(128) Reply { std::atomic<uint64_t> sequence; alignas(64) float vector[kWidth]; };
@@ -214,7 +214,7 @@ double EventFdPingPongNs() {
   return ns;
 }
 
-// 200 bytes there, 1,536 back over a Unix socket of `type`; with `spin` neither side sleeps.
+// 200 bytes out, 1,536 back over a Unix socket of `type`; with `spin` neither side sleeps.
 double SocketNs(int type, bool spin) {
   int sockets[2];
   if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets) != 0) Fail("socketpair");
@@ -359,7 +359,7 @@ void MeasureOnce(Values* values) {
     add("window64_k_per_s", ThousandsASecond(WindowsNs(60, 8192, [&](int count) { lane.Window(count, 64); })));
     add("batch_k_per_s", ThousandsASecond(WindowsNs(30, 8192, [&](int count) { lane.Batch(count); })));
   }
-  // The host may have moved the CPUs meanwhile: the floor is taken on both sides of the figures that it divides.
+  // The host may have moved the CPUs meanwhile: the floor is measured before and after the figures that it divides.
   const double line_ns = add("line_ns", (line_before_ns + BouncedLineNs()) / 2);
   add("round_trip_over_line", trip_ns / line_ns);
   {
@@ -381,7 +381,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Lane benchmark: round trip and windowed rate beside known alternatives");
   app.add_option("--runs", runs, "runs behind every median")->check(CLI::Range(1, 1000))->capture_default_str();
   bool realtime = false;
-  app.add_flag("--realtime", realtime, "run before everything else (SCHED_FIFO, needs root): for machines that are busy");
+  app.add_flag("--realtime", realtime, "run before everything else (SCHED_FIFO, needs root): for busy machines");
   app.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
@@ -392,7 +392,7 @@ int Main(int argc, char** argv) {
     if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
   }
   if (cpus.size() < 2) {
-    std::fprintf(stderr, "lane_ring_bench: needs two CPUs, this process may use one\n");
+    std::fprintf(stderr, "lane_ring_bench: needs two CPUs, but this process may use only one\n");
     return 1;
   }
   client_cpu = cpus.front();

@@ -137,7 +137,7 @@ class EchoServer {
     const WakeNeeds needs = LookForSleepers(lane->memory.request());
     if (needs.sleepers) WakeSleepers(lane->memory.reply());
     const char byte = 1;
-    if (needs.event && write(lane->event_write.get(), &byte, 1) < 0) return;  // a full pipe is rung already
+    if (needs.event && write(lane->event_write.get(), &byte, 1) < 0) return;  // full: the event loop has been woken
   }
 
   bool Violated(EchoLane* lane) {
@@ -355,7 +355,7 @@ void EchoEngine::Kill() {
 }
 
 void EchoEngine::Stop() {
-  if (pid_ < 0) return;  // a pid of -1 would mean everybody
+  if (pid_ < 0) return;  // a pid of -1 would mean every process
   kill(pid_, SIGSTOP);
   int status;
   waitpid(pid_, &status, WUNTRACED);

@@ -20,7 +20,7 @@ enum class Hostile { kNo, kUnsealed, kWrongSize, kNotAPipe, kWrongMagic, kNoDesc
 struct EchoOptions {
   uint32_t width = 16;
   uint32_t text_bytes_max = kTextBytesMaxDefault;
-  uint32_t slots_max = kSlotsMax;  // more are cut to this
+  uint32_t slots_max = kSlotsMax;  // more are reduced to this
   std::string model = "echo-model";
   std::string identity = std::string(64, 'e');
   uint16_t layout_major = kLayoutMajor;
@@ -28,7 +28,7 @@ struct EchoOptions {
   Hostile hostile = Hostile::kNo;
   bool spin = false;      // never sleeps
   bool reverse = false;   // answers what it took in one round in reverse order
-  uint32_t round_max = 64;  // requests taken from a lane a round
+  uint32_t round_max = 64;  // requests taken from a lane per round
 };
 
 // Shared with the engine's process; all words are hints and counters (relaxed).

@@ -1,4 +1,4 @@
-// See oracle.h.
+// The fake model's vectors, computed again from the text, and texts made from a seed.
 #include "tests/kit/fake_model_answers.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// See raw_client.h.
+// The handshake byte by byte, and a lane written without any of the client library's rules.
 #include "tests/kit/raw_client.h"
 
 #include <fcntl.h>
