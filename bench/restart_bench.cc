@@ -13,8 +13,8 @@
 
 #include "bench/bench_report.h"
 #include "bench/cache_bench_support.h"
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 
 namespace sutra::bench {
 namespace {

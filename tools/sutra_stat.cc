@@ -105,8 +105,8 @@ int Remove(const Options& options) {
   Result<StatsReader> reader = StatsReader::OpenSocket(options.socket);
   if (!reader.ok()) return reader.code() == sutra::StatusCode::kEngineGone ? 0 : Fail(reader.status().message());
   if (Result<StatView> view = ViewOf(*reader); view.ok() && Running(view->life)) {
-    return Fail("the engine at " + options.socket + " still runs (pid " + std::to_string(view->now.gauge(sutra::Gauge::kPid)) +
-                "); stop it first");
+    return Fail("the engine at " + options.socket + " still runs (pid " +
+                std::to_string(view->now.gauge(sutra::Gauge::kPid)) + "); stop it first");
   }
   const Status status = sutra::StatsSegment::Remove(options.socket);
   return status.ok() ? 0 : Fail(status.message());

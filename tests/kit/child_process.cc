@@ -85,8 +85,7 @@ std::vector<char*> Pointers(const std::vector<std::string>& texts) {
 }  // namespace
 
 std::string ToText(const ExitStatus& status) {
-  return status.exited ? "exit code " + std::to_string(status.code)
-                       : std::string("signal ") + strsignal(status.signal);
+  return status.exited ? "exit code " + std::to_string(status.code) : std::string("signal ") + strsignal(status.signal);
 }
 
 ChildProcess::ChildProcess(const SpawnOptions& options) : name_(options.args.at(0)), log_path_(options.log_path) {

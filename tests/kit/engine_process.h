@@ -27,10 +27,10 @@ struct EngineOptions {
   std::vector<std::string> environment;  // "NAME=value": checkpoints, delays of the fake model
   std::optional<uid_t> uid;
   bool forbid_io_uring = false;
-  std::string data, socket;              // default: inside the private directory
+  std::string data, socket;  // default: inside the private directory
 };
 
-inline constexpr int kWaitMs = 60'000;   // of anything that should happen at once: only a hang takes longer
+inline constexpr int kWaitMs = 60'000;  // of anything that should happen at once: only a hang takes longer
 
 class EngineProcess {
  public:

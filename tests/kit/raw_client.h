@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "shm/handshake_messages.h"
-#include "shm/layout.h"
 #include "shm/lane_memory.h"
+#include "shm/layout.h"
 
 namespace sutra::test {
 
