@@ -1,5 +1,5 @@
 // What every native benchmark prints: where it ran, a table of medians with their spread, and with --json one flat JSON
-// object as the last line. One thread.
+// object as the last line. Thread rule: one thread.
 #pragma once
 
 #include <sys/utsname.h>

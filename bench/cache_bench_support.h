@@ -17,7 +17,7 @@ inline constexpr uint32_t kWidth = 384;
 class BenchDirectory {
  public:
   explicit BenchDirectory(const std::string& base) : path_(base + "/sutra-bench.XXXXXX") {
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot make a directory in " + base);
+    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create a directory in " + base);
   }
   ~BenchDirectory() {
     std::error_code ignored;

@@ -1,5 +1,5 @@
-// One measurement of a running engine through the client library: text in, vector out. bench/run engine calls this in
-// turn with the reference and puts the figures together.
+// One measurement of a running engine through the client library: text in, vector out. bench/run engine runs this in
+// turn with the reference and collects the figures.
 //   end_to_end_bench --socket PATH --workload mix|tokens32|tokens128       one pass, nothing from the cache
 //   end_to_end_bench --socket PATH --workload single|hit [--count N]       one text at a time
 //   end_to_end_bench --socket PATH --workload first                        waits for the engine, then one text
@@ -102,7 +102,7 @@ int Fail(const std::string& message) {
   return 1;
 }
 
-// The stages' shares of all time that the texts spent between hand-over and answer, from the results' own stamps.
+// The stages' shares of all time that the texts spent between submission and answer, from the results' own stamps.
 nlohmann::json StageShares(const std::vector<sutra_result>& results) {
   double total = 0;
   nlohmann::json shares = nlohmann::json::object();
@@ -145,7 +145,7 @@ int Throughput(const std::string& socket, const std::string& name) {
   const double seconds = Seconds(Clock::now() - start);
   const auto after = reader->Snapshot();
   if (status != SUTRA_OK) return Fail(sutra_status_text(status));
-  if (!before.ok() || !after.ok()) return Fail("the engine's statistics cannot be read");
+  if (!before.ok() || !after.ok()) return Fail("cannot read the engine's statistics");
   uint64_t tokens = 0, computed = 0;
   for (const sutra_result& result : results) {
     tokens += result.token_count;
@@ -164,7 +164,7 @@ int Throughput(const std::string& socket, const std::string& name) {
   return 0;
 }
 
-// One short text at a time, as a query comes: each a new one (single), or one that the cache has (hit).
+// One short text at a time, as queries come: each new (single), or in the cache (hit).
 int Latency(const std::string& socket, bool hit, size_t count) {
   Attached attached;
   if (Attach(socket, 1000, &attached) != SUTRA_OK) return Fail(sutra_error_text());
@@ -191,7 +191,7 @@ int Latency(const std::string& socket, bool hit, size_t count) {
     us.push_back(Seconds(Clock::now() - start) * 1e6);
     if (status != SUTRA_OK) return Fail(sutra_status_text(status));
     const bool was_hit = result.source == SUTRA_SOURCE_SHARD || result.source == SUTRA_SOURCE_HOT_TABLE;
-    if (was_hit != hit) return Fail(hit ? "a text that should be cached was computed" : "a new text was cached");
+    if (was_hit != hit) return Fail(hit ? "a text that should be cached was computed" : "a new text was found cached");
   }
   const nlohmann::json json = {{"count", count},
                                {"p50_us", Percentile(us, 0.5)},
@@ -202,7 +202,7 @@ int Latency(const std::string& socket, bool hit, size_t count) {
   return 0;
 }
 
-// From an engine that is just starting: asks until the first vector is there.
+// From an engine that is just starting: tries until the first vector is there.
 int First(const std::string& socket) {
   const auto start = Clock::now();
   const std::string text = "the first text of all";
@@ -216,7 +216,7 @@ int First(const std::string& socket) {
     fmt::print("{}\n", nlohmann::json{{"monotonic_s", now}}.dump());
     return 0;
   }
-  return Fail("no engine came up at " + socket);
+  return Fail("no engine started at " + socket);
 }
 
 }  // namespace
@@ -228,7 +228,7 @@ int main(int argc, char** argv) {
   app.add_option("--socket", socket, "Socket of the engine");
   app.add_option("--workload", workload, "mix, tokens32, tokens128, single, hit or first")
       ->check(CLI::IsMember({"mix", "tokens32", "tokens128", "single", "hit", "first"}));
-  app.add_option("--count", count, "Texts of single and hit")->check(CLI::Range(1u, 10'000'000u));
+  app.add_option("--count", count, "Number of texts for single and hit")->check(CLI::Range(1u, 10'000'000u));
   app.add_option("--dump", dump, "Print the texts of a workload as JSON lines")
       ->check(CLI::IsMember({"mix", "tokens32", "tokens128"}));
   CLI11_PARSE(app, argc, argv);
@@ -236,7 +236,7 @@ int main(int argc, char** argv) {
     for (const std::string& text : Workload(dump)) fmt::print("{}\n", nlohmann::json(text).dump());
     return 0;
   }
-  if (socket.empty()) return Fail("--socket PATH is needed");
+  if (socket.empty()) return Fail("--socket PATH is required");
   if (workload == "first") return First(socket);
   if (workload == "single" || workload == "hit") return Latency(socket, workload == "hit", count);
   return Throughput(socket, workload);

@@ -33,7 +33,7 @@ def last_json(command):
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                          check=False)
     if run.returncode != 0:
-        raise Failure(f"{' '.join(command)} ended with {run.returncode}: {run.stderr.strip()[-500:]}")
+        raise Failure(f"{' '.join(command)} exited with {run.returncode}: {run.stderr.strip()[-500:]}")
     return json.loads(run.stdout.strip().splitlines()[-1])
 
 
@@ -90,7 +90,7 @@ class Reference:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Failure("the reference ended; try: tools/setup/fetch_deps --reference-venv")
+            raise Failure("the reference exited; try: tools/setup/fetch_deps --reference-venv")
         return json.loads(line)
 
     def measure(self, texts):
@@ -165,7 +165,7 @@ def latency(arguments, engine, figures):
 
 
 def case_study(arguments, precision, figures):
-    """Every cold pass needs a cache that knows nothing: a new engine each."""
+    """Every cold pass needs an empty cache: a new engine each."""
     cold, warm, start, hit_rate = [], [], [], 0.0
     for _ in range(arguments.runs):
         engine = Engine(arguments, precision)
@@ -218,7 +218,7 @@ def main():
     parser = argparse.ArgumentParser(description="The engine beside sentence-transformers.")
     parser.add_argument("--bin", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--reference", help="python of the reference environment; left out: no comparator")
+    parser.add_argument("--reference", help="python of the reference environment; without it there is no comparator")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", default="fp32,bf16" if machine.has_bf16() else "fp32")
     parser.add_argument("--engine-option", action="append", default=[], help="passed to sutra-engine")

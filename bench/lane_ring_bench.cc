@@ -123,14 +123,23 @@ double BouncedLineNs() {
   return ns;
 }
 
-// The least that can move these bytes: 64 fixed slots, one sequence word a slot and direction, no checks, no statuses,
-// nobody sleeps. RETURNS nanoseconds a request with `window` in flight.
+// The least that can move these bytes: 64 fixed slots, one sequence word per slot and direction, no checks, no
+// statuses, no sleeping. RETURNS nanoseconds per request with `window` in flight.
 double BareSlotsNs(uint64_t window, int windows, int count) {
-  struct alignas(128) Request { std::atomic<uint64_t> sequence; char text[kTextBytes]; };
-  struct alignas(128) Reply { std::atomic<uint64_t> sequence; alignas(64) float vector[kWidth]; };
-  struct Slots { Request requests[64]; Reply replies[64]; };
-  auto* slots = static_cast<Slots*>(
-      mmap(nullptr, sizeof(Slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  struct alignas(128) Request {
+    std::atomic<uint64_t> sequence;
+    char text[kTextBytes];
+  };
+  struct alignas(128) Reply {
+    std::atomic<uint64_t> sequence;
+    alignas(64) float vector[kWidth];
+  };
+  struct Slots {
+    Request requests[64];
+    Reply replies[64];
+  };
+  auto* slots =
+      static_cast<Slots*>(mmap(nullptr, sizeof(Slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   double ns = 0;
   {
     const Peer peer([&] {
@@ -214,7 +223,7 @@ double EventFdPingPongNs() {
   return ns;
 }
 
-// 200 bytes there, 1,536 back over a Unix socket of `type`; with `spin` neither side sleeps.
+// 200 bytes out, 1,536 back over a Unix socket of `type`; with `spin` neither side sleeps.
 double SocketNs(int type, bool spin) {
   int sockets[2];
   if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, sockets) != 0) Fail("socketpair");
@@ -222,8 +231,10 @@ double SocketNs(int type, bool spin) {
   const auto receive = [flags](int fd, char* bytes, size_t count) {
     for (size_t done = 0; done < count;) {
       const ssize_t got = recv(fd, bytes + done, count - done, flags);
-      if (got > 0) done += static_cast<size_t>(got);
-      else if (got == 0) return false;
+      if (got > 0)
+        done += static_cast<size_t>(got);
+      else if (got == 0)
+        return false;
     }
     return true;
   };
@@ -359,7 +370,7 @@ void MeasureOnce(Values* values) {
     add("window64_k_per_s", ThousandsASecond(WindowsNs(60, 8192, [&](int count) { lane.Window(count, 64); })));
     add("batch_k_per_s", ThousandsASecond(WindowsNs(30, 8192, [&](int count) { lane.Batch(count); })));
   }
-  // The host may have moved the CPUs meanwhile: the floor is taken on both sides of the figures that it divides.
+  // The host may have moved the CPUs meanwhile: the floor is measured before and after the figures that it divides.
   const double line_ns = add("line_ns", (line_before_ns + BouncedLineNs()) / 2);
   add("round_trip_over_line", trip_ns / line_ns);
   {
@@ -381,7 +392,7 @@ int Main(int argc, char** argv) {
   CLI::App app("Lane benchmark: round trip and windowed rate beside known alternatives");
   app.add_option("--runs", runs, "runs behind every median")->check(CLI::Range(1, 1000))->capture_default_str();
   bool realtime = false;
-  app.add_flag("--realtime", realtime, "run before everything else (SCHED_FIFO, needs root): for machines that are busy");
+  app.add_flag("--realtime", realtime, "run before everything else (SCHED_FIFO, needs root): for busy machines");
   app.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
 
@@ -392,7 +403,7 @@ int Main(int argc, char** argv) {
     if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
   }
   if (cpus.size() < 2) {
-    std::fprintf(stderr, "lane_ring_bench: needs two CPUs, this process may use one\n");
+    std::fprintf(stderr, "lane_ring_bench: needs two CPUs, but this process may use only one\n");
     return 1;
   }
   client_cpu = cpus.front();
@@ -405,29 +416,32 @@ int Main(int argc, char** argv) {
   Values values;
   for (int run = 0; run < runs; ++run) MeasureOnce(&values);
 
-  constexpr struct { const char *key, *title; } kRows[] = {
-      {"line_ns", "ns, bounced cache line, round trip"},
-      {"round_trip_ns", "ns, lane, both spinning, read in place"},
-      {"round_trip_over_line", "  over the bounced line (<= 9, aim 6.5)"},
-      {"bare_round_trip_ns", "ns, bare slots: no checks, statuses, sleeping"},
-      {"embed_ns", "ns, lane, sutra_embed, both spinning, copied out"},
-      {"stream_spin_ns", "ns, Unix stream socket, both spinning"},
-      {"window64_k_per_s", "k/s, lane, 64 in flight, read in place (>= 3000)"},
-      {"bare_window64_k_per_s", "k/s, bare slots, 64 in flight"},
-      {"batch_k_per_s", "k/s, lane, sutra_embed_batch of 8192, copied out"},
-      {"asleep_ns", "ns, lane, both sides asleep"},
-      {"asleep_over_eventfd", "  over the eventfd ping-pong (<= 1.3, aim 1.1)"},
-      {"eventfd_ns", "ns, eventfd ping-pong, 8 bytes"},
-      {"futex_ns", "ns, futex ping-pong"},
-      {"stream_ns", "ns, Unix stream socket, blocking"},
-      {"seqpacket_ns", "ns, Unix seqpacket socket, blocking"}};
+  constexpr struct {
+    const char *key, *title;
+  } kRows[] = {{"line_ns", "ns, bounced cache line, round trip"},
+               {"round_trip_ns", "ns, lane, both spinning, read in place"},
+               {"round_trip_over_line", "  over the bounced line (<= 9, aim 6.5)"},
+               {"bare_round_trip_ns", "ns, bare slots: no checks, statuses, sleeping"},
+               {"embed_ns", "ns, lane, sutra_embed, both spinning, copied out"},
+               {"stream_spin_ns", "ns, Unix stream socket, both spinning"},
+               {"window64_k_per_s", "k/s, lane, 64 in flight, read in place (>= 3000)"},
+               {"bare_window64_k_per_s", "k/s, bare slots, 64 in flight"},
+               {"batch_k_per_s", "k/s, lane, sutra_embed_batch of 8192, copied out"},
+               {"asleep_ns", "ns, lane, both sides asleep"},
+               {"asleep_over_eventfd", "  over the eventfd ping-pong (<= 1.3, aim 1.1)"},
+               {"eventfd_ns", "ns, eventfd ping-pong, 8 bytes"},
+               {"futex_ns", "ns, futex ping-pong"},
+               {"stream_ns", "ns, Unix stream socket, blocking"},
+               {"seqpacket_ns", "ns, Unix seqpacket socket, blocking"}};
   Report report("lanes");
   for (const auto& row : kRows) report.Add(row.key, row.title, values[row.key]);
   const bool far = Median(values["line_ns"]) > 80;
   report.Note("200 B of text in, 1,536 B of vector out, both sides touch every byte (all but the ping-pongs)");
   report.Note("client on CPU " + std::to_string(client_cpu) + ", engine on CPU " + std::to_string(engine_cpu) +
               (far ? ", far: different cores; " : ", near: two threads of one core; ") +
-              (ruthless ? "real-time priority" : raised ? "nice -20" : "normal priority: other work shows"));
+              (ruthless ? "real-time priority"
+               : raised ? "nice -20"
+                        : "normal priority: other work shows"));
   report.AddValue("runs", runs);
   report.AddValue("far", far ? 1 : 0);
   report.Print(json);

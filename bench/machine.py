@@ -1,4 +1,4 @@
-"""What a table of figures must say about where it came from. Standard library only."""
+"""What a table of figures must say about the machine it was measured on. Standard library only."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
 // How fast the model alone is: token ids in, vectors out, no lanes and no tokenizer.
 //   model_bench --model DIR [--precision fp32|bf16|auto] [--threads N] [--runs N] [--ids FILE] [--json]
 // Shapes: A one text of 10 tokens, B 32 texts of 32, C 16 of 128, D a mix (one in ten of about 165 tokens, the rest 4
-// to 48 with a median of 11); --ids takes one text a line, ids separated by spaces, instead of D's random ones.
+// to 48 with a median of 11); --ids takes one text per line, ids separated by spaces, instead of D's random ones.
 // "share" is the linear layers' arithmetic per second over the best rate of the same kernels on one product of random
 // numbers, measured in the same run, times the threads. On a busy machine compare "best cpu us".
 #include <CLI/CLI.hpp>
@@ -231,7 +231,7 @@ int main(int argc, char** argv) {
       ->transform(CLI::CheckedTransformer(precisions));
   app.add_option("--threads", options.backend.threads, "intra-op threads");
   app.add_option("--runs", options.runs, "measured runs of each shape")->check(CLI::Range(1, 1000));
-  app.add_option("--ids", options.ids, "file with one text's ids a line, for shape D");
+  app.add_option("--ids", options.ids, "file with the ids of one text per line, for shape D");
   app.add_flag("--json", options.json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
   return sutra::Run(options);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The comparator: sentence-transformers as it comes (fp32, encode with batches of 32), on texts and cores given to it.
+"""The comparator: sentence-transformers with its defaults (fp32, batches of 32), on the texts and cores given to it.
 
-Runs inside the environment that tools/setup/fetch_deps --reference-venv makes. Loads the model once, then reads one command
-a line from standard input and answers with one JSON line:
+Runs inside the environment that tools/setup/fetch_deps --reference-venv creates. Loads the model once, then reads one
+command per line from standard input and answers with one JSON line:
   {"texts": FILE}   encodes the texts of a JSON-lines file -> {"seconds": ..., "texts": ..., "tokens": ...}
 Texts are read before the clock starts. Ends at the end of input.
 """

@@ -1,6 +1,6 @@
 // From a directory with 100,000 entries of 384 floats to the first exact hit: the files in the page cache, and dropped
 // from it. The directory is left as a killed engine leaves it. Every run is a process of its own. Beside it: reading
-// the same bytes and doing nothing with them.
+// the same bytes without using them.
 //   restart_bench [--dir DIRECTORY] [--entries N] [--runs N] [--json]
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -13,8 +13,8 @@
 
 #include "bench/bench_report.h"
 #include "bench/cache_bench_support.h"
-#include "shm/base/clock.h"
 #include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
 
 namespace sutra::bench {
 namespace {
@@ -55,7 +55,7 @@ double Fill(const std::string& directory, uint64_t entries) {
   return 0;
 }
 
-// Milliseconds from nothing to the first hit. The process ends like a killed one.
+// Milliseconds from an empty process to the first hit. The process ends like a killed one.
 double Restart(const std::string& directory, uint64_t entries) {
   const std::string text = TextOf(entries / 2);
   std::vector<float> vector(kWidth);
@@ -103,7 +103,7 @@ int Run(int count, char** arguments) {
   uint64_t entries = 100'000;
   bool json = false;
   CLI::App options("From a directory full of entries to the first exact hit.");
-  options.add_option("--dir", base, "where the files are made")->capture_default_str();
+  options.add_option("--dir", base, "where the files are created")->capture_default_str();
   options.add_option("--runs", runs, "measurements")->capture_default_str()->check(CLI::Range(1, 1000));
   options.add_option("--entries", entries, "entries in the directory")
       ->capture_default_str()

@@ -1,7 +1,7 @@
 // The cache's log and its hits:
-//   - appends a second at the default durability (interval), each record 384 floats and a text of 200 bytes, until
+//   - appends per second at the default durability (interval), each record 384 floats and a text of 200 bytes, until
 //     synced
-//   - group commit: 1, 8 and 64 threads that each insert and wait until it is durable, through our way to the disk and,
+//   - group commit: 1, 8 and 64 threads that each insert and wait until it is durable, through our disk access and,
 //     beside it in the same run and with the same committer, through buffered pwrite + fdatasync
 //   - an exact hit, copied out
 //   wal_append_bench [--dir DIRECTORY] [--runs N] [--json]
@@ -29,7 +29,7 @@ std::unique_ptr<CacheShard> OpenOrDie(const CacheConfig& config, DiskIo* io) {
   std::exit(1);
 }
 
-// Records a second from the first insert to the last sync; the queue is kept from overflowing.
+// Records per second from the first insert to the last sync; the queue is kept from overflowing.
 double IntervalAppends(const std::string& base, DiskIo* io) {
   constexpr uint64_t kRecords = 30'000;
   const BenchDirectory directory(base);
@@ -54,7 +54,7 @@ double IntervalAppends(const std::string& base, DiskIo* io) {
   return static_cast<double>(kRecords) / seconds;
 }
 
-// Durable inserts a second of `waiters` threads.
+// Durable inserts per second of `waiters` threads.
 double GroupCommits(const std::string& base, DiskIo* io, int waiters) {
   const BenchDirectory directory(base);
   CacheConfig config = ConfigFor(directory.path());
@@ -85,7 +85,7 @@ double GroupCommits(const std::string& base, DiskIo* io, int waiters) {
   return static_cast<double>(total.load(std::memory_order_relaxed)) / SecondsSince(start);
 }
 
-// Nanoseconds a hit among 100,000 entries, in random order. The texts asked for are warm, as they are for an engine
+// Nanoseconds per hit among 100,000 entries, in random order. The texts asked for are warm, as they are for an engine
 // that has just copied them; the entries are not.
 double HitNs() {
   constexpr uint64_t kEntries = 100'000, kBatches = 4'000, kBatch = 64;
@@ -116,7 +116,7 @@ int Run(int count, char** arguments) {
   int runs = 7;
   bool json = false;
   CLI::App options("Appends to the cache's log, group commit, and exact hits.");
-  options.add_option("--dir", base, "where the files are made")->capture_default_str();
+  options.add_option("--dir", base, "where the files are created")->capture_default_str();
   options.add_option("--runs", runs, "measurements")->capture_default_str()->check(CLI::Range(1, 1000));
   options.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(options, count, arguments);
@@ -133,7 +133,7 @@ int Run(int count, char** arguments) {
   for (int run = 0; run < runs; ++run) {
     interval.push_back(IntervalAppends(base, ours->get()));
     for (int i = 0; i < 3; ++i) {
-      // Who goes first changes, so that drift of the machine hits both.
+      // The order changes, so that drift of the machine affects both.
       for (int turn = 0; turn < 2; ++turn) {
         const bool ours_now = (turn + run) % 2 == 0;
         (ours_now ? group_ours : group_plain)[i].push_back(

@@ -1,5 +1,5 @@
 // sutra-casestudy: learns the financial case study through a running engine as Sutra would, cold and then warm, and
-// says what that took. Single-threaded. Exit codes: 0 every text got its vector; 1 some did not; 2 wrong usage or no
+// says what that took. Single-threaded. Exit codes: 0 every text got its vector; 1 some did not; 2 usage error or no
 // engine.
 #include <fmt/format.h>
 
@@ -31,7 +31,7 @@ struct Options {
 struct Pass {
   double wall_s = 0;
   uint64_t texts = 0, tokens = 0, failed = 0, hits = 0, joined = 0, computed = 0;
-  std::vector<double> text_us;     // submitted to published, a text
+  std::vector<double> text_us;     // submitted to published, per text
   std::vector<double> concept_us;  // content and fragments, as the caller waits for them
   std::vector<float> vectors;
   std::string first_error;
@@ -146,10 +146,10 @@ void PrintPass(const char* name, const Pass& pass, size_t concepts) {
              static_cast<double>(pass.tokens) / pass.wall_s);
   fmt::print("      hits {} ({:.1f} %), joined {}, computed {}{}\n", pass.hits, 100 * pass.hit_rate(), pass.joined,
              pass.computed, pass.failed == 0 ? "" : fmt::format(", FAILED {} ({})", pass.failed, pass.first_error));
-  fmt::print("      a text, handed over to answered: P50 {:.1f} us, P95 {:.1f} us, P99 {:.1f} us\n",
+  fmt::print("      per text, from submit to answer: p50 {:.1f} us, p95 {:.1f} us, p99 {:.1f} us\n",
              Percentile(pass.text_us, 0.5), Percentile(pass.text_us, 0.95), Percentile(pass.text_us, 0.99));
   if (!pass.concept_us.empty()) {
-    fmt::print("      a concept, as the caller waits: P50 {:.2f} ms, P95 {:.2f} ms, P99 {:.2f} ms\n",
+    fmt::print("      per concept, as the caller waits: p50 {:.2f} ms, p95 {:.2f} ms, p99 {:.2f} ms\n",
                Percentile(pass.concept_us, 0.5) / 1e3, Percentile(pass.concept_us, 0.95) / 1e3,
                Percentile(pass.concept_us, 0.99) / 1e3);
   }
@@ -158,9 +158,9 @@ void PrintPass(const char* name, const Pass& pass, size_t concepts) {
 void PrintComparison(const Pass& cold, const Calls& calls, const sutra_info& info) {
   fmt::print(
       "\nThe original run of this case study took {:.0f} s for {:.0f} concepts (7.2 s each). That figure is probably\n"
-      "not inference: with its default limits both calls of every concept are refused and retried, and their waits\n"
-      "alone add up to 7.0 s. This cannot be proven from its sources. So {:.1f} s -> {:.3f} s for {} concepts tells\n"
-      "how long a caller waits, not how much faster the model runs; for that see bench/run engine, which runs\n"
+      "not inference: with its default limits both calls of every concept are refused and retried, and the\n"
+      "delays alone add up to 7.0 s. This cannot be proven from its sources. So {:.1f} s -> {:.3f} s for {} concepts\n"
+      "tells how long a caller waits, not how much faster the model runs; for that see bench/run engine, which runs\n"
       "sentence-transformers on the same texts and cores. Model here: {}.\n",
       kOriginalSeconds, kOriginalConcepts, kOriginalSeconds / kOriginalConcepts * static_cast<double>(calls.concepts),
       cold.wall_s, calls.concepts, info.model);
@@ -242,18 +242,20 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app("Learns the financial case study through a running engine, cold and warm.", "sutra-casestudy");
   app.add_option("--socket", options.socket, "Socket of the engine");
-  app.add_option("--mode", options.mode, "sutra: one content, then its fragments, call after call; batch: one call")
+  app.add_option("--mode", options.mode, "sutra: one content, then its fragments; batch: all texts in one call")
       ->check(CLI::IsMember({"sutra", "batch"}))
       ->capture_default_str();
-  app.add_option("--seed", options.study.seed, "Of the generated prices")->capture_default_str();
-  app.add_option("--companies", options.study.companies, "")->check(CLI::Range(1u, 100u))->capture_default_str();
-  app.add_option("--days", options.study.days, "Weekdays a company")
+  app.add_option("--seed", options.study.seed, "Seed of the generated prices")->capture_default_str();
+  app.add_option("--companies", options.study.companies, "Number of companies")
+      ->check(CLI::Range(1u, 100u))
+      ->capture_default_str();
+  app.add_option("--days", options.study.days, "Weekdays per company")
       ->check(CLI::Range(1u, 2000u))
       ->capture_default_str();
-  app.add_option("--timeout", options.timeout_s, "Seconds a text may take")->check(CLI::Range(1u, 86'400u));
-  app.add_flag("--json", options.json, "Figures as one JSON object");
+  app.add_option("--timeout", options.timeout_s, "Timeout per text in seconds")->check(CLI::Range(1u, 86'400u));
+  app.add_flag("--json", options.json, "Print the figures as one JSON object");
   app.add_flag("--dump", options.dump, "Print the texts as JSON lines instead; needs no engine");
-  app.footer("Exit codes: 0 every text got its vector; 1 some did not; 2 wrong usage or no engine.");
+  app.footer("Exit codes: 0 every text got its vector; 1 some did not; 2 usage error or no engine.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -262,7 +264,7 @@ int main(int argc, char** argv) {
   const std::vector<sutra::Concept> concepts = sutra::MakeCaseStudy(options.study);
   if (options.dump) return Dump(concepts);
   if (options.socket.empty()) {
-    fmt::print(stderr, "sutra-casestudy: --socket PATH is needed: the socket of a running engine (or --dump)\n");
+    fmt::print(stderr, "sutra-casestudy: --socket PATH is required: the socket of a running engine (or use --dump)\n");
     return 2;
   }
   return Learn(options, concepts);

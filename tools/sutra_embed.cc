@@ -1,9 +1,9 @@
 // sutra-embed: texts in, vectors (or token ids) out, one result per input line in the input's order.
 //
-// Single-threaded. Memory is bounded by the lane's slots: texts are handed over until the lane is full or no input is
+// Single-threaded. Memory is bounded by the lane's slots: texts are submitted until the lane is full or no input is
 // waiting, then the oldest result is written and its slot freed. A slow input (a pipe) gets its results at once.
-// Exit codes: 0 all texts have a result; 1 some texts failed (error lines in their places); 2 wrong usage, unreadable
-// input, no engine; 3 the engine ended or the output failed on the way.
+// Exit codes: 0 all texts have a result; 1 some texts failed (error lines in their places); 2 usage error, unreadable
+// input, no engine; 3 the engine went away or the output failed.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -71,7 +71,7 @@ class Run {
   const Options& options() const { return options_; }
   ResultWriter& writer() { return *writer_; }
   bool at_end() const { return at_end_; }
-  const Status& broken() const { return broken_; }  // why the run must stop; kOk while it may go on
+  const Status& broken() const { return broken_; }  // why the run must stop; kOk while it can go on
 
   // One line as an item, if there is one within timeout_ms.
   bool Next(InputItem* item, int timeout_ms) {
@@ -146,7 +146,7 @@ class Run {
   bool at_end_ = false;
 };
 
-// max_seq_length of the model directory; 512 where it says nothing.
+// max_seq_length of the model directory; 512 if it is not set.
 uint32_t TokensMaxOf(const std::string& model_dir) {
   std::ifstream file(model_dir + "/sentence_bert_config.json");
   const auto json = nlohmann::json::parse(file, nullptr, false);
@@ -156,7 +156,7 @@ uint32_t TokensMaxOf(const std::string& model_dir) {
   return 512;
 }
 
-// Opens input and output and goes; nothing is opened for writing before it is known that results can be had.
+// Opens input and output and runs; nothing is opened for writing before it is known that results can be produced.
 template <typename Body>
 int WithRun(const Options& options, Body body) {
   Result<LineReader> reader = LineReader::Open(options.input);
@@ -236,11 +236,11 @@ class EngineRun {
  private:
   struct Pending {
     InputItem item;
-    sutra_ticket ticket = 0;  // 0 = not handed over (yet)
+    sutra_ticket ticket = 0;  // 0 = not submitted (yet)
     std::chrono::steady_clock::time_point since;
   };
 
-  // Reads one line into pending_ if there is room; blocks only when nothing else is to be done.
+  // Reads one line into pending_ if there is room; blocks only when there is nothing else to do.
   bool TakeLine() {
     if (run_.at_end() || pending_.size() >= info_.slots || unsent_ != 0) return false;
     const bool idle = pending_.empty();
@@ -256,7 +256,7 @@ class EngineRun {
     return true;
   }
 
-  // Hands over what is not yet with the engine, oldest first, until the lane is full. Found from the back: normally it
+  // Submits what the engine does not have yet, oldest first, until the lane is full. Found from the back: normally it
   // is the one line that was just read.
   void Send() {
     if (unsent_ == 0) return;
@@ -292,7 +292,7 @@ class EngineRun {
       pending_.pop_front();
       return;
     }
-    if (entry.ticket == 0) {  // the lane is full of requests that ended early, or the engine is overloaded
+    if (entry.ticket == 0) {  // requests that ended early fill the lane, or the engine is overloaded
       std::this_thread::sleep_for(kOverloadPause);
       return;
     }
@@ -326,7 +326,7 @@ class EngineRun {
   std::string Why(sutra_status status) const {
     switch (status) {
       case SUTRA_TEXT_TOO_LONG:
-        return fmt::format("{}: the engine takes {} bytes a text{}", sutra_status_text(status), info_.text_bytes_max,
+        return fmt::format("{}: the engine takes {} bytes per text{}", sutra_status_text(status), info_.text_bytes_max,
                            run_.options().reject ? fmt::format(" and {} tokens", info_.tokens_max) : std::string());
       case SUTRA_BAD_OPTION: {
         const std::string text = sutra_error_text();
@@ -343,11 +343,11 @@ class EngineRun {
       return;
     }
     run_.Break(Status(static_cast<sutra::StatusCode>(status),
-                      fmt::format("{} while texts were under way ({}); start the engine and run again",
+                      fmt::format("{} while texts were in flight ({}); start the engine and run again",
                                   sutra_status_text(status), sutra_error_text())));
   }
 
-  // What was read but not answered still gets its line when the run breaks.
+  // Texts that were read but not answered still get their line when the run breaks off.
   void Abandon() {
     for (Pending& entry : pending_) {
       run_.Failed(entry.item, !entry.item.error.empty() ? entry.item.error
@@ -400,7 +400,7 @@ std::string CheckOptions(const Options& options) {
   if (options.ids && options.model.empty()) return "--ids needs --model DIR (the model directory with its tokenizer)";
   if (options.ids && options.output_format == "npy") return "--ids writes JSON lines only: drop --output-format npy";
   if (!options.ids && options.socket.empty()) {
-    return "--socket PATH is needed: the socket of a running engine (or --ids --model DIR for token ids)";
+    return "--socket PATH is required: the socket of a running engine (or --ids --model DIR for token ids)";
   }
   if (options.raw && options.normalize) return "--raw and --normalize exclude each other";
   return {};
@@ -413,34 +413,34 @@ int main(int argc, char** argv) {
   CLI::App app("Embeds texts through a running engine, one result per input line, in order.", "sutra-embed");
   app.add_option("--socket", options.socket, "Socket of the engine");
   app.add_option("--input", options.input, "File, or - for standard input")->capture_default_str();
-  app.add_option("--input-format", options.input_format, "lines, or jsonl: each line a string or {\"text\": ...}")
+  app.add_option("--input-format", options.input_format, "lines, or jsonl: a string or {\"text\": ...} per line")
       ->check(CLI::IsMember({"lines", "jsonl"}))
       ->capture_default_str();
   app.add_option("--output", options.output, "File, or - for standard output")->capture_default_str();
   app.add_option("--output-format", options.output_format,
-                 "jsonl: {\"text\": ..., \"vector\": [...]} a line; npy: float32")
+                 "jsonl: one {\"text\": ..., \"vector\": [...]} per line; npy: float32")
       ->check(CLI::IsMember({"jsonl", "npy"}))
       ->capture_default_str();
   app.add_flag("--ids", options.ids, "Token ids instead of vectors, from --model DIR, without an engine");
-  app.add_option("--model", options.model, "With --ids the model directory; else refuse an engine of another model");
-  app.add_option("--max-tokens", options.tokens_max, "With --ids: limit of one text (default: the model's)")
+  app.add_option("--model", options.model, "With --ids the model directory; else refuse an engine with another model");
+  app.add_option("--max-tokens", options.tokens_max, "With --ids: token limit per text (default: the model's)")
       ->check(CLI::Range(2u, 1u << 20));
   app.add_option("--width", options.width, "Refuse an engine whose vectors have another width");
   app.add_flag("--raw", options.raw, "Pooled vectors, not normalised");
   app.add_flag("--normalize", options.normalize, "Unit length, whatever the model's default");
-  app.add_flag("--reject", options.reject, "An error for a text over the token limit, instead of truncation");
-  app.add_option("--ttl", options.ttl_s, "Seconds the cache keeps the vectors (default: the engine's)");
+  app.add_flag("--reject", options.reject, "Fail texts over the token limit instead of truncating them");
+  app.add_option("--ttl", options.ttl_s, "Seconds that the cache keeps the vectors (default: the engine's)");
   app.add_flag("--no-cache", options.no_cache, "Compute every text and store nothing");
   app.add_option("--priority", options.priority, "normal, query or bulk")
       ->check(CLI::IsMember({"normal", "query", "bulk"}))
       ->capture_default_str();
-  app.add_option("--timeout", options.timeout_s, "Seconds a text may take")
+  app.add_option("--timeout", options.timeout_s, "Timeout per text in seconds")
       ->check(CLI::Range(1u, 86'400u))
       ->capture_default_str();
   app.add_flag("--quiet", options.quiet, "No progress and no summary on standard error");
   app.footer(
-      "Exit codes: 0 every text has its result; 1 some failed (see their error lines); 2 wrong usage or no engine;\n"
-      "3 the engine ended or the output failed on the way.");
+      "Exit codes: 0 every text has its result; 1 some failed (see their error lines); 2 usage error or no engine;\n"
+      "3 the engine went away or the output failed.");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,5 +1,5 @@
 // sutra-stat: prints what an engine's stats segment says. Reads only; needs no engine, no lane, no socket connection.
-// Single-threaded. Exit codes: 0 starting, alive or draining; 1 no segment, no permission, wrong usage; 2 stopped;
+// Single-threaded. Exit codes: 0 starting, alive or draining; 1 no segment, no permission, usage error; 2 stopped;
 // 3 crashed; 4 stale.
 #include <fmt/format.h>
 #include <poll.h>
@@ -71,7 +71,7 @@ std::string ListText(const std::vector<StatView>& views) {
   return text;
 }
 
-// Without an argument: the only running engine (of this user, else of any), or the newest segment when none runs.
+// Without an argument: the only running engine (of this user, else of any user), or the newest segment when none runs.
 Result<StatsReader> Choose(const Options& options) {
   if (!options.segment.empty()) return StatsReader::OpenName(options.segment);
   if (!options.socket.empty()) {
@@ -84,7 +84,7 @@ Result<StatsReader> Choose(const Options& options) {
   if (views.empty()) {
     return Status(sutra::StatusCode::kEngineGone,
                   "no engine of this host has published statistics that this user may read.\n"
-                  "Start one: sutra-engine --model DIR --socket PATH --data DIR, or name another: --socket PATH");
+                  "Start one: sutra-engine --model DIR --socket PATH --data DIR, or name its socket: --socket PATH");
   }
   const std::string own_prefix = "sutra-stat." + std::to_string(geteuid()) + ".";
   std::vector<StatView> running, others;
@@ -101,12 +101,12 @@ Result<StatsReader> Choose(const Options& options) {
 }
 
 int Remove(const Options& options) {
-  if (options.socket.empty()) return Fail("--remove needs --socket PATH");
+  if (options.socket.empty()) return Fail("--remove requires --socket PATH");
   Result<StatsReader> reader = StatsReader::OpenSocket(options.socket);
   if (!reader.ok()) return reader.code() == sutra::StatusCode::kEngineGone ? 0 : Fail(reader.status().message());
   if (Result<StatView> view = ViewOf(*reader); view.ok() && Running(view->life)) {
-    return Fail("the engine at " + options.socket + " still runs (pid " + std::to_string(view->now.gauge(sutra::Gauge::kPid)) +
-                "); stop it first");
+    return Fail("the engine at " + options.socket + " still runs (pid " +
+                std::to_string(view->now.gauge(sutra::Gauge::kPid)) + "); stop it first");
   }
   const Status status = sutra::StatsSegment::Remove(options.socket);
   return status.ok() ? 0 : Fail(status.message());
@@ -114,7 +114,7 @@ int Remove(const Options& options) {
 
 void Print(const StatView& view, const Options& options) {
   if (options.json) {
-    // Names come from the segment, which any user may have written: what is no UTF-8 is replaced, not thrown about.
+    // Names come from the segment, which any user may have written: invalid UTF-8 is replaced instead of throwing.
     fmt::print("{}\n", sutra::StatJson(view).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     fmt::print("{}", sutra::StatText(view));
@@ -122,7 +122,7 @@ void Print(const StatView& view, const Options& options) {
   std::fflush(stdout);
 }
 
-// One screen an interval until interrupted; follows the socket to a newer engine.
+// One screen per interval until interrupted; follows the socket to a newer engine.
 int Watch(StatsReader reader, const Options& options) {
   std::signal(SIGINT, [](int) { interrupted = 1; });
   std::signal(SIGTERM, [](int) { interrupted = 1; });
@@ -155,13 +155,13 @@ int Watch(StatsReader reader, const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Shows what an engine is doing, from shared memory: running, stopped or crashed.", "sutra-stat");
-  app.add_option("--socket", options.socket, "Socket of the engine (default: the only one that runs)");
+  app.add_option("--socket", options.socket, "Socket of the engine (default: the only one running)");
   app.add_option("--segment", options.segment, "Name of a stats segment, as --list prints it");
   CLI::Option* watch = app.add_option("--watch", options.watch_s, "Live view, every SECONDS (default 1)")
                            ->expected(0, 1)
                            ->check(CLI::Range(0.05, 3600.0));
-  app.add_option("--count", options.count, "With --watch: end after this many views");
-  app.add_flag("--json", options.json, "One JSON object a view");
+  app.add_option("--count", options.count, "With --watch: stop after this many views");
+  app.add_flag("--json", options.json, "One JSON object per view");
   app.add_flag("--list", options.list, "List the engines of this host, newest first");
   app.add_flag("--remove", options.remove, "Remove the segment of an engine that has ended (with --socket)");
   app.footer("Exit codes: 0 alive, starting or draining; 1 nothing to read; 2 stopped; 3 crashed; 4 stale.");

@@ -1,4 +1,4 @@
-// See child_process.h.
+// Starting a child with its output captured, and waiting for it by descriptors that the kernel wakes.
 #include "tests/kit/child_process.h"
 
 #include <fcntl.h>
@@ -69,7 +69,7 @@ bool ForbidIoUring() {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  // Another user gets the program by descriptor: only its builder may be able to search the directory it lies in.
+  // Another user gets the program by descriptor: perhaps only its builder can search its directory.
   if (options.uid.has_value()) syscall(SYS_execveat, program_fd, "", args, environment, AT_EMPTY_PATH);
   execve(args[0], args, environment);
   _exit(kExecFailed);
@@ -85,8 +85,7 @@ std::vector<char*> Pointers(const std::vector<std::string>& texts) {
 }  // namespace
 
 std::string ToText(const ExitStatus& status) {
-  return status.exited ? "exit code " + std::to_string(status.code)
-                       : std::string("signal ") + strsignal(status.signal);
+  return status.exited ? "exit code " + std::to_string(status.code) : std::string("signal ") + strsignal(status.signal);
 }
 
 ChildProcess::ChildProcess(const SpawnOptions& options) : name_(options.args.at(0)), log_path_(options.log_path) {

@@ -50,7 +50,7 @@ class ChildProcess {
   std::optional<ExitStatus> Wait(int timeout_ms);
   ExitStatus Kill();  // SIGKILL and reap
 
-  // One line of the piped output without its newline; nothing at end of file or when the time is over.
+  // One line of the piped output without its newline; nullopt at end of file or after the timeout.
   std::optional<std::string> ReadLine(int timeout_ms);
   std::string ReadOutput(int timeout_ms);  // everything up to the end of file
   std::string Log() const;

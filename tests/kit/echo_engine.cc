@@ -16,15 +16,15 @@
 #include <new>
 #include <vector>
 
+#include "engine/lanes/sigbus_guard.h"
+#include "engine/lanes/untrusted_copy.h"
 #include "shm/base/random.h"
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
+#include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/peer_liveness.h"
 #include "shm/prefetch.h"
-#include "shm/lane_memory.h"
-#include "engine/lanes/sigbus_guard.h"
-#include "engine/lanes/untrusted_copy.h"
 #include "shm/sleep_wake.h"
 
 namespace sutra::test {
@@ -137,7 +137,7 @@ class EchoServer {
     const WakeNeeds needs = LookForSleepers(lane->memory.request());
     if (needs.sleepers) WakeSleepers(lane->memory.reply());
     const char byte = 1;
-    if (needs.event && write(lane->event_write.get(), &byte, 1) < 0) return;  // a full pipe is rung already
+    if (needs.event && write(lane->event_write.get(), &byte, 1) < 0) return;  // full: the event loop has been woken
   }
 
   bool Violated(EchoLane* lane) {
@@ -243,13 +243,19 @@ class EchoServer {
     std::strncpy(welcome.identity, options_.identity.c_str(), sizeof(welcome.identity) - 1);
     const std::string asked = hello.model;
     std::string refusal;
-    if (options_.refuse != StatusCode::kOk) refusal = "told to refuse";
-    else if (hello.layout_major != options_.layout_major) refusal = "other layout";
-    else if (hello.width != 0 && hello.width != options_.width) refusal = "the model has another width";
-    else if (!asked.empty() && asked != options_.model && options_.identity.rfind(asked, 0) != 0) refusal = "other model";
-    else if (welcome.text_bytes_max > options_.text_bytes_max) refusal = "texts too long";
+    if (options_.refuse != StatusCode::kOk)
+      refusal = "told to refuse";
+    else if (hello.layout_major != options_.layout_major)
+      refusal = "other layout";
+    else if (hello.width != 0 && hello.width != options_.width)
+      refusal = "the model has another width";
+    else if (!asked.empty() && asked != options_.model && options_.identity.rfind(asked, 0) != 0)
+      refusal = "other model";
+    else if (welcome.text_bytes_max > options_.text_bytes_max)
+      refusal = "texts too long";
     if (!refusal.empty()) {
-      welcome.status = static_cast<uint32_t>(options_.refuse != StatusCode::kOk ? options_.refuse : StatusCode::kRefused);
+      welcome.status =
+          static_cast<uint32_t>(options_.refuse != StatusCode::kOk ? options_.refuse : StatusCode::kRefused);
       std::strncpy(welcome.message, refusal.c_str(), sizeof(welcome.message) - 1);
     }
     return welcome;
@@ -355,7 +361,7 @@ void EchoEngine::Kill() {
 }
 
 void EchoEngine::Stop() {
-  if (pid_ < 0) return;  // a pid of -1 would mean everybody
+  if (pid_ < 0) return;  // a pid of -1 would mean every process
   kill(pid_, SIGSTOP);
   int status;
   waitpid(pid_, &status, WUNTRACED);

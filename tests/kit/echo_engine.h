@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <string>
 
-#include "shm/layout.h"
 #include "shm/base/status.h"
+#include "shm/layout.h"
 
 namespace sutra::test {
 
@@ -20,23 +20,23 @@ enum class Hostile { kNo, kUnsealed, kWrongSize, kNotAPipe, kWrongMagic, kNoDesc
 struct EchoOptions {
   uint32_t width = 16;
   uint32_t text_bytes_max = kTextBytesMaxDefault;
-  uint32_t slots_max = kSlotsMax;  // more are cut to this
+  uint32_t slots_max = kSlotsMax;  // more are reduced to this
   std::string model = "echo-model";
   std::string identity = std::string(64, 'e');
   uint16_t layout_major = kLayoutMajor;
   StatusCode refuse = StatusCode::kOk;
   Hostile hostile = Hostile::kNo;
-  bool spin = false;      // never sleeps
-  bool reverse = false;   // answers what it took in one round in reverse order
-  uint32_t round_max = 64;  // requests taken from a lane a round
+  bool spin = false;        // never sleeps
+  bool reverse = false;     // answers what it took in one round in reverse order
+  uint32_t round_max = 64;  // requests taken from a lane per round
 };
 
 // Shared with the engine's process; all words are hints and counters (relaxed).
 struct EchoControl {
-  std::atomic<uint32_t> hold;         // 1 = take, but do not answer
-  std::atomic<uint32_t> deaf;         // 1 = do not even take
-  std::atomic<uint32_t> drain;        // 1 = answer what was taken, close all lanes, exit
-  std::atomic<uint64_t> kill_at;      // SIGKILL itself after taking this many requests (0 = never)
+  std::atomic<uint32_t> hold;     // 1 = take, but do not answer
+  std::atomic<uint32_t> deaf;     // 1 = do not even take
+  std::atomic<uint32_t> drain;    // 1 = answer what was taken, close all lanes, exit
+  std::atomic<uint64_t> kill_at;  // SIGKILL itself after taking this many requests (0 = never)
   std::atomic<uint64_t> taken, answered, cancelled, lanes_opened, lanes_lost, violations;
 };
 
@@ -49,10 +49,10 @@ class EchoEngine {
 
   EchoControl& control() { return *control_; }
   pid_t pid() const { return pid_; }
-  void Kill();          // SIGKILL and reap
-  void Stop();          // SIGSTOP, returns when it is stopped
+  void Kill();  // SIGKILL and reap
+  void Stop();  // SIGSTOP, returns when it is stopped
   void Continue();
-  int WaitForExit();    // reaps; RETURNS the wait status
+  int WaitForExit();  // reaps; RETURNS the wait status
 
  private:
   std::string path_;

@@ -1,4 +1,4 @@
-// See engine_process.h.
+// Starting, stopping and observing a real engine, and removing what it leaves behind.
 #include "tests/kit/engine_process.h"
 
 #include <gtest/gtest.h>

@@ -18,7 +18,7 @@
 
 namespace sutra::test {
 
-// Programs under test, given by CMake. The environment's SUTRA_ENGINE_PROGRAM names another engine, an installed one say.
+// Programs under test, given by CMake. The environment's SUTRA_ENGINE_PROGRAM names another one, e.g. an installed one.
 std::string EngineProgram();
 std::string TestClientProgram();
 
@@ -27,10 +27,10 @@ struct EngineOptions {
   std::vector<std::string> environment;  // "NAME=value": checkpoints, delays of the fake model
   std::optional<uid_t> uid;
   bool forbid_io_uring = false;
-  std::string data, socket;              // default: inside the private directory
+  std::string data, socket;  // default: inside the private directory
 };
 
-inline constexpr int kWaitMs = 60'000;   // of anything that should happen at once: only a hang is longer
+inline constexpr int kWaitMs = 60'000;  // of anything that should happen at once: only a hang takes longer
 
 class EngineProcess {
  public:
@@ -60,8 +60,8 @@ class EngineProcess {
 
   // What its stats segment says; fails the test when it cannot be read.
   StatsSnapshot Stats() const;
-  // Returns when every text that was answered before the call is in the log file (survives kill -9): two heartbeats
-  // after the call, nothing is pending. False if it did not happen within a minute.
+  // Returns when every text that was answered before the call is in the log file (survives kill -9): nothing is
+  // pending two heartbeats after the call. False if it did not happen within a minute.
   [[nodiscard]] bool WaitWritten() const;
   // Returns when the engine's own view has this many lanes.
   [[nodiscard]] bool WaitLanes(uint64_t lanes) const;

@@ -1,4 +1,4 @@
-// See oracle.h.
+// The fake model's vectors, computed again from the text, and texts made from a seed.
 #include "tests/kit/fake_model_answers.h"
 
 #include <algorithm>
@@ -48,8 +48,9 @@ uint64_t TestSeed() {
 }
 
 std::string RandomText(std::mt19937_64& random, size_t bytes_max) {
-  static const char* const kPieces[] = {"revenue ", "Quartal ", "\xC3\xA4\xC3\xB6 ", "\xE6\xBC\xA2\xE5\xAD\x97",
-                                        "\xF0\x9F\x93\x88", "3.14 ", "margin, ", "\n", "e\xCC\x81", "AAPL "};
+  static const char* const kPieces[] = {"revenue ",         "Quartal ", "\xC3\xA4\xC3\xB6 ", "\xE6\xBC\xA2\xE5\xAD\x97",
+                                        "\xF0\x9F\x93\x88", "3.14 ",    "margin, ",          "\n",
+                                        "e\xCC\x81",        "AAPL "};
   const size_t wanted = 1 + random() % bytes_max;
   std::string text = std::to_string(random() % 1'000'000'000);
   if (random() % 16 == 0) text += std::string(1, '\0');

@@ -19,7 +19,7 @@ inline constexpr const char* kFakeName = "fake";
 std::vector<float> ExpectedVector(std::string_view text, bool raw = false, uint32_t width = kTestWidth,
                                   std::string_view name = kFakeName);
 
-// Equal up to the rounding of a norm taken out and put back. Vectors of two texts never are.
+// Equal up to the rounding of dividing by a norm and multiplying again. Vectors of two texts never are.
 bool SameVector(const std::vector<float>& left, const std::vector<float>& right);
 
 // Empty if the reply is ok and is the vector of `text`; otherwise what is wrong with it.
@@ -28,10 +28,10 @@ std::string WhatIsWrong(const Reply& reply, std::string_view text);
 // The seed of this run: SUTRA_SEED, or a fresh one; printed.
 uint64_t TestSeed();
 
-// A valid text of 1..bytes_max bytes: ASCII, several scripts, NUL now and then.
+// A valid text of 1..bytes_max bytes: ASCII, several scripts, occasionally NUL.
 std::string RandomText(std::mt19937_64& random, size_t bytes_max = 700);
 
-// `count` texts "PREFIX 0 ..", each another.
+// `count` texts "PREFIX 0 ..", all different.
 std::vector<std::string> NumberedTexts(const std::string& prefix, size_t count);
 
 // The text behind a number in the oracle file of a chaos client (tests/crash).

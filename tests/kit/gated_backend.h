@@ -20,7 +20,7 @@ class GatedBackend : public ModelBackend {
   const ModelInfo& info() const override { return fake_->info(); }
   const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
 
-  // A text that starts with '!' breaks its whole batch, one that starts with '?' gives a NaN, one with '0' a zero
+  // A text that starts with '!' breaks its whole batch, one that starts with '?' yields a NaN, one with '0' a zero
   // vector.
   Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override {
     const MutexLock lock(mutex_);

@@ -18,7 +18,7 @@ class LeftOvers {
     std::lock_guard lock(mutex_);
     paths_.insert(path);
   }
-  // Removes it now; nothing is left of it later.
+  // Removes it now instead of at the abort.
   void Remove(const std::string& path) {
     std::lock_guard lock(mutex_);
     RemovePath(path);

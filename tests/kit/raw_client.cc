@@ -1,4 +1,4 @@
-// See raw_client.h.
+// The handshake byte by byte, and a lane written without any of the client library's rules.
 #include "tests/kit/raw_client.h"
 
 #include <fcntl.h>
@@ -16,10 +16,10 @@
 #include <functional>
 #include <utility>
 
+#include "shm/base/time.h"
 #include "shm/handshake.h"
 #include "shm/lane_ring.h"
 #include "shm/peer_liveness.h"
-#include "shm/base/time.h"
 
 namespace sutra::test {
 namespace {
@@ -38,10 +38,17 @@ bool Until(int timeout_ms, const std::function<bool()>& done) {
 }  // namespace
 
 RawClient::RawClient(RawClient&& other) noexcept
-    : socket_(std::move(other.socket_)), request_fd_(std::move(other.request_fd_)), reply_fd_(std::move(other.reply_fd_)),
-      page_fd_(std::move(other.page_fd_)), event_fd_(std::move(other.event_fd_)),
-      request_base_(std::exchange(other.request_base_, nullptr)), reply_base_(std::exchange(other.reply_base_, nullptr)),
-      geometry_(other.geometry_), welcome_(other.welcome_), served_(other.served_), position_(other.position_),
+    : socket_(std::move(other.socket_)),
+      request_fd_(std::move(other.request_fd_)),
+      reply_fd_(std::move(other.reply_fd_)),
+      page_fd_(std::move(other.page_fd_)),
+      event_fd_(std::move(other.event_fd_)),
+      request_base_(std::exchange(other.request_base_, nullptr)),
+      reply_base_(std::exchange(other.reply_base_, nullptr)),
+      geometry_(other.geometry_),
+      welcome_(other.welcome_),
+      served_(other.served_),
+      position_(other.position_),
       sequence_next_(other.sequence_next_) {}
 
 RawClient::~RawClient() {
@@ -161,7 +168,8 @@ void RawClient::Ring() const {
 void RawClient::FillSlot(uint32_t slot, std::string_view text, uint64_t sequence) const {
   const RequestLane lane = request();
   const size_t head = std::min<size_t>(text.size(), kTextHeadBytes);
-  uint64_t words[kTextHeadBytes / 8] = {};  // stored as words: another thread of an attack may write them at the same time
+  uint64_t words[kTextHeadBytes / 8] =
+      {};  // stored as words: another thread of an attack may write them at the same time
   if (head > 0) std::memcpy(words, text.data(), head);
   auto* const target = reinterpret_cast<SharedWord<uint64_t>*>(lane.text_head(slot));
   for (size_t i = 0; i * 8 < head; ++i) target[i].store(words[i], std::memory_order_relaxed);  // as the fields below

@@ -1,7 +1,7 @@
 // A client without the client library: speaks the handshake byte by byte, maps a lane, and writes whatever it likes.
 //
-// Thread rule: one thread, but for the lane memory, which any thread may spoil. The lock that keeps a lane alive belongs
-// to this process and is lost when the object goes.
+// Thread rule: one thread, except for the lane memory, which any thread may corrupt. The lock that keeps a lane alive
+// belongs to this process and is lost when the object is destroyed.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "shm/handshake_messages.h"
-#include "shm/layout.h"
 #include "shm/lane_memory.h"
+#include "shm/layout.h"
 
 namespace sutra::test {
 
@@ -52,7 +52,7 @@ class RawClient {
   bool HungUp(int timeout_ms) const;
   void Ring() const;  // the doorbell
 
-  // The parts of a submission, each to be spoilt on its own.
+  // The parts of a submission, each of which a test may corrupt on its own.
   void FillSlot(uint32_t slot, std::string_view text, uint64_t sequence) const;
   void PublishEntry(uint64_t position, uint64_t entry) const;
   // All of it, at the next position. RETURNS its sequence.

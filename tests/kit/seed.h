@@ -8,7 +8,7 @@
 
 namespace sutra::test {
 
-// A number from the environment; `otherwise` where the variable is missing or empty.
+// A number from the environment; `otherwise` if the variable is missing or empty.
 inline uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
   const char* text = std::getenv(name);
   return text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : otherwise;

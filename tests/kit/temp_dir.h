@@ -20,7 +20,7 @@ class TempDir {
     path_ = base != nullptr && *base != '\0' ? base : "/tmp";
     if (path_.size() > 60) path_ = "/tmp";  // a socket path has at most 103 bytes
     path_ += "/sutra-test.XXXXXX";
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot make a directory like " + path_);
+    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create a directory like " + path_);
     LeftOvers::Get().Add(path_);
   }
   ~TempDir() { LeftOvers::Get().Remove(path_); }

@@ -43,7 +43,7 @@ TempDir::~TempDir() {
 
 void TempDir::Write(const std::string& name, const std::string& contents) const {
   std::filesystem::create_directories(std::filesystem::path(path(name)).parent_path());
-  // By renaming, as one must with a file that may still be mapped: truncating it in place would be a SIGBUS.
+  // Replaced by renaming, because the file may still be mapped: truncating it in place would raise SIGBUS.
   std::ofstream(path(name) + ".new", std::ios::binary) << contents;
   std::filesystem::rename(path(name) + ".new", path(name));
 }

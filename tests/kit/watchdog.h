@@ -1,5 +1,5 @@
 // Ends a test that hangs: prints which one and aborts, which ends its children too (child_process.h). No test asserts a
-// time; this is the only clock that can fail one.
+// duration; this is the only clock that can fail one.
 #pragma once
 
 #include <gtest/gtest.h>

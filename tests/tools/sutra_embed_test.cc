@@ -1,4 +1,4 @@
-// sutra-embed and sutra-stat as programs, without an engine: bad lines, bad usage, exit codes.
+// sutra-embed and sutra-stat as programs, without an engine: invalid lines, usage errors, exit codes.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -27,7 +27,7 @@ printf '#include <gtest/gtest.h>\nTEST(Suite, One) {}\n' > "$work/one.cc"
 "$cmake" --build "$work/build" --target one_test > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 ctest --test-dir "$work/build" -L '^long$' > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 grep -q 'here/Suite.One .*Passed' "$work/log" || { echo "here/Suite.One did not run:" >&2; cat "$work/log" >&2; exit 1; }
-grep -q 'here/Script.Skips .*Skipped' "$work/log" || { echo "exit code 77 is no skip:" >&2; cat "$work/log" >&2; exit 1; }
+grep -q 'here/Script.Skips .*Skipped' "$work/log" || { echo "exit 77 did not skip:" >&2; cat "$work/log" >&2; exit 1; }
 
 if "$cmake" --build "$work/build" --target empty_test > "$work/log" 2>&1; then
   echo "an executable without tests was built" >&2

@@ -1,5 +1,5 @@
-// See case_study.h. The template follows the published shape of the original ingester's reports: a heading, prices as
-// a bullet list, a technical section and a closing paragraph that is the same for a whole sector.
+// The template of the texts follows the published shape of the original ingester's reports: a heading, prices as a
+// bullet list, a technical section and a closing paragraph that is the same for a whole sector.
 #include "tools/lib/case_study.h"
 
 #include <fmt/format.h>

@@ -1,8 +1,8 @@
 // The financial case study as data: the texts that Sutra embeds when it learns ten companies' market reports of three
 // weekdays. Shared by sutra-casestudy, the benchmarks and the tests.
 //
-// Immutable and deterministic: equal options give equal bytes on every machine (own generator, no locale, no hash of
-// the language's library). Thread-safe.
+// Immutable and deterministic: equal options give equal bytes on every machine (own generator, no locale, no hash
+// function of the standard library). Thread-safe.
 //
 // Invariants:
 //  - A concept is one content (about 650 characters) and its fragments, cut exactly as Sutra cuts: at every '.', '!'
@@ -31,7 +31,7 @@ struct Concept {
   std::vector<std::string> fragments;
 };
 
-// Companies outermost, days within, as the original ingester goes.
+// Grouped by company, then by day, as the original ingester goes.
 std::vector<Concept> MakeCaseStudy(const CaseStudyOptions& options);
 
 // Contents and fragments in the order in which Sutra embeds them.

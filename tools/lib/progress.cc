@@ -1,4 +1,4 @@
-// See progress.h.
+// The bar is redrawn ten times a second on a terminal; elsewhere a line is written every ten seconds.
 #include "tools/lib/progress.h"
 
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-// See stat_report.h.
+// The lines of the text report, one function per group of lines, then the JSON object and the exit codes.
 #include "tools/lib/stat_report.h"
 
 #include <fmt/format.h>
@@ -49,11 +49,10 @@ void EngineLines(const StatView& view, Lines out) {
   if (start != 0 && beat > start) fmt::format_to(out, ", ran {}", DurationText(static_cast<double>(beat - start)));
   fmt::format_to(out, "\n");
   if (view.life == EngineLife::kStale) {
-    fmt::format_to(out,
-                   "          its lock is held but it does not beat: stopped (SIGSTOP), swapped out or overloaded\n");
+    fmt::format_to(out, "          no heartbeat, but its lock is held: stopped (SIGSTOP), swapped out or overloaded\n");
   } else if (view.life == EngineLife::kCrashed) {
     fmt::format_to(out,
-                   "          it ended without saying so; the figures below are its last. Start it again: the cache "
+                   "          it ended without shutting down; these figures are its last. Start it again: the cache "
                    "recovers\n");
   }
   fmt::format_to(out, "model     {}, {} floats, {} tokens at most, {} on {}, {} worker(s)\n", s.model,
@@ -112,8 +111,8 @@ void LatencyRow(const char* name, const HistogramSnapshot& histogram, double mea
   fmt::format_to(out, "\n");
 }
 
-// The last column is each stage's mean over the sum of the means: where a computed text spends its time. Compute counts
-// once a batch, the other stages once a text.
+// The last column is each stage's mean over the sum of the means: where a computed text spends its time. Compute is
+// counted once per batch, the other stages once per text.
 void LatencyLines(const StatView& view, Lines out) {
   fmt::format_to(out, "latency       {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}   {}\n", "p50", "p90", "p99", "p99.9",
                  "max", "count", "of a miss",
@@ -132,7 +131,7 @@ void StorageLines(const StatView& view, Lines out) {
   fmt::format_to(out,
                  "log       {} ({}), {} records, {}, {} syncs, {} segments; lag {} records, oldest unwritten {}, "
                  "oldest unsynced {}\n",
-                 s.gauge(Gauge::kStorageFailed) != 0 ? "FAILED: hits go on, nothing new is stored" : "ok",
+                 s.gauge(Gauge::kStorageFailed) != 0 ? "FAILED: hits are still answered, nothing new is stored" : "ok",
                  s.disk_io.empty() ? "none" : s.disk_io, s.gauge(Gauge::kWalAppends),
                  BytesText(static_cast<double>(s.gauge(Gauge::kWalBytes))), s.gauge(Gauge::kWalSyncs),
                  s.gauge(Gauge::kWalSegments), s.gauge(Gauge::kWalPendingRecords),

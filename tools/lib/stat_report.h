@@ -37,7 +37,7 @@ struct TextShares {
 };
 TextShares SharesOf(const StatsSnapshot& snapshot);
 
-// The whole report, one line a fact, heartbeat first.
+// The whole report, one fact per line, heartbeat first.
 std::string StatText(const StatView& view);
 nlohmann::json StatJson(const StatView& view);
 

@@ -1,4 +1,4 @@
-// See text_input.h.
+// Splits a descriptor's bytes into lines, and parses a line into an item.
 #include "tools/lib/text_input.h"
 
 #include <fcntl.h>

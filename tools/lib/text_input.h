@@ -1,8 +1,8 @@
-// Input of sutra-embed: a stream of lines, each a plain text or a JSON string / object, turned into texts one by one.
+// Input of sutra-embed: a stream of lines, each a plain text or a JSON string or object, turned into texts one by one.
 //
-// Thread rule: one thread owns a reader. Invariants: memory is bounded by kLineBytesMax whatever the input holds; a bad
-// line becomes an item with an error that names its line number, never a failure of the run; every line yields exactly
-// one item, so outputs can be matched to inputs by position.
+// Thread rule: one thread owns a reader. Invariants: memory is bounded by kLineBytesMax whatever the input holds; an
+// invalid line becomes an item with an error that names its line number, never a failure of the run; every line yields
+// exactly one item, so outputs can be matched to inputs by position.
 #pragma once
 
 #include <cstdint>
@@ -18,28 +18,28 @@ enum class InputFormat { kLines, kJsonl };
 struct InputItem {
   std::string text;
   uint64_t line = 0;      // counted from 1
-  std::string error;      // not empty: no text could be taken from this line
+  std::string error;      // not empty: this line has no valid text
   bool has_text = false;  // `text` is worth showing even if there is an error
 };
 
 bool IsUtf8(std::string_view text);
 
-// One line, without its end, as an item. Lines: the text is the line's bytes. Jsonl: a JSON string, or an object with a
-// string member "text"; other members are ignored.
+// One line, without its newline, as an item. Lines: the text is the line's bytes. Jsonl: a JSON string, or an object
+// with a string member "text"; other members are ignored.
 InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number);
 
 class LineReader {
  public:
   static constexpr size_t kLineBytesMax = 64u << 20;
 
-  // "-" reads standard input. Lines end in \n or \r\n; a last line without an end counts.
+  // "-" reads standard input. Lines end in \n or \r\n; a last line without one counts.
   static Result<LineReader> Open(const std::string& path);
   LineReader(LineReader&& other) noexcept;
   LineReader& operator=(LineReader&& other) noexcept;
   ~LineReader();
 
   enum class Got { kLine, kTooLong, kNotYet, kEnd, kError };
-  // Waits at most timeout_ms for a whole line (-1 = for ever, 0 = takes what is there). kTooLong: the line was over
+  // Waits at most timeout_ms for a whole line (-1 = forever, 0 = takes what is there). kTooLong: the line was over
   // kLineBytesMax and is skipped as a whole. kError: `error()` has errno.
   Got Next(std::string* line, int timeout_ms);
   uint64_t line_number() const { return line_number_; }  // of the line returned last

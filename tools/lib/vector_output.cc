@@ -1,4 +1,4 @@
-// See vector_output.h.
+// The two writers of sutra-embed's results: JSON lines as they come, and a NumPy file as a whole.
 #include "tools/lib/vector_output.h"
 
 #include <fcntl.h>
@@ -93,7 +93,7 @@ class JsonlWriter final : public ResultWriter {
   OutputFile file_;
 };
 
-// Rows go to a file beside the target (or a nameless one for standard output); the header is written last, when the
+// Rows go to a file beside the target (or an unnamed one for standard output); the header is written last, when the
 // number of rows is known, and then the file gets its name.
 class NpyWriter final : public ResultWriter {
  public:
@@ -119,9 +119,8 @@ class NpyWriter final : public ResultWriter {
   }
 
   Status Error(const InputItem&, const std::string& error) override {
-    return Status(StatusCode::kModelError,
-                  "a NumPy file has no place for a text without a vector, so none is written (" + error +
-                      "). Use --output-format jsonl to see every text's result");
+    return Status(StatusCode::kModelError, "a NumPy file cannot hold a text without a vector, so none is written (" +
+                                               error + "). Use --output-format jsonl to see every text's result");
   }
 
   Status Flush() override { return Status(); }
@@ -207,7 +206,7 @@ Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path) {
     unlink(temporary.c_str());
     temporary.clear();
   } else {
-    const mode_t mask = umask(0);  // mkostemp makes 0600; the file gets the mode that open would have given
+    const mode_t mask = umask(0);  // mkostemp makes 0600; give the file the mode that open would have given
     umask(mask);
     if (fchmod(fd, 0666 & ~mask) != 0)
       return Status::FromErrno(StatusCode::kStorageError, "mode of " + temporary, errno);

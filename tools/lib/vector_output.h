@@ -1,8 +1,8 @@
-// Output of sutra-embed: one JSON line a text, or one NumPy file of all vectors.
+// Output of sutra-embed: one JSON line per text, or one NumPy file of all vectors.
 //
 // Thread rule: one thread owns a writer. Invariants: results come in the order of the inputs; JSON lines are written to
-// the target as they come; a NumPy file appears under its name only when every text has its vector (written beside it,
-// then renamed), so a failed run leaves no half file.
+// the target as they come; a NumPy file appears under its name only when every text has its vector (it is written
+// beside it, then renamed), so a failed run leaves no partial file.
 #pragma once
 
 #include <cstdint>

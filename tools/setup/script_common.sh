@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What quickstart, test and bench/run share: where things are, progress with elapsed seconds, an engine of their own.
+# What quickstart, test and bench/run share: paths, progress with elapsed seconds, an engine of their own.
 # Sourced, never run; the caller has set -euo pipefail.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -24,12 +24,12 @@ quietly() {
   rm -f "$log"
 }
 
-# cpu_needs_torch CPUINFO: whether the engine's `auto` takes libtorch there: its own kernels are fast from AVX-512 on.
+# cpu_needs_torch CPUINFO: whether the engine's `auto` uses libtorch there: its own kernels are fast only with AVX-512.
 cpu_needs_torch() {
   (($(grep -owE 'avx512f|avx512bw|avx512dq|avx512vl' "$1" | sort -u | wc -l) < 4))
 }
 
-# prepare_host model [torch]: packages and the model; libtorch (0.5 GB) where it is asked for or the engine needs it here.
+# prepare_host model [torch]: packages and the model; libtorch (0.5 GB) if asked for or if the engine needs it here.
 # Sets SUTRA_DEPS_DIR, model_dir and with_torch.
 prepare_host() {
   local fetch_deps=$repo/tools/setup/fetch_deps
@@ -47,8 +47,8 @@ prepare_host() {
   elif ! "$fetch_deps" --quiet --check --torch 2>/dev/null; then
     with_torch=OFF
   fi
-  # CMake reads the launcher from here. Objects are shared by all checkouts of this user: the folder of a build is not
-  # part of what was compiled.
+  # CMake reads the launcher from here. Objects are shared by all checkouts of this user: the folder of a build does
+  # not matter.
   if command -v ccache >/dev/null; then
     export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$repo CCACHE_NOHASHDIR=1
   fi
@@ -60,8 +60,8 @@ configure() {
     "-DSUTRA_WITH_TORCH=$with_torch"
 }
 
-# start_engine BIN_DIR [engine options]: on a socket and a data directory of its own; sets engine_pid, engine_dir,
-# engine_socket; returns when it serves.
+# start_engine BIN_DIR [engine options]: on a socket and a data directory of its own; sets engine_pid, engine_dir
+# and engine_socket; returns when it serves.
 start_engine() {
   local bin=$1
   shift
@@ -88,7 +88,7 @@ start_engine() {
   die "the engine does not serve after 60 s; its log is above"
 }
 
-# Ends the engine as an operator would; its exit code is the result.
+# Stops the engine as an operator would; RETURNS its exit code.
 stop_engine() {
   local pid=${engine_pid:-} code=0
   if [[ -z $pid ]]; then return 0; fi
@@ -102,7 +102,7 @@ stop_engine() {
 remove_engine() {
   if [[ -n ${engine_pid:-} ]]; then
     if ! kill -0 "$engine_pid" 2>/dev/null; then
-      echo "$(basename "$0"): the engine ended by itself; the end of its log:" >&2
+      echo "$(basename "$0"): the engine exited by itself; the end of its log:" >&2
       tail -n 20 "$engine_dir/engine.log" >&2
     fi
     kill -KILL "$engine_pid" 2>/dev/null || true

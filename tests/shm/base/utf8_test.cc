@@ -42,15 +42,15 @@ TEST(Utf8, EmptyTextAndNulAreValid) {
 }
 
 TEST(Utf8, OverlongFormsAreRefused) {
-  for (const auto& bytes : {"\xC0\x80"s, "\xC1\xBF"s, "\xE0\x80\x80"s, "\xE0\x9F\xBF"s,
-                            "\xF0\x80\x80\x80"s, "\xF0\x8F\xBF\xBF"s}) {
+  for (const auto& bytes :
+       {"\xC0\x80"s, "\xC1\xBF"s, "\xE0\x80\x80"s, "\xE0\x9F\xBF"s, "\xF0\x80\x80\x80"s, "\xF0\x8F\xBF\xBF"s}) {
     EXPECT_FALSE(IsValidUtf8(bytes));
   }
 }
 
 TEST(Utf8, SurrogatesAndCodePointsPastTheLastAreRefused) {
-  for (const auto& bytes : {"\xED\xA0\x80"s, "\xED\xBF\xBF"s,
-                            "\xF4\x90\x80\x80"s, "\xF5\x80\x80\x80"s, "\xFF"s, "\xFE"s}) {
+  for (const auto& bytes :
+       {"\xED\xA0\x80"s, "\xED\xBF\xBF"s, "\xF4\x90\x80\x80"s, "\xF5\x80\x80\x80"s, "\xFF"s, "\xFE"s}) {
     EXPECT_FALSE(IsValidUtf8(bytes));
   }
 }
@@ -75,15 +75,20 @@ bool ReferenceIsValid(std::string_view text) {
     return index < text.size() && static_cast<uint8_t>(text[index]) >= low && static_cast<uint8_t>(text[index]) <= high;
   };
   while (at < text.size()) {
-    if (in(at, 0x00, 0x7F)) at += 1;
-    else if (in(at, 0xC2, 0xDF) && in(at + 1, 0x80, 0xBF)) at += 2;
+    if (in(at, 0x00, 0x7F))
+      at += 1;
+    else if (in(at, 0xC2, 0xDF) && in(at + 1, 0x80, 0xBF))
+      at += 2;
     else if (((in(at, 0xE0, 0xE0) && in(at + 1, 0xA0, 0xBF)) || (in(at, 0xE1, 0xEC) && in(at + 1, 0x80, 0xBF)) ||
               (in(at, 0xED, 0xED) && in(at + 1, 0x80, 0x9F)) || (in(at, 0xEE, 0xEF) && in(at + 1, 0x80, 0xBF))) &&
-             in(at + 2, 0x80, 0xBF)) at += 3;
+             in(at + 2, 0x80, 0xBF))
+      at += 3;
     else if (((in(at, 0xF0, 0xF0) && in(at + 1, 0x90, 0xBF)) || (in(at, 0xF1, 0xF3) && in(at + 1, 0x80, 0xBF)) ||
               (in(at, 0xF4, 0xF4) && in(at + 1, 0x80, 0x8F))) &&
-             in(at + 2, 0x80, 0xBF) && in(at + 3, 0x80, 0xBF)) at += 4;
-    else return false;
+             in(at + 2, 0x80, 0xBF) && in(at + 3, 0x80, 0xBF))
+      at += 4;
+    else
+      return false;
   }
   return true;
 }
@@ -94,8 +99,8 @@ TEST(Utf8, EveryStringOfTwoBytesAndRandomLongerOnesAgreeWithTheGrammar) {
     ASSERT_EQ(IsValidUtf8(bytes), ReferenceIsValid(bytes)) << both;
   }
   std::mt19937_64 random(test::TestSeed());
-  const uint8_t edges[] = {0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF,
-                           0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5};
+  const uint8_t edges[] = {0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC1,
+                           0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5};
   size_t valid = 0;
   for (int round = 0; round < 200'000; ++round) {
     std::string bytes(random() % 5, 'x');
