@@ -8,6 +8,8 @@
 #include <cstring>
 #include <new>
 
+#include "shm/base/log_line.h"
+
 namespace sutra {
 namespace {
 
@@ -163,8 +165,7 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
   return status.ok() ? removed : status;
 }
 
-Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory,
-                                           const std::function<void(const std::string&)>& log) {
+Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log) {
   // Plain system calls first: whatever fails with them is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;

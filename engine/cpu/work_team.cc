@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "engine/model/compute_options.h"
+#include "shm/base/cpu_pause.h"
 
 namespace sutra::cpu {
 namespace {
@@ -15,8 +16,6 @@ constexpr uint32_t kOpen = 0x100;
 constexpr uint32_t kGeneration = 0x200;
 constexpr auto kSpinTime = std::chrono::microseconds(50);
 constexpr int kSpinsBeforeYield = 2000;
-
-void Pause() { __builtin_ia32_pause(); }
 
 }  // namespace
 
@@ -48,7 +47,7 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
   uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
   for (int spins = 0; (state & kInsideMask) != 0; ++spins) {
     if (spins < kSpinsBeforeYield) {
-      Pause();
+      CpuPause();
     } else {
       std::this_thread::yield();
     }
@@ -75,7 +74,7 @@ void WorkTeam::HelperLoop(int member) {
       continue;
     }
     if (std::chrono::steady_clock::now() < spin_end) {
-      for (int i = 0; i < 16; ++i) Pause();
+      for (int i = 0; i < 16; ++i) CpuPause();
     } else {
       state_.wait(state, std::memory_order_relaxed);
     }
@@ -95,7 +94,7 @@ void SharedSteps::Reset(size_t steps) {
 void SharedSteps::AwaitDone(const Progress& progress, size_t parts) {
   for (int spins = 0; progress.done.load(std::memory_order_acquire) < parts; ++spins) {
     if (spins < kSpinsBeforeYield) {
-      Pause();
+      CpuPause();
     } else {
       std::this_thread::yield();
     }

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "shm/base/printable.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
 #include "shm/layout.h"
@@ -21,15 +22,8 @@
 namespace sutra {
 namespace {
 
-// A zero-filled or full character field, made printable for a log line.
-template <size_t kSize>
-std::string FieldText(const char (&field)[kSize]) {
-  std::string text(field, strnlen(field, kSize));
-  for (char& c : text) {
-    if (c < 0x20 || c == 0x7f) c = '?';
-  }
-  return text;
-}
+// A zero-filled or full character field, made fit for a log line.
+std::string FieldText(std::span<const char> field) { return Printable(FieldView(field), HighBytes::kReplace); }
 
 template <size_t kSize>
 void SetField(char (&field)[kSize], const std::string& text) {

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <thread>
 
+#include "shm/base/hex.h"
+
 namespace sutra {
 namespace {
 
@@ -55,9 +57,8 @@ class FakeBackend final : public ModelBackend {
     info_.precision = "fp32";
     info_.device = "cpu";
     // Made from a vector of its own: another name or width gives another identity, without a file to hash.
-    static constexpr char kDigits[] = "0123456789abcdef";
     for (const float value : FakeVector("identity " + std::to_string(options.width), options.name, 64)) {
-      info_.identity += kDigits[static_cast<int>((value + 1.0F) * 8.0F) & 15];
+      info_.identity += kHexDigits[static_cast<int>((value + 1.0F) * 8.0F) & 15];
     }
   }
 

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "engine/tokenizer/unicode_data.h"
+#include "shm/base/printable.h"
 #include "shm/base/utf8.h"
 
 namespace sutra {
@@ -15,9 +16,7 @@ Status BadFile(const std::string& name, const std::string& what) {
 }
 
 std::string Quoted(std::string_view found) {
-  std::string shown = "\"";
-  for (const char byte : found.substr(0, 60)) shown += byte >= 0x20 && byte < 0x7F ? byte : '?';
-  return shown + (found.size() > 60 ? "...\"" : "\"");
+  return "\"" + Printable(found.substr(0, 60), HighBytes::kReplace) + (found.size() > 60 ? "...\"" : "\"");
 }
 
 namespace {

@@ -14,6 +14,7 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "engine/tokenizer/wordpiece_config.h"
+#include "shm/base/unique_fd.h"
 #include "shm/base/utf8.h"
 
 namespace sutra {
@@ -21,21 +22,15 @@ namespace {
 
 constexpr size_t kFileBytesMax = size_t{32} << 20;
 
-struct FileCloser {
-  int descriptor;
-  ~FileCloser() { ::close(descriptor); }
-};
-
 // The file's bytes; empty if there is no such file.
 Result<std::optional<std::string>> ReadFile(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) {
     if (errno == ENOENT || errno == ENOTDIR) return std::optional<std::string>();
     return Status::FromErrno(StatusCode::kModelError, "opening " + path, errno);
   }
-  const FileCloser closer{descriptor};
   struct stat about {};
-  if (::fstat(descriptor, &about) != 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
+  if (::fstat(file.get(), &about) != 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
   if (!S_ISREG(about.st_mode)) return BadFile(path, "is not a regular file");
   if (static_cast<uint64_t>(about.st_size) > kFileBytesMax) {
     return BadFile(path, "has " + std::to_string(about.st_size) + " bytes, more than the " +
@@ -44,7 +39,7 @@ Result<std::optional<std::string>> ReadFile(const std::string& path) {
   std::string bytes(static_cast<size_t>(about.st_size), '\0');
   size_t filled = 0;
   while (filled < bytes.size()) {
-    const ssize_t got = ::read(descriptor, bytes.data() + filled, bytes.size() - filled);
+    const ssize_t got = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
     if (got == 0) break;  // the file shrank meanwhile; the parser will see that it is cut

@@ -28,7 +28,9 @@ Result<Sha256Digest> Sha256::Finish() {
   unsigned int size = 0;
   const bool good = context_ != nullptr && EVP_DigestFinal_ex(context_->evp, digest.data(), &size) == 1;
   context_.reset();
-  if (!good || size != digest.size()) return Status(StatusCode::kModelError, "libcrypto could not compute SHA-256");
+  if (!good || size != digest.size())
+    return Status(StatusCode::kModelError,
+                  "libcrypto could not compute SHA-256: out of memory, or a provider that forbids it");
   return digest;
 }
 

@@ -12,6 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "shm/base/utf8.h"
+
 namespace sutra {
 
 namespace {
@@ -31,7 +33,7 @@ InputItem ParseJsonLine(std::string_view line, uint64_t number) {
     item.text = text->get<std::string>();
     item.has_text = true;
   } else if (json.is_discarded()) {
-    item.error = AtLine(number, IsUtf8(line) ? "invalid JSON" : "invalid UTF-8 in JSON");
+    item.error = AtLine(number, IsValidUtf8(line) ? "invalid JSON" : "invalid UTF-8 in JSON");
   } else {
     item.error = AtLine(number, "expected a JSON string or an object with a string member \"text\"");
   }
@@ -40,72 +42,28 @@ InputItem ParseJsonLine(std::string_view line, uint64_t number) {
 
 }  // namespace
 
-bool IsUtf8(std::string_view text) {
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const unsigned char* const end = p + text.size();
-  while (p < end) {
-    const unsigned char lead = *p++;
-    if (lead < 0x80) continue;
-    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
-                     : (lead & 0xf0) == 0xe0        ? 2
-                     : lead >= 0xf0 && lead <= 0xf4 ? 3
-                                                    : 0;
-    if (more == 0 || end - p < more) return false;
-    // Overlong forms, surrogates and what lies beyond U+10FFFF show in the second byte.
-    if ((lead == 0xe0 && *p < 0xa0) || (lead == 0xed && *p > 0x9f) || (lead == 0xf0 && *p < 0x90) ||
-        (lead == 0xf4 && *p > 0x8f)) {
-      return false;
-    }
-    for (int i = 0; i < more; ++i) {
-      if ((*p++ & 0xc0) != 0x80) return false;
-    }
-  }
-  return true;
-}
-
 InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number) {
   if (format == InputFormat::kJsonl) return ParseJsonLine(line, number);
   InputItem item;
   item.line = number;
   item.text = line;
   item.has_text = true;
-  if (!IsUtf8(line)) item.error = AtLine(number, "invalid UTF-8");
+  if (!IsValidUtf8(line)) item.error = AtLine(number, "invalid UTF-8");
   return item;
 }
 
 Result<LineReader> LineReader::Open(const std::string& path) {
-  if (path == "-") return LineReader(STDIN_FILENO, false);
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening input " + path, errno);
+  if (path == "-") return LineReader(STDIN_FILENO);
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return Status::FromErrno(StatusCode::kBadOption, "opening input " + path, errno);
   struct stat info {};
-  if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
-    close(fd);
+  if (fstat(fd.get(), &info) == 0 && S_ISDIR(info.st_mode)) {
     return Status(StatusCode::kBadOption, "input " + path + " is a directory");
   }
-  LineReader reader(fd, true);
+  LineReader reader(fd.get());
+  reader.owned_ = std::move(fd);
   if (S_ISREG(info.st_mode)) reader.bytes_total_ = static_cast<uint64_t>(info.st_size);
   return reader;
-}
-
-LineReader::LineReader(LineReader&& other) noexcept : fd_(-1) { *this = std::move(other); }
-
-LineReader& LineReader::operator=(LineReader&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  std::swap(owned_, other.owned_);
-  at_end_ = other.at_end_;
-  skipping_ = other.skipping_;
-  error_ = other.error_;
-  buffer_ = std::move(other.buffer_);
-  start_ = other.start_;
-  scanned_ = other.scanned_;
-  line_number_ = other.line_number_;
-  bytes_taken_ = other.bytes_taken_;
-  bytes_total_ = other.bytes_total_;
-  return *this;
-}
-
-LineReader::~LineReader() {
-  if (owned_ && fd_ >= 0) close(fd_);
 }
 
 // Takes a line that is complete in the buffer; false when more bytes are needed first.

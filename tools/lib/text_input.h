@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "shm/base/status.h"
+#include "shm/base/unique_fd.h"
 
 namespace sutra {
 
@@ -22,8 +23,6 @@ struct InputItem {
   bool has_text = false;  // `text` is worth showing even if there is an error
 };
 
-bool IsUtf8(std::string_view text);
-
 // One line, without its newline, as an item. Lines: the text is the line's bytes. Jsonl: a JSON string, or an object
 // with a string member "text"; other members are ignored.
 InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number);
@@ -34,9 +33,6 @@ class LineReader {
 
   // "-" reads standard input. Lines end in \n or \r\n; a last line without one counts.
   static Result<LineReader> Open(const std::string& path);
-  LineReader(LineReader&& other) noexcept;
-  LineReader& operator=(LineReader&& other) noexcept;
-  ~LineReader();
 
   enum class Got { kLine, kTooLong, kNotYet, kEnd, kError };
   // Waits at most timeout_ms for a whole line (-1 = forever, 0 = takes what is there). kTooLong: the line was over
@@ -48,11 +44,11 @@ class LineReader {
   int error() const { return error_; }
 
  private:
-  explicit LineReader(int fd, bool owned) : fd_(fd), owned_(owned) {}
+  explicit LineReader(int fd) : fd_(fd) {}
   bool TakeBuffered(std::string* line, Got* got);
 
-  int fd_ = -1;
-  bool owned_ = false;
+  int fd_;
+  UniqueFd owned_;  // fd_, unless that is standard input
   bool at_end_ = false;
   bool skipping_ = false;  // inside a line that is too long
   int error_ = 0;

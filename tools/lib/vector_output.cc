@@ -13,6 +13,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "shm/base/unique_fd.h"
+
 namespace sutra {
 
 namespace {
@@ -24,12 +26,11 @@ constexpr size_t kFlushBytes = 1 << 20;
 // A buffered descriptor. Standard output is not closed.
 class OutputFile {
  public:
-  OutputFile() = default;
-  OutputFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
-  OutputFile(OutputFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
-  OutputFile& operator=(OutputFile&&) = delete;
-  ~OutputFile() {
-    if (fd_ > STDERR_FILENO) close(fd_);
+  OutputFile(UniqueFd fd, std::string path) : fd_(fd.get()), owned_(std::move(fd)), path_(std::move(path)) {}
+  static OutputFile StandardOutput() {
+    OutputFile file(UniqueFd(), "standard output");
+    file.fd_ = STDOUT_FILENO;
+    return file;
   }
 
   std::string& buffer() { return buffer_; }
@@ -48,16 +49,17 @@ class OutputFile {
   }
 
  private:
-  int fd_ = -1;
+  int fd_;
+  UniqueFd owned_;  // fd_, unless that is standard output
   std::string path_;
   std::string buffer_;
 };
 
 Result<OutputFile> OpenOutput(const std::string& path) {
-  if (path == "-") return OutputFile(STDOUT_FILENO, "standard output");
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening output " + path, errno);
-  return OutputFile(fd, path);
+  if (path == "-") return OutputFile::StandardOutput();
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (!fd) return Status::FromErrno(StatusCode::kBadOption, "opening output " + path, errno);
+  return OutputFile(std::move(fd), path);
 }
 
 class JsonlWriter final : public ResultWriter {
@@ -150,7 +152,7 @@ class NpyWriter final : public ResultWriter {
   static constexpr size_t kHeaderBytes = 128;  // a multiple of 64, as the format asks
 
   Status CopyToStandardOutput() {
-    OutputFile out(STDOUT_FILENO, "standard output");
+    OutputFile out = OutputFile::StandardOutput();
     off_t offset = 0;
     for (;;) {
       out.buffer().resize(kFlushBytes);
@@ -200,18 +202,18 @@ Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path) {
   std::string temporary = path != "-"
                               ? path + ".XXXXXX"
                               : std::string(shared_tmp != nullptr ? shared_tmp : P_tmpdir) + "/sutra-embed.XXXXXX";
-  const int fd = mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) return Status::FromErrno(StatusCode::kBadOption, "opening output " + temporary, errno);
+  UniqueFd fd(mkostemp(temporary.data(), O_CLOEXEC));
+  if (!fd) return Status::FromErrno(StatusCode::kBadOption, "opening output " + temporary, errno);
   if (path == "-") {
     unlink(temporary.c_str());
     temporary.clear();
   } else {
     const mode_t mask = umask(0);  // mkostemp makes 0600; give the file the mode that open would have given
     umask(mask);
-    if (fchmod(fd, 0666 & ~mask) != 0)
+    if (fchmod(fd.get(), 0666 & ~mask) != 0)
       return Status::FromErrno(StatusCode::kStorageError, "mode of " + temporary, errno);
   }
-  return std::unique_ptr<ResultWriter>(new NpyWriter(OutputFile(fd, path), temporary, path));
+  return std::unique_ptr<ResultWriter>(new NpyWriter(OutputFile(std::move(fd), path), temporary, path));
 }
 
 }  // namespace sutra

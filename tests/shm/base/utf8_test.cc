@@ -113,5 +113,16 @@ TEST(Utf8, EveryStringOfTwoBytesAndRandomLongerOnesAgreeWithTheGrammar) {
   EXPECT_GT(valid, 0u) << "the random strings never tested acceptance";
 }
 
+TEST(Utf8, FollowsTheStandard) {
+  for (const char* good :
+       {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
+    EXPECT_TRUE(IsValidUtf8(good)) << good;
+  }
+  for (const char* bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xed\xa0\x80",
+                          "\xe2\x82", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
+    EXPECT_FALSE(IsValidUtf8(bad));
+  }
+}
+
 }  // namespace
 }  // namespace sutra
