@@ -66,5 +66,13 @@ expect failed "a build without tests" "${normal[@]}" -- "$work/empty"
 expect failed "a pattern that no name matches" -R Nothing -- "$work/one"
 expect failed "a folder that is not there" "${normal[@]}" -- "$work/no-such-build"
 
+# A list longer than a pipe holds: nothing that comes before the summary may end the run.
+awk 'BEGIN { for (i = 0; i < 20000; ++i) printf "1/2 Test: many/A.Number%d\nTest time = %d.00 sec\n", i, i }' >"$work/many.log"
+# In a shell of its own, because bash ignores set -e on the left of ||.
+output=$(bash -euo pipefail -c 'source "$1/tools/test"; echo "100% tests passed, 0 failed" | with_report "$2"' \
+  test "$repo" "$work/many.log") || fail "a long list ends the run"
+says '19999\.00 s  many/A\.Number19999'
+says '^100% tests passed'
+
 echo "$failures failures"
 ((failures == 0))
