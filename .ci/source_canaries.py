@@ -17,7 +17,7 @@ CLEAN = {
     "producer/include/sutra/embed.h": "// api\n",
     "tests/a_test.cc": '#include "shm/a.h"\n#include "sutra/embed.h"\n',
 }
-TABLES = {"COVERED_BY": {"cache/a.cc": "tests/a_test.cc"}, "ASSERTED_ELSEWHERE": {}, "TEMPORARY": {}}
+TABLES = {"COVERED_BY": {"cache/a.cc": "tests/a_test.cc"}, "ASSERTED_ELSEWHERE": {}}
 # Rule (and case) -> files, or files and tables, that must make it fire.
 CANARIES = {
     "include": {"shm/b.h": '#include "cache/a.cc"\n'},
@@ -59,7 +59,6 @@ CANARIES = {
     "invariants: asserted now": ({}, {"ASSERTED_ELSEWHERE": {"shm/a.h": "nowhere"}}),
     "invariants: no such file": ({}, {"ASSERTED_ELSEWHERE": {"shm/none.h": "nowhere"}}),
     "unlisted": {"cache/b.cc": "", "cache/CMakeLists.txt": "# b.cc\nadd_library(cache ab.cc)\n"},
-    "temporary": ({}, {"TEMPORARY": {"coverage": {"cache/a.cc"}}}),
     "format": {"cache/b.h": "int  f( );\n"},
     "size": {"tests/big.bin": "x" * (rules.FILE_BYTES_MAX + 1)},
     "lines": {"shm/b.cc": "\n" * (rules.FILE_LINES_MAX + 1)},

@@ -58,9 +58,8 @@ SEAMS = [
     (re.compile(r"^CLI/"), re.compile(r"^engine/config\.cc$|^tools/|^bench/")),
 ]
 
-# Rule, folders or files it holds in, pattern, files excused, why. Two bans of style.md 9 have no pattern of their own:
-# a memcpy from a mapping that a peer writes cannot be told from another by its text, so it is banned where the engine
-# reads lanes; and nothing tells a private clock seam from a public one.
+# Rule, folders or files it holds in, pattern, files excused, why. A memcpy from a mapping that a peer writes cannot be told
+# from another by its text, so memcpy is banned where the engine reads lanes.
 OURS = ("shm/", "engine/", "cache/")
 BANNED = [
     ("kill-0", OURS, re.compile(r"\bkill\s*\([^,()]+,\s*0\s*\)"), None, "a pid may be reused: ask the lock"),
@@ -121,7 +120,3 @@ ASSERTED_ELSEWHERE = {
 
 # How a folder's CMakeLists.txt names files that it lists by another word.
 LISTED_AS = [(re.compile(r"^tests/fuzz/(\w+)_fuzz\.cc$"), r"\1")]
-
-# Rule -> files whose findings of that rule are excused until the work in their folders is done. Delete an entry when it
-# is no longer needed (that is a finding), and the table when it is empty.
-TEMPORARY = {}

@@ -2,8 +2,6 @@
 # tools/test on made-up build folders: all of them as one list, failures noticed, `long` apart, the summary last.
 set -euo pipefail
 repo=$1
-# shellcheck source=tools/test
-source "$repo/tools/test"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failures=0
@@ -11,6 +9,10 @@ fail() {
   echo "FAILED: $*"
   failures=$((failures + 1))
 }
+
+# in_tools_test COMMAND...: a function of tools/test in a shell of its own, which ends at the first error as tools/test does;
+# bash ignores set -e on the left of ||.
+in_tools_test() { bash -c 'source "$1/tools/test"; shift; "$@"' bash "$repo" "$@"; }
 
 # build NAME [TITLE COMMAND PROPERTIES]...: a folder as CMake would leave it.
 build() {
@@ -29,7 +31,7 @@ build() {
 expect() {
   local expected=$1 what=$2 code=0
   shift 2
-  output=$(run_tests "$work/all" "$@") || code=$?
+  output=$(in_tools_test run_tests "$work/all" "$@") || code=$?
   ((code == 0)) && code=ok || code=failed
   [[ $code == "$expected" ]] || fail "$what: $code, expected $expected"$'\n'"$output"
 }
@@ -68,9 +70,7 @@ expect failed "a folder that is not there" "${normal[@]}" -- "$work/no-such-buil
 
 # A list longer than a pipe holds: nothing that comes before the summary may end the run.
 awk 'BEGIN { for (i = 0; i < 20000; ++i) printf "1/2 Test: many/A.Number%d\nTest time = %d.00 sec\n", i, i }' >"$work/many.log"
-# In a shell of its own, because bash ignores set -e on the left of ||.
-output=$(bash -euo pipefail -c 'source "$1/tools/test"; echo "100% tests passed, 0 failed" | with_report "$2"' \
-  test "$repo" "$work/many.log") || fail "a long list ends the run"
+output=$(echo "100% tests passed, 0 failed" | in_tools_test with_report "$work/many.log") || fail "a long list ends the run"
 says '19999\.00 s  many/A\.Number19999'
 says '^100% tests passed'
 

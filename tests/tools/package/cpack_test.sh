@@ -56,7 +56,7 @@ if command -v dpkg-shlibdeps >/dev/null && command -v file >/dev/null; then
     package=$(find "$work/DEB" -maxdepth 1 -name "sutra-${component}_*.deb")
     if [[ ! -f $package ]]; then fail "no Debian package of $component"; continue; fi
     check_names "$component" "$(dpkg-deb -c "$package" | awk '{ print $6 }')"
-    dpkg-deb -f "$package" Depends | grep -q libc6 || fail "the package of $component does not depend on libc6"
+    [[ $(dpkg-deb -f "$package" Depends) == *libc6* ]] || fail "the package of $component does not depend on libc6"
   done
 fi
 
