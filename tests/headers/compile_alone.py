@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles each header alone, twice in one file: it must include what it uses, and bear being included again.
 
-usage: compile_alone.py COMPILER ROOT LIST        LIST holds lines like  #include "shm/layout.h"
+usage: compile_alone.py COMPILER ROOT LIST [FLAG...]        LIST holds lines like  #include "shm/layout.h"
 """
 
 import concurrent.futures
@@ -12,11 +12,11 @@ import sys
 import tempfile
 
 
-def errors_of(compiler, root, header):
+def errors_of(compiler, root, header, flags=()):
     """The first error of a file that includes only `header`; empty if there is none."""
     line = f'#include "{header}"\n'
     command = [compiler, "-std=c++20", "-fsyntax-only", "-I", root, "-I", os.path.join(root, "producer/include"),
-               "-x", "c++", "-"]
+               *flags, "-x", "c++", "-"]
     done = subprocess.run(command, input=line * 2, text=True, capture_output=True, check=False)
     if done.returncode == 0:
         return ""
@@ -42,12 +42,12 @@ def canary_failures(compiler):
 
 
 def main():
-    compiler, root, list_path = sys.argv[1:]
+    compiler, root, list_path, *flags = sys.argv[1:]
     with open(list_path, encoding="utf-8") as file:
         headers = re.findall(r'#include "([^"]+)"', file.read())
     failures = canary_failures(compiler)
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for header, error in zip(headers, pool.map(lambda h: errors_of(compiler, root, h), headers)):
+        for header, error in zip(headers, pool.map(lambda h: errors_of(compiler, root, h, flags), headers)):
             if error:
                 failures.append(f"{header}: {error}")
     for failure in failures:
