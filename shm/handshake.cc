@@ -65,6 +65,7 @@ MessageOutcome SendMessage(int socket, const void* bytes, size_t byte_count, con
 
 MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* fds, size_t fd_count,
                               size_t* fds_received, size_t* received, uint64_t deadline_ns) {
+  assert(fd_count <= kMessageFdsMax);
   *fds_received = 0;
   *received = 0;
   iovec part = {bytes, byte_count};

@@ -122,6 +122,7 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
     return Fail("reply lane", "sealing", 0, errno);
   }
   assert((fcntl(lane.request_fd_.get(), F_GET_SEALS) & size_seals) == size_seals);
+  assert((fcntl(lane.reply_fd_.get(), F_GET_SEALS) & F_SEAL_FUTURE_WRITE) != 0);
   if (!TakeLock(lane.reply_fd_.get())) return Fail("reply lane", "locking", 0, errno);
   return lane;
 }

@@ -57,6 +57,7 @@ inline char32_t DecodeUtf8(const char** cursor, const char* end) {
 
 // Writes 1 to 4 bytes to `out` and returns how many. REQUIRES: a code point up to U+10FFFF.
 inline unsigned EncodeUtf8(char32_t code_point, char* out) {
+  assert(code_point <= 0x10FFFF);
   const auto put = [out](unsigned index, char32_t value) { out[index] = static_cast<char>(value); };
   if (code_point < 0x80) {
     put(0, code_point);

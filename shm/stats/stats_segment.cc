@@ -12,6 +12,7 @@
 #include <boost/interprocess/mapped_region.hpp>
 #include <boost/interprocess/permissions.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
+#include <cassert>
 #include <cerrno>
 #include <span>
 #include <string_view>
@@ -133,6 +134,7 @@ StatsHeader& StatsSegment::header() const { return *reinterpret_cast<StatsHeader
 // The memory is zero when this is called.
 void StatsSegment::Fill(const StatsSegmentOptions& options) {
   StatsHeader& h = header();
+  assert(h.version.load(std::memory_order_relaxed) == 0);  // relaxed: nobody reads before this publishes it, once
   h.header_bytes = sizeof(StatsHeader);
   h.magic = kStatsMagic;
   h.segment_bytes = kSegmentBytes;

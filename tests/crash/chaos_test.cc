@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "tests/crash/chaos.h"
+#include "tests/kit/seed.h"
 #include "tests/kit/watchdog.h"
 
 namespace sutra::test {
@@ -29,7 +30,7 @@ ChaosTotals RunChaos(const ChaosOptions& options) {
 
 TEST(Chaos, EveryAnswerIsRightAndNothingWrittenIsLost) {
   ChaosOptions options;
-  options.seed = TestSeed();
+  options.seed = FreshTestSeed();
   options.rounds = RoundsAsked();
   const ChaosTotals totals = RunChaos(options);
   EXPECT_EQ(totals.failure, "");
@@ -38,7 +39,7 @@ TEST(Chaos, EveryAnswerIsRightAndNothingWrittenIsLost) {
 
 TEST(Chaos, PlainSystemCallsLoseNothingEither) {
   ChaosOptions options;
-  options.seed = TestSeed();
+  options.seed = FreshTestSeed();
   options.rounds = RoundsAsked() / 2;
   options.engine_args = {"--disk-io", "posix"};
   EXPECT_EQ(RunChaos(options).failure, "");
@@ -47,7 +48,7 @@ TEST(Chaos, PlainSystemCallsLoseNothingEither) {
 // Small segments: the log turns over many times, and kills meet recycling.
 TEST(Chaos, ALogOfSmallSegmentsLosesNothingEither) {
   ChaosOptions options;
-  options.seed = TestSeed();
+  options.seed = FreshTestSeed();
   options.rounds = RoundsAsked() / 2;
   options.engine_args = {"--wal-segment-bytes", "65536"};
   EXPECT_EQ(RunChaos(options).failure, "");
@@ -56,7 +57,7 @@ TEST(Chaos, ALogOfSmallSegmentsLosesNothingEither) {
 // Many rounds, so that one of them verifies, whatever the seed is.
 TEST(Chaos, CanaryAnEngineThatKeepsNothingIsFound) {
   ChaosOptions options;
-  options.seed = TestSeed();
+  options.seed = FreshTestSeed();
   options.rounds = 40;
   options.engine_args = {"--durability", "none"};
   EXPECT_NE(RunChaos(options).failure.find("lost by a kill"), std::string::npos);
@@ -64,7 +65,7 @@ TEST(Chaos, CanaryAnEngineThatKeepsNothingIsFound) {
 
 TEST(Chaos, CanaryAWrongVectorIsFound) {
   ChaosOptions options;
-  options.seed = TestSeed();
+  options.seed = FreshTestSeed();
   options.rounds = 40;
   options.corrupt_every = 50;
   EXPECT_NE(RunChaos(options).failure.find("the vector of another text"), std::string::npos);

@@ -1,4 +1,5 @@
 #include "engine/engine_lock.h"
+#include "tests/kit/temp_dir.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -14,16 +15,8 @@ namespace {
 
 class EngineLockTest : public ::testing::Test {
  protected:
-  EngineLockTest() {
-    char name[] = "sutra-lock-XXXXXX";
-    directory_ = mkdtemp(name);
-    path_ = directory_ + "/LOCK";
-  }
-  ~EngineLockTest() override {
-    unlink(path_.c_str());
-    rmdir(directory_.c_str());
-  }
-  std::string directory_, path_;
+  const test::TempDir directory_;
+  const std::string path_ = directory_ / "LOCK";
 };
 
 TEST_F(EngineLockTest, ASecondEngineIsRefusedAndTheHolderIsNamed) {
@@ -59,7 +52,7 @@ TEST_F(EngineLockTest, AMovedLockIsHeldOnce) {
 }
 
 TEST_F(EngineLockTest, AMissingDirectoryIsNamed) {
-  const Result<EngineLock> lock = EngineLock::Take(directory_ + "/none/LOCK");
+  const Result<EngineLock> lock = EngineLock::Take(directory_ / "none/LOCK");
   ASSERT_FALSE(lock.ok());
   EXPECT_EQ(lock.code(), StatusCode::kStorageError);
   EXPECT_NE(lock.status().message().find("none/LOCK"), std::string::npos);

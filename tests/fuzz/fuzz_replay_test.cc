@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/kit/seed.h"
 
 namespace sutra::fuzz {
 namespace {
@@ -34,10 +35,7 @@ std::vector<Bytes> Corpus(const std::string& target) {
   return corpus;
 }
 
-uint64_t SeedFromEnvironment() {
-  const char* text = std::getenv("SUTRA_SEED");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : 20240607;
-}
+uint64_t Seed() { return test::TestSeed(20240607); }
 
 class Mutations {
  public:
@@ -100,10 +98,8 @@ TEST_P(FuzzReplay, HoldsOnTheCorpusAndOnSeededMutations) {
   EXPECT_GT(corpus.size(), 1U) << "no corpus for " << target.name;
   for (const Bytes& bytes : corpus) target.run(bytes.data(), bytes.size());
 
-  const uint64_t seed = SeedFromEnvironment();
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  const char* runs_text = std::getenv("SUTRA_FUZZ_RUNS");
-  const uint64_t runs = runs_text != nullptr ? std::strtoull(runs_text, nullptr, 10) : 3000;
+  const uint64_t seed = Seed();
+  const uint64_t runs = test::NumberFromEnvironment("SUTRA_FUZZ_RUNS", 3000);
   Mutations mutations(seed);
   for (uint64_t i = 0; i < runs; ++i) {
     // An allocation of its own for each input, so that the sanitizer sees a read past its end.
@@ -124,7 +120,7 @@ TEST(FuzzReplayCanary, FindsALengthThatIsNotChecked) {
   };
   const std::vector<Bytes> corpus = {{'S', 'U', 2, 'o', 'k'}};
   EXPECT_FALSE(reads_outside(corpus[0]));
-  Mutations mutations(SeedFromEnvironment());
+  Mutations mutations(Seed());
   bool found = false;
   for (int i = 0; i < 2000 && !found; ++i) found = reads_outside(mutations.Next(corpus, 4096));
   EXPECT_TRUE(found) << "mutations that miss this find nothing";

@@ -15,6 +15,7 @@
 #include "shm/layout.h"
 #include "shm/stats/stats_segment.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra::fuzz {
 namespace {
@@ -28,24 +29,17 @@ int NextDescriptor() {
 }
 
 struct World {
-  std::string directory;
+  test::TempDir directory;
   sockaddr_un address = {};
   UniqueFd listener, device;
   std::unique_ptr<StatsSegment> stats = StatsSegment::CreatePrivate();
 
   World() : device(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
-    char name[] = "/tmp/sutra-fuzz.XXXXXX";
-    FUZZ_CHECK(mkdtemp(name) != nullptr);
-    directory = name;
-    Result<UniqueFd> made = ListenOn(directory + "/s", 0600);
+    Result<UniqueFd> made = ListenOn(directory / "s", 0600);
     FUZZ_CHECK(made.ok());
     listener = std::move(made).value();
     address.sun_family = AF_UNIX;
-    std::snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", name);
-  }
-  ~World() {
-    unlink(address.sun_path);
-    rmdir(directory.c_str());
+    std::snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", directory.path().c_str());
   }
 
   int Connect() const {

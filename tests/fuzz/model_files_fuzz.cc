@@ -11,6 +11,7 @@
 #include "engine/model/model_config.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra::fuzz {
 namespace {
@@ -36,18 +37,10 @@ constexpr std::array<const char*, kFiles.size()> kRight = {
     R"("max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"the":4,"##s":5,"a":6}}})"};
 
 struct Directory {
-  std::string path;
-  Directory() {
-    // In memory where there is such a place: the files are written again and again.
-    path = access("/dev/shm", W_OK) == 0 ? "/dev/shm/sutra-fuzz.XXXXXX" : "/tmp/sutra-fuzz.XXXXXX";
-    FUZZ_CHECK(mkdtemp(path.data()) != nullptr);
-    FUZZ_CHECK(mkdir((path + "/1_Pooling").c_str(), 0700) == 0);
-  }
-  ~Directory() {
-    for (const char* file : kFiles) unlink((path + "/" + file).c_str());
-    rmdir((path + "/1_Pooling").c_str());
-    rmdir(path.c_str());
-  }
+  // In memory where there is such a place: the files are written again and again.
+  const test::TempDir temp{access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"};
+  const std::string path = temp.path();
+  Directory() { FUZZ_CHECK(mkdir((temp / "1_Pooling").c_str(), 0700) == 0); }
   // Writes `bytes` into the file, or removes it if there is no value. A file that holds them already is left alone:
   // writing is most of the time.
   void Set(size_t index, const std::optional<std::string>& bytes) {

@@ -9,6 +9,7 @@
 #include "engine/lanes/untrusted_copy.h"
 #include "shm/lane_ring.h"
 #include "tests/hostile/hostile_fixture.h"
+#include "tests/kit/seed.h"
 
 namespace sutra::test {
 namespace {
@@ -198,12 +199,12 @@ const LaneAttack kAttacks[] = {
     {"SegmentOfOnes", End::kViolation, kNone, [](RawClient& c) { FillWords(c, [] { return UINT64_MAX; }); }},
     {"SegmentOfNoise", End::kViolation, kNone,
      [](RawClient& c) {
-       std::mt19937_64 random(TestSeed());
+       std::mt19937_64 random(FreshTestSeed());
        FillWords(c, [&] { return random() | 1; });
      }},
     {"SegmentOfNoiseWhilePolled", End::kHarmless, kNone,
      [](RawClient& c) {
-       std::mt19937_64 random(TestSeed());
+       std::mt19937_64 random(FreshTestSeed());
        for (int i = 0; i < 20; ++i) {
          c.Submit(static_cast<uint32_t>(i) % c.geometry().slots, "before the noise");
          for (int k = 0; k < 2000; ++k) c.words()[random() % c.word_count()].store(random(), kRelaxed);

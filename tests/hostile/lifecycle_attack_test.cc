@@ -7,6 +7,7 @@
 
 #include "shm/lane_ring.h"
 #include "tests/hostile/hostile_fixture.h"
+#include "tests/kit/seed.h"
 
 namespace sutra::test {
 namespace {
@@ -35,7 +36,7 @@ TEST_F(LifecycleAttackTest, AnExecGivesTheLaneBack) {
 
 TEST_F(LifecycleAttackTest, KillsAtRandomMomentsLeaveNothing) {
   const ProcessFootprint before = FootprintOf(engine_->process().pid());
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   for (int round = 0; round < 15; ++round) {
     const std::unique_ptr<ChildProcess> client = StartHostile("stream");
     ASSERT_EQ(client->ReadLine(kWaitMs), "ready");

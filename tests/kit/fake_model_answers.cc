@@ -39,14 +39,6 @@ std::string WhatIsWrong(const Reply& reply, std::string_view text) {
   return {};
 }
 
-uint64_t TestSeed() {
-  const char* text = std::getenv("SUTRA_SEED");
-  const uint64_t seed = text != nullptr && *text != '\0' ? std::strtoull(text, nullptr, 10) : std::random_device()();
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  return seed;
-}
-
 std::string RandomText(std::mt19937_64& random, size_t bytes_max) {
   static const char* const kPieces[] = {"revenue ",         "Quartal ", "\xC3\xA4\xC3\xB6 ", "\xE6\xBC\xA2\xE5\xAD\x97",
                                         "\xF0\x9F\x93\x88", "3.14 ",    "margin, ",          "\n",

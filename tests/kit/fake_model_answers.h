@@ -25,9 +25,6 @@ bool SameVector(const std::vector<float>& left, const std::vector<float>& right)
 // Empty if the reply is ok and is the vector of `text`; otherwise what is wrong with it.
 std::string WhatIsWrong(const Reply& reply, std::string_view text);
 
-// The seed of this run: SUTRA_SEED, or a fresh one; printed.
-uint64_t TestSeed();
-
 // A valid text of 1..bytes_max bytes: ASCII, several scripts, occasionally NUL.
 std::string RandomText(std::mt19937_64& random, size_t bytes_max = 700);
 

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <filesystem>
-#include <mutex>
 #include <set>
 #include <string>
+
+#include "shm/base/mutex.h"
 
 namespace sutra::test {
 
@@ -15,17 +16,17 @@ class LeftOvers {
     return instance;
   }
   void Add(const std::string& path) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     paths_.insert(path);
   }
   // Removes it now instead of at the abort.
   void Remove(const std::string& path) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     RemovePath(path);
     paths_.erase(path);
   }
   void RemoveAll() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::string& path : paths_) RemovePath(path);
   }
 
@@ -34,8 +35,8 @@ class LeftOvers {
     std::error_code ignored;
     std::filesystem::remove_all(path, ignored);
   }
-  std::mutex mutex_;
-  std::set<std::string> paths_;
+  Mutex mutex_;
+  std::set<std::string> paths_ SUTRA_GUARDED_BY(mutex_);
 };
 
 }  // namespace sutra::test

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <random>
 
 namespace sutra::test {
 
@@ -17,7 +18,11 @@ inline uint64_t NumberFromEnvironment(const char* name, uint64_t otherwise) {
 inline uint64_t TestSeed(uint64_t otherwise = 20240229) {
   const uint64_t seed = NumberFromEnvironment("SUTRA_SEED", otherwise);
   std::printf("SUTRA_SEED=%" PRIu64 "\n", seed);
+  std::fflush(stdout);  // so that a test which crashes has shown it
   return seed;
 }
+
+// For a test that should see something new in every run.
+inline uint64_t FreshTestSeed() { return TestSeed(std::random_device{}()); }
 
 }  // namespace sutra::test

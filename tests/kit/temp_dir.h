@@ -3,9 +3,10 @@
 #pragma once
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 
@@ -15,11 +16,8 @@ namespace sutra::test {
 
 class TempDir {
  public:
-  TempDir() {
-    const char* base = std::getenv("TMPDIR");
-    path_ = base != nullptr && *base != '\0' ? base : "/tmp";
-    if (path_.size() > 60) path_ = "/tmp";  // a socket path has at most 103 bytes
-    path_ += "/sutra-test.XXXXXX";
+  TempDir() : TempDir(DefaultBase()) {}
+  explicit TempDir(const std::string& base) : path_(base + "/sutra-test.XXXXXX") {
     if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create a directory like " + path_);
     LeftOvers::Get().Add(path_);
   }
@@ -30,7 +28,22 @@ class TempDir {
   const std::string& path() const { return path_; }
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
 
+  // Creates the file and the directories above it. An old one is replaced by renaming, because it may still be mapped:
+  // truncating it in place would raise SIGBUS.
+  void Write(const std::string& name, const std::string& contents) const {
+    const std::string target = *this / name;
+    std::filesystem::create_directories(std::filesystem::path(target).parent_path());
+    std::ofstream(target + ".new", std::ios::binary) << contents;
+    std::filesystem::rename(target + ".new", target);
+  }
+
  private:
+  static std::string DefaultBase() {
+    const char* base = std::getenv("TMPDIR");
+    if (base == nullptr || *base == '\0') return "/tmp";
+    return std::string(base).size() > 60 ? "/tmp" : base;  // a socket path has at most 103 bytes
+  }
+
   std::string path_;
 };
 

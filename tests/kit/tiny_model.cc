@@ -31,23 +31,6 @@ std::string Encode(float value, const std::string& type) {
 
 }  // namespace
 
-TempDir::TempDir() {
-  std::string name = (std::filesystem::temp_directory_path() / "sutra-model-XXXXXX").string();
-  path_ = mkdtemp(name.data());
-}
-
-TempDir::~TempDir() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-void TempDir::Write(const std::string& name, const std::string& contents) const {
-  std::filesystem::create_directories(std::filesystem::path(path(name)).parent_path());
-  // Replaced by renaming, because the file may still be mapped: truncating it in place would raise SIGBUS.
-  std::ofstream(path(name) + ".new", std::ios::binary) << contents;
-  std::filesystem::rename(path(name) + ".new", path(name));
-}
-
 std::string SafetensorsBytes(const std::string& header, const std::string& data) {
   const uint64_t bytes = header.size();
   std::string file(8, '\0');

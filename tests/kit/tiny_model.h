@@ -9,20 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/kit/temp_dir.h"
+
 namespace sutra {
-
-class TempDir {
- public:
-  TempDir();
-  ~TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string path(const std::string& name = "") const { return name.empty() ? path_ : path_ + "/" + name; }
-  void Write(const std::string& name, const std::string& contents) const;
-
- private:
-  std::string path_;
-};
 
 // A safetensors file from a header (offsets included) and its data.
 std::string SafetensorsBytes(const std::string& header, const std::string& data);
@@ -42,7 +31,7 @@ class TinyModel {
   explicit TinyModel(const Shape& shape);
 
   std::string path() const { return directory_.path(); }
-  const TempDir& directory() const { return directory_; }
+  const test::TempDir& directory() const { return directory_; }
   nlohmann::json& config() { return config_; }
   std::map<std::string, std::vector<float>>& tensors() { return tensors_; }
 
@@ -50,7 +39,7 @@ class TinyModel {
   void Save(const std::string& type = "F32", const std::string& prefix = "");
 
  private:
-  TempDir directory_;
+  test::TempDir directory_;
   nlohmann::json config_;
   std::map<std::string, std::vector<float>> tensors_;
   std::map<std::string, std::vector<uint32_t>> shapes_;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "shm/sleep_wake.h"
+#include "tests/kit/seed.h"
 #include "tests/shm/lane_memory.h"
 
 namespace sutra::test {
@@ -17,12 +18,7 @@ namespace {
 using Take = SubmissionReader::Take;
 using Read = CompletionReader::Read;
 
-uint32_t Seed() {
-  const char* text = std::getenv("SUTRA_SEED");
-  const uint32_t seed = text != nullptr ? static_cast<uint32_t>(std::atoi(text)) : 20'240'601;
-  std::printf("seed %u\n", seed);
-  return seed;
-}
+uint32_t Seed() { return static_cast<uint32_t>(TestSeed(20'240'601)); }
 
 TEST(LaneRing, EntriesAreByteExact) {
   PlainLane lane(4);

@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "tests/kit/seed.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -58,7 +59,7 @@ TEST_F(ClientDeath, AtEveryCheckpointCostsNobodyElseAnything) {
 TEST_F(ClientDeath, AtRandomTimesInMidSendCostsNobodyElseAnything) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   const auto neighbour = StartClient(engine, "stream");
   ExpectLine(*neighbour, "attached");
   ASSERT_TRUE(engine.WaitLanes(1));
@@ -123,7 +124,7 @@ TEST_F(ClientDeath, AStoppedClientStopsNobodyAndIsServedWhenItGoesOn) {
 TEST_F(ClientDeath, ManyLivesLeaveNothingBehind) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   const std::string text = "one of many lives";
   ExpectVector(Attached(engine).Embed(text), text);  // whatever is created once is created now
   ASSERT_TRUE(engine.WaitLanes(0));

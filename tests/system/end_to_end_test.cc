@@ -4,6 +4,7 @@
 #include <set>
 #include <thread>
 
+#include "tests/kit/seed.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -137,7 +138,7 @@ TEST_F(EndToEnd, AMixedBatchOfHitsMissesDuplicatesAndBadTextsKeepsItsOrder) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   std::vector<std::string> warm;
   while (warm.size() < 300) warm.push_back("warm " + std::to_string(warm.size()) + RandomText(random));
   EmbedAll(client, warm);
@@ -194,7 +195,7 @@ TEST_F(EndToEnd, AThousandTextsGoThroughALaneOfFourSlots) {
   ClientHandle client;
   ASSERT_EQ(client.Attach(engine.socket(), options), SUTRA_OK);
   EXPECT_EQ(client.info().slots, 4u);
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   std::vector<std::string> texts;
   while (texts.size() < 1000) texts.push_back(RandomText(random, 2000));
   EmbedAll(client, texts);
@@ -204,7 +205,7 @@ TEST_F(EndToEnd, EveryThreadGetsItsOwnAnswers) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
-  const uint64_t seed = TestSeed();
+  const uint64_t seed = FreshTestSeed();
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (uint64_t thread = 0; thread < 8; ++thread) {
@@ -229,7 +230,7 @@ TEST_F(EndToEnd, EveryThreadGetsItsOwnAnswers) {
 TEST_F(EndToEnd, SeveralClientProcessesGetTheirOwnAnswers) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());
-  const uint64_t seed = TestSeed();
+  const uint64_t seed = FreshTestSeed();
   std::vector<std::unique_ptr<ChildProcess>> clients;
   for (uint64_t i = 0; i < 4; ++i) {
     clients.push_back(StartClient(engine, "stream", {{"seed", std::to_string(seed + i)}, {"count", "2000"}}));

@@ -5,6 +5,7 @@
 #include <random>
 #include <thread>
 
+#include "tests/kit/seed.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -161,7 +162,7 @@ TEST_F(EngineDeath, AStoppedEngineMeansDeadlineExceededNotGone) {
 
 TEST_F(EngineDeath, ARandomKillInAStreamNeverBringsAWrongVector) {
   EngineProcess engine;
-  std::mt19937_64 random(TestSeed());
+  std::mt19937_64 random(FreshTestSeed());
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
   for (int round = 0; round < 8; ++round) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/kit/temp_dir.h"
+
 namespace sutra {
 namespace {
 
@@ -28,35 +30,31 @@ struct Outcome {
 class ToolProgram : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/tool-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    std::filesystem::create_directory(directory_ + "/model");
+    std::filesystem::create_directory(directory_ / "model");
     Write("model/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n##s\n");
     Write("model/tokenizer_config.json", R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer"})");
     Write("model/sentence_bert_config.json", R"({"max_seq_length": 6, "do_lower_case": false})");
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
   void Write(const std::string& name, const std::string& content) {
-    std::ofstream(directory_ + "/" + name, std::ios::binary) << content;
+    std::ofstream(directory_ / name, std::ios::binary) << content;
   }
   std::string Read(const std::string& name) {
-    std::ifstream file(directory_ + "/" + name, std::ios::binary);
+    std::ifstream file(directory_ / name, std::ios::binary);
     std::stringstream text;
     text << file.rdbuf();
     return text.str();
   }
   Outcome Run(const std::string& program, const std::string& arguments, const std::string& input = "") {
     Write("in", input);
-    const std::string command = "cd '" + directory_ + "' && '" + program + "' " + arguments + " <in >out 2>err";
+    const std::string command = "cd '" + directory_.path() + "' && '" + program + "' " + arguments + " <in >out 2>err";
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, Read("out"), Read("err")};
   }
   Outcome Ids(const std::string& arguments, const std::string& input) {
     return Run(SUTRA_EMBED_PROGRAM, "--ids --model model " + arguments, input);
   }
-  std::string directory_;
+
+  const test::TempDir directory_;
 };
 
 TEST_F(ToolProgram, IdsComeInInputOrderOneLineEach) {

@@ -17,6 +17,7 @@
 #include "shm/handshake.h"
 #include "shm/layout.h"
 #include "shm/stats/stats_segment.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra {
 namespace {
@@ -30,9 +31,6 @@ class AcceptorTest : public ::testing::Test {
  protected:
   AcceptorTest() {
     lock_is_held = true;
-    char name[] = "sutra-attach-XXXXXX";
-    directory_ = mkdtemp(name);
-    path_ = directory_ + "/s";
     options_.model.name = "fake";
     options_.model.identity = std::string(64, 'a');
     options_.model.width = 4;
@@ -46,10 +44,6 @@ class AcceptorTest : public ::testing::Test {
     options_.log = [this](const std::string& line) { log_.push_back(line); };
     page_ = std::move(EnginePageMemory::Create(77)).value();
     options_.engine_page_fd = page_.fd();
-  }
-  ~AcceptorTest() override {
-    unlink(path_.c_str());
-    rmdir(directory_.c_str());
   }
 
   void Listen() {
@@ -108,7 +102,8 @@ class AcceptorTest : public ::testing::Test {
   }
   uint64_t refused() { return stats_->writer().Get(Counter::kAttachesRefused); }
 
-  std::string directory_, path_;
+  const test::TempDir directory_;
+  const std::string path_ = directory_ / "s";
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   EnginePageMemory page_;
   Acceptor::Options options_;
@@ -325,7 +320,7 @@ TEST_F(AcceptorTest, AStaleSocketFileIsReplacedAndItsModeIsSet) {
 }
 
 TEST_F(AcceptorTest, ASocketInAMissingDirectoryNamesItAndTheFix) {
-  const Result<UniqueFd> listener = ListenOn(directory_ + "/none/s", 0600);
+  const Result<UniqueFd> listener = ListenOn(directory_ / "none/s", 0600);
   ASSERT_FALSE(listener.ok());
   EXPECT_NE(listener.status().message().find("none/s"), std::string::npos);
   EXPECT_NE(listener.status().message().find("directory"), std::string::npos);

@@ -15,6 +15,7 @@
 
 #include "engine/lanes/untrusted_copy.h"
 #include "tests/kit/scripted_lane.h"
+#include "tests/kit/seed.h"
 
 namespace sutra {
 namespace {
@@ -188,10 +189,7 @@ TEST_F(LaneReaderTest, TimesFarAwayAreBounded) {
 
 // Random bytes everywhere the client can write, changed by a second thread while the reader copies.
 TEST_F(LaneReaderTest, SurvivesRandomMemoryThatChangesMeanwhile) {
-  const char* seed_text = std::getenv("SUTRA_SEED");
-  const uint64_t seed = seed_text != nullptr ? std::strtoull(seed_text, nullptr, 10) : std::random_device{}();
-  std::cout << "SUTRA_SEED=" << seed << "\n";
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::FreshTestSeed());
   int violations = 0, taken = 0;
   for (int round = 0; round < 200; ++round) {
     ScriptedLane scripted;

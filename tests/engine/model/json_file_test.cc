@@ -5,22 +5,23 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
 namespace {
 
 TEST(JsonFile, MissingBrokenAndHugeFilesAreNamedWithTheCause) {
-  TempDir directory;
+  test::TempDir directory;
   const auto message = [&](const std::string& text) {
     directory.Write("file.json", text);
-    return ReadJsonFile(directory.path("file.json")).status().message();
+    return ReadJsonFile(directory / "file.json").status().message();
   };
-  EXPECT_NE(ReadJsonFile(directory.path("none.json")).status().message().find("none.json"), std::string::npos);
+  EXPECT_NE(ReadJsonFile(directory / "none.json").status().message().find("none.json"), std::string::npos);
   EXPECT_NE(message("{").find("not valid JSON"), std::string::npos);
   EXPECT_NE(message(std::string((1 << 20) + 1, ' ')).find("1 MiB"), std::string::npos);
   directory.Write("file.json", R"({"a": 1})");
-  EXPECT_EQ(ReadJsonFile(directory.path("file.json")).value()["a"], 1);
+  EXPECT_EQ(ReadJsonFile(directory / "file.json").value()["a"], 1);
 }
 
 TEST(JsonFile, NumbersOutsideTheirRangeAreRefusedWithIt) {

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <random>
 
+#include "tests/kit/seed.h"
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -27,9 +29,9 @@ class Safetensors : public testing::Test {
     EXPECT_NE(opened.status().message().find(path()), std::string::npos) << opened.status().message();
     EXPECT_NE(opened.status().message().find(what), std::string::npos) << opened.status().message();
   }
-  std::string path() const { return directory_.path("model.safetensors"); }
+  std::string path() const { return directory_ / "model.safetensors"; }
 
-  TempDir directory_;
+  test::TempDir directory_;
 };
 
 const std::string kTwo = R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
@@ -74,7 +76,7 @@ TEST_F(Safetensors, HalfPrecisionCoversInfinityAndSubnormals) {
 }
 
 TEST_F(Safetensors, MissingFileNamesItAndTheFix) {
-  const auto opened = SafetensorsFile::Open(directory_.path("none.safetensors"));
+  const auto opened = SafetensorsFile::Open(directory_ / "none.safetensors");
   ASSERT_FALSE(opened.ok());
   EXPECT_EQ(opened.status().os_error(), ENOENT);
   EXPECT_NE(opened.status().message().find("none.safetensors"), std::string::npos);
@@ -175,10 +177,7 @@ TEST_F(Safetensors, MisalignedFloatsAreCopiedNotUsedInPlace) {
 
 // Random changes of a good file either fail or leave every view within the file; the sanitizers watch the reads.
 TEST_F(Safetensors, RandomDamageNeverReadsOutside) {
-  const char* given = std::getenv("SUTRA_SEED");
-  const uint32_t seed = given != nullptr ? static_cast<uint32_t>(std::atoi(given)) : 20250301U;
-  std::printf("SUTRA_SEED=%u\n", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(static_cast<uint32_t>(test::TestSeed(20250301)));
   const std::string good = SafetensorsBytes(kTwo, std::string(12, 'x'));
   int refused = 0;
   for (int round = 0; round < 1000; ++round) {
@@ -205,7 +204,7 @@ TEST_F(Safetensors, FileReplacedByRenameIsNoticed) {
   ASSERT_TRUE(file.ok());
   EXPECT_TRUE(file.value()->IsStillAtPath());
   directory_.Write("other", SafetensorsBytes("{}", ""));
-  std::filesystem::rename(directory_.path("other"), path());
+  std::filesystem::rename(directory_ / "other", path());
   EXPECT_FALSE(file.value()->IsStillAtPath());
 }
 

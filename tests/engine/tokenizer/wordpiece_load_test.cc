@@ -5,21 +5,15 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/engine/tokenizer/test_support.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra {
 namespace {
 
 class ModelFolder : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "sutra-tokenizer-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void Write(const std::string& name, const std::string& bytes) {
-    std::ofstream(folder_ + "/" + name, std::ios::binary) << bytes;
+    std::ofstream(directory_ / name, std::ios::binary) << bytes;
   }
   std::string LoadError() {
     const auto tokenizer = WordPieceTokenizer::Load(folder_);
@@ -28,7 +22,8 @@ class ModelFolder : public ::testing::Test {
     return tokenizer.status().message();
   }
 
-  std::string folder_;
+  const test::TempDir directory_;
+  std::string folder_ = directory_.path();
 };
 
 std::string JsonError(const std::string& json) {

@@ -8,6 +8,7 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/engine/tokenizer/test_support.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra {
 namespace {
@@ -135,14 +136,12 @@ TEST_F(WordPieceParity, TenThousandTextsGiveTheOraclesIdsWithAndWithoutALimit) {
 }
 
 TEST_F(WordPieceParity, VocabTxtGivesTheSameIdsAsTokenizerJson) {
-  std::string folder = ::testing::TempDir() + "sutra-tokenizer-XXXXXX";
   std::string vocab = FileBytes(ModelDir() + "/vocab.txt"), settings = FileBytes(ModelDir() + "/tokenizer_config.json");
   if (vocab.empty() || settings.empty()) GTEST_SKIP() << ModelDir() << " has no vocab.txt with tokenizer_config.json";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  std::ofstream(folder + "/vocab.txt", std::ios::binary) << vocab;
-  std::ofstream(folder + "/tokenizer_config.json", std::ios::binary) << settings;
-  const auto tokenizer = WordPieceTokenizer::Load(folder);
-  std::filesystem::remove_all(folder);
+  const test::TempDir folder;
+  std::ofstream(folder / "vocab.txt", std::ios::binary) << vocab;
+  std::ofstream(folder / "tokenizer_config.json", std::ios::binary) << settings;
+  const auto tokenizer = WordPieceTokenizer::Load(folder.path());
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
   std::string example;
   EXPECT_EQ(CountTextMismatches(**tokenizer, ReadTexts(), &example), 0u) << example;

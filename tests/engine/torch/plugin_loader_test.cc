@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -27,11 +28,11 @@ TEST_F(PluginLoader, LooksBesideTheProgramUnlessAFileIsNamed) {
 }
 
 TEST_F(PluginLoader, FileThatIsNoLibraryIsRefusedByName) {
-  TempDir directory;
+  test::TempDir directory;
   directory.Write("plugin.so", "not a library");
-  const auto plugin = LoadTorchPluginFile(directory.path("plugin.so"));
+  const auto plugin = LoadTorchPluginFile(directory / "plugin.so");
   EXPECT_EQ(plugin.code(), StatusCode::kModelError);
-  EXPECT_NE(plugin.status().message().find(directory.path("plugin.so")), std::string::npos);
+  EXPECT_NE(plugin.status().message().find(directory / "plugin.so"), std::string::npos);
 }
 
 TEST_F(PluginLoader, LibraryThatIsNoPluginIsRefused) {

@@ -14,27 +14,21 @@
 #include <vector>
 
 #include "shm/stats/stats_segment.h"
+#include "tests/kit/temp_dir.h"
 
 namespace sutra::test {
 
 class StatsFixture : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/stats-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    options_.socket_path = directory_ + "/engine.sock";
+    options_.socket_path = directory_ / "engine.sock";
     options_.engine_generation = 77;
     options_.model = "tiny";
     options_.identity = "abc";
     options_.precision = "fp32";
     options_.device = "cpu";
   }
-  void TearDown() override {
-    EXPECT_TRUE(StatsSegment::Remove(options_.socket_path).ok());
-    EXPECT_EQ(unlink((options_.socket_path + ".lock").c_str()) == 0 || errno == ENOENT, true);
-    rmdir(directory_.c_str());
-  }
+  void TearDown() override { EXPECT_TRUE(StatsSegment::Remove(options_.socket_path).ok()); }
   std::unique_ptr<StatsSegment> Create() {
     auto segment = StatsSegment::Create(options_);
     EXPECT_TRUE(segment.ok()) << segment.status().message();
@@ -50,7 +44,7 @@ class StatsFixture : public ::testing::Test {
     return bytes;
   }
 
-  std::string directory_;
+  const test::TempDir directory_;
   StatsSegmentOptions options_;
 };
 

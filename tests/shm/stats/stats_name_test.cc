@@ -10,12 +10,11 @@ namespace {
 using StatsNameTest = test::StatsFixture;
 
 TEST_F(StatsNameTest, NameDependsOnTheRealPathOnly) {
-  const std::string link = directory_ + "/link";
-  ASSERT_EQ(symlink(directory_.c_str(), link.c_str()), 0);
+  const std::string link = directory_ / "link";
+  ASSERT_EQ(symlink(directory_.path().c_str(), link.c_str()), 0);
   EXPECT_EQ(StatsSegmentName(link + "/engine.sock", 7).value(), StatsSegmentName(options_.socket_path, 7).value());
   EXPECT_NE(StatsSegmentName(link + "/other.sock", 7).value(), StatsSegmentName(options_.socket_path, 7).value());
   EXPECT_EQ(StatsSegmentName(options_.socket_path, 7)->rfind("sutra-stat.7.", 0), 0u);
-  unlink(link.c_str());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "shm/stats/stats_layout.h"
 #include "shm/stats/stats_name.h"
+#include "tests/kit/seed.h"
 #include "tests/shm/stats/stats_fixture.h"
 
 namespace sutra {
@@ -127,11 +128,7 @@ TEST_F(StatsReaderTest, HostileOffsetsCountsAndStridesNeverLeadOutside) {
 }
 
 TEST_F(StatsReaderTest, RandomBytesAreReadSafely) {
-  const char* given = std::getenv("SUTRA_SEED");
-  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  RecordProperty("seed", std::to_string(seed));
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::FreshTestSeed());
   auto segment = Create();
   const std::vector<std::byte> good = Bytes(*segment);
   for (int round = 0; round < 300; ++round) {

@@ -1,5 +1,7 @@
 // JSON lines read back as the same floats; a NumPy file is whole or absent.
 #include "tools/lib/vector_output.h"
+#include "tests/kit/seed.h"
+#include "tests/kit/temp_dir.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -19,15 +21,9 @@ namespace {
 
 class OutputTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/output-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    path_ = directory_ + "/out";
-  }
   void TearDown() override {
-    unlink(path_.c_str());
-    EXPECT_EQ(rmdir(directory_.c_str()), 0) << "something was left behind";
+    std::filesystem::remove(path_);
+    EXPECT_TRUE(std::filesystem::is_empty(directory_.path())) << "something was left behind";
   }
   std::string Content() const {
     std::ifstream file(path_, std::ios::binary);
@@ -41,7 +37,8 @@ class OutputTest : public ::testing::Test {
     item.has_text = true;
     return item;
   }
-  std::string directory_, path_;
+  const test::TempDir directory_;
+  const std::string path_ = directory_ / "out";
 };
 
 TEST_F(OutputTest, JsonLinesCarryTextVectorIdsAndErrors) {
@@ -62,10 +59,7 @@ TEST_F(OutputTest, JsonLinesCarryTextVectorIdsAndErrors) {
 }
 
 TEST_F(OutputTest, FloatsReadBackAsTheSameBits) {
-  const char* given = std::getenv("SUTRA_SEED");
-  const uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-  std::printf("SUTRA_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::FreshTestSeed());
   std::vector<float> vector = {0.0f, -0.0f, 1.0f, std::numeric_limits<float>::denorm_min(),
                                std::numeric_limits<float>::max()};
   while (vector.size() < 2000) {
