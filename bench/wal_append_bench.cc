@@ -120,8 +120,8 @@ int Run(int count, char** arguments) {
   options.add_option("--runs", runs, "measurements")->capture_default_str()->check(CLI::Range(1, 1000));
   options.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(options, count, arguments);
-  Result<std::unique_ptr<DiskIo>> ours =
-      MakeDiskIo(DiskIoKind::kAuto, base, [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
+  Result<std::unique_ptr<DiskIo>> ours = MakeDiskIo(
+      DiskIoKind::kAuto, base, [](LogLevel, const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
   if (!ours.ok()) {
     std::fprintf(stderr, "%s\n", ours.status().message().c_str());
     return 1;

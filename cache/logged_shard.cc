@@ -90,11 +90,12 @@ Status LoggedShard::OpenLog() {
   committer_ = std::make_unique<WalCommitter>(clock_, log_.get(), &shared_, committer_config);
   committer_->Start();
   if (config_.log) {
-    for (const std::string& message : plan->messages) config_.log(message);
-    config_.log("cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
-                std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) + " segments, " +
-                std::to_string(plan->records_dropped) + " dropped, in " +
-                std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms (" + io_->name() + ")");
+    for (const std::string& message : plan->messages) config_.log(LogLevel::kWarn, message);
+    config_.log(LogLevel::kInfo,
+                "cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
+                    std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) +
+                    " segments, " + std::to_string(plan->records_dropped) + " dropped, in " +
+                    std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms (" + io_->name() + ")");
   }
   return {};
 }

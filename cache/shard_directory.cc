@@ -87,7 +87,8 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   const auto others = std::count_if(shards->begin(), shards->end(),
                                     [&](const std::string& name) { return IsShardName(name) && name != own; });
   if (others > 0 && log) {
-    log("this data directory also holds " + std::to_string(others) + " other model(s); this model uses " + files.path);
+    log(LogLevel::kInfo,
+        "this data directory also holds " + std::to_string(others) + " other model(s); this model uses " + files.path);
   }
 
   Result<std::vector<std::string>> names = io->List(files.path);

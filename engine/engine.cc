@@ -22,8 +22,13 @@
 namespace sutra {
 namespace {
 
-void InfoLine(const std::string& line) { spdlog::info("{}", line); }
-void WarnLine(const std::string& line) { spdlog::warn("{}", line); }
+void WriteLog(LogLevel level, const std::string& line) {
+  switch (level) {
+    case LogLevel::kInfo: return spdlog::info("{}", line);
+    case LogLevel::kWarn: return spdlog::warn("{}", line);
+    case LogLevel::kError: return spdlog::error("{}", line);
+  }
+}
 
 // A lane takes five descriptors; the usual soft limit of 1024 is too small for that, the hard limit is not.
 void RaiseDescriptorLimit(uint32_t lanes_max) {
@@ -57,7 +62,7 @@ Status Assign(Target* target, Result<T> result) {
 
 }  // namespace
 
-Engine::Engine(const EngineConfig& config) : config_(config), client_log_(InfoLine), worker_log_(WarnLine) {}
+Engine::Engine(const EngineConfig& config) : config_(config), client_log_(WriteLog), worker_log_(WriteLog) {}
 Engine::~Engine() = default;
 
 Status Engine::PrepareProcess() {
@@ -102,14 +107,14 @@ CacheConfig Engine::MakeCacheConfig() const {
   cache.wal_bytes_max = config_.wal_bytes_max;
   cache.wal_segment_bytes = config_.wal_segment_bytes;
   cache.strict_recovery = config_.strict_recovery;
-  cache.log = InfoLine;
+  cache.log = WriteLog;
   return cache;
 }
 
 Status Engine::OpenCache() {
   assert(backend_ != nullptr);
   if (!config_.cache) return {};
-  if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WarnLine)); !status.ok()) return status;
+  if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WriteLog)); !status.ok()) return status;
   return Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()));
 }
 
@@ -145,7 +150,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
                     .lanes_per_uid_max = config_.lanes_per_uid_max,
                     .bytes_max = config_.lane_bytes_max},
           .stats = stats_,
-          .log = [this](const std::string& line) { client_log_(line); }};
+          .log = [this](LogLevel level, const std::string& line) { client_log_(level, line); }};
 }
 
 ServedModel::Options Engine::MakeModelOptions() {
@@ -170,7 +175,7 @@ EngineLoop::End Engine::Serve() {
                           .shutdown = &*shutdown_,
                           .spin_us = config_.spin_us,
                           .drain_s = config_.drain_s,
-                          .log = InfoLine,
+                          .log = WriteLog,
                           .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); }},
       MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) {
@@ -181,8 +186,9 @@ EngineLoop::End Engine::Serve() {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  worker_.emplace(&*model_, DeviceWorker::Options{.log = [this](const std::string& line) { worker_log_(line); },
-                                                  .device_lost = device_lost});
+  worker_.emplace(&*model_, DeviceWorker::Options{
+                                .log = [this](LogLevel level, const std::string& line) { worker_log_(level, line); },
+                                .device_lost = device_lost});
   spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }

@@ -196,7 +196,9 @@ Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& d
                       "; use auto or posix, or allow io_uring (kernel.io_uring_disabled, seccomp)",
                   status.os_error());
   }
-  if (log) log("io_uring is not usable in " + directory + " (" + status.message() + "): using plain system calls");
+  if (log)
+    log(LogLevel::kWarn,
+        "io_uring is not usable in " + directory + " (" + status.message() + "): using plain system calls");
   return posix;
 }
 

@@ -38,7 +38,7 @@ SegmentPreparer::~SegmentPreparer() {
   if (file_ < 0) return;
   io_->Close(file_);
   // Nothing depends on the reserve: the next start would remove it too.
-  if (Status status = io_->Unlink(path()); !status.ok() && log_line_) log_line_(status.message());
+  if (Status status = io_->Unlink(path()); !status.ok() && log_line_) log_line_(LogLevel::kWarn, status.message());
 }
 
 Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
@@ -69,7 +69,8 @@ void SegmentPreparer::AttemptLocked() {
     state_ = State::kReady;
   } else {
     if (state_ != State::kFailed && log_line_) {
-      log_line_("no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
+      log_line_(LogLevel::kWarn,
+                "no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
     }
     state_ = State::kFailed;
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;

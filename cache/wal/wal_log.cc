@@ -27,8 +27,8 @@ WalLog::WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, c
       writer_(io, config.directory, config.model, config.width),
       preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log_line) {}
 
-void WalLog::Say(const std::string& line) const {
-  if (config_.log_line) config_.log_line(line);
+void WalLog::Say(LogLevel level, const std::string& line) const {
+  if (config_.log_line) config_.log_line(level, line);
 }
 
 uint64_t WalLog::WallNow(Clock* clock, WalShared* shared) {
@@ -117,7 +117,7 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
   for (const uint64_t number : plan.quarantine) {
     const std::string path = config_.directory + "/" + SegmentName(number);
     if (Status status = io_->Rename(path, path + ".quarantined"); !status.ok()) return status;
-    Say(path + " is damaged and was renamed to *.quarantined");
+    Say(LogLevel::kError, path + " is damaged and was renamed to *.quarantined");
   }
   for (const uint64_t number : plan.remove) {
     if (Status status = io_->Unlink(config_.directory + "/" + SegmentName(number)); !status.ok()) return status;
@@ -163,7 +163,8 @@ void WalLog::Acknowledge() {
   unsynced_.clear();
   unsynced_bytes_ = 0;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
-  if (acknowledged && SUTRA_CHECKPOINT("wal.acked")) Say("checkpoint wal.acked cannot fail: it comes too late");
+  if (acknowledged && SUTRA_CHECKPOINT("wal.acked"))
+    Say(LogLevel::kError, "checkpoint wal.acked cannot fail: it comes too late");
 }
 
 Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
@@ -225,8 +226,8 @@ void WalLog::WriteWatermark() {
 }
 
 void WalLog::Fail(const Status& reason) {
-  Say("the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
-      "): it is closed and a new one is started");
+  Say(LogLevel::kError, "the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
+                            "): it is closed and a new one is started");
   writer_.CloseFile();
   std::vector<std::unique_ptr<WalGroup>> all = std::move(unsynced_);
   for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
@@ -241,7 +242,8 @@ void WalLog::Fail(const Status& reason) {
     preparer_.Request();
     return;
   }
-  Say("the log refuses records (" + status.message() + "): lookups work, removals fail; trying again every second");
+  Say(LogLevel::kError,
+      "the log refuses records (" + status.message() + "): lookups work, removals fail; trying again every second");
   writer_.CloseFile();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
@@ -285,7 +287,7 @@ void WalLog::Probe() {
   if (Status status = BeginSegment(synced_through_); !status.ok()) return;
   failed_ = false;
   shared_->failed.store(false, kRelaxed);
-  Say("the log takes records again, in segment " + std::to_string(writer_.number()));
+  Say(LogLevel::kWarn, "the log takes records again, in segment " + std::to_string(writer_.number()));
   preparer_.Request();
 }
 
@@ -339,7 +341,7 @@ Status WalLog::RemoveOldest() {
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
   recycle_cursor_ = {};
   if (Status status = io_->Unlink(path); !status.ok()) {
-    Say(status.message() + "; the log stays larger than its bound");
+    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
     return {};
   }
   segments_.pop_front();

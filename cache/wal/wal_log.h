@@ -105,7 +105,7 @@ class WalLog {
   Status KeepBound();
   Status AppendAgain(uint64_t through);
   Status Retire(const RecoveryPlan& plan);
-  void Say(const std::string& line) const;
+  void Say(LogLevel level, const std::string& line) const;
 
   DiskIo* const io_;
   Clock* const clock_;

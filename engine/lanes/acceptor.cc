@@ -98,8 +98,8 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
     if (!socket) {
       const bool out_of_descriptors = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
       if (out_of_descriptors)
-        options_.log(std::string("cannot accept: ") + std::strerror(errno) +
-                     "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
+        options_.log(LogLevel::kError, std::string("cannot accept: ") + std::strerror(errno) +
+                                           "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
       return !out_of_descriptors;
     }
     struct ucred credentials = {};
@@ -302,8 +302,8 @@ void Acceptor::Drop(uint64_t id, const std::string& why) {
   if (found == connections_.end()) return;
   if (!why.empty()) {
     options_.stats.Add(Counter::kAttachesRefused);
-    options_.log("refused uid " + std::to_string(found->second.peer.uid) + " pid " +
-                 std::to_string(found->second.peer.pid) + ": " + why);
+    options_.log(LogLevel::kWarn, "refused uid " + std::to_string(found->second.peer.uid) + " pid " +
+                                      std::to_string(found->second.peer.pid) + ": " + why);
   }
   watcher_.unwatch(found->second.socket.get());
   connections_.erase(found);

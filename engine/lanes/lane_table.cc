@@ -89,8 +89,8 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
   }
   if (why != nullptr) {
     const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
-    options_.log("lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) + " pid " +
-                 std::to_string(lane->peer().pid) + name + " closed: " + why);
+    options_.log(LogLevel::kWarn, "lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) +
+                                      " pid " + std::to_string(lane->peer().pid) + name + " closed: " + why);
   }
   lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
   order_.erase(std::find(order_.begin(), order_.end(), lane));

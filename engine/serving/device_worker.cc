@@ -125,8 +125,8 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   }
   if (end - begin == 1) {
     if (options_.log) {
-      options_.log("the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
-                   " bytes: " + status.message());
+      options_.log(LogLevel::kError, "the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
+                                         " bytes: " + status.message());
     }
     return Fail(batch[begin]);
   }

@@ -68,7 +68,8 @@ bool EngineLoop::Watch(int fd, uint64_t tag) {
   event.events = EPOLLIN | EPOLLRDHUP;
   event.data.u64 = tag;
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return true;
-  client_log_(std::string("epoll refused a descriptor: ") + std::strerror(errno) + "; see fs.epoll.max_user_watches");
+  client_log_(LogLevel::kError,
+              std::string("epoll refused a descriptor: ") + std::strerror(errno) + "; see fs.epoll.max_user_watches");
   return false;
 }
 
@@ -218,8 +219,8 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   acceptor_.Close();
   lanes_.SetDraining();
   if (options_.log) {
-    options_.log("draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
-                 std::to_string(lanes_.size()) + " lanes; a second signal leaves at once");
+    options_.log(LogLevel::kInfo, "draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
+                                      std::to_string(lanes_.size()) + " lanes; a second signal leaves at once");
   }
 }
 

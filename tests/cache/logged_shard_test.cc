@@ -21,7 +21,7 @@ class CacheShardTest : public testing::Test {
  protected:
   std::unique_ptr<LoggedShard> Open(const CacheConfig& config) {
     CacheConfig logged = config;
-    logged.log = [this](const std::string& line) { lines_.push_back(line); };
+    logged.log = [this](LogLevel, const std::string& line) { lines_.push_back(line); };
     Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(logged, &disk_, &clock_, Inline());
     EXPECT_TRUE(shard.ok()) << shard.status().message();
     return shard.ok() ? std::move(shard).value() : nullptr;

@@ -21,7 +21,8 @@ ShardDirectory Mine() { return ShardDirectory{"/data", test::kIdentity, "test mo
 class ShardDirectoryTest : public testing::Test {
  protected:
   Result<ShardFiles> Prepare(const ShardDirectory& directory = Mine()) {
-    return PrepareShardDirectory(&disk_, directory, [this](const std::string& line) { lines_.push_back(line); });
+    return PrepareShardDirectory(&disk_, directory,
+                                 [this](LogLevel, const std::string& line) { lines_.push_back(line); });
   }
   std::string Model() const {
     const std::vector<std::byte> bytes = disk_.Bytes(kPath + "/MODEL");

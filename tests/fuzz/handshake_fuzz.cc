@@ -107,7 +107,7 @@ class Attack {
     options.peer_alive = AnswerLock;
     options.quota = {4, 3, 1 << 20};
     options.stats = world->stats->writer();
-    options.log = [](const std::string& line) {
+    options.log = [](LogLevel, const std::string& line) {
       for (const char c : line) FUZZ_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
     };
     Acceptor::Watcher watcher;

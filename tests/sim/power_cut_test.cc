@@ -41,7 +41,7 @@ class Schedule {
     CacheConfig config = test::SmallConfig("/data");
     config.wal_bytes_max = 512 << 10;
     if (Random(4) == 0) config.policy = Random(2) == 0 ? DurabilityPolicy::kGroup : DurabilityPolicy::kSync;
-    if (verbose_) config.log = [](const std::string& line) { std::printf("  %s\n", line.c_str()); };
+    if (verbose_) config.log = [](LogLevel, const std::string& line) { std::printf("  %s\n", line.c_str()); };
     Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config, disk_, &clock_, test::Inline());
     if (!shard.ok()) return "open: " + shard.status().message();
     shard_ = std::move(shard).value();

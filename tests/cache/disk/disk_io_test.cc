@@ -302,7 +302,7 @@ TEST_F(Judgement, NoProgressEndsInAnError) {
 TEST(MakeDiskIo, ChoosesAndSaysWhy) {
   const test::TempDir temp;
   std::vector<std::string> lines;
-  const auto log = [&](const std::string& line) { lines.push_back(line); };
+  const auto log = [&](LogLevel, const std::string& line) { lines.push_back(line); };
   Result<std::unique_ptr<DiskIo>> automatic = MakeDiskIo(DiskIoKind::kAuto, temp / "new/data", log);
   ASSERT_TRUE(automatic.ok()) << automatic.status().message();
   if (std::string((*automatic)->name()) == "io_uring") {

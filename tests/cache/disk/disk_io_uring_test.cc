@@ -105,7 +105,7 @@ int CheckForbidden(const std::string& directory) {
   if (MakeUringDiskIo(false).status().os_error() != EPERM) return 1;
   std::string line;
   Result<std::unique_ptr<DiskIo>> automatic =
-      MakeDiskIo(DiskIoKind::kAuto, directory, [&](const std::string& said) { line = said; });
+      MakeDiskIo(DiskIoKind::kAuto, directory, [&](LogLevel, const std::string& said) { line = said; });
   if (!automatic.ok() || std::strcmp((*automatic)->name(), "posix") != 0) return 2;
   if (line.find("io_uring is not usable in " + directory) != 0) return 3;
   if (line.find("using plain system calls") == std::string::npos) return 4;

@@ -61,8 +61,9 @@ class SegmentPreparerTest : public testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(disk_.MakeDirectory(kDirectory).ok()); }
   void Make(bool threaded) {
-    preparer_ = std::make_unique<SegmentPreparer>(&disk_, &clock_, kDirectory, kSegmentBytesMin, threaded,
-                                                  [this](const std::string& line) { lines_.push_back(line); });
+    preparer_ =
+        std::make_unique<SegmentPreparer>(&disk_, &clock_, kDirectory, kSegmentBytesMin, threaded,
+                                          [this](LogLevel, const std::string& line) { lines_.push_back(line); });
   }
   void FailAllocation() {
     sim::SimDisk::Faults faults;

@@ -28,7 +28,7 @@ class WalLogTest : public testing::Test {
     config_.segment_bytes = kSegmentBytesMin;
     config_.wal_bytes_max = 16 * kSegmentBytesMin;
     config_.threaded = false;
-    config_.log_line = [this](const std::string& line) { lines_.push_back(line); };
+    config_.log_line = [this](LogLevel, const std::string& line) { lines_.push_back(line); };
   }
 
   Status Start() {

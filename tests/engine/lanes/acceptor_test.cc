@@ -41,7 +41,7 @@ class AcceptorTest : public ::testing::Test {
     options_.peer_alive = FakePeerAlive;
     options_.quota = kAmple;
     options_.stats = stats_->writer();
-    options_.log = [this](const std::string& line) { log_.push_back(line); };
+    options_.log = [this](LogLevel, const std::string& line) { log_.push_back(line); };
     page_ = std::move(EnginePageMemory::Create(77)).value();
     options_.engine_page_fd = page_.fd();
   }

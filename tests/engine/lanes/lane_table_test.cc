@@ -71,7 +71,7 @@ class LaneTableTest : public ::testing::Test {
   int socket_fd_ = -1;  // of the last Attach
   LaneTable table_{{.peer_alive = FakePeerAlive,
                     .stats = stats_->writer(),
-                    .log = [this](const std::string& line) { lines_.push_back(line); }},
+                    .log = [this](LogLevel, const std::string& line) { lines_.push_back(line); }},
                    {.watch_socket = [this](int fd, uint64_t id) { watched_sockets_.emplace_back(fd, id); },
                     .watch_process = [this](int fd, uint64_t id) { watched_processes_.emplace_back(fd, id); },
                     .unwatch = [this](int fd) { unwatched_.push_back(fd); }}};

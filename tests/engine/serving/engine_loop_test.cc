@@ -96,7 +96,7 @@ class EngineLoopTest : public ::testing::Test {
     attach.model = backend_.info();
     attach.peer_alive = FakePeerAlive;
     attach.stats = stats_->writer();
-    attach.log = [](const std::string&) {};
+    attach.log = [](LogLevel, const std::string&) {};
     model_.emplace(
         ServedModel::Options{.backend = &backend_,
                              .cache = &cache_,
