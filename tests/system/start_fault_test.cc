@@ -2,9 +2,7 @@
 // runs loses nothing that was answered.
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +12,7 @@
 
 #include "engine/exit_code.h"
 #include "shm/stats/stats_name.h"
+#include "tests/kit/small_disk.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -312,31 +311,7 @@ TEST_F(DamagedLog, IsReportedAndNeverServed) {
   ExpectSurvivesKill(engine, "after the damage");
 }
 
-// A file system of a few MiB in a mount namespace of its own, which ends with the test's process.
-class SmallDisk {
- public:
-  SmallDisk(const std::string& path, const std::string& size) : path_(path) {
-    std::filesystem::create_directories(path);
-    mounted_ = unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               mount("tmpfs", path_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
-  }
-  ~SmallDisk() {
-    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
-  }
-  bool mounted() const { return mounted_; }
-  bool Resize(const std::string& size) const {
-    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0;
-  }
-
- private:
-  std::string path_;
-  bool mounted_ = false;
-};
-
-class FullDisk : public StartFault {
- protected:
-  static constexpr const char* kCannotMount = "needs root and a mount namespace for a small file system";
-};
+class FullDisk : public StartFault {};
 
 TEST_F(FullDisk, AtStartIsSaidWithTheFix) {
   EngineProcess engine;
