@@ -10,6 +10,7 @@
 
 #include <new>
 
+#include "producer/no_cancel.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/random.h"
@@ -39,6 +40,7 @@ void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex)
 void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
+  const NoCancel no_cancel;
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
                 static_cast<off_t>(slot.tail_bytes)) != 0) {
@@ -52,6 +54,7 @@ bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, ui
     SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
+  const NoCancel no_cancel;
   // A system call, not the mapping: over the cgroup's memory limit it fails, where a store would get us killed.
   for (uint32_t done = 0; done < bytes;) {
     const ssize_t count =
@@ -70,6 +73,7 @@ bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, ui
 
 // A ticket that was kept over detach and attach is not one of the new client's: its sequences begin elsewhere.
 uint64_t FirstSequence(const void* lane) {
+  const NoCancel no_cancel;
   uint64_t number;
   // Without the kernel's random numbers (an old seccomp filter) time and address have to do: nothing secret is at
   // stake.
@@ -174,6 +178,7 @@ bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
 }
 
 bool HungUp(const ClientLane* lane) {
+  const NoCancel no_cancel;
   pollfd item = {lane->connection.socket, 0, 0};  // hang-up and error are reported unasked
   return poll(&item, 1, 0) > 0;
 }
@@ -291,6 +296,7 @@ bool PinForRingLocked(ClientLane* lane) {
 void RingPinned(ClientLane* lane) {
   (void)SUTRA_CHECKPOINT("send.before_wake");
   {
+    const NoCancel no_cancel;
     if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
   }
   (void)SUTRA_CHECKPOINT("send.wake_sent");

@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "producer/no_cancel.h"
+
 namespace sutra::client {
 namespace {
 
@@ -20,6 +22,7 @@ bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
 // Polls before it reads: the process that created the pipe shares the read end's flags and could clear O_NONBLOCK.
 // Bounded, since the other end may write forever. RETURNS false once the write end, which only the engine has, closed.
 bool DrainEvents(ClientLane* lane) {
+  const NoCancel no_cancel;
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {
     pollfd item = {lane->connection.event_fd, POLLIN, 0};
