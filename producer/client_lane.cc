@@ -50,24 +50,25 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(la
   slot.tail_bytes = 0;
 }
 
+// The pages are allocated before they are stored to: over the cgroup's memory limit this call fails, and leaves none
+// behind, where a store would get us killed. Nor is the text written with pwrite, which obeys the limit that a process
+// set for the size of its own files (RLIMIT_FSIZE) and would end it with SIGXFSZ.
 bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes)
     SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
-  const NoCancel no_cancel;
-  // A system call, not the mapping: over the cgroup's memory limit it fails, where a store would get us killed.
-  for (uint32_t done = 0; done < bytes;) {
-    const ssize_t count =
-        pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    done += static_cast<uint32_t>(count);
-  }
   const auto pages = static_cast<uint32_t>(RoundUp(bytes, kPageBytes));
   if (pages > slot.tail_bytes) {
+    const NoCancel no_cancel;
+    int failed;
+    do {
+      failed = fallocate(lane->connection.request_fd, 0, static_cast<off_t>(offset), static_cast<off_t>(pages));
+    } while (failed != 0 && errno == EINTR);
+    if (failed != 0) return false;
     lane->tail_bytes += pages - slot.tail_bytes;
     slot.tail_bytes = pages;
   }
+  memcpy(lane->connection.mapping.request.base + offset, tail, bytes);
   return true;
 }
 

@@ -2,6 +2,7 @@
 #include "producer/client_lane.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <thread>
 
@@ -59,6 +60,17 @@ TEST_F(ClientLaneTest, TheTextBehindTheHeadIsInTheMemoryFile) {
                   static_cast<off_t>(engine_.memory().request().text_tail_offset(slot))),
             8);
   EXPECT_EQ(std::string(tail, 8), "the tail");
+}
+
+// A limit that a process set for the size of its own files: a write beyond it would end the process with SIGXFSZ.
+TEST_F(ClientLaneTest, ALongTextFitsUnderAFileSizeLimitOfTheCaller) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit limit = {1, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const uint32_t slot = Submit(std::string(8000, 't'));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(engine_.Take(), static_cast<int>(slot));
 }
 
 TEST_F(ClientLaneTest, AnAnsweredSlotIsFreeAfterItsReleaseAndUsedAgainFirst) {
