@@ -30,9 +30,7 @@ extern "C" sutra_status sutra_embed(sutra_client* client, const char* text, size
   if (status == SUTRA_OK && vector == nullptr) status = FailNull("vector");
   if (status == SUTRA_OK) status = CheckRequest(client, options, &request);
   if (status == SUTRA_OK) status = CheckText(client, text, text_bytes);
-  sutra_result answer = {};
-  if (status == SUTRA_OK) status = RunOne(client, text, text_bytes, request, vector, &answer);
-  answer.status = status;
-  sink.Store(0, answer);
+  if (status == SUTRA_OK) return RunOne(client, text, text_bytes, request, vector, sink);
+  sink.PutStatus(0, status, 0);
   return status;
 }

@@ -39,11 +39,15 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
       status = CheckText(client, texts[done], bytes);
       if (status != SUTRA_OK) break;
       uint32_t slot;
-      status = SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, &slot);
-      if (status == SUTRA_OK) tickets[done++] = MakeTicket(lane, slot);
+      status =
+          SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, SlotPhase::kTicket, &slot);
+      if (status == SUTRA_OK) tickets[done++] = TicketOf(lane, slot);
     }
-    lane->mutex.Unlock();
-    if (done > before) Ring(lane);
+    if (done > before) {
+      UnlockAndRing(lane);
+    } else {
+      lane->mutex.Unlock();
+    }
   }
   *submitted = done;
   return status;
@@ -53,25 +57,23 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
                                    sutra_result* result) {
   ResultSink sink;
   if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
-  sutra_result answer = {};
-  ClientLane* lane;
-  uint32_t slot;
-  if (const sutra_status checked = CheckClient(client); checked != SUTRA_OK) {
-    answer.status = checked;
-  } else if (!FindTicket(client, ticket, &lane, &slot)) {
-    answer.status = FailTicket(ticket);
-  } else {
-    const uint64_t now_ns = MonotonicNs();
-    // Checking once makes no system call, but a loop of checks must notice a death too.
-    if (timeout_ms == 0 && now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kAliveCheckNs) {
-      CheckAlive(lane, now_ns);
-    }
-    const sutra_status status = WaitSlot(client, lane, slot, timeout_ms == 0 ? 0 : now_ns + timeout_ms * kNsPerMs);
-    if (result != nullptr) FillResult(lane, slot, status, &answer);
-    answer.status = status;
+  ClientLane* lane = nullptr;
+  uint32_t slot = 0;
+  sutra_status status = CheckClient(client);
+  if (status == SUTRA_OK && !FindTicket(client, ticket, &lane, &slot)) status = FailTicket(ticket);
+  if (status != SUTRA_OK) {
+    sink.PutStatus(0, status, 0);
+    return status;
   }
-  sink.Store(0, answer);
-  return answer.status;
+  status = WaitSlot(client, lane, slot, timeout_ms * kNsPerMs);
+  if (result == nullptr) return status;
+  sutra_result spare;
+  sutra_result* answer = sink.Fill(0, &spare);
+  FillResult(lane, slot, answer);
+  // A poll on another thread may have ended the request since this thread looked: the caller sees one word.
+  status = answer->status;
+  sink.Put(0, answer);
+  return status;
 }
 
 extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {
@@ -117,9 +119,11 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
   ClientLane* lane;
   uint32_t slot;
   if (!FindTicket(client, ticket, &lane, &slot)) return FailTicket(ticket);
-  const uint64_t sequence = lane->slots[slot].sequence.load(std::memory_order_relaxed);  // relaxed: this ticket's
+  const MutexLock lock(lane->mutex);
+  if (!IsTicketLocked(lane, slot, ticket)) return FailTicket(ticket);  // released meanwhile
   // relaxed: a hint that publishes nothing
-  lane->connection.mapping.request.request(slot).cancel_sequence.store(sequence, std::memory_order_relaxed);
+  lane->connection.mapping.request.request(slot).cancel_sequence.store(lane->slots[slot].sequence,
+                                                                       std::memory_order_relaxed);
   return SUTRA_OK;
 }
 
@@ -128,5 +132,5 @@ extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {
   uint32_t slot;
   if (client == nullptr || IsForked(client) || !FindTicket(client, ticket, &lane, &slot)) return;
   const MutexLock lock(lane->mutex);
-  ReleaseLocked(lane, slot);
+  if (IsTicketLocked(lane, slot, ticket)) ReleaseLocked(lane, slot);
 }

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "producer/no_cancel.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
 #include "shm/handshake.h"
@@ -171,6 +172,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
 }  // namespace
 
 sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+  const NoCancel no_cancel;
   LaneConnection made;
   sutra_status status = Connect(path, deadline_ns, &made.socket);
   if (status != SUTRA_OK) return status;
@@ -186,6 +188,7 @@ sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t de
 }
 
 void CloseConnection(LaneConnection* lane, bool forked) {
+  const NoCancel no_cancel;
   if (forked) lane->mapping = LaneMapping();
   // The goodbye, by which the engine counts a detach rather than a death.
   const char goodbye = 0;

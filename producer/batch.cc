@@ -1,11 +1,13 @@
 #include "producer/batch.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "producer/lane_pool.h"
 #include "producer/request_check.h"
+#include "producer/thread_state.h"
 #include "producer/ticket.h"
 #include "shm/base/checkpoint.h"
 
@@ -18,6 +20,18 @@ struct Pending {
   uint32_t slot;
 };
 
+// From the reply lane, where *result points, to the caller's memory, where it points afterwards.
+void CopyVector(uint32_t width_max, float* vector, sutra_result* result) {
+  const uint32_t width = result->width < width_max ? result->width : width_max;
+  memcpy(vector, result->vector, width * sizeof(float));
+  result->vector = vector;
+  result->width = width;
+}
+
+uint32_t WidthOf(const sutra_client* client, const Request& request) {
+  return request.width != 0 ? request.width : client->info.width;
+}
+
 // A batch uses one lane at a time, and returns to choosing one when nothing of it is outstanding. Each pass takes the
 // lane's mutex once: it releases what was collected and submits as much as there is room for. A text's deadline counts
 // from its submission; a batch that gets no answer for that long is over.
@@ -27,7 +41,7 @@ class Batch {
   Batch(sutra_client* client, const BatchCall& call, Pending* pending, uint32_t* collected, size_t capacity)
       : client_(client),
         call_(call),
-        width_(call.request.width != 0 ? call.request.width : client->info.width),
+        width_(WidthOf(client, call.request)),
         pending_(pending),
         collected_(collected),
         capacity_(capacity) {}
@@ -40,15 +54,18 @@ class Batch {
       collected_count_ = 0;
       const size_t before = pending_count_;
       if (next_ < call_.count) SubmitRoomLocked();
-      lane_->mutex.Unlock();
-      if (pending_count_ > before) Ring(lane_);
+      if (pending_count_ > before) {
+        UnlockAndRing(lane_);
+      } else {
+        lane_->mutex.Unlock();
+      }
       if (pending_count_ == 0)
         lane_ = nullptr;
       else
         Collect();
     }
     assert(next_ == call_.count && pending_count_ == 0 && collected_count_ == 0);
-    return first_failure_;
+    return first_failure_ == SUTRA_OK ? SUTRA_OK : Fail(first_failure_, "text %zu: %s", failed_text_, failed_why_);
   }
 
  private:
@@ -59,6 +76,7 @@ class Batch {
       return true;
     }
     sutra_status status = lost_;
+    if (lost_ != SUTRA_OK) FailUnanswered(client_, lost_);
     if (lost_ == SUTRA_OK && AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, &lane_, &status)) {
       return true;
     }
@@ -79,15 +97,14 @@ class Batch {
       sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
       uint32_t slot = 0;
       if (status == SUTRA_OK) {
-        status =
-            SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns, &slot);
+        status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns,
+                              SlotPhase::kCall, &slot);
       }
       if (status != SUTRA_OK) {
         FinishWithout(text, status);
         continue;
       }
-      // relaxed: written by this thread
-      pending_[pending_count_++] = {text, lane_->slots[slot].sequence.load(std::memory_order_relaxed), slot};
+      pending_[pending_count_++] = {text, lane_->slots[slot].sequence, slot};
     }
   }
 
@@ -116,7 +133,7 @@ class Batch {
         pending_[kept++] = item;
         continue;
       }
-      FinishSlot(item, status);
+      FinishSlot(item);
       assert(collected_count_ < capacity_);
       collected_[collected_count_++] = item.slot;
     }
@@ -126,33 +143,32 @@ class Batch {
     if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
   }
 
-  void FinishSlot(const Pending& item, sutra_status status) {
-    sutra_result result;
-    FillResult(lane_, item.slot, status, &result);
-    lane_->slots[item.slot].reported.store(1, std::memory_order_relaxed);  // relaxed: only counts
-    if (status == SUTRA_OK) {
-      const uint32_t width = result.width < width_ ? result.width : width_;
-      float* vector = call_.vectors + item.text * width_;
-      memcpy(vector, result.vector, width * sizeof(float));
-      result.vector = vector;
-      result.width = width;
-    } else if (first_failure_ == SUTRA_OK || item.text < failed_text_) {
-      NoteFailure(item.text, status);
+  void FinishSlot(const Pending& item) {
+    sutra_result spare;
+    sutra_result* result = call_.results.Fill(item.text, &spare);
+    FillResult(lane_, item.slot, result);
+    if (result->status == SUTRA_OK) {
+      CopyVector(width_, call_.vectors + item.text * width_, result);
+    } else {
+      if (IsFirstFailure(item.text)) ExplainEnd(client_, lane_, item.slot, result->status);
+      NoteFailure(item.text, result->status);
     }
-    call_.results.Store(item.text, result);
+    call_.results.Put(item.text, result);
   }
 
+  // Of a text that never got a slot; the thread's error text says why.
   void FinishWithout(size_t text, sutra_status status) {
-    if (first_failure_ == SUTRA_OK || text < failed_text_) NoteFailure(text, status);
-    sutra_result result = {};
-    result.status = status;
-    result.tag = call_.request.tag;
-    call_.results.Store(text, result);
+    NoteFailure(text, status);
+    call_.results.PutStatus(text, status, call_.request.tag);
   }
 
+  bool IsFirstFailure(size_t text) const { return first_failure_ == SUTRA_OK || text < failed_text_; }
   void NoteFailure(size_t text, sutra_status status) {
+    if (!IsFirstFailure(text)) return;
     first_failure_ = status;
     failed_text_ = text;
+    // Kept, since texts behind it may fail later for another cause.
+    snprintf(failed_why_, sizeof(failed_why_), "%s", CurrentThread().error_text);
   }
 
   sutra_client* client_;
@@ -167,6 +183,7 @@ class Batch {
   size_t capacity_;
   size_t next_ = 0;  // first text not yet submitted
   size_t failed_text_ = 0;
+  char failed_why_[sizeof(ThreadState::error_text)] = {};
   uint64_t progress_ns_ = 0;  // last answer
   sutra_status first_failure_ = SUTRA_OK;
   sutra_status lost_ = SUTRA_OK;  // the lane died under the batch
@@ -175,25 +192,31 @@ class Batch {
 }  // namespace
 
 sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
-                    sutra_result* result) {
+                    const ResultSink& sink) {
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, &lane, &status)) return status;
-  uint32_t slot = 0;
-  status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, &slot);
-  lane->mutex.Unlock();
-  if (status != SUTRA_OK) return status;
-  Ring(lane);
-  status = WaitSlot(client, lane, slot, UINT64_MAX);
-  if (status == SUTRA_NOT_READY) status = SUTRA_MODEL_ERROR;  // a broken engine took its answer back
-  FillResult(lane, slot, status, result);
-  if (status == SUTRA_OK) {
-    const uint32_t width = request.width != 0 && request.width < result->width ? request.width : result->width;
-    memcpy(vector, result->vector, width * sizeof(float));
-    result->vector = vector;
-    result->width = width;
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, &lane, &status)) {
+    sink.PutStatus(0, status, request.tag);
+    return status;
   }
+  uint32_t slot = 0;
+  status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, SlotPhase::kCall, &slot);
+  if (status != SUTRA_OK) {
+    lane->mutex.Unlock();
+    sink.PutStatus(0, status, request.tag);
+    return status;
+  }
+  UnlockAndRing(lane);
+  if (WaitSlot(client, lane, slot, kUntilDeadline) == SUTRA_NOT_READY) {
+    FailUnanswered(client, EndSlot(lane, slot, SUTRA_MODEL_ERROR));  // a broken engine took its answer back
+  }
+  sutra_result spare;
+  sutra_result* result = sink.Fill(0, &spare);
+  FillResult(lane, slot, result);
+  status = result->status;
+  if (status == SUTRA_OK) CopyVector(WidthOf(client, request), vector, result);
+  sink.Put(0, result);
   (void)SUTRA_CHECKPOINT("recv.copied");
   const MutexLock lock(lane->mutex);
   ReleaseLocked(lane, slot);
@@ -217,9 +240,7 @@ sutra_status RunBatch(sutra_client* client, const BatchCall& call, size_t in_fli
 }
 
 sutra_status FailBatch(const BatchCall& call, sutra_status status) {
-  sutra_result result = {};
-  result.status = status;
-  for (size_t i = 0; i < call.count; ++i) call.results.Store(i, result);
+  for (size_t i = 0; i < call.count; ++i) call.results.PutStatus(i, status, 0);
   return status;
 }
 

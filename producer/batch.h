@@ -11,9 +11,9 @@
 
 namespace sutra::client {
 
-// Submits one text, waits, and copies the vector. RETURNS its final status, which *result has too.
+// Submits one text, waits, and copies the vector. RETURNS its final status, which the result in `sink` has too.
 sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
-                    sutra_result* result);
+                    const ResultSink& sink);
 
 struct BatchCall {  // the checked arguments of sutra_embed_batch
   const char* const* texts = nullptr;
@@ -24,8 +24,8 @@ struct BatchCall {  // the checked arguments of sutra_embed_batch
   ResultSink results = {};
 };
 
-// At most `in_flight_max` texts are outstanding at once. RETURNS SUTRA_OK if every text did, else the first other
-// status; every result is written.
+// At most `in_flight_max` texts are outstanding at once. RETURNS SUTRA_OK if every text did, else the status of the
+// first text that failed, whose own cause becomes the explanation; every result is written.
 sutra_status RunBatch(sutra_client* client, const BatchCall& call, size_t in_flight_max);
 // Gives every text of a call the same status. RETURNS it.
 sutra_status FailBatch(const BatchCall& call, sutra_status status);

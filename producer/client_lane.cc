@@ -10,27 +10,29 @@
 
 #include <new>
 
+#include "producer/no_cancel.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/random.h"
 #include "shm/peer_liveness.h"
 #include "shm/prefetch.h"
 
 namespace sutra::client {
 namespace {
 
-constexpr uint32_t kSpinMissesMax = 3;   // in a row, before waits stop spinning
-constexpr uint32_t kSpinSkipMax = 32;    // waits between two tries to spin again
-constexpr int kPunchHole = 0x02 | 0x01;  // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+constexpr uint32_t kSpinMissesMax = 3;                            // in a row, before waits stop spinning
+constexpr uint32_t kSpinSkipMax = 32;                             // waits between two tries to spin again
+constexpr int kPunchHole = 0x02 | 0x01;                           // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+constexpr uint64_t kFirstSequenceMask = (uint64_t{1} << 45) - 1;  // leaves 2^45 requests before a ticket's bits wrap
 
-uint32_t LiveLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+uint32_t HeldLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
   assert(lane->free_count + lane->abandoned_count <= lane->slot_count);
   return lane->slot_count - lane->free_count - lane->abandoned_count;
 }
 
 void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
-  assert(lane->free_count < lane->slot_count);
-  // relaxed: a stale ticket that looks at the phase races with nothing that matters
-  lane->slots[slot].phase.store(SlotPhase::kFree, std::memory_order_relaxed);
+  assert(lane->free_count < lane->slot_count && lane->slots[slot].phase != SlotPhase::kFree);
+  lane->slots[slot].phase = SlotPhase::kFree;
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
 }
 
@@ -38,6 +40,7 @@ void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex)
 void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
+  const NoCancel no_cancel;
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
   if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
                 static_cast<off_t>(slot.tail_bytes)) != 0) {
@@ -47,25 +50,51 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(la
   slot.tail_bytes = 0;
 }
 
+// The pages are allocated before they are stored to: over the cgroup's memory limit this call fails, and leaves none
+// behind, where a store would get us killed. Nor is the text written with pwrite, which obeys the limit that a process
+// set for the size of its own files (RLIMIT_FSIZE) and would end it with SIGXFSZ.
 bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes)
     SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
-  // A system call, not the mapping: over the cgroup's memory limit it fails, where a store would get us killed.
-  for (uint32_t done = 0; done < bytes;) {
-    const ssize_t count =
-        pwrite(lane->connection.request_fd, tail + done, bytes - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    done += static_cast<uint32_t>(count);
-  }
   const auto pages = static_cast<uint32_t>(RoundUp(bytes, kPageBytes));
   if (pages > slot.tail_bytes) {
+    const NoCancel no_cancel;
+    int failed;
+    do {
+      failed = fallocate(lane->connection.request_fd, 0, static_cast<off_t>(offset), static_cast<off_t>(pages));
+    } while (failed != 0 && errno == EINTR);
+    if (failed != 0) return false;
     lane->tail_bytes += pages - slot.tail_bytes;
     slot.tail_bytes = pages;
   }
+  memcpy(lane->connection.mapping.request.base + offset, tail, bytes);
   return true;
 }
+
+// A ticket that was kept over detach and attach is not one of the new client's: its sequences begin elsewhere.
+uint64_t FirstSequence(const void* lane) {
+  const NoCancel no_cancel;
+  uint64_t number;
+  // Without the kernel's random numbers (an old seccomp filter) time and address have to do: nothing secret is at
+  // stake.
+  if (!FillRandom(&number, sizeof(number))) number = MonotonicNs() ^ reinterpret_cast<uintptr_t>(lane) << 20;
+  return (number & kFirstSequenceMask) + 1;
+}
+
+uint64_t TakeSequenceLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  const uint64_t sequence = lane->sequence_next++;
+  if ((lane->sequence_next & kTicketSequenceMask) == 0) ++lane->sequence_next;
+  return sequence;
+}
+
+// The engine may write its words at any time: each is read once, and what was read is what is checked and used.
+template <typename T>
+T ReadOnce(const T& word) {
+  return __atomic_load_n(&word, __ATOMIC_RELAXED);
+}
+
+constexpr sutra_status EndedStatus(uint32_t ended) { return ended & ~kEndedByAnswer; }
 
 uint64_t OnEngineClock(const ClientLane* lane, uint64_t ns) {
   return ns + static_cast<uint64_t>(lane->connection.engine_clock_ahead_ns);
@@ -85,7 +114,7 @@ ClientLane* MakeClientLane(uint32_t index, uint32_t slots) {
     return nullptr;
   }
   for (uint32_t i = 0; i < slots; ++i) new (&slot_memory[i]) ClientSlot();
-  return new (memory) ClientLane(index, slots, slot_memory, stack);
+  return new (memory) ClientLane(index, slots, slot_memory, stack, FirstSequence(memory));
 }
 
 void DestroyClientLane(ClientLane* lane, bool forked) {
@@ -103,7 +132,8 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   lane->submissions = SubmissionWriter(connection.mapping.request);
   lane->completions = CompletionReader(connection.mapping.reply);
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
-    lane->slots[i].phase.store(SlotPhase::kFree, std::memory_order_relaxed);  // relaxed: under the mutex
+    assert(lane->slots[i].ticket.load(std::memory_order_relaxed) == 0);  // relaxed: under the mutex
+    lane->slots[i].phase = SlotPhase::kFree;
     lane->slots[i].tail_bytes = 0;
     lane->free_stack[i] = static_cast<uint16_t>(lane->slot_count - 1 - i);
   }
@@ -123,7 +153,7 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
 
 bool RetireLocked(ClientLane* lane) {
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return true;  // relaxed: under the mutex
-  if (!IsGone(lane) || LiveLocked(lane) != 0) return false;
+  if (!IsGone(lane) || HeldLocked(lane) != 0 || lane->ring_pins != 0) return false;
   lane->phase.store(LanePhase::kEmpty, std::memory_order_relaxed);
   CloseConnection(&lane->connection, false);
   return true;
@@ -134,8 +164,10 @@ bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
   lane->alive_checked_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only paces the checks
   const EngineLine& engine = lane->connection.mapping.reply.engine();
   // SYNC L7 (acquire): close_reason and all answers; meets the engine's release of the state.
-  const bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
+  bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
   if (!closed && LockHolderAlive(lane->connection.reply_fd)) return true;
+  // Once more: between the two looks it may have closed the lane in order and left, which is not a crash.
+  if (!closed) closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;  // SYNC L7 (acquire)
   uint32_t reason = SUTRA_ENGINE_GONE;
   if (closed) {
     const uint32_t said = engine.close_reason.load(std::memory_order_relaxed);  // relaxed: ordered by the state
@@ -147,6 +179,7 @@ bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
 }
 
 bool HungUp(const ClientLane* lane) {
+  const NoCancel no_cancel;
   pollfd item = {lane->connection.socket, 0, 0};  // hang-up and error are reported unasked
   return poll(&item, 1, 0) > 0;
 }
@@ -171,9 +204,7 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) {
 uint32_t ReapLocked(ClientLane* lane) {
   for (uint32_t i = 0; lane->abandoned_count > 0 && i < lane->slot_count; ++i) {
     ClientSlot& slot = lane->slots[i];
-    // relaxed: phase and sequence of an abandoned slot change under the mutex only
-    if (slot.phase.load(std::memory_order_relaxed) != SlotPhase::kAbandoned) continue;
-    if (!IsAnswered(lane, i, slot.sequence.load(std::memory_order_relaxed))) continue;
+    if (slot.phase != SlotPhase::kAbandoned || !IsAnswered(lane, i, slot.sequence)) continue;
     --lane->abandoned_count;
     GiveTailBackLocked(lane, i);
     FreeSlotLocked(lane, i);
@@ -182,13 +213,14 @@ uint32_t ReapLocked(ClientLane* lane) {
 }
 
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
-                          uint64_t now_ns, uint32_t* slot_index) {
+                          uint64_t now_ns, SlotPhase holder, uint32_t* slot_index) {
+  assert(holder == SlotPhase::kTicket || holder == SlotPhase::kCall);
   assert(lane->free_count > 0 && lane->free_count <= lane->slot_count);
   assert(text_bytes > 0 && text_bytes <= lane->connection.mapping.request.geometry.text_bytes_max);
   const uint32_t index = lane->free_stack[lane->free_count - 1];
   ClientSlot& slot = lane->slots[index];
   // A free slot's last request was answered. The answer is not looked at again: the engine could take it back.
-  assert(slot.phase.load(std::memory_order_relaxed) == SlotPhase::kFree);  // relaxed: under the mutex
+  assert(slot.phase == SlotPhase::kFree);
   (void)SUTRA_CHECKPOINT("send.slot_claimed");
 
   const RequestLane& lane_memory = lane->connection.mapping.request;
@@ -204,8 +236,8 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
                 text_bytes, strerror(errno));
   }
 
-  const uint64_t sequence = lane->sequence_next++;
-  assert(sequence > slot.sequence.load(std::memory_order_relaxed));  // relaxed: written under the mutex
+  const uint64_t sequence = TakeSequenceLocked(lane);
+  assert(sequence > slot.sequence);
   const uint64_t deadline_ns = now_ns + request.timeout_ns;
   RequestDescriptor& descriptor = lane_memory.request(index);
   // relaxed: the ring entry below publishes all of it
@@ -218,14 +250,17 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   descriptor.priority.store(request.priority, std::memory_order_relaxed);
   (void)SUTRA_CHECKPOINT("send.payload_done");
 
+  slot.sequence = sequence;
   slot.tag = request.tag;
   slot.submitted_ns = now_ns;
   slot.deadline_ns = deadline_ns;
+  slot.phase = holder;
   // relaxed: the mutex, or whatever hands the ticket to another thread, orders these
   slot.ended.store(0, std::memory_order_relaxed);
-  slot.reported.store(0, std::memory_order_relaxed);
-  slot.sequence.store(sequence, std::memory_order_relaxed);
-  slot.phase.store(SlotPhase::kLive, std::memory_order_relaxed);
+  if (holder == SlotPhase::kTicket) {
+    slot.reported.store(0, std::memory_order_relaxed);
+    slot.ticket.store(TicketNumber(sequence, lane->index, index), std::memory_order_relaxed);
+  }
   --lane->free_count;
   lane->submissions.Publish(index);
   (void)SUTRA_CHECKPOINT("send.index_published");
@@ -235,8 +270,10 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
 
 void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
   ClientSlot& slot = lane->slots[slot_index];
-  const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);  // relaxed: this ticket wrote it
-  if (IsAnswered(lane, slot_index, sequence)) {
+  assert(slot.phase == SlotPhase::kTicket || slot.phase == SlotPhase::kCall);
+  slot.ticket.store(0,
+                    std::memory_order_relaxed);  // relaxed: under the mutex; another's look at it is checked under it
+  if (IsAnswered(lane, slot_index, slot.sequence)) {
     GiveTailBackLocked(lane, slot_index);
     FreeSlotLocked(lane, slot_index);
     (void)SUTRA_CHECKPOINT("recv.index_released");
@@ -244,62 +281,89 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
     lane->connection.mapping.request.request(slot_index)
-        .cancel_sequence.store(sequence, std::memory_order_relaxed);     // hint
-    slot.phase.store(SlotPhase::kAbandoned, std::memory_order_relaxed);  // relaxed: under the mutex
+        .cancel_sequence.store(slot.sequence, std::memory_order_relaxed);  // relaxed: a hint
+    slot.phase = SlotPhase::kAbandoned;
     ++lane->abandoned_count;
   }
   if (IsGone(lane)) RetireLocked(lane);
 }
 
-void Ring(ClientLane* lane) {
-  if (!RingDoorbell(lane->connection.mapping.page, lane->connection.socket)) CheckAlive(lane, MonotonicNs());
+bool PinForRingLocked(ClientLane* lane) {
+  if (!EngineAsleep(lane->connection.mapping.page)) return false;
+  ++lane->ring_pins;
+  return true;
+}
+
+void RingPinned(ClientLane* lane) {
+  (void)SUTRA_CHECKPOINT("send.before_wake");
+  {
+    const NoCancel no_cancel;
+    if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
+  }
   (void)SUTRA_CHECKPOINT("send.wake_sent");
+  const MutexLock lock(lane->mutex);
+  assert(lane->ring_pins > 0);
+  --lane->ring_pins;
+  if (IsGone(lane)) RetireLocked(lane);
+}
+
+void UnlockAndRing(ClientLane* lane) {
+  const bool ring = PinForRingLocked(lane);
+  lane->mutex.Unlock();
+  if (ring) RingPinned(lane);
+}
+
+sutra_status EndSlot(ClientLane* lane, uint32_t slot_index, uint32_t ended) {
+  assert(EndedStatus(ended) != SUTRA_NOT_READY || ended == kEndedByAnswer);
+  uint32_t before = 0;
+  // SYNC C3 (release): a thread that takes the answer from this word sees the vector too; meets SettleSlot, FillResult.
+  const bool first = lane->slots[slot_index].ended.compare_exchange_strong(before, ended, std::memory_order_acq_rel,
+                                                                           std::memory_order_acquire);
+  return EndedStatus(first ? ended : before);
 }
 
 sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) {
-  ClientSlot& slot = lane->slots[slot_index];
-  // relaxed: the ticket's thread wrote it, or a poll that lost a race and finds out at its next look
-  const uint32_t ended = slot.ended.load(std::memory_order_relaxed);
-  if (ended != 0) return ended;
-  const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);
+  const ClientSlot& slot = lane->slots[slot_index];
+  const uint32_t ended = slot.ended.load(std::memory_order_acquire);  // SYNC C3 (acquire): see EndSlot
+  if (ended != 0) return EndedStatus(ended);
   const bool gone = IsGone(lane);  // before the word: an answer that preceded the death counts
   const uint64_t word = LoadResultWord(lane->connection.mapping.reply, slot_index);
-  if (ResultWordSequence(word) == sequence) {
-    const sutra_status answer = static_cast<uint32_t>(ResultWordStatus(word));
-    return answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;  // an answer is final whatever a broken engine says
+  if (ResultWordSequence(word) == slot.sequence) {
+    const auto answer = static_cast<uint32_t>(ResultWordStatus(word));
+    // An answer is final whatever a broken engine says.
+    return EndSlot(lane, slot_index, kEndedByAnswer | (answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer));
   }
-  uint32_t status = SUTRA_NOT_READY;
-  if (gone)
-    status = lane->gone.load(std::memory_order_relaxed);
-  else if (now_ns >= slot.deadline_ns)
-    status = SUTRA_DEADLINE_EXCEEDED;
-  if (status == SUTRA_NOT_READY) return SUTRA_NOT_READY;
-  // A ticket ends once: a poll on another thread may have ended it meanwhile.
-  uint32_t expected = 0;
-  if (!slot.ended.compare_exchange_strong(expected, status, std::memory_order_relaxed)) status = expected;
-  return status;
+  if (gone) return EndSlot(lane, slot_index, lane->gone.load(std::memory_order_relaxed));  // relaxed: IsGone ordered it
+  if (now_ns >= slot.deadline_ns) return EndSlot(lane, slot_index, SUTRA_DEADLINE_EXCEEDED);
+  return SUTRA_NOT_READY;
 }
 
-void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_status status, sutra_result* result) {
+void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* result) {
   const ClientSlot& slot = lane->slots[slot_index];
-  const int64_t ahead_ns = lane->connection.engine_clock_ahead_ns;
+  const uint32_t ended = slot.ended.load(std::memory_order_acquire);  // SYNC C3 (acquire): see EndSlot
   *result = {};
-  result->status = status;
+  result->size = sizeof(*result);
+  result->status = ended == 0 ? SUTRA_NOT_READY : EndedStatus(ended);
   result->tag = slot.tag;
   result->stage_ns[0] = slot.submitted_ns;
-  if (slot.ended.load(std::memory_order_relaxed) != 0) return;  // relaxed: as in SettleSlot
-  const ResultDescriptor& answer = lane->connection.mapping.reply.result(slot_index);
+  // Without an answer the engine's line still describes the slot's last request, or belongs to the engine's cache.
+  if ((ended & kEndedByAnswer) == 0) return;
+  const ReplyLane& reply = lane->connection.mapping.reply;
+  const ResultDescriptor& answer = reply.result(slot_index);
+  const auto ahead_ns = static_cast<uint64_t>(lane->connection.engine_clock_ahead_ns);
   for (uint32_t i = 1; i < kStageCount; ++i) {
-    const uint64_t ns = answer.stage_ns[i];
-    result->stage_ns[i] = ns == 0 ? 0 : ns - static_cast<uint64_t>(ahead_ns);
+    const uint64_t ns = ReadOnce(answer.stage_ns[i]);
+    result->stage_ns[i] = ns == 0 ? 0 : ns - ahead_ns;
   }
-  result->token_count = answer.token_count;
-  result->truncated = (answer.flags & kResultTruncated) != 0 ? 1 : 0;
-  result->source = answer.source <= kSourceModel ? answer.source : SUTRA_SOURCE_NONE;
-  if (status != SUTRA_OK) return;
-  const uint32_t lane_width = lane->connection.mapping.reply.geometry.width;
-  result->width = answer.width < lane_width ? answer.width : lane_width;
-  result->vector = lane->connection.mapping.reply.vector(slot_index);
+  const uint32_t source = ReadOnce(answer.source), token_count = ReadOnce(answer.token_count);
+  const uint32_t tokens_max = lane->connection.welcome.tokens_max;
+  result->source = source <= kSourceModel ? source : SUTRA_SOURCE_NONE;
+  result->token_count = token_count < tokens_max ? token_count : tokens_max;
+  result->truncated = (ReadOnce(answer.flags) & kResultTruncated) != 0 ? 1 : 0;
+  if (result->status != SUTRA_OK) return;
+  const uint32_t width = ReadOnce(answer.width);
+  result->width = width < reply.geometry.width ? width : reply.geometry.width;
+  result->vector = reply.vector(slot_index);
 }
 
 // Spinning shorter than the typical wait is worse than not spinning: both ends burn the budget and sleep anyway. So a

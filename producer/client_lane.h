@@ -1,14 +1,17 @@
 // One lane as the client sees it: its slots, submitting, waiting, and the engine's death.
 //
 // Thread rule: functions named ...Locked need the lane's mutex, which is held for short, bounded work and never while
-// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time;
-// waiting takes no lock, so no thread waits for another's request.
+// waiting. A slot between SubmitLocked and ReleaseLocked belongs to its ticket, which one thread uses at a time, or to
+// the blocking call that submitted it; waiting takes no lock, so no thread waits for another's request.
 //
 // Invariants:
-//   - A slot is free, live (its ticket is not released) or abandoned (released before the engine answered).
+//   - A slot is free, held (by a ticket or by a blocking call) or abandoned (released before the engine answered).
+//   - Only a slot that a ticket holds has a ticket: what a blocking call holds can be neither polled nor released.
+//   - A request ends once: whoever sets ClientSlot::ended decides, and everyone else takes that word.
 //   - A slot is submitted again only after the engine answered its last request: the submission ring cannot overflow.
 //   - Sequences of a ClientLane never repeat, even when it is opened again for another engine.
-//   - The mappings of a dead lane stay until its last live ticket is released: vectors already delivered stay readable.
+//   - The mappings of a dead lane stay while a slot is held (vectors already delivered stay readable) and while a
+//     thread is about to ring its doorbell.
 #pragma once
 
 #include <stdint.h>
@@ -29,15 +32,32 @@ inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll check
 inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, per lane; more is given back
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
-enum class SlotPhase : uint32_t { kFree, kLive, kAbandoned };
+enum class SlotPhase : uint32_t {
+  kFree,
+  kTicket,     // the caller has a ticket for it
+  kCall,       // of a blocking call, which releases it before it returns
+  kAbandoned,  // released, but the engine owes the answer
+};
 enum class LanePhase : uint32_t { kEmpty, kOpen };
 
+// A ticket is sequence | lane | slot. 0 is never one: no sequence has only zeros in the bits that a ticket keeps of it.
+inline constexpr int kTicketSlotBits = 12, kTicketLaneBits = 6;
+inline constexpr uint64_t kTicketSequenceMask = (uint64_t{1} << (64 - kTicketSlotBits - kTicketLaneBits)) - 1;
+constexpr sutra_ticket TicketNumber(uint64_t sequence, uint32_t lane, uint32_t slot) {
+  return (sequence & kTicketSequenceMask) << (kTicketSlotBits + kTicketLaneBits) | uint64_t{lane} << kTicketSlotBits |
+         slot;
+}
+
+inline constexpr uint32_t kEndedByAnswer = 0x100;  // in ClientSlot::ended: the engine's status; else it is ours
+
 struct ClientSlot {
-  std::atomic<uint64_t> sequence = 0;  // of the request that holds the slot
-  std::atomic<SlotPhase> phase = SlotPhase::kFree;
-  std::atomic<uint32_t> ended = 0;     // sutra_status the ticket ended with on our side; 0 = the result word decides
-  std::atomic<uint32_t> reported = 0;  // 1 = the caller knows that it is done
-  uint32_t tail_bytes = 0;             // pages that long texts left behind in the memory file; under the lane's mutex
+  std::atomic<sutra_ticket> ticket = 0;  // 0 unless a ticket holds the slot; one word, so that a stale one never fits
+  std::atomic<uint32_t> ended = 0;       // how the request ended: a sutra_status, perhaps | kEndedByAnswer; 0 = not yet
+  std::atomic<uint32_t> reported = 0;    // 1 = the caller knows that it is done
+  SlotPhase phase = SlotPhase::kFree;    // under the lane's mutex
+  uint32_t tail_bytes = 0;               // pages that long texts left behind in the memory file; under the mutex
+  // Written under the mutex by the submit; then of whoever holds the slot.
+  uint64_t sequence = 0;
   uint64_t tag = 0;
   uint64_t submitted_ns = 0;  // our clock
   uint64_t deadline_ns = 0;
@@ -45,8 +65,13 @@ struct ClientSlot {
 
 struct ClientLane {
   // `slot_memory` and `stack_memory` have room for `slots` entries.
-  ClientLane(uint32_t table_index, uint32_t slots_wanted, ClientSlot* slot_memory, uint16_t* stack_memory)
-      : index(table_index), slot_count(slots_wanted), slots(slot_memory), free_stack(stack_memory) {}
+  ClientLane(uint32_t table_index, uint32_t slots_wanted, ClientSlot* slot_memory, uint16_t* stack_memory,
+             uint64_t sequence_first)
+      : index(table_index),
+        slot_count(slots_wanted),
+        slots(slot_memory),
+        sequence_next(sequence_first),
+        free_stack(stack_memory) {}
 
   Mutex mutex;
   CondVar slot_freed;    // for blocking calls that found the lane full
@@ -59,16 +84,17 @@ struct ClientLane {
   std::atomic<uint32_t> spin_misses = 0;  // waits in a row that outlasted the spin budget
   std::atomic<uint32_t> spin_skip = 0;    // waits left that do not spin
 
-  // Written under the mutex while no ticket of the lane is live, so a thread with a live ticket need not lock.
+  // Written under the mutex while no slot is held and no doorbell pinned, so a thread that has either need not lock.
   LaneConnection connection;
 
   SubmissionWriter submissions SUTRA_GUARDED_BY(mutex);
   CompletionReader completions SUTRA_GUARDED_BY(mutex);
-  uint64_t sequence_next SUTRA_GUARDED_BY(mutex) = 1;
+  uint64_t sequence_next SUTRA_GUARDED_BY(mutex);         // starts at a random number: old tickets mean nothing here
   uint16_t* const free_stack SUTRA_PT_GUARDED_BY(mutex);  // last in, first out: the warm slot is used again
   uint32_t free_count SUTRA_GUARDED_BY(mutex) = 0;
   uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
   uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;     // threads waiting for slot_freed
+  uint32_t ring_pins SUTRA_GUARDED_BY(mutex) = 0;   // threads between PinForRingLocked and RingPinned
   uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
@@ -90,7 +116,7 @@ void DestroyClientLane(ClientLane* lane, bool forked);
 
 // REQUIRES an empty lane.
 void OpenLocked(ClientLane* lane, const LaneConnection& connection) SUTRA_REQUIRES(lane->mutex);
-// Closes a dead lane whose live tickets are all released. RETURNS true if the lane is empty now.
+// Closes a dead lane whose tickets are all released. RETURNS true if the lane is empty now.
 bool RetireLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
 // SUTRA_OK, or why this lane takes no new request: SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ...
@@ -99,12 +125,24 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTR
 // Frees abandoned slots whose requests the engine has answered. RETURNS free_count.
 uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
-// Takes a free slot (REQUIRES free_count > 0), copies the text and publishes it; the caller calls Ring afterwards.
+// Takes a free slot (REQUIRES free_count > 0) for `holder` (kTicket or kCall), copies the text and publishes it; the
+// caller rings afterwards.
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
-                          uint64_t now_ns, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
+                          uint64_t now_ns, SlotPhase holder, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
+// Gives a held slot back. The lane may be closed by it.
 void ReleaseLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
-// Rings the doorbell once for all that was published before. No lock needed while a ticket of the lane is live.
-void Ring(ClientLane* lane);
+
+// Of a slot that was submitted for a ticket and is still held by it.
+inline sutra_ticket TicketOf(const ClientLane* lane, uint32_t slot) {
+  return lane->slots[slot].ticket.load(std::memory_order_relaxed);  // relaxed: under the mutex, or of the caller's
+}
+
+// After publishing one request or many: wakes the engine if it sleeps. The system call is made without the mutex, when
+// another thread may already have released the new tickets: the pin keeps the lane from being closed meanwhile.
+void UnlockAndRing(ClientLane* lane) SUTRA_RELEASE(lane->mutex);
+// Its two halves. RETURNS false if the engine is awake: then there is nothing to ring and no pin.
+bool PinForRingLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+void RingPinned(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 
 // Asks the kernel whether the engine holds its lock. RETURNS false once the engine is gone or closed the lane; results
 // that were published before are visible then.
@@ -118,11 +156,13 @@ inline bool IsGone(const ClientLane* lane) {
 inline bool IsAnswered(const ClientLane* lane, uint32_t slot, uint64_t sequence) {
   return ResultWordSequence(LoadResultWord(lane->connection.mapping.reply, slot)) == sequence;
 }
-// The final status of a live slot as of now, or SUTRA_NOT_READY. Ends the ticket on our side when its deadline passed
-// (now_ns) or the engine is gone.
+// How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered or is gone, or if its
+// deadline passed (now_ns; 0 = not asked).
 sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
-// Fills everything but `vector` bytes: result->vector points into the reply lane if `status` is SUTRA_OK.
-void FillResult(const ClientLane* lane, uint32_t slot, sutra_status status, sutra_result* result);
+// Ends a request that has not ended yet. RETURNS the status that it ended with.
+sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
+// Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
+void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
 
 enum class WaitEnd : uint8_t { kDone, kTime, kGone };
 

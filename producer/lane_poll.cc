@@ -4,7 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include "producer/ticket.h"
+#include "producer/no_cancel.h"
 
 namespace sutra::client {
 namespace {
@@ -12,8 +12,8 @@ namespace {
 // Reports a slot once: to sutra_poll, unless sutra_wait already told the caller.
 bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
   ClientSlot& slot = lane->slots[index];
-  // relaxed: phase changes under the mutex; `reported` only counts
-  if (slot.phase.load(std::memory_order_relaxed) != SlotPhase::kLive) return false;
+  if (slot.phase != SlotPhase::kTicket) return false;
+  // relaxed: it only counts
   if (slot.reported.load(std::memory_order_relaxed) != 0) return false;
   if (SettleSlot(lane, index, now_ns) == SUTRA_NOT_READY) return false;
   return slot.reported.exchange(1, std::memory_order_relaxed) == 0;
@@ -22,6 +22,7 @@ bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
 // Polls before it reads: the process that created the pipe shares the read end's flags and could clear O_NONBLOCK.
 // Bounded, since the other end may write forever. RETURNS false once the write end, which only the engine has, closed.
 bool DrainEvents(ClientLane* lane) {
+  const NoCancel no_cancel;
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {
     pollfd item = {lane->connection.event_fd, POLLIN, 0};
@@ -43,7 +44,7 @@ size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64
       lane->sweep_due = true;  // the rest at the next call
       break;
     }
-    if (TakeReport(lane, i, now_ns)) tickets[found++] = MakeTicket(lane, i);
+    if (TakeReport(lane, i, now_ns)) tickets[found++] = TicketOf(lane, i);
   }
   return found;
 }
@@ -62,7 +63,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
     uint32_t index = 0;
     const CompletionReader::Read read = lane->completions.Next(&index);
     if (read == CompletionReader::Read::kSlot) {
-      if (TakeReport(lane, index, 0)) tickets[found++] = MakeTicket(lane, index);
+      if (TakeReport(lane, index, 0)) tickets[found++] = TicketOf(lane, index);
       continue;
     }
     if (read == CompletionReader::Read::kGap) {

@@ -7,6 +7,8 @@
 
 #include <new>
 
+#include "producer/no_cancel.h"
+
 namespace sutra::client {
 namespace {
 
@@ -260,6 +262,7 @@ bool EngineOwesAnswers(sutra_client* client) {
 
 // Waits for a release in the lane that this thread used last.
 void WaitForRoom(sutra_client* client, uint64_t until_ns) {
+  const NoCancel no_cancel;
   // SYNC C2 (acquire): see FindEmptyLane; there is at least the lane of the attach.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
   assert(count > 0);

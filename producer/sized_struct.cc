@@ -36,11 +36,22 @@ bool ResultSink::Open(sutra_result* results, size_t stride) {
   bytes_ = StructBytes(results, kResultBytesFirst);
   first_ = reinterpret_cast<char*>(results);
   stride_ = stride;
+  in_place_ = bytes_ == sizeof(sutra_result) && reinterpret_cast<uintptr_t>(results) % alignof(sutra_result) == 0 &&
+              stride % alignof(sutra_result) == 0;
   return bytes_ != 0 && stride_ >= bytes_;
 }
 
-void ResultSink::Store(size_t index, const sutra_result& result) const {
-  if (first_ == nullptr) return;
+void ResultSink::PutStatus(size_t index, sutra_status status, uint64_t tag) const {
+  sutra_result spare;
+  sutra_result* result = Fill(index, &spare);
+  *result = {};
+  result->size = sizeof(*result);
+  result->status = status;
+  result->tag = tag;
+  Put(index, result);
+}
+
+void ResultSink::Convert(size_t index, const sutra_result& result) const {
   WriteStruct(&result, sizeof(result), first_ + index * stride_, bytes_);
 }
 

@@ -45,15 +45,26 @@ class ResultSink {
  public:
   // For `results`, which lie `stride` bytes apart; NULL = nowhere. RETURNS false if the size or the stride is invalid.
   bool Open(sutra_result* results, size_t stride);
-  bool Open(sutra_result* result) { return Open(result, SIZE_MAX); }
+  bool Open(sutra_result* result) { return Open(result, alignof(sutra_result) * kStructBytesMax); }
 
-  // For the `index`th result. REQUIRES Open.
-  void Store(size_t index, const sutra_result& result) const;
+  // For the `index`th result. REQUIRES Open. RETURNS what to fill, completely, before Put: the caller's own structure
+  // if that is the one of this library, as it usually is, else *spare.
+  sutra_result* Fill(size_t index, sutra_result* spare) const {
+    return in_place_ ? reinterpret_cast<sutra_result*>(first_ + index * stride_) : spare;
+  }
+  void Put(size_t index, const sutra_result* filled) const {
+    if (!in_place_ && first_ != nullptr) Convert(index, *filled);
+  }
+  // A result without an answer.
+  void PutStatus(size_t index, sutra_status status, uint64_t tag) const;
 
  private:
+  void Convert(size_t index, const sutra_result& result) const;
+
   char* first_ = nullptr;
   size_t stride_ = 0;
   uint32_t bytes_ = 0;
+  bool in_place_ = false;
 };
 
 }  // namespace sutra::client

@@ -1,5 +1,7 @@
 #include "producer/ticket.h"
 
+#include <assert.h>
+
 #include "shm/base/checkpoint.h"
 
 namespace sutra::client {
@@ -7,21 +9,42 @@ namespace {
 
 static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTicketSlotBits);
 
-void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
+// Why the engine would answer a status other than SUTRA_OK, and what helps.
+const char* AnswerText(sutra_status status) {
   switch (status) {
-    case SUTRA_OK:
-    case SUTRA_NOT_READY: return;
-    case SUTRA_ENGINE_GONE:
-      Fail(status, "%s: the engine died before it answered; submit again: the client attaches by itself", client->path);
-      return;
-    case SUTRA_DEADLINE_EXCEEDED:
-      Fail(status, "%s; raise timeout_ms, or see the engine's queue with sutra-stat",
-           ended_here ? "no answer until the deadline: the engine is stopped or overloaded"
-                      : "the engine dropped the request at its deadline");
-      return;
-    case SUTRA_SHUTTING_DOWN: Fail(status, "%s: the engine is shutting down; submit again soon", client->path); return;
-    default: Fail(status, "the engine answered: %s", sutra_status_text(status));
+    case SUTRA_OVERLOADED: return "its queue is full; submit again later, or see who fills it with sutra-stat";
+    case SUTRA_EMPTY_TEXT: return "there is nothing in the text for the model";
+    case SUTRA_INVALID_UTF8: return "the text is not valid UTF-8; convert it, or replace its invalid bytes";
+    case SUTRA_TEXT_TOO_LONG: return "the text has more tokens than the model takes; split it or drop SUTRA_REJECT";
+    case SUTRA_DEADLINE_EXCEEDED: return "it dropped the request at its deadline; raise timeout_ms";
+    case SUTRA_CANCELLED: return "sutra_cancel ended the request";
+    case SUTRA_SHUTTING_DOWN: return "it stops; submit again soon";
+    case SUTRA_MODEL_ERROR: return "the model failed on the text; the engine's log says why";
+    case SUTRA_STORAGE_ERROR: return "its cache could not be written; the engine's log says why";
+    case SUTRA_OUT_OF_MEMORY: return "it had no memory for the request; submit again, or raise its limit";
+    default: return "the engine's log may say why";
   }
+}
+
+// Waits for a request that is not done yet.
+WaitEnd AwaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, uint64_t timeout_ns) {
+  const ClientSlot& slot = lane->slots[slot_index];
+  if (timeout_ns == 0) {
+    // Looking once makes no system call, but a loop of looks must notice a death too.
+    const uint64_t now_ns = MonotonicNs();
+    const uint64_t checked_ns = lane->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
+    if (now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, now_ns);
+    return WaitEnd::kTime;
+  }
+  uint64_t last_ns = slot.deadline_ns;
+  if (timeout_ns != kUntilDeadline) {
+    const uint64_t until_ns = MonotonicNs() + timeout_ns;
+    if (until_ns < last_ns) last_ns = until_ns;
+  }
+  return WaitUntil(lane, last_ns, client->spin_ns, [&] {
+    return IsAnswered(lane, slot_index, slot.sequence) ||
+           slot.ended.load(std::memory_order_relaxed) != 0;  // relaxed: ends the wait; SettleSlot reads it again
+  });
 }
 
 }  // namespace
@@ -29,38 +52,69 @@ void Explain(const sutra_client* client, sutra_status status, bool ended_here) {
 bool FindTicket(sutra_client* client, sutra_ticket ticket, ClientLane** lane, uint32_t* slot) {
   const auto lane_index = static_cast<uint32_t>(ticket >> kTicketSlotBits) & (kLaneTableSize - 1);
   // SYNC C2 (acquire): see FindEmptyLane in lane_pool.cc.
-  if (lane_index >= client->lane_count.load(std::memory_order_acquire)) return false;
+  if (ticket == 0 || lane_index >= client->lane_count.load(std::memory_order_acquire)) return false;
   *lane = client->lanes[lane_index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
   *slot = static_cast<uint32_t>(ticket) & kSlotMask;
   if (*slot >= (*lane)->slot_count) return false;
-  const ClientSlot& state = (*lane)->slots[*slot];
-  // relaxed: handing the ticket to this thread ordered them
-  return state.phase.load(std::memory_order_relaxed) == SlotPhase::kLive &&
-         (state.sequence.load(std::memory_order_relaxed) & kTicketSequenceMask) ==
-             ticket >> (kTicketSlotBits + kTicketLaneBits);
+  // relaxed: handing the ticket to this thread ordered it; of a stale ticket the word holds no trace
+  return (*lane)->slots[*slot].ticket.load(std::memory_order_relaxed) == ticket;
+}
+
+bool IsTicketLocked(const ClientLane* lane, uint32_t slot, sutra_ticket ticket) {
+  assert(slot < lane->slot_count && ticket != 0);
+  return lane->slots[slot].ticket.load(std::memory_order_relaxed) == ticket;  // relaxed: under the mutex
 }
 
 sutra_status FailTicket(sutra_ticket ticket) {
-  return Fail(SUTRA_BAD_OPTION, "%llx is not a live ticket of this client: it was released, or never issued",
+  return Fail(SUTRA_BAD_ARGUMENT, "%llx is not a live ticket of this client: it was released, or never issued",
               static_cast<unsigned long long>(ticket));
 }
 
-sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, uint64_t until_ns) {
+sutra_status FailUnanswered(const sutra_client* client, sutra_status status) {
+  switch (status) {
+    case SUTRA_DEADLINE_EXCEEDED:
+      return Fail(
+          status,
+          "no answer until the deadline: the engine is stopped or overloaded; raise timeout_ms, or see its queue "
+          "with sutra-stat");
+    case SUTRA_SHUTTING_DOWN:
+      return Fail(status, "%s: the engine stopped before it took the text; submit again soon", client->path);
+    case SUTRA_PROTOCOL_VIOLATION:
+      return Fail(status, "%s: the engine closed the lane for a violation of the protocol; its log says which",
+                  client->path);
+    case SUTRA_MODEL_ERROR:
+      return Fail(status, "%s: the engine took an answer back: broken engine build", client->path);
+    default:
+      return Fail(status, "%s: the engine died before it answered; submit again: the client attaches by itself",
+                  client->path);
+  }
+}
+
+void ExplainEnd(const sutra_client* client, const ClientLane* lane, uint32_t slot, sutra_status status) {
+  const uint32_t ended = lane->slots[slot].ended.load(std::memory_order_relaxed);  // relaxed: only a number
+  if ((ended & kEndedByAnswer) == 0) {
+    FailUnanswered(client, status);
+  } else if (status == SUTRA_BAD_OPTION) {
+    // relaxed: the request of this slot, which this process wrote
+    const uint64_t asked = lane->connection.mapping.request.request(slot).width_and_ttl.load(std::memory_order_relaxed);
+    Fail(status, "the engine answered: bad option; it serves width %u (asked for: %u), or it is older than an option",
+         client->info.width, static_cast<uint32_t>(asked));
+  } else {
+    Fail(status, "the engine answered: %s; %s", sutra_status_text(status), AnswerText(status));
+  }
+}
+
+sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, uint64_t timeout_ns) {
   assert(slot_index < lane->slot_count);
-  ClientSlot& slot = lane->slots[slot_index];
-  const uint64_t sequence = slot.sequence.load(std::memory_order_relaxed);  // relaxed: the ticket's thread
-  const auto done = [&] {
-    return IsAnswered(lane, slot_index, sequence) ||
-           slot.ended.load(std::memory_order_relaxed) != 0;  // relaxed: sticky, ends the wait only
-  };
-  if (!done()) {
-    const uint64_t last_ns = until_ns < slot.deadline_ns ? until_ns : slot.deadline_ns;
-    WaitUntil(lane, last_ns, client->spin_ns, done);
+  sutra_status status = SettleSlot(lane, slot_index, 0);
+  if (status == SUTRA_NOT_READY) {
+    const WaitEnd end = AwaitSlot(client, lane, slot_index, timeout_ns);
+    status = SettleSlot(lane, slot_index, end == WaitEnd::kDone ? 0 : MonotonicNs());
   }
   (void)SUTRA_CHECKPOINT("recv.reply_seen");
-  const sutra_status status = SettleSlot(lane, slot_index, done() ? 0 : MonotonicNs());
-  if (status != SUTRA_NOT_READY) slot.reported.store(1, std::memory_order_relaxed);  // relaxed: only counts
-  Explain(client, status, slot.ended.load(std::memory_order_relaxed) != 0);
+  if (status == SUTRA_NOT_READY) return status;
+  lane->slots[slot_index].reported.store(1, std::memory_order_relaxed);  // relaxed: only counts
+  if (status != SUTRA_OK) ExplainEnd(client, lane, slot_index, status);
   return status;
 }
 

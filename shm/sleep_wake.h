@@ -81,13 +81,17 @@ inline void AnnounceEngineAwake(EnginePage* page) {
   page->asleep.store(0, std::memory_order_relaxed);  // relaxed: a client that sees it late sends one needless byte
 }
 
-// Client: after publishing one submission or many. RETURNS false if the engine hung up.
-inline bool RingDoorbell(const EnginePage* page, int socket) {
-  FullFence();                                                         // SYNC L5: the entries' stores before this load
-  if (page->asleep.load(std::memory_order_relaxed) == 0) return true;  // relaxed: ordered by the fence
+// Client: after publishing one submission or many. RETURNS true if the engine sleeps: then SendDoorbell.
+inline bool EngineAsleep(const EnginePage* page) {
+  FullFence();                                               // SYNC L5: the entries' stores before this load
+  return page->asleep.load(std::memory_order_relaxed) != 0;  // relaxed: ordered by the fence
+}
+// RETURNS false if the engine hung up.
+inline bool SendDoorbell(int socket) {
   const char byte = 1;
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // full: the doorbell has been rung
 }
+inline bool RingDoorbell(const EnginePage* page, int socket) { return !EngineAsleep(page) || SendDoorbell(socket); }
 
 }  // namespace sutra

@@ -111,13 +111,14 @@ class EchoServer {
     const ReplyLane reply = lane->memory.reply();
     for (const Held& held : lane->held) {
       const UntrustedRequest untrusted(lane->memory.request(), lane->memory.request_fd(), held.slot);
-      StatusCode status = held.status;
+      StatusCode status = held.status == StatusCode::kOk ? options_.answer : held.status;
       if (untrusted.Cancelled(held.request.sequence)) {
         status = StatusCode::kCancelled;
         control_->cancelled.fetch_add(1, std::memory_order_relaxed);
       }
       ResultDescriptor& result = reply.result(held.slot);
       if (status == StatusCode::kOk) EchoVector(held.hash, reply.vector(held.slot), held.request.width);
+      if (options_.spoil_every != 0 && ++vectors_ % options_.spoil_every == 0) reply.vector(held.slot)[0] += 1.0f;
       result.tag = held.request.tag;
       result.source = kSourceModel;
       result.flags = 0;
@@ -315,6 +316,7 @@ class EchoServer {
   EchoControl* control_;
   const uint64_t generation_ = RandomSeed();
   uint64_t lane_id_ = 0;
+  uint64_t vectors_ = 0;
   const BootId boot_id_ = HostBootId();
   EnginePageMemory page_;
   std::vector<std::unique_ptr<EchoLane>> lanes_;

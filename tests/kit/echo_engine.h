@@ -25,10 +25,12 @@ struct EchoOptions {
   std::string identity = std::string(64, 'e');
   uint16_t layout_major = kLayoutMajor;
   StatusCode refuse = StatusCode::kOk;
+  StatusCode answer = StatusCode::kOk;  // of every text
   Hostile hostile = Hostile::kNo;
-  bool spin = false;        // never sleeps
-  bool reverse = false;     // answers what it took in one round in reverse order
-  uint32_t round_max = 64;  // requests taken from a lane per round
+  bool spin = false;         // never sleeps
+  bool reverse = false;      // answers what it took in one round in reverse order
+  uint32_t round_max = 64;   // requests taken from a lane per round
+  uint32_t spoil_every = 0;  // each nth vector has one wrong float (0 = none): for canaries
 };
 
 // Shared with the engine's process; all words are hints and counters (relaxed).

@@ -176,13 +176,32 @@ TEST_F(ClientTicket, ReleasedOrInventedTicketsAreNamedAndHarmless) {
   EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
   sutra_release(client.get(), ticket);
   sutra_release(client.get(), ticket);
-  EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_BAD_OPTION);
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_BAD_ARGUMENT);
   for (const sutra_ticket invented : {sutra_ticket{0}, sutra_ticket{1}, ~sutra_ticket{0}, sutra_ticket{1} << 18}) {
-    EXPECT_EQ(sutra_wait(client.get(), invented, 0, &result), SUTRA_BAD_OPTION);
-    EXPECT_EQ(sutra_cancel(client.get(), invented), SUTRA_BAD_OPTION);
+    EXPECT_EQ(sutra_wait(client.get(), invented, 0, &result), SUTRA_BAD_ARGUMENT);
+    EXPECT_EQ(sutra_cancel(client.get(), invented), SUTRA_BAD_ARGUMENT);
     sutra_release(client.get(), invented);
   }
   EXPECT_EQ(Embed(client, "still fine"), SUTRA_OK);
+}
+
+TEST_F(ClientTicket, ATicketKeptOverDetachAndAttachIsABadArgument) {
+  StartEngine();
+  std::vector<sutra_ticket> old;
+  for (int round = 0; round < 3; ++round) {
+    const ClientPtr client = Attach(2, 1);
+    std::vector<sutra_ticket> own(2);
+    for (sutra_ticket& ticket : own) ASSERT_EQ(Submit(client, "x", &ticket), SUTRA_OK);
+    sutra_result result = embed::Result();
+    for (const sutra_ticket ticket : old) {
+      EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_BAD_ARGUMENT);
+      EXPECT_EQ(result.status, SUTRA_BAD_ARGUMENT);
+      EXPECT_EQ(sutra_cancel(client.get(), ticket), SUTRA_BAD_ARGUMENT);
+      sutra_release(client.get(), ticket);
+    }
+    for (const sutra_ticket ticket : own) EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
+    old.insert(old.end(), own.begin(), own.end());
+  }
 }
 
 TEST_F(ClientTicket, CancelIsPassedOnAndTheSlotReturns) {

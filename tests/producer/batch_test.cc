@@ -68,6 +68,35 @@ TEST_F(BatchTest, TheFirstTextThatFailsGivesTheStatusWheneverItFails) {
   EXPECT_EQ(results_[22].status, SUTRA_EMPTY_TEXT);
   EXPECT_EQ(results_[22].tag, 6u);
   EXPECT_TRUE(IsEchoOf(texts_.strings[29], &vectors_[29 * 16], 16));
+  const std::string why = sutra_error_text();
+  EXPECT_NE(why.find("text 11: "), std::string::npos) << why;
+  EXPECT_NE(why.find("65537 bytes"), std::string::npos) << "text 22 failed later and for another cause: " << why;
+}
+
+TEST_F(BatchTest, WhatTheEngineAnsweredIsExplainedAndNothingOlder) {
+  EchoOptions failing;
+  failing.answer = StatusCode::kInvalidUtf8;
+  StartEngine(failing);
+  const ClientPtr client = Attach(4);
+  EXPECT_EQ(Embed(client, ""), SUTRA_EMPTY_TEXT);
+  EXPECT_EQ(client::RunBatch(client.get(), Call(), 4), SUTRA_INVALID_UTF8);
+  std::string why = sutra_error_text();
+  EXPECT_NE(why.find("text 0: "), std::string::npos) << why;
+  EXPECT_NE(why.find("not valid UTF-8"), std::string::npos) << why;
+  EXPECT_EQ(Embed(client, ""), SUTRA_EMPTY_TEXT);
+  EXPECT_EQ(Embed(client, "x"), SUTRA_INVALID_UTF8);
+  why = sutra_error_text();
+  EXPECT_NE(why.find("not valid UTF-8"), std::string::npos) << why;
+}
+
+TEST_F(BatchTest, AWidthThatTheEngineDoesNotServeIsNamed) {
+  EchoOptions failing;
+  failing.answer = StatusCode::kBadOption;
+  StartEngine(failing);
+  const ClientPtr client = Attach(4);
+  EXPECT_EQ(client::RunBatch(client.get(), Call(4), 4), SUTRA_BAD_OPTION);
+  const std::string why = sutra_error_text();
+  EXPECT_NE(why.find("it serves width 16 (asked for: 4)"), std::string::npos) << why;
 }
 
 TEST_F(BatchTest, EveryTextHasAStatusWhenTheEngineDies) {
@@ -80,6 +109,7 @@ TEST_F(BatchTest, EveryTextHasAStatusWhenTheEngineDies) {
     ok += result.status == SUTRA_OK;
   }
   EXPECT_EQ(ok, engine_->control().answered.load());
+  EXPECT_NE(std::string(sutra_error_text()).find("the engine died"), std::string::npos) << sutra_error_text();
 }
 
 TEST_F(BatchTest, ACallThatFailsAsAWholeGivesEveryTextItsStatus) {
@@ -95,8 +125,10 @@ TEST_F(BatchTest, OneTextIsCopiedOutAndItsSlotFreeAgain) {
   const ClientPtr client = Attach(2, 1);
   for (int i = 0; i < 10; ++i) {
     float vector[16];
-    sutra_result result = {};
-    ASSERT_EQ(client::RunOne(client.get(), "one", 3, {.tag = 3}, vector, &result), SUTRA_OK);
+    sutra_result result = embed::Result();
+    client::ResultSink sink;
+    ASSERT_TRUE(sink.Open(&result));
+    ASSERT_EQ(client::RunOne(client.get(), "one", 3, {.tag = 3}, vector, sink), SUTRA_OK);
     EXPECT_EQ(result.vector, vector);
     EXPECT_EQ(result.tag, 3u);
     EXPECT_TRUE(IsEchoOf("one", vector, 16));

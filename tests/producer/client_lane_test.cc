@@ -2,6 +2,7 @@
 #include "producer/client_lane.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <thread>
 
@@ -10,6 +11,7 @@
 namespace sutra::test {
 namespace {
 
+using client::ClientLane;
 using client::LanePhase;
 using client::Request;
 using client::SlotPhase;
@@ -17,8 +19,12 @@ using client::WaitEnd;
 
 class ClientLaneTest : public LaneTest {
  protected:
-  SlotPhase Phase(uint32_t slot) const {
-    return lane_->slots[slot].phase.load(std::memory_order_relaxed);  // relaxed: one thread
+  SlotPhase Phase(uint32_t slot) const { return lane_->slots[slot].phase; }
+  sutra_result ResultOf(uint32_t slot) const {
+    sutra_result result;
+    std::memset(&result, 0xee, sizeof(result));
+    client::FillResult(lane_, slot, &result);
+    return result;
   }
   sutra_status Usable(bool* stalled = nullptr) {
     bool ignored = false;
@@ -35,7 +41,7 @@ TEST_F(ClientLaneTest, SubmitWritesTheWholeRequestBeforeItIsPublished) {
   EXPECT_EQ(engine_.Take(), -1);
   const RequestDescriptor& descriptor = engine_.Request(slot);
   // relaxed: one thread
-  EXPECT_EQ(descriptor.sequence.load(std::memory_order_relaxed), 1u);
+  EXPECT_EQ(descriptor.sequence.load(std::memory_order_relaxed), Sequence(slot));
   EXPECT_EQ(descriptor.tag.load(std::memory_order_relaxed), 9u);
   EXPECT_EQ(descriptor.bytes_and_options.load(std::memory_order_relaxed), uint64_t{SUTRA_RAW} << 32 | 6);
   EXPECT_EQ(descriptor.width_and_ttl.load(std::memory_order_relaxed), uint64_t{60} << 32 | 8);
@@ -56,12 +62,23 @@ TEST_F(ClientLaneTest, TheTextBehindTheHeadIsInTheMemoryFile) {
   EXPECT_EQ(std::string(tail, 8), "the tail");
 }
 
+// A limit that a process set for the size of its own files: a write beyond it would end the process with SIGXFSZ.
+TEST_F(ClientLaneTest, ALongTextFitsUnderAFileSizeLimitOfTheCaller) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit limit = {1, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const uint32_t slot = Submit(std::string(8000, 't'));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(engine_.Take(), static_cast<int>(slot));
+}
+
 TEST_F(ClientLaneTest, AnAnsweredSlotIsFreeAfterItsReleaseAndUsedAgainFirst) {
   const uint32_t slot = Submit();
-  EXPECT_EQ(Phase(slot), SlotPhase::kLive);
+  EXPECT_EQ(Phase(slot), SlotPhase::kTicket);
   EXPECT_EQ(FreeSlots(), 3u);
   engine_.Answer(slot);
-  EXPECT_EQ(Phase(slot), SlotPhase::kLive) << "the ticket holds it";
+  EXPECT_EQ(Phase(slot), SlotPhase::kTicket) << "the ticket holds it";
   Release(slot);
   EXPECT_EQ(Phase(slot), SlotPhase::kFree);
   EXPECT_EQ(FreeSlots(), 4u);
@@ -156,8 +173,8 @@ TEST_F(ClientLaneTest, ADeadLaneKeepsItsVectorsUntilTheLastLiveTicketIsReleased)
     const MutexLock lock(lane_->mutex);
     EXPECT_FALSE(client::RetireLocked(lane_));
   }
-  sutra_result result = {};
-  client::FillResult(lane_, kept, client::SettleSlot(lane_, kept, 0), &result);
+  EXPECT_EQ(client::SettleSlot(lane_, kept, 0), SUTRA_OK);
+  const sutra_result result = ResultOf(kept);
   ASSERT_NE(result.vector, nullptr);
   EXPECT_EQ(result.vector[0], 1.5f);
   Release(kept);
@@ -189,11 +206,108 @@ TEST_F(ClientLaneTest, ResultsOfABrokenEngineAreClamped) {
   engine_.Answer(slot);
   engine_.Result(slot).width = 1 << 20;
   engine_.Result(slot).source = 99;
-  sutra_result result = {};
-  client::FillResult(lane_, slot, SUTRA_OK, &result);
+  engine_.Result(slot).flags = UINT32_MAX;
+  engine_.Result(slot).token_count = UINT32_MAX;
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_OK);
+  const sutra_result result = ResultOf(slot);
   EXPECT_EQ(result.width, EngineEnd::kWidth);
+  EXPECT_EQ(result.truncated, 1u);
+  EXPECT_EQ(result.token_count, EngineEnd::kTokensMax);
   EXPECT_EQ(result.source, SUTRA_SOURCE_NONE);
   EXPECT_EQ(result.tag, 4u);
+}
+
+TEST_F(ClientLaneTest, ARequestWithoutAnAnswerHasNoFiguresOfTheSlotsLastOne) {
+  const uint32_t slot = Submit("text", {.tag = 4});
+  engine_.Answer(slot);
+  engine_.Result(slot).token_count = 17;
+  engine_.Result(slot).stage_ns[kPublished] = 1234;
+  Release(slot);
+  ASSERT_EQ(Submit("next", {.tag = 5}), slot);
+  for (const sutra_status status : {SUTRA_NOT_READY, SUTRA_DEADLINE_EXCEEDED}) {
+    EXPECT_EQ(client::SettleSlot(lane_, slot, status == SUTRA_NOT_READY ? 0 : UINT64_MAX), status);
+    const sutra_result result = ResultOf(slot);
+    EXPECT_EQ(result.status, status);
+    EXPECT_EQ(result.tag, 5u);
+    EXPECT_EQ(result.token_count, 0u);
+    EXPECT_EQ(result.source, SUTRA_SOURCE_NONE);
+    EXPECT_EQ(result.stage_ns[kPublished], 0u);
+    EXPECT_EQ(result.vector, nullptr);
+  }
+}
+
+// What another thread decided between a thread's look and its result: the result obeys the deciding word.
+TEST_F(ClientLaneTest, ARequestEndsOnceWhicheverComesFirst) {
+  const uint32_t late = Submit();
+  EXPECT_EQ(client::EndSlot(lane_, late, SUTRA_DEADLINE_EXCEEDED), SUTRA_DEADLINE_EXCEEDED);
+  engine_.Answer(late);
+  EXPECT_EQ(client::EndSlot(lane_, late, client::kEndedByAnswer | SUTRA_OK), SUTRA_DEADLINE_EXCEEDED);
+  EXPECT_EQ(ResultOf(late).status, SUTRA_DEADLINE_EXCEEDED);
+  EXPECT_EQ(ResultOf(late).vector, nullptr);
+  const uint32_t answered = Submit();
+  engine_.Answer(answered);
+  EXPECT_EQ(client::SettleSlot(lane_, answered, UINT64_MAX), SUTRA_OK);
+  EXPECT_EQ(client::EndSlot(lane_, answered, SUTRA_DEADLINE_EXCEEDED), SUTRA_OK);
+  EXPECT_EQ(ResultOf(answered).status, SUTRA_OK);
+  EXPECT_NE(ResultOf(answered).vector, nullptr);
+}
+
+TEST_F(ClientLaneTest, AnAnswerThatAnEngineTakesBackStaysTheAnswer) {
+  const uint32_t slot = Submit();
+  engine_.Answer(slot);
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_OK);
+  engine_.Result(slot).word.store(0, std::memory_order_relaxed);  // relaxed: one thread
+  EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OK);
+}
+
+TEST_F(ClientLaneTest, AnswersAndDeadlinesOnTwoThreadsAgreeOnOneEnd) {
+  for (int round = 0; round < 2000; ++round) {
+    const uint32_t slot = Submit();
+    std::thread sweep([&] { (void)client::SettleSlot(lane_, slot, UINT64_MAX); });
+    engine_.Answer(slot);
+    const sutra_status seen = client::SettleSlot(lane_, slot, 0);
+    const sutra_result result = ResultOf(slot);
+    EXPECT_EQ(result.status, seen);
+    EXPECT_EQ(result.vector != nullptr, seen == SUTRA_OK);
+    sweep.join();
+    EXPECT_EQ(client::SettleSlot(lane_, slot, 0), seen);
+    Release(slot);
+    while (engine_.Take() >= 0) continue;
+  }
+}
+
+// The tickets may be released, and the engine may die, before the thread that submitted them rings.
+TEST_F(ClientLaneTest, ALaneStaysOpenUntilTheDoorbellUnderWayIsRung) {
+  AnnounceEngineAsleep(engine_.page());
+  const uint32_t slot = Submit();
+  {
+    const MutexLock lock(lane_->mutex);
+    ASSERT_TRUE(client::PinForRingLocked(lane_));
+  }
+  engine_.Answer(slot);
+  engine_.Die();
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  Release(slot);
+  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kOpen);  // relaxed: one thread
+  EXPECT_GE(lane_->connection.socket, 0);
+  client::RingPinned(lane_);
+  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kEmpty);  // relaxed: one thread
+}
+
+TEST_F(ClientLaneTest, SequencesBeginAtRandomAndNeverLookLikeNoTicket) {
+  ClientLane* other = client::MakeClientLane(3, 4);
+  {
+    const MutexLock lock(lane_->mutex);
+    const MutexLock other_lock(other->mutex);
+    EXPECT_NE(lane_->sequence_next, other->sequence_next);
+    EXPECT_NE(other->sequence_next & client::kTicketSequenceMask, 0u);
+    lane_->sequence_next = client::kTicketSequenceMask;
+  }
+  client::DestroyClientLane(other, false);
+  const uint32_t last = Submit(), wrapped = Submit();
+  EXPECT_NE(client::TicketOf(lane_, last) >> (client::kTicketSlotBits + client::kTicketLaneBits), 0u);
+  EXPECT_EQ(client::TicketOf(lane_, wrapped) >> (client::kTicketSlotBits + client::kTicketLaneBits), 1u);
+  EXPECT_GT(Sequence(wrapped), Sequence(last));
 }
 
 TEST_F(ClientLaneTest, SpinningStopsWhereItNeverPaysAndComesBackWhenItDoes) {
@@ -229,12 +343,18 @@ TEST_F(ClientLaneTest, AWaitEndsWhenItIsDoneAtItsTimeOrWithTheEngine) {
 }
 
 TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForASleepingEngine) {
+  const auto ring = [&] {
+    lane_->mutex.Lock();
+    client::UnlockAndRing(lane_);
+  };
   char byte;
-  client::Ring(lane_);
+  ring();
   EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), -1);
   AnnounceEngineAsleep(engine_.page());
-  client::Ring(lane_);
+  ring();
   EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), 1);
+  const MutexLock lock(lane_->mutex);
+  EXPECT_EQ(lane_->ring_pins, 0u);
 }
 
 using ClientLaneDeathTest = ClientLaneTest;

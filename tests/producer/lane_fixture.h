@@ -25,7 +25,7 @@ namespace sutra::test {
 
 class EngineEnd {
  public:
-  static constexpr uint32_t kWidth = 16;
+  static constexpr uint32_t kWidth = 16, kTokensMax = 256;
 
   explicit EngineEnd(uint32_t slots = 4, uint32_t text_bytes_max = 8192) {
     const LaneGeometry geometry = {slots, text_bytes_max, kWidth};
@@ -58,6 +58,7 @@ class EngineEnd {
     welcome.slots = geometry.slots;
     welcome.width = geometry.width;
     welcome.text_bytes_max = geometry.text_bytes_max;
+    welcome.tokens_max = kTokensMax;
     welcome.engine_generation = kGeneration;
     welcome.lane_id = kLaneId;
     return welcome;
@@ -158,12 +159,13 @@ class LaneTest : public testing::Test {
     alarm(0);
   }
 
-  uint32_t Submit(const std::string& text = "text", const client::Request& request = {}) {
+  uint32_t Submit(const std::string& text = "text", const client::Request& request = {},
+                  client::SlotPhase holder = client::SlotPhase::kTicket) {
     const MutexLock lock(lane_->mutex);
     uint32_t slot = UINT32_MAX;
-    EXPECT_EQ(
-        client::SubmitLocked(lane_, text.data(), static_cast<uint32_t>(text.size()), request, MonotonicNs(), &slot),
-        SUTRA_OK)
+    EXPECT_EQ(client::SubmitLocked(lane_, text.data(), static_cast<uint32_t>(text.size()), request, MonotonicNs(),
+                                   holder, &slot),
+              SUTRA_OK)
         << sutra_error_text();
     return slot;
   }
@@ -175,9 +177,7 @@ class LaneTest : public testing::Test {
     const MutexLock lock(lane_->mutex);
     return lane_->free_count;
   }
-  uint64_t Sequence(uint32_t slot) const {
-    return lane_->slots[slot].sequence.load(std::memory_order_relaxed);  // relaxed: one thread
-  }
+  uint64_t Sequence(uint32_t slot) const { return lane_->slots[slot].sequence; }
 
   EngineEnd engine_;
   client::ClientLane* lane_ = nullptr;

@@ -29,7 +29,7 @@ class LanePollTest : public LaneTest {
       for (const sutra_ticket ticket : some) EXPECT_TRUE(found.insert(ticket).second) << "reported twice";
     }
   }
-  sutra_ticket TicketOf(uint32_t slot) const { return client::MakeTicket(lane_, slot); }
+  sutra_ticket TicketOf(uint32_t slot) const { return client::TicketOf(lane_, slot); }
   int EventFd() {
     const MutexLock lock(lane_->mutex);
     return client::EventFdLocked(lane_, MonotonicNs());
@@ -63,6 +63,16 @@ TEST_F(LanePollTest, WhatAWaitReportedIsNotReportedAgain) {
   engine_.Answer(slot);
   lane_->slots[slot].reported.store(1, std::memory_order_relaxed);  // relaxed: as WaitSlot does
   EXPECT_TRUE(Poll(4).empty());
+}
+
+TEST_F(LanePollTest, WhatABlockingCallHoldsIsNeverShown) {
+  const uint32_t own = Submit("text", {}, client::SlotPhase::kCall);
+  engine_.Answer(own);
+  EXPECT_EQ(TicketOf(own), 0u);
+  EXPECT_TRUE(Poll(4).empty());
+  engine_.Die();
+  Submit("text", {}, client::SlotPhase::kCall);
+  EXPECT_TRUE(Poll(4, MonotonicNs() + 2 * client::kSleepSliceNs).empty()) << "nor by the sweep after a death";
 }
 
 TEST_F(LanePollTest, AfterALapOfTheCompletionRingEverySlotIsLookedAt) {

@@ -107,7 +107,43 @@ TEST(SizedStruct, SinkRefusesASizeOrStrideThatIsNone) {
 TEST(SizedStruct, SinkForNobodyStoresNothing) {
   ResultSink sink;
   EXPECT_TRUE(sink.Open(nullptr, 0));
-  sink.Store(1000, embed::Result());
+  sink.PutStatus(1000, SUTRA_FORKED, 1);
+}
+
+TEST(SizedStruct, SinkFillsTheCallersOwnStructureWhereItIsTheLibrarys) {
+  struct Record {
+    sutra_result result = embed::Result();
+    uint64_t canary = kCanary;
+  } records[2];
+  ResultSink sink;
+  sutra_result spare;
+  ASSERT_TRUE(sink.Open(&records[0].result, sizeof(Record)));
+  EXPECT_EQ(sink.Fill(0, &spare), &records[0].result);
+  EXPECT_EQ(sink.Fill(1, &spare), &records[1].result);
+  records[0].result.size = kResultBytesFirst;
+  ASSERT_EQ(sink.Open(&records[0].result, sizeof(Record)), true);
+  const bool same = kResultBytesFirst == sizeof(sutra_result);
+  EXPECT_EQ(sink.Fill(0, &spare), same ? &records[0].result : &spare) << "a structure of the first version";
+  sink.PutStatus(1, SUTRA_FULL, 9);
+  EXPECT_EQ(records[1].result.status, SUTRA_FULL);
+  EXPECT_EQ(records[1].result.tag, 9u);
+  EXPECT_EQ(records[1].canary, kCanary);
+}
+
+TEST(SizedStruct, SinkConvertsWhereTheStrideLeavesStructuresUnaligned) {
+  constexpr size_t kStride = sizeof(sutra_result) + 2;
+  alignas(8) std::byte memory[2 * kStride] = {};
+  const sutra_result first = embed::Result();
+  std::memcpy(memory, &first, sizeof(first));
+  ResultSink sink;
+  sutra_result spare;
+  ASSERT_TRUE(sink.Open(reinterpret_cast<sutra_result*>(memory), kStride));
+  EXPECT_EQ(sink.Fill(1, &spare), &spare);
+  sink.PutStatus(1, SUTRA_FULL, 9);
+  sutra_result second;
+  std::memcpy(&second, memory + kStride, sizeof(second));
+  EXPECT_EQ(second.status, SUTRA_FULL);
+  EXPECT_EQ(second.tag, 9u);
 }
 
 // Through the calls. A structure of the first version, with something else of the caller's right behind it.

@@ -35,7 +35,7 @@ TEST_F(TicketTest, ALiveTicketLeadsToItsSlotUntilItIsReleased) {
   const sutra_ticket first = Live(), second = Live();
   EXPECT_NE(first, second);
   ASSERT_TRUE(Find(first));
-  EXPECT_EQ(client::MakeTicket(lane_, slot_), first);
+  EXPECT_EQ(client::TicketOf(lane_, slot_), first);
   const uint32_t first_slot = slot_;
   ASSERT_TRUE(Find(second));
   EXPECT_NE(slot_, first_slot);
@@ -70,7 +70,7 @@ TEST_F(TicketTest, NumbersThatWereNeverGivenOutAreNotFound) {
 }
 
 TEST_F(TicketTest, ABadTicketIsNamedInHexadecimal) {
-  EXPECT_EQ(client::FailTicket(0xabc123), SUTRA_BAD_OPTION);
+  EXPECT_EQ(client::FailTicket(0xabc123), SUTRA_BAD_ARGUMENT);
   EXPECT_NE(std::string(sutra_error_text()).find("abc123"), std::string::npos) << sutra_error_text();
 }
 
@@ -79,7 +79,7 @@ TEST_F(TicketTest, AWaitThatLooksOnceLeavesTheTicketAlive) {
   ASSERT_TRUE(Find(Live()));
   EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, 0), SUTRA_NOT_READY);
   engine_->control().hold = 0;
-  EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, UINT64_MAX), SUTRA_OK);
+  EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, client::kUntilDeadline), SUTRA_OK);
   EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, 0), SUTRA_OK) << "as often as one likes";
 }
 
@@ -87,7 +87,7 @@ TEST_F(TicketTest, AFinalStatusIsExplained) {
   engine_->control().hold = 1;
   ASSERT_TRUE(Find(Live()));
   engine_->Kill();
-  EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, UINT64_MAX), SUTRA_ENGINE_GONE);
+  EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, client::kUntilDeadline), SUTRA_ENGINE_GONE);
   EXPECT_NE(std::string(sutra_error_text()).find("submit again"), std::string::npos) << sutra_error_text();
 }
 
