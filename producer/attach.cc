@@ -207,6 +207,8 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   if (lane->request_fd >= 0) close(lane->request_fd);
   (void)SUTRA_CHECKPOINT("detach.lock_dropped");
   if (lane->reply_fd >= 0) close(lane->reply_fd);
+  if (lane->loop_fd >= 0) close(lane->loop_fd);
+  if (lane->reminder_fd >= 0) close(lane->reminder_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
   if (lane->socket >= 0) close(lane->socket);
   *lane = LaneConnection();

@@ -1,4 +1,4 @@
-// The n-th call of the library to malloc, mmap, madvise, fallocate or fcntl(F_DUPFD) or socket fails, for every n: each
+// The n-th call of the library that takes memory or a descriptor (malloc, mmap, socket, ...) fails, for every n: each
 // call of a client ends with a clear status, nothing is left, and the next attach works. The linker sends the library's
 // calls here (--wrap), so that they can also be told to lie.
 #include <errno.h>
@@ -41,6 +41,8 @@ int __real_madvise(void* address, size_t bytes, int advice);
 int __real_fallocate(int fd, int mode, off_t offset, off_t bytes);
 int __real_socket(int domain, int type, int protocol);
 int __real_fcntl(int fd, int command, ...);
+int __real_eventfd(unsigned count, int flags);
+int __real_epoll_create1(int flags);
 
 void* __wrap_malloc(size_t bytes) { return sutra::test::FailsNow(ENOMEM) ? nullptr : __real_malloc(bytes); }
 void* __wrap_mmap(void* address, size_t bytes, int protection, int flags, int fd, off_t offset) {
@@ -57,6 +59,10 @@ int __wrap_fallocate(int fd, int mode, off_t offset, off_t bytes) {
 int __wrap_socket(int domain, int type, int protocol) {
   return sutra::test::FailsNow(EMFILE) ? -1 : __real_socket(domain, type, protocol);
 }
+int __wrap_eventfd(unsigned count, int flags) {
+  return sutra::test::FailsNow(EMFILE) ? -1 : __real_eventfd(count, flags);
+}
+int __wrap_epoll_create1(int flags) { return sutra::test::FailsNow(EMFILE) ? -1 : __real_epoll_create1(flags); }
 int __wrap_fcntl(int fd, int command, ...) {
   va_list arguments;
   va_start(arguments, command);
@@ -133,7 +139,10 @@ class ClientFault : public ClientTest {
         EXPECT_EQ(results[i].status, SUTRA_OUT_OF_MEMORY);
       }
     }
-    EXPECT_GE(sutra_event_fd(client), 3);
+    if (sutra_event_fd(client) < 0) {
+      ++refused;
+      EXPECT_NE(std::string(sutra_error_text()).find("limit of open files"), std::string::npos) << sutra_error_text();
+    }
     sutra_ticket none;
     EXPECT_EQ(sutra_poll(client, &none, 1), 0u);
     sutra_detach(client);
