@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "producer/high_fd.h"
 #include "producer/no_cancel.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
@@ -29,7 +30,7 @@ sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
                 sizeof(address.sun_path) - 1);
   }
   memcpy(address.sun_path, path, length);
-  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int fd = HighFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd < 0) return Fail(SUTRA_OUT_OF_MEMORY, "opening a socket: %s; raise the limit of open files", strerror(errno));
   for (;;) {
     if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) break;
@@ -65,6 +66,9 @@ sutra_status FailStep(const char* path, const char* step, MessageOutcome outcome
                   path, step);
     case MessageOutcome::kClosed:
       return Fail(SUTRA_ENGINE_GONE, "%s: the engine hung up at step '%s'; its log says why", path, step);
+    case MessageOutcome::kFdsLost:
+      return Fail(SUTRA_OUT_OF_MEMORY, "%s: no descriptors left for a lane at step '%s': raise the limit of open files",
+                  path, step);
     case MessageOutcome::kMalformed:
       return Fail(SUTRA_REFUSED, "%s: not a message of layout %u.%u at step '%s'; another program, or another version",
                   path, unsigned{kLayoutMajor}, unsigned{kLayoutMinor}, step);
@@ -131,13 +135,19 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   } else if (outcome != MessageOutcome::kOk) {
     return FailStep(path, "welcome", outcome);
   }
+  bool lost = false;
+  for (size_t i = 0; i < fds_received; ++i) {
+    fds[i] = HighFd(fds[i]);
+    lost = lost || fds[i] < 0;
+  }
   lane->request_fd = fds[0];
   lane->reply_fd = fds[1];
   const int page_fd = fds[2];
   lane->event_fd = fds[3];
   (void)SUTRA_CHECKPOINT("attach.fds_received");
 
-  sutra_status status = outcome == MessageOutcome::kMalformed && welcome.layout_major == kLayoutMajor
+  sutra_status status = lost ? FailStep(path, "welcome", MessageOutcome::kFdsLost)
+                        : outcome == MessageOutcome::kMalformed && welcome.layout_major == kLayoutMajor
                             ? FailStep(path, "welcome", outcome)
                             : CheckWelcome(path, &welcome, fds_received);
   if (status == SUTRA_OK) {
@@ -197,6 +207,8 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   if (lane->request_fd >= 0) close(lane->request_fd);
   (void)SUTRA_CHECKPOINT("detach.lock_dropped");
   if (lane->reply_fd >= 0) close(lane->reply_fd);
+  if (lane->loop_fd >= 0) close(lane->loop_fd);
+  if (lane->reminder_fd >= 0) close(lane->reminder_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
   if (lane->socket >= 0) close(lane->socket);
   *lane = LaneConnection();

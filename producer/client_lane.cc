@@ -141,6 +141,7 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   lane->abandoned_count = 0;
   lane->tail_bytes = 0;
   lane->sweep_due = false;
+  lane->reminded = false;
   // relaxed: no other thread sees the lane yet. An event loop that outlived an engine wants the new one's bytes too.
   connection.mapping.request.client().event_armed.store(lane->event_used ? 1 : 0, std::memory_order_relaxed);
   lane->sweep_at_ns = 0;

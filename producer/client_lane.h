@@ -99,6 +99,7 @@ struct ClientLane {
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
   bool event_used SUTRA_GUARDED_BY(mutex) = false;  // the caller has an event loop: sutra_poll arms the pipe
+  bool reminded SUTRA_GUARDED_BY(mutex) = false;    // connection.reminder_fd is readable
 };
 
 struct Request {  // sutra_options, checked

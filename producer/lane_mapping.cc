@@ -46,9 +46,15 @@ sutra_status MapFile(const char* name, int fd, uint64_t bytes, uint64_t touched_
                 static_cast<unsigned long long>(bytes), strerror(errno));
   }
   madvise(address, bytes, MADV_DONTFORK);
-  // A hint: fills page tables now instead of in the first requests.
-  if (touched_bytes > 0) {
-    madvise(address, touched_bytes, (protection & PROT_WRITE) != 0 ? kMadvisePopulateWrite : kMadvisePopulateRead);
+  // Fills page tables now instead of in the first requests. A hint for kernels that do not know it; but where pages are
+  // missing that the engine should have allocated, and there is no memory for them, a later touch would be a SIGBUS.
+  const int advice = (protection & PROT_WRITE) != 0 ? kMadvisePopulateWrite : kMadvisePopulateRead;
+  if (touched_bytes > 0 && madvise(address, touched_bytes, advice) != 0 && (errno == ENOMEM || errno == EFAULT)) {
+    const int cause = errno;
+    munmap(address, bytes);
+    return Fail(SUTRA_OUT_OF_MEMORY,
+                "no memory for the pages of the %s (%llu bytes): %s; free memory or raise its limit", name,
+                static_cast<unsigned long long>(touched_bytes), strerror(cause));
   }
   *base = static_cast<std::byte*>(address);
   return SUTRA_OK;

@@ -1,10 +1,16 @@
 #include "producer/lane_poll.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "producer/high_fd.h"
 #include "producer/no_cancel.h"
+#include "producer/thread_state.h"
 
 namespace sutra::client {
 namespace {
@@ -32,6 +38,42 @@ bool DrainEvents(ClientLane* lane) {
     if (count > 0 && static_cast<size_t>(count) < sizeof(bytes)) return true;  // it is empty now
   }
   return true;
+}
+
+// What the caller's event loop sleeps on: the engine's pipe, which a poll may have read for answers that did not fit
+// into its array, and a reminder of our own for those.
+bool MakeLoopFd(LaneConnection* connection) {
+  const int reminder_fd = HighFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  const int loop_fd = HighFd(epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  if (reminder_fd >= 0 && loop_fd >= 0 && epoll_ctl(loop_fd, EPOLL_CTL_ADD, connection->event_fd, &event) == 0 &&
+      epoll_ctl(loop_fd, EPOLL_CTL_ADD, reminder_fd, &event) == 0) {
+    connection->reminder_fd = reminder_fd;
+    connection->loop_fd = loop_fd;
+    return true;
+  }
+  Fail(SUTRA_OUT_OF_MEMORY, "a descriptor for an event loop: %s; raise the limit of open files", strerror(errno));
+  const NoCancel no_cancel;
+  if (reminder_fd >= 0) close(reminder_fd);
+  if (loop_fd >= 0) close(loop_fd);
+  return false;
+}
+
+// The caller may sleep now although there is more to report: then the descriptor stays readable.
+void RemindLocked(ClientLane* lane, bool more) SUTRA_REQUIRES(lane->mutex) {
+  if (lane->connection.loop_fd < 0 || lane->reminded == more) return;
+  const NoCancel no_cancel;
+  uint64_t number = 1;
+  const ssize_t done = more ? write(lane->connection.reminder_fd, &number, sizeof(number))
+                            : read(lane->connection.reminder_fd, &number, sizeof(number));
+  if (done == static_cast<ssize_t>(sizeof(number))) lane->reminded = more;
+}
+
+bool HasMoreLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  CompletionReader look = lane->completions;
+  uint32_t slot = 0;
+  return lane->sweep_due || look.Next(&slot) != CompletionReader::Read::kNone;
 }
 
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
@@ -82,6 +124,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
   if (IsGone(lane) || now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
   if (lane->sweep_due && found < count) found += SweepLocked(lane, tickets + found, count - found, now_ns);
   assert(found <= count);
+  if (lane->event_used) RemindLocked(lane, found == count && HasMoreLocked(lane));
   return found;
 }
 
@@ -94,7 +137,8 @@ int EventFdLocked(ClientLane* lane, uint64_t now_ns) {
                                                                 std::memory_order_relaxed);  // relaxed: see the fence
     FullFence();  // SYNC L6: armed before whatever the caller submits or polls next
   }
-  return lane->connection.event_fd;
+  if (lane->connection.loop_fd < 0 && !MakeLoopFd(&lane->connection)) return -1;
+  return lane->connection.loop_fd;
 }
 
 }  // namespace sutra::client

@@ -169,18 +169,29 @@ bool ReplaceLanes(sutra_client* client, uint64_t now_ns, const Survey& survey, C
   return false;
 }
 
-// All lanes are busy or full: one more helps, if the engine is awake and no other thread is opening one.
-bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
-    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+// Lanes that are open and not known to be dead, whoever holds them.
+uint32_t CountUsable(const sutra_client* client) {
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire): see FindEmptyLane
+  uint32_t usable = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    // relaxed: lanes open under open_mutex only
+    usable += lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && !IsGone(lane);
+  }
+  return usable;
+}
+
+}  // namespace
+
+bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) {
   if (!client->open_mutex.TryLock()) return false;
   sutra_status opened;
-  const bool open = OpenLane(client, now_ns, lane, &opened);
+  // Counted once more: since the caller looked, another thread may have opened one.
+  const bool open = CountUsable(client) < client->lanes_max && OpenLane(client, now_ns, lane, &opened);
   client->open_mutex.Unlock();
   if (open) CurrentThread().lane_hint = (*lane)->index;
   return open;
 }
-
-}  // namespace
 
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello) {
   void* memory = malloc(sizeof(sutra_client));
@@ -234,10 +245,11 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra
   if (survey.open == 0) return ReplaceLanes(client, now_ns, survey, lane, status);
 
   const bool paced = now_ns < client->open_after_ns.load(std::memory_order_relaxed);  // relaxed: only paces
-  if (survey.open < client->lanes_max && !paced && !survey.stalled && AddLane(client, now_ns, lane)) return true;
+  const bool may_add = survey.open < client->lanes_max && !paced && !survey.stalled;
+  if (may_add && AddLane(client, now_ns, lane)) return true;
 
-  Survey again;
-  if (survey.contended && PickLane(client, now_ns, true, lane, &again)) return true;
+  Survey again;  // now waiting for lanes that others hold; another thread may also have added one
+  if ((survey.contended || may_add) && PickLane(client, now_ns, true, lane, &again)) return true;
   if (survey.contended && again.open == 0) return ReplaceLanes(client, now_ns, again, lane, status);
   *status = Fail(SUTRA_FULL,
                  "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "

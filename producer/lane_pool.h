@@ -59,6 +59,10 @@ void FreeClient(sutra_client* client, bool forked);
 // Opens the first lane, for sutra_attach.
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 
+// For a caller that found all lanes busy or full: opens one more, unless there are lanes_max by now or another thread
+// is opening one. RETURNS true and *lane with its mutex held.
+bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 // RETURNS true and *lane with its mutex held, open, and with at least one free slot; or false and *status: SUTRA_FULL,
 // SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Opens a lane where that helps and is possible within kReopenTimeoutNs.
 bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)

@@ -104,6 +104,12 @@ MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* f
   *received = static_cast<size_t>(count);
   const bool whole = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0 && *received == byte_count;
   if (count == 0 && arrived_count == 0) return MessageOutcome::kClosed;
+  // The kernel hands over as many as the process has room for. Beyond kMessageFdsMax it is the peer that sent too many.
+  const bool lost = (message.msg_flags & MSG_CTRUNC) != 0 && arrived_count <= kMessageFdsMax;
+  if (lost) {
+    CloseAll(arrived, arrived_count);
+    return MessageOutcome::kFdsLost;
+  }
   if (!whole || (arrived_count != 0 && arrived_count != fd_count)) {
     CloseAll(arrived, arrived_count);
     return MessageOutcome::kMalformed;

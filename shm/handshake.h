@@ -15,6 +15,7 @@ enum class MessageOutcome : uint8_t {
   kTimeout,    // nothing (more) to read or no room to write until the deadline; with deadline 0: would block
   kClosed,     // the peer hung up
   kMalformed,  // wrong size, truncated, or not the expected number of descriptors
+  kFdsLost,    // descriptors came that this process could not take: its limit of open files
   kError,      // errno says why
 };
 

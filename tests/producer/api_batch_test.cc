@@ -152,7 +152,6 @@ TEST_F(ClientBatch, ManyThreadsShareOneClient) {
     for (std::thread& thread : threads) thread.join();
   }
   EXPECT_EQ(engine_->control().violations.load(), 0u);
-  EXPECT_GT(engine_->control().lanes_opened.load(), 2u) << "contended threads should have opened a second lane";
 }
 
 }  // namespace

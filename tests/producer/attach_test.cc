@@ -1,7 +1,10 @@
 // Attaching: what comes back, and every way to be refused.
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <filesystem>
 
@@ -21,6 +24,57 @@ class ClientAttach : public ClientTest {
     return count;
   }
 };
+
+// The child reports by its exit code: it has no standard error.
+TEST_F(ClientAttach, AProgramWithoutStandardDescriptorsGetsNoneOfTheLibrarys) {
+  StartEngine();
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int fd = 0; fd < 3; ++fd) close(fd);
+    sutra_attach_options options = AttachOptions(2, 2);
+    sutra_client* client = nullptr;
+    if (sutra_attach(path_.c_str(), &options, &client) != SUTRA_OK) _exit(1);
+    sutra_ticket tickets[3];  // through two lanes
+    const std::string text(1000, 'x');
+    for (sutra_ticket& ticket : tickets) {
+      while (sutra_submit(client, text.data(), text.size(), nullptr, &ticket) != SUTRA_OK) sched_yield();
+      if (sutra_wait(client, ticket, 60'000, nullptr) != SUTRA_OK) _exit(2);
+    }
+    if (sutra_event_fd(client) < 3) _exit(3);
+    for (int fd = 0; fd < 3; ++fd) {
+      if (fcntl(fd, F_GETFD) != -1) _exit(10 + fd);
+    }
+    for (const sutra_ticket ticket : tickets) sutra_release(client, ticket);
+    sutra_detach(client);
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST_F(ClientAttach, TooFewDescriptorsAreOutOfMemoryAndLeaveNothing) {
+  StartEngine();
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const size_t open_before = OpenDescriptors();
+  sutra_status status = SUTRA_OUT_OF_MEMORY;
+  int failed = 0;
+  for (rlim_t files = 3; status != SUTRA_OK && files < 200; ++files) {
+    const rlimit limit = {files, before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    status = AttachStatus(AttachOptions());
+    const std::string why = sutra_error_text();
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ASSERT_EQ(OpenDescriptors(), open_before) << "with " << files;
+    if (status == SUTRA_OK) break;
+    ++failed;
+    EXPECT_EQ(status, SUTRA_OUT_OF_MEMORY) << why;
+    EXPECT_NE(why.find("limit of open files"), std::string::npos) << why;
+  }
+  EXPECT_EQ(status, SUTRA_OK);
+  EXPECT_GE(failed, 5) << "a lane has a socket and four descriptors of the engine";
+}
 
 TEST_F(ClientAttach, NothingListeningIsEngineGoneAndNamesTheSocket) {
   EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_ENGINE_GONE);

@@ -138,7 +138,7 @@ class Torture {
       if (status == SUTRA_NOT_READY) status = sutra_wait(client_, ticket, 60'000, &result);
       Judge(status, text, result.vector, result.width);
     }
-    released_.store(ticket, std::memory_order_relaxed);  // relaxed: the others release it too, at this very moment
+    released_.store(ticket, std::memory_order_release);  // handed over: the others release it too, at this very moment
     sutra_release(client_, ticket);
     if (random() % 4 == 0) sutra_release(client_, ticket);
     ExpectStale(ticket);
@@ -182,7 +182,7 @@ class Torture {
 
   void ReleaseLoop() {
     while (!done_) {
-      sutra_release(client_, released_.load(std::memory_order_relaxed));  // relaxed: any value will do
+      sutra_release(client_, released_.load(std::memory_order_acquire));
       if (seed_ % 2 == 0) std::this_thread::yield();
     }
   }
@@ -211,7 +211,7 @@ class Torture {
 
 class ClientTorture : public ClientTest {
  protected:
-  static constexpr int kRounds = 1500;
+  static constexpr int kRounds = 4000;
 
   static void ExpectGood(const Verdict& verdict) {
     EXPECT_GT(verdict.ok, 0u);

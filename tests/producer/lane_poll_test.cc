@@ -110,6 +110,31 @@ TEST_F(LanePollTest, TheDescriptorIsArmedWhenItIsGivenOutAndAfterEachPollThatFou
   EXPECT_EQ(Armed(), 1u);
 }
 
+// The poll has read the engine's byte and has no room for what it found by looking at every slot.
+TEST_F(LanePollTest, TheDescriptorStaysReadableWhileMoreIsKnownThanThePollHadRoomFor) {
+  const int fd = EventFd();
+  ASSERT_GE(fd, 0);
+  const auto readable = [&] {
+    pollfd item = {fd, POLLIN, 0};
+    return poll(&item, 1, 0) == 1;
+  };
+  EXPECT_FALSE(readable());
+  for (int i = 0; i < 6; ++i) {  // laps the completion ring
+    const uint32_t slot = Submit("text", {}, client::SlotPhase::kCall);
+    engine_.Answer(slot);
+    Release(slot);
+  }
+  for (int i = 0; i < 3; ++i) engine_.Answer(Submit());
+  engine_.RingEvent();
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(Poll(1).size(), 1u);
+  EXPECT_TRUE(readable());
+  EXPECT_EQ(Poll(1).size(), 1u);
+  EXPECT_TRUE(readable());
+  for (int i = 0; i < 3 && readable(); ++i) Poll(4);
+  EXPECT_FALSE(readable()) << "all is reported";
+}
+
 TEST_F(LanePollTest, ALaneWhoseEngineIsGoneHasNoDescriptor) {
   ASSERT_GE(EventFd(), 0);
   engine_.Die();

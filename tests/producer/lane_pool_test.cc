@@ -62,6 +62,16 @@ TEST_F(LanePoolTest, FullLanesBringAnotherUpToTheLimitAndThenFull) {
   EXPECT_EQ(status_, SUTRA_FULL);
 }
 
+// The caller counted before it got its turn to open one: it is counted again then.
+TEST_F(LanePoolTest, NoLaneIsAddedOnceThereAreAsManyAsAllowed) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 2);
+  Fill(client, 4);
+  ClientLane* lane = nullptr;
+  EXPECT_FALSE(client::AddLane(client.get(), MonotonicNs(), &lane));
+  EXPECT_EQ(Lanes(client), 2u);
+}
+
 TEST_F(LanePoolTest, MoreLanesThanTheLimitAreNotAskedFor) {
   StartEngine();
   EXPECT_EQ(Attach(4, 1'000'000)->lanes_max, client::kLanesLimit);

@@ -1,17 +1,25 @@
 /* Sutra embedding client: text in, vector out, through lock-free rings shared with a co-located engine process.
  *
  * Thread-safety: a sutra_client may be used by any number of threads at once; a ticket by one thread at a time (any
- * thread). No thread waits for another's request. After fork() the child's calls return SUTRA_FORKED: attach there.
+ * thread), only releases of one ticket may race. No thread waits for another's request. Not for signal handlers. No
+ * call is a cancellation point: pthread_cancel ends a thread after its call.
+ *
+ * Fork: in a child every call with its parent's client returns SUTRA_FORKED (sutra_poll 0, sutra_event_fd -1,
+ * sutra_release nothing), and vectors that were delivered in place are not mapped there. Detach and attach in the
+ * child.
  *
  * Engine death: every call returns within a second of it with SUTRA_ENGINE_GONE, and the next call attaches again. An
  * engine that is stopped is not dead: requests fail with SUTRA_DEADLINE_EXCEEDED at their deadline. Vectors that were
  * delivered stay valid.
  *
+ * Stale tickets: one that is 0, released, of another client, or kept over detach and attach is SUTRA_BAD_ARGUMENT, and
+ * sutra_release does nothing with it. A request ends once: its status never changes after a call returned it.
+ *
  * ABI: every structure starts with `size`, which the caller sets to sizeof before the call, in structures that the
  * library writes too. A caller may be older than the library (shorter structures: no byte beyond `size` is read or
  * written) or newer (what the library does not know is zeroed in results; in options it must be zero, else
  * SUTRA_BAD_OPTION). SUTRA_BAD_ARGUMENT: a size below the first version's or over 4096, or NULL where the call does not
- * say that it may be. Needs libc only. C11 and C++17. */
+ * say that it may be. Needs libc only; keeps no descriptor below 3. C11 and C++17. */
 #ifndef SUTRA_EMBED_H
 #define SUTRA_EMBED_H
 
@@ -50,7 +58,7 @@ typedef uint32_t sutra_status; /* treat an unknown number as SUTRA_MODEL_ERROR *
 #define SUTRA_PROTOCOL_VIOLATION 15u
 #define SUTRA_OUT_OF_MEMORY 16u
 #define SUTRA_FORKED 17u
-#define SUTRA_BAD_ARGUMENT 18u /* NULL where the call needs a pointer, or a structure whose size is not set */
+#define SUTRA_BAD_ARGUMENT 18u /* NULL where a pointer is needed, a size that is not set, or a stale ticket */
 
 /* sutra_options.flags */
 #define SUTRA_NORMALIZE 0x01u         /* unit length (default: as the model's card says) */
@@ -127,8 +135,8 @@ typedef struct sutra_result {
  * *client is NULL: SUTRA_ENGINE_GONE when nothing listens there or the engine dies meanwhile, SUTRA_REFUSED,
  * SUTRA_OVERLOADED, SUTRA_SHUTTING_DOWN, SUTRA_OUT_OF_MEMORY, SUTRA_DEADLINE_EXCEEDED, SUTRA_BAD_OPTION. */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
-/* REQUIRES: no other thread is in a call with `client` (may be NULL). Outstanding tickets end; vectors become invalid.
- * Works the same after the engine's death. */
+/* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards. Outstanding tickets
+ * end; vectors become invalid. The same after fork (frees the child's copy) and after the engine's death. */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
@@ -145,20 +153,28 @@ SUTRA_API sutra_status sutra_submit_many(sutra_client* client, const char* const
                                          size_t* submitted);
 
 /* Waits up to timeout_ms (0 = check once) for a ticket; `result` may be NULL. RETURNS SUTRA_NOT_READY (the ticket
- * stays valid), otherwise the ticket's final status, also in result->status: SUTRA_ENGINE_GONE if the engine died
- * before it answered. The ticket holds its slot until sutra_release. */
+ * stays valid, and the result has its tag and nothing else), otherwise the ticket's final status, also in
+ * result->status: SUTRA_ENGINE_GONE if the engine died before it answered. SUTRA_BAD_ARGUMENT for a stale ticket. The
+ * ticket holds its slot until sutra_release. */
 SUTRA_API sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms, sutra_result* result);
-/* Reports up to `count` tickets of this client that are done and were not reported before; never blocks. RETURNS how
- * many; 0 for a bad argument. After the engine's death all unanswered tickets are done. */
+/* Reports up to `count` tickets of this client that are done and were not reported before, by sutra_wait or here; never
+ * blocks. Only tickets that a submit returned, or is about to return on another thread; sutra_embed and
+ * sutra_embed_batch have none. RETURNS how many; 0 for a bad argument. As many as `count`: there may be more, so poll
+ * again. After the engine's death all unanswered tickets are done. */
 SUTRA_API size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count);
 /* A descriptor that becomes readable when tickets may be done or the engine died (for epoll, tokio's AsyncFd); owned
- * by the client. Call sutra_poll after it; sutra_poll arms it again. RETURNS -1 if the engine is gone or for a bad
- * argument. It covers one lane only, so attach with lanes_max = 1; after SUTRA_ENGINE_GONE ask for it again. */
+ * by the client, only to be waited for. After it, and once before the first wait, call sutra_poll until it returns
+ * fewer than it had room for: that arms the descriptor, which otherwise stays readable. A deadline alone does not make
+ * it readable: poll when the next one is due. RETURNS -1 if the engine is gone, without descriptors, or for a bad
+ * argument. It covers one lane only, so attach with lanes_max = 1; the engine's death closes it at some later call:
+ * after SUTRA_ENGINE_GONE ask for it again. */
 SUTRA_API int sutra_event_fd(sutra_client* client);
-/* A hint: the engine may still answer. The ticket still has to be released. A dead engine's tickets are unaffected. */
+/* A hint: the engine may still answer. The ticket still has to be released. SUTRA_BAD_ARGUMENT for a stale ticket. A
+ * dead engine's tickets are unaffected. */
 SUTRA_API sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket);
 /* Ends the ticket; its vector becomes invalid; an unfinished request is cancelled and its slot returns when answered.
- * `client` may be NULL. A dead lane's mappings go when its last ticket is released. */
+ * `client` may be NULL. Does nothing with a stale ticket. A dead lane's mappings go when its last ticket is released.
+ */
 SUTRA_API void sutra_release(sutra_client* client, sutra_ticket ticket);
 
 /* Submit, wait, copy `width` floats to `vector`, release. `options` and `result` may be NULL; result->vector is
@@ -168,8 +184,8 @@ SUTRA_API sutra_status sutra_embed(sutra_client* client, const char* text, size_
 /* Any number of texts, pipelined through the slots: vectors[i * width] and results[i] in the order of the texts, one
  * status per text. `options` and `results` may be NULL, and every array if count is 0. Results lie result_stride bytes
  * apart, usually sizeof(sutra_result); results[0].size is the size of each and is written to all. RETURNS SUTRA_OK if
- * every text got SUTRA_OK, else the first other status; after the engine's death SUTRA_ENGINE_GONE for the texts that
- * it had not answered. */
+ * every text got SUTRA_OK, else the status of the first text that failed, which sutra_error_text explains; vectors of
+ * failed texts are left alone. After the engine's death SUTRA_ENGINE_GONE for the texts that it had not answered. */
 SUTRA_API sutra_status sutra_embed_batch(sutra_client* client, const char* const* texts, const size_t* text_bytes,
                                          size_t count, const sutra_options* options, float* vectors,
                                          sutra_result* results, size_t result_stride);
