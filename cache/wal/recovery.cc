@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <memory>
+#include <optional>
 
 #include "cache/disk/disk_io.h"
 #include "cache/wal/recovery_table.h"
@@ -56,8 +57,8 @@ class Recovery {
     return {};
   }
 
-  Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number) {
-    return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width});
+  Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number, const std::optional<SegmentId>& id) {
+    return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width, id});
   }
 
   // Walks from the newest segment to the oldest by `previous_number`. Segments whose number a later header leaves out
@@ -67,14 +68,12 @@ class Recovery {
     while (left > 0) {
       const uint64_t number = numbers_[left - 1];
       const bool last = left == numbers_.size();
-      Result<std::unique_ptr<WalReader>> opened = OpenSegment(number);
+      std::optional<SegmentId> id;
+      if (!chain_.empty()) id = chain_.front().previous_id;
+      Result<std::unique_ptr<WalReader>> opened = OpenSegment(number, id);
       if (!opened.ok()) return opened.status();
       const std::unique_ptr<WalReader> reader = std::move(opened).value();
-      SegmentDecision decision = DecideSegment(reader->header_state(), last);
-      const bool linked = chain_.empty() || reader->header_state() != HeaderState::kGood ||
-                          reader->header().id == chain_.front().previous_id;
-      if (!linked) decision = SegmentDecision::kRefuse;  // another file under the expected name
-      switch (decision) {
+      switch (DecideSegment(reader->header_state(), last)) {
         case SegmentDecision::kRefuse: return RefuseSegment(number, reader->header_state());
         case SegmentDecision::kRemove:
           plan_.remove.push_back(number);
@@ -142,7 +141,7 @@ class Recovery {
     if (!last && valid_through + 1 < expected) {
       return Status(StatusCode::kRefused, PathOf(header.number) + " and the segment after it contradict each other");
     }
-    Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number);
+    Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number, header.id);
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);

@@ -188,6 +188,30 @@ TEST_F(RecoveryTest, AnotherLogsSegmentIsRefused) {
   EXPECT_EQ(Recover().status.code(), StatusCode::kRefused) << "its number is not its name's";
 }
 
+// A misdirected write put another segment's header block over one copy: the other copy is right.
+TEST_F(RecoveryTest, TheHeaderCopyThatFitsCounts) {
+  WriteThreeSegments();
+  const std::vector<std::byte> whole = disk_.Bytes(HandMadeLog::PathOf(2));
+  const std::vector<std::byte> other = disk_.Bytes(HandMadeLog::PathOf(3));
+  for (const uint64_t copy : {uint64_t{0}, kWalBlockBytes}) {
+    std::vector<std::byte> bytes = whole;
+    std::copy_n(other.begin(), kWalBlockBytes, bytes.begin() + static_cast<std::ptrdiff_t>(copy));
+    disk_.SetBytes(HandMadeLog::PathOf(2), bytes);
+    const Recovered recovered = Recover();
+    ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+    EXPECT_EQ(recovered.content, (LogContent{{"b", 4}, {"c", 3}}));
+    EXPECT_FALSE(recovered.reported());
+
+    bytes[(kWalBlockBytes - copy) + 20] ^= std::byte{1};
+    disk_.SetBytes(HandMadeLog::PathOf(2), bytes);
+    const Recovered damaged = Recover();
+    ASSERT_TRUE(damaged.status.ok()) << "one copy of another segment and one that is rotten are damage: "
+                                     << damaged.status.message();
+    EXPECT_EQ(damaged.content, (LogContent{{"b", 4}}));
+    EXPECT_TRUE(damaged.reported());
+  }
+}
+
 TEST_F(RecoveryTest, AnUnfinishedWriteIsCutAndSaid) {
   log_.Begin(1);
   log_.Write({{"a", 1}});
