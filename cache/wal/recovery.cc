@@ -14,6 +14,34 @@
 namespace sutra {
 namespace {
 
+constexpr const char* kCheckTheDisk = "; check the disk (kernel messages, SMART)";
+
+std::string Counted(uint64_t count, const char* one, const char* many) {
+  return std::to_string(count) + " " + (count == 1 ? one : many);
+}
+
+// What a segment lost, for one line in the engine's log.
+struct Losses {
+  uint64_t first_offset = 0;  // of the first damaged place; 0: there is none
+  uint64_t inserts = 0;       // damaged inserts
+  uint64_t voids = 0;         // places where a removal may have been lost
+  uint64_t dropped = 0;       // entries and records lost to these places
+
+  void At(uint64_t offset) {
+    if (first_offset == 0) first_offset = offset;
+  }
+  std::string Text() const {
+    std::string text;
+    if (inserts > 0) text += Counted(inserts, "entry is", "entries are") + " lost, to be computed again";
+    if (voids > 0) {
+      text += (text.empty() ? "" : "; ") + std::string("acknowledged records cannot be read in ") +
+              Counted(voids, "place", "places") + " and a removal may be among them, so everything older is dropped, " +
+              Counted(dropped, "entry or record", "entries or records") + " (the file is kept as *.quarantined)";
+    }
+    return text;
+  }
+};
+
 class Recovery {
  public:
   Recovery(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink) : io_(io), request_(request), sink_(sink) {}
@@ -35,8 +63,8 @@ class Recovery {
     assert(lossless || (plan_.damaged_segments > 0 && !plan_.messages.empty()));
     if (request_.strict && plan_.damaged_segments > 0) {
       return Status(StatusCode::kRefused,
-                    request_.directory + " is damaged and strict recovery is on: " + plan_.messages.back() +
-                        "; start without strict recovery to drop what is lost, or restore the directory");
+                    request_.directory + " is damaged and strict recovery is on: " + damage_ +
+                        "; start without strict recovery to go on without what is lost, or restore the directory");
     }
     return std::move(plan_);
   }
@@ -81,7 +109,10 @@ class Recovery {
           left = numbers_.size();
           continue;
         case SegmentDecision::kVoid:
-          Damage(number, "the header of " + PathOf(number) + " is unreadable: everything older is dropped");
+          Damage(number, "the header of " + PathOf(number) +
+                             " is damaged: what it and all older segments held is dropped (they are kept as "
+                             "*.quarantined)" +
+                             kCheckTheDisk);
           VoidFrom(left);
           return {};
         case SegmentDecision::kRead: break;
@@ -96,7 +127,9 @@ class Recovery {
       --left;
       while (left > 0 && numbers_[left - 1] > previous) plan_.remove.push_back(numbers_[--left]);
       if (left > 0 && numbers_[left - 1] < previous) {
-        Damage(numbers_[left - 1], PathOf(previous) + " is missing: everything older is dropped");
+        Damage(numbers_[left - 1], PathOf(previous) +
+                                       " is missing: what it and all older segments held is dropped (they are kept as "
+                                       "*.quarantined); if the file was moved away, stop and move it back");
         VoidFrom(left);
         return {};
       }
@@ -123,15 +156,16 @@ class Recovery {
       damaged_.push_back(number);
       ++plan_.damaged_segments;
     }
-    plan_.messages.push_back(message);
+    damage_ = message;
+    plan_.messages.push_back({LogLevel::kError, message});
   }
+
+  void Warn(const std::string& message) { plan_.messages.push_back({LogLevel::kWarn, message}); }
 
   void Retire(uint64_t number, bool quarantine) {
     std::vector<uint64_t>& list = quarantine ? plan_.quarantine : plan_.remove;
     list.push_back(number);
   }
-
-  void Drop(uint64_t records) { plan_.records_dropped += records; }
 
   Status Replay(size_t index) {
     const SegmentHeader& header = chain_[index];
@@ -145,6 +179,7 @@ class Recovery {
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
+    Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
       if (bound == Bound::kReached) break;
@@ -167,21 +202,20 @@ class Recovery {
           ++expected;
           continue;
         case RecordDecision::kDropInsert:
-          Damage(header.number, place() + ": one entry is damaged and dropped");
-          Drop(1);
+          losses.At(reader->position());
+          ++losses.inserts;
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kVoid: {
-          Damage(header.number, place() +
-                                    ": acknowledged records are damaged; a removal may be among them, so everything "
-                                    "older is dropped");
-          Drop(sink_->DropAll());
+          losses.At(reader->position());
+          ++losses.voids;
+          losses.dropped += sink_->DropAll();
           const Result<uint64_t> resumed = reader->Resync(expected);
           if (!resumed.ok()) return resumed.status();
           // If there is no place to continue, one number is left out, so that the next recovery finds the damage again.
           const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? expected + 1 : valid_through + 1;
-          Drop(next - expected);
+          losses.dropped += next - expected;
           expected = next;
           if (resumed.value() != 0) continue;
           break;
@@ -191,15 +225,20 @@ class Recovery {
                                                   ": a record of a later version; start that version, or move the "
                                                   "directory away");
         case RecordDecision::kCutTorn:
-          plan_.messages.push_back(place() + ": an unacknowledged write is incomplete, the log ends here");
+          Warn(place() + ": an unacknowledged write is incomplete, the log ends here");
           break;
         case RecordDecision::kCutUnordered:
-          plan_.messages.push_back(place() + ": unacknowledged writes arrived out of order, the log ends here");
+          Warn(place() + ": unacknowledged writes arrived out of order, the log ends here");
           break;
         case RecordDecision::kEnd:
         case RecordDecision::kCleanEnd: break;
       }
       break;
+    }
+    plan_.records_dropped += losses.inserts + losses.dropped;
+    if (losses.first_offset != 0) {
+      Damage(header.number, PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
+                                std::to_string(losses.first_offset) + kCheckTheDisk);
     }
     plan_.valid_through = expected - 1;
     return {};
@@ -242,6 +281,7 @@ class Recovery {
   RecoveryPlan plan_;
   std::vector<uint64_t> numbers_;
   std::vector<uint64_t> damaged_;
+  std::string damage_;                // the latest message about damage
   std::vector<SegmentHeader> chain_;  // oldest first
   std::vector<uint64_t> file_bytes_;
 };

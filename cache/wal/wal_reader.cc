@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <vector>
 
 #include "shm/base/crc32c.h"
 
@@ -39,15 +40,15 @@ Status WalReader::Sync() {
 }
 
 Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
-  const uint64_t bytes = std::min(file_bytes_, kSegmentDataStart);
-  const Result<const std::byte*> blocks = View(0, bytes);
-  if (!blocks.ok()) return blocks.status();
-  const auto span = std::span<const std::byte>(blocks.value(), blocks.value() == nullptr ? 0 : bytes);
-  header_state_ = ParseSegmentHeader(span, expected, &header_);
+  std::vector<std::byte> blocks(std::min(file_bytes_, kSegmentDataStart));
+  const Result<size_t> read = io_->Read(file_, 0, blocks);
+  if (!read.ok()) return read.status();
+  blocks.resize(read.value());
+  header_state_ = ParseSegmentHeader(blocks, expected, &header_);
   if (file_bytes_ < kSegmentDataStart) header_state_ = HeaderState::kBad;
   if (header_state_ == HeaderState::kZero) {
     // Zeros in the header alone are rot; only a file that holds nothing but zeros was never begun.
-    const Result<bool> zero = RestIsZero(bytes);
+    const Result<bool> zero = RestIsZero(0);
     if (!zero.ok()) return zero.status();
     if (!zero.value()) header_state_ = HeaderState::kBad;
   }
@@ -133,7 +134,16 @@ Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_seq
 }
 
 Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {
-  Follow follow = Follow::kNone;
+  if (!scanned_) {
+    if (Status status = ScanAhead(); !status.ok()) return status;
+    scanned_ = true;
+  }
+  // A record that says so lies behind the current position: it has a higher sequence than any that it names.
+  if (acked_highest_ >= expected_sequence) return Follow::kAcked;
+  return sequence_highest_ > expected_sequence ? Follow::kUnacked : Follow::kNone;
+}
+
+Status WalReader::ScanAhead() {
   for (uint64_t at = position_; at < end_; at += kRecordAlign) {
     const Result<const std::byte*> view = View(at, sizeof(RecordHeader));
     if (!view.ok()) return view.status();
@@ -142,11 +152,11 @@ Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {
     RecordHeader header;
     std::memcpy(&header, view.value(), sizeof(header));
     // A valid header is evidence enough, whatever became of the body.
-    if (!HeaderIsValid(header, at) || header.sequence < expected_sequence) continue;
-    if (header.acked_through >= expected_sequence) return Follow::kAcked;
-    if (header.sequence > expected_sequence) follow = Follow::kUnacked;
+    if (!HeaderIsValid(header, at)) continue;
+    sequence_highest_ = std::max(sequence_highest_, header.sequence);
+    acked_highest_ = std::max(acked_highest_, header.acked_through);
   }
-  return follow;
+  return {};
 }
 
 Result<uint64_t> WalReader::Resync(uint64_t expected_sequence) {

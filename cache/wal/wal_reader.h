@@ -61,7 +61,8 @@ class WalReader {
   // Moves past the record at the current position, whose header was valid.
   void Skip(const WalRecord& record);
 
-  // Searches from the current position to the end of the segment.
+  // What follows behind the current position. The first call reads the segment to its end; later ones answer from what
+  // it found, so that many damaged records cost one search.
   Result<Follow> LookAhead(uint64_t expected_sequence);
 
   // Moves to the next fully valid record with a higher sequence than `expected_sequence` and returns its sequence, or
@@ -75,6 +76,7 @@ class WalReader {
   bool HeaderIsValid(const RecordHeader& header, uint64_t offset) const;
   Status ReadSegmentHeader(const SegmentExpectation& expected);
   Result<bool> RestIsZero(uint64_t from);
+  Status ScanAhead();
   Result<RecordState> ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record);
 
   DiskIo* const io_;
@@ -84,6 +86,9 @@ class WalReader {
   SegmentHeader header_;
   uint64_t end_ = 0;  // where records must end
   uint64_t position_ = kSegmentDataStart;
+  bool scanned_ = false;
+  uint64_t sequence_highest_ = 0;  // found by ScanAhead
+  uint64_t acked_highest_ = 0;     // likewise
 
   AlignedBytes window_;
   uint64_t window_capacity_ = 0;

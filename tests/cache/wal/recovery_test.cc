@@ -142,7 +142,8 @@ TEST_F(RecoveryTest, AMissingSegmentVoidsEverythingOlder) {
   EXPECT_EQ(recovered.plan.quarantine, Numbers{1});
   EXPECT_EQ(recovered.plan.damaged_segments, 1u);
   ASSERT_EQ(recovered.plan.messages.size(), 1u);
-  EXPECT_EQ(recovered.plan.messages[0], HandMadeLog::PathOf(2) + " is missing: everything older is dropped");
+  EXPECT_EQ(recovered.plan.messages[0].level, LogLevel::kError);
+  EXPECT_EQ(recovered.plan.messages[0].text.find(HandMadeLog::PathOf(2) + " is missing: what it and all older"), 0u);
 }
 
 TEST_F(RecoveryTest, AnUnreadableHeaderVoidsItsSegmentAndEverythingOlder) {
@@ -153,7 +154,7 @@ TEST_F(RecoveryTest, AnUnreadableHeaderVoidsItsSegmentAndEverythingOlder) {
   EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
   EXPECT_EQ(recovered.plan.quarantine, (Numbers{1, 2}));
   ASSERT_EQ(recovered.plan.messages.size(), 1u);
-  EXPECT_NE(recovered.plan.messages[0].find("the header of " + HandMadeLog::PathOf(2)), std::string::npos);
+  EXPECT_NE(recovered.plan.messages[0].text.find("the header of " + HandMadeLog::PathOf(2)), std::string::npos);
 }
 
 TEST_F(RecoveryTest, DamageInsideASegmentSetsItAsideAndAppendsTheRestAgain) {
@@ -224,7 +225,8 @@ TEST_F(RecoveryTest, AnUnfinishedWriteIsCutAndSaid) {
   EXPECT_EQ(recovered.plan.valid_through, 2u);
   EXPECT_FALSE(recovered.reported()) << "it was never acknowledged";
   ASSERT_EQ(recovered.plan.messages.size(), 1u);
-  EXPECT_NE(recovered.plan.messages[0].find("at byte 12288: an unacknowledged write is incomplete"), std::string::npos);
+  EXPECT_NE(recovered.plan.messages[0].text.find("at byte 12288: an unacknowledged write is incomplete"),
+            std::string::npos);
 }
 
 TEST_F(RecoveryTest, NumbersThatNoLogReachesAreRefused) {
