@@ -57,7 +57,7 @@ Status LoggedShard::OpenLog() {
   sink.Conclude(plan->wall_highest_ns);
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;
-  quarantined_segments_ = plan->damaged_segments;
+  quarantined_segments_ = plan->quarantine.size();
 
   WalLog::Config log_config;
   log_config.directory = files->path;

@@ -26,6 +26,7 @@ struct Losses {
   uint64_t inserts = 0;       // damaged inserts
   uint64_t voids = 0;         // places where a removal may have been lost
   uint64_t dropped = 0;       // entries and records lost to these places
+  uint64_t watermarks = 0;    // damaged ones; they hold nothing
 
   void At(uint64_t offset) {
     if (first_offset == 0) first_offset = offset;
@@ -38,8 +39,12 @@ struct Losses {
               Counted(voids, "place", "places") + " and a removal may be among them, so everything older is dropped, " +
               Counted(dropped, "entry or record", "entries or records") + " (the file is kept as *.quarantined)";
     }
+    if (watermarks > 0) {
+      text += (text.empty() ? "" : "; ") + Counted(watermarks, "piece", "pieces") + " of padding, which hold nothing";
+    }
     return text;
   }
+  bool nothing_lost() const { return inserts == 0 && voids == 0; }
 };
 
 class Recovery {
@@ -148,6 +153,7 @@ class Recovery {
   // Takes the first `count` segments out of service; their entries are never read.
   void VoidFrom(size_t count) {
     for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
+    voided_through_ = numbers_[count - 1];
     plan_.damaged_segments = std::max<uint64_t>(plan_.damaged_segments, 1);
   }
 
@@ -204,6 +210,14 @@ class Recovery {
         case RecordDecision::kDropInsert:
           losses.At(reader->position());
           ++losses.inserts;
+          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          reader->Skip(record);
+          ++expected;
+          continue;
+        case RecordDecision::kSkipWatermark:
+          losses.At(reader->position());
+          ++losses.watermarks;
+          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
@@ -236,9 +250,11 @@ class Recovery {
       break;
     }
     plan_.records_dropped += losses.inserts + losses.dropped;
+    if (losses.voids > 0) voided_through_ = header.number;
     if (losses.first_offset != 0) {
-      Damage(header.number, PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
-                                std::to_string(losses.first_offset) + kCheckTheDisk);
+      const std::string message = PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
+                                  std::to_string(losses.first_offset) + kCheckTheDisk;
+      losses.nothing_lost() ? Warn(message) : Damage(header.number, message);
     }
     plan_.valid_through = expected - 1;
     return {};
@@ -250,24 +266,24 @@ class Recovery {
     if (record.type() == RecordType::kErase) sink_->Erase(record);
   }
 
-  // A damaged segment is set aside, and all older ones with it: without it they could bring back what it had removed.
+  // A segment that may have lost a removal is set aside, and all older ones with it: without it they could bring back
+  // what it had removed. One that lost inserts or padding only stays: it reads the same at every start.
   void Conclude() {
     if (!chain_.empty()) {
       plan_.previous_number = chain_.back().number;
       plan_.previous_id = chain_.back().id;
     }
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
-    if (!chain_.empty() && damaged_.empty() && chain_.back().previous_valid_through == plan_.valid_through) {
+    if (!chain_.empty() && voided_through_ == 0 && chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;
       plan_.remove.push_back(chain_.back().number);
       chain_.pop_back();
     }
-    const uint64_t damaged_highest = damaged_.empty() ? 0 : *std::max_element(damaged_.begin(), damaged_.end());
     for (size_t i = 0; i < chain_.size(); ++i) {
       const SegmentHeader& header = chain_[i];
       plan_.chain.push_back(RecoveredSegment{header.number, header.id, file_bytes_[i]});
-      if (header.number > damaged_highest) continue;
+      if (header.number > voided_through_) continue;
       plan_.append_again_through = header.number;
       Retire(header.number, std::find(damaged_.begin(), damaged_.end(), header.number) != damaged_.end());
     }
@@ -281,6 +297,7 @@ class Recovery {
   RecoveryPlan plan_;
   std::vector<uint64_t> numbers_;
   std::vector<uint64_t> damaged_;
+  uint64_t voided_through_ = 0;       // the newest segment that may have lost a removal
   std::string damage_;                // the latest message about damage
   std::vector<SegmentHeader> chain_;  // oldest first
   std::vector<uint64_t> file_bytes_;

@@ -59,7 +59,7 @@ struct RecoveryPlan {
   uint64_t number_next = 1;    // first unused segment number
   uint64_t wall_highest_ns = 0;
 
-  // Set if there was damage: entries from segments up to here must be appended again before these files are removed.
+  // Set if a removal may be lost: entries from segments up to here must be appended again before these files go.
   uint64_t append_again_through = 0;
   std::vector<uint64_t> quarantine;  // renamed to *.quarantined
   std::vector<uint64_t> remove;      // unlinked

@@ -17,6 +17,12 @@ bool IsZero(const std::byte* at, uint64_t bytes) {
   return at[0] == std::byte{0} && std::memcmp(at, at + 1, bytes - 1) == 0;
 }
 
+// What a valid header says about a corrupt body: of these two it is known that they removed nothing.
+RecordState BadBodyOf(RecordType type) {
+  if (type == RecordType::kInsert) return RecordState::kBadInsertBody;
+  return type == RecordType::kWatermark ? RecordState::kBadWatermark : RecordState::kBadBody;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string& path,
@@ -130,7 +136,7 @@ Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_seq
     return (header.flags & kRecordFlagIgnorable) != 0 ? RecordState::kUnknownIgnorable : RecordState::kUnknown;
   }
   if (body_right && ParseBody(at.value(), header_.width, record)) return RecordState::kGood;
-  return record->type() == RecordType::kInsert ? RecordState::kBadInsertBody : RecordState::kBadBody;
+  return BadBodyOf(record->type());
 }
 
 Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {

@@ -24,12 +24,13 @@ enum class RecordState {
   kZero,              // preallocated zeros
   kBadHeader,         // invalid header checksum (also of content from another segment or offset) or impossible length
   kBadInsertBody,     // valid insert header, corrupt body: certainly not a removal
+  kBadWatermark,      // valid watermark header, corrupt zeros: it held nothing
   kBadBody,           // valid header, corrupt body
   kWrongSequence,     // valid except for the sequence: a record before it is missing
   kUnknownIgnorable,  // a type of a later version, marked as safe to skip
   kUnknown,           // a type of a later version
 };
-inline constexpr int kRecordStateCount = 10;
+inline constexpr int kRecordStateCount = 11;
 
 // What valid records further on in the same segment say.
 enum class Follow {

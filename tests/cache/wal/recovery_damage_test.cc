@@ -101,5 +101,93 @@ TEST_F(RecoveryDamageTest, OneLineSaysWhatASegmentLost) {
   EXPECT_NE(message.text.find("check the disk"), std::string::npos) << message.text;
 }
 
+// Zeros that fill up a block hold nothing, so their rot costs nothing: neither older entries nor a strict start.
+TEST_F(RecoveryDamageTest, ARottenWatermarkLosesNothing) {
+  FillTwoSegments(kSegmentBytesMin);
+  const LogContent whole = Recover().content;
+  for (const uint64_t number : {1u, 2u}) {
+    const std::vector<Place> watermarks = PlacesOf(number, RecordType::kWatermark);
+    Flip(number, {watermarks[0], watermarks[1]}, 100);
+  }
+  const Recovered recovered = Recover(true);
+  ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+  EXPECT_EQ(recovered.content, whole);
+  EXPECT_FALSE(recovered.reported());
+  EXPECT_EQ(recovered.plan.records_dropped, 0u);
+  EXPECT_TRUE(recovered.plan.quarantine.empty());
+  ASSERT_EQ(recovered.plan.messages.size(), 2u) << "it is said: the disk may be failing";
+  EXPECT_EQ(recovered.plan.messages[1].level, LogLevel::kWarn);
+  EXPECT_NE(recovered.plan.messages[1].text.find("2 pieces of padding"), std::string::npos)
+      << recovered.plan.messages[1].text;
+}
+
+// A torn write may end in its watermark: nothing behind it says that it was synced, so it is no damage.
+TEST_F(RecoveryDamageTest, ATornWatermarkAtTheEndIsACut) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Write({{"b", 2}});
+  const std::vector<Place> watermarks = PlacesOf(1, RecordType::kWatermark);
+  Flip(1, {watermarks[1]}, 100);
+  const Recovered recovered = Recover(true);
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}, {"b", 2}}));
+  EXPECT_EQ(recovered.plan.valid_through, 3u);
+}
+
+// What it may not be is known: an insert is no removal. So it is passed over the same way at every start, and nothing
+// has to be written again.
+TEST_F(RecoveryDamageTest, ADamagedInsertCostsItselfAndLeavesTheLogAlone) {
+  FillTwoSegments(kSegmentBytesMin);
+  LogContent expected = Recover().content;
+  Flip(1, {PlacesOf(1, RecordType::kInsert)[5]}, 150);
+  Flip(2, {PlacesOf(2, RecordType::kInsert)[0]}, 150);
+  expected.erase("5");
+  expected.erase(std::to_string(PlacesOf(1, RecordType::kInsert).size()));
+  for (int start = 0; start < 2; ++start) {
+    const Recovered recovered = Recover();
+    ASSERT_TRUE(recovered.status.ok());
+    EXPECT_EQ(recovered.content, expected);
+    EXPECT_EQ(recovered.plan.records_dropped, 2u);
+    EXPECT_EQ(recovered.plan.append_again_through, 0u);
+    EXPECT_TRUE(recovered.plan.quarantine.empty());
+    EXPECT_TRUE(recovered.plan.remove.empty());
+  }
+  EXPECT_EQ(Recover(true).status.code(), StatusCode::kRefused);
+}
+
+// An older insert of the same text answers again where a newer one is lost: the vector is a function of the text, and
+// its own lifetime bounds it.
+TEST_F(RecoveryDamageTest, ADroppedInsertLetsAnOlderOneOfItsTextAnswer) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Write({{"a", 2}});
+  log_.Write({{"b", 3}});
+  Flip(1, {PlacesOf(1, RecordType::kInsert)[1]}, 150);
+  const Recovered recovered = Recover();
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}, {"b", 3}}));
+  EXPECT_TRUE(recovered.reported());
+}
+
+// Where a removal may be among the lost, what is older goes, and only what the damaged segment still holds is written
+// again.
+TEST_F(RecoveryDamageTest, ADamagedRemovalSetsItsSegmentAsideAndDropsWhatIsOlder) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}, {"b", 2}});
+  log_.Begin(2);
+  log_.Write({{"a"}, {"c", 3}});
+  log_.Begin(3);
+  log_.Write({{"d", 4}, {"e", 5}});
+  log_.Write({{"f", 6}});
+  Flip(2, PlacesOf(2, RecordType::kErase), 70);
+  Flip(3, {PlacesOf(3, RecordType::kInsert)[0]}, 150);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"c", 3}, {"e", 5}, {"f", 6}}));
+  EXPECT_EQ(recovered.plan.append_again_through, 2u) << "segment 3 lost an insert only";
+  EXPECT_EQ(recovered.plan.quarantine, std::vector<uint64_t>{2});
+  EXPECT_EQ(recovered.plan.remove, std::vector<uint64_t>{1});
+  EXPECT_EQ(recovered.plan.damaged_segments, 2u);
+}
+
 }  // namespace
 }  // namespace sutra

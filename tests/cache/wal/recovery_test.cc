@@ -157,21 +157,6 @@ TEST_F(RecoveryTest, AnUnreadableHeaderVoidsItsSegmentAndEverythingOlder) {
   EXPECT_NE(recovered.plan.messages[0].text.find("the header of " + HandMadeLog::PathOf(2)), std::string::npos);
 }
 
-TEST_F(RecoveryTest, DamageInsideASegmentSetsItAsideAndAppendsTheRestAgain) {
-  WriteThreeSegments();
-  std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(2));
-  bytes[kSegmentDataStart + 128 + 100] ^= std::byte{1};  // the body of "c"
-  disk_.SetBytes(HandMadeLog::PathOf(2), bytes);
-  const Recovered recovered = Recover();
-  ASSERT_TRUE(recovered.status.ok());
-  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
-  EXPECT_EQ(recovered.plan.append_again_through, 2u);
-  EXPECT_EQ(recovered.plan.quarantine, Numbers{2});
-  EXPECT_EQ(recovered.plan.remove, Numbers{1});
-  EXPECT_EQ(recovered.plan.records_dropped, 1u);
-  EXPECT_EQ(Recover(true).status.code(), StatusCode::kRefused) << "with strict recovery";
-}
-
 TEST_F(RecoveryTest, AnotherLogsSegmentIsRefused) {
   WriteThreeSegments();
   sim::SimDisk other;

@@ -157,7 +157,7 @@ TEST_F(WalReaderTest, ADamagedBodyTellsAnInsertFromTheRest) {
   EXPECT_EQ(StateAt(kStart + kBlock, 4), RecordState::kBadBody) << "the removal";
   Flip(kStart + kBlock + 64);
   Flip(kStart + 500);
-  EXPECT_EQ(StateAt(kStart + 384, 3), RecordState::kBadBody) << "a watermark";
+  EXPECT_EQ(StateAt(kStart + 384, 3), RecordState::kBadWatermark);
 }
 
 // Valid checksums do not excuse numbers that contradict each other.
