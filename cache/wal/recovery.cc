@@ -27,6 +27,7 @@ struct Losses {
   uint64_t voids = 0;         // places where a removal may have been lost
   uint64_t dropped = 0;       // entries and records lost to these places
   uint64_t watermarks = 0;    // damaged ones; they hold nothing
+  uint64_t unreadable = 0;    // blocks
 
   void At(uint64_t offset) {
     if (first_offset == 0) first_offset = offset;
@@ -41,6 +42,10 @@ struct Losses {
     }
     if (watermarks > 0) {
       text += (text.empty() ? "" : "; ") + Counted(watermarks, "piece", "pieces") + " of padding, which hold nothing";
+    }
+    if (unreadable > 0) {
+      text += (text.empty() ? "" : "; ") + Counted(unreadable, "block", "blocks") + " of " +
+              std::to_string(kWalBlockBytes) + " bytes cannot be read";
     }
     return text;
   }
@@ -104,10 +109,11 @@ class Recovery {
       std::optional<SegmentId> id;
       if (!chain_.empty()) id = chain_.front().previous_id;
       Result<std::unique_ptr<WalReader>> opened = OpenSegment(number, id);
-      if (!opened.ok()) return opened.status();
-      const std::unique_ptr<WalReader> reader = std::move(opened).value();
-      switch (DecideSegment(reader->header_state(), last)) {
-        case SegmentDecision::kRefuse: return RefuseSegment(number, reader->header_state());
+      if (!opened.ok() && !WalReader::IsUnreadable(opened.status())) return opened.status();
+      const std::unique_ptr<WalReader> reader = opened.ok() ? std::move(opened).value() : nullptr;
+      const HeaderState state = reader != nullptr ? reader->header_state() : HeaderState::kUnreadable;
+      switch (DecideSegment(state, last)) {
+        case SegmentDecision::kRefuse: return RefuseSegment(number, state);
         case SegmentDecision::kRemove:
           plan_.remove.push_back(number);
           numbers_.pop_back();
@@ -115,7 +121,8 @@ class Recovery {
           continue;
         case SegmentDecision::kVoid:
           Damage(number, "the header of " + PathOf(number) +
-                             " is damaged: what it and all older segments held is dropped (they are kept as "
+                             (state == HeaderState::kUnreadable ? " cannot be read" : " is damaged") +
+                             ": what it and all older segments held is dropped (they are kept as "
                              "*.quarantined)" +
                              kCheckTheDisk);
           VoidFrom(left);
@@ -124,7 +131,7 @@ class Recovery {
       }
       // After a kill, data of the newest segment may exist in the page cache only (P2).
       if (last) {
-        if (Status status = reader->Sync(); !status.ok()) return status;
+        if (Status status = reader->SyncAndDropCache(); !status.ok()) return status;
       }
       chain_.insert(chain_.begin(), reader->header());
       file_bytes_.insert(file_bytes_.begin(), reader->file_bytes());
@@ -251,6 +258,8 @@ class Recovery {
     }
     plan_.records_dropped += losses.inserts + losses.dropped;
     if (losses.voids > 0) voided_through_ = header.number;
+    losses.unreadable = reader->unreadable_blocks();
+    if (losses.first_offset == 0 && losses.unreadable > 0) losses.first_offset = reader->unreadable_first();
     if (losses.first_offset != 0) {
       const std::string message = PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
                                   std::to_string(losses.first_offset) + kCheckTheDisk;

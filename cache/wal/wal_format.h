@@ -174,12 +174,13 @@ void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block);
 
 enum class HeaderState {
   kGood,
-  kZero,       // nothing but zeros
-  kBad,        // no copy fits, and at least one has no valid magic number and checksum
-  kNewer,      // no copy fits, and one has a valid checksum but a format that this reader does not know
-  kMisplaced,  // every copy has a valid checksum, but not the model, width, number or id expected here
+  kZero,        // nothing but zeros
+  kBad,         // no copy fits, and at least one has no valid magic number and checksum
+  kNewer,       // no copy fits, and one has a valid checksum but a format that this reader does not know
+  kUnreadable,  // no copy fits, and the disk cannot read one (the reader's; ParseSegmentHeader never returns it)
+  kMisplaced,   // every copy has a valid checksum, but not the model, width, number or id expected here
 };
-inline constexpr int kHeaderStateCount = 5;
+inline constexpr int kHeaderStateCount = 6;
 
 struct SegmentExpectation {
   uint64_t number = 0;

@@ -56,6 +56,22 @@ class RecoveryDamageTest : public testing::Test {
     }
   }
 
+  // Removals among the inserts, in both segments.
+  const sim::SimDisk& LogOfTwo() {
+    if (log_.writer()->number() != 0) return disk_;
+    int version = 0;
+    for (uint64_t number = 1; number <= 2; ++number) {
+      log_.Begin(number);
+      for (int group = 0; group < 8; ++group) {
+        std::vector<Change> changes;
+        for (int i = 0; i < 6; ++i, ++version) changes.push_back({std::to_string(version), version});
+        if (group % 3 == 2) changes.push_back({std::to_string(version - 3)});
+        log_.Write(changes);
+      }
+    }
+    return disk_;
+  }
+
   sim::SimDisk disk_;
   HandMadeLog log_{&disk_};
 };
@@ -187,6 +203,83 @@ TEST_F(RecoveryDamageTest, ADamagedRemovalSetsItsSegmentAsideAndDropsWhatIsOlder
   EXPECT_EQ(recovered.plan.quarantine, std::vector<uint64_t>{2});
   EXPECT_EQ(recovered.plan.remove, std::vector<uint64_t>{1});
   EXPECT_EQ(recovered.plan.damaged_segments, 2u);
+}
+
+// A bad sector is damage, not a reason to refuse the start: it is read around in steps of a block.
+TEST_F(RecoveryDamageTest, AnUnreadableBlockCostsLikeACorruptOne) {
+  for (const uint64_t number : {1u, 2u}) {
+    for (uint64_t block = 0; block < kSegmentBytesMin / kWalBlockBytes; ++block) {
+      sim::SimDisk unreadable, corrupt;
+      for (const uint64_t n : {1u, 2u}) {
+        std::vector<std::byte> bytes = LogOfTwo().Bytes(HandMadeLog::PathOf(n));
+        unreadable.SetBytes(HandMadeLog::PathOf(n), bytes);
+        const auto at = bytes.begin() + static_cast<std::ptrdiff_t>(block * kWalBlockBytes);
+        if (n == number) std::fill(at, at + kWalBlockBytes, std::byte{0xa5});
+        corrupt.SetBytes(HandMadeLog::PathOf(n), bytes);
+      }
+      unreadable.SpoilBlock(HandMadeLog::PathOf(number), block * kWalBlockBytes);
+      const Recovered seen = test::Recover(&unreadable, test::kSmallLogDirectory);
+      const Recovered same = test::Recover(&corrupt, test::kSmallLogDirectory);
+      ASSERT_TRUE(seen.status.ok()) << "segment " << number << ", block " << block << ": " << seen.status.message();
+      EXPECT_EQ(seen.content, same.content) << "segment " << number << ", block " << block;
+      EXPECT_EQ(seen.plan.valid_through, same.plan.valid_through) << "segment " << number << ", block " << block;
+      EXPECT_EQ(seen.reported(), same.reported()) << "segment " << number << ", block " << block;
+      EXPECT_EQ(seen.plan.quarantine, same.plan.quarantine) << "segment " << number << ", block " << block;
+      if (block < kSegmentHeaderCopies) continue;
+      ASSERT_FALSE(seen.plan.messages.empty());
+      EXPECT_NE(seen.plan.messages.back().text.find("1 block of 4096 bytes cannot be read"), std::string::npos)
+          << seen.plan.messages.back().text;
+    }
+  }
+}
+
+TEST_F(RecoveryDamageTest, OneReadableHeaderCopyIsEnoughAndNoneIsDamage) {
+  FillTwoSegments(kSegmentBytesMin);
+  const LogContent whole = Recover().content;
+  disk_.SpoilBlock(HandMadeLog::PathOf(2), 0);
+  EXPECT_EQ(Recover().content, whole);
+  EXPECT_FALSE(Recover().reported());
+  disk_.SpoilBlock(HandMadeLog::PathOf(2), kWalBlockBytes);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+  EXPECT_EQ(recovered.content, LogContent());
+  EXPECT_EQ(recovered.plan.quarantine, (std::vector<uint64_t>{1, 2}));
+  ASSERT_EQ(recovered.plan.messages.size(), 1u);
+  EXPECT_NE(recovered.plan.messages[0].text.find("the header of " + HandMadeLog::PathOf(2) + " cannot be read"),
+            std::string::npos);
+  EXPECT_EQ(Recover(true).status.code(), StatusCode::kRefused);
+}
+
+// The header of the record is whole: it says that the rest, in the unreadable block, was an insert.
+TEST_F(RecoveryDamageTest, AnInsertWhoseBodyIsUnreadableCostsItselfOnly) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}});
+  log_.Write({{std::string(10'000, 'l'), 2}});
+  log_.Write({{"b"}, {"c", 3}});
+  disk_.SpoilBlock(HandMadeLog::PathOf(1), kSegmentDataStart + 2 * kWalBlockBytes);
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+  EXPECT_EQ(recovered.content, (LogContent{{"a", 1}, {"c", 3}}));
+  EXPECT_EQ(recovered.plan.records_dropped, 1u);
+  EXPECT_TRUE(recovered.plan.quarantine.empty());
+}
+
+// A controller that fails once and then reads is not damage.
+TEST_F(RecoveryDamageTest, AReadThatFailsOnceCostsNothing) {
+  FillTwoSegments(kSegmentBytesMin);
+  const LogContent whole = Recover().content;
+  for (uint64_t n = 1; n < 30; ++n) {
+    sim::SimDisk::Faults faults;
+    faults.fail_at = n;
+    disk_.SetFaults(faults);
+    const Recovered recovered = Recover();
+    if (!recovered.status.ok()) {
+      EXPECT_LE(n, 2u) << "only the directory must be readable at once: " << recovered.status.message();
+      continue;
+    }
+    EXPECT_EQ(recovered.content, whole) << "operation " << n;
+    EXPECT_FALSE(recovered.reported()) << "operation " << n;
+  }
 }
 
 }  // namespace

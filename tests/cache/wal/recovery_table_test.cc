@@ -52,8 +52,8 @@ TEST(RecoveryTable, OnlyWhatMayHoldARemovalIsVoid) {
   for (const Bound bound : {Bound::kOpen, Bound::kBelow}) {
     EXPECT_EQ(DecideRecord(bound, RecordState::kBadInsertBody, Follow::kAcked), RecordDecision::kDropInsert);
     EXPECT_EQ(DecideRecord(bound, RecordState::kBadWatermark, Follow::kAcked), RecordDecision::kSkipWatermark);
-    for (const RecordState state : {RecordState::kMissing, RecordState::kZero, RecordState::kBadHeader,
-                                    RecordState::kBadBody, RecordState::kWrongSequence}) {
+    for (const RecordState state : {RecordState::kMissing, RecordState::kZero, RecordState::kUnreadable,
+                                    RecordState::kBadHeader, RecordState::kBadBody, RecordState::kWrongSequence}) {
       EXPECT_EQ(DecideRecord(bound, state, Follow::kAcked), RecordDecision::kVoid);
     }
   }
