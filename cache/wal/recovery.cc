@@ -266,7 +266,9 @@ class Recovery {
       losses.nothing_lost() ? Warn(message) : Damage(header.number, message);
     }
     plan_.valid_through = expected - 1;
-    return {};
+    // A write of the dead engine may have landed since the first sync and been read from the page cache alone. The next
+    // header vouches for it, so it must be durable first (P2).
+    return last ? reader->Sync() : Status();
   }
 
   void Apply(const WalRecord& record, uint64_t segment) {

@@ -63,6 +63,8 @@ class WalReader {
 
   // Makes the file's data durable before anything is decided on it; after that it is read from the disk itself.
   Status SyncAndDropCache();
+  // Makes durable what has been read.
+  Status Sync() { return io_->Sync(file_); }
 
   // Classifies the record at the current position. `record` is filled for kGood, and its header for every state in
   // which the header checksum is valid; its views are valid until the next call.
