@@ -57,7 +57,7 @@ Status LoggedShard::OpenLog() {
   sink.Conclude(plan->wall_highest_ns);
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;
-  quarantined_segments_ = plan->damaged_segments;
+  quarantined_segments_ = plan->quarantine.size();
 
   WalLog::Config log_config;
   log_config.directory = files->path;
@@ -90,7 +90,7 @@ Status LoggedShard::OpenLog() {
   committer_ = std::make_unique<WalCommitter>(clock_, log_.get(), &shared_, committer_config);
   committer_->Start();
   if (config_.log) {
-    for (const std::string& message : plan->messages) config_.log(LogLevel::kWarn, message);
+    for (const RecoveryMessage& message : plan->messages) config_.log(message.level, message.text);
     config_.log(LogLevel::kInfo,
                 "cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
                     std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) +

@@ -24,6 +24,7 @@ constexpr uint64_t kLongTextOverheadBytes = 16;
 constexpr uint64_t kVisitStep = 4096;  // ring positions examined under one lock
 constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
 constexpr size_t kTableSlotsMin = 64;
+constexpr size_t kFewEntriesShare = 16;  // fewer than one for this many places of the table
 constexpr size_t kCacheLine = SlotPool::kSlotAlign;
 constexpr size_t kPrefetchLines = 8;
 constexpr size_t kEntryBytes = 256;
@@ -294,13 +295,20 @@ uint64_t EntryStore::DropAll() {
   uint64_t dropped = 0;
   for (const auto& stripe : stripes_) {
     MutexLock lock(stripe->mutex);
-    for (Entry* entry : stripe->ring) {
-      if (entry != nullptr) std::free(entry->long_text);
-    }
-    stripe->slots.Clear();
     dropped += stripe->counts.entries;
-    stripe->counts.entries = stripe->counts.bytes = 0;
-    stripe->table.assign(stripe->table.size(), Stripe::Slot{});
+    // Recovery drops everything at each damaged place: with few entries, that must not cost a walk over a large table.
+    if (stripe->counts.entries < stripe->table.size() / kFewEntriesShare) {
+      for (Entry* entry : stripe->ring) {
+        if (entry != nullptr) stripe->RemoveEntry(entry);
+      }
+    } else {
+      for (Entry* entry : stripe->ring) {
+        if (entry != nullptr) std::free(entry->long_text);
+      }
+      stripe->slots.Clear();
+      stripe->counts.entries = stripe->counts.bytes = 0;
+      stripe->table.assign(stripe->table.size(), Stripe::Slot{});
+    }
     stripe->ring.clear();
     stripe->ring_segment.clear();
     stripe->ring_hash.clear();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <memory>
+#include <optional>
 
 #include "cache/disk/disk_io.h"
 #include "cache/wal/recovery_table.h"
@@ -12,6 +13,44 @@
 
 namespace sutra {
 namespace {
+
+constexpr const char* kCheckTheDisk = "; check the disk (kernel messages, SMART)";
+
+std::string Counted(uint64_t count, const char* one, const char* many) {
+  return std::to_string(count) + " " + (count == 1 ? one : many);
+}
+
+// What a segment lost, for one line in the engine's log.
+struct Losses {
+  uint64_t first_offset = 0;  // of the first damaged place; 0: there is none
+  uint64_t inserts = 0;       // damaged inserts
+  uint64_t voids = 0;         // places where a removal may have been lost
+  uint64_t dropped = 0;       // entries and records lost to these places
+  uint64_t watermarks = 0;    // damaged ones; they hold nothing
+  uint64_t unreadable = 0;    // blocks
+
+  void At(uint64_t offset) {
+    if (first_offset == 0) first_offset = offset;
+  }
+  std::string Text() const {
+    std::string text;
+    if (inserts > 0) text += Counted(inserts, "entry is", "entries are") + " lost, to be computed again";
+    if (voids > 0) {
+      text += (text.empty() ? "" : "; ") + std::string("acknowledged records cannot be read in ") +
+              Counted(voids, "place", "places") + " and a removal may be among them, so everything older is dropped, " +
+              Counted(dropped, "entry or record", "entries or records") + " (the file is kept as *.quarantined)";
+    }
+    if (watermarks > 0) {
+      text += (text.empty() ? "" : "; ") + Counted(watermarks, "piece", "pieces") + " of padding, which hold nothing";
+    }
+    if (unreadable > 0) {
+      text += (text.empty() ? "" : "; ") + Counted(unreadable, "block", "blocks") + " of " +
+              std::to_string(kWalBlockBytes) + " bytes cannot be read";
+    }
+    return text;
+  }
+  bool nothing_lost() const { return inserts == 0 && voids == 0; }
+};
 
 class Recovery {
  public:
@@ -34,8 +73,8 @@ class Recovery {
     assert(lossless || (plan_.damaged_segments > 0 && !plan_.messages.empty()));
     if (request_.strict && plan_.damaged_segments > 0) {
       return Status(StatusCode::kRefused,
-                    request_.directory + " is damaged and strict recovery is on: " + plan_.messages.back() +
-                        "; start without strict recovery to drop what is lost, or restore the directory");
+                    request_.directory + " is damaged and strict recovery is on: " + damage_ +
+                        "; start without strict recovery to go on without what is lost, or restore the directory");
     }
     return std::move(plan_);
   }
@@ -56,8 +95,8 @@ class Recovery {
     return {};
   }
 
-  Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number) {
-    return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width});
+  Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number, const std::optional<SegmentId>& id) {
+    return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width, id});
   }
 
   // Walks from the newest segment to the oldest by `previous_number`. Segments whose number a later header leaves out
@@ -67,29 +106,32 @@ class Recovery {
     while (left > 0) {
       const uint64_t number = numbers_[left - 1];
       const bool last = left == numbers_.size();
-      Result<std::unique_ptr<WalReader>> opened = OpenSegment(number);
-      if (!opened.ok()) return opened.status();
-      const std::unique_ptr<WalReader> reader = std::move(opened).value();
-      SegmentDecision decision = DecideSegment(reader->header_state(), last);
-      const bool linked = chain_.empty() || reader->header_state() != HeaderState::kGood ||
-                          reader->header().id == chain_.front().previous_id;
-      if (!linked) decision = SegmentDecision::kRefuse;  // another file under the expected name
-      switch (decision) {
-        case SegmentDecision::kRefuse: return RefuseSegment(number, reader->header_state());
+      std::optional<SegmentId> id;
+      if (!chain_.empty()) id = chain_.front().previous_id;
+      Result<std::unique_ptr<WalReader>> opened = OpenSegment(number, id);
+      if (!opened.ok() && !WalReader::IsUnreadable(opened.status())) return opened.status();
+      const std::unique_ptr<WalReader> reader = opened.ok() ? std::move(opened).value() : nullptr;
+      const HeaderState state = reader != nullptr ? reader->header_state() : HeaderState::kUnreadable;
+      switch (DecideSegment(state, last)) {
+        case SegmentDecision::kRefuse: return RefuseSegment(number, state);
         case SegmentDecision::kRemove:
           plan_.remove.push_back(number);
           numbers_.pop_back();
           left = numbers_.size();
           continue;
         case SegmentDecision::kVoid:
-          Damage(number, "the header of " + PathOf(number) + " is unreadable: everything older is dropped");
+          Damage(number, "the header of " + PathOf(number) +
+                             (state == HeaderState::kUnreadable ? " cannot be read" : " is damaged") +
+                             ": what it and all older segments held is dropped (they are kept as "
+                             "*.quarantined)" +
+                             kCheckTheDisk);
           VoidFrom(left);
           return {};
         case SegmentDecision::kRead: break;
       }
       // After a kill, data of the newest segment may exist in the page cache only (P2).
       if (last) {
-        if (Status status = reader->Sync(); !status.ok()) return status;
+        if (Status status = reader->SyncAndDropCache(); !status.ok()) return status;
       }
       chain_.insert(chain_.begin(), reader->header());
       file_bytes_.insert(file_bytes_.begin(), reader->file_bytes());
@@ -97,7 +139,9 @@ class Recovery {
       --left;
       while (left > 0 && numbers_[left - 1] > previous) plan_.remove.push_back(numbers_[--left]);
       if (left > 0 && numbers_[left - 1] < previous) {
-        Damage(numbers_[left - 1], PathOf(previous) + " is missing: everything older is dropped");
+        Damage(numbers_[left - 1], PathOf(previous) +
+                                       " is missing: what it and all older segments held is dropped (they are kept as "
+                                       "*.quarantined); if the file was moved away, stop and move it back");
         VoidFrom(left);
         return {};
       }
@@ -116,6 +160,7 @@ class Recovery {
   // Takes the first `count` segments out of service; their entries are never read.
   void VoidFrom(size_t count) {
     for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
+    voided_through_ = numbers_[count - 1];
     plan_.damaged_segments = std::max<uint64_t>(plan_.damaged_segments, 1);
   }
 
@@ -124,15 +169,16 @@ class Recovery {
       damaged_.push_back(number);
       ++plan_.damaged_segments;
     }
-    plan_.messages.push_back(message);
+    damage_ = message;
+    plan_.messages.push_back({LogLevel::kError, message});
   }
+
+  void Warn(const std::string& message) { plan_.messages.push_back({LogLevel::kWarn, message}); }
 
   void Retire(uint64_t number, bool quarantine) {
     std::vector<uint64_t>& list = quarantine ? plan_.quarantine : plan_.remove;
     list.push_back(number);
   }
-
-  void Drop(uint64_t records) { plan_.records_dropped += records; }
 
   Status Replay(size_t index) {
     const SegmentHeader& header = chain_[index];
@@ -142,10 +188,11 @@ class Recovery {
     if (!last && valid_through + 1 < expected) {
       return Status(StatusCode::kRefused, PathOf(header.number) + " and the segment after it contradict each other");
     }
-    Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number);
+    Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number, header.id);
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
+    Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
       if (bound == Bound::kReached) break;
@@ -168,21 +215,28 @@ class Recovery {
           ++expected;
           continue;
         case RecordDecision::kDropInsert:
-          Damage(header.number, place() + ": one entry is damaged and dropped");
-          Drop(1);
+          losses.At(reader->position());
+          ++losses.inserts;
+          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          reader->Skip(record);
+          ++expected;
+          continue;
+        case RecordDecision::kSkipWatermark:
+          losses.At(reader->position());
+          ++losses.watermarks;
+          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kVoid: {
-          Damage(header.number, place() +
-                                    ": acknowledged records are damaged; a removal may be among them, so everything "
-                                    "older is dropped");
-          Drop(sink_->DropAll());
+          losses.At(reader->position());
+          ++losses.voids;
+          losses.dropped += sink_->DropAll();
           const Result<uint64_t> resumed = reader->Resync(expected);
           if (!resumed.ok()) return resumed.status();
           // If there is no place to continue, one number is left out, so that the next recovery finds the damage again.
           const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? expected + 1 : valid_through + 1;
-          Drop(next - expected);
+          losses.dropped += next - expected;
           expected = next;
           if (resumed.value() != 0) continue;
           break;
@@ -192,18 +246,29 @@ class Recovery {
                                                   ": a record of a later version; start that version, or move the "
                                                   "directory away");
         case RecordDecision::kCutTorn:
-          plan_.messages.push_back(place() + ": an unacknowledged write is incomplete, the log ends here");
+          Warn(place() + ": an unacknowledged write is incomplete, the log ends here");
           break;
         case RecordDecision::kCutUnordered:
-          plan_.messages.push_back(place() + ": unacknowledged writes arrived out of order, the log ends here");
+          Warn(place() + ": unacknowledged writes arrived out of order, the log ends here");
           break;
         case RecordDecision::kEnd:
         case RecordDecision::kCleanEnd: break;
       }
       break;
     }
+    plan_.records_dropped += losses.inserts + losses.dropped;
+    if (losses.voids > 0) voided_through_ = header.number;
+    losses.unreadable = reader->unreadable_blocks();
+    if (losses.first_offset == 0 && losses.unreadable > 0) losses.first_offset = reader->unreadable_first();
+    if (losses.first_offset != 0) {
+      const std::string message = PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
+                                  std::to_string(losses.first_offset) + kCheckTheDisk;
+      losses.nothing_lost() ? Warn(message) : Damage(header.number, message);
+    }
     plan_.valid_through = expected - 1;
-    return {};
+    // A write of the dead engine may have landed since the first sync and been read from the page cache alone. The next
+    // header vouches for it, so it must be durable first (P2).
+    return last ? reader->Sync() : Status();
   }
 
   void Apply(const WalRecord& record, uint64_t segment) {
@@ -212,24 +277,24 @@ class Recovery {
     if (record.type() == RecordType::kErase) sink_->Erase(record);
   }
 
-  // A damaged segment is set aside, and all older ones with it: without it they could bring back what it had removed.
+  // A segment that may have lost a removal is set aside, and all older ones with it: without it they could bring back
+  // what it had removed. One that lost inserts or padding only stays: it reads the same at every start.
   void Conclude() {
     if (!chain_.empty()) {
       plan_.previous_number = chain_.back().number;
       plan_.previous_id = chain_.back().id;
     }
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
-    if (!chain_.empty() && damaged_.empty() && chain_.back().previous_valid_through == plan_.valid_through) {
+    if (!chain_.empty() && voided_through_ == 0 && chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;
       plan_.remove.push_back(chain_.back().number);
       chain_.pop_back();
     }
-    const uint64_t damaged_highest = damaged_.empty() ? 0 : *std::max_element(damaged_.begin(), damaged_.end());
     for (size_t i = 0; i < chain_.size(); ++i) {
       const SegmentHeader& header = chain_[i];
       plan_.chain.push_back(RecoveredSegment{header.number, header.id, file_bytes_[i]});
-      if (header.number > damaged_highest) continue;
+      if (header.number > voided_through_) continue;
       plan_.append_again_through = header.number;
       Retire(header.number, std::find(damaged_.begin(), damaged_.end(), header.number) != damaged_.end());
     }
@@ -243,6 +308,8 @@ class Recovery {
   RecoveryPlan plan_;
   std::vector<uint64_t> numbers_;
   std::vector<uint64_t> damaged_;
+  uint64_t voided_through_ = 0;       // the newest segment that may have lost a removal
+  std::string damage_;                // the latest message about damage
   std::vector<SegmentHeader> chain_;  // oldest first
   std::vector<uint64_t> file_bytes_;
 };

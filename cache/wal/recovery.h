@@ -7,6 +7,8 @@
 //  - Running it again on the same files, or after a crash at any point of what follows it, gives the same entries.
 //    (Not asserted: only a second run could tell. tests/cache/wal/damage_test.cc and tests/sim do one.)
 //  - Damage is never silent: it is counted and reported, and with `strict` set the log is refused.
+//  - What it reads is at most a small multiple of the log, whatever is damaged. (Not asserted:
+//    recovery_damage_test.cc counts the bytes.)
 #pragma once
 
 #include <cstdint>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "cache/wal/wal_format.h"
+#include "shm/base/log_line.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -43,6 +46,11 @@ struct RecoveredSegment {
   uint64_t bytes = 0;
 };
 
+struct RecoveryMessage {
+  LogLevel level = LogLevel::kWarn;  // kError: something that counted is lost
+  std::string text;
+};
+
 struct RecoveryPlan {
   std::vector<RecoveredSegment> chain;  // the segments that stay, oldest first
   uint64_t previous_number = 0;         // what the new segment's header names as its predecessor
@@ -51,7 +59,7 @@ struct RecoveryPlan {
   uint64_t number_next = 1;    // first unused segment number
   uint64_t wall_highest_ns = 0;
 
-  // Set if there was damage: entries from segments up to here must be appended again before these files are removed.
+  // Set if a removal may be lost: entries from segments up to here must be appended again before these files go.
   uint64_t append_again_through = 0;
   std::vector<uint64_t> quarantine;  // renamed to *.quarantined
   std::vector<uint64_t> remove;      // unlinked
@@ -59,7 +67,7 @@ struct RecoveryPlan {
   uint64_t records = 0;          // replayed
   uint64_t records_dropped = 0;  // entries and records lost to damage
   uint64_t damaged_segments = 0;
-  std::vector<std::string> messages;
+  std::vector<RecoveryMessage> messages;  // for the engine's log; one for all damage of a segment
 };
 
 Result<RecoveryPlan> RecoverLog(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink);

@@ -27,14 +27,15 @@ enum class SegmentDecision {
 
 enum class RecordDecision {
   kReplay,
-  kSkip,          // ignorable record of a later version
-  kEnd,           // the segment is finished; whatever lies behind is ignored forever
-  kCleanEnd,      // the log ends here
-  kCutTorn,       // a write that was never acknowledged is incomplete: the log ends here
-  kCutUnordered,  // later unacknowledged writes reached the disk but an earlier one did not: the log ends here
-  kDropInsert,    // one insert is damaged: it is lost, nothing else
-  kVoid,          // damage that may hide a removal: older entries are dropped, reading goes on at the next valid record
-  kRefuse,        // written by a later version
+  kSkip,           // ignorable record of a later version
+  kEnd,            // the segment is finished; whatever lies behind is ignored forever
+  kCleanEnd,       // the log ends here
+  kCutTorn,        // a write that was never acknowledged is incomplete: the log ends here
+  kCutUnordered,   // later unacknowledged writes reached the disk but an earlier one did not: the log ends here
+  kDropInsert,     // one insert is damaged: it is lost, nothing else, and it is passed over at every replay
+  kSkipWatermark,  // a watermark is damaged: nothing is lost
+  kVoid,    // damage that may hide a removal: older entries are dropped, reading goes on at the next valid record
+  kRefuse,  // written by a later version
 };
 
 // A row matches when each mask has the bit of the value that was read.

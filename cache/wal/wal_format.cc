@@ -28,11 +28,21 @@ bool OnlyZeros(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-bool ReadHeaderBlock(std::span<const std::byte> block, SegmentHeader* header) {
+// One copy on its own: kGood, kNewer, kMisplaced or kBad.
+HeaderState ReadHeaderBlock(std::span<const std::byte> block, const SegmentExpectation& expected,
+                            SegmentHeader* header) {
   uint32_t crc;
   std::memcpy(&crc, block.data() + kSegmentHeaderCrcOffset, sizeof(crc));
   std::memcpy(header, block.data(), sizeof(*header));
-  return header->magic == kSegmentMagic && crc == Crc32c(block.data(), kSegmentHeaderCrcOffset);
+  if (header->magic != kSegmentMagic || crc != Crc32c(block.data(), kSegmentHeaderCrcOffset)) return HeaderState::kBad;
+  if (header->format_major != kFormatMajor || header->incompatible_flags != 0 ||
+      header->block_bytes != kWalBlockBytes) {
+    return HeaderState::kNewer;
+  }
+  const bool fits = header->number == expected.number && header->model == expected.model &&
+                    header->width == expected.width && header->previous_number < header->number &&
+                    (!expected.id || *expected.id == header->id);
+  return fits ? HeaderState::kGood : HeaderState::kMisplaced;
 }
 
 }  // namespace
@@ -144,19 +154,21 @@ void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block) {
 
 HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentExpectation& expected,
                                SegmentHeader* header) {
-  bool good = false;
-  for (uint64_t copy = 0; copy < kSegmentHeaderCopies && !good; ++copy) {
+  uint64_t misplaced = 0;
+  bool newer = false;
+  for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
     if (blocks.size() < (copy + 1) * kWalBlockBytes) break;
-    good = ReadHeaderBlock(blocks.subspan(copy * kWalBlockBytes, kWalBlockBytes), header);
+    SegmentHeader candidate;
+    switch (ReadHeaderBlock(blocks.subspan(copy * kWalBlockBytes, kWalBlockBytes), expected, &candidate)) {
+      case HeaderState::kGood: *header = candidate; return HeaderState::kGood;
+      case HeaderState::kNewer: newer = true; break;
+      case HeaderState::kMisplaced: ++misplaced; break;
+      default: break;
+    }
   }
-  if (!good) return OnlyZeros(blocks) ? HeaderState::kZero : HeaderState::kBad;
-  if (header->format_major != kFormatMajor || header->incompatible_flags != 0 ||
-      header->block_bytes != kWalBlockBytes) {
-    return HeaderState::kNewer;
-  }
-  const bool placed = header->number == expected.number && header->model == expected.model &&
-                      header->width == expected.width && header->previous_number < header->number;
-  return placed ? HeaderState::kGood : HeaderState::kMisplaced;
+  if (newer) return HeaderState::kNewer;
+  if (misplaced == kSegmentHeaderCopies) return HeaderState::kMisplaced;
+  return OnlyZeros(blocks) ? HeaderState::kZero : HeaderState::kBad;
 }
 
 std::string SegmentName(uint64_t number) {

@@ -16,6 +16,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -173,20 +174,23 @@ void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block);
 
 enum class HeaderState {
   kGood,
-  kZero,       // nothing but zeros
-  kBad,        // neither copy has a valid magic number and checksum
-  kNewer,      // valid checksum, but a format that this reader does not know
-  kMisplaced,  // valid checksum, but not the model, width or number expected here
+  kZero,        // nothing but zeros
+  kBad,         // no copy fits, and at least one has no valid magic number and checksum
+  kNewer,       // no copy fits, and one has a valid checksum but a format that this reader does not know
+  kUnreadable,  // no copy fits, and the disk cannot read one (the reader's; ParseSegmentHeader never returns it)
+  kMisplaced,   // every copy has a valid checksum, but not the model, width, number or id expected here
 };
-inline constexpr int kHeaderStateCount = 5;
+inline constexpr int kHeaderStateCount = 6;
 
 struct SegmentExpectation {
   uint64_t number = 0;
   ModelIdentity model = {};
   uint32_t width = 0;
+  std::optional<SegmentId> id = {};  // if the header of the next segment names it
 };
 
-// Reads the header from the first kSegmentDataStart bytes of a segment; `header` is filled for all but kZero and kBad.
+// Reads the header from the first kSegmentDataStart bytes of a segment: the first copy that fits counts, because a
+// misdirected write may have put another segment's header over the other one. `header` is filled for kGood only.
 HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentExpectation& expected,
                                SegmentHeader* header);
 

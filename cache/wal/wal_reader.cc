@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "shm/base/crc32c.h"
 
@@ -16,13 +18,33 @@ bool IsZero(const std::byte* at, uint64_t bytes) {
   return at[0] == std::byte{0} && std::memcmp(at, at + 1, bytes - 1) == 0;
 }
 
+// What a valid header says about a corrupt body: of these two it is known that they removed nothing.
+RecordState BadBodyOf(RecordType type) {
+  if (type == RecordType::kInsert) return RecordState::kBadInsertBody;
+  return type == RecordType::kWatermark ? RecordState::kBadWatermark : RecordState::kBadBody;
+}
+
 }  // namespace
+
+bool WalReader::IsUnreadable(const Status& status) {
+  switch (status.os_error()) {
+    case EIO:
+    case ENODATA:  // what some drivers make of a bad sector
+    case EBADMSG:  // a checksum of the file system or the device
+    case EUCLEAN:  // likewise
+    case EILSEQ:
+    case EREMOTEIO: return true;
+    default: return false;
+  }
+}
 
 Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string& path,
                                                    const SegmentExpectation& expected) {
   Result<FileHandle> file = io->Open(path, OpenMode::kRead);
+  if (!file.ok() && IsUnreadable(file.status())) file = io->Open(path, OpenMode::kRead);  // it may pass
   if (!file.ok()) return file.status();
   Result<uint64_t> bytes = io->Size(*file);
+  if (!bytes.ok()) bytes = io->Size(*file);
   std::unique_ptr<WalReader> reader(new WalReader(io, *file, bytes.ok() ? *bytes : 0));
   if (!bytes.ok()) return bytes.status();
   if (Status status = reader->ReadSegmentHeader(expected); !status.ok()) return status;
@@ -31,26 +53,32 @@ Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string
 
 WalReader::~WalReader() { io_->Close(file_); }
 
-Status WalReader::Sync() {
-  if (Status status = io_->Sync(file_); !status.ok()) return status;
+Status WalReader::SyncAndDropCache() {
+  // A failure may speak of a write of the dead engine that is lost already. Repeating it proves nothing about that
+  // write, but the cache is dropped next, so whatever is read counts only if the disk has it.
+  Status status = io_->Sync(file_);
+  if (!status.ok()) status = io_->Sync(file_);
+  if (!status.ok()) return status;
   io_->DropCache(file_);
   window_bytes_ = 0;
   return {};
 }
 
 Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
-  const uint64_t bytes = std::min(file_bytes_, kSegmentDataStart);
-  const Result<const std::byte*> blocks = View(0, bytes);
-  if (!blocks.ok()) return blocks.status();
-  const auto span = std::span<const std::byte>(blocks.value(), blocks.value() == nullptr ? 0 : bytes);
-  header_state_ = ParseSegmentHeader(span, expected, &header_);
+  std::vector<std::byte> blocks(std::min(file_bytes_, kSegmentDataStart));
+  const Result<uint64_t> read = ReadAround(0, blocks);
+  if (!read.ok()) return read.status();
+  blocks.resize(read.value());
+  header_state_ = ParseSegmentHeader(blocks, expected, &header_);
   if (file_bytes_ < kSegmentDataStart) header_state_ = HeaderState::kBad;
   if (header_state_ == HeaderState::kZero) {
     // Zeros in the header alone are rot; only a file that holds nothing but zeros was never begun.
-    const Result<bool> zero = RestIsZero(bytes);
+    const Result<bool> zero = RestIsZero(0);
     if (!zero.ok()) return zero.status();
     if (!zero.value()) header_state_ = HeaderState::kBad;
   }
+  const bool decided = header_state_ == HeaderState::kGood || header_state_ == HeaderState::kNewer;
+  if (!decided && unreadable_blocks() > 0) header_state_ = HeaderState::kUnreadable;
   end_ = header_.segment_bytes;
   return {};
 }
@@ -58,16 +86,16 @@ Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
 Result<bool> WalReader::RestIsZero(uint64_t from) {
   for (uint64_t at = from; at < file_bytes_; at += kRecordAlign) {
     const uint64_t bytes = std::min(kRecordAlign, file_bytes_ - at);
-    const Result<const std::byte*> view = View(at, bytes);
-    if (!view.ok()) return view.status();
-    if (view.value() != nullptr && !IsZero(view.value(), bytes)) return false;
+    const Result<Piece> piece = View(at, bytes);
+    if (!piece.ok()) return piece.status();
+    if (piece->unreadable || (piece->at != nullptr && !IsZero(piece->at, bytes))) return false;
   }
   return true;
 }
 
-Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
+Result<WalReader::Piece> WalReader::View(uint64_t offset, uint64_t bytes) {
   assert(bytes <= kRecordBytesMax);  // HeaderIsValid refuses longer records
-  if (offset > file_bytes_ || bytes > file_bytes_ - offset) return static_cast<const std::byte*>(nullptr);
+  if (offset > file_bytes_ || bytes > file_bytes_ - offset) return Piece{};
   const bool inside = offset >= window_start_ && offset - window_start_ <= window_bytes_ &&
                       bytes <= window_bytes_ - (offset - window_start_);
   if (!inside) {
@@ -79,14 +107,41 @@ Result<const std::byte*> WalReader::View(uint64_t offset, uint64_t bytes) {
     }
     window_start_ = start;
     window_bytes_ = 0;
-    const Result<size_t> read =
-        io_->Read(file_, start, {window_.get(), std::min(window_capacity_, file_bytes_ - start)});
+    const Result<uint64_t> read = ReadAround(start, {window_.get(), std::min(window_capacity_, file_bytes_ - start)});
     if (!read.ok()) return read.status();
     window_bytes_ = read.value();
     // The file became shorter since it was opened.
-    if (offset - start + bytes > window_bytes_) return static_cast<const std::byte*>(nullptr);
+    if (offset - start + bytes > window_bytes_) return Piece{};
   }
-  return static_cast<const std::byte*>(window_.get() + (offset - window_start_));
+  if (TouchesUnreadable(offset, bytes)) return Piece{nullptr, true};
+  return Piece{window_.get() + (offset - window_start_), false};
+}
+
+Result<uint64_t> WalReader::ReadAround(uint64_t start, std::span<std::byte> into) {
+  assert(start % kWalBlockBytes == 0);
+  const Result<size_t> whole = io_->Read(file_, start, into);
+  if (whole.ok()) return uint64_t{whole.value()};
+  if (!IsUnreadable(whole.status())) return whole.status();
+  uint64_t done = 0;
+  while (done < into.size()) {
+    const std::span<std::byte> block = into.subspan(done, std::min<uint64_t>(kWalBlockBytes, into.size() - done));
+    const Result<size_t> read = io_->Read(file_, start + done, block);
+    if (read.ok()) {
+      done += read.value();
+      if (read.value() < block.size()) break;
+      continue;
+    }
+    if (!IsUnreadable(read.status())) return read.status();
+    unreadable_.insert(start + done);
+    std::fill(block.begin(), block.end(), std::byte{0});
+    done += block.size();
+  }
+  return done;
+}
+
+bool WalReader::TouchesUnreadable(uint64_t offset, uint64_t bytes) const {
+  const auto found = unreadable_.lower_bound(offset - offset % kWalBlockBytes);
+  return found != unreadable_.end() && *found < offset + bytes;
 }
 
 void WalReader::Skip(const WalRecord& record) {
@@ -109,53 +164,66 @@ Result<RecordState> WalReader::Classify(uint64_t expected_sequence, WalRecord* r
 
 Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record) {
   if (offset >= end_) return RecordState::kEndOfSegment;
-  Result<const std::byte*> at = View(offset, sizeof(RecordHeader));
-  if (!at.ok()) return at.status();
-  if (at.value() == nullptr) return RecordState::kMissing;
+  Result<Piece> piece = View(offset, sizeof(RecordHeader));
+  if (!piece.ok()) return piece.status();
+  if (piece->unreadable) return RecordState::kUnreadable;
+  if (piece->at == nullptr) return RecordState::kMissing;
   record->offset = offset;
-  std::memcpy(&record->header, at.value(), sizeof(RecordHeader));
+  std::memcpy(&record->header, piece->at, sizeof(RecordHeader));
   const RecordHeader& header = record->header;
   if (!HeaderIsValid(header, offset)) {
-    return IsZero(at.value(), sizeof(RecordHeader)) ? RecordState::kZero : RecordState::kBadHeader;
+    return IsZero(piece->at, sizeof(RecordHeader)) ? RecordState::kZero : RecordState::kBadHeader;
   }
-  at = View(offset, header.length);
-  if (!at.ok()) return at.status();
-  if (at.value() == nullptr) return RecordState::kMissing;
+  piece = View(offset, header.length);
+  if (!piece.ok()) return piece.status();
+  if (piece->at == nullptr && !piece->unreadable) return RecordState::kMissing;
   if (header.sequence != expected_sequence) return RecordState::kWrongSequence;
+  if (piece->unreadable) return BadBodyOf(record->type());
   const bool body_right =
-      header.body_crc == Crc32c(at.value() + sizeof(RecordHeader), header.length - sizeof(RecordHeader));
+      header.body_crc == Crc32c(piece->at + sizeof(RecordHeader), header.length - sizeof(RecordHeader));
   const bool known = header.type <= static_cast<uint8_t>(RecordType::kWatermark);
   if (body_right && !known) {
     return (header.flags & kRecordFlagIgnorable) != 0 ? RecordState::kUnknownIgnorable : RecordState::kUnknown;
   }
-  if (body_right && ParseBody(at.value(), header_.width, record)) return RecordState::kGood;
-  return record->type() == RecordType::kInsert ? RecordState::kBadInsertBody : RecordState::kBadBody;
+  if (body_right && ParseBody(piece->at, header_.width, record)) return RecordState::kGood;
+  return BadBodyOf(record->type());
 }
 
 Result<Follow> WalReader::LookAhead(uint64_t expected_sequence) {
-  Follow follow = Follow::kNone;
-  for (uint64_t at = position_; at < end_; at += kRecordAlign) {
-    const Result<const std::byte*> view = View(at, sizeof(RecordHeader));
-    if (!view.ok()) return view.status();
-    if (view.value() == nullptr) break;
-    if (IsZero(view.value(), sizeof(RecordHeader))) continue;
-    RecordHeader header;
-    std::memcpy(&header, view.value(), sizeof(header));
-    // A valid header is evidence enough, whatever became of the body.
-    if (!HeaderIsValid(header, at) || header.sequence < expected_sequence) continue;
-    if (header.acked_through >= expected_sequence) return Follow::kAcked;
-    if (header.sequence > expected_sequence) follow = Follow::kUnacked;
+  if (!scanned_) {
+    if (Status status = ScanAhead(); !status.ok()) return status;
+    scanned_ = true;
   }
-  return follow;
+  // A record that says so lies behind the current position: it has a higher sequence than any that it names.
+  if (acked_highest_ >= expected_sequence) return Follow::kAcked;
+  return sequence_highest_ > expected_sequence ? Follow::kUnacked : Follow::kNone;
+}
+
+Status WalReader::ScanAhead() {
+  for (uint64_t at = position_; at < end_; at += kRecordAlign) {
+    const Result<Piece> piece = View(at, sizeof(RecordHeader));
+    if (!piece.ok()) return piece.status();
+    if (piece->unreadable) continue;
+    if (piece->at == nullptr) break;
+    if (IsZero(piece->at, sizeof(RecordHeader))) continue;
+    RecordHeader header;
+    std::memcpy(&header, piece->at, sizeof(header));
+    // A valid header is evidence enough, whatever became of the body.
+    if (!HeaderIsValid(header, at)) continue;
+    sequence_highest_ = std::max(sequence_highest_, header.sequence);
+    acked_highest_ = std::max(acked_highest_, header.acked_through);
+  }
+  return {};
 }
 
 Result<uint64_t> WalReader::Resync(uint64_t expected_sequence) {
   for (uint64_t at = position_; at < end_; at += kRecordAlign) {
-    const Result<const std::byte*> view = View(at, sizeof(RecordHeader));
-    if (!view.ok()) return view.status();
-    if (view.value() == nullptr) break;
+    const Result<Piece> piece = View(at, sizeof(RecordHeader));
+    if (!piece.ok()) return piece.status();
+    if (piece->unreadable) continue;
+    if (piece->at == nullptr) break;
     RecordHeader header;
-    std::memcpy(&header, view.value(), sizeof(header));
+    std::memcpy(&header, piece->at, sizeof(header));
     if (!HeaderIsValid(header, at) || header.sequence <= expected_sequence) continue;
     WalRecord record;
     const Result<RecordState> state = ClassifyAt(at, header.sequence, &record);

@@ -9,6 +9,8 @@
 #pragma once
 
 #include <memory>
+#include <set>
+#include <span>
 #include <string>
 
 #include "cache/disk/disk_io.h"
@@ -22,14 +24,16 @@ enum class RecordState {
   kEndOfSegment,      // the segment is full
   kMissing,           // the file is shorter than its header says
   kZero,              // preallocated zeros
+  kUnreadable,        // the disk cannot read the block that holds the header
   kBadHeader,         // invalid header checksum (also of content from another segment or offset) or impossible length
-  kBadInsertBody,     // valid insert header, corrupt body: certainly not a removal
-  kBadBody,           // valid header, corrupt body
+  kBadInsertBody,     // valid insert header, corrupt or unreadable body: certainly not a removal
+  kBadWatermark,      // valid watermark header, corrupt or unreadable zeros: it held nothing
+  kBadBody,           // valid header, corrupt or unreadable body
   kWrongSequence,     // valid except for the sequence: a record before it is missing
   kUnknownIgnorable,  // a type of a later version, marked as safe to skip
   kUnknown,           // a type of a later version
 };
-inline constexpr int kRecordStateCount = 10;
+inline constexpr int kRecordStateCount = 12;
 
 // What valid records further on in the same segment say.
 enum class Follow {
@@ -41,7 +45,10 @@ inline constexpr int kFollowCount = 3;
 
 class WalReader {
  public:
-  // Opens the segment file and reads its header; fails only where the disk does.
+  // Whether an error speaks of a place that the disk cannot read (as over a bad sector), not of the disk as a whole.
+  static bool IsUnreadable(const Status& status);
+
+  // Opens the segment file and reads its header. What cannot be read, even block by block, is a state, not an error.
   static Result<std::unique_ptr<WalReader>> Open(DiskIo* io, const std::string& path,
                                                  const SegmentExpectation& expected);
   ~WalReader();
@@ -50,9 +57,14 @@ class WalReader {
   const SegmentHeader& header() const { return header_; }
   uint64_t position() const { return position_; }
   uint64_t file_bytes() const { return file_bytes_; }
+  // Blocks that were wanted and could not be read so far.
+  uint64_t unreadable_blocks() const { return unreadable_.size(); }
+  uint64_t unreadable_first() const { return unreadable_.empty() ? 0 : *unreadable_.begin(); }
 
   // Makes the file's data durable before anything is decided on it; after that it is read from the disk itself.
-  Status Sync();
+  Status SyncAndDropCache();
+  // Makes durable what has been read.
+  Status Sync() { return io_->Sync(file_); }
 
   // Classifies the record at the current position. `record` is filled for kGood, and its header for every state in
   // which the header checksum is valid; its views are valid until the next call.
@@ -61,7 +73,8 @@ class WalReader {
   // Moves past the record at the current position, whose header was valid.
   void Skip(const WalRecord& record);
 
-  // Searches from the current position to the end of the segment.
+  // What follows behind the current position. The first call reads the segment to its end; later ones answer from what
+  // it found, so that many damaged records cost one search.
   Result<Follow> LookAhead(uint64_t expected_sequence);
 
   // Moves to the next fully valid record with a higher sequence than `expected_sequence` and returns its sequence, or
@@ -70,11 +83,18 @@ class WalReader {
 
  private:
   WalReader(DiskIo* io, FileHandle file, uint64_t file_bytes) : io_(io), file_(file), file_bytes_(file_bytes) {}
-  // `bytes` bytes at `offset`, or null when the file ends before.
-  Result<const std::byte*> View(uint64_t offset, uint64_t bytes);
+  struct Piece {
+    const std::byte* at = nullptr;  // null: unreadable, or the file ends before
+    bool unreadable = false;
+  };
+  Result<Piece> View(uint64_t offset, uint64_t bytes);
+  // Reads `into` from a block boundary on; what is unreadable becomes zeros and is noted. Returns the bytes there are.
+  Result<uint64_t> ReadAround(uint64_t start, std::span<std::byte> into);
+  bool TouchesUnreadable(uint64_t offset, uint64_t bytes) const;
   bool HeaderIsValid(const RecordHeader& header, uint64_t offset) const;
   Status ReadSegmentHeader(const SegmentExpectation& expected);
   Result<bool> RestIsZero(uint64_t from);
+  Status ScanAhead();
   Result<RecordState> ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record);
 
   DiskIo* const io_;
@@ -84,11 +104,15 @@ class WalReader {
   SegmentHeader header_;
   uint64_t end_ = 0;  // where records must end
   uint64_t position_ = kSegmentDataStart;
+  bool scanned_ = false;
+  uint64_t sequence_highest_ = 0;  // found by ScanAhead
+  uint64_t acked_highest_ = 0;     // likewise
 
   AlignedBytes window_;
   uint64_t window_capacity_ = 0;
   uint64_t window_start_ = 0;
   uint64_t window_bytes_ = 0;
+  std::set<uint64_t> unreadable_;  // offsets of blocks
 };
 
 }  // namespace sutra

@@ -123,6 +123,16 @@ std::vector<std::string> SimDisk::Paths() const {
   return paths;
 }
 
+void SimDisk::SpoilBlock(const std::string& path, uint64_t offset) {
+  MutexLock lock(mutex_);
+  names_.at(path)->unreadable.insert(offset / kDiskBlockBytes);
+}
+
+SimDisk::ReadCost SimDisk::read_cost() const {
+  MutexLock lock(mutex_);
+  return read_cost_;
+}
+
 Result<uint64_t> SimDisk::Size(FileHandle file) {
   MutexLock lock(mutex_);
   if (const int error = BeginLocked(); error < 0) return Error("reading a size", error);
@@ -163,9 +173,14 @@ void SimDisk::RawClose(FileHandle file) {
 
 int64_t SimDisk::RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) {
   MutexLock lock(mutex_);
+  ++read_cost_.calls;
+  read_cost_.bytes += into.size();
   if (const int error = BeginLocked(); error < 0) return error;
   const auto found = handles_.find(file);
   if (found == handles_.end()) return -EBADF;
+  const std::set<uint64_t>& unreadable = found->second.node->unreadable;
+  const auto spoiled = unreadable.lower_bound(offset / kDiskBlockBytes);
+  if (spoiled != unreadable.end() && *spoiled * kDiskBlockBytes < offset + into.size()) return -EIO;
   const std::vector<std::byte>& bytes = found->second.node->current;
   if (offset >= bytes.size()) return 0;
   uint64_t size = std::min<uint64_t>(into.size(), bytes.size() - offset);

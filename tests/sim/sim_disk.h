@@ -8,12 +8,14 @@
 //  - A power cut applies, drops, tears (512-byte sectors) or fills with garbage each unsynced operation on its own;
 //    directory operations apply or not.
 //  - The n-th operation can fail, once or from then on, be short, or be the one at which the power goes.
+//  - A block of a file can be unreadable, as over a bad sector: every read that touches it fails with EIO.
 // Thread-safe. Deterministic for one seed when one thread uses it.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,6 +49,13 @@ class SimDisk : public DiskIo {
   std::vector<std::byte> Bytes(const std::string& path) const;
   void SetBytes(const std::string& path, std::vector<std::byte> bytes);
   std::vector<std::string> Paths() const;
+  // Makes the block that holds byte `offset` unreadable, until SetBytes replaces the file.
+  void SpoilBlock(const std::string& path, uint64_t offset);
+  // What reads were asked for since the disk was made, failed ones included.
+  struct ReadCost {
+    uint64_t calls = 0, bytes = 0;
+  };
+  ReadCost read_cost() const;
 
   const char* name() const override { return "simulated"; }
   Result<uint64_t> Size(FileHandle file) override;
@@ -76,6 +85,7 @@ class SimDisk : public DiskIo {
     std::vector<std::byte> durable;
     std::vector<std::byte> current;
     std::vector<FileOperation> unsynced;
+    std::set<uint64_t> unreadable;  // numbers of blocks
   };
   using NodePtr = std::shared_ptr<Node>;
   struct NameOperation {
@@ -102,6 +112,7 @@ class SimDisk : public DiskIo {
   std::mt19937_64 random_ SUTRA_GUARDED_BY(mutex_);
   Faults faults_ SUTRA_GUARDED_BY(mutex_);
   uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
+  ReadCost read_cost_ SUTRA_GUARDED_BY(mutex_);
   uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
   bool powered_off_ SUTRA_GUARDED_BY(mutex_) = false;
   bool cutting_ SUTRA_GUARDED_BY(mutex_) = false;  // the operation under way is the one at which the power goes

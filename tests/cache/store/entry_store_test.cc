@@ -143,5 +143,19 @@ TEST_F(EntryStoreTest, VisitsAndEvictsBySegment) {
   EXPECT_EQ(Find("unlogged"), -1);
 }
 
+// Few entries in a large table are removed one by one, many with the whole table.
+TEST_F(EntryStoreTest, DropsAllOfFewAndOfManyAndTakesNewOnes) {
+  Make(10'000);
+  store_->Reserve(10'000);
+  for (const uint32_t count : {1u, 30u, 5'000u, 2u}) {
+    for (uint32_t i = 0; i < count; ++i) ASSERT_TRUE(Insert(std::to_string(i) + std::string(i % 2 * 500, 'x'), i));
+    EXPECT_EQ(store_->DropAll(), count);
+    const EntryStore::Counts counts = store_->GetCounts();
+    EXPECT_EQ(counts.entries, 0u);
+    EXPECT_EQ(counts.bytes, 0u);
+    for (uint32_t i = 0; i < count; ++i) ASSERT_EQ(Find(std::to_string(i) + std::string(i % 2 * 500, 'x')), -1);
+  }
+}
+
 }  // namespace
 }  // namespace sutra

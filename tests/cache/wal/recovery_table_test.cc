@@ -48,6 +48,17 @@ TEST(RecoveryTable, AcknowledgedDataIsNeverCutAway) {
   }
 }
 
+TEST(RecoveryTable, OnlyWhatMayHoldARemovalIsVoid) {
+  for (const Bound bound : {Bound::kOpen, Bound::kBelow}) {
+    EXPECT_EQ(DecideRecord(bound, RecordState::kBadInsertBody, Follow::kAcked), RecordDecision::kDropInsert);
+    EXPECT_EQ(DecideRecord(bound, RecordState::kBadWatermark, Follow::kAcked), RecordDecision::kSkipWatermark);
+    for (const RecordState state : {RecordState::kMissing, RecordState::kZero, RecordState::kUnreadable,
+                                    RecordState::kBadHeader, RecordState::kBadBody, RecordState::kWrongSequence}) {
+      EXPECT_EQ(DecideRecord(bound, state, Follow::kAcked), RecordDecision::kVoid);
+    }
+  }
+}
+
 TEST(RecoveryTable, WhatLiesBehindTheCutIsIgnored) {
   for (int record = 0; record < kRecordStateCount; ++record) {
     EXPECT_EQ(DecideRecord(Bound::kReached, static_cast<RecordState>(record), Follow::kAcked), RecordDecision::kEnd);

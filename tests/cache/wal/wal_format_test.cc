@@ -173,5 +173,39 @@ TEST(WalFormat, HeaderStates) {
   EXPECT_EQ(ParseSegmentHeader(std::span(blocks).first(100), expected, &read), HeaderState::kBad);
 }
 
+TEST(WalFormat, TheFirstHeaderCopyThatFitsCounts) {
+  const SegmentHeader right = GoldenHeader();
+  SegmentExpectation expected;
+  expected.number = right.number;
+  expected.width = right.width;
+  expected.model = right.model;
+  expected.id = right.id;
+  SegmentHeader misplaced = right, newer = right, bad = right, stranger = right;
+  misplaced.number = 3;
+  misplaced.previous_number = 2;
+  newer.format_minor = 9;
+  newer.incompatible_flags = 1;
+  bad.magic[0] = 'X';
+  stranger.id[3] ^= 1;
+  const auto state_of = [&](const SegmentHeader& first, const SegmentHeader& second) {
+    std::vector<std::byte> blocks(kSegmentDataStart);
+    EncodeSegmentHeader(first, blocks.data());
+    EncodeSegmentHeader(second, blocks.data() + kWalBlockBytes);
+    SegmentHeader read;
+    const HeaderState state = ParseSegmentHeader(blocks, expected, &read);
+    EXPECT_TRUE(state != HeaderState::kGood || std::memcmp(&read, &right, sizeof(read)) == 0);
+    return state;
+  };
+  for (const SegmentHeader& other : {right, misplaced, newer, bad, stranger}) {
+    EXPECT_EQ(state_of(other, right), HeaderState::kGood);
+    EXPECT_EQ(state_of(right, other), HeaderState::kGood);
+  }
+  EXPECT_EQ(state_of(misplaced, stranger), HeaderState::kMisplaced);
+  EXPECT_EQ(state_of(misplaced, bad), HeaderState::kBad) << "a whole file of another segment has two valid copies";
+  EXPECT_EQ(state_of(bad, misplaced), HeaderState::kBad);
+  EXPECT_EQ(state_of(bad, newer), HeaderState::kNewer);
+  EXPECT_EQ(state_of(newer, misplaced), HeaderState::kNewer);
+}
+
 }  // namespace
 }  // namespace sutra

@@ -157,7 +157,7 @@ TEST_F(WalReaderTest, ADamagedBodyTellsAnInsertFromTheRest) {
   EXPECT_EQ(StateAt(kStart + kBlock, 4), RecordState::kBadBody) << "the removal";
   Flip(kStart + kBlock + 64);
   Flip(kStart + 500);
-  EXPECT_EQ(StateAt(kStart + 384, 3), RecordState::kBadBody) << "a watermark";
+  EXPECT_EQ(StateAt(kStart + 384, 3), RecordState::kBadWatermark);
 }
 
 // Valid checksums do not excuse numbers that contradict each other.
@@ -271,19 +271,47 @@ TEST_F(WalReaderTest, RecordsOnBothSidesOfTheWindowAreRead) {
   EXPECT_EQ(reader->Classify(11, &record).value(), RecordState::kZero);
 }
 
-TEST_F(WalReaderTest, AReadErrorIsTheDisksNotTheLogs) {
+TEST_F(WalReaderTest, AnErrorThatIsNotOfAPlaceIsTheDisksNotTheLogs) {
   const std::unique_ptr<WalReader> reader = Open();
-  ASSERT_TRUE(reader->Sync().ok());  // its window is gone: the next call reads from the disk
+  ASSERT_TRUE(reader->SyncAndDropCache().ok());  // its window is gone: the next call reads from the disk
   sim::SimDisk::Faults faults;
   faults.fail_at = 1;
+  faults.fail_errno = ENOMEM;
   faults.fail_forever = true;
   disk_.SetFaults(faults);
   WalRecord record;
-  EXPECT_EQ(reader->Classify(1, &record).status().os_error(), EIO);
-  EXPECT_EQ(reader->LookAhead(1).status().os_error(), EIO);
-  EXPECT_EQ(reader->Resync(1).status().os_error(), EIO);
-  EXPECT_EQ(reader->Sync().os_error(), EIO);
+  EXPECT_EQ(reader->Classify(1, &record).status().os_error(), ENOMEM);
+  EXPECT_EQ(reader->LookAhead(1).status().os_error(), ENOMEM);
+  EXPECT_EQ(reader->Resync(1).status().os_error(), ENOMEM);
+  EXPECT_EQ(reader->SyncAndDropCache().os_error(), ENOMEM);
   EXPECT_FALSE(WalReader::Open(&disk_, path_, SegmentExpectation{1, test::Model(), test::kWidth}).ok());
+}
+
+TEST_F(WalReaderTest, WhatTheDiskCannotReadIsAState) {
+  bytes_.resize(16 * kBlock);
+  const auto state_at = [&](uint64_t spoiled) {
+    std::unique_ptr<WalReader> reader = Open();  // replaces the file: what was spoiled before is readable again
+    disk_.SpoilBlock(path_, spoiled);
+    reader = WalReader::Open(&disk_, path_, SegmentExpectation{1, test::Model(), test::kWidth}).value();
+    WalRecord record;
+    return reader->Classify(1, &record).value();
+  };
+  EXPECT_EQ(state_at(kStart), RecordState::kUnreadable);
+  EXPECT_EQ(state_at(kStart + kBlock), RecordState::kGood) << "the next block is no part of it";
+  EXPECT_EQ(state_at(0), RecordState::kGood) << "one header copy is enough";
+
+  Open();
+  disk_.SpoilBlock(path_, kStart);
+  const SegmentExpectation expected{1, test::Model(), test::kWidth};
+  std::unique_ptr<WalReader> reader = WalReader::Open(&disk_, path_, expected).value();
+  EXPECT_EQ(reader->LookAhead(1).value(), Follow::kAcked);
+  EXPECT_EQ(reader->Resync(1).value(), 4u);
+  EXPECT_EQ(reader->position(), kStart + kBlock);
+  EXPECT_EQ(reader->unreadable_blocks(), 1u);
+  disk_.SpoilBlock(path_, 0);
+  EXPECT_EQ(WalReader::Open(&disk_, path_, expected).value()->header_state(), HeaderState::kGood);
+  disk_.SpoilBlock(path_, kBlock);
+  EXPECT_EQ(WalReader::Open(&disk_, path_, expected).value()->header_state(), HeaderState::kUnreadable);
 }
 
 // After a failed sync the page cache may hold, marked clean, data that never reached the disk.
@@ -303,7 +331,7 @@ TEST(WalReaderSync, ReadsTheDiskItselfAfterwards) {
             .value();
     WalRecord record;
     EXPECT_EQ(reader->Classify(1, &record).value(), RecordState::kGood) << "the page cache has it";
-    ASSERT_TRUE(reader->Sync().ok());
+    ASSERT_TRUE(reader->SyncAndDropCache().ok());
     const RecordState state = reader->Classify(1, &record).value();
     ASSERT_TRUE(state == RecordState::kGood || state == RecordState::kZero);
     if (state == RecordState::kZero) ++gone;
