@@ -105,6 +105,8 @@ COVERED_BY = {
     "engine/tokenizer/unicode_data.cc": "tests/engine/tokenizer/wordpiece_parity_test.cc",
     "engine/tokenizer/wordpiece_config.cc": "tests/engine/tokenizer/wordpiece_load_test.cc",
     "engine/torch/aten_encoder.cc": "tests/engine/torch/parity_test.cc",
+    "tools/lib/engine_link.cc": "tests/system/tools_test.cc",
+    "tools/lib/program.cc": "tests/system/tools_test.cc",
     "tools/lib/progress.cc": "tests/tools/sutra_embed_test.cc",
     "tools/sutra_casestudy.cc": "tests/system/tools_test.cc",
     "tools/sutra_stat.cc": "tests/system/tools_test.cc",
