@@ -79,6 +79,13 @@ Result<StatsReader> Choose(const Options& options) {
                                      options.socket + " --data DIR, or see what there is: sutra-stat --list");
   }
   const std::vector<StatView> views = AllViews();
+  if (const std::vector<std::string> others = StatsReader::ListUnreadable(); views.empty() && !others.empty()) {
+    return Status(
+        sutra::StatusCode::kRefused,
+        fmt::format("this user may read none of the {} stats segments of this host, the newest is /dev/shm/{}: "
+                    "use sudo, or start the engine with --stats-mode 0644",
+                    others.size(), others.front()));
+  }
   if (views.empty()) {
     return Status(sutra::StatusCode::kEngineGone,
                   "no engine of this host has published statistics that this user may read.\n"
