@@ -65,6 +65,11 @@ TEST_F(ToolOutput, FullStandardOutputIsAnErrorOfEveryTool) {
   }
 }
 
+TEST_F(ToolOutput, FullStandardOutputIsAnErrorOfTheEngineToo) {
+  ExpectFull("$ENGINE --help >/dev/full", 3);
+  ExpectFull("$ENGINE --version >/dev/full", 3);
+}
+
 TEST_F(ToolOutput, AFullOutputFileIsAnError) {
   ExpectFull("$EMBED --socket $S --input $D/input --output /dev/full", 3);
 }
