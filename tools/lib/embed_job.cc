@@ -4,6 +4,7 @@
 
 #include <cassert>
 #include <csignal>
+#include <string_view>
 #include <utility>
 
 #include "tools/lib/program.h"
@@ -14,6 +15,10 @@ namespace {
 
 constexpr int kLookAroundMs = 50;      // a blocked read of input looks this often for an interruption
 constexpr size_t kErrorsShownMax = 8;  // of a NumPy file, whose rows cannot say what was wrong
+
+// In UTF-16 the ASCII characters of a line are valid UTF-8, each beside a NUL: such a line would get a vector, of
+// another text. No text in UTF-8 begins so.
+bool BeginsAsUtf16(std::string_view line) { return line.starts_with("\xff\xfe") || line.starts_with("\xfe\xff"); }
 
 }  // namespace
 
@@ -30,6 +35,13 @@ bool EmbedJob::Next(InputItem* item, int timeout_ms) {
   std::string line;
   switch (reader_.Next(&line, timeout_ms)) {
     case LineReader::Got::kLine:
+      if (reader_.line_number() == 1 && BeginsAsUtf16(line)) {
+        Break(Status(StatusCode::kBadOption,
+                     options_.input + " is UTF-16 (it begins with a byte order mark): iconv -f UTF-16 -t UTF-8 first"),
+              kEmbedUsage);
+        at_end_ = true;
+        return false;
+      }
       *item = ParseInputLine(options_.format(), line, reader_.line_number());
       ++handed_out_;
       return true;
