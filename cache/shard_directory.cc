@@ -71,6 +71,38 @@ bool IsShardName(const std::string& name) {
   return name.size() == kDirectoryDigits && name.find_first_not_of(kHexDigits) == std::string::npos;
 }
 
+uint64_t BytesIn(DiskIo* io, const std::string& path) {
+  const Result<std::vector<std::string>> names = io->List(path);
+  if (!names.ok()) return 0;
+  uint64_t bytes = 0;
+  for (const std::string& name : names.value()) {
+    const Result<FileHandle> file = io->Open(path + "/" + name, OpenMode::kRead);
+    if (!file.ok()) continue;
+    const Result<uint64_t> size = io->Size(file.value());
+    if (size.ok()) bytes += size.value();
+    io->Close(file.value());
+  }
+  return bytes;
+}
+
+// Each model's cache has a bound of its own, so changes of the model fill the disk unless somebody removes old ones. No
+// engine serves them: this one holds the lock on the data directory.
+std::string OtherShards(DiskIo* io, const std::string& data, const std::vector<std::string>& others,
+                        const std::string& own_path) {
+  constexpr uint64_t kMiB = 1u << 20;
+  constexpr size_t kNamedMax = 8;
+  uint64_t bytes = 0;
+  std::string remove = "rm -r";
+  for (size_t i = 0; i < others.size(); ++i) {
+    const std::string path = data + "/" + others[i];
+    bytes += BytesIn(io, path);
+    if (i < kNamedMax) remove += " " + path;
+  }
+  return "this data directory also holds the caches of " + std::to_string(others.size()) + " other model(s), " +
+         std::to_string((bytes + kMiB - 1) / kMiB) + " MiB, which nothing bounds or removes; this model uses " +
+         own_path + ". If the others are not needed any more: " + remove;
+}
+
 }  // namespace
 
 Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log) {
@@ -84,12 +116,8 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   if (Status status = io->SyncDirectory(directory.data); !status.ok()) return status;
   Result<std::vector<std::string>> shards = io->List(directory.data);
   if (!shards.ok()) return shards.status();
-  const auto others = std::count_if(shards->begin(), shards->end(),
-                                    [&](const std::string& name) { return IsShardName(name) && name != own; });
-  if (others > 0 && log) {
-    log(LogLevel::kInfo,
-        "this data directory also holds " + std::to_string(others) + " other model(s); this model uses " + files.path);
-  }
+  std::erase_if(*shards, [&](const std::string& name) { return !IsShardName(name) || name == own; });
+  if (!shards->empty() && log) log(LogLevel::kInfo, OtherShards(io, directory.data, *shards, files.path));
 
   Result<std::vector<std::string>> names = io->List(files.path);
   if (!names.ok()) return names.status();

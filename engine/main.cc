@@ -4,7 +4,9 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -55,8 +57,9 @@ int main(int argc, char** argv) {
     return sutra::kExitUsage;
   }
   if (!parsed.value().run) {
-    std::fputs(parsed.value().text.c_str(), stdout);
-    return sutra::kExitClean;
+    if (std::fputs(parsed.value().text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return sutra::kExitClean;
+    std::fprintf(stderr, "sutra-engine: writing standard output: %s\n", std::strerror(errno));
+    return sutra::kExitCannotStart;
   }
   sutra::SetUpLog(parsed.value().config);
   spdlog::info("sutra-engine {}, pid {}", sutra::kEngineVersion, getpid());

@@ -1,6 +1,6 @@
 // sutra-casestudy: learns the financial case study through a running engine as Sutra would, cold and then warm, and
 // says what that took. Single-threaded. Exit codes: 0 every text got its vector; 1 some did not; 2 usage error or no
-// engine.
+// engine; 3 the output failed.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -14,10 +14,14 @@
 
 #include "producer/include/sutra/embed.hpp"
 #include "tools/lib/case_study.h"
+#include "tools/lib/engine_link.h"
+#include "tools/lib/program.h"
 #include "tools/lib/vector_output.h"
 
 namespace {
 
+constexpr const char* kName = "sutra-casestudy";
+enum ExitCode : int { kAllOk = 0, kSomeFailed = 1, kUsage = 2, kOutputFailed = 3 };
 constexpr double kOriginalSeconds = 216.08;
 constexpr double kOriginalConcepts = 30;
 
@@ -83,9 +87,10 @@ Pass RunPass(sutra_client* client, const sutra_info& info, const Calls& calls, c
   auto concept_start = start;
   for (size_t i = 0; i < calls.ranges.size(); ++i) {
     const auto [begin, end] = calls.ranges[i];
-    (void)sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request,
-                            &pass.vectors[begin * info.width], &results[begin],
-                            sizeof(sutra_result));  // each result has its own status
+    const sutra_status status =
+        sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request,
+                          &pass.vectors[begin * info.width], &results[begin], sizeof(sutra_result));
+    if (status != SUTRA_OK && pass.first_error.empty()) pass.first_error = sutra::WithErrorText(status);
     if (calls.ranges.size() > 1 && i % 2 == 1) {
       const auto now = Clock::now();
       pass.concept_us.push_back(us(now - concept_start));
@@ -96,7 +101,6 @@ Pass RunPass(sutra_client* client, const sutra_info& info, const Calls& calls, c
   for (const sutra_result& result : results) {
     if (result.status != SUTRA_OK) {
       ++pass.failed;
-      if (pass.first_error.empty()) pass.first_error = sutra_status_text(result.status);
       continue;
     }
     pass.tokens += result.token_count;
@@ -140,23 +144,26 @@ nlohmann::json PassJson(const Pass& pass, size_t concepts) {
           {"concept_us", spread(pass.concept_us)}};
 }
 
-void PrintPass(const char* name, const Pass& pass, size_t concepts) {
-  fmt::print("{:<5} {:>9.4f} s {:>11.1f} concepts/s {:>10.0f} texts/s {:>11.0f} tokens/s\n", name, pass.wall_s,
-             static_cast<double>(concepts) / pass.wall_s, static_cast<double>(pass.texts) / pass.wall_s,
-             static_cast<double>(pass.tokens) / pass.wall_s);
-  fmt::print("      hits {} ({:.1f} %), joined {}, computed {}{}\n", pass.hits, 100 * pass.hit_rate(), pass.joined,
-             pass.computed, pass.failed == 0 ? "" : fmt::format(", FAILED {} ({})", pass.failed, pass.first_error));
-  fmt::print("      per text, from submit to answer: p50 {:.1f} us, p95 {:.1f} us, p99 {:.1f} us\n",
-             Percentile(pass.text_us, 0.5), Percentile(pass.text_us, 0.95), Percentile(pass.text_us, 0.99));
+std::string PassText(const char* name, const Pass& pass, size_t concepts) {
+  std::string text =
+      fmt::format("{:<5} {:>9.4f} s {:>11.1f} concepts/s {:>10.0f} texts/s {:>11.0f} tokens/s\n", name, pass.wall_s,
+                  static_cast<double>(concepts) / pass.wall_s, static_cast<double>(pass.texts) / pass.wall_s,
+                  static_cast<double>(pass.tokens) / pass.wall_s);
+  text += fmt::format("      hits {} ({:.1f} %), joined {}, computed {}{}\n", pass.hits, 100 * pass.hit_rate(),
+                      pass.joined, pass.computed,
+                      pass.failed == 0 ? "" : fmt::format(", FAILED {} ({})", pass.failed, pass.first_error));
+  text += fmt::format("      per text, from submit to answer: p50 {:.1f} us, p95 {:.1f} us, p99 {:.1f} us\n",
+                      Percentile(pass.text_us, 0.5), Percentile(pass.text_us, 0.95), Percentile(pass.text_us, 0.99));
   if (!pass.concept_us.empty()) {
-    fmt::print("      per concept, as the caller waits: p50 {:.2f} ms, p95 {:.2f} ms, p99 {:.2f} ms\n",
-               Percentile(pass.concept_us, 0.5) / 1e3, Percentile(pass.concept_us, 0.95) / 1e3,
-               Percentile(pass.concept_us, 0.99) / 1e3);
+    text += fmt::format("      per concept, as the caller waits: p50 {:.2f} ms, p95 {:.2f} ms, p99 {:.2f} ms\n",
+                        Percentile(pass.concept_us, 0.5) / 1e3, Percentile(pass.concept_us, 0.95) / 1e3,
+                        Percentile(pass.concept_us, 0.99) / 1e3);
   }
+  return text;
 }
 
-void PrintComparison(const Pass& cold, const Calls& calls, const sutra_info& info) {
-  fmt::print(
+std::string ComparisonText(const Pass& cold, const Calls& calls, const sutra_info& info) {
+  return fmt::format(
       "\nThe original run of this case study took {:.0f} s for {:.0f} concepts (7.2 s each). That figure is probably\n"
       "not inference: with its default limits both calls of every concept are refused and retried, and the\n"
       "delays alone add up to 7.0 s. This cannot be proven from its sources. So {:.1f} s -> {:.3f} s for {} concepts\n"
@@ -166,28 +173,33 @@ void PrintComparison(const Pass& cold, const Calls& calls, const sutra_info& inf
       cold.wall_s, calls.concepts, info.model);
 }
 
-int Dump(const std::vector<sutra::Concept>& concepts) {
+// Prints the text and returns `code`, unless that failed.
+int PrintAndEnd(const std::string& text, int code) {
+  const sutra::Status status = sutra::Print(text);
+  return status.ok() ? code : sutra::Fail(kName, kOutputFailed, status.message());
+}
+
+std::string DumpText(const std::vector<sutra::Concept>& concepts) {
+  std::string text;
+  const auto add = [&](const std::string& line, const sutra::Concept& entry, const char* kind) {
+    text += fmt::format("{{\"text\":{},\"ticker\":\"{}\",\"date\":\"{}\",\"kind\":\"{}\"}}\n", sutra::JsonText(line),
+                        entry.ticker, entry.date, kind);
+  };
   for (const sutra::Concept& entry : concepts) {
-    fmt::print("{{\"text\":{},\"ticker\":\"{}\",\"date\":\"{}\",\"kind\":\"content\"}}\n",
-               sutra::JsonText(entry.content), entry.ticker, entry.date);
-    for (const std::string& fragment : entry.fragments) {
-      fmt::print("{{\"text\":{},\"ticker\":\"{}\",\"date\":\"{}\",\"kind\":\"fragment\"}}\n", sutra::JsonText(fragment),
-                 entry.ticker, entry.date);
-    }
+    add(entry.content, entry, "content");
+    for (const std::string& fragment : entry.fragments) add(fragment, entry, "fragment");
   }
-  return 0;
+  return text;
 }
 
 int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
   sutra_attach_options attach{};
   attach.size = sizeof(attach);
-  attach.client_name = "sutra-casestudy";
+  attach.client_name = kName;
   sutra_client* client = nullptr;
   const sutra_status status = sutra_attach(options.socket.c_str(), &attach, &client);
   if (status != SUTRA_OK) {
-    fmt::print(stderr, "sutra-casestudy: attaching to {}: {}: {}\n", options.socket, sutra_status_text(status),
-               sutra_error_text());
-    return 2;
+    return sutra::Fail(kName, kUsage, "attaching to " + options.socket + ": " + sutra::WithErrorText(status));
   }
   sutra_info info = sutra::embed::Info();
   sutra_get_info(client, &info);
@@ -201,6 +213,7 @@ int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
     difference = std::max(difference, static_cast<double>(std::abs(cold.vectors[i] - warm.vectors[i])));
   }
   sutra_detach(client);
+  const int code = cold.failed + warm.failed == 0 ? kAllOk : kSomeFailed;
 
   if (options.json) {
     const nlohmann::json json = {{"model", info.model},
@@ -213,34 +226,34 @@ int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
                                  {"cold", PassJson(cold, calls.concepts)},
                                  {"warm", PassJson(warm, calls.concepts)},
                                  {"warm_difference_max", difference}};
-    fmt::print("{}\n", json.dump());
-  } else {
-    fmt::print("case study: {} concepts, {} texts ({} unique), {} tokens, seed {}, {}\n", calls.concepts,
-               calls.texts.size(), unique.size(), cold.tokens, options.study.seed,
-               options.mode == "sutra" ? "call by call as Sutra does (1 content, then its fragments)"
-                                       : "all texts in one call");
-    PrintPass("cold", cold, calls.concepts);
-    if (cold.failed == 0 && cold.computed < unique.size()) {
-      fmt::print("      (not all cold: the cache already held {} of the {} unique texts)\n",
-                 unique.size() - std::min<size_t>(unique.size(), cold.computed), unique.size());
-    }
-    PrintPass("warm", warm, calls.concepts);
-    if (cold.failed + warm.failed != 0) {
-      fmt::print(stderr, "sutra-casestudy: {} texts got no vector: {}\n", cold.failed + warm.failed,
-                 cold.failed != 0 ? cold.first_error : warm.first_error);
-    } else {
-      fmt::print("      largest difference between cold and warm vectors: {}\n", difference);
-      PrintComparison(cold, calls, info);
-    }
+    return PrintAndEnd(json.dump() + "\n", code);
   }
-  return cold.failed + warm.failed == 0 ? 0 : 1;
+  std::string text = fmt::format(
+      "case study: {} concepts, {} texts ({} unique), {} tokens, seed {}, {}\n", calls.concepts, calls.texts.size(),
+      unique.size(), cold.tokens, options.study.seed,
+      options.mode == "sutra" ? "call by call as Sutra does (1 content, then its fragments)" : "all texts in one call");
+  text += PassText("cold", cold, calls.concepts);
+  if (cold.failed == 0 && cold.computed < unique.size()) {
+    text += fmt::format("      (not all cold: the cache already held {} of the {} unique texts)\n",
+                        unique.size() - cold.computed, unique.size());
+  }
+  text += PassText("warm", warm, calls.concepts);
+  if (code == kAllOk) {
+    text += fmt::format("      largest difference between cold and warm vectors: {}\n", difference);
+    text += ComparisonText(cold, calls, info);
+  } else {
+    sutra::Say(kName, fmt::format("{} texts got no vector: {}", cold.failed + warm.failed,
+                                  cold.failed != 0 ? cold.first_error : warm.first_error));
+  }
+  return PrintAndEnd(text, code);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  sutra::StartProgram();
   Options options;
-  CLI::App app("Learns the financial case study through a running engine, cold and warm.", "sutra-casestudy");
+  CLI::App app("Learns the financial case study through a running engine, cold and warm.", kName);
   app.add_option("--socket", options.socket, "Socket of the engine");
   app.add_option("--mode", options.mode, "sutra: one content, then its fragments; batch: all texts in one call")
       ->check(CLI::IsMember({"sutra", "batch"}))
@@ -255,17 +268,13 @@ int main(int argc, char** argv) {
   app.add_option("--timeout", options.timeout_s, "Timeout per text in seconds")->check(CLI::Range(1u, 86'400u));
   app.add_flag("--json", options.json, "Print the figures as one JSON object");
   app.add_flag("--dump", options.dump, "Print the texts as JSON lines instead; needs no engine");
-  app.footer("Exit codes: 0 every text got its vector; 1 some did not; 2 usage error or no engine.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
+  app.footer(
+      "Exit codes: 0 every text got its vector; 1 some did not; 2 usage error or no engine; 3 the output failed.");
+  if (const auto code = sutra::ParseArguments(&app, argc, argv, kUsage, kOutputFailed)) return *code;
   const std::vector<sutra::Concept> concepts = sutra::MakeCaseStudy(options.study);
-  if (options.dump) return Dump(concepts);
+  if (options.dump) return PrintAndEnd(DumpText(concepts), kAllOk);
   if (options.socket.empty()) {
-    fmt::print(stderr, "sutra-casestudy: --socket PATH is required: the socket of a running engine (or use --dump)\n");
-    return 2;
+    return sutra::Fail(kName, kUsage, "--socket PATH is required: the socket of a running engine (or use --dump)");
   }
   return Learn(options, concepts);
 }

@@ -1,17 +1,17 @@
 // sutra-stat: prints what an engine's stats segment says. Reads only; needs no engine, no lane, no socket connection.
-// Single-threaded. Exit codes: 0 starting, alive or draining; 1 no segment, no permission, usage error; 2 stopped;
-// 3 crashed; 4 stale.
+// Single-threaded. Exit codes: 0 starting, alive or draining; 1 no segment, no permission, usage error, failed output;
+// 2 stopped; 3 crashed; 4 stale.
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <csignal>
 #include <string>
 #include <vector>
 
 #include "shm/stats/stats_segment.h"
+#include "tools/lib/program.h"
 #include "tools/lib/stat_report.h"
 
 namespace {
@@ -23,7 +23,8 @@ using sutra::StatsSnapshot;
 using sutra::Status;
 using sutra::StatView;
 
-volatile std::sig_atomic_t interrupted = 0;
+constexpr const char* kName = "sutra-stat";
+constexpr int kError = 1;
 
 struct Options {
   std::string socket;
@@ -36,10 +37,7 @@ struct Options {
   uint64_t count = 0;
 };
 
-int Fail(const std::string& message) {
-  fmt::print(stderr, "sutra-stat: {}\n", message);
-  return 1;
-}
+int Fail(const std::string& message) { return sutra::Fail(kName, kError, message); }
 
 bool Running(EngineLife life) {
   return life == EngineLife::kAlive || life == EngineLife::kStarting || life == EngineLife::kDraining ||
@@ -81,6 +79,13 @@ Result<StatsReader> Choose(const Options& options) {
                                      options.socket + " --data DIR, or see what there is: sutra-stat --list");
   }
   const std::vector<StatView> views = AllViews();
+  if (const std::vector<std::string> others = StatsReader::ListUnreadable(); views.empty() && !others.empty()) {
+    return Status(
+        sutra::StatusCode::kRefused,
+        fmt::format("this user may read none of the {} stats segments of this host, the newest is /dev/shm/{}: "
+                    "use sudo, or start the engine with --stats-mode 0644",
+                    others.size(), others.front()));
+  }
   if (views.empty()) {
     return Status(sutra::StatusCode::kEngineGone,
                   "no engine of this host has published statistics that this user may read.\n"
@@ -112,40 +117,48 @@ int Remove(const Options& options) {
   return status.ok() ? 0 : Fail(status.message());
 }
 
-void Print(const StatView& view, const Options& options) {
-  if (options.json) {
-    // Names come from the segment, which any user may have written: invalid UTF-8 is replaced instead of throwing.
-    fmt::print("{}\n", sutra::StatJson(view).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  } else {
-    fmt::print("{}", sutra::StatText(view));
-  }
-  std::fflush(stdout);
+std::string TextOf(const StatView& view, const Options& options) {
+  if (!options.json) return sutra::StatText(view);
+  // Names come from the segment, which any user may have written: invalid UTF-8 is replaced instead of throwing.
+  return sutra::StatJson(view).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+// Prints the text and returns `code`, unless that failed.
+int PrintAndEnd(const std::string& text, int code) {
+  const Status status = sutra::Print(text);
+  return status.ok() ? code : Fail(status.message());
+}
+
+size_t TerminalColumns() {
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 // One screen per interval until interrupted; follows the socket to a newer engine.
 int Watch(StatsReader reader, const Options& options) {
-  std::signal(SIGINT, [](int) { interrupted = 1; });
-  std::signal(SIGTERM, [](int) { interrupted = 1; });
+  sutra::CatchInterruptions();
   const bool screen = isatty(STDOUT_FILENO) == 1 && !options.json;
   StatsSnapshot before;
   bool have_before = false;
   EngineLife life = EngineLife::kStopped;
-  for (uint64_t shown = 0; interrupted == 0 && (options.count == 0 || shown < options.count); ++shown) {
+  for (uint64_t shown = 0; options.count == 0 || shown < options.count; ++shown) {
     if (shown != 0) poll(nullptr, 0, static_cast<int>(options.watch_s * 1000));
-    if (interrupted != 0) break;
+    if (sutra::InterruptedBy() != 0) break;
     if (reader.Replaced() && reader.Reopen().ok()) have_before = false;
     Result<StatView> view = ViewOf(reader);
-    if (screen) fmt::print("\x1b[H\x1b[J");
-    if (!view.ok()) {
-      fmt::print("{}\n", view.status().message());
-      continue;
+    std::string frame;
+    if (view.ok()) {
+      if (have_before && before.engine_generation == view->now.engine_generation) view->before = &before;
+      frame = options.json ? TextOf(*view, options) : sutra::WatchFrame(*view, screen ? TerminalColumns() : 0);
+      before = std::move(view->now);
+      have_before = true;
+      life = view->life;
+    } else {
+      frame = view.status().message() + "\n";
     }
-    if (have_before && before.engine_generation == view->now.engine_generation) view->before = &before;
-    Print(*view, options);
-    if (!screen && !options.json) fmt::print("\n");
-    before = std::move(view->now);
-    have_before = true;
-    life = view->life;
+    if (screen) frame.insert(0, "\x1b[H\x1b[J");
+    if (!screen && !options.json) frame += '\n';  // an empty line parts the frames of a pipe
+    if (Status status = sutra::Print(frame); !status.ok()) return Fail(status.message());
   }
   return sutra::StatExitCode(life);
 }
@@ -153,8 +166,9 @@ int Watch(StatsReader reader, const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sutra::StartProgram();
   Options options;
-  CLI::App app("Shows what an engine is doing, from shared memory: running, stopped or crashed.", "sutra-stat");
+  CLI::App app("Shows what an engine is doing, from shared memory: running, stopped or crashed.", kName);
   app.add_option("--socket", options.socket, "Socket of the engine (default: the only one running)");
   app.add_option("--segment", options.segment, "Name of a stats segment, as --list prints it");
   CLI::Option* watch = app.add_option("--watch", options.watch_s, "Live view, every SECONDS (default 1)")
@@ -164,23 +178,17 @@ int main(int argc, char** argv) {
   app.add_flag("--json", options.json, "One JSON object per view");
   app.add_flag("--list", options.list, "List the engines of this host, newest first");
   app.add_flag("--remove", options.remove, "Remove the segment of an engine that has ended (with --socket)");
-  app.footer("Exit codes: 0 alive, starting or draining; 1 nothing to read; 2 stopped; 3 crashed; 4 stale.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 1;
-  }
+  app.footer(
+      "Exit codes: 0 alive, starting or draining; 1 nothing to read, or the output failed;\n2 stopped; 3 crashed; 4 "
+      "stale.");
+  if (const auto code = sutra::ParseArguments(&app, argc, argv, kError, kError)) return *code;
   options.watch = watch->count() > 0;
-  if (options.list) {
-    fmt::print("{}", ListText(AllViews()));
-    return 0;
-  }
+  if (options.list) return PrintAndEnd(ListText(AllViews()), 0);
   if (options.remove) return Remove(options);
   Result<StatsReader> reader = Choose(options);
   if (!reader.ok()) return Fail(reader.status().message());
   if (options.watch) return Watch(std::move(reader).value(), options);
   Result<StatView> view = ViewOf(*reader);
   if (!view.ok()) return Fail(view.status().message());
-  Print(*view, options);
-  return sutra::StatExitCode(view->life);
+  return PrintAndEnd(TextOf(*view, options), sutra::StatExitCode(view->life));
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <string_view>
 
 #include "shm/base/unique_fd.h"
 #include "shm/layout.h"
@@ -22,11 +23,24 @@ const char* EngineLifeName(EngineLife life) {
   return "unknown";
 }
 
+namespace {
+
+// By the name that the kernel keeps for it: a process that merely has the engine's pid, because the engine ended or
+// lived in another pid namespace (there it was number 1, here that is init), is none.
+bool IsEngine(uint64_t pid) {
+  const UniqueFd file(open(("/proc/" + std::to_string(pid) + "/comm").c_str(), O_RDONLY | O_CLOEXEC));
+  char name[32];
+  const ssize_t bytes = file ? read(file.get(), name, sizeof(name)) : -1;
+  return bytes > 0 && std::string_view(name, static_cast<size_t>(bytes)) == "sutra-engine\n";
+}
+
+}  // namespace
+
 EngineEvidence GatherEvidence(const StatsSnapshot& snapshot) {
   EngineEvidence evidence;
   evidence.same_boot = snapshot.boot_id == HostBootId();
   const uint64_t pid = snapshot.gauge(Gauge::kPid);
-  evidence.pid_exists = pid != 0 && access(("/proc/" + std::to_string(pid)).c_str(), F_OK) == 0;
+  evidence.pid_exists = pid != 0 && IsEngine(pid);
   const UniqueFd file(open((snapshot.socket + ".lock").c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
   if (!file) return evidence;
   struct flock query {};

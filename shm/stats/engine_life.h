@@ -16,7 +16,7 @@ const char* EngineLifeName(EngineLife life);
 struct EngineEvidence {
   // The lock file beside the socket, held as long as the engine lives: the kernel's answer, immune to pid reuse.
   enum class Lock { kUnknown, kHeld, kFree } lock = Lock::kUnknown;
-  bool pid_exists = false;  // a process with the engine's pid runs; it may be another program
+  bool pid_exists = false;  // an engine with that pid runs; it may be another one
   bool same_boot = true;
 };
 EngineEvidence GatherEvidence(const StatsSnapshot& snapshot);

@@ -11,6 +11,7 @@
 #include <cassert>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 
@@ -125,6 +126,46 @@ bool Genuine(const std::string& name, struct stat* info) {
   return name.compare(0, owner.size(), owner) == 0;
 }
 
+// Names of the genuine segments on this host, newest first: those that this user may read, or the others.
+std::vector<std::string> Segments(bool readable) {
+  std::vector<std::pair<uint64_t, std::string>> found;
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/dev/shm"), closedir);
+  if (directory == nullptr) return {};
+  while (const dirent* entry = readdir(directory.get())) {
+    const std::string name = entry->d_name;
+    struct stat info {};
+    if (name.compare(0, sizeof(kStatsNamePrefix) - 1, kStatsNamePrefix) != 0 || !Genuine(name, &info)) continue;
+    if ((access(("/dev/shm/" + name).c_str(), R_OK) == 0) != readable) continue;
+    found.emplace_back(ToNs(info.st_ctim), name);
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::string> names;
+  for (auto& [created, name] : found) names.push_back(std::move(name));
+  return names;
+}
+
+// The first name that ends as `own` does: with the digest of the socket's path.
+std::string WithDigestOf(const std::string& own, const std::vector<std::string>& names) {
+  const std::string digest = own.substr(own.rfind('.'));
+  for (const std::string& name : names) {
+    if (name.size() > digest.size() && name.compare(name.size() - digest.size(), digest.size(), digest) == 0)
+      return name;
+  }
+  return {};
+}
+
+Status NotReadable(const std::string& socket_path, const std::string& name) {
+  struct stat info {};
+  if (!Genuine(name, &info)) return OpenFailed(name, ENOENT);
+  char mode[8];
+  std::snprintf(mode, sizeof(mode), "%04o", info.st_mode & 07777);
+  return Status(StatusCode::kRefused,
+                "an engine of uid " + std::to_string(info.st_uid) + " publishes statistics for socket " + socket_path +
+                    ", but uid " + std::to_string(geteuid()) + " may not read /dev/shm/" + name + " (mode " + mode +
+                    "): use sudo, or start the engine with --stats-mode 0644",
+                EACCES);
+}
+
 }  // namespace
 
 Result<StatsSnapshot> ParseStats(std::span<const std::byte> data) {
@@ -229,33 +270,17 @@ Result<StatsReader> StatsReader::OpenSocket(const std::string& socket_path) {
   if (!own.ok()) return own.status();
   struct stat info {};
   if (Genuine(*own, &info)) return OpenName(*own);
-  const std::string digest = own->substr(own->rfind('.'));
-  for (const std::string& name : List()) {
-    if (name.size() > digest.size() && name.compare(name.size() - digest.size(), digest.size(), digest) == 0) {
-      return OpenName(name);
-    }
+  if (const std::string name = WithDigestOf(*own, List()); !name.empty()) return OpenName(name);
+  if (const std::string name = WithDigestOf(*own, ListUnreadable()); !name.empty()) {
+    return NotReadable(socket_path, name);
   }
   return Status(StatusCode::kEngineGone,
                 "no engine has published statistics for socket " + socket_path + " (looked for /dev/shm/" + *own + ")",
                 ENOENT);
 }
 
-std::vector<std::string> StatsReader::List() {
-  std::vector<std::pair<uint64_t, std::string>> found;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir("/dev/shm"), closedir);
-  if (directory == nullptr) return {};
-  while (const dirent* entry = readdir(directory.get())) {
-    const std::string name = entry->d_name;
-    struct stat info {};
-    if (name.compare(0, sizeof(kStatsNamePrefix) - 1, kStatsNamePrefix) != 0 || !Genuine(name, &info)) continue;
-    if (access(("/dev/shm/" + name).c_str(), R_OK) != 0) continue;
-    found.emplace_back(ToNs(info.st_ctim), name);
-  }
-  std::sort(found.rbegin(), found.rend());
-  std::vector<std::string> names;
-  for (auto& [created, name] : found) names.push_back(std::move(name));
-  return names;
-}
+std::vector<std::string> StatsReader::List() { return Segments(true); }
+std::vector<std::string> StatsReader::ListUnreadable() { return Segments(false); }
 
 bool StatsReader::Replaced() const {
   struct stat info {};

@@ -51,8 +51,9 @@ class StatsReader {
   // By the engine's socket path (an engine of this user first, else of any user), or by a segment's name.
   static Result<StatsReader> OpenSocket(const std::string& socket_path);
   static Result<StatsReader> OpenName(const std::string& name);
-  // Names of the segments on this host that this user may read, newest first.
+  // Names of the segments on this host that this user may read, newest first; of those that it may not.
   static std::vector<std::string> List();
+  static std::vector<std::string> ListUnreadable();
 
   StatsReader(StatsReader&&) noexcept;
   StatsReader& operator=(StatsReader&&) noexcept;

@@ -317,7 +317,7 @@ TEST_F(CacheShardTest, AnotherModelGetsItsOwnDirectoryAndThatIsSaid) {
   other.model_identity[3] = 'f';
   auto shard = Open(other);
   EXPECT_EQ(VersionOf(shard.get(), "t"), -1);
-  EXPECT_TRUE(Said("also holds 1 other model(s); this model uses /data/001f"));
+  EXPECT_TRUE(Said("also holds the caches of 1 other model(s)"));
   shard.reset();
   EXPECT_EQ(VersionOf(Open(config_).get(), "t"), 1);
 }

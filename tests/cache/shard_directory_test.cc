@@ -121,9 +121,13 @@ TEST_F(ShardDirectoryTest, OtherModelsBesideItAreMentioned) {
   ASSERT_TRUE(Prepare().ok());
   ShardDirectory other = Mine();
   other.model_identity[0] = 'f';
+  WriteFile("left.log", std::string((3u << 20) + 1, 'x'));
   ASSERT_TRUE(Prepare(other).ok());
   ASSERT_EQ(lines_.size(), 1u);
-  EXPECT_EQ(lines_[0], "this data directory also holds 1 other model(s); this model uses /data/f011223344556677");
+  EXPECT_EQ(
+      lines_[0],
+      "this data directory also holds the caches of 1 other model(s), 4 MiB, which nothing bounds or removes; this "
+      "model uses /data/f011223344556677. If the others are not needed any more: rm -r /data/0011223344556677");
 }
 
 TEST(ShardDirectoryOnDisk, AFileInItsPlaceIsNamedWithTheFix) {

@@ -1,5 +1,7 @@
 // The command-line tools, against real engines: programs can parse what they print, and it agrees with the client.
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -71,6 +73,76 @@ TEST_F(Tools, StatPrintsTextForPeople) {
   int views = 0;
   for (std::string line; std::getline(lines, line); ++views) EXPECT_TRUE(json::accept(line)) << line;
   EXPECT_EQ(views, 3);
+}
+
+TEST_F(Tools, StatOfAnotherUserSaysWhoseEngineItMayNotRead) {
+  constexpr uid_t kNobody = 65534;
+  std::string reason;
+  if (!OtherUserCanRunEngine(kNobody, &reason)) GTEST_SKIP() << reason;
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  SpawnOptions spawn;
+  spawn.args = {SUTRA_STAT_PROGRAM, "--socket", engine.socket()};
+  spawn.uid = kNobody;
+  const Finished finished = RunToEnd(spawn, kWaitMs);
+  EXPECT_EQ(finished.status.code, 1);
+  EXPECT_NE(finished.errors.find("an engine of uid " + std::to_string(geteuid()) + " publishes statistics"),
+            std::string::npos)
+      << finished.errors;
+  EXPECT_NE(finished.errors.find("mode 0640"), std::string::npos) << finished.errors;
+  EXPECT_NE(finished.errors.find("--stats-mode"), std::string::npos) << finished.errors;
+  EXPECT_EQ(finished.errors.find("Start one"), std::string::npos) << finished.errors;
+
+  EngineOptions readable;
+  readable.args = {"--stats-mode", "0644"};
+  EngineProcess open_engine(readable);
+  ASSERT_TRUE(open_engine.Start());
+  spawn.args = {SUTRA_STAT_PROGRAM, "--socket", open_engine.socket()};
+  EXPECT_EQ(RunToEnd(spawn, kWaitMs).status.code, 0);
+}
+
+TEST_F(Tools, EmbedNamesTheLineAndTheCauseOfEachFailure) {
+  EngineOptions options;
+  options.args = {"--text-bytes-max", "4096"};
+  options.environment = {"SUTRA_FAKE_TOKENS_MAX=100"};
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  const std::string input = engine.directory() / "input";
+  WriteFile(input, "good\n\nbad \xff\n" + std::string(5000, 'x') + "\n" + std::string(200, 'y') + "\n");
+  const Finished finished = Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input, "--reject"});
+  EXPECT_EQ(finished.status.code, 1);
+  const char* const causes[] = {"", "line 2: empty text: a blank line", "line 3: invalid UTF-8",
+                                "line 4: text too long: 5000 bytes, the engine takes 4096",
+                                "line 5: text too long: over 100 tokens (--reject)"};
+  std::istringstream output(finished.output);
+  size_t count = 0;
+  for (std::string line; std::getline(output, line); ++count) {
+    ASSERT_LT(count, std::size(causes));
+    EXPECT_EQ(json::parse(line).value("error", "").rfind(causes[count], 0), 0u) << line;
+  }
+  EXPECT_EQ(count, std::size(causes));
+  EXPECT_NE(finished.errors.find("4 of 5 texts failed"), std::string::npos) << finished.errors;
+  EXPECT_NE(finished.errors.find("(first: line 2: empty text"), std::string::npos) << finished.errors;
+}
+
+TEST_F(Tools, EmbedFillsTheRowOfABadLineWithNanAndSaysWhichItIs) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  const std::string input = engine.directory() / "input";
+  const std::string npy = engine.directory() / "vectors.npy";
+  WriteFile(input, "one\n\nthree\n");
+  const Finished finished = Run(
+      {SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input, "--output", npy, "--output-format", "npy"});
+  EXPECT_EQ(finished.status.code, 1) << finished.errors;
+  EXPECT_NE(finished.errors.find("line 2: empty text"), std::string::npos) << finished.errors;
+  EXPECT_NE(finished.errors.find("rows are NaN"), std::string::npos) << finished.errors;
+  const std::string file = ReadFile(npy);
+  std::vector<float> rows(3 * kTestWidth);
+  ASSERT_EQ(file.size(), 128 + rows.size() * sizeof(float));
+  std::memcpy(rows.data(), file.data() + 128, rows.size() * sizeof(float));
+  EXPECT_TRUE(SameVector({rows.begin(), rows.begin() + kTestWidth}, ExpectedVector("one")));
+  for (size_t i = kTestWidth; i < 2 * kTestWidth; ++i) EXPECT_TRUE(std::isnan(rows[i])) << i;
+  EXPECT_TRUE(SameVector({rows.begin() + 2 * kTestWidth, rows.end()}, ExpectedVector("three")));
 }
 
 TEST_F(Tools, EmbedWritesTheClientsVectorsInTheOrderOfItsInput) {

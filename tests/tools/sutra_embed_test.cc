@@ -33,6 +33,9 @@ class ToolProgram : public ::testing::Test {
     std::filesystem::create_directory(directory_ / "model");
     Write("model/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n##s\n");
     Write("model/tokenizer_config.json", R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer"})");
+    Write("model/config.json",
+          R"({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "intermediate_size": 16, "vocab_size": 8, "max_position_embeddings": 12, "hidden_act": "gelu"})");
     Write("model/sentence_bert_config.json", R"({"max_seq_length": 6, "do_lower_case": false})");
   }
   void Write(const std::string& name, const std::string& content) {
@@ -89,6 +92,27 @@ TEST_F(ToolProgram, LongTextsAreTruncatedOrRejectedAsAsked) {
   const Outcome rejected = Ids("--reject", text);
   EXPECT_EQ(rejected.code, 1);
   EXPECT_NE(rejected.lines()[0]["error"].get<std::string>().find("6 tokens"), std::string::npos);
+}
+
+TEST_F(ToolProgram, IdsAreCutWhereTheEngineCuts) {
+  const std::string text = "hello hello hello hello hello hello hello hello hello hello hello hello hello\n";
+  // The position table has 12 rows: a longer max_seq_length means 12, as does none.
+  Write("model/sentence_bert_config.json", R"({"max_seq_length": 1000})");
+  EXPECT_EQ(Ids("", text).lines()[0]["ids"].size(), 12u);
+  Write("model/sentence_bert_config.json", "{}");
+  EXPECT_EQ(Ids("", text).lines()[0]["ids"].size(), 12u);
+  // Without one the tokenizer's own limit counts.
+  Write("model/tokenizer_config.json",
+        R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer", "model_max_length": 5})");
+  EXPECT_EQ(Ids("", text).lines()[0]["ids"].size(), 5u);
+}
+
+TEST_F(ToolProgram, HelpListsTheExitCodes) {
+  const Outcome help = Run(SUTRA_EMBED_PROGRAM, "--help");
+  EXPECT_EQ(help.code, 0);
+  for (const char* code : {"Exit codes:", "  0 ", "  1 ", "  2 ", "  3 ", "130 143"}) {
+    EXPECT_NE(help.out.find(code), std::string::npos) << code << "\n" << help.out;
+  }
 }
 
 TEST_F(ToolProgram, OutputGoesToAFileAndQuietSaysNothing) {

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tools/lib/program.h"
+
 namespace sutra {
 
 namespace {
@@ -23,7 +25,7 @@ Progress::~Progress() { Clear(); }
 double Progress::Elapsed() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
 void Progress::Clear() {
-  if (std::exchange(shown_, false)) fmt::print(stderr, "\r\x1b[K");
+  if (std::exchange(shown_, false)) SayAsIs("\r\x1b[K");
 }
 
 void Progress::Update(const ProgressCounts& counts) {
@@ -38,17 +40,17 @@ void Progress::Update(const ProgressCounts& counts) {
   line += RatesText(counts.texts, counts.tokens, Elapsed());
   if (counts.failed != 0) line += fmt::format(", {} failed", counts.failed);
   if (terminal_) {
-    fmt::print(stderr, "\r\x1b[K{}", line);
+    SayAsIs("\r\x1b[K" + line);
     shown_ = true;
   } else {
-    fmt::print(stderr, "{}: {}\n", program_, line);
+    Say(program_, line);
   }
 }
 
 void Progress::Finish(const ProgressCounts& counts, const std::string& details) {
   Clear();
   if (quiet_) return;
-  fmt::print(stderr, "{}: {}{}\n", program_, RatesText(counts.texts, counts.tokens, Elapsed()), details);
+  Say(program_, RatesText(counts.texts, counts.tokens, Elapsed()) + details);
 }
 
 std::string RatesText(uint64_t texts, uint64_t tokens, double seconds) {

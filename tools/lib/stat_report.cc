@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
 #include <iterator>
 #include <utility>
+
+#include "shm/base/time.h"
 
 namespace sutra {
 
@@ -92,7 +95,7 @@ void BatchLines(const StatView& view, Lines out) {
   const HistogramSnapshot tokens = Recent(view, Histogram::kBatchSizeTokens);
   fmt::format_to(out,
                  "batches   {}{}: texts p50 {:.0f}, p99 {:.0f}, mean {:.1f}; tokens p50 {:.0f}, p99 {:.0f}, mean "
-                 "{:.0f}; padding 0\n",
+                 "{:.0f}\n",
                  view.now.counter(Counter::kBatches), Rate(view, Counter::kBatches), texts.Percentile(0.5),
                  texts.Percentile(0.99), texts.Mean(), tokens.Percentile(0.5), tokens.Percentile(0.99), tokens.Mean());
 }
@@ -142,6 +145,27 @@ void StorageLines(const StatView& view, Lines out) {
                  s.gauge(Gauge::kQuarantinedSegments), s.gauge(Gauge::kWalDroppedInserts));
 }
 
+// Breaks each line that is longer than `columns` after a blank, and indents what follows by the width of a heading.
+std::string Wrapped(const std::string& text, size_t columns) {
+  constexpr size_t kIndent = 10;
+  if (columns <= 2 * kIndent) return text;  // 0, or too narrow for anything
+  std::string out;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = std::min(text.find('\n', start), text.size());
+    size_t room = columns;
+    while (end - start > room) {
+      const size_t blank = text.rfind(' ', start + room);
+      const size_t cut = blank == std::string::npos || blank <= start + kIndent ? start + room : blank;
+      out.append(text, start, cut - start).append("\n").append(kIndent, ' ');
+      start = std::min(text.find_first_not_of(' ', cut), end);
+      room = columns - kIndent;
+    }
+    out.append(text, start, end - start).append("\n");
+    start = end + 1;
+  }
+  return out;
+}
+
 }  // namespace
 
 StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment) {
@@ -166,6 +190,18 @@ std::string StatText(const StatView& view) {
   LatencyLines(view, out);
   StorageLines(view, out);
   return text;
+}
+
+std::string WatchFrame(const StatView& view, size_t columns) {
+  const auto wall_s = static_cast<time_t>(view.now.taken_wall_ns / kNsPerSecond);
+  tm utc{};
+  gmtime_r(&wall_s, &utc);
+  char when[32];
+  strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  const std::string covers = view.before == nullptr
+                                 ? std::string("first view: figures since start, rates come with the next")
+                                 : fmt::format("rates and percentiles of the last {:.3g} s", Seconds(view));
+  return Wrapped(fmt::format("time      {}, {}\n", when, covers) + StatText(view), columns);
 }
 
 nlohmann::json StatJson(const StatView& view) {

@@ -39,6 +39,9 @@ TextShares SharesOf(const StatsSnapshot& snapshot);
 
 // The whole report, one fact per line, heartbeat first.
 std::string StatText(const StatView& view);
+// The report as one frame of a live view: when it was taken (UTC, as in the engine's log) and what its rates cover,
+// then the report, its lines broken between words to fit `columns` (0: as they are).
+std::string WatchFrame(const StatView& view, size_t columns);
 nlohmann::json StatJson(const StatView& view);
 
 // "3.2 us", "41 ms", "2 h 5 m".

@@ -19,8 +19,31 @@ namespace sutra {
 namespace {
 
 constexpr size_t kReadBytes = 256 << 10;
+constexpr const char* kNotUtf8 = "invalid UTF-8; if the input is Latin-1 or UTF-16, convert it first (iconv -t UTF-8)";
 
-std::string AtLine(uint64_t number, const std::string& what) { return "line " + std::to_string(number) + ": " + what; }
+// Why a line is not JSON, as the parser says it: "at byte 17: invalid literal". The parser's own text names a kind, a
+// number and its last token around that.
+std::string WhyNotJson(std::string_view line) {
+  if (line.find_first_not_of(" \t") == std::string_view::npos) return "blank line; expected a JSON string or object";
+  if (!IsValidUtf8(line)) return kNotUtf8;
+  try {
+    [[maybe_unused]] const auto json = nlohmann::json::parse(line);
+  } catch (const nlohmann::json::parse_error& error) {
+    const std::string what = error.what();
+    const std::string at = "invalid JSON at byte " + std::to_string(error.byte);
+    if (what.find("surrogate") != std::string::npos) {
+      return at +
+             ": half of a surrogate pair (\\ud800 to \\udfff come as two, high then low); it names no character, "
+             "and no text in UTF-8 can hold it";
+    }
+    const size_t detail =
+        what.find(" - ");  // behind "[json.exception...] parse error at line 1, column 9: syntax error ..."
+    const size_t last = what.find("; last read");
+    if (detail == std::string::npos) return at;
+    return at + ": " + what.substr(detail + 3, last == std::string::npos ? last : last - detail - 3);
+  }
+  return "invalid JSON";
+}
 
 InputItem ParseJsonLine(std::string_view line, uint64_t number) {
   InputItem item;
@@ -33,7 +56,7 @@ InputItem ParseJsonLine(std::string_view line, uint64_t number) {
     item.text = text->get<std::string>();
     item.has_text = true;
   } else if (json.is_discarded()) {
-    item.error = AtLine(number, IsValidUtf8(line) ? "invalid JSON" : "invalid UTF-8 in JSON");
+    item.error = AtLine(number, WhyNotJson(line));
   } else {
     item.error = AtLine(number, "expected a JSON string or an object with a string member \"text\"");
   }
@@ -42,13 +65,15 @@ InputItem ParseJsonLine(std::string_view line, uint64_t number) {
 
 }  // namespace
 
+std::string AtLine(uint64_t number, const std::string& what) { return "line " + std::to_string(number) + ": " + what; }
+
 InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number) {
   if (format == InputFormat::kJsonl) return ParseJsonLine(line, number);
   InputItem item;
   item.line = number;
   item.text = line;
   item.has_text = true;
-  if (!IsValidUtf8(line)) item.error = AtLine(number, "invalid UTF-8");
+  if (!IsValidUtf8(line)) item.error = AtLine(number, kNotUtf8);
   return item;
 }
 

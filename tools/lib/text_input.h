@@ -23,8 +23,12 @@ struct InputItem {
   bool has_text = false;  // `text` is worth showing even if there is an error
 };
 
+// "line 3: WHAT", as every error of an item begins.
+std::string AtLine(uint64_t number, const std::string& what);
+
 // One line, without its newline, as an item. Lines: the text is the line's bytes. Jsonl: a JSON string, or an object
-// with a string member "text"; other members are ignored.
+// with a string member "text"; other members are ignored. A blank line is an error there, not skipped: results are
+// matched to lines by position.
 InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t number);
 
 class LineReader {

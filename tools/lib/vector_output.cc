@@ -7,11 +7,15 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
 #include "shm/base/unique_fd.h"
 
@@ -99,8 +103,8 @@ class JsonlWriter final : public ResultWriter {
 // number of rows is known, and then the file gets its name.
 class NpyWriter final : public ResultWriter {
  public:
-  NpyWriter(OutputFile file, std::string temporary, std::string target)
-      : file_(std::move(file)), temporary_(std::move(temporary)), target_(std::move(target)) {
+  NpyWriter(OutputFile file, std::string temporary, std::string target, uint32_t width)
+      : file_(std::move(file)), temporary_(std::move(temporary)), target_(std::move(target)), width_(width) {
     file_.buffer().assign(kHeaderBytes, ' ');
   }
   ~NpyWriter() override {
@@ -108,7 +112,6 @@ class NpyWriter final : public ResultWriter {
   }
 
   Status Vector(const InputItem&, std::span<const float> vector) override {
-    if (rows_ == 0) width_ = vector.size();
     assert(vector.size() == width_);
     const auto bytes = std::as_bytes(vector);
     file_.buffer().append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -120,9 +123,8 @@ class NpyWriter final : public ResultWriter {
     return Status(StatusCode::kBadOption, "token ids have no NumPy form: use --output-format jsonl");
   }
 
-  Status Error(const InputItem&, const std::string& error) override {
-    return Status(StatusCode::kModelError, "a NumPy file cannot hold a text without a vector, so none is written (" +
-                                               error + "). Use --output-format jsonl to see every text's result");
+  Status Error(const InputItem& item, const std::string&) override {
+    return Vector(item, std::vector<float>(width_, std::numeric_limits<float>::quiet_NaN()));
   }
 
   Status Flush() override { return Status(); }
@@ -168,7 +170,7 @@ class NpyWriter final : public ResultWriter {
   std::string temporary_;
   std::string target_;
   size_t rows_ = 0;
-  size_t width_ = 0;
+  const size_t width_;
 };
 
 }  // namespace
@@ -197,7 +199,7 @@ Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path) {
   return std::unique_ptr<ResultWriter>(new JsonlWriter(std::move(file).value()));
 }
 
-Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path) {
+Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path, uint32_t width) {
   const char* const shared_tmp = getenv("TMPDIR");
   std::string temporary = path != "-"
                               ? path + ".XXXXXX"
@@ -213,7 +215,7 @@ Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path) {
     if (fchmod(fd.get(), 0666 & ~mask) != 0)
       return Status::FromErrno(StatusCode::kStorageError, "mode of " + temporary, errno);
   }
-  return std::unique_ptr<ResultWriter>(new NpyWriter(OutputFile(std::move(fd), path), temporary, path));
+  return std::unique_ptr<ResultWriter>(new NpyWriter(OutputFile(std::move(fd), path), temporary, path, width));
 }
 
 }  // namespace sutra

@@ -1,8 +1,9 @@
 // Output of sutra-embed: one JSON line per text, or one NumPy file of all vectors.
 //
 // Thread rule: one thread owns a writer. Invariants: results come in the order of the inputs; JSON lines are written to
-// the target as they come; a NumPy file appears under its name only when every text has its vector (it is written
-// beside it, then renamed), so a failed run leaves no partial file.
+// the target as they come; a NumPy file appears under its name only when every text has its row (it is written beside
+// it, then renamed), so a run that breaks off leaves no partial file. The row of a text without a vector is NaN: rows
+// keep matching lines, and no computation takes it for a vector.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ class ResultWriter {
   virtual ~ResultWriter() = default;
   virtual Status Vector(const InputItem& item, std::span<const float> vector) = 0;
   virtual Status Ids(const InputItem& item, std::span<const int32_t> ids) = 0;
-  // A text without a result. A writer that cannot leave a gap returns the reason to stop.
+  // A text without a result keeps its place.
   virtual Status Error(const InputItem& item, const std::string& error) = 0;
   virtual Status Flush() = 0;
   virtual Status Finish() = 0;  // the result is complete only if this returns kOk
@@ -28,7 +29,8 @@ class ResultWriter {
 
 // `path` "-" is standard output.
 Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path);
-Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path);
+// Every vector has `width` floats.
+Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path, uint32_t width);
 
 // JSON of a string; bytes that are not UTF-8 become U+FFFD.
 std::string JsonText(const std::string& text);

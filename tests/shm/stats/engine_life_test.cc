@@ -104,5 +104,15 @@ TEST_F(EngineLifeTest, WitnessSeesTheLockOfALiveEngineThroughItsFile) {
   EXPECT_EQ(GatherEvidence(snapshot).lock, EngineEvidence::Lock::kFree);
 }
 
+// eclipse-iceoryx/iceoryx#42, #1471: an engine that was number 1 of its container, seen from outside.
+TEST(GatherEvidence, AnotherProgramWithTheEnginesPidIsNoEngine) {
+  StatsSnapshot snapshot;
+  snapshot.socket = "/nonexistent/engine.sock";
+  for (const uint64_t pid : {uint64_t{1}, static_cast<uint64_t>(getpid())}) {
+    snapshot.gauges["pid"] = pid;
+    EXPECT_FALSE(GatherEvidence(snapshot).pid_exists) << pid;
+  }
+}
+
 }  // namespace
 }  // namespace sutra

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <sstream>
+#include <vector>
+
 #include "shm/layout.h"
 
 namespace sutra {
@@ -72,6 +76,32 @@ TEST(DurationText, KeepsTwoUsefulDigits) {
   EXPECT_EQ(DurationText(3'240), "3.2 us");
   EXPECT_EQ(DurationText(41'000'000), "41 ms");
   EXPECT_EQ(DurationText(7.5e12), "2 h 5 m");
+}
+
+TEST(WatchFrame, SaysWhenItWasTakenAndWhatItsRatesCover) {
+  StatView view = Example();
+  view.now.taken_wall_ns = 1'700'000'000'123'456'789;
+  const std::string first = WatchFrame(view, 0);
+  EXPECT_EQ(first.rfind("time      2023-11-14T22:13:20Z, first view", 0), 0u) << first;
+  EXPECT_EQ(first.substr(first.find('\n') + 1), StatText(view));
+  StatsSnapshot before = view.now;
+  before.taken_monotonic_ns -= 500'000'000;
+  view.before = &before;
+  EXPECT_NE(WatchFrame(view, 0).find("of the last 0.5 s"), std::string::npos) << WatchFrame(view, 0);
+}
+
+TEST(WatchFrame, LosesNoWordOnANarrowTerminalAndFitsIt) {
+  const StatView view = Example();
+  const auto words = [](const std::string& text) {
+    std::istringstream stream(text);
+    return std::vector<std::string>(std::istream_iterator<std::string>(stream), {});
+  };
+  for (const size_t columns : {40, 60, 80, 200}) {
+    const std::string frame = WatchFrame(view, columns);
+    EXPECT_EQ(words(frame), words(WatchFrame(view, 0)));
+    std::istringstream lines(frame);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), columns) << line;
+  }
 }
 
 }  // namespace

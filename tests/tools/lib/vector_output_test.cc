@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -77,7 +78,7 @@ TEST_F(OutputTest, FloatsReadBackAsTheSameBits) {
 }
 
 TEST_F(OutputTest, NumpyFileHasItsHeaderAndRows) {
-  auto writer = OpenNpyWriter(path_);
+  auto writer = OpenNpyWriter(path_, 3);
   ASSERT_TRUE(writer.ok());
   const float rows[] = {1, 2, 3, 4, 5, 6};
   ASSERT_TRUE(writer.value()->Vector(Item("a"), {rows, 3}).ok());
@@ -96,20 +97,37 @@ TEST_F(OutputTest, NumpyFileHasItsHeaderAndRows) {
   EXPECT_NE(info.st_mode & 0777, 0600u);  // the mode of any new file, not of a temporary one
 }
 
-TEST_F(OutputTest, NumpyFileIsAbsentWhenATextFailed) {
+TEST_F(OutputTest, ATextWithoutAVectorIsARowOfNanInANumpyFile) {
+  auto writer = OpenNpyWriter(path_, 2);
+  ASSERT_TRUE(writer.ok());
+  const float row[] = {1, 2};
+  ASSERT_TRUE(writer.value()->Error(Item("a"), "text too long").ok());  // also as the first row
+  ASSERT_TRUE(writer.value()->Vector(Item("b"), row).ok());
+  ASSERT_TRUE(writer.value()->Finish().ok());
+  const std::string content = Content();
+  float rows[4];
+  ASSERT_EQ(content.size(), 128 + sizeof(rows));
+  EXPECT_NE(content.find("'shape': (2, 2)"), std::string::npos);
+  std::memcpy(rows, content.data() + 128, sizeof(rows));
+  EXPECT_TRUE(std::isnan(rows[0]) && std::isnan(rows[1]));
+  EXPECT_EQ(rows[2], 1);
+  EXPECT_EQ(rows[3], 2);
+}
+
+TEST_F(OutputTest, NumpyFileIsAbsentWhenTheRunBrokeOff) {
   {
-    auto writer = OpenNpyWriter(path_);
+    auto writer = OpenNpyWriter(path_, 1);
     ASSERT_TRUE(writer.ok());
     const float row[] = {1};
     ASSERT_TRUE(writer.value()->Vector(Item("a"), row).ok());
-    EXPECT_FALSE(writer.value()->Error(Item("b"), "text too long").ok());
+    ASSERT_TRUE(writer.value()->Flush().ok());
   }
   EXPECT_NE(access(path_.c_str(), F_OK), 0);
 }
 
 TEST_F(OutputTest, SaysWhatItCannotOpen) {
   EXPECT_NE(OpenJsonlWriter("/nonexistent/x").status().message().find("/nonexistent/x"), std::string::npos);
-  EXPECT_NE(OpenNpyWriter("/nonexistent/x").status().message().find("/nonexistent/x"), std::string::npos);
+  EXPECT_NE(OpenNpyWriter("/nonexistent/x", 3).status().message().find("/nonexistent/x"), std::string::npos);
 }
 
 TEST_F(OutputTest, AFullDiskIsAnErrorNotASilentLoss) {

@@ -1,0 +1,208 @@
+// sutra-embed while its engine stops, dies, comes back or does not, and while somebody presses Ctrl-C: nothing that was
+// answered is lost, and the exit code and the summary tell the truth.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/system/system_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+using nlohmann::json;
+
+class EmbedRestart : public SystemTest {
+ protected:
+  // An engine that needs a while for each batch of a few texts, so that many are in flight whenever it ends.
+  static EngineOptions Slow() {
+    EngineOptions options;
+    options.environment = {"SUTRA_FAKE_DELAY_US=3000"};
+    options.args = {"--batch-tokens-max", "64"};
+    return options;
+  }
+
+  static std::unique_ptr<ChildProcess> StartEmbed(const EngineProcess& engine, std::vector<std::string> further = {}) {
+    SpawnOptions spawn;
+    spawn.args = {SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input",
+                  Input(engine),       "--output", Output(engine),  "--no-cache"};
+    spawn.args.insert(spawn.args.end(), further.begin(), further.end());
+    spawn.log_path = engine.directory() / "embed.log";
+    return std::make_unique<ChildProcess>(spawn);
+  }
+  static std::string Input(const EngineProcess& engine) { return engine.directory() / "input"; }
+  static std::string Output(const EngineProcess& engine) { return engine.directory() / "output"; }
+  static void WriteInput(const EngineProcess& engine, const std::vector<std::string>& texts) {
+    std::string lines;
+    for (const std::string& text : texts) lines += text + "\n";
+    WriteFile(Input(engine), lines);
+  }
+  static std::vector<json> Lines(const EngineProcess& engine) {
+    std::istringstream stream(ReadFile(Output(engine)));
+    std::vector<json> lines;
+    for (std::string line; std::getline(stream, line);) lines.push_back(json::parse(line));
+    return lines;
+  }
+  static bool Answered(const EngineProcess& engine, uint64_t count) {
+    return engine.WaitStats([&](const StatsSnapshot& s) { return s.counter("replies_ok") >= count; });
+  }
+  static int CodeOf(ChildProcess& process) {
+    const std::optional<ExitStatus> status = process.Wait(kWaitMs);
+    return status.has_value() && status->exited ? status->code : -1;
+  }
+
+  // Each line is that text's vector or, where `errors` allows it, an error that names the line. Returns the vectors.
+  static size_t ExpectLines(const EngineProcess& engine, const std::vector<std::string>& texts, bool errors) {
+    const std::vector<json> lines = Lines(engine);
+    EXPECT_LE(lines.size(), texts.size());
+    size_t vectors = 0;
+    for (size_t i = 0; i < std::min(lines.size(), texts.size()); ++i) {
+      EXPECT_EQ(lines[i]["text"], texts[i]);
+      if (lines[i].contains("vector")) {
+        ++vectors;
+        EXPECT_TRUE(SameVector(lines[i]["vector"].get<std::vector<float>>(), ExpectedVector(texts[i]))) << i;
+      } else {
+        EXPECT_TRUE(errors) << lines[i];
+        EXPECT_EQ(lines[i]["error"].get<std::string>().rfind("line " + std::to_string(i + 1) + ": ", 0), 0u);
+      }
+    }
+    return vectors;
+  }
+
+  const std::vector<std::string> texts_ = NumberedTexts("in flight at the end", 3000);
+};
+
+TEST_F(EmbedRestart, AStoppedEnginesTextsGoToTheNextEngine) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine);
+  ASSERT_TRUE(Answered(engine, 200));
+  EXPECT_EQ(engine.Terminate().code, 0);
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(CodeOf(*embed), 0) << embed->Log();
+  EXPECT_EQ(ExpectLines(engine, texts_, false), texts_.size());
+  EXPECT_NE(embed->Log().find("3000 texts in"), std::string::npos) << embed->Log();
+}
+
+TEST_F(EmbedRestart, AKilledEnginesTextsGoToTheNextEngine) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine);
+  for (uint64_t round = 0; round < 2; ++round) {
+    ASSERT_TRUE(Answered(engine, 200));
+    engine.Kill();
+    ASSERT_TRUE(engine.Start());
+  }
+  EXPECT_EQ(CodeOf(*embed), 0) << embed->Log();
+  EXPECT_EQ(ExpectLines(engine, texts_, false), texts_.size());
+}
+
+TEST_F(EmbedRestart, WithoutANextEngineEverythingThatWasAnsweredIsWritten) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine, {"--wait-engine", "0"});
+  ASSERT_TRUE(Answered(engine, 200));
+  EXPECT_EQ(engine.Terminate().code, 0);
+  const uint64_t answered = engine.Stats().counter("replies_ok");
+  EXPECT_EQ(CodeOf(*embed), 3) << embed->Log();
+  EXPECT_EQ(ExpectLines(engine, texts_, true), answered) << embed->Log();
+  const std::string log = embed->Log();
+  EXPECT_NE(log.find("shutting down"), std::string::npos) << log;
+  EXPECT_EQ(log.find("overloaded"), std::string::npos) << "it contradicts itself: " << log;
+}
+
+TEST_F(EmbedRestart, AfterAWaitInVainItSaysWhatItWaitedFor) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine, {"--wait-engine", "1"});
+  ASSERT_TRUE(Answered(engine, 1));
+  engine.Kill();
+  EXPECT_EQ(CodeOf(*embed), 3) << embed->Log();
+  EXPECT_GT(ExpectLines(engine, texts_, true), 0u);
+  const std::string log = embed->Log();
+  EXPECT_NE(log.find("waiting up to 1 s"), std::string::npos) << log;
+  EXPECT_NE(log.find("no engine serves " + engine.socket()), std::string::npos) << log;
+}
+
+TEST_F(EmbedRestart, VectorsOfAnotherModelAreNotMixedIn) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine);
+  ASSERT_TRUE(Answered(engine, 200));
+  EXPECT_EQ(engine.Terminate().code, 0);
+  engine.options().args.insert(engine.options().args.end(), {"--fake-width", "64"});
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(CodeOf(*embed), 3) << embed->Log();
+  EXPECT_GE(ExpectLines(engine, texts_, true), 200u);
+  EXPECT_NE(embed->Log().find("another model"), std::string::npos) << embed->Log();
+}
+
+TEST_F(EmbedRestart, CtrlCWritesWhatWasAnsweredAndSaysSo) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    EngineProcess engine(Slow());
+    ASSERT_TRUE(engine.Start());
+    WriteInput(engine, texts_);
+    const auto embed = StartEmbed(engine);
+    ASSERT_TRUE(Answered(engine, 100));
+    embed->Signal(signal);
+    EXPECT_EQ(CodeOf(*embed), 128 + signal) << embed->Log();
+    EXPECT_GE(ExpectLines(engine, texts_, true), 100u);
+    EXPECT_NE(embed->Log().find(" texts in "), std::string::npos) << "no summary: " << embed->Log();
+    EXPECT_NE(embed->Log().find("interrupted by"), std::string::npos) << embed->Log();
+  }
+}
+
+TEST_F(EmbedRestart, CtrlCEndsARunWhoseEngineIsStopped) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine);
+  ASSERT_TRUE(Answered(engine, 100));
+  engine.process().Stop();
+  embed->Signal(SIGINT);
+  EXPECT_EQ(CodeOf(*embed), 128 + SIGINT) << embed->Log();
+  EXPECT_GE(ExpectLines(engine, texts_, true), 100u);
+  engine.process().Continue();
+}
+
+TEST_F(EmbedRestart, CtrlCEndsAWaitForInputThatDoesNotCome) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  ASSERT_EQ(mkfifo(Input(engine).c_str(), 0600), 0);
+  const auto embed = StartEmbed(engine);
+  const int writer = open(Input(engine).c_str(), O_WRONLY | O_CLOEXEC);  // returns when the other end is open too
+  ASSERT_GE(writer, 0);
+  ASSERT_EQ(write(writer, "one\n", 4), 4);
+  ASSERT_TRUE(Answered(engine, 1));
+  while (Lines(engine).empty()) usleep(1000);  // written at once, though the input goes on
+  embed->Signal(SIGINT);
+  EXPECT_EQ(CodeOf(*embed), 128 + SIGINT) << embed->Log();
+  EXPECT_EQ(ExpectLines(engine, {"one"}, false), 1u);
+  close(writer);
+}
+
+TEST_F(EmbedRestart, AnInterruptedNumpyFileIsAbsentAndTheMessageSaysSo) {
+  EngineProcess engine(Slow());
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, texts_);
+  const auto embed = StartEmbed(engine, {"--output-format", "npy"});
+  ASSERT_TRUE(Answered(engine, 100));
+  embed->Signal(SIGINT);
+  EXPECT_EQ(CodeOf(*embed), 128 + SIGINT) << embed->Log();
+  EXPECT_NE(embed->Log().find("no NumPy file is written"), std::string::npos) << embed->Log();
+  for (const auto& entry : std::filesystem::directory_iterator(engine.directory().path())) {
+    EXPECT_NE(entry.path().filename().string().rfind("output", 0), 0u) << entry.path();
+  }
+}
+
+}  // namespace
+}  // namespace sutra::test
