@@ -17,8 +17,7 @@ namespace sutra {
 Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                            const std::string& precision, const std::string& device) {
   const std::string device_class = device.substr(0, device.find(':'));
-  Result<std::string> identity =
-      ComputeModelIdentity(model.config, model.weights.file->contents(), precision, device_class);
+  Result<std::string> identity = ComputeModelIdentity(model.config, model.weights.digest, precision, device_class);
   if (!identity.ok()) return identity.status();
   std::unique_ptr<EncoderBackend> backend(new EncoderBackend());
   backend->info_ = {.name = model.config.name,

@@ -19,7 +19,7 @@ struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-// A load of a path that is in use already shares the existing mapping, and with it the packed weights.
+// Reads each file once; what happens to the files afterwards changes nothing.
 // Fails with kModelError and a message that names the file, the likely cause and the fix.
 Result<LoadedModel> LoadModel(const std::string& model_dir);
 

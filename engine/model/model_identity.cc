@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string_view>
 
 #include "shm/base/sha256.h"
@@ -18,10 +19,10 @@ void AddPart(std::string_view name, std::span<const std::byte> contents, Sha256*
 
 }  // namespace
 
-Result<std::string> ComputeModelIdentity(const ModelConfig& config, std::span<const std::byte> weights,
+Result<std::string> ComputeModelIdentity(const ModelConfig& config, const std::string& weights_digest,
                                          const std::string& precision, const std::string& device_class) {
   Sha256 hash;
-  AddPart("weights", weights, &hash);
+  AddPart("weights", std::as_bytes(std::span(weights_digest)), &hash);
   for (const std::string& path : config.identity_files) {
     std::ifstream in(path, std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());

@@ -2,8 +2,6 @@
 // Thread rule: stateless.
 #pragma once
 
-#include <cstddef>
-#include <span>
 #include <string>
 
 #include "engine/model/model_config.h"
@@ -13,7 +11,7 @@ namespace sutra {
 
 // 64 hex digits: SHA-256 over the weights, the files in config.identity_files, precision class ("fp32", "bf16") and
 // device class ("cpu", "cuda"). Each part is hashed with its name and length, so that no two models share an input.
-Result<std::string> ComputeModelIdentity(const ModelConfig& config, std::span<const std::byte> weights,
+Result<std::string> ComputeModelIdentity(const ModelConfig& config, const std::string& weights_digest,
                                          const std::string& precision, const std::string& device_class);
 
 }  // namespace sutra

@@ -53,7 +53,7 @@ Status ReadBertSpec(const std::string& path, const json& config, EncoderSpec* sp
   return {};
 }
 
-Result<EncoderWeights> FindBertWeights(std::shared_ptr<const SafetensorsFile> file, const EncoderSpec& spec) {
+Result<EncoderWeights> FindBertWeights(std::shared_ptr<SafetensorsFile> file, const EncoderSpec& spec) {
   EncoderWeights weights;
   weights.file = std::move(file);
   const bool bare = weights.file->Find("embeddings.word_embeddings.weight") != nullptr;
