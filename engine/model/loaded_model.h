@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/model/encoder_weights.h"
 #include "engine/model/model_config.h"
@@ -16,7 +17,9 @@ namespace sutra {
 struct LoadedModel {
   ModelConfig config;
   EncoderWeights weights;
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Tokenizer> tokenizer;  // prompt included
+  std::string vocabulary_digest;
+  std::vector<std::string> tokenizer_settings;  // canonical lines
 };
 
 // Reads each file once; what happens to the files afterwards changes nothing.

@@ -27,7 +27,7 @@ struct Family {
 
 // Null if there is no family of this name.
 const Family* FindFamily(std::string_view model_type);
-// "bert (MiniLM, bge, e5, gte and others)", for messages.
+// "bert (the English MiniLM, bge, ... models)", for messages.
 std::string SupportedFamilies();
 
 extern const Family kBertFamily;

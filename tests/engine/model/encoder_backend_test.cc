@@ -105,6 +105,38 @@ TEST_F(EncoderBackendOnKernels, ClsPoolingTakesTheFirstToken) {
   EXPECT_NE(Embed(**cls, {{4, 5}}).value(), Embed(**mean, {{4, 5}}).value());
 }
 
+// sentence-transformers cuts after the last module and normalises again only where a caller asks for it.
+TEST_F(EncoderBackendOnKernels, TruncateDimCutsTheModelsOwnVector) {
+  const Texts texts = RandomTexts(20, 32);
+  for (const bool normalizes : {true, false}) {
+    if (!normalizes) {
+      model_.directory().Write(
+          "modules.json",
+          R"([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])");
+    }
+    std::filesystem::remove(model_.path() + "/config_sentence_transformers.json");
+    auto whole = Make(model_.path(), *tables_[0]);
+    const auto expected = Embed(**whole, texts).value();
+    EXPECT_EQ((*whole)->info().normalizes, normalizes);
+    model_.directory().Write("config_sentence_transformers.json", R"({"truncate_dim": 16})");
+    auto cut = Make(model_.path(), *tables_[0]);
+    ASSERT_TRUE(cut.ok()) << cut.status().message();
+    EXPECT_EQ((*cut)->info().width, 16U);
+    EXPECT_FALSE((*cut)->info().normalizes);
+    const auto vectors = Embed(**cut, texts).value();
+    for (size_t i = 0; i < texts.size(); ++i) {
+      double sum = 0;
+      for (const float value : expected[i]) sum += static_cast<double>(value) * static_cast<double>(value);
+      ASSERT_EQ(vectors[i].size(), 16U);
+      for (size_t n = 0; n < 16; ++n) {
+        const double right = static_cast<double>(expected[i][n]) / (normalizes ? std::sqrt(sum) : 1.0);
+        ASSERT_NEAR(vectors[i][n], right, 1e-7) << i << " " << n;
+      }
+    }
+  }
+}
+
 TEST_F(EncoderBackendOnKernels, NonFiniteWeightsFailAtLoad) {
   model_.tensors()["encoder.layer.1.output.dense.bias"][3] = NAN;
   model_.Save();
@@ -147,7 +179,7 @@ TEST_F(EncoderBackendOnKernels, VocabularyBeyondTheTableIsRefused) {
 TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotThePlace) {
   const auto identity = [](const std::string& path, const std::string& precision, const std::string& device) {
     const auto model = LoadModel(path);
-    return ComputeModelIdentity(model->config, model->weights.digest, precision, device).value();
+    return ComputeModelIdentity(*model, precision, device).value();
   };
   const std::string base = identity(model_.path(), "fp32", "cpu");
   EXPECT_EQ(base.size(), 64U);
