@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cmath>
 #include <numbers>
 
@@ -28,10 +29,22 @@ size_t SliceWidth(size_t intermediate) {
 
 PackedNorm PackNorm(const NormTensors& norm) { return {ToFloats(*norm.gain), ToFloats(*norm.shift)}; }
 
+// The tensor's values: in place where they are floats, else converted.
+class FloatsOf {
+ public:
+  explicit FloatsOf(const TensorView& tensor)
+      : converted_(tensor.Floats() == nullptr ? ToFloats(tensor) : std::vector<float>()),
+        data_(tensor.Floats() == nullptr ? converted_.data() : tensor.Floats()) {}
+  const float* data() const { return data_; }
+
+ private:
+  const std::vector<float> converted_;
+  const float* const data_;
+};
+
 PackedLinear Pack(const LinearTensors& linear, Element element) {
-  const std::vector<float> weight = ToFloats(*linear.weight);
-  const std::vector<float> bias = ToFloats(*linear.bias);
-  return PackLinear(weight.data(), bias.data(), linear.weight->shape[0], linear.weight->shape[1], element);
+  return PackLinear(FloatsOf(*linear.weight).data(), FloatsOf(*linear.bias).data(), linear.weight->shape[0],
+                    linear.weight->shape[1], element);
 }
 
 PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element element) {
@@ -51,16 +64,15 @@ PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element
 }
 
 std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_width, Element element) {
-  const std::vector<float> weight = ToFloats(*linear.weight);
-  const std::vector<float> bias = ToFloats(*linear.bias);
+  const FloatsOf weight(*linear.weight);
+  const FloatsOf bias(*linear.bias);
   const size_t columns = linear.weight->shape[0];
   const size_t depth = linear.weight->shape[1];
   std::vector<PackedLinear> slices;
   for (size_t begin = 0; begin < depth; begin += slice_width) {
     std::vector<float> part(columns * slice_width);
     for (size_t n = 0; n < columns; ++n) {
-      std::copy_n(weight.begin() + static_cast<ptrdiff_t>(n * depth + begin), slice_width,
-                  part.begin() + static_cast<ptrdiff_t>(n * slice_width));
+      std::copy_n(weight.data() + n * depth + begin, slice_width, part.data() + n * slice_width);
     }
     slices.push_back(PackLinear(part.data(), begin == 0 ? bias.data() : nullptr, columns, slice_width, element));
   }
@@ -114,11 +126,13 @@ std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const Enco
   auto model = std::make_shared<PackedModel>();
   model->spec = spec;
   model->element = element;
-  model->file = weights.file;
-  model->words = weights.words->AlignedFloats();
-  if (model->words == nullptr) {
-    model->words_copy = ToFloats(*weights.words);
-    model->words = model->words_copy.data();
+  model->weights_digest = weights.digest;
+  model->words = weights.words->Floats();
+  if (model->words != nullptr) {
+    model->table = weights.words->memory;
+  } else {
+    model->converted = ToFloats(*weights.words);
+    model->words = model->converted.data();
   }
   model->positions = ToFloats(*weights.positions);
   const std::vector<float> segments = ToFloats(*weights.segments);
@@ -146,7 +160,8 @@ class PackedModels {
     std::erase_if(in_use_, [](const auto& packed) { return packed.expired(); });
     for (const auto& weak : in_use_) {
       std::shared_ptr<const PackedModel> packed = weak.lock();
-      if (packed != nullptr && packed->element == element && packed->file == weights.file && packed->spec == spec) {
+      if (packed != nullptr && packed->element == element && packed->weights_digest == weights.digest &&
+          packed->spec == spec) {
         return packed;
       }
     }
@@ -164,6 +179,7 @@ class PackedModels {
 
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
                                                      Element element) {
+  assert(!weights.digest.empty());  // LoadModel fills it in
   static PackedModels packed_models;
   return packed_models.Get(spec, weights, element);
 }

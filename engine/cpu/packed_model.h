@@ -2,7 +2,9 @@
 // Thread rule: immutable after PackModel; encoders of several workers share one.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/cpu/aligned_buffer.h"
@@ -34,21 +36,23 @@ struct PackedLayer {
   PackedNorm ffn_norm;
 };
 
+// Of the weights as they were read, only the table of words is kept, in memory of its own; all else is packed.
 struct PackedModel {
   EncoderSpec spec;
   Element element = Element::kF32;
-  std::shared_ptr<const SafetensorsFile> file;  // `words` may point into it
-  const float* words = nullptr;
-  std::vector<float> words_copy;  // used where the file's own table cannot be used directly
-  std::vector<float> positions;   // with the first type row added
+  std::string weights_digest;
+  const float* words = nullptr;            // [vocabulary][hidden], in one of the next two
+  std::shared_ptr<const std::byte> table;  // the tensor's own memory, where it holds floats
+  std::vector<float> converted;
+  std::vector<float> positions;  // with the first type row added
   PackedNorm embedding_norm;
   std::vector<PackedLayer> layers;
   size_t slice_width = 0;  // of the feed-forward's inner width
   ActivationCurve curve;
 };
 
-// Encoders of one process for the same file, specification and element share one copy, so that each worker costs only
-// its buffers and not another 20 MiB.
+// Encoders of one process for the same weights, specification and element share one copy, so that each worker costs
+// only its buffers and not another 20 MiB.
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
                                                      Element element);
 

@@ -7,28 +7,31 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <sstream>
 #include <utility>
-#include <vector>
 
 #include "engine/model/model_identity.h"
+#include "shm/base/printable.h"
 
 namespace sutra {
 
 Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                            const std::string& precision, const std::string& device) {
   const std::string device_class = device.substr(0, device.find(':'));
-  Result<std::string> identity =
-      ComputeModelIdentity(model.config, model.weights.file->contents(), precision, device_class);
+  Result<std::string> identity = ComputeModelIdentity(model, precision, device_class);
   if (!identity.ok()) return identity.status();
   std::unique_ptr<EncoderBackend> backend(new EncoderBackend());
   backend->info_ = {.name = model.config.name,
                     .identity = std::move(identity).value(),
-                    .width = model.config.spec.hidden,
+                    .width = model.config.width,
                     .tokens_max = model.config.spec.tokens_max,
-                    .normalizes = model.config.normalizes,
+                    // A unit vector that was cut is not one any more; sentence-transformers does not normalise again.
+                    .normalizes = model.config.normalizes && model.config.width == model.config.spec.hidden,
                     .precision = precision,
                     .device = device};
   backend->vocabulary_ = model.config.spec.vocabulary;
+  backend->hidden_ = model.config.spec.hidden;
+  backend->cut_unit_vector_ = model.config.normalizes;
   backend->tokenizer_ = std::move(model.tokenizer);
   backend->encoder_ = std::move(encoder);
 
@@ -38,6 +41,18 @@ Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, st
   std::vector<float> vector(backend->info_.width);
   float* const outputs[] = {vector.data()};
   if (Status status = backend->Embed({ids, offsets}, outputs); !status.ok()) return status;
+  std::istringstream lines(CanonicalIdentity(model, precision, device_class));
+  for (std::string line; std::getline(lines, line);) {
+    spdlog::debug("model {}: identity: {}", backend->info_.name, Printable(line, HighBytes::kReplace));
+  }
+  if (!model.config.prompt.empty()) {
+    spdlog::info("model {}: its default prompt of {} bytes goes before every text", backend->info_.name,
+                 model.config.prompt.size());
+  }
+  if (backend->info_.width < backend->hidden_) {
+    spdlog::info("model {}: vectors are cut from {} to {} numbers, as its truncate_dim says", backend->info_.name,
+                 backend->hidden_, backend->info_.width);
+  }
   spdlog::info("model {}: width {}, {} tokens at most, {} on {} ({})", backend->info_.name, backend->info_.width,
                backend->info_.tokens_max, precision, device, backend->encoder_->name());
   return std::unique_ptr<ModelBackend>(std::move(backend));
@@ -62,11 +77,34 @@ Status EncoderBackend::Check(const TokenBatch& batch, size_t outputs) const {
   return Status();
 }
 
+Status EncoderBackend::EncodeAndCut(const TokenBatch& batch, std::span<float* const> outputs) {
+  whole_.resize(outputs.size() * hidden_);
+  whole_outputs_.clear();
+  for (size_t i = 0; i < outputs.size(); ++i) whole_outputs_.push_back(whole_.data() + i * hidden_);
+  if (Status status = encoder_->Encode(batch, whole_outputs_); !status.ok()) return status;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const float* vector = whole_outputs_[i];
+    double length = 1;
+    if (cut_unit_vector_) {
+      double sum = 0;
+      for (uint32_t n = 0; n < hidden_; ++n) sum += static_cast<double>(vector[n]) * static_cast<double>(vector[n]);
+      length = std::max(std::sqrt(sum), 1e-12);  // as torch's normalize: a zero vector stays one
+    }
+    for (uint32_t n = 0; n < info_.width; ++n) {
+      outputs[i][n] = static_cast<float>(static_cast<double>(vector[n]) / length);
+    }
+  }
+  return Status();
+}
+
 Status EncoderBackend::Embed(const TokenBatch& batch, std::span<float* const> outputs) {
   if (batch.texts() == 0 && outputs.empty()) return Status();
   if (Status status = Check(batch, outputs.size()); !status.ok()) return status;
   try {
-    if (Status status = encoder_->Encode(batch, outputs); !status.ok()) return status;
+    const bool cut = info_.width < hidden_;
+    if (Status status = cut ? EncodeAndCut(batch, outputs) : encoder_->Encode(batch, outputs); !status.ok()) {
+      return status;
+    }
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kOutOfMemory, "no memory for a batch of " + std::to_string(batch.ids.size()) + " tokens");
   } catch (const std::exception& error) {

@@ -1,9 +1,11 @@
-// A ModelBackend made of a loaded model and an encoder that computes it, from whichever executor.
+// A ModelBackend made of a loaded model and an encoder that computes it, from whichever executor. It cuts vectors where
+// the model's truncate_dim says so, which executors know nothing of.
 // Thread rule: as ModelBackend, one worker thread at a time.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/model/encoder.h"
 #include "engine/model/loaded_model.h"
@@ -24,9 +26,14 @@ class EncoderBackend final : public ModelBackend {
  private:
   EncoderBackend() = default;
   Status Check(const TokenBatch& batch, size_t outputs) const;
+  Status EncodeAndCut(const TokenBatch& batch, std::span<float* const> outputs);
 
   ModelInfo info_;
   uint32_t vocabulary_ = 0;
+  uint32_t hidden_ = 0;           // what the encoder computes; at least info_.width
+  bool cut_unit_vector_ = false;  // Normalize comes before the cut
+  std::vector<float> whole_;      // vectors of the hidden width, before they are cut
+  std::vector<float*> whole_outputs_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Encoder> encoder_;
 };

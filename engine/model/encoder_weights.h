@@ -1,5 +1,5 @@
-// The tensors of an encoder by their role, whatever a family calls them; nothing is copied.
-// Thread rule: plain data; the views live as long as `file`.
+// The tensors of an encoder by their role, whatever a family calls them.
+// Thread rule: plain data; the views live as long as `file`, their memory as long as somebody holds it.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,8 @@ struct LayerTensors {
 };
 
 struct EncoderWeights {
-  std::shared_ptr<const SafetensorsFile> file;
+  std::shared_ptr<SafetensorsFile> file;
+  std::string digest;                     // what Digest says: weights with the same digest are the same weights
   const TensorView* words = nullptr;      // [vocabulary][hidden]
   const TensorView* positions = nullptr;  // [positions][hidden]
   const TensorView* segments = nullptr;   // [at least 1][hidden]; row 0 is added to every position
@@ -35,12 +36,12 @@ struct EncoderWeights {
   std::vector<LayerTensors> layers;
 };
 
-// Looks tensors up for a family and remembers the first problem (a missing tensor, another shape, a type other than
-// F32, F16, BF16), so that the code that names them reads as a list.
+// Looks tensors up for a family, reads them and remembers the first problem (a missing tensor, another shape, a type
+// other than F32, F16, BF16, a file that cannot be read), so that the code that names them reads as a list.
 class TensorFinder {
  public:
   // `prefix` goes before every name.
-  TensorFinder(const SafetensorsFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {}
+  TensorFinder(SafetensorsFile& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {}
 
   const TensorView* Get(const std::string& name, const std::vector<uint64_t>& shape);
   // NAME.weight and NAME.bias.
@@ -51,13 +52,19 @@ class TensorFinder {
   uint64_t Rows(const std::string& name, uint64_t otherwise) const;
 
   // kOk, or a kModelError that names file, tensor and fix.
-  Status status() const;
+  const Status& status() const { return status_; }
 
  private:
-  const SafetensorsFile& file_;
+  Status Problem(const std::string& what, const std::string& fix) const;
+
+  SafetensorsFile& file_;
   const std::string prefix_;
-  std::string problem_;
+  Status status_;
 };
+
+// 64 hex digits: SHA-256 over the type, shape and bytes of every tensor in `weights`, in the order of their roles. What
+// else the file holds (other tensors, metadata, names, the order of tensors) does not count.
+Result<std::string> Digest(const EncoderWeights& weights);
 
 std::vector<float> ToFloats(const TensorView& tensor);
 

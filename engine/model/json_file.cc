@@ -1,9 +1,12 @@
 // Reads and checks a model's JSON files without exceptions.
 #include "engine/model/json_file.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+
+#include "shm/base/printable.h"
 
 namespace sutra {
 
@@ -44,6 +47,22 @@ Status ReadNumber(const json& object, const std::string& path, const char* key, 
         path, std::string(key) + " must be a whole number from " + std::to_string(low) + " to " + std::to_string(high));
   }
   *out = found->get<uint32_t>();
+  return {};
+}
+
+Result<json> ReadJsonObject(const std::string& path) {
+  Result<json> read = ReadJsonFile(path);
+  if (read.ok() && !read->is_object()) return ModelFileError(path, "is not a JSON object");
+  return read;
+}
+
+Status OnlyKeys(const json& object, const std::string& path, std::initializer_list<std::string_view> known) {
+  for (const auto& [key, value] : object.items()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return ModelFileError(path,
+                          "has the setting '" + Printable(key, HighBytes::kReplace) +
+                              "', which is not known here and could change the vectors; remove it if it does not");
+  }
   return {};
 }
 

@@ -1,56 +1,82 @@
-// Loads a model directory, and keeps a table of the weight files in use.
+// Loads a model directory.
 #include "engine/model/loaded_model.h"
 
+#include <filesystem>
+#include <future>
 #include <utility>
-#include <vector>
 
+#include "engine/model/json_file.h"
+#include "engine/model/prompt_tokenizer.h"
 #include "engine/tokenizer/wordpiece.h"
-#include "shm/base/mutex.h"
 
 namespace sutra {
 namespace {
 
-// Workers that load the same path while another still holds it share the mapping (and with it the packed weights).
-class OpenFiles {
- public:
-  Result<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path) {
-    const MutexLock lock(mutex_);
-    std::erase_if(in_use_, [](const auto& file) { return file.expired(); });
-    for (const auto& weak : in_use_) {
-      std::shared_ptr<const SafetensorsFile> file = weak.lock();
-      if (file != nullptr && file->path() == path && file->IsStillAtPath()) return file;
-    }
-    Result<std::shared_ptr<const SafetensorsFile>> opened = SafetensorsFile::Open(path);
-    if (opened.ok()) in_use_.push_back(opened.value());
-    return opened;
+// Weights in a form that is not read here: what it is, and how to get the one that is.
+Status ExplainMissingWeights(const ModelConfig& config) {
+  const auto exists = [&config](const char* name) {
+    return std::filesystem::exists(config.transformer_dir + "/" + name);
+  };
+  const auto convert = [&config](const char* arguments) {
+    return "; save them once as one model.safetensors: python3 -c \"from transformers import AutoModel; "
+           "AutoModel.from_pretrained('" +
+           config.transformer_dir + "').save_pretrained('" + config.transformer_dir + "'" + arguments + ")\"";
+  };
+  if (exists("model.safetensors.index.json")) {
+    return ModelFileError(
+        config.transformer_dir + "/model.safetensors.index.json",
+        "the weights are split into several files, which is not supported" + convert(", max_shard_size='1TB'"));
   }
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"}) {
+    if (!exists(name)) continue;
+    return ModelFileError(config.transformer_dir + "/" + name,
+                          "the weights are in a format that is not read here (it can run code)" +
+                              convert(", max_shard_size='1TB', safe_serialization=True"));
+  }
+  return Status();
+}
 
- private:
-  Mutex mutex_;
-  std::vector<std::weak_ptr<const SafetensorsFile>> in_use_ SUTRA_GUARDED_BY(mutex_);
-};
+Result<EncoderWeights> LoadWeights(const ModelConfig& config) {
+  Result<std::shared_ptr<SafetensorsFile>> file = SafetensorsFile::Open(config.weights_path);
+  if (!file.ok()) {
+    if (Status status = ExplainMissingWeights(config); file.status().os_error() == ENOENT && !status.ok())
+      return status;
+    return file.status();
+  }
+  return config.family->find_weights(file.value(), config.spec);
+}
 
 }  // namespace
 
 Result<LoadedModel> LoadModel(const std::string& model_dir) {
-  static OpenFiles open_files;
   Result<ModelConfig> config = LoadModelConfig(model_dir);
   if (!config.ok()) return config.status();
-  Result<std::shared_ptr<const SafetensorsFile>> file = open_files.Open(config->weights_path);
-  if (!file.ok()) return file.status();
-  Result<EncoderWeights> weights = config->family->find_weights(file.value(), config->spec);
+  Result<EncoderWeights> weights = LoadWeights(*config);
   if (!weights.ok()) return weights.status();
-  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::Load(config->transformer_dir);
+  // Hashing takes longest, so the tokenizer is loaded meanwhile.
+  std::future<Result<std::string>> digest = std::async(std::launch::async, [&weights] { return Digest(*weights); });
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::FromFiles(config->tokenizer_files);
+  Result<std::string> weights_digest = digest.get();
   if (!tokenizer.ok()) return tokenizer.status();
+  if (!weights_digest.ok()) return weights_digest.status();
+  weights->digest = std::move(weights_digest).value();
   if ((*tokenizer)->vocab_size() > config->spec.vocabulary) {
     return Status(StatusCode::kModelError,
                   "the tokenizer in " + config->transformer_dir + " has ids up to " +
                       std::to_string((*tokenizer)->vocab_size() - 1) + ", but config.json gives the model only " +
                       std::to_string(config->spec.vocabulary) + " words; the files belong to different models");
   }
-  return LoadedModel{.config = std::move(config).value(),
-                     .weights = std::move(weights).value(),
-                     .tokenizer = std::move(tokenizer).value()};
+  config->tokenizer_files = {};
+  LoadedModel model{.config = std::move(config).value(),
+                    .weights = std::move(weights).value(),
+                    .tokenizer = nullptr,
+                    .vocabulary_digest = (*tokenizer)->vocabulary_digest(),
+                    .tokenizer_settings = (*tokenizer)->Settings()};
+  model.tokenizer = std::move(tokenizer).value();
+  if (!model.config.prompt.empty()) {
+    model.tokenizer = std::make_unique<PromptTokenizer>(model.config.prompt, std::move(model.tokenizer));
+  }
+  return model;
 }
 
 }  // namespace sutra

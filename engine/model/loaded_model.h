@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/model/encoder_weights.h"
 #include "engine/model/model_config.h"
@@ -16,10 +17,12 @@ namespace sutra {
 struct LoadedModel {
   ModelConfig config;
   EncoderWeights weights;
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Tokenizer> tokenizer;  // prompt included
+  std::string vocabulary_digest;
+  std::vector<std::string> tokenizer_settings;  // canonical lines
 };
 
-// A load of a path that is in use already shares the existing mapping, and with it the packed weights.
+// Reads each file once; what happens to the files afterwards changes nothing.
 // Fails with kModelError and a message that names the file, the likely cause and the fix.
 Result<LoadedModel> LoadModel(const std::string& model_dir);
 

@@ -1,14 +1,13 @@
-// Reads a model directory: pipeline, architecture (by family), pooling, token limit.
+// Reads a model directory: pipeline, architecture (by family), pooling, settings of the text, token limit.
 #include "engine/model/model_config.h"
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "engine/model/json_file.h"
+#include "engine/model/sentence_config.h"
 
 namespace sutra {
 namespace {
@@ -17,9 +16,8 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 Status ReadArchitecture(const std::string& path, ModelConfig* config) {
-  Result<json> root = ReadJsonFile(path);
+  Result<json> root = ReadJsonObject(path);
   if (!root.ok()) return root.status();
-  if (!root->is_object()) return ModelFileError(path, "is not a JSON object");
   const std::string model_type = StringOr(*root, "model_type", "");
   config->family = FindFamily(model_type);
   if (config->family == nullptr) {
@@ -28,143 +26,100 @@ Status ReadArchitecture(const std::string& path, ModelConfig* config) {
   return config->family->read_spec(path, *root, &config->spec);
 }
 
-Status ReadPooling(const std::string& path, ModelConfig* config) {
-  Result<json> read = ReadJsonFile(path);
-  if (!read.ok()) return read.status();
-  const json& root = read.value();
-  if (!root.is_object()) return ModelFileError(path, "is not a JSON object");
-  std::vector<std::string> modes;
-  for (const auto& [key, value] : root.items()) {
-    if (key.starts_with("pooling_mode_") && value.is_boolean() && value.get<bool>()) modes.push_back(key);
-  }
-  if (const std::string mode = StringOr(root, "pooling_mode", ""); !mode.empty()) modes.push_back(mode);
-  if (modes.size() != 1)
-    return ModelFileError(path, "names " + std::to_string(modes.size()) + " pooling modes; supported: one");
-  if (modes[0] == "pooling_mode_mean_tokens" || modes[0] == "mean") {
-    config->spec.pooling = Pooling::kMean;
-  } else if (modes[0] == "pooling_mode_cls_token" || modes[0] == "cls") {
-    config->spec.pooling = Pooling::kCls;
-  } else {
-    return ModelFileError(path, "pooling mode '" + modes[0] + "'; supported: mean and cls");
-  }
-  uint32_t width = config->spec.hidden;
-  if (root.contains("word_embedding_dimension")) {
-    if (Status status = ReadNumber(root, path, "word_embedding_dimension", 1, 8192, &width); !status.ok())
-      return status;
-  }
-  if (width != config->spec.hidden)
-    return ModelFileError(path, "word_embedding_dimension differs from the model's hidden_size");
-  return Status();
-}
-
-// The limit that sentence-transformers uses: its own file first, then what tokenizer and position table allow. It is
-// not the truncation given in tokenizer.json (128 for all-MiniLM-L6-v2, whose limit is 256).
-Status ReadTokensMax(ModelConfig* config) {
+// The limit that sentence-transformers uses: that of its own file first, then what tokenizer and position table allow.
+// It is not the truncation given in tokenizer.json (128 for all-MiniLM-L6-v2, whose limit is 256).
+void SetTokensMax(const std::optional<uint32_t>& own_limit, ModelConfig* config) {
   config->spec.tokens_max = config->spec.positions;
-  const std::string sentence = config->transformer_dir + "/sentence_bert_config.json";
-  if (fs::exists(sentence)) {
-    Result<json> read = ReadJsonFile(sentence);
-    if (!read.ok()) return read.status();
-    if (!read->is_object()) return ModelFileError(sentence, "is not a JSON object");
-    const auto limit = read->find("max_seq_length");
-    if (limit != read->end() && !limit->is_null()) {
-      uint32_t tokens = 0;
-      constexpr uint32_t kAny = std::numeric_limits<uint32_t>::max();
-      if (Status status = ReadNumber(*read, sentence, "max_seq_length", 2, kAny, &tokens); !status.ok()) return status;
-      config->spec.tokens_max = std::min(config->spec.positions, tokens);
-      return Status();
-    }
+  if (own_limit.has_value()) {
+    config->spec.tokens_max = std::min(config->spec.positions, *own_limit);
+    return;
   }
-  const std::string tokenizer = config->transformer_dir + "/tokenizer_config.json";
-  if (!fs::exists(tokenizer)) return Status();
-  Result<json> read = ReadJsonFile(tokenizer);
-  if (!read.ok()) return read.status();
-  if (!read->is_object()) return Status();
+  const std::optional<std::string>& text = config->tokenizer_files.tokenizer_config;
+  if (!text.has_value()) return;
+  const json settings =
+      json::parse(*text, nullptr, /*allow_exceptions=*/false);  // the tokenizer refuses what is invalid
+  if (!settings.is_object()) return;
   // If there is no limit, transformers writes a number near 1e30 here.
-  const auto limit = read->find("model_max_length");
-  if (limit != read->end() && limit->is_number() && limit->get<double>() >= 2 &&
+  const auto limit = settings.find("model_max_length");
+  if (limit != settings.end() && limit->is_number() && limit->get<double>() >= 2 &&
       limit->get<double>() < static_cast<double>(config->spec.tokens_max)) {
     config->spec.tokens_max = static_cast<uint32_t>(limit->get<double>());
   }
+}
+
+// What else lies in a folder and would change its vectors.
+Status RefuseForeignFiles(const ModelConfig& config, bool has_modules) {
+  if (const std::string path = config.transformer_dir + "/adapter_config.json"; fs::exists(path)) {
+    return ModelFileError(path,
+                          "this folder has an adapter (PEFT); merge it into the model "
+                          "(in peft: merge_and_unload) and save that");
+  }
+  if (has_modules) return Status();
+  for (const char* name : {"config_sentence_transformers.json", "sentence_bert_config.json"}) {
+    if (!fs::exists(config.directory + "/" + name)) continue;
+    return ModelFileError(
+        config.directory + "/" + name,
+        "belongs to a sentence-transformers model, but modules.json is missing; fetch the model again");
+  }
   return Status();
 }
 
-struct Module {
-  std::string kind;  // last part of the type's dotted name
-  std::string path;  // absolute
-};
-
-Result<std::vector<Module>> ReadModules(const std::string& model_dir, const std::string& path) {
-  Result<json> read = ReadJsonFile(path);
-  if (!read.ok()) return read.status();
-  if (!read->is_array()) return ModelFileError(path, "is not a list of modules");
-  std::vector<Module> modules;
-  for (const json& entry : read.value()) {
-    if (!entry.is_object()) return ModelFileError(path, "is not a list of modules");
-    const std::string type = StringOr(entry, "type", "");
-    const std::string where = StringOr(entry, "path", "");
-    const fs::path relative(where);
-    if (relative.is_absolute() || std::find(relative.begin(), relative.end(), "..") != relative.end()) {
-      return ModelFileError(path, "module path '" + where + "' leaves the model directory");
-    }
-    modules.push_back({type.substr(type.rfind('.') + 1), where.empty() ? model_dir : model_dir + "/" + where});
+// The name as given, so that a link can give a name to a model in a folder called "model". In a Hugging Face cache,
+// models--ORGANISATION--NAME/snapshots/REVISION, the last part would be the revision.
+std::string NameOf(const std::string& model_dir) {
+  const fs::path given = fs::absolute(model_dir).lexically_normal();
+  const fs::path folder = given.has_filename() ? given : given.parent_path();
+  const std::string repository = folder.parent_path().parent_path().filename().string();
+  if (folder.parent_path().filename() == "snapshots" && repository.starts_with("models--")) {
+    return repository.substr(repository.rfind("--") + 2);
   }
-  return modules;
+  return folder.filename().string();
 }
 
-Status ReadPipeline(ModelConfig* config, std::optional<std::string>* pooling_path) {
-  const std::string path = config->directory + "/modules.json";
-  config->transformer_dir = config->directory;
-  // sentence-transformers treats a plain transformer the same way: mean pooling, no normalisation.
-  if (!fs::exists(path)) return Status();
-  Result<std::vector<Module>> modules = ReadModules(config->directory, path);
-  if (!modules.ok()) return modules.status();
-  static constexpr const char* kOrder[] = {"Transformer", "Pooling", "Normalize"};
-  for (size_t i = 0; i < modules->size(); ++i) {
-    const Module& module = (*modules).at(i);
-    if (i >= std::size(kOrder) || module.kind != kOrder[i]) {
-      return ModelFileError(path, "module " + std::to_string(i) + " is '" + module.kind +
-                                      "'; supported: Transformer, Pooling and, last, Normalize, in this order");
-    }
+Result<std::string> FindDirectory(const std::string& model_dir) {
+  std::error_code error;
+  const fs::path directory = fs::weakly_canonical(model_dir, error);
+  if (error || !fs::is_directory(directory, error)) {
+    return ModelFileError(model_dir, "no such model directory; check --model, or fetch the model first");
   }
-  if (modules->size() < 2) return ModelFileError(path, "needs at least a Transformer and a Pooling module");
-  config->transformer_dir = (*modules).at(0).path;
-  *pooling_path = (*modules).at(1).path + "/config.json";
-  config->normalizes = modules->size() == 3;
-  return Status();
+  if (fs::is_directory(directory / "snapshots", error) && !fs::exists(directory / "config.json", error)) {
+    std::string hint = "snapshots/REVISION";
+    for (const auto& entry : fs::directory_iterator(directory / "snapshots", error)) {
+      hint = "snapshots/" + entry.path().filename().string();
+    }
+    return ModelFileError(model_dir,
+                          "is a repository in a Hugging Face cache; the model lies in one of its snapshots: "
+                          "--model " +
+                              model_dir + "/" + hint);
+  }
+  return directory.string();
 }
 
 }  // namespace
 
 Result<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   ModelConfig config;
-  std::error_code error;
-  const fs::path directory = fs::weakly_canonical(model_dir, error);
-  if (error || !fs::is_directory(directory)) {
-    return ModelFileError(model_dir, "no such model directory; check --model, or fetch the model first");
-  }
-  config.directory = directory.string();
-  // The name as given, so that a link can give a name to a model in a folder called "model".
-  const fs::path given = fs::absolute(model_dir).lexically_normal();
-  config.name = (given.has_filename() ? given : given.parent_path()).filename().string();
+  Result<std::string> directory = FindDirectory(model_dir);
+  if (!directory.ok()) return directory.status();
+  config.directory = std::move(directory).value();
+  config.name = NameOf(model_dir);
 
   std::optional<std::string> pooling_path;
   if (Status status = ReadPipeline(&config, &pooling_path); !status.ok()) return status;
-  const std::string root_path = config.transformer_dir + "/config.json";
-  if (Status status = ReadArchitecture(root_path, &config); !status.ok()) return status;
+  if (Status status = RefuseForeignFiles(config, pooling_path.has_value()); !status.ok()) return status;
+  if (Status status = ReadArchitecture(config.transformer_dir + "/config.json", &config); !status.ok()) return status;
   if (pooling_path.has_value()) {
     if (Status status = ReadPooling(*pooling_path, &config); !status.ok()) return status;
   }
-  if (Status status = ReadTokensMax(&config); !status.ok()) return status;
+  if (Status status = ReadSentenceTransformersConfig(&config); !status.ok()) return status;
 
+  Result<TokenizerFiles> files = ReadTokenizerFiles(config.transformer_dir);
+  if (!files.ok()) return files.status();
+  config.tokenizer_files = std::move(files).value();
+  std::optional<uint32_t> own_limit;
+  if (Status status = ReadTransformerModule(&config, &own_limit); !status.ok()) return status;
+  SetTokensMax(own_limit, &config);
   config.weights_path = config.transformer_dir + "/model.safetensors";
-  config.identity_files = {root_path, config.directory + "/modules.json",
-                           config.transformer_dir + "/sentence_bert_config.json"};
-  if (pooling_path.has_value()) config.identity_files.push_back(*pooling_path);
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}) {
-    config.identity_files.push_back(config.transformer_dir + "/" + name);
-  }
-  std::erase_if(config.identity_files, [](const std::string& path) { return !fs::exists(path); });
   return config;
 }
 

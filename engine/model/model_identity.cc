@@ -1,40 +1,47 @@
-// SHA-256 over everything that determines a vector.
+// A change of these lines is a change of the identity of every model: caches start empty. Raise the scheme number where
+// the same lines would mean something else than before.
 #include "engine/model/model_identity.h"
 
-#include <filesystem>
-#include <fstream>
-#include <string_view>
+#include <bit>
 
 #include "shm/base/sha256.h"
 
 namespace sutra {
-namespace {
 
-// Name and length are hashed with the contents, so that no two models share an input.
-void AddPart(std::string_view name, std::span<const std::byte> contents, Sha256* hash) {
-  hash->Add(std::string(name) + '\n' + std::to_string(contents.size()) + '\n');
-  hash->Add(contents);
+std::string CanonicalIdentity(const LoadedModel& model, const std::string& precision, const std::string& device_class) {
+  const ModelConfig& config = model.config;
+  const EncoderSpec& spec = config.spec;
+  std::string text;
+  const auto line = [&text](const char* name, const std::string& value) {
+    text += std::string(name) + " " + value + "\n";
+  };
+  const auto number = [&line](const char* name, uint32_t value) { line(name, std::to_string(value)); };
+  number("scheme", 2);
+  line("weights", model.weights.digest);
+  line("vocabulary", model.vocabulary_digest);
+  line("family", config.family->model_type);
+  number("hidden", spec.hidden);
+  number("layers", spec.layers);
+  number("heads", spec.heads);
+  number("intermediate", spec.intermediate);
+  number("words", spec.vocabulary);
+  number("positions", spec.positions);
+  number("tokens_max", spec.tokens_max);
+  number("norm_epsilon_bits", std::bit_cast<uint32_t>(spec.norm_epsilon));
+  line("activation", spec.activation == Activation::kGeluErf ? "gelu_erf" : "gelu_tanh");
+  line("pooling", spec.pooling == Pooling::kMean ? "mean" : "cls");
+  line("normalizes", config.normalizes ? "yes" : "no");
+  number("width", config.width);
+  for (const std::string& setting : model.tokenizer_settings) text += setting + "\n";
+  line("prompt", std::to_string(config.prompt.size()) + ":" + config.prompt);
+  line("precision", precision);
+  line("device", device_class);
+  return text;
 }
 
-}  // namespace
-
-Result<std::string> ComputeModelIdentity(const ModelConfig& config, std::span<const std::byte> weights,
-                                         const std::string& precision, const std::string& device_class) {
-  Sha256 hash;
-  AddPart("weights", weights, &hash);
-  for (const std::string& path : config.identity_files) {
-    std::ifstream in(path, std::ios::binary);
-    const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-    if (in.bad() || !in.is_open()) {
-      return Status(StatusCode::kModelError, "the model's " + path + " cannot be read; check its permissions");
-    }
-    // The path within the model counts, not the model's location on this host.
-    const std::string name = std::filesystem::path(path).lexically_relative(config.directory).string();
-    AddPart(name, std::as_bytes(std::span(text)), &hash);
-  }
-  AddPart("precision", std::as_bytes(std::span(precision)), &hash);
-  AddPart("device", std::as_bytes(std::span(device_class)), &hash);
-  return hash.FinishHex();
+Result<std::string> ComputeModelIdentity(const LoadedModel& model, const std::string& precision,
+                                         const std::string& device_class) {
+  return Sha256Hex(CanonicalIdentity(model, precision, device_class));
 }
 
 }  // namespace sutra

@@ -1,19 +1,21 @@
-// The identity of a model: what must be equal for two vectors to be interchangeable.
-// Thread rule: stateless.
+// The identity of a model: what must be equal for two vectors to be interchangeable. It follows from what is served,
+// not from how the files spell it: a version string in config.json, white space, or tensors that are not used change
+// nothing. Thread rule: stateless.
 #pragma once
 
-#include <cstddef>
-#include <span>
 #include <string>
 
-#include "engine/model/model_config.h"
+#include "engine/model/loaded_model.h"
 #include "shm/base/status.h"
 
 namespace sutra {
 
-// 64 hex digits: SHA-256 over the weights, the files in config.identity_files, precision class ("fp32", "bf16") and
-// device class ("cpu", "cuda"). Each part is hashed with its name and length, so that no two models share an input.
-Result<std::string> ComputeModelIdentity(const ModelConfig& config, std::span<const std::byte> weights,
-                                         const std::string& precision, const std::string& device_class);
+// The canonical text, one setting a line: scheme number, digest of the weights and of the vocabulary, every setting
+// that is obeyed, precision class ("fp32", "bf16") and device class ("cpu", "cuda").
+std::string CanonicalIdentity(const LoadedModel& model, const std::string& precision, const std::string& device_class);
+
+// 64 hex digits: SHA-256 of it.
+Result<std::string> ComputeModelIdentity(const LoadedModel& model, const std::string& precision,
+                                         const std::string& device_class);
 
 }  // namespace sutra

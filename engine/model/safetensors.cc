@@ -7,10 +7,13 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 namespace sutra {
 namespace {
@@ -76,7 +79,7 @@ json ParseHeader(const char* begin, const char* end, std::string* problem) {
 }
 
 // Reads {"dtype", "shape", "data_offsets"} into `tensor`; returns the problem, or an empty string.
-std::string ReadEntry(const json& entry, std::span<const std::byte> data, TensorView* tensor) {
+std::string ReadEntry(const json& entry, uint64_t data_begin, uint64_t data_bytes, TensorView* tensor) {
   if (!entry.is_object() || entry.size() != 3) return "needs exactly dtype, shape and data_offsets";
   const auto type = entry.find("dtype");
   const auto shape = entry.find("shape");
@@ -101,47 +104,57 @@ std::string ReadEntry(const json& entry, std::span<const std::byte> data, Tensor
     return "has offsets that are not numbers";
   const auto begin = (*offsets)[0].get<uint64_t>();
   const auto end = (*offsets)[1].get<uint64_t>();
-  if (begin > end || end > data.size()) return "reaches beyond the end of the file";
+  if (begin > end || end > data_bytes) return "reaches beyond the end of the file";
   if (end - begin != bytes) return "has a span that does not fit its dtype and shape";
-  tensor->bytes = data.subspan(begin, bytes);
+  tensor->file_offset = data_begin + begin;
+  tensor->byte_count = bytes;
   return "";
+}
+
+// Memory for a tensor, not yet written. Large tensors get a mapping of their own, which goes back to the system at once
+// when it is released; the heap would keep it.
+std::shared_ptr<std::byte> Allocate(uint64_t bytes) {
+  constexpr uint64_t kOwnMapping = 64U << 10;
+  constexpr uint64_t kHugePage = 2U << 20;
+  if (bytes < kOwnMapping) return {new std::byte[bytes == 0 ? 1 : bytes], std::default_delete<std::byte[]>()};
+  void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) throw std::bad_alloc();
+  if (bytes >= kHugePage) (void)madvise(address, bytes, MADV_HUGEPAGE);
+  return {static_cast<std::byte*>(address), [bytes](std::byte* memory) { munmap(memory, bytes); }};
 }
 
 }  // namespace
 
-const float* TensorView::AlignedFloats() const {
-  if (type != TensorType::kF32 || std::bit_cast<uintptr_t>(bytes.data()) % alignof(float) != 0) return nullptr;
-  return static_cast<const float*>(static_cast<const void*>(bytes.data()));
+const float* TensorView::Floats() const {
+  if (type != TensorType::kF32) return nullptr;
+  assert(memory != nullptr && std::bit_cast<uintptr_t>(memory.get()) % alignof(float) == 0);
+  return static_cast<const float*>(static_cast<const void*>(memory.get()));
 }
 
 void TensorView::CopyTo(float* out) const {
-  assert(type != TensorType::kOther);
+  assert(type != TensorType::kOther && memory != nullptr);
   if (type == TensorType::kF32) {
-    std::memcpy(out, bytes.data(), bytes.size());
+    std::memcpy(out, memory.get(), byte_count);
     return;
   }
   for (uint64_t i = 0; i < count; ++i) {
     uint16_t half = 0;
-    std::memcpy(&half, bytes.data() + i * sizeof(half), sizeof(half));
+    std::memcpy(&half, memory.get() + i * sizeof(half), sizeof(half));
     out[i] = type == TensorType::kF16 ? HalfToFloat(half) : std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
   }
 }
 
-Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
+Result<std::shared_ptr<SafetensorsFile>> SafetensorsFile::Open(const std::string& path) {
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile());
-  if (Status status = file->Map(path); !status.ok()) return status;
+  if (Status status = file->OpenFile(path); !status.ok()) return status;
   if (Status status = file->Parse(); !status.ok()) return status;
-  return std::shared_ptr<const SafetensorsFile>(std::move(file));
+  return file;
 }
 
-SafetensorsFile::~SafetensorsFile() {
-  if (!contents_.empty()) munmap(const_cast<std::byte*>(contents_.data()), contents_.size());
-}
-
-Status SafetensorsFile::Map(const std::string& path) {
+Status SafetensorsFile::OpenFile(const std::string& path) {
   path_ = path;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
+  fd_ = UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd_) {
     const int error = errno;
     return Status(StatusCode::kModelError,
                   "opening the weights " + path + ": " + std::strerror(error) +
@@ -150,18 +163,26 @@ Status SafetensorsFile::Map(const std::string& path) {
                   error);
   }
   struct stat info = {};
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < static_cast<off_t>(kLengthBytes)) {
-    close(fd);
+  if (fstat(fd_.get(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < static_cast<off_t>(kLengthBytes)) {
     return Damaged("it is empty or not a regular file");
   }
-  const auto bytes = static_cast<size_t>(info.st_size);
-  void* address = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-  const int error = errno;
-  close(fd);
-  if (address == MAP_FAILED) return Status::FromErrno(StatusCode::kModelError, "mapping the weights " + path, error);
-  contents_ = std::span(static_cast<const std::byte*>(address), bytes);
-  device_ = info.st_dev;
-  inode_ = info.st_ino;
+  size_ = static_cast<uint64_t>(info.st_size);
+  (void)posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_WILLNEED);  // tensors are read by role, not in the order of the file
+  return Status();
+}
+
+// Plain reads: a mapping of a file that is truncated meanwhile would end the process with SIGBUS.
+Status SafetensorsFile::Read(void* out, uint64_t bytes, uint64_t offset) const {
+  auto* cursor = static_cast<std::byte*>(out);
+  while (bytes > 0) {
+    const ssize_t got = pread(fd_.get(), cursor, std::min<uint64_t>(bytes, 1U << 30), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Status::FromErrno(StatusCode::kModelError, "reading the weights " + path_, errno);
+    if (got == 0) return Damaged("it became shorter while it was read");
+    cursor += got;
+    offset += static_cast<uint64_t>(got);
+    bytes -= static_cast<uint64_t>(got);
+  }
   return Status();
 }
 
@@ -172,15 +193,17 @@ Status SafetensorsFile::Damaged(const std::string& what) const {
 
 Status SafetensorsFile::Parse() {
   uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, contents_.data(), kLengthBytes);
+  if (Status status = Read(&header_bytes, kLengthBytes, 0); !status.ok()) return status;
   if (header_bytes > kHeaderBytesMax) return Damaged("its header claims " + std::to_string(header_bytes) + " bytes");
-  if (header_bytes > contents_.size() - kLengthBytes) return Damaged("it ends within its header");
-  const auto* begin = static_cast<const char*>(static_cast<const void*>(contents_.data())) + kLengthBytes;
-  if (header_bytes == 0 || *begin != '{') return Damaged("its header does not start with '{'");
-  const std::span<const std::byte> data = contents_.subspan(kLengthBytes + header_bytes);
+  if (header_bytes > size_ - kLengthBytes) return Damaged("it ends within its header");
+  std::string text(header_bytes, '\0');
+  if (Status status = Read(text.data(), text.size(), kLengthBytes); !status.ok()) return status;
+  if (text.empty() || text.front() != '{') return Damaged("its header does not start with '{'");
+  const uint64_t data_begin = kLengthBytes + header_bytes;
+  const uint64_t data_bytes = size_ - data_begin;
 
   std::string problem;
-  const json header = ParseHeader(begin, begin + header_bytes, &problem);
+  const json header = ParseHeader(text.data(), text.data() + text.size(), &problem);
   if (!problem.empty()) return Damaged(problem);
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
@@ -191,39 +214,45 @@ Status SafetensorsFile::Parse() {
     }
     TensorView tensor;
     tensor.name = name;
-    problem = ReadEntry(entry, data, &tensor);
+    problem = ReadEntry(entry, data_begin, data_bytes, &tensor);
     if (!problem.empty()) return Damaged("tensor " + name + " " + problem);
     tensors_.emplace(name, std::move(tensor));
   }
-  return CheckCover(data.size());
+  return CheckCover(data_bytes);
 }
 
 // Sorted by position, each tensor must begin where the previous one ends, and the last must end with the file.
 Status SafetensorsFile::CheckCover(uint64_t data_bytes) const {
   std::vector<const TensorView*> order;
   for (const auto& [name, tensor] : tensors_) order.push_back(&tensor);
-  const std::byte* data = contents_.data() + (contents_.size() - data_bytes);
   std::sort(order.begin(), order.end(), [](const TensorView* a, const TensorView* b) {
-    return std::pair(a->bytes.data(), a->bytes.size()) < std::pair(b->bytes.data(), b->bytes.size());
+    return std::pair(a->file_offset, a->byte_count) < std::pair(b->file_offset, b->byte_count);
   });
-  const std::byte* expected = data;
+  uint64_t expected = size_ - data_bytes;
   for (const TensorView* tensor : order) {
-    if (tensor->bytes.data() != expected)
+    if (tensor->file_offset != expected)
       return Damaged("tensor " + tensor->name + " overlaps another or leaves a hole");
-    expected += tensor->bytes.size();
+    expected += tensor->byte_count;
   }
-  if (expected != data + data_bytes) return Damaged("it has bytes that do not belong to any tensor");
+  if (expected != size_) return Damaged("it has bytes that do not belong to any tensor");
   return Status();
-}
-
-bool SafetensorsFile::IsStillAtPath() const {
-  struct stat info = {};
-  return stat(path_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_;
 }
 
 const TensorView* SafetensorsFile::Find(std::string_view name) const {
   const auto found = tensors_.find(name);
   return found == tensors_.end() ? nullptr : &found->second;
+}
+
+Result<const TensorView*> SafetensorsFile::Load(std::string_view name) {
+  const auto found = tensors_.find(name);
+  assert(found != tensors_.end());
+  TensorView& tensor = found->second;
+  if (tensor.memory == nullptr) {
+    std::shared_ptr<std::byte> memory = Allocate(tensor.byte_count);
+    if (Status status = Read(memory.get(), tensor.byte_count, tensor.file_offset); !status.ok()) return status;
+    tensor.memory = std::move(memory);
+  }
+  return &tensor;
 }
 
 }  // namespace sutra

@@ -1,11 +1,10 @@
-// A safetensors file, memory-mapped and fully checked before anything is read from it.
+// A safetensors file: the header is read and checked at Open, each tensor is read when it is asked for. Tensors own
+// their memory, so that a file that is overwritten, truncated or removed later changes nothing.
 //
-// Thread rule: immutable after Open; any thread may read.
-// Invariants after a successful Open: every tensor lies within the mapping, its span equals dtype x shape, and the
-// tensors cover the data part without hole or overlap. The file is untrusted input: each length is checked by
-// subtraction.
-// A file that is truncated while it is mapped kills the process with SIGBUS at the next access: replace model files by
-// renaming, never in place.
+// Thread rule: one thread loads; tensors are immutable once they are loaded, and any thread may read them.
+// Invariants after a successful Open: every tensor lies within the file as it was at Open, its span equals dtype x
+// shape, and the tensors cover the data part without hole or overlap. The file is untrusted input: each length is
+// checked by subtraction, and a file that is shorter when a tensor is read than it was at Open is an error.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "shm/base/status.h"
+#include "shm/base/unique_fd.h"
 
 namespace sutra {
 
@@ -28,39 +28,42 @@ struct TensorView {
   std::string type_name;  // as the file spells it
   std::vector<uint64_t> shape;
   uint64_t count = 0;
-  std::span<const std::byte> bytes;
+  uint64_t file_offset = 0;
+  uint64_t byte_count = 0;
+  std::shared_ptr<const std::byte> memory;  // aligned for floats; empty until the tensor is loaded
 
-  // The tensor's data in place, or nullptr unless it is F32 and aligned for floats.
-  const float* AlignedFloats() const;
-  // Converts F32, F16 or BF16 to `out[count]`. REQUIRES type != kOther.
+  std::span<const std::byte> bytes() const { return {memory.get(), memory == nullptr ? 0 : byte_count}; }
+  // The tensor's data in place, or nullptr unless it is F32. Valid as long as somebody holds `memory`.
+  const float* Floats() const;
+  // Converts F32, F16 or BF16 to `out[count]`. REQUIRES type != kOther, loaded.
   void CopyTo(float* out) const;
 };
 
 class SafetensorsFile {
  public:
-  static Result<std::shared_ptr<const SafetensorsFile>> Open(const std::string& path);
-  ~SafetensorsFile();
+  static Result<std::shared_ptr<SafetensorsFile>> Open(const std::string& path);
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   const std::string& path() const { return path_; }
-  std::span<const std::byte> contents() const { return contents_; }  // the whole file
+  uint64_t size() const { return size_; }
   const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
   const TensorView* Find(std::string_view name) const;
-  // Whether path() still leads to the file that was opened, so that a replaced model is not taken for this one.
-  bool IsStillAtPath() const;
+  // Reads the tensor's bytes if that has not been done. REQUIRES: there is such a tensor. The pointer is valid as long
+  // as the file object.
+  Result<const TensorView*> Load(std::string_view name);
 
  private:
   SafetensorsFile() = default;
-  Status Map(const std::string& path);
+  Status OpenFile(const std::string& path);
   Status Parse();
   Status CheckCover(uint64_t data_bytes) const;
+  Status Read(void* out, uint64_t bytes, uint64_t offset) const;
   Status Damaged(const std::string& what) const;
 
   std::string path_;
-  uint64_t device_ = 0;
-  uint64_t inode_ = 0;
-  std::span<const std::byte> contents_;
+  UniqueFd fd_;
+  uint64_t size_ = 0;  // at Open
   std::map<std::string, TensorView, std::less<>> tensors_;
 };
 

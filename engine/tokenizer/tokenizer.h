@@ -18,7 +18,7 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Appends the ids of `text`, special tokens included and at most `tokens_max` of them, to `ids`.
-  // Truncation keeps the first tokens (right truncation), as the Hugging Face fast tokenizer does.
+  // Truncation keeps the first tokens, or the last ones where the model's settings say so.
   // REQUIRES: `text` is valid UTF-8; tokens_max >= 2. Never fails; throws only when out of memory.
   // Thread-safe: const and without shared mutable state (each thread has its own scratch).
   virtual Encoded Encode(std::string_view text, uint32_t tokens_max, std::vector<int32_t>* ids) const = 0;

@@ -23,6 +23,9 @@ namespace {
 constexpr size_t kWindowBytes = 1024;
 constexpr size_t kWindowBlocks = kWindowBytes / kScanBlockBytes;
 
+// Of a text whose last tokens count: all of them are computed.
+constexpr size_t kNoTokenLimit = uint32_t{1} << 31;
+
 // A remembered word: one cache line. Words never hold NUL bytes (see CanCache), so that zero padding is unambiguous.
 constexpr size_t kCachedBytes = 24;
 constexpr size_t kCachedIds = 8;
@@ -370,7 +373,15 @@ WordPieceTokenizer::WordPieceTokenizer(WordPieceConfig config) : config_(std::mo
 
 Encoded WordPieceTokenizer::Encode(std::string_view text, uint32_t tokens_max, std::vector<int32_t>* ids) const {
   assert(tokens_max >= 2);
-  return Encoder(*this, tokens_max, ids).Run(text);
+  if (!config_.truncate_left) return Encoder(*this, tokens_max, ids).Run(text);
+  const size_t first = ids->size();
+  Encoded encoded = Encoder(*this, kNoTokenLimit, ids).Run(text);
+  if (encoded.token_count > tokens_max) {
+    const auto after_cls = ids->begin() + static_cast<std::ptrdiff_t>(first + 1);
+    ids->erase(after_cls, after_cls + static_cast<std::ptrdiff_t>(encoded.token_count - tokens_max));
+    encoded = {tokens_max, true};
+  }
+  return encoded;
 }
 
 }  // namespace sutra

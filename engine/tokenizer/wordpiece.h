@@ -38,18 +38,25 @@ struct WordPieceConfig {
   bool clean_text = true;
   bool handle_chinese_chars = true;
   bool strip_accents = true;
+  bool strip_accents_follows_lowercase = false;  // strip_accents is not set itself: it is what `lowercase` is
   bool lowercase = true;
+  bool truncate_left = false;  // a text that is too long keeps its last tokens
 };
+
+struct TokenizerFiles;
 
 class WordPieceTokenizer final : public Tokenizer {
  public:
   static constexpr uint32_t kWordCharsLimit = 1000;
 
-  // Reads tokenizer.json, or vocab.txt with tokenizer_config.json where there is none. The files are untrusted: a
-  // missing, damaged or unsupported one is kModelError, and the message names the file and what was found in it.
+  // From tokenizer.json, or vocab.txt where there is none, and the settings beside it (tokenizer_settings.h). The files
+  // are untrusted: a missing, damaged or unsupported one is kModelError, and the message names the file and what was
+  // found in it.
+  static Result<std::unique_ptr<WordPieceTokenizer>> FromFiles(const TokenizerFiles& files);
+  // Reads the files of `model_dir`.
   static Result<std::unique_ptr<WordPieceTokenizer>> Load(const std::string& model_dir);
 
-  // The same from the text of a tokenizer.json; `name` stands for the file in messages.
+  // From the text of a tokenizer.json alone; `name` stands for the file in messages.
   static Result<std::unique_ptr<WordPieceTokenizer>> FromJson(std::string_view json, const std::string& name);
 
   static Result<std::unique_ptr<WordPieceTokenizer>> FromConfig(WordPieceConfig config, const std::string& name);
@@ -61,6 +68,11 @@ class WordPieceTokenizer final : public Tokenizer {
   int32_t cls_id() const { return config_.cls_id; }
   int32_t sep_id() const { return config_.sep_id; }
   int32_t unk_id() const { return unk_id_; }
+
+  // What else but the vocabulary determines the ids, one canonical line per setting: part of a model's identity.
+  std::vector<std::string> Settings() const;
+  // 64 hex digits: SHA-256 over the tokens in the order of their ids.
+  const std::string& vocabulary_digest() const { return vocabulary_digest_; }
 
  private:
   class Encoder;
@@ -75,6 +87,7 @@ class WordPieceTokenizer final : public Tokenizer {
   uint32_t serial_;                             // tells this tokenizer's words apart in the per-thread caches
   uint32_t vocab_size_ = 0;
   int32_t unk_id_ = -1;
+  std::string vocabulary_digest_;
 };
 
 }  // namespace sutra

@@ -21,7 +21,7 @@ Status BadFile(const std::string& name, const std::string& what);
 std::string Quoted(std::string_view found);
 
 Result<WordPieceConfig> ConfigFromTokenizerJson(std::string_view text, const std::string& name);
-Result<WordPieceConfig> ConfigFromVocabTxt(std::string_view vocab_text, const std::string& vocab_name,
-                                           std::string_view settings_text, const std::string& settings_name);
+// Only the vocabulary; the special tokens are left to ApplySettings.
+Result<WordPieceConfig> ConfigFromVocabTxt(std::string_view text, const std::string& name);
 
 }  // namespace sutra

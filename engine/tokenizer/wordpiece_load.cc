@@ -1,53 +1,20 @@
-// Loading: reads the files of a model directory, has them parsed (wordpiece_config.h), checks the result and builds
-// the tables that Encode uses.
+// Loading: has the files of a model directory parsed (wordpiece_config.h, tokenizer_settings.h), checks the result and
+// builds the tables that Encode uses.
 //
 // The files are untrusted. Whatever they hold, the result is a tokenizer or a Status: sizes are bounded before anything
 // is allocated for them, and the JSON library's exceptions are caught here.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <exception>
-#include <optional>
 
+#include "engine/tokenizer/tokenizer_files.h"
+#include "engine/tokenizer/tokenizer_settings.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "engine/tokenizer/wordpiece_config.h"
-#include "shm/base/unique_fd.h"
+#include "shm/base/sha256.h"
 #include "shm/base/utf8.h"
 
 namespace sutra {
 namespace {
-
-constexpr size_t kFileBytesMax = size_t{32} << 20;
-
-// The file's bytes; empty if there is no such file.
-Result<std::optional<std::string>> ReadFile(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file) {
-    if (errno == ENOENT || errno == ENOTDIR) return std::optional<std::string>();
-    return Status::FromErrno(StatusCode::kModelError, "opening " + path, errno);
-  }
-  struct stat about {};
-  if (::fstat(file.get(), &about) != 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
-  if (!S_ISREG(about.st_mode)) return BadFile(path, "is not a regular file");
-  if (static_cast<uint64_t>(about.st_size) > kFileBytesMax) {
-    return BadFile(path, "has " + std::to_string(about.st_size) + " bytes, more than the " +
-                             std::to_string(kFileBytesMax) + " that a tokenizer file may have");
-  }
-  std::string bytes(static_cast<size_t>(about.st_size), '\0');
-  size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t got = ::read(file.get(), bytes.data() + filled, bytes.size() - filled);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return Status::FromErrno(StatusCode::kModelError, "reading " + path, errno);
-    if (got == 0) break;  // the file shrank meanwhile; the parser will see that it is cut
-    filled += static_cast<size_t>(got);
-  }
-  bytes.resize(filled);
-  return std::optional<std::string>(std::move(bytes));
-}
 
 bool IsAsciiPunctuation(char byte) {
   return (byte >= 33 && byte <= 47) || (byte >= 58 && byte <= 64) || (byte >= 91 && byte <= 96) ||
@@ -59,6 +26,20 @@ bool CanOccurInWord(std::string_view token) {
   return token.size() == 1 || std::none_of(token.begin(), token.end(), [](char byte) {
            return IsAsciiPunctuation(byte) || byte == ' ' || byte == '\t' || byte == '\n' || byte == '\r';
          });
+}
+
+// "7:content": unambiguous whatever the content is.
+std::string Counted(std::string_view text) { return std::to_string(text.size()) + ":" + std::string(text); }
+
+// SHA-256 over the tokens in the order of their ids.
+Result<std::string> VocabularyDigest(const std::vector<std::pair<std::string, int32_t>>& vocabulary) {
+  std::vector<std::pair<int32_t, std::string_view>> by_id;
+  by_id.reserve(vocabulary.size());
+  for (const auto& [token, id] : vocabulary) by_id.emplace_back(id, token);
+  std::sort(by_id.begin(), by_id.end());
+  std::string canonical;
+  for (const auto& [id, token] : by_id) canonical += std::to_string(id) + " " + Counted(token) + "\n";
+  return Sha256Hex(canonical);
 }
 
 }  // namespace
@@ -110,6 +91,9 @@ Status WordPieceTokenizer::Prepare(const std::string& name) {
                    [](const AddedToken& a, const AddedToken& b) { return a.content.size() > b.content.size(); });
   if (!trie_.Build(words, continuations)) return BadFile(name, "the vocabulary is too large");
   vocab_size_ = static_cast<uint32_t>(largest) + 1;
+  Result<std::string> digest = VocabularyDigest(vocabulary);
+  if (!digest.ok()) return digest.status();
+  vocabulary_digest_ = std::move(digest).value();
   for (int byte = 0; byte < 128; ++byte) {
     const char one = static_cast<char>(byte);
     const VocabTrie::Match match = trie_.LongestWord(&one, 1);
@@ -136,29 +120,53 @@ Result<std::unique_ptr<WordPieceTokenizer>> WordPieceTokenizer::FromJson(std::st
   }
 }
 
-Result<std::unique_ptr<WordPieceTokenizer>> WordPieceTokenizer::Load(const std::string& model_dir) {
-  const std::string json_path = model_dir + "/tokenizer.json";
-  const std::string vocab_path = model_dir + "/vocab.txt";
-  const std::string settings_path = model_dir + "/tokenizer_config.json";
+Result<std::unique_ptr<WordPieceTokenizer>> WordPieceTokenizer::FromFiles(const TokenizerFiles& files) {
+  const std::string json_path = files.directory + "/tokenizer.json";
+  const std::string vocab_path = files.directory + "/vocab.txt";
+  const bool has_json = files.tokenizer_json.has_value();
   try {
-    auto json = ReadFile(json_path);
-    if (!json.ok()) return json.status();
-    if (json->has_value()) return FromJson(**json, json_path);
-    auto vocab = ReadFile(vocab_path);
-    if (!vocab.ok()) return vocab.status();
-    auto settings = ReadFile(settings_path);
-    if (!settings.ok()) return settings.status();
-    if (!vocab->has_value() || !settings->has_value()) {
-      return BadFile(model_dir,
-                     "has neither tokenizer.json nor vocab.txt with tokenizer_config.json; is it a model "
-                     "directory in Hugging Face layout?");
+    if (!has_json && !files.vocab_txt.has_value()) {
+      return BadFile(files.directory,
+                     "has neither tokenizer.json nor vocab.txt; is it a model directory in Hugging Face layout, with a "
+                     "WordPiece tokenizer?");
     }
-    auto config = ConfigFromVocabTxt(**vocab, vocab_path, **settings, settings_path);
+    auto config = has_json ? ConfigFromTokenizerJson(*files.tokenizer_json, json_path)
+                           : ConfigFromVocabTxt(*files.vocab_txt, vocab_path);
     if (!config.ok()) return config.status();
-    return FromConfig(std::move(*config), vocab_path);
+    if (Status status = ApplySettings(files, &*config); !status.ok()) return status;
+    return FromConfig(std::move(*config), has_json ? json_path : vocab_path);
   } catch (const std::exception& error) {
-    return BadFile(model_dir, std::string("the tokenizer files cannot be used: ") + error.what());
+    return BadFile(files.directory, std::string("the tokenizer files cannot be used: ") + error.what());
   }
+}
+
+Result<std::unique_ptr<WordPieceTokenizer>> WordPieceTokenizer::Load(const std::string& model_dir) {
+  Result<TokenizerFiles> files = ReadTokenizerFiles(model_dir);
+  if (!files.ok()) return files.status();
+  return FromFiles(*files);
+}
+
+std::vector<std::string> WordPieceTokenizer::Settings() const {
+  const auto flag = [](const char* name, bool value) { return std::string(name) + (value ? " yes" : " no"); };
+  std::vector<std::string> lines = {"tokenizer wordpiece",
+                                    "unk_id " + std::to_string(unk_id_),
+                                    "cls_id " + std::to_string(config_.cls_id),
+                                    "sep_id " + std::to_string(config_.sep_id),
+                                    "continuing_prefix " + Counted(config_.continuing_prefix),
+                                    "word_chars_max " + std::to_string(config_.word_chars_max),
+                                    flag("clean_text", config_.clean_text),
+                                    flag("split_ideographs", config_.handle_chinese_chars),
+                                    flag("strip_accents", config_.strip_accents),
+                                    flag("lowercase", config_.lowercase),
+                                    flag("truncate_left", config_.truncate_left)};
+  std::vector<std::string> literals;
+  for (const AddedToken& added : config_.added_tokens) {
+    literals.push_back("literal " + std::to_string(added.id) + " " + Counted(added.content));
+  }
+  std::sort(literals.begin(), literals.end());  // the order in a file means nothing
+  literals.erase(std::unique(literals.begin(), literals.end()), literals.end());
+  lines.insert(lines.end(), literals.begin(), literals.end());
+  return lines;
 }
 
 }  // namespace sutra

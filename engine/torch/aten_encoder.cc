@@ -57,7 +57,7 @@ struct LengthGroup {
 class AtenEncoder final : public Encoder {
  public:
   AtenEncoder(const EncoderSpec& spec, const EncoderWeights& weights, at::Device device, at::ScalarType type)
-      : spec_(spec), file_(weights.file), device_(device), type_(type) {
+      : spec_(spec), device_(device), type_(type) {
     const c10::InferenceMode inference;
     words_ = Load(*weights.words, at::kFloat);
     positions_ = at::add(Load(*weights.positions, at::kFloat), Load(*weights.segments, at::kFloat)[0]);
@@ -100,11 +100,13 @@ class AtenEncoder final : public Encoder {
   }
 
  private:
-  // The file's memory where it can be used in place, else a converted copy.
+  // The tensor's own memory where it can be used in place, else a converted copy.
   at::Tensor Load(const TensorView& view, at::ScalarType type) const {
     const std::vector<int64_t> shape(view.shape.begin(), view.shape.end());
-    if (const float* floats = view.AlignedFloats(); floats != nullptr) {
-      return at::from_blob(const_cast<float*>(floats), shape, at::kFloat).to(at::TensorOptions(device_).dtype(type));
+    if (const float* floats = view.Floats(); floats != nullptr) {
+      const auto keep_alive = [memory = view.memory](void*) {};
+      return at::from_blob(const_cast<float*>(floats), shape, keep_alive, at::kFloat)
+          .to(at::TensorOptions(device_).dtype(type));
     }
     at::Tensor copy = at::empty(shape, at::kFloat);
     view.CopyTo(copy.mutable_data_ptr<float>());
@@ -187,7 +189,6 @@ class AtenEncoder final : public Encoder {
   }
 
   EncoderSpec spec_;
-  std::shared_ptr<const SafetensorsFile> file_;  // fp32 tensors on the CPU point into it
   at::Device device_;
   at::ScalarType type_;
   at::Tensor words_;

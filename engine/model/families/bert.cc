@@ -21,12 +21,29 @@ Status ReadActivation(const std::string& path, const json& config, EncoderSpec* 
   return {};
 }
 
+// Settings with which the weights belong to something else than a plain BERT.
+Status RefuseOtherModels(const std::string& path, const json& config) {
+  for (const char* key : {"quantization_config", "pruned_heads", "auto_map"}) {
+    const auto found = config.find(key);
+    if (found == config.end() || found->is_null() || (found->is_object() && found->empty())) continue;
+    return ModelFileError(path, std::string(key) + " is set; supported: BERT as transformers computes it, unchanged");
+  }
+  const std::string tokenizer = StringOr(config, "tokenizer_class", "BertTokenizer");
+  if (tokenizer != "BertTokenizer" && tokenizer != "BertTokenizerFast") {
+    return ModelFileError(path, "tokenizer_class '" + tokenizer + "'; supported: BertTokenizer");
+  }
+  return {};
+}
+
 Status ReadBertSpec(const std::string& path, const json& config, EncoderSpec* spec) {
   const std::string position = StringOr(config, "position_embedding_type", "absolute");
   if (position != "absolute") {
     return ModelFileError(path, "position_embedding_type '" + position + "'; supported: absolute");
   }
-  if (IsTrue(config, "is_decoder")) return ModelFileError(path, "is_decoder is set; supported: encoders");
+  for (const char* key : {"is_decoder", "add_cross_attention"}) {
+    if (IsTrue(config, key)) return ModelFileError(path, std::string(key) + " is set; supported: encoders");
+  }
+  if (Status status = RefuseOtherModels(path, config); !status.ok()) return status;
 
   struct Field {
     const char* key;
@@ -53,7 +70,7 @@ Status ReadBertSpec(const std::string& path, const json& config, EncoderSpec* sp
   return {};
 }
 
-Result<EncoderWeights> FindBertWeights(std::shared_ptr<const SafetensorsFile> file, const EncoderSpec& spec) {
+Result<EncoderWeights> FindBertWeights(std::shared_ptr<SafetensorsFile> file, const EncoderSpec& spec) {
   EncoderWeights weights;
   weights.file = std::move(file);
   const bool bare = weights.file->Find("embeddings.word_embeddings.weight") != nullptr;
@@ -84,9 +101,10 @@ Result<EncoderWeights> FindBertWeights(std::shared_ptr<const SafetensorsFile> fi
 
 }  // namespace
 
-constexpr Family kBertFamily = {.model_type = "bert",
-                                .members = "MiniLM, bge, e5, gte and others",
-                                .read_spec = ReadBertSpec,
-                                .find_weights = FindBertWeights};
+constexpr Family kBertFamily = {
+    .model_type = "bert",
+    .members = "the English MiniLM, bge, e5, gte and arctic models with a WordPiece tokenizer",
+    .read_spec = ReadBertSpec,
+    .find_weights = FindBertWeights};
 
 }  // namespace sutra

@@ -21,13 +21,13 @@ struct Family {
   // Fills all of `spec` but pooling and tokens_max from config.json, which lies at `path`. Fails with kModelError that
   // names the file, what is unsupported and what would be accepted.
   Status (*read_spec)(const std::string& path, const nlohmann::json& config, EncoderSpec* spec);
-  // Finds the tensors and checks them against `spec`.
-  Result<EncoderWeights> (*find_weights)(std::shared_ptr<const SafetensorsFile> file, const EncoderSpec& spec);
+  // Finds the tensors, checks them against `spec` and reads them; the digest is left to LoadModel.
+  Result<EncoderWeights> (*find_weights)(std::shared_ptr<SafetensorsFile> file, const EncoderSpec& spec);
 };
 
 // Null if there is no family of this name.
 const Family* FindFamily(std::string_view model_type);
-// "bert (MiniLM, bge, e5, gte and others)", for messages.
+// "bert (the English MiniLM, bge, ... models)", for messages.
 std::string SupportedFamilies();
 
 extern const Family kBertFamily;

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "engine/cpu/cpu_encoder.h"
@@ -102,6 +105,38 @@ TEST_F(EncoderBackendOnKernels, ClsPoolingTakesTheFirstToken) {
   EXPECT_NE(Embed(**cls, {{4, 5}}).value(), Embed(**mean, {{4, 5}}).value());
 }
 
+// sentence-transformers cuts after the last module and normalises again only where a caller asks for it.
+TEST_F(EncoderBackendOnKernels, TruncateDimCutsTheModelsOwnVector) {
+  const Texts texts = RandomTexts(20, 32);
+  for (const bool normalizes : {true, false}) {
+    if (!normalizes) {
+      model_.directory().Write(
+          "modules.json",
+          R"([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])");
+    }
+    std::filesystem::remove(model_.path() + "/config_sentence_transformers.json");
+    auto whole = Make(model_.path(), *tables_[0]);
+    const auto expected = Embed(**whole, texts).value();
+    EXPECT_EQ((*whole)->info().normalizes, normalizes);
+    model_.directory().Write("config_sentence_transformers.json", R"({"truncate_dim": 16})");
+    auto cut = Make(model_.path(), *tables_[0]);
+    ASSERT_TRUE(cut.ok()) << cut.status().message();
+    EXPECT_EQ((*cut)->info().width, 16U);
+    EXPECT_FALSE((*cut)->info().normalizes);
+    const auto vectors = Embed(**cut, texts).value();
+    for (size_t i = 0; i < texts.size(); ++i) {
+      double sum = 0;
+      for (const float value : expected[i]) sum += static_cast<double>(value) * static_cast<double>(value);
+      ASSERT_EQ(vectors[i].size(), 16U);
+      for (size_t n = 0; n < 16; ++n) {
+        const double right = static_cast<double>(expected[i][n]) / (normalizes ? std::sqrt(sum) : 1.0);
+        ASSERT_NEAR(vectors[i][n], right, 1e-7) << i << " " << n;
+      }
+    }
+  }
+}
+
 TEST_F(EncoderBackendOnKernels, NonFiniteWeightsFailAtLoad) {
   model_.tensors()["encoder.layer.1.output.dense.bias"][3] = NAN;
   model_.Save();
@@ -144,7 +179,7 @@ TEST_F(EncoderBackendOnKernels, VocabularyBeyondTheTableIsRefused) {
 TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotThePlace) {
   const auto identity = [](const std::string& path, const std::string& precision, const std::string& device) {
     const auto model = LoadModel(path);
-    return ComputeModelIdentity(model->config, model->weights.file->contents(), precision, device).value();
+    return ComputeModelIdentity(*model, precision, device).value();
   };
   const std::string base = identity(model_.path(), "fp32", "cpu");
   EXPECT_EQ(base.size(), 64U);
@@ -158,6 +193,56 @@ TEST_F(EncoderBackendOnKernels, IdentityFollowsFilesPrecisionAndDeviceButNotTheP
   EXPECT_NE(identity(copy.path(), "fp32", "cpu"), base);
   model_.directory().Write("sentence_bert_config.json", R"({"max_seq_length": 31})");
   EXPECT_NE(identity(model_.path(), "fp32", "cpu"), base);
+}
+
+// A model file that changes under a running engine: overwritten in place (what rsync --inplace or cp do), truncated,
+// removed. Loaded again, the other bytes have another identity.
+TEST_F(EncoderBackendOnKernels, FilesThatChangeAfterTheLoadChangeNothing) {
+  const Texts texts = RandomTexts(10, 32);
+  const std::string weights = model_.path() + "/model.safetensors";
+  for (const cpu::KernelTable* table : tables_) {
+    TinyModel other;
+    for (auto& [name, values] : other.tensors()) std::reverse(values.begin(), values.end());
+    other.Save();
+    model_.Save();
+    auto backend = Make(model_.path(), *table);
+    ASSERT_TRUE(backend.ok()) << backend.status().message();
+    const auto expected = Embed(**backend, texts).value();
+    {
+      std::ifstream from(other.path() + "/model.safetensors", std::ios::binary);
+      std::fstream to(weights, std::ios::binary | std::ios::in | std::ios::out);
+      to << from.rdbuf();
+    }
+    EXPECT_TRUE(Embed(**backend, texts).value() == expected) << table->name << ": overwritten in place";
+    auto changed = Make(model_.path(), *table);
+    ASSERT_TRUE(changed.ok()) << changed.status().message();
+    EXPECT_NE((*changed)->info().identity, (*backend)->info().identity);
+    const auto others = Embed(**changed, texts).value();
+    EXPECT_TRUE(others != expected);
+    std::filesystem::resize_file(weights, 0);
+    EXPECT_TRUE(Embed(**backend, texts).value() == expected) << table->name << ": truncated";
+    std::filesystem::remove(weights);
+    for (const auto& entry : std::filesystem::directory_iterator(model_.path())) {
+      if (entry.is_regular_file()) std::filesystem::resize_file(entry.path(), 0);
+    }
+    EXPECT_TRUE(Embed(**backend, texts).value() == expected) << table->name << ": removed";
+    EXPECT_TRUE(Embed(**changed, texts).value() == others) << table->name << ": removed";
+  }
+}
+
+TEST_F(EncoderBackendOnKernels, WorkersOfOneModelShareThePackedWeightsAlsoFromACopyOfTheFolder) {
+  TinyModel copy;
+  copy.Save();
+  const auto packed = [&](const std::string& path, cpu::Element element) {
+    const auto model = LoadModel(path);
+    return cpu::SharedPackedModel(model->config.spec, model->weights, element);
+  };
+  const auto first = packed(model_.path(), cpu::Element::kF32);
+  EXPECT_EQ(packed(copy.path(), cpu::Element::kF32), first);
+  EXPECT_NE(packed(copy.path(), cpu::Element::kBf16), first);
+  copy.tensors()["embeddings.LayerNorm.bias"][0] += 1;
+  copy.Save();
+  EXPECT_NE(packed(copy.path(), cpu::Element::kF32), first);
 }
 
 // The portable set is the reference: whatever instructions compute, and whatever the head width, the vectors are the

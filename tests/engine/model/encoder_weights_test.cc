@@ -15,7 +15,7 @@ class TensorFinderTest : public testing::Test {
     file_ = std::move(SafetensorsFile::Open(model_.path() + "/model.safetensors")).value();
   }
   TinyModel model_;
-  std::shared_ptr<const SafetensorsFile> file_;
+  std::shared_ptr<SafetensorsFile> file_;
 };
 
 TEST_F(TensorFinderTest, FindsWhatHasTheAskedShape) {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -40,7 +43,8 @@ TEST_F(ModelConfigFiles, AreReadTogether) {
   EXPECT_EQ(config->spec.pooling, Pooling::kMean);
   EXPECT_TRUE(config->normalizes);
   EXPECT_EQ(config->spec.tokens_max, 32U);
-  EXPECT_EQ(config->identity_files.size(), 6U);
+  EXPECT_EQ(config->width, 64U);
+  EXPECT_EQ(config->prompt, "");
 }
 
 TEST_F(ModelConfigFiles, LimitComesFromSentenceBertConfigBoundedByPositions) {
@@ -79,7 +83,8 @@ TEST_F(ModelConfigFiles, UnknownModulesAreRefusedByName) {
   ExpectRefused("modules.json", modules({"Transformer"}), "Pooling");
   ExpectRefused("modules.json", "{}", "list");
   ExpectRefused("modules.json", R"([{"type": "Transformer", "path": "../other"}])", "leaves the model directory");
-  ExpectRefused("modules.json", R"([{"type": "Transformer", "path": "/etc"}])", "leaves the model directory");
+  ExpectRefused("modules.json", R"([{"type": "sentence_transformers.models.Transformer", "path": "/etc"}])",
+                "leaves the model directory");
   model_.directory().Write("modules.json", modules({"Transformer", "Pooling"}));
   EXPECT_FALSE(LoadModelConfig(model_.path())->normalizes);
 }
@@ -88,7 +93,7 @@ TEST_F(ModelConfigFiles, PoolingIsMeanOrCls) {
   model_.directory().Write("1_Pooling/config.json",
                            R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})");
   EXPECT_EQ(LoadModelConfig(model_.path())->spec.pooling, Pooling::kCls);
-  ExpectRefused("1_Pooling/config.json", R"({"pooling_mode_max_tokens": true})", "pooling_mode_max_tokens");
+  ExpectRefused("1_Pooling/config.json", R"({"pooling_mode_max_tokens": true})", "pooling mode 'max'");
   ExpectRefused("1_Pooling/config.json", R"({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true})",
                 "2 pooling");
   ExpectRefused("1_Pooling/config.json", "{}", "0 pooling");
@@ -98,8 +103,12 @@ TEST_F(ModelConfigFiles, PoolingIsMeanOrCls) {
 
 TEST_F(ModelConfigFiles, ModelWithoutModulesIsMeanPooledAndRaw) {
   std::filesystem::remove(model_.path() + "/modules.json");
+  const auto incomplete = LoadModelConfig(model_.path());
+  ASSERT_FALSE(incomplete.ok()) << "sentence-transformers would not read sentence_bert_config.json then";
+  EXPECT_NE(incomplete.status().message().find("modules.json is missing"), std::string::npos);
+  std::filesystem::remove(model_.path() + "/sentence_bert_config.json");
   const auto config = LoadModelConfig(model_.path());
-  ASSERT_TRUE(config.ok());
+  ASSERT_TRUE(config.ok()) << config.status().message();
   EXPECT_EQ(config->spec.pooling, Pooling::kMean);
   EXPECT_FALSE(config->normalizes);
 }
@@ -123,6 +132,22 @@ TEST_F(ModelConfigFiles, GeluNewIsTheTanhForm) {
   model_.config()["hidden_act"] = "gelu_new";
   model_.Save();
   EXPECT_EQ(LoadModelConfig(model_.path())->spec.activation, Activation::kGeluTanh);
+}
+
+TEST_F(ModelConfigFiles, SnapshotInAHubCacheHasTheNameOfItsRepository) {
+  const test::TempDir hub;
+  const std::string repository = hub / "models--acme--tiny-embedder";
+  std::filesystem::create_directories(repository + "/snapshots");
+  std::filesystem::create_symlink(model_.path(), repository + "/snapshots/0123abcd");
+  for (const char* end : {"", "/"}) {
+    const auto config = LoadModelConfig(repository + "/snapshots/0123abcd" + end);
+    ASSERT_TRUE(config.ok()) << config.status().message();
+    EXPECT_EQ(config->name, "tiny-embedder");
+  }
+  const auto root = LoadModelConfig(repository);
+  ASSERT_FALSE(root.ok());
+  EXPECT_NE(root.status().message().find("--model " + repository + "/snapshots/0123abcd"), std::string::npos)
+      << root.status().message();
 }
 
 TEST_F(ModelConfigFiles, MissingDirectoryAndDamagedFilesNameThePath) {

@@ -70,6 +70,13 @@ TEST_F(ModelFolder, SettingsOfTheFallbackAreFollowed) {
   EXPECT_EQ(Ids(**tokenizer, "Hello hello"), (std::vector<int32_t>{2, 1, 8, 3}));
 }
 
+TEST_F(ModelFolder, VocabTxtAloneIsTheUncasedTokenizerOfBert) {
+  Write("vocab.txt", kVocabTxt);
+  const auto tokenizer = WordPieceTokenizer::Load(folder_);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ(Ids(**tokenizer, "H\u00e9llo"), (std::vector<int32_t>{2, 8, 3}));
+}
+
 TEST_F(ModelFolder, DamagedTokenizerJsonIsNotReplacedByTheFallback) {
   Write("tokenizer.json", SmallTokenizerJson().substr(0, 500));
   Write("vocab.txt", kVocabTxt);
@@ -79,8 +86,6 @@ TEST_F(ModelFolder, DamagedTokenizerJsonIsNotReplacedByTheFallback) {
 
 TEST_F(ModelFolder, MissingFilesAreNamed) {
   EXPECT_CONTAINS(LoadError(), "has neither tokenizer.json nor vocab.txt");
-  Write("vocab.txt", kVocabTxt);
-  EXPECT_CONTAINS(LoadError(), "has neither");
   folder_ += "/absent";
   EXPECT_CONTAINS(LoadError(), "absent");
 }
@@ -121,6 +126,39 @@ TEST(WordPieceJson, WhatIsNotSupportedIsNamed) {
   EXPECT_CONTAINS(JsonError(Replaced(json, R"("lstrip":false)", R"("lstrip":true)")), "\"lstrip\"");
   EXPECT_CONTAINS(JsonError(Replaced(json, R"("normalized":false)", R"("normalized":true)")), "\"normalized\"");
   EXPECT_CONTAINS(JsonError(Replaced(json, R"("content":"[MASK]")", R"("content":"mask")")), "ASCII punctuation");
+}
+
+TEST(WordPieceJson, SettingsThatAreNotKnownAreRefused) {
+  const std::string json = SmallTokenizerJson();
+  for (const char* before :
+       {R"("clean_text":true)", R"("type":"WordPiece")", R"("id":4)", R"("decoder":null)", R"("single":[)"}) {
+    EXPECT_CONTAINS(JsonError(Replaced(json, before, R"("new_rule":1,)" + std::string(before))), "\"new_rule\"");
+  }
+  EXPECT_CONTAINS(
+      JsonError(Replaced(json, R"({"type":"BertPreTokenizer")", R"({"new_rule":1,"type":"BertPreTokenizer")")),
+      "\"new_rule\"");
+}
+
+TEST(WordPieceJson, UnigramIsRefusedWithTheModelsThatUseIt) {
+  const std::string error = JsonError(Replaced(SmallTokenizerJson(), R"("type":"WordPiece")", R"("type":"Unigram")"));
+  EXPECT_CONTAINS(error, "\"Unigram\"");
+  EXPECT_CONTAINS(error, "multilingual-e5");
+}
+
+TEST(WordPieceJson, TruncationDirectionIsObeyedAndTruncationLengthIsNot) {
+  const std::string json = SmallTokenizerJson();
+  const auto left = WordPieceTokenizer::FromJson(
+      Replaced(json, R"({"max_length":3})", R"({"direction":"Left","max_length":3})"), "the-file");
+  ASSERT_TRUE(left.ok()) << left.status().message();
+  EXPECT_EQ(Ids(**left, "hello world the a b", 4), (std::vector<int32_t>{2, 11, 13, 3}));
+  EXPECT_EQ(Ids(**left, "hello world the a b", 7), (std::vector<int32_t>{2, 8, 9, 17, 11, 13, 3}));
+  EXPECT_EQ(Ids(**left, "hello world the a b", 2), (std::vector<int32_t>{2, 3}));
+  std::vector<int32_t> ids = {77};
+  const Encoded encoded = (*left)->Encode("hello world", 3, &ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{77, 2, 9, 3}));
+  EXPECT_TRUE(encoded.truncated);
+  EXPECT_EQ(encoded.token_count, 3u);
+  EXPECT_FALSE((*left)->Encode("hello world", 4, &ids).truncated);
 }
 
 TEST(WordPieceJson, WhatIsMissingOrOutOfRangeIsNamed) {

@@ -64,7 +64,7 @@ TEST(Families, AreFoundByModelTypeAndListedForMessages) {
   EXPECT_EQ(FindFamily("bert"), &kBertFamily);
   EXPECT_EQ(FindFamily("gpt2"), nullptr);
   EXPECT_EQ(FindFamily(""), nullptr);
-  EXPECT_NE(SupportedFamilies().find("bert (MiniLM"), std::string::npos);
+  EXPECT_NE(SupportedFamilies().find("bert (the English MiniLM"), std::string::npos);
 }
 
 }  // namespace
