@@ -43,6 +43,15 @@ void RaiseDescriptorLimit(uint32_t lanes_max) {
   }
 }
 
+// Log segments, and the memory of lanes too, are files to the kernel: a small soft limit on the size of files (ulimit
+// -f) makes them fail. Where the hard limit is small as well, the failures say so.
+void RaiseFileSizeLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
   if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
   return MakeModelBackend({.model_dir = config.model,
@@ -66,9 +75,10 @@ Engine::Engine(const EngineConfig& config) : config_(config), client_log_(WriteL
 Engine::~Engine() = default;
 
 Status Engine::PrepareProcess() {
-  if (Status status = Assign(&shutdown_, Shutdown::Prepare()); !status.ok()) return status;
+  if (Status status = Assign(&shutdown_, Shutdown::Prepare(WriteLog)); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
   RaiseDescriptorLimit(config_.lanes_max);
+  RaiseFileSizeLimit();
   return {};
 }
 

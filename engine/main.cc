@@ -11,6 +11,7 @@
 #include "engine/config.h"
 #include "engine/engine.h"
 #include "engine/exit_code.h"
+#include "shm/base/standard_descriptors.h"
 
 namespace sutra {
 namespace {
@@ -48,6 +49,7 @@ ExitCode RunEngine(const EngineConfig& config) {
 }  // namespace sutra
 
 int main(int argc, char** argv) {
+  if (!sutra::OpenStandardDescriptors()) return sutra::kExitCannotStart;  // and nowhere to say why
   const sutra::Result<sutra::ParsedConfig> parsed = sutra::ParseConfig({argv + 1, argv + argc});
   if (!parsed.ok()) {
     std::fprintf(stderr, "sutra-engine: %s\nRun sutra-engine --help for the options.\n",
