@@ -37,8 +37,9 @@ ExitCode RunEngine(const EngineConfig& config) {
     return CannotStart(status, status.code() == StatusCode::kRefused ? kExitLocked : kExitCannotStart);
   }
   if (Status status = engine.LoadModel(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Reserve(); !status.ok()) return CannotStart(status);
   if (Status status = engine.OpenCache(); !status.ok()) return CannotStart(status);
-  if (Status status = engine.Publish(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Show(); !status.ok()) return CannotStart(status);
   const EngineLoop::End end = engine.Serve();  // returns after a signal, when the drain is over
   const ExitCode code = engine.Stop(end);
   spdlog::info("stopped, exit code {}", static_cast<int>(code));
