@@ -88,6 +88,10 @@ class CacheShard {
   // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be.
   virtual Status Sync() = 0;
 
+  // The shard's files are no longer where the next start will look for them (or are again): while that lasts nothing is
+  // accepted for the log, as after a failure of the disk, and Erase and Sync are kStorageError. Lookups go on.
+  virtual void SetStorageLost(bool lost) = 0;
+
   virtual CacheStats Stats() const = 0;
 };
 

@@ -110,8 +110,8 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
   const uint64_t now = clock_->MonotonicNs();
   const EntryKey key = store_.KeyOf(text, variant);
-  const bool loggable =
-      committer_ != nullptr && UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
+  const bool loggable = committer_ != nullptr && !storage_lost() &&
+                        UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
   UnplacedRecord record;
   if (loggable) {
     InsertBody body;
@@ -148,7 +148,7 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
     MutexLock lock(store_.MutexOf(key));
     store_.EraseLocked(key);
     if (!loggable) return {};
-    commit = committer_->PushErase(record);
+    if (!storage_lost()) commit = committer_->PushErase(record);
   }
   return Wait(commit);
 }
@@ -162,6 +162,7 @@ Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {
 
 Status LoggedShard::Sync() {
   if (committer_ == nullptr) return {};
+  if (storage_lost()) return Wait(nullptr);
   bool refused = false;
   const std::shared_ptr<WalCommit> commit = committer_->RequestSync(&refused);
   if (commit == nullptr && !refused) return {};
@@ -184,7 +185,7 @@ CacheStats LoggedShard::Stats() const {
   stats.wal_syncs = shared_.syncs.load(kRelaxed);
   stats.wal_segments = shared_.segments.load(kRelaxed);
   stats.wal_dropped_inserts = shared_.dropped_inserts.load(kRelaxed);
-  stats.storage_failed = shared_.failed.load(kRelaxed);
+  stats.storage_failed = shared_.failed.load(kRelaxed) || storage_lost();
   stats.recovered_records = recovered_records_;
   stats.recovered_dropped = recovered_dropped_;
   stats.quarantined_segments = quarantined_segments_;

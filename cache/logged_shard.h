@@ -5,6 +5,7 @@
 // has become due.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -31,6 +32,7 @@ class LoggedShard final : public CacheShard {
               uint64_t ttl_s) override;
   Status Erase(std::string_view text, uint32_t variant) override;
   Status Sync() override;
+  void SetStorageLost(bool lost) override { storage_lost_.store(lost, std::memory_order_relaxed); }
   CacheStats Stats() const override;
 
   void Turn();
@@ -39,6 +41,7 @@ class LoggedShard final : public CacheShard {
   LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options);
   Status OpenLog();
   Status Wait(const std::shared_ptr<WalCommit>& commit);
+  bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 
   const CacheConfig config_;
   DiskIo* const io_;
@@ -46,6 +49,8 @@ class LoggedShard final : public CacheShard {
   const Options options_;
   EntryStore store_;
   WalShared shared_;
+  // relaxed: a change of the directory is noticed late in any case
+  std::atomic<bool> storage_lost_{false};
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
   std::unique_ptr<Recycler> recycler_;  // null with policy none, like the next two

@@ -105,10 +105,14 @@ std::string OtherShards(DiskIo* io, const std::string& data, const std::vector<s
 
 }  // namespace
 
+std::string ShardPath(const std::string& data, const std::string& model_identity) {
+  return data + "/" + model_identity.substr(0, kDirectoryDigits);
+}
+
 Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log) {
   ShardFiles files;
   const std::string own = directory.model_identity.substr(0, kDirectoryDigits);
-  files.path = directory.data + "/" + own;
+  files.path = ShardPath(directory.data, directory.model_identity);
   if (Status status = io->MakeDirectory(files.path); !status.ok()) {
     return Status(status.code(), status.message() + "; the engine's user must be able to write in " + directory.data,
                   status.os_error());

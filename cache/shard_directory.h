@@ -24,6 +24,9 @@ struct ShardFiles {
   uint64_t segments = 0;  // log segments in it
 };
 
+// DATA/<first 16 hex digits of the identity>.
+std::string ShardPath(const std::string& data, const std::string& model_identity);
+
 // Creates what is missing (mode 0700), checks MODEL against `directory`, removes unfinished files of a dead engine, and
 // logs one line when DATA holds other models too.
 Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log);

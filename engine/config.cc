@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "engine/lanes/acceptor.h"
+#include "engine/lanes/listening_socket.h"
 #include "shm/base/enum_names.h"
 #include "shm/base/host.h"
 

@@ -3,12 +3,12 @@
 
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <cassert>
 #include <string>
 #include <utility>
 
+#include "cache/shard_directory.h"
 #include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
 #include "engine/lanes/sigbus_guard.h"
@@ -43,6 +43,15 @@ void RaiseDescriptorLimit(uint32_t lanes_max) {
   }
 }
 
+// Log segments, and the memory of lanes too, are files to the kernel: a small soft limit on the size of files (ulimit
+// -f) makes them fail. Where the hard limit is small as well, the failures say so.
+void RaiseFileSizeLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
   if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
   return MakeModelBackend({.model_dir = config.model,
@@ -63,20 +72,25 @@ Status Assign(Target* target, Result<T> result) {
 }  // namespace
 
 Engine::Engine(const EngineConfig& config) : config_(config), client_log_(WriteLog), worker_log_(WriteLog) {}
-Engine::~Engine() = default;
+Engine::~Engine() {
+  if (!served_) RemoveTraces();
+}
 
 Status Engine::PrepareProcess() {
-  if (Status status = Assign(&shutdown_, Shutdown::Prepare()); !status.ok()) return status;
+  if (Status status = Assign(&shutdown_, Shutdown::Prepare(WriteLog)); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
   RaiseDescriptorLimit(config_.lanes_max);
+  RaiseFileSizeLimit();
   return {};
 }
 
 Status Engine::Lock() {
   assert(shutdown_.has_value());
+  traces_.WillMakeDirectory(config_.data);
   if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
   if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
   if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
+  if (Status status = ListeningSocket::CheckFree(config_.socket); !status.ok()) return status;
   generation_ = RandomSeed();  // once the locks are held; compared for equality only
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
   return {};
@@ -114,12 +128,17 @@ CacheConfig Engine::MakeCacheConfig() const {
 Status Engine::OpenCache() {
   assert(backend_ != nullptr);
   if (!config_.cache) return {};
+  traces_.WillMakeTree(ShardPath(config_.data, backend_->info().identity));
   if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WriteLog)); !status.ok()) return status;
-  return Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real()));
+  if (Status status = Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real())); !status.ok()) {
+    return status;
+  }
+  stats_segment_->SetDiskIo(cache_->Stats().disk_io);
+  return {};
 }
 
-Status Engine::Publish() {
-  assert(backend_ != nullptr && (cache_ != nullptr) == config_.cache);
+Status Engine::Reserve() {
+  assert(backend_ != nullptr && cache_ == nullptr);
   const ModelInfo& model = backend_->info();
   StatsSegmentOptions options;
   options.socket_path = config_.socket;
@@ -129,13 +148,35 @@ Status Engine::Publish() {
   options.identity = model.identity;
   options.precision = model.precision;
   options.device = model.device;
-  options.disk_io = cache_ != nullptr ? cache_->Stats().disk_io : "none";
+  options.disk_io = "none";
   options.version_text = kEngineVersion;
   if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
   ShowConstants(stats_, model);
   if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
-  return Assign(&listener_, ListenOn(config_.socket, config_.socket_mode));
+  return Assign(&listener_, ListeningSocket::Prepare(config_.socket, config_.socket_mode));
+}
+
+void Engine::RemoveTraces() {
+  cache_.reset();
+  listener_.reset();
+  if (stats_segment_ != nullptr) static_cast<void>(StatsSegment::Remove(config_.socket));
+  if (socket_lock_.has_value()) socket_lock_->RemoveIfCreated();
+  if (!data_lock_.has_value()) return;  // another engine's directory
+  traces_.RemoveTrees();
+  data_lock_->RemoveIfCreated();
+  traces_.RemoveDirectories();
+}
+
+FileWatch::Options Engine::MakeWatchOptions() {
+  const bool on_disk = cache_ != nullptr && config_.durability != DurabilityPolicy::kNone;
+  return {.socket = &*listener_,
+          .socket_lock = &*socket_lock_,
+          .data_lock = &*data_lock_,
+          .cache = cache_.get(),
+          .shard_directory = on_disk ? ShardPath(config_.data, backend_->info().identity) : "",
+          .stats = stats_,
+          .log = WriteLog};
 }
 
 Acceptor::Options Engine::MakeAttachOptions() {
@@ -166,22 +207,28 @@ ServedModel::Options Engine::MakeModelOptions() {
           .stats = stats_};
 }
 
-EngineLoop::End Engine::Serve() {
-  assert(listener_);
+Status Engine::Show() {
+  assert(listener_.has_value() && (cache_ != nullptr) == config_.cache);
+  watch_.emplace(MakeWatchOptions());
   model_.emplace(MakeModelOptions());
   loop_.emplace(
-      EngineLoop::Options{.listener = std::move(listener_),
+      EngineLoop::Options{.listener = &*listener_,
                           .page = page_.page(),
                           .shutdown = &*shutdown_,
                           .spin_us = config_.spin_us,
                           .drain_s = config_.drain_s,
                           .log = WriteLog,
-                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); }},
+                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); },
+                          .check_files = [this] { return watch_->Look(); }},
       MakeAttachOptions(), &*model_);
-  if (Status status = loop_->Prepare(); !status.ok()) {
-    spdlog::error("cannot serve: {}", status.message());
-    return EngineLoop::End::kLoopFailed;
-  }
+  if (Status status = loop_->Prepare(); !status.ok()) return status;
+  if (Status status = listener_->Show(); !status.ok()) return status;
+  served_ = true;
+  return {};
+}
+
+EngineLoop::End Engine::Serve() {
+  assert(served_);
   const auto device_lost = [this](const Status& status) {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
@@ -194,14 +241,14 @@ EngineLoop::End Engine::Serve() {
 }
 
 ExitCode Engine::Stop(EngineLoop::End end) {
-  assert(loop_.has_value());
+  assert(worker_.has_value());
   shutdown_->LeaveOnNextSignal();
-  if (worker_.has_value()) worker_->Stop();
+  worker_->Stop();
   Status synced;
   if (cache_ != nullptr) synced = cache_->Sync();
   if (!synced.ok()) spdlog::error("the last sync failed: {}", synced.message());
   loop_->CloseLanes(end == EngineLoop::End::kDeviceLost ? StatusCode::kEngineGone : StatusCode::kShuttingDown);
-  unlink(config_.socket.c_str());  // ours: the lock is still held
+  listener_->Withdraw();
   cache_.reset();
   switch (end) {
     case EngineLoop::End::kDeviceLost: return kExitDeviceFault;

@@ -14,9 +14,12 @@
 #include "engine/config.h"
 #include "engine/engine_lock.h"
 #include "engine/exit_code.h"
+#include "engine/file_watch.h"
+#include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
 #include "engine/serving/served_model.h"
+#include "engine/start_traces.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
 
@@ -25,7 +28,7 @@ namespace sutra {
 class Engine {
  public:
   explicit Engine(const EngineConfig& config);
-  ~Engine();
+  ~Engine();  // of a start that failed: takes away what it had created
 
   // Blocks signals, guards against faults in clients' memory, raises the limit of descriptors. Before any thread
   // exists.
@@ -33,10 +36,13 @@ class Engine {
   // DATA/LOCK, then SOCKET.lock. kRefused: another engine holds one; the message names it.
   Status Lock();
   Status LoadModel();
+  // The stats segment, the engine page, the socket (not shown yet): whatever may be short is found to be so before the
+  // cache is touched.
+  Status Reserve();
   // In the directory named after the model's identity.
   Status OpenCache();
-  // The stats segment, the engine page, the socket.
-  Status Publish();
+  // The loop, and the socket where clients find it.
+  Status Show();
 
   EngineLoop::End Serve();
   // Requests taken are answered, stored and synced before the lanes are marked closed.
@@ -46,10 +52,14 @@ class Engine {
   CacheConfig MakeCacheConfig() const;
   Acceptor::Options MakeAttachOptions();
   ServedModel::Options MakeModelOptions();
+  FileWatch::Options MakeWatchOptions();
+  void RemoveTraces();
 
   const EngineConfig& config_;
   LogLimiter client_log_, worker_log_;  // for messages that clients can provoke
   std::optional<Shutdown> shutdown_;
+  StartTraces traces_;
+  bool served_ = false;
   std::optional<EngineLock> data_lock_, socket_lock_;
   uint64_t generation_ = 0;
   std::unique_ptr<ModelBackend> backend_;
@@ -58,7 +68,8 @@ class Engine {
   std::unique_ptr<StatsSegment> stats_segment_;
   StatsWriter stats_;
   EnginePageMemory page_;
-  UniqueFd listener_;
+  std::optional<ListeningSocket> listener_;
+  std::optional<FileWatch> watch_;
   std::optional<ServedModel> model_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;

@@ -9,7 +9,9 @@
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
+#include "shm/base/file_identity.h"
 #include "shm/base/time.h"
 
 namespace sutra {
@@ -25,47 +27,112 @@ std::string OwnName() {
   return "pid " + std::to_string(getpid()) + " since " + text + "\n";
 }
 
-std::string HolderName(int fd) {
-  char text[128];
-  const ssize_t bytes = pread(fd, text, sizeof(text) - 1, 0);
+constexpr size_t kNameBytesMax = 128;
+constexpr int kTriesMax = 100;  // a lock file vanishes only with a start that fails, once each time
+
+// What the file says; longer contents are cut, and are no name.
+std::string ReadName(int fd) {
+  char text[kNameBytesMax];
+  const ssize_t bytes = pread(fd, text, sizeof(text), 0);
   std::string name(text, bytes > 0 ? static_cast<size_t>(bytes) : 0);
   while (!name.empty() && (name.back() == '\n' || name.back() == '\0')) name.pop_back();
-  return name.empty() ? "an engine that has not written its name yet" : name;
+  return name;
+}
+
+bool IsName(const std::string& name) {
+  return name.empty() || (name.size() < kNameBytesMax && name.rfind("pid ", 0) == 0);
+}
+
+Status NoLockFile(const std::string& path, const std::string& what) {
+  return Status(StatusCode::kStorageError, "the lock file cannot be at " + path + ": " + what +
+                                               " is there, which no engine made; move it away, or choose another "
+                                               "--socket or --data");
+}
+
+Status OpenFailed(const std::string& path, int error) {
+  struct stat info = {};
+  const bool exists = lstat(path.c_str(), &info) == 0;
+  if (exists && !S_ISREG(info.st_mode)) return NoLockFile(path, FileTypeName(info.st_mode));
+  const char* fix = error == EACCES || error == EPERM ? "; give this user write permission on the directory"
+                    : error == EROFS                  ? "; its file system is mounted read-only"
+                    : error == ENOENT                 ? "; does the directory exist?"
+                                                      : "";
+  return Status(StatusCode::kStorageError, "cannot open the lock file " + path + ": " + std::strerror(error) + fix,
+                error);
+}
+
+// Opens the file, or creates it. O_NONBLOCK: opening must not wait for the other end of a FIFO.
+UniqueFd OpenOrCreate(const std::string& path, bool* created) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  UniqueFd fd;
+  for (int i = 0; !fd && i < kTriesMax; ++i) {
+    fd.reset(open(path.c_str(), kFlags | O_CREAT | O_EXCL, 0644));
+    *created = static_cast<bool>(fd);
+    if (fd || errno != EEXIST) break;
+    fd.reset(open(path.c_str(), kFlags));
+    if (!fd && errno != ENOENT) break;  // ENOENT: removed between the two calls
+  }
+  return fd;
+}
+
+bool LeadsTo(const std::string& path, int fd) {
+  const std::optional<FileIdentity> there = FileIdentity::At(path);
+  return there.has_value() && there == FileIdentity::Of(fd);
+}
+
+// For display only, so a full disk is no reason not to start.
+void WriteName(int fd) {
+  const std::string name = OwnName();
+  const ssize_t written = pwrite(fd, name.data(), name.size(), 0);
+  static_cast<void>(!ftruncate(fd, written > 0 ? written : 0));
 }
 
 }  // namespace
 
 Result<EngineLock> EngineLock::Take(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644));
-  if (!fd) {
-    const int error = errno;
-    return Status(StatusCode::kStorageError,
-                  "cannot open the lock file " + path + ": " + std::strerror(error) +
-                      (error == EACCES || error == EPERM ? "; give this user write permission on the directory"
-                                                         : "; does the directory exist?"),
-                  error);
-  }
-  assert((fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
-  struct flock range = {};
-  range.l_type = F_WRLCK;
-  range.l_whence = SEEK_SET;
-  range.l_len = 1;
-  if (fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
-    const int error = errno;
-    if (error == EAGAIN || error == EACCES) {
+  for (int i = 0; i < kTriesMax; ++i) {
+    bool created = false;
+    UniqueFd fd = OpenOrCreate(path, &created);
+    if (!fd) return OpenFailed(path, errno);
+    assert((fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
+    struct stat info = {};
+    if (fstat(fd.get(), &info) != 0) return OpenFailed(path, errno);
+    if (!S_ISREG(info.st_mode)) return NoLockFile(path, FileTypeName(info.st_mode));
+    if (!IsName(ReadName(fd.get()))) return NoLockFile(path, "a file");
+
+    struct flock range = {};
+    range.l_type = F_WRLCK;
+    range.l_whence = SEEK_SET;
+    range.l_len = 1;
+    if (fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
+      const int error = errno;
+      if (error != EAGAIN && error != EACCES) {
+        return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
+      }
+      const std::string holder = ReadName(fd.get());
       return Status(StatusCode::kRefused,
-                    "another engine holds " + path + ": " + HolderName(fd.get()) +
+                    "another engine holds " + path + ": " +
+                        (holder.empty() ? "an engine that has not written its name yet" : holder) +
                         "; stop it, or choose another --socket and --data",
                     error);
     }
-    return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
+    if (!LeadsTo(path, fd.get())) continue;  // a failing start removed it after it was opened here
+    WriteName(fd.get());
+    return EngineLock(path, std::move(fd), created);
   }
-  const std::string name = OwnName();
-  const auto bytes = static_cast<ssize_t>(name.size());
-  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), name.data(), name.size(), 0) != bytes) {
-    return Status::FromErrno(StatusCode::kStorageError, "writing the holder's name into " + path, errno);
-  }
-  return EngineLock(path, std::move(fd));
+  return Status(StatusCode::kStorageError, "the lock file " + path + " is removed again and again; what removes it?");
+}
+
+bool EngineLock::InPlace() const { return LeadsTo(path_, fd_.get()); }
+
+Status EngineLock::TakeAgain() {
+  Result<EngineLock> taken = Take(path_);
+  if (taken.ok()) fd_ = std::move(taken->fd_);
+  return taken.status();
+}
+
+void EngineLock::RemoveIfCreated() {
+  if (created_ && InPlace()) unlink(path_.c_str());
 }
 
 }  // namespace sutra

@@ -35,6 +35,8 @@ void ShowConstants(const StatsWriter& stats, const ModelInfo& model) {
   stats.Set(Gauge::kModelWidth, model.width);
   stats.Set(Gauge::kModelTokensMax, model.tokens_max);
   stats.Set(Gauge::kWorkers, 1);
+  stats.Set(Gauge::kSocketLost, 0);  // file_watch.cc changes these two
+  stats.Set(Gauge::kDataLost, 0);
 }
 
 void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {

@@ -13,6 +13,7 @@
 #include "engine/config.h"
 #include "engine/engine.h"
 #include "engine/exit_code.h"
+#include "shm/base/standard_descriptors.h"
 
 namespace sutra {
 namespace {
@@ -38,8 +39,9 @@ ExitCode RunEngine(const EngineConfig& config) {
     return CannotStart(status, status.code() == StatusCode::kRefused ? kExitLocked : kExitCannotStart);
   }
   if (Status status = engine.LoadModel(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Reserve(); !status.ok()) return CannotStart(status);
   if (Status status = engine.OpenCache(); !status.ok()) return CannotStart(status);
-  if (Status status = engine.Publish(); !status.ok()) return CannotStart(status);
+  if (Status status = engine.Show(); !status.ok()) return CannotStart(status);
   const EngineLoop::End end = engine.Serve();  // returns after a signal, when the drain is over
   const ExitCode code = engine.Stop(end);
   spdlog::info("stopped, exit code {}", static_cast<int>(code));
@@ -50,6 +52,7 @@ ExitCode RunEngine(const EngineConfig& config) {
 }  // namespace sutra
 
 int main(int argc, char** argv) {
+  if (!sutra::OpenStandardDescriptors()) return sutra::kExitCannotStart;  // and nowhere to say why
   const sutra::Result<sutra::ParsedConfig> parsed = sutra::ParseConfig({argv + 1, argv + argc});
   if (!parsed.ok()) {
     std::fprintf(stderr, "sutra-engine: %s\nRun sutra-engine --help for the options.\n",

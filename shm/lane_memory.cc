@@ -25,8 +25,9 @@ namespace {
 Status Fail(const char* object, const char* step, uint64_t bytes, int os_error) {
   const StatusCode code = StatusCode::kOutOfMemory;
   const std::string cause =
-      os_error == ENFILE || os_error == EMFILE
-          ? "; raise the limit of open files (ulimit -n, LimitNOFILE=)"
+      os_error == ENFILE || os_error == EMFILE ? "; raise the engine's limit of open files (ulimit -n, LimitNOFILE=)"
+      : os_error == EFBIG
+          ? "; raise the engine's limit of file sizes (ulimit -f, LimitFSIZE=)"
           : "; free memory, raise the memory limit of the engine's cgroup, or attach with fewer slots or shorter texts";
   return Status(code,
                 std::string(object) + ": " + step + " of " + std::to_string(bytes) +

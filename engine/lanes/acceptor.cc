@@ -46,45 +46,7 @@ uint64_t FlowOf(const LanePeer& peer, uint64_t lane_id) {
   return peer.pid > 0 ? uint64_t{peer.uid} << 32 | static_cast<uint32_t>(peer.pid) : kNoPid | lane_id;
 }
 
-// Clients must not send descriptors: the last close of one happens in this thread, even when recv discards it or the
-// socket is closed over it, and closing a lingering TCP socket sleeps for as long as its sender chose. Accepted sockets
-// inherit the option. Kernels before 6.16 do not have it; there a client that may attach can stall the loop this way.
-void RefuseDescriptors(int listener) {
-  constexpr int kSoPassRights = 83;
-  const int refuse = 0;
-  static_cast<void>(setsockopt(listener, SOL_SOCKET, kSoPassRights, &refuse, sizeof(refuse)));
-}
-
-Status SocketStatus(const std::string& path, const char* step, int error) {
-  std::string message = std::string(step) + " the socket " + path + ": " + std::strerror(error);
-  if (error == EACCES || error == EPERM) message += "; give this user write permission on its directory";
-  if (error == ENOENT || error == ENOTDIR) message += "; create its directory first";
-  return Status(StatusCode::kStorageError, message, error);
-}
-
 }  // namespace
-
-Result<UniqueFd> ListenOn(const std::string& path, mode_t mode) {
-  const std::string temporary = path + ".new";
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.size() > kSocketPathBytesMax) return SocketStatus(path, "naming", ENAMETOOLONG);
-  std::memcpy(address.sun_path, temporary.c_str(), temporary.size() + 1);
-
-  UniqueFd listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listener) return SocketStatus(path, "creating", errno);
-  RefuseDescriptors(listener.get());
-  // The engine that left SOCKET.new behind is dead: this one holds the lock.
-  if (unlink(temporary.c_str()) != 0 && errno != ENOENT) return SocketStatus(temporary, "replacing", errno);
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + temporary.size() + 1);
-  if (bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
-    return SocketStatus(temporary, "binding", errno);
-  }
-  if (chmod(temporary.c_str(), mode) != 0) return SocketStatus(temporary, "setting the mode of", errno);
-  if (listen(listener.get(), 256) != 0) return SocketStatus(temporary, "listening on", errno);
-  if (rename(temporary.c_str(), path.c_str()) != 0) return SocketStatus(path, "renaming the new socket over", errno);
-  return listener;
-}
 
 Acceptor::Acceptor(Options options, Watcher watcher)
     : options_(std::move(options)), watcher_(std::move(watcher)), quota_(std::make_shared<LaneQuota>(options_.quota)) {

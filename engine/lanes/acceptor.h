@@ -1,4 +1,4 @@
-// Listens on the engine's Unix socket and takes clients through the attach handshake (shm/handshake_messages.h): hello,
+// Accepts on the engine's Unix socket and takes clients through the attach handshake (shm/handshake_messages.h): hello,
 // checks and quotas, a fresh pair of sealed memfds, the client's lock. The result is a lane that may be served.
 //
 // Thread rule: the loop thread. Nothing here blocks: each connection is a small state machine driven by the loop's
@@ -11,7 +11,6 @@
 #pragma once
 
 #include <sys/types.h>
-#include <sys/un.h>
 
 #include <atomic>
 #include <functional>
@@ -30,13 +29,6 @@
 #include "shm/stats/stats_writer.h"
 
 namespace sutra {
-
-// A longer path does not fit into a socket address, where SOCKET.new needs four more bytes.
-inline constexpr size_t kSocketPathBytesMax = sizeof(sockaddr_un::sun_path) - 1 - (sizeof(".new") - 1);
-
-// Binds SOCKET.new and renames it over SOCKET: a stale socket file is replaced, and clients always find a socket.
-// REQUIRES: SOCKET.lock is held. The message names the path, the cause and the fix.
-Result<UniqueFd> ListenOn(const std::string& path, mode_t mode);
 
 class Acceptor {
  public:

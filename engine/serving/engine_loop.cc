@@ -53,7 +53,7 @@ Status EngineLoop::Prepare() {
   if (!epoll_ || !fault_event_) {
     return Status::FromErrno(StatusCode::kOutOfMemory, "creating the engine's epoll descriptor", errno);
   }
-  listening_ = Watch(options_.listener.get(), kTagListen);
+  listening_ = Watch(options_.listener->fd(), kTagListen);
   bool watched = listening_;
   if (options_.shutdown != nullptr) watched &= Watch(options_.shutdown->fd(), kTagSignal);
   watched &= Watch(fault_event_.get(), kTagFault);
@@ -173,8 +173,8 @@ void EngineLoop::HandleEvents(int timeout_ms) {
     const uint64_t id = tag & ~uint64_t{kTagKindMask};
     switch (tag & kTagKindMask) {
       case kTagListen:
-        if (!acceptor_.OnListen(options_.listener.get(), MonotonicNs())) {
-          Unwatch(options_.listener.get());  // until the next tick
+        if (!acceptor_.OnListen(options_.listener->fd(), MonotonicNs())) {
+          Unwatch(options_.listener->fd());  // until the next tick
           listening_ = false;
         }
         break;
@@ -200,7 +200,11 @@ void EngineLoop::Tick(uint64_t now_ns) {
     lanes_.Sweep();
   }
   acceptor_.Expire(now_ns);
-  if (!listening_ && !draining_) listening_ = Watch(options_.listener.get(), kTagListen);
+  if (options_.check_files && now_ns >= next_check_ns_ && !draining_) {
+    next_check_ns_ = now_ns + kNsPerSecond;
+    if (options_.check_files()) listening_ = false;  // the old socket's watch ended with it
+  }
+  if (!listening_ && !draining_) listening_ = Watch(options_.listener->fd(), kTagListen);
   ShowGauges(now_ns);
 }
 
@@ -214,7 +218,7 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
-  if (listening_) Unwatch(options_.listener.get());
+  if (listening_) Unwatch(options_.listener->fd());
   listening_ = false;
   acceptor_.Close();
   lanes_.SetDraining();

@@ -20,6 +20,7 @@
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
 #include "engine/lanes/lane_table.h"
+#include "engine/lanes/listening_socket.h"
 #include "engine/serving/request_path.h"
 #include "engine/serving/shutdown.h"
 #include "shm/base/log_line.h"
@@ -37,7 +38,7 @@ class EngineLoop {
     size_t lanes = 0;
   };
   struct Options {
-    UniqueFd listener;
+    ListeningSocket* listener = nullptr;
     EnginePage* page = nullptr;
     Shutdown* shutdown = nullptr;
     uint32_t spin_us = 0;
@@ -45,6 +46,8 @@ class EngineLoop {
     uint64_t tick_ns = 50 * kNsPerMs;  // clients expect a heartbeat every 100 ms at least (layout.h)
     LogLine log;
     std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
+    // Every second while it serves. True: the listener was bound again.
+    std::function<bool()> check_files;
   };
   enum class End {
     kDrained,     // everything taken was answered
@@ -103,6 +106,7 @@ class EngineLoop {
 
   uint64_t next_tick_ns_ = 0;
   uint64_t next_sweep_ns_ = 0;
+  uint64_t next_check_ns_ = 0;
   uint64_t flush_at_ns_ = 0;  // 0 = nothing was taken since the last flush
   bool listening_ = false;
   bool draining_ = false;

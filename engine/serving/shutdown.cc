@@ -6,29 +6,44 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 #include <utility>
 
 namespace sutra {
 namespace {
 
+constexpr int kStopSignals[] = {SIGTERM, SIGINT};
+constexpr std::pair<int, const char*> kIgnoredSignals[] = {
+    {SIGHUP, "SIGHUP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}};
+
 sigset_t StopSignals() {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
+  for (const int number : kStopSignals) sigaddset(&set, number);
   return set;
+}
+
+// Null: not one of them.
+const char* IgnoredName(int number) {
+  for (const auto& [ignored, name] : kIgnoredSignals) {
+    if (ignored == number) return name;
+  }
+  return nullptr;
 }
 
 }  // namespace
 
-Result<Shutdown> Shutdown::Prepare() {
-  // A client that closed its event pipe must not kill the engine.
+Result<Shutdown> Shutdown::Prepare(LogLine log) {
+  // A client that closed its event pipe must not kill the engine, nor a log that meets the limit of a file's size.
   signal(SIGPIPE, SIG_IGN);
-  const sigset_t set = StopSignals();
+  signal(SIGXFSZ, SIG_IGN);
+  sigset_t set = StopSignals();
+  for (const auto& [number, name] : kIgnoredSignals) sigaddset(&set, number);
   if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) {
     return Status::FromErrno(StatusCode::kStorageError, "blocking SIGTERM", errno);
   }
   Shutdown shutdown;
+  shutdown.log_ = std::move(log);
   shutdown.signal_fd_ = UniqueFd(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
   if (!shutdown.signal_fd_) return Status::FromErrno(StatusCode::kStorageError, "creating a signalfd", errno);
   return shutdown;
@@ -38,6 +53,13 @@ bool Shutdown::OnSignal() {
   bool first = false;
   signalfd_siginfo info;
   while (read(signal_fd_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+    if (const char* name = IgnoredName(static_cast<int>(info.ssi_signo)); name != nullptr) {
+      if (log_) {
+        log_(LogLevel::kInfo, std::string(name) + " is ignored (sent by pid " + std::to_string(info.ssi_pid) +
+                                  "): there is nothing to reload or reopen; SIGTERM stops the engine");
+      }
+      continue;
+    }
     if (signal_number_ != 0) _exit(128 + static_cast<int>(info.ssi_signo));
     signal_number_ = static_cast<int>(info.ssi_signo);
     first = true;

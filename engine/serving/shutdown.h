@@ -1,5 +1,7 @@
-// How the engine learns that it must stop: SIGTERM and SIGINT through a signalfd. The first signal starts the drain;
-// the second ends the process at once, whatever it is doing (the next start recovers).
+// What signals do to the engine. SIGTERM and SIGINT, through a signalfd: the first one starts the drain, the second
+// ends the process at once, whatever it is doing (the next start recovers). SIGHUP, SIGUSR1 and SIGUSR2 are ignored
+// with a line each: a reload, a rotation of logs or a closed terminal must not end an engine. SIGPIPE and SIGXFSZ are
+// ignored: the write that caused them fails, and says so.
 //
 // Thread rule: Prepare runs before any thread is started, so that every thread inherits the blocked signals; the rest
 // belongs to the loop thread.
@@ -7,6 +9,7 @@
 
 #include <cstdint>
 
+#include "shm/base/log_line.h"
 #include "shm/base/status.h"
 #include "shm/lane_memory.h"
 
@@ -14,12 +17,13 @@ namespace sutra {
 
 class Shutdown {
  public:
-  // Blocks the signals, ignores SIGPIPE, creates the signalfd.
-  static Result<Shutdown> Prepare();
+  // Blocks the signals, ignores what must end nothing, creates the signalfd. `log` gets the lines about signals.
+  static Result<Shutdown> Prepare(LogLine log = {});
 
   int fd() const { return signal_fd_.get(); }
 
-  // The signalfd is readable: takes the pending signals. True for the first signal; for the second it does not return.
+  // The signalfd is readable: takes the pending signals. True for the first one that stops; for the second it does not
+  // return.
   bool OnSignal();
 
   // From here on the next signal ends the process without asking the loop.
@@ -29,7 +33,8 @@ class Shutdown {
 
  private:
   UniqueFd signal_fd_;
-  int signal_number_ = 0;  // of the first signal
+  LogLine log_;
+  int signal_number_ = 0;  // of the first signal that stops
 };
 
 }  // namespace sutra

@@ -30,6 +30,9 @@ class StatsWriter {
   void Set(Gauge gauge, uint64_t value) const {
     Word(gauges_, static_cast<uint32_t>(gauge)).store(value, std::memory_order_relaxed);
   }
+  uint64_t Get(Gauge gauge) const {
+    return Word(gauges_, static_cast<uint32_t>(gauge)).load(std::memory_order_relaxed);
+  }
   void Record(Histogram histogram, uint64_t value) const {
     StatsHistogram& h = histograms_[static_cast<uint32_t>(histogram)];
     h.buckets[HistogramBucket(value)].fetch_add(1, std::memory_order_relaxed);

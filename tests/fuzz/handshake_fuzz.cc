@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "engine/lanes/acceptor.h"
+#include "engine/lanes/listening_socket.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
 #include "shm/layout.h"
@@ -31,13 +32,14 @@ int NextDescriptor() {
 struct World {
   test::TempDir directory;
   sockaddr_un address = {};
-  UniqueFd listener, device;
+  std::optional<ListeningSocket> listener;
+  UniqueFd device;
   std::unique_ptr<StatsSegment> stats = StatsSegment::CreatePrivate();
 
   World() : device(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
-    Result<UniqueFd> made = ListenOn(directory / "s", 0600);
+    Result<ListeningSocket> made = ListeningSocket::Open(directory / "s", 0600);
     FUZZ_CHECK(made.ok());
-    listener = std::move(made).value();
+    listener.emplace(std::move(made).value());
     address.sun_family = AF_UNIX;
     std::snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", directory.path().c_str());
   }
@@ -153,7 +155,7 @@ class Attack {
   // What the loop does for each readable descriptor.
   void Serve() {
     lane_is_due_ = lock_is_held;
-    FUZZ_CHECK(acceptor_->OnListen(world_->listener.get(), now_ns_));
+    FUZZ_CHECK(acceptor_->OnListen(world_->listener->fd(), now_ns_));
     const std::map<int, uint64_t> readable = watched_;
     for (const auto& [fd, id] : readable) acceptor_->OnReady(id, now_ns_);
     acceptor_->OnReady(input_->U64(), now_ns_);  // an event of a connection that is gone

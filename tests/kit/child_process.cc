@@ -69,6 +69,9 @@ bool ForbidIoUring() {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (options.close_standard_descriptors) {
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) close(fd);
+  }
   // Another user gets the program by descriptor: perhaps only its builder can search its directory.
   if (options.uid.has_value()) syscall(SYS_execveat, program_fd, "", args, environment, AT_EMPTY_PATH);
   execve(args[0], args, environment);

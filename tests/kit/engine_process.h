@@ -28,6 +28,7 @@ struct EngineOptions {
   std::optional<uid_t> uid;
   bool forbid_io_uring = false;
   std::string data, socket;  // default: inside the private directory
+  bool close_standard_descriptors = false;
 };
 
 inline constexpr int kWaitMs = 60'000;  // of anything that should happen at once: only a hang takes longer

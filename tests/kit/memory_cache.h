@@ -40,6 +40,7 @@ class MemoryCache : public CacheShard {
     return {};
   }
   Status Sync() override { return {}; }
+  void SetStorageLost(bool) override {}
   CacheStats Stats() const override { return {}; }
 
   Entry Get(const std::string& text) {

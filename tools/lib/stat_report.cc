@@ -58,6 +58,12 @@ void EngineLines(const StatView& view, Lines out) {
                    "          it ended without shutting down; these figures are its last. Start it again: the cache "
                    "recovers\n");
   }
+  if (s.gauge(Gauge::kSocketLost) != 0) {
+    fmt::format_to(out, "          SOCKET LOST: it was removed or replaced, new clients cannot attach\n");
+  }
+  if (s.gauge(Gauge::kDataLost) != 0) {
+    fmt::format_to(out, "          DATA LOST: its directory was removed or replaced, nothing new is kept\n");
+  }
   fmt::format_to(out, "model     {}, {} floats, {} tokens at most, {} on {}, {} worker(s)\n", s.model,
                  s.gauge(Gauge::kModelWidth), s.gauge(Gauge::kModelTokensMax), s.precision, s.device,
                  s.gauge(Gauge::kWorkers));

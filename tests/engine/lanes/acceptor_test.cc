@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lanes/listening_socket.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
 #include "shm/layout.h"
@@ -47,9 +48,10 @@ class AcceptorTest : public ::testing::Test {
   }
 
   void Listen() {
-    Result<UniqueFd> listener = ListenOn(path_, 0600);
+    listener_.reset();  // a live one is never replaced
+    Result<ListeningSocket> listener = ListeningSocket::Open(path_, 0600);
     ASSERT_TRUE(listener.ok()) << listener.status().message();
-    listener_ = std::move(listener).value();
+    listener_.emplace(std::move(listener).value());
     acceptor_ = std::make_unique<Acceptor>(
         options_, Acceptor::Watcher{[this](int, uint64_t id) { ids_.push_back(id); }, [](int) {},
                                     [this](AttachedLane lane) { attached_.push_back(std::move(lane)); }});
@@ -60,7 +62,7 @@ class AcceptorTest : public ::testing::Test {
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, path_.c_str(), path_.size());
     EXPECT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    EXPECT_TRUE(acceptor_->OnListen(listener_.get(), MonotonicNs()));
+    EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));
     return client;
   }
   static HelloMessage Hello() {
@@ -107,7 +109,7 @@ class AcceptorTest : public ::testing::Test {
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   EnginePageMemory page_;
   Acceptor::Options options_;
-  UniqueFd listener_;
+  std::optional<ListeningSocket> listener_;
   std::unique_ptr<Acceptor> acceptor_;
   std::vector<uint64_t> ids_;
   std::vector<AttachedLane> attached_;
@@ -304,26 +306,6 @@ TEST_F(AcceptorTest, DescriptorsSentByAClientAreNotReceived) {
   write_end = UniqueFd();
   char byte;
   EXPECT_EQ(read(read_end.get(), &byte, 1), 0);  // the last write end is gone
-}
-
-TEST_F(AcceptorTest, AStaleSocketFileIsReplacedAndItsModeIsSet) {
-  Listen();
-  struct stat first = {}, second = {};
-  ASSERT_EQ(stat(path_.c_str(), &first), 0);
-  EXPECT_EQ(first.st_mode & 0777, 0600u);
-  Result<UniqueFd> again = ListenOn(path_, 0666);
-  ASSERT_TRUE(again.ok()) << again.status().message();
-  ASSERT_EQ(stat(path_.c_str(), &second), 0);
-  EXPECT_NE(first.st_ino, second.st_ino);
-  EXPECT_EQ(second.st_mode & 0777, 0666u);
-  EXPECT_NE(access((path_ + ".new").c_str(), F_OK), 0);
-}
-
-TEST_F(AcceptorTest, ASocketInAMissingDirectoryNamesItAndTheFix) {
-  const Result<UniqueFd> listener = ListenOn(directory_ / "none/s", 0600);
-  ASSERT_FALSE(listener.ok());
-  EXPECT_NE(listener.status().message().find("none/s"), std::string::npos);
-  EXPECT_NE(listener.status().message().find("directory"), std::string::npos);
 }
 
 }  // namespace

@@ -85,7 +85,8 @@ class EngineLoopTest : public ::testing::Test {
     options.spin_us = timing.spin_us;
     options.drain_s = timing.drain_s;
     options.tick_ns = timing.tick_ns;
-    options.listener = std::move(ListenOn(directory_ / "s", 0600)).value();
+    listener_.emplace(std::move(ListeningSocket::Open(directory_ / "s", 0600)).value());
+    options.listener = &*listener_;
     options.page = page_.page();
     options.shutdown = &*shutdown_;
     options.show_gauges = [this](const EngineLoop::Vitals& vitals) {
@@ -131,6 +132,7 @@ class EngineLoopTest : public ::testing::Test {
   void AwaitFirstSleep() { AwaitCount(Counter::kEngineSleeps, 1); }
 
   test::TempDir directory_;
+  std::optional<ListeningSocket> listener_;
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   GatedBackend backend_{kWidth};
   MemoryCache cache_;

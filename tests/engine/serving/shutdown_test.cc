@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace sutra {
 namespace {
@@ -20,7 +22,9 @@ class ShutdownTest : public ::testing::Test {
     return poll(&event, 1, 0) == 1;
   }
 
-  Shutdown shutdown_ = std::move(Shutdown::Prepare()).value();
+  std::vector<std::string> log_;
+  Shutdown shutdown_ =
+      std::move(Shutdown::Prepare([this](LogLevel, const std::string& line) { log_.push_back(line); })).value();
 };
 using ShutdownDeathTest = ShutdownTest;
 
@@ -43,6 +47,26 @@ TEST_F(ShutdownTest, AClosedPipeIsAnErrorAndNotTheEnd) {
   EXPECT_EQ(write(fds[1], &byte, 1), -1);
   EXPECT_EQ(errno, EPIPE);
   close(fds[1]);
+}
+
+TEST_F(ShutdownTest, AReloadIsIgnoredWithALineAndIsNotTheFirstSignal) {
+  const std::pair<int, const char*> signals[] = {{SIGHUP, "SIGHUP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}};
+  for (const auto& [number, name] : signals) {
+    log_.clear();
+    kill(getpid(), number);
+    EXPECT_TRUE(Readable()) << name;
+    EXPECT_FALSE(shutdown_.OnSignal()) << name;
+    ASSERT_EQ(log_.size(), 1u) << name;
+    EXPECT_EQ(log_[0].rfind(name, 0), 0u) << log_[0];
+  }
+  EXPECT_EQ(shutdown_.signal_number(), 0);
+  kill(getpid(), SIGTERM);
+  EXPECT_TRUE(shutdown_.OnSignal());
+}
+
+TEST_F(ShutdownTest, AFileSizeLimitIsAnErrorAndNotTheEnd) {
+  raise(SIGXFSZ);  // what the kernel sends with the error EFBIG
+  EXPECT_FALSE(Readable());
 }
 
 TEST_F(ShutdownDeathTest, ASecondSignalLeavesAtOnce) {

@@ -1,0 +1,154 @@
+// What the engine finds at its paths that no engine made: named, never touched; and what a start that fails leaves.
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <set>
+
+#include "engine/exit_code.h"
+#include "shm/base/unique_fd.h"
+#include "shm/stats/stats_name.h"
+#include "tests/system/system_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ForeignFile : public SystemTest {
+ protected:
+  static void ExpectCannotStart(EngineProcess& engine, const std::vector<std::string>& words) {
+    engine.Launch();
+    const ExitStatus status = engine.WaitEnd();
+    EXPECT_TRUE(status.exited && status.code == kExitCannotStart) << ToText(status);
+    const std::string log = engine.Log();
+    for (const std::string& word : words) {
+      EXPECT_NE(log.find(word), std::string::npos) << "not said: " << word << "\n" << log;
+    }
+  }
+  // A socket of another program at this path.
+  static UniqueFd Listen(const std::string& path, int type) {
+    UniqueFd fd(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.c_str(), path.size());
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(listen(fd.get(), 8), 0);
+    return fd;
+  }
+  static std::set<std::string> Everything(const TempDir& directory) {
+    std::set<std::string> names;
+    for (const auto& entry : fs::recursive_directory_iterator(directory.path())) names.insert(entry.path());
+    return names;
+  }
+};
+
+TEST_F(ForeignFile, ARegularFileAtAnyPathOfTheEngineIsNamedAndStays) {
+  EngineProcess engine;
+  fs::create_directories(engine.data());
+  for (const std::string& path :
+       {engine.socket(), engine.socket() + ".new", engine.socket() + ".lock", engine.data() + "/LOCK"}) {
+    WriteFile(path, "the only copy");
+    ExpectCannotStart(engine, {path, "move it away"});
+    EXPECT_EQ(ReadFile(path), "the only copy") << path;
+    unlink(path.c_str());
+  }
+  ASSERT_TRUE(engine.Start());  // the canary: without them it serves
+}
+
+TEST_F(ForeignFile, ALinkIsNotFollowed) {
+  EngineProcess engine;
+  fs::create_directories(engine.data());
+  const std::string target = engine.directory() / "precious.db";
+  for (const std::string& path :
+       {engine.socket(), engine.socket() + ".new", engine.socket() + ".lock", engine.data() + "/LOCK"}) {
+    WriteFile(target, "the only copy");
+    ASSERT_EQ(symlink(target.c_str(), path.c_str()), 0);
+    ExpectCannotStart(engine, {path, "symbolic link"});
+    EXPECT_TRUE(fs::is_symlink(path)) << path;
+    EXPECT_EQ(ReadFile(target), "the only copy");
+    unlink(path.c_str());
+  }
+}
+
+TEST_F(ForeignFile, ALiveSocketOfAnotherProgramIsNamedAndStillServed) {
+  for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
+    EngineProcess engine;
+    const UniqueFd other = Listen(engine.socket(), type);
+    ExpectCannotStart(engine, {engine.socket(), "another program uses a socket there"});
+    const UniqueFd client(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, engine.socket().c_str(), engine.socket().size());
+    EXPECT_EQ(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+}
+
+TEST_F(ForeignFile, WhatTookTheSocketsPlaceStaysWhenTheEngineStops) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  ASSERT_EQ(unlink(engine.socket().c_str()), 0);
+  WriteFile(engine.socket(), "another's");
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  EXPECT_EQ(ReadFile(engine.socket()), "another's");
+}
+
+// However far a start gets: directory, locks, stats segment and shard that it made are gone afterwards.
+TEST_F(ForeignFile, AFailedStartLeavesNothingBehindThatItMade) {
+  const TempDir directory;
+  const std::string data = directory / "var/lib/sutra", socket = directory / "e.sock";
+  const std::string full = directory / "notadirectory";
+  WriteFile(full, "x");
+  struct Case {
+    const char* name;
+    std::vector<std::string> args;
+    std::function<void()> prepare, clean;
+  };
+  const Case cases[] = {
+      {"the socket's folder is missing", {"--backend", "fake", "--socket", directory / "run/e.sock"}, {}, {}},
+      {"a file at the socket's path",
+       {"--backend", "fake", "--socket", socket},
+       [&] { WriteFile(socket, "x"); },
+       [&] { unlink(socket.c_str()); }},
+      {"no model", {"--model", directory / "none", "--socket", socket}, {}, {}},
+      {"the data's parent is a file", {"--backend", "fake", "--socket", socket, "--data", full + "/data"}, {}, {}},
+  };
+  for (const Case& one : cases) {
+    if (one.prepare) one.prepare();
+    const std::set<std::string> before = Everything(directory);
+    SpawnOptions spawn;
+    spawn.args = {EngineProgram()};
+    spawn.args.insert(spawn.args.end(), one.args.begin(), one.args.end());
+    if (std::find(one.args.begin(), one.args.end(), "--data") == one.args.end()) {
+      spawn.args.insert(spawn.args.end(), {"--data", data});
+    }
+    const Finished finished = RunToEnd(spawn, kWaitMs);
+    EXPECT_EQ(finished.status.code, kExitCannotStart) << one.name << finished.errors;
+    EXPECT_EQ(Everything(directory), before) << one.name;
+    if (one.clean) one.clean();
+    const Result<std::string> name = StatsSegmentName(socket, geteuid());
+    EXPECT_FALSE(fs::exists("/dev/shm/" + *name)) << one.name;
+  }
+}
+
+// What an earlier, successful start made is not taken away by a start that fails.
+TEST_F(ForeignFile, AFailedStartKeepsWhatWasThereBefore) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  ExpectVector(Attached(engine).Embed("kept"), "kept");
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  WriteFile(engine.socket(), "in the way");
+  ExpectCannotStart(engine, {engine.socket()});
+  unlink(engine.socket().c_str());
+  EXPECT_TRUE(fs::exists(engine.data() + "/LOCK"));
+  EXPECT_TRUE(fs::exists(engine.socket() + ".lock"));
+  ASSERT_TRUE(engine.Start());
+  EXPECT_EQ(Attached(engine).Embed("kept").source, SUTRA_SOURCE_SHARD);
+}
+
+}  // namespace
+}  // namespace sutra::test

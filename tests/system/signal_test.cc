@@ -1,0 +1,82 @@
+// Signals that operators and tools send, limits that end other programs, and descriptors that are missing at the start:
+// none of them ends an engine.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "engine/exit_code.h"
+#include "tests/system/system_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+class Signals : public SystemTest {};
+
+TEST_F(Signals, HangUpAndUserSignalsAreIgnoredWithALineEach) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle client = Attached(engine);
+  const std::pair<int, const char*> signals[] = {{SIGHUP, "SIGHUP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}};
+  for (const auto& [number, name] : signals) {
+    engine.process().Signal(number);
+    ASSERT_TRUE(engine.WaitStats([&](const StatsSnapshot&) {
+      return !engine.running() || engine.Log().find(std::string(name) + " is ignored") != std::string::npos;
+    }));
+    ASSERT_TRUE(engine.running()) << name;
+    ExpectVector(client.Embed(name), name);
+  }
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+TEST_F(Signals, BrokenPipesAndFileSizeSignalsAreIgnored) {
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle client = Attached(engine);
+  for (const int number : {SIGPIPE, SIGXFSZ}) {
+    engine.process().Signal(number);
+    ExpectVector(client.Embed("after signal " + std::to_string(number)), "after signal " + std::to_string(number));
+  }
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+// ulimit -f: a failure of the disk like any other. Lanes that are there go on; a new one is refused with the reason.
+TEST_F(Signals, AFileSizeLimitFailsTheStorageAndEndsNothing) {
+  EngineProcess engine;
+  engine.options().environment = {"SUTRA_FAKE_TOKENS_MAX=65536"};
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle client = Attached(engine);
+  const rlimit small = {.rlim_cur = 65'536, .rlim_max = 65'536};
+  ASSERT_EQ(prlimit(engine.process().pid(), RLIMIT_FSIZE, &small, nullptr), 0);
+  const std::vector<std::string> texts = NumberedTexts("over the limit", 40);
+  for (const std::string& text : texts) {
+    const std::string longer = text + std::string(30'000, 'x');
+    ExpectVector(client.Embed(longer), longer);
+  }
+  ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStorageFailed) == 1; }));
+  EXPECT_NE(engine.Log().find("File too large"), std::string::npos) << engine.Log();
+  ClientHandle late;
+  EXPECT_EQ(late.Attach(engine.socket()), SUTRA_OUT_OF_MEMORY);
+  EXPECT_NE(std::string(sutra_error_text()).find("ulimit -f"), std::string::npos) << sutra_error_text();
+  ExpectVector(client.Embed("still served"), "still served");
+  const ExitStatus status = engine.Terminate();
+  EXPECT_TRUE(status.exited) << ToText(status);
+}
+
+// Without descriptors 0 to 2 the first files that the engine opens must not become its standard error.
+TEST_F(Signals, AnEngineWithoutStandardDescriptorsServesAndLogsIntoNoFileOfItsOwn) {
+  EngineProcess engine;
+  engine.options().close_standard_descriptors = true;
+  ASSERT_TRUE(engine.Start());
+  for (int fd = 0; fd <= 2; ++fd) {
+    char target[64] = {};
+    const std::string link = "/proc/" + std::to_string(engine.process().pid()) + "/fd/" + std::to_string(fd);
+    ASSERT_GT(readlink(link.c_str(), target, sizeof(target) - 1), 0) << link;
+    EXPECT_STREQ(target, "/dev/null") << fd;
+  }
+  ExpectVector(Attached(engine).Embed("served"), "served");
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+}  // namespace
+}  // namespace sutra::test
