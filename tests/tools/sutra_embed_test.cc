@@ -36,6 +36,12 @@ class ToolProgram : public ::testing::Test {
     Write("model/config.json",
           R"({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
               "intermediate_size": 16, "vocab_size": 8, "max_position_embeddings": 12, "hidden_act": "gelu"})");
+    Write("model/modules.json",
+          R"([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+              {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])");
+    std::filesystem::create_directory(directory_ / "model/1_Pooling");
+    Write("model/1_Pooling/config.json",
+          R"({"word_embedding_dimension": 8, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true})");
     Write("model/sentence_bert_config.json", R"({"max_seq_length": 6, "do_lower_case": false})");
   }
   void Write(const std::string& name, const std::string& content) {
