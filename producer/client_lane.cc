@@ -301,7 +301,6 @@ void RingPinned(ClientLane* lane) {
     const NoCancel no_cancel;
     if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
   }
-  (void)SUTRA_CHECKPOINT("send.wake_sent");
   const MutexLock lock(lane->mutex);
   assert(lane->ring_pins > 0);
   --lane->ring_pins;
@@ -312,6 +311,7 @@ void UnlockAndRing(ClientLane* lane) {
   const bool ring = PinForRingLocked(lane);
   lane->mutex.Unlock();
   if (ring) RingPinned(lane);
+  (void)SUTRA_CHECKPOINT("send.wake_sent");
 }
 
 sutra_status EndSlot(ClientLane* lane, uint32_t slot_index, uint32_t ended) {
