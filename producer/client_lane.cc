@@ -296,7 +296,6 @@ bool PinForRingLocked(ClientLane* lane) {
 }
 
 void RingPinned(ClientLane* lane) {
-  (void)SUTRA_CHECKPOINT("send.before_wake");
   {
     const NoCancel no_cancel;
     if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
@@ -315,7 +314,7 @@ void UnlockAndRing(ClientLane* lane) {
 }
 
 sutra_status EndSlot(ClientLane* lane, uint32_t slot_index, uint32_t ended) {
-  assert(EndedStatus(ended) != SUTRA_NOT_READY || ended == kEndedByAnswer);
+  assert(ended != 0 && EndedStatus(ended) != SUTRA_NOT_READY);  // without an answer it is never SUTRA_OK
   uint32_t before = 0;
   // SYNC C3 (release): a thread that takes the answer from this word sees the vector too; meets SettleSlot, FillResult.
   const bool first = lane->slots[slot_index].ended.compare_exchange_strong(before, ended, std::memory_order_acq_rel,
