@@ -70,8 +70,8 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
   sutra_result spare;
   sutra_result* answer = sink.Fill(0, &spare);
   FillResult(lane, slot, answer);
-  // A poll on another thread may have ended the request since this thread looked: the caller sees one word.
-  status = answer->status;
+  // A poll on another thread may end the request between the two looks: what the result says counts.
+  if (answer->status != status) status = WaitSlot(client, lane, slot, 0);
   sink.Put(0, answer);
   return status;
 }

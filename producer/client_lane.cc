@@ -296,12 +296,10 @@ bool PinForRingLocked(ClientLane* lane) {
 }
 
 void RingPinned(ClientLane* lane) {
-  (void)SUTRA_CHECKPOINT("send.before_wake");
   {
     const NoCancel no_cancel;
     if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
   }
-  (void)SUTRA_CHECKPOINT("send.wake_sent");
   const MutexLock lock(lane->mutex);
   assert(lane->ring_pins > 0);
   --lane->ring_pins;
@@ -312,10 +310,11 @@ void UnlockAndRing(ClientLane* lane) {
   const bool ring = PinForRingLocked(lane);
   lane->mutex.Unlock();
   if (ring) RingPinned(lane);
+  (void)SUTRA_CHECKPOINT("send.wake_sent");
 }
 
 sutra_status EndSlot(ClientLane* lane, uint32_t slot_index, uint32_t ended) {
-  assert(EndedStatus(ended) != SUTRA_NOT_READY || ended == kEndedByAnswer);
+  assert(ended != 0 && EndedStatus(ended) != SUTRA_NOT_READY);  // without an answer it is never SUTRA_OK
   uint32_t before = 0;
   // SYNC C3 (release): a thread that takes the answer from this word sees the vector too; meets SettleSlot, FillResult.
   const bool first = lane->slots[slot_index].ended.compare_exchange_strong(before, ended, std::memory_order_acq_rel,
