@@ -104,7 +104,8 @@ void EmbedJob::Break(Status status, EmbedExitCode code) {
   broken_code_ = code;
 }
 
-void EmbedJob::Say(const std::string& message) const {
+void EmbedJob::Say(const std::string& message) {
+  progress_.Clear();
   if (!options_.quiet) sutra::Say(kEmbedName, message);
 }
 

@@ -40,7 +40,7 @@ class EmbedJob {
   void Ids(const InputItem& item, std::span<const int32_t> ids);
   void Failed(const InputItem& item, const std::string& error);
   void Break(Status status, EmbedExitCode code = kEmbedLost);
-  void Say(const std::string& message) const;  // unless --quiet
+  void Say(const std::string& message);  // unless --quiet
 
   // Completes the output; says the summary, with `details` at its end, and returns the exit code.
   int Finish(const std::string& details);
