@@ -66,10 +66,9 @@ class EmbedRestart : public SystemTest {
     if (lines.size() > texts.size()) checked.wrong.push_back("more lines than texts");
     for (size_t i = 0; i < std::min(lines.size(), texts.size()); ++i) {
       const bool vector = lines[i].contains("vector");
-      const bool right =
-          lines[i]["text"] == texts[i] &&
-          (vector ? SameVector(lines[i]["vector"].get<std::vector<float>>(), ExpectedVector(texts[i]))
-                  : lines[i].value("error", "").starts_with("line " + std::to_string(i + 1) + ": "));
+      const bool right = lines[i]["text"] == texts[i] &&
+                         (vector ? SameVector(lines[i]["vector"].get<std::vector<float>>(), ExpectedVector(texts[i]))
+                                 : lines[i].value("error", "").starts_with("line " + std::to_string(i + 1) + ": "));
       if (!right) checked.wrong.push_back(lines[i].dump());
       ++(vector ? checked.vectors : checked.errors);
     }

@@ -19,7 +19,7 @@ class Progress {
   ~Progress();
 
   void Update(const ProgressCounts& counts);  // cheap: looks at the clock only
-  void Clear();  // takes the bar away, so that a line of its own can be said
+  void Clear();                               // takes the bar away, so that a line of its own can be said
   // Clears the bar; the summary ("318 texts in 0.9 s, ...") goes to standard error unless quiet.
   void Finish(const ProgressCounts& counts, const std::string& details);
 
