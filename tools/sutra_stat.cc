@@ -79,12 +79,12 @@ Result<StatsReader> Choose(const Options& options) {
                                      options.socket + " --data DIR, or see what there is: sutra-stat --list");
   }
   const std::vector<StatView> views = AllViews();
-  if (const std::vector<std::string> others = StatsReader::ListUnreadable(); views.empty() && !others.empty()) {
+  if (const std::vector<std::string> hidden = StatsReader::ListUnreadable(); views.empty() && !hidden.empty()) {
     return Status(
         sutra::StatusCode::kRefused,
         fmt::format("this user may read none of the {} stats segments of this host, the newest is /dev/shm/{}: "
                     "use sudo, or start the engine with --stats-mode 0644",
-                    others.size(), others.front()));
+                    hidden.size(), hidden.front()));
   }
   if (views.empty()) {
     return Status(sutra::StatusCode::kEngineGone,
@@ -98,6 +98,10 @@ Result<StatsReader> Choose(const Options& options) {
     (view.segment.rfind(own_prefix, 0) == 0 ? running : others).push_back(view);
   }
   if (running.empty()) running = others;
+  if (running.empty() && !StatsReader::ListUnreadable().empty()) {
+    sutra::Say(kName,
+               "no engine that this user may read is running; others may be: use sudo, or name one with --socket");
+  }
   if (running.size() > 1) {
     return Status(sutra::StatusCode::kBadOption,
                   "several engines run; choose one with --socket PATH:\n" + ListText(running));

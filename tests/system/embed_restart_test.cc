@@ -55,22 +55,31 @@ class EmbedRestart : public SystemTest {
     return status.has_value() && status->exited ? status->code : -1;
   }
 
-  // Each line is that text's vector or, where `errors` allows it, an error that names the line. Returns the vectors.
-  static size_t ExpectLines(const EngineProcess& engine, const std::vector<std::string>& texts, bool errors) {
+  struct Checked {
+    size_t vectors = 0, errors = 0;  // errors that name their line
+    std::vector<std::string> wrong;  // anything else
+  };
+  // What the output says about each text, in order.
+  static Checked Check(const EngineProcess& engine, const std::vector<std::string>& texts) {
     const std::vector<json> lines = Lines(engine);
-    EXPECT_LE(lines.size(), texts.size());
-    size_t vectors = 0;
+    Checked checked;
+    if (lines.size() > texts.size()) checked.wrong.push_back("more lines than texts");
     for (size_t i = 0; i < std::min(lines.size(), texts.size()); ++i) {
-      EXPECT_EQ(lines[i]["text"], texts[i]);
-      if (lines[i].contains("vector")) {
-        ++vectors;
-        EXPECT_TRUE(SameVector(lines[i]["vector"].get<std::vector<float>>(), ExpectedVector(texts[i]))) << i;
-      } else {
-        EXPECT_TRUE(errors) << lines[i];
-        EXPECT_EQ(lines[i]["error"].get<std::string>().rfind("line " + std::to_string(i + 1) + ": ", 0), 0u);
-      }
+      const bool vector = lines[i].contains("vector");
+      const bool right = lines[i]["text"] == texts[i] &&
+                         (vector ? SameVector(lines[i]["vector"].get<std::vector<float>>(), ExpectedVector(texts[i]))
+                                 : lines[i].value("error", "").starts_with("line " + std::to_string(i + 1) + ": "));
+      if (!right) checked.wrong.push_back(lines[i].dump());
+      ++(vector ? checked.vectors : checked.errors);
     }
-    return vectors;
+    return checked;
+  }
+  // Returns the number of vectors; an error is one too many unless `errors`.
+  static size_t ExpectLines(const EngineProcess& engine, const std::vector<std::string>& texts, bool errors) {
+    const Checked checked = Check(engine, texts);
+    EXPECT_EQ(checked.wrong, std::vector<std::string>());
+    EXPECT_TRUE(errors || checked.errors == 0) << checked.errors << " texts failed";
+    return checked.vectors;
   }
 
   const std::vector<std::string> texts_ = NumberedTexts("in flight at the end", 3000);
@@ -116,6 +125,32 @@ TEST_F(EmbedRestart, WithoutANextEngineEverythingThatWasAnsweredIsWritten) {
   const std::string log = embed->Log();
   EXPECT_NE(log.find("shutting down"), std::string::npos) << log;
   EXPECT_EQ(log.find("overloaded"), std::string::npos) << "it contradicts itself: " << log;
+}
+
+TEST_F(EmbedRestart, TextsThatEndOneEngineAfterAnotherAreGivenUp) {
+  EngineOptions options;
+  options.environment = {"SUTRA_FAKE_DELAY_US=60000000"};
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  WriteInput(engine, {"one", "two"});
+  const auto embed = StartEmbed(engine);
+  for (int death = 0; death < 4; ++death) {
+    ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.counter("texts") == 2; }));
+    engine.Kill();
+    ASSERT_TRUE(engine.Start());
+  }
+  EXPECT_EQ(CodeOf(*embed), 3) << embed->Log();
+  EXPECT_EQ(ExpectLines(engine, {"one", "two"}, true), 0u);
+  EXPECT_NE(embed->Log().find("4 engines in a row"), std::string::npos) << embed->Log();
+}
+
+TEST_F(EmbedRestart, CanaryAnotherTextsVectorAndAnUnnumberedErrorAreNoticed) {
+  EngineProcess engine;
+  WriteFile(Output(engine), json({{"text", "a"}, {"vector", ExpectedVector("b")}}).dump() + "\n" +
+                                json({{"text", "b"}, {"error", "engine gone"}}).dump() + "\n" +
+                                json({{"text", "c"}, {"vector", ExpectedVector("c")}}).dump() + "\n");
+  EXPECT_EQ(Check(engine, {"a", "b", "c"}).wrong.size(), 2u);
+  EXPECT_EQ(Check(engine, {"a", "b"}).wrong.size(), 3u);
 }
 
 TEST_F(EmbedRestart, AfterAWaitInVainItSaysWhatItWaitedFor) {

@@ -197,21 +197,25 @@ class EngineRun {
             : status == SUTRA_PROTOCOL_VIOLATION ? "the engine closed the lane (protocol violation)"
                                                  : "the engine is gone";
     if (++fruitless_losses_ > kFruitlessLossesMax) {
-      job_.Break(Status(static_cast<StatusCode>(status),
-                        fmt::format("{} engines in a row went without answering any text ({}): see the engine's log, "
-                                    "one of the next {} texts may be what ends it",
-                                    fruitless_losses_, loss_, pending_.size())));
+      GiveUp(
+          fmt::format("{} engines in a row went without answering any text ({}): see the engine's log, one of the next "
+                      "{} texts may be what ends it",
+                      fruitless_losses_, loss_, pending_.size()));
       return;
     }
     const uint32_t wait_s = job_.options().wait_engine_s;
     if (wait_s != 0) job_.Say(fmt::format("{}; waiting up to {} s for the next engine (--wait-engine)", loss_, wait_s));
   }
 
+  void GiveUp(const std::string& reason) {
+    job_.Break(Status(StatusCode::kEngineGone, reason), kEmbedLost, "not answered: " + loss_);
+  }
+
   // One attempt to attach to the next engine.
   void FindEngine() {
     const uint32_t wait_s = job_.options().wait_engine_s;
     if (wait_s == 0) {
-      job_.Break(Status(StatusCode::kEngineGone, loss_ + "; run again with the next one, or use --wait-engine"));
+      GiveUp(loss_ + "; run again with the next one, or use --wait-engine");
       return;
     }
     const Status status = link_.Reattach();
@@ -221,11 +225,10 @@ class EngineRun {
       for (Pending& entry : pending_) entry.since = Clock::now();
       job_.Say(fmt::format("attached to the next engine (pid {})", link_.info().engine_pid));
     } else if (status.code() == StatusCode::kRefused) {
-      job_.Break(Status(StatusCode::kEngineGone, fmt::format("{}; {}", loss_, status.message())));
+      GiveUp(loss_ + "; " + status.message());
     } else if (Clock::now() - lost_since_ >= seconds(wait_s)) {
-      job_.Break(Status(StatusCode::kEngineGone,
-                        fmt::format("{}, and no engine serves {} after {} s ({}); start one and run again", loss_,
-                                    job_.options().socket, wait_s, status.message())));
+      GiveUp(fmt::format("{}, and no engine serves {} after {} s ({}); start one and run again", loss_,
+                         job_.options().socket, wait_s, status.message()));
     } else {
       std::this_thread::sleep_for(kPause);
     }

@@ -27,9 +27,7 @@ EmbedJob::EmbedJob(const EmbedOptions& options, LineReader reader, std::unique_p
 
 bool EmbedJob::running() const { return broken_.ok() && InterruptedBy() == 0; }
 
-std::string EmbedJob::StopReason() const {
-  return broken_.ok() ? "interrupted before it was answered" : broken_.message();
-}
+std::string EmbedJob::StopReason() const { return broken_.ok() ? "interrupted before it was answered" : item_reason_; }
 
 bool EmbedJob::Next(InputItem* item, int timeout_ms) {
   std::string line;
@@ -98,13 +96,15 @@ void EmbedJob::Wrote(Status status) {
   if (!status.ok()) Break(std::move(status));
 }
 
-void EmbedJob::Break(Status status, EmbedExitCode code) {
+void EmbedJob::Break(Status status, EmbedExitCode code, const std::string& item_reason) {
   if (!broken_.ok()) return;
+  item_reason_ = item_reason.empty() ? status.message() : item_reason;
   broken_ = std::move(status);
   broken_code_ = code;
 }
 
-void EmbedJob::Say(const std::string& message) const {
+void EmbedJob::Say(const std::string& message) {
+  progress_.Clear();
   if (!options_.quiet) sutra::Say(kEmbedName, message);
 }
 
@@ -113,7 +113,10 @@ int EmbedJob::Finish(const std::string& details) {
   const bool complete = running();
   Wrote(complete ? writer_->Finish() : writer_->Flush());
   std::string failed;
-  if (counts_.failed != 0) failed = fmt::format(", {} failed (first: {})", counts_.failed, errors_.front());
+  if (counts_.failed != 0) {
+    failed = fmt::format(", {} failed", counts_.failed);
+    if (complete) failed += fmt::format(" (first: {})", errors_.front());  // else the reason follows
+  }
   progress_.Finish(counts_, details + failed);
   return EndWith();
 }

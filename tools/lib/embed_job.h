@@ -39,8 +39,9 @@ class EmbedJob {
   void Vector(const InputItem& item, std::span<const float> vector, uint64_t tokens);
   void Ids(const InputItem& item, std::span<const int32_t> ids);
   void Failed(const InputItem& item, const std::string& error);
-  void Break(Status status, EmbedExitCode code = kEmbedLost);
-  void Say(const std::string& message) const;  // unless --quiet
+  // Stops the job. `item_reason`: what the items say that get no result (default: the same).
+  void Break(Status status, EmbedExitCode code = kEmbedLost, const std::string& item_reason = "");
+  void Say(const std::string& message);  // unless --quiet
 
   // Completes the output; says the summary, with `details` at its end, and returns the exit code.
   int Finish(const std::string& details);
@@ -57,6 +58,7 @@ class EmbedJob {
   ProgressCounts counts_;
   Status broken_;
   EmbedExitCode broken_code_ = kEmbedLost;
+  std::string item_reason_;
   uint64_t handed_out_ = 0;          // items
   std::vector<std::string> errors_;  // the first few
   bool at_end_ = false;

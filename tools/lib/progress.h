@@ -19,13 +19,13 @@ class Progress {
   ~Progress();
 
   void Update(const ProgressCounts& counts);  // cheap: looks at the clock only
+  void Clear();                               // takes the bar away, so that a line of its own can be said
   // Clears the bar; the summary ("318 texts in 0.9 s, ...") goes to standard error unless quiet.
   void Finish(const ProgressCounts& counts, const std::string& details);
 
  private:
   using Clock = std::chrono::steady_clock;
   double Elapsed() const;
-  void Clear();
 
   std::string program_;
   bool quiet_;
