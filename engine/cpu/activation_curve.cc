@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -40,9 +41,11 @@ std::vector<double> ChebyshevToPowers(const std::vector<double>& chebyshev) {
 }  // namespace
 
 ActivationCurve MakeActivationCurve(Activation activation, Element element) {
-  // Beyond the limit f is constant; the limit is where that costs less than the polynomial's own error.
+  // Beyond the limit f is constant; the limit is where that costs less than the polynomial's own error. 4 is a power of
+  // two, so that the kernels' sums at the limit are exact; the other one was chosen among its neighbours because their
+  // rounding there is less than 2^-27, with and without fused products.
   ActivationCurve curve;
-  curve.limit = element == Element::kF32 ? 5.3F : 4.2F;
+  curve.limit = element == Element::kF32 ? 5.34375F : 4.0F;
   curve.count = element == Element::kF32 ? 16 : 9;
   const double limit = static_cast<double>(curve.limit);
   curve.scale = static_cast<float>(2.0 / (limit * limit));
@@ -60,6 +63,10 @@ ActivationCurve MakeActivationCurve(Activation activation, Element element) {
   }
   const std::vector<double> powers = ChebyshevToPowers(chebyshev);
   for (size_t i = 0; i < count; ++i) curve.coefficients[i] = static_cast<float>(powers[count - 1 - i]);
+  // f(limit) = 1/2 as the kernels compute it: there the polynomial is the sum of its coefficients, in this order. What
+  // is missing would be multiplied by |x| beyond the limit, without a bound.
+  const float others = std::accumulate(curve.coefficients, curve.coefficients + count - 1, 0.0F);
+  curve.coefficients[count - 1] = 0.5F / curve.limit - others;
   return curve;
 }
 

@@ -6,8 +6,8 @@
 
 namespace sutra::cpu {
 
-// The largest absolute error over all x is |x| * 2^-24 plus 2e-6 for fp32, 3e-4 for bf16 (whose own rounding of a value
-// near one is 4e-3).
+// The largest absolute error over all finite x is |x| * 2^-24 plus 2e-6 for fp32, 3e-4 for bf16 (whose own rounding of
+// a value near one is 4e-3). For x below -4 bf16 gives exactly zero.
 ActivationCurve MakeActivationCurve(Activation activation, Element element);
 
 }  // namespace sutra::cpu
