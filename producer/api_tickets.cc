@@ -2,6 +2,7 @@
 #include "producer/lane_poll.h"
 #include "producer/lane_pool.h"
 #include "producer/request_check.h"
+#include "producer/slot_end.h"
 #include "producer/ticket.h"
 
 using namespace sutra;          // NOLINT: this file only implements the C functions below

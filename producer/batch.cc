@@ -7,6 +7,7 @@
 
 #include "producer/lane_pool.h"
 #include "producer/request_check.h"
+#include "producer/slot_end.h"
 #include "producer/thread_state.h"
 #include "producer/ticket.h"
 #include "shm/base/checkpoint.h"

@@ -48,11 +48,9 @@ constexpr sutra_ticket TicketNumber(uint64_t sequence, uint32_t lane, uint32_t s
          slot;
 }
 
-inline constexpr uint32_t kEndedByAnswer = 0x100;  // in ClientSlot::ended: the engine's status; else it is ours
-
 struct ClientSlot {
   std::atomic<sutra_ticket> ticket = 0;  // 0 unless a ticket holds the slot; one word, so that a stale one never fits
-  std::atomic<uint32_t> ended = 0;       // how the request ended: a sutra_status, perhaps | kEndedByAnswer; 0 = not yet
+  std::atomic<uint32_t> ended = 0;       // how the request ended (slot_end.h); 0 = not yet
   std::atomic<uint32_t> reported = 0;    // 1 = the caller knows that it is done
   SlotPhase phase = SlotPhase::kFree;    // under the lane's mutex
   uint32_t tail_bytes = 0;               // pages that long texts left behind in the memory file; under the mutex
@@ -157,14 +155,6 @@ inline bool IsGone(const ClientLane* lane) {
 inline bool IsAnswered(const ClientLane* lane, uint32_t slot, uint64_t sequence) {
   return ResultWordSequence(LoadResultWord(lane->connection.mapping.reply, slot)) == sequence;
 }
-// How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered or is gone, or if its
-// deadline passed (now_ns; 0 = not asked).
-sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
-// Ends a request that has not ended yet. RETURNS the status that it ended with.
-sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
-// Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
-void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
-
 enum class WaitEnd : uint8_t { kDone, kTime, kGone };
 
 bool WorthSpinning(ClientLane* lane);

@@ -10,6 +10,7 @@
 
 #include "producer/high_fd.h"
 #include "producer/no_cancel.h"
+#include "producer/slot_end.h"
 #include "producer/thread_state.h"
 
 namespace sutra::client {

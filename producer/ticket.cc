@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "producer/slot_end.h"
 #include "shm/base/checkpoint.h"
 
 namespace sutra::client {

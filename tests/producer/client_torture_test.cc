@@ -239,7 +239,7 @@ TEST_F(ClientTorture, AllCallsAtOnceSurviveEnginesThatDieAndComeBack) {
   StartEngine();
   const ClientPtr client = Attach(kSlots, 2);
   Torture torture(client.get(), FreshTestSeed(), true);
-  const Verdict& verdict = torture.Run(kRounds, [&] {
+  const Verdict& verdict = torture.Run(kRounds / 4, [&] {
     const uint64_t before = engine_->control().answered.load();
     for (int i = 0; i < 200 && engine_->control().answered.load() < before + 200; ++i) poll(nullptr, 0, 1);
     engine_->Kill();

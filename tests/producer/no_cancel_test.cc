@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -59,8 +60,10 @@ class NoCancelTest : public ClientTest {
     float vector[16];
     expect(sutra_embed(client, "x", 1, nullptr, vector, nullptr) == SUTRA_ENGINE_GONE, __LINE__);
     sutra_detach(client);
+    // Returns instead of being cancelled: AddressSanitizer takes what a forced unwinding leaves on a stack for a fault.
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
     shared->step = 3;
-    for (;;) pthread_testcancel();
+    return nullptr;
   }
 };
 
@@ -73,12 +76,29 @@ TEST_F(NoCancelTest, ACancelledThreadLeavesEachCallBeforeItEnds) {
   ASSERT_EQ(shared.step, 1) << "a call was a cancellation point";
   engine_->Kill();
   shared.step = 2;
-  void* end = nullptr;
-  ASSERT_EQ(pthread_join(thread, &end), 0);
-  EXPECT_EQ(end, PTHREAD_CANCELED);
+  ASSERT_EQ(pthread_join(thread, nullptr), 0);
   EXPECT_EQ(shared.step, 3) << "a call was a cancellation point";
   EXPECT_EQ(shared.failed, 0) << "line";
 }
+
+#if !defined(__SANITIZE_ADDRESS__)
+void* CallOnce(void* returned) {
+  pthread_cancel(pthread_self());
+  close(-1);
+  *static_cast<std::atomic<bool>*>(returned) = true;
+  return nullptr;
+}
+
+TEST(NoCancel, CanaryACancellationPointEndsSuchAThread) {
+  std::atomic<bool> returned = false;
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, CallOnce, &returned), 0);
+  void* end = nullptr;
+  ASSERT_EQ(pthread_join(thread, &end), 0);
+  EXPECT_EQ(end, PTHREAD_CANCELED);
+  EXPECT_FALSE(returned);
+}
+#endif
 
 TEST(NoCancel, TheStateThatTheCallerHadComesBack) {
   int state = -1;

@@ -1,0 +1,24 @@
+// How a request ends: with the engine's answer, at its deadline, or with the engine. One word per slot says how.
+//
+// Thread rule: any thread that has the slot, or the lane's mutex. Several may look at once: one of them decides.
+// Invariants: whoever first sets ClientSlot::ended decides, and everyone else takes that word; a result is SUTRA_OK
+// only with a vector, and has figures only of the answer to its own request.
+#pragma once
+
+#include <stdint.h>
+
+#include "producer/client_lane.h"
+
+namespace sutra::client {
+
+inline constexpr uint32_t kEndedByAnswer = 0x100;  // in ClientSlot::ended: the status is the engine's, else ours
+
+// How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered or is gone, or if its
+// deadline passed (now_ns; 0 = not asked).
+sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
+// Ends a request that has not ended yet. RETURNS the status that it ended with.
+sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
+// Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
+void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
+
+}  // namespace sutra::client
