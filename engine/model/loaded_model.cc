@@ -46,7 +46,18 @@ Result<EncoderWeights> LoadWeights(const ModelConfig& config) {
   return config.family->find_weights(file.value(), config.spec);
 }
 
+std::unique_ptr<Tokenizer> WithPrompt(const ModelConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+  if (config.prompt.empty()) return tokenizer;
+  return std::make_unique<PromptTokenizer>(config.prompt, std::move(tokenizer));
+}
+
 }  // namespace
+
+Result<std::unique_ptr<Tokenizer>> MakeTokenizer(const ModelConfig& config) {
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::FromFiles(config.tokenizer_files);
+  if (!tokenizer.ok()) return tokenizer.status();
+  return WithPrompt(config, std::move(tokenizer).value());
+}
 
 Result<LoadedModel> LoadModel(const std::string& model_dir) {
   Result<ModelConfig> config = LoadModelConfig(model_dir);
@@ -72,10 +83,7 @@ Result<LoadedModel> LoadModel(const std::string& model_dir) {
                     .tokenizer = nullptr,
                     .vocabulary_digest = (*tokenizer)->vocabulary_digest(),
                     .tokenizer_settings = (*tokenizer)->Settings()};
-  model.tokenizer = std::move(tokenizer).value();
-  if (!model.config.prompt.empty()) {
-    model.tokenizer = std::make_unique<PromptTokenizer>(model.config.prompt, std::move(model.tokenizer));
-  }
+  model.tokenizer = WithPrompt(model.config, std::move(tokenizer).value());
   return model;
 }
 

@@ -22,6 +22,9 @@ struct LoadedModel {
   std::vector<std::string> tokenizer_settings;  // canonical lines
 };
 
+// The tokenizer of a folder whose configuration was read: default prompt included, without the weights.
+Result<std::unique_ptr<Tokenizer>> MakeTokenizer(const ModelConfig& config);
+
 // Reads each file once; what happens to the files afterwards changes nothing.
 // Fails with kModelError and a message that names the file, the likely cause and the fix.
 Result<LoadedModel> LoadModel(const std::string& model_dir);

@@ -8,16 +8,9 @@
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
 #include "shm/layout.h"
+#include "shm/text_key.h"
 
 namespace sutra {
-namespace {
-
-// No request option changes the stored vector in this version: normalised and raw answers come from one entry, and
-// other output widths are refused.
-constexpr uint32_t kVariant = 0;
-
-}  // namespace
-
 void RequestPath::Handle(LaneReader::Taken taken, bool draining) {
   model_.stats.Add(Counter::kTexts);
   Waiter& waiter = taken.waiter;
@@ -33,7 +26,7 @@ void RequestPath::Handle(LaneReader::Taken taken, bool draining) {
 
 bool RequestPath::Join(const Waiter& waiter, std::string_view text) {
   ComputationPtr computation;
-  switch (model_.in_flight.Join(text, kVariant, waiter, &computation)) {
+  switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return false;
     case InFlight::JoinResult::kTooLong: model_.replies.Refuse(waiter, StatusCode::kTextTooLong); return true;
     case InFlight::JoinResult::kJoinedRaised: model_.batcher.Add(computation, waiter.priority, true); break;
@@ -47,7 +40,7 @@ bool RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
   if (model_.cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return false;
   CacheValue value;
-  if (!model_.cache->Lookup(text, kVariant, waiter.lane->vector(waiter.slot), &value)) return false;
+  if (!model_.cache->Lookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value)) return false;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));
   if (value.truncated && (waiter.options & kOptionReject) != 0) {
     model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
@@ -69,7 +62,7 @@ void RequestPath::Compute(Waiter waiter, std::string_view text) {
   model_.stats.Add(Counter::kMisses);
   model_.stats.Record(Histogram::kStageTokenise, waiter.tokenised_ns - waiter.taken_ns);
   computation->text = text;
-  computation->variant = kVariant;
+  computation->variant = kVariantOfModel;
   computation->flow = waiter.lane->flow();
   computation->truncated = encoded.truncated;
   computation->queued_ns = waiter.tokenised_ns;

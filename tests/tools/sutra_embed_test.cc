@@ -36,6 +36,11 @@ class ToolProgram : public ::testing::Test {
     Write("model/config.json",
           R"({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
               "intermediate_size": 16, "vocab_size": 8, "max_position_embeddings": 12, "hidden_act": "gelu"})");
+    std::filesystem::create_directory(directory_ / "model/1_Pooling");
+    Write("model/modules.json",
+          R"([{"path": "", "type": "sentence_transformers.models.Transformer"},
+              {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}])");
+    Write("model/1_Pooling/config.json", R"({"pooling_mode": "mean"})");
     Write("model/sentence_bert_config.json", R"({"max_seq_length": 6, "do_lower_case": false})");
   }
   void Write(const std::string& name, const std::string& content) {
@@ -105,6 +110,12 @@ TEST_F(ToolProgram, IdsAreCutWhereTheEngineCuts) {
   Write("model/tokenizer_config.json",
         R"({"do_lower_case": true, "tokenizer_class": "BertTokenizer", "model_max_length": 5})");
   EXPECT_EQ(Ids("", text).lines()[0]["ids"].size(), 5u);
+}
+
+TEST_F(ToolProgram, IdsHaveTheModelsDefaultPromptBeforeTheText) {
+  Write("model/config_sentence_transformers.json",
+        R"({"prompts": {"query": "world "}, "default_prompt_name": "query"})");
+  EXPECT_EQ(Ids("", "hello\n").lines()[0]["ids"], (std::vector<int>{2, 6, 5, 3}));
 }
 
 TEST_F(ToolProgram, HelpListsTheExitCodes) {
