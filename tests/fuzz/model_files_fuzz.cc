@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "engine/model/loaded_model.h"
 #include "engine/model/model_config.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -16,9 +17,16 @@
 namespace sutra::fuzz {
 namespace {
 
-constexpr std::array kFiles = {
-    "config.json",           "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
-    "tokenizer_config.json", "vocab.txt",    "tokenizer.json"};
+constexpr std::array kFiles = {"config.json",
+                               "modules.json",
+                               "1_Pooling/config.json",
+                               "sentence_bert_config.json",
+                               "tokenizer_config.json",
+                               "vocab.txt",
+                               "tokenizer.json",
+                               "config_sentence_transformers.json",
+                               "special_tokens_map.json",
+                               "added_tokens.json"};
 
 constexpr std::array<const char*, kFiles.size()> kRight = {
     R"({"model_type":"bert","hidden_size":4,"num_hidden_layers":1,"num_attention_heads":2,"intermediate_size":8,)"
@@ -34,7 +42,10 @@ constexpr std::array<const char*, kFiles.size()> kRight = {
     R"("clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},)"
     R"("pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"BertProcessing","sep":["[SEP]",3],)"
     R"("cls":["[CLS]",2]},"model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",)"
-    R"("max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"the":4,"##s":5,"a":6}}})"};
+    R"("max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"[CLS]":2,"[SEP]":3,"the":4,"##s":5,"a":6}}})",
+    R"({"__version__":{},"prompts":{"q":"the "},"default_prompt_name":"q","truncate_dim":3})",
+    R"({"cls_token":"[CLS]","sep_token":{"content":"[SEP]","lstrip":false}})",
+    "{}"};
 
 struct Directory {
   // In memory where there is such a place: the files are written again and again.
@@ -78,13 +89,16 @@ std::string Content(Input* input, size_t file) {
   return text;
 }
 
-void UseTokenizer(const WordPieceTokenizer& tokenizer) {
+// `word_piece`, where it is known, bounds the ids.
+void UseTokenizer(const Tokenizer& tokenizer, const WordPieceTokenizer* word_piece) {
   for (const char* text : {"", "the cats, a [CLS] \u00e9\u4e2d", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}) {
     for (const uint32_t tokens_max : {2u, 3u, 64u}) {
       std::vector<int32_t> ids;
       const Encoded encoded = tokenizer.Encode(text, tokens_max, &ids);
       FUZZ_CHECK(encoded.token_count == ids.size() && ids.size() <= tokens_max && ids.size() >= 2);
-      for (const int32_t id : ids) FUZZ_CHECK(id >= 0 && static_cast<uint32_t>(id) < tokenizer.vocab_size());
+      for (const int32_t id : ids) {
+        FUZZ_CHECK(id >= 0 && (word_piece == nullptr || static_cast<uint32_t>(id) < word_piece->vocab_size()));
+      }
     }
   }
 }
@@ -108,12 +122,15 @@ SUTRA_FUZZ_TARGET(model_files, 4096) {
     FUZZ_CHECK(config->spec.heads > 0 && config->spec.hidden % config->spec.heads == 0 && config->spec.hidden <= 8192);
     FUZZ_CHECK(config->spec.tokens_max >= 2 && config->spec.tokens_max <= config->spec.positions);
     FUZZ_CHECK(config->weights_path.starts_with(directory.path));
+    FUZZ_CHECK(config->width >= 1 && config->width <= config->spec.hidden);
+    const Result<std::unique_ptr<Tokenizer>> made = MakeTokenizer(*config);
+    if (made.ok()) UseTokenizer(**made, nullptr);
   } else {
     FUZZ_CHECK(config.code() == StatusCode::kModelError && !config.status().message().empty());
   }
   const Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::Load(directory.path);
   if (tokenizer.ok())
-    UseTokenizer(**tokenizer);
+    UseTokenizer(**tokenizer, tokenizer->get());
   else
     FUZZ_CHECK(tokenizer.code() == StatusCode::kModelError && !tokenizer.status().message().empty());
 }

@@ -90,7 +90,9 @@ void TinyModel::Save(const std::string& type, const std::string& prefix) {
     for (const float value : values) data += Encode(value, type);
     header[prefix + name] = {{"dtype", type}, {"shape", shapes_[name]}, {"data_offsets", {begin, data.size()}}};
   }
-  directory_.Write("model.safetensors", SafetensorsBytes(header.dump(), data));
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // as the library does, so that floats are aligned in the file
+  directory_.Write("model.safetensors", SafetensorsBytes(text, data));
   directory_.Write("config.json", config_.dump());
   directory_.Write("modules.json",
                    R"([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

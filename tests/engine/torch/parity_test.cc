@@ -4,11 +4,13 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "engine/backend_choice.h"
 #include "engine/cpu/features.h"
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -257,6 +259,52 @@ TEST(AtenEncoder, ComputesShapesTheKernelsDoNot) {
   EXPECT_NE(log.find("(aten)"), std::string::npos) << log;
   EXPECT_EQ((*made)->info().precision, "fp32");
   EXPECT_TRUE(EmbedIds(**made, TinyTexts()).status.ok());
+}
+
+// The tensors of this executor own their memory too.
+TEST(AtenEncoder, FilesThatChangeAfterTheLoadChangeNothing) {
+  TinyModel model;
+  model.Save();
+  const std::string weights = model.path() + "/model.safetensors";
+  for (const char* precision : {"fp32", "bf16"}) {
+    model.Save();
+    auto made = Make(model.path(), {"aten", precision, true});
+    ASSERT_TRUE(made.ok()) << made.status().message();
+    const Embedded before = EmbedIds(**made, TinyTexts());
+    {
+      std::fstream out(weights, std::ios::binary | std::ios::in | std::ios::out);
+      out << std::string(std::filesystem::file_size(weights), '\0');
+    }
+    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << precision << ": overwritten";
+    std::filesystem::resize_file(weights, 0);
+    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << precision << ": truncated";
+  }
+}
+
+// The fixtures are vectors of the Normalize module; truncate_dim takes their first numbers as they are.
+TEST(SentenceTransformers, TruncateDimGivesTheFirstNumbersOfTheirVectors) {
+  if (!std::ifstream(ModelDir() + "/config.json")) GTEST_SKIP() << "no model in " << ModelDir();
+  const test::TempDir folder;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(ModelDir())) {
+    const std::string target = folder / entry.path().lexically_relative(ModelDir()).string();
+    if (entry.is_directory()) {
+      std::filesystem::create_directory(target);
+    } else if (entry.path().filename() != "config_sentence_transformers.json") {
+      std::filesystem::create_symlink(std::filesystem::canonical(entry.path()), target);
+    }
+  }
+  folder.Write("config_sentence_transformers.json", R"({"truncate_dim": 64})");
+  auto made = Make(folder.path(), {cpu::DetectFeatures().avx512 ? "avx512" : "portable", "fp32", true});
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ((*made)->info().width, 64U);
+  EXPECT_FALSE((*made)->info().normalizes);
+  Fixture fixture = ReadFixture(384);
+  fixture.texts.resize(20);
+  const Embedded result = EmbedIds(**made, Tokenize(**made, fixture.texts));
+  for (size_t i = 0; i < fixture.texts.size(); ++i) {
+    fixture.vectors[i].resize(64);
+    EXPECT_LE(DifferenceMax(result.vectors[i], fixture.vectors[i]), kF32DifferenceMax) << fixture.texts[i];
+  }
 }
 
 TEST(AtenEncoder, NonFiniteWeightsFailAtLoad) {
