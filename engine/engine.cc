@@ -3,6 +3,7 @@
 
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cassert>
 #include <string>
@@ -18,6 +19,7 @@
 #include "shm/base/host.h"
 #include "shm/base/random.h"
 #include "shm/base/time.h"
+#include "shm/stats/stats_prune.h"
 
 namespace sutra {
 namespace {
@@ -150,6 +152,9 @@ Status Engine::Reserve() {
   options.device = model.device;
   options.disk_io = "none";
   options.version_text = kEngineVersion;
+  for (const PrunedSegment& pruned : PruneStats(geteuid())) {
+    spdlog::info("removed the left-over stats segment {} of the ended engine at {}", pruned.name, pruned.socket);
+  }
   if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
   ShowConstants(stats_, model);

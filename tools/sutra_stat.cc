@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/stats/stats_prune.h"
 #include "shm/stats/stats_segment.h"
 #include "tools/lib/stat_report.h"
 
@@ -33,6 +34,7 @@ struct Options {
   bool json = false;
   bool list = false;
   bool remove = false;
+  bool prune = false;
   uint64_t count = 0;
 };
 
@@ -112,6 +114,13 @@ int Remove(const Options& options) {
   return status.ok() ? 0 : Fail(status.message());
 }
 
+int Prune() {
+  for (const sutra::PrunedSegment& pruned : sutra::PruneStats(geteuid())) {
+    fmt::print("removed {} of the ended engine at {}\n", pruned.name, pruned.socket);
+  }
+  return 0;
+}
+
 void Print(const StatView& view, const Options& options) {
   if (options.json) {
     // Names come from the segment, which any user may have written: invalid UTF-8 is replaced instead of throwing.
@@ -164,6 +173,7 @@ int main(int argc, char** argv) {
   app.add_flag("--json", options.json, "One JSON object per view");
   app.add_flag("--list", options.list, "List the engines of this host, newest first");
   app.add_flag("--remove", options.remove, "Remove the segment of an engine that has ended (with --socket)");
+  app.add_flag("--prune", options.prune, "Remove this user's segments of ended engines whose socket's folder is gone");
   app.footer("Exit codes: 0 alive, starting or draining; 1 nothing to read; 2 stopped; 3 crashed; 4 stale.");
   try {
     app.parse(argc, argv);
@@ -176,6 +186,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (options.remove) return Remove(options);
+  if (options.prune) return Prune();
   Result<StatsReader> reader = Choose(options);
   if (!reader.ok()) return Fail(reader.status().message());
   if (options.watch) return Watch(std::move(reader).value(), options);

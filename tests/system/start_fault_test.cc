@@ -2,9 +2,7 @@
 // runs loses nothing that was answered.
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +12,7 @@
 
 #include "engine/exit_code.h"
 #include "shm/stats/stats_name.h"
+#include "tests/kit/small_disk.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -312,27 +311,6 @@ TEST_F(DamagedLog, IsReportedAndNeverServed) {
   ExpectSurvivesKill(engine, "after the damage");
 }
 
-// A file system of a few MiB in a mount namespace of its own, which ends with the test's process.
-class SmallDisk {
- public:
-  SmallDisk(const std::string& path, const std::string& size) : path_(path) {
-    std::filesystem::create_directories(path);
-    mounted_ = unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-               mount("tmpfs", path_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
-  }
-  ~SmallDisk() {
-    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
-  }
-  bool mounted() const { return mounted_; }
-  bool Resize(const std::string& size) const {
-    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT, ("size=" + size).c_str()) == 0;
-  }
-
- private:
-  std::string path_;
-  bool mounted_ = false;
-};
-
 class FullDisk : public StartFault {
  protected:
   static constexpr const char* kCannotMount = "needs root and a mount namespace for a small file system";
@@ -387,6 +365,62 @@ TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
   const ClientHandle again = Attached(engine);
   for (const std::string& text : {texts[0], texts[1], texts.back()}) ExpectVector(again.Embed(text), text);
   EXPECT_EQ(again.Embed(texts[1]).source, SUTRA_SOURCE_SHARD);
+}
+
+// What the engine publishes lies in /dev/shm, whose pages must be there before they are written to: a page that is
+// missing then is a SIGBUS.
+class FullSharedMemory : public FullDisk {};
+
+TEST_F(FullSharedMemory, AtStartIsSaidWithTheFixAndLeavesNothing) {
+  EngineProcess engine;
+  const SmallDisk shared_memory("/dev/shm", "16k");
+  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
+  ExpectCannotStart(engine, kExitCannotStart, {"no room for", "/dev/shm", "remount,size", "sutra-stat --prune"});
+  EXPECT_TRUE(std::filesystem::is_empty("/dev/shm"));
+  EXPECT_FALSE(std::filesystem::exists(engine.socket()));
+  ASSERT_TRUE(shared_memory.Resize("1m"));  // the canary: with room it serves
+  ASSERT_TRUE(engine.Start());
+  ExpectServes(engine, "with room");
+}
+
+TEST_F(FullSharedMemory, WhileRunningFailsNothing) {
+  EngineProcess engine;
+  const SmallDisk shared_memory("/dev/shm", "256k");
+  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle before = Attached(engine);
+  std::ofstream("/dev/shm/fill") << std::string(1 << 20, 'f');
+  for (int round = 0; round < 3; ++round) {
+    const std::vector<std::string> texts = NumberedTexts("full " + std::to_string(round), 300);
+    const std::vector<Reply> replies = before.EmbedBatch(texts);
+    for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
+    ExpectServes(engine, "a new client " + std::to_string(round));
+  }
+  EXPECT_EQ(engine.Stats().gauge(Gauge::kSocketLost), 0u);  // and it can be read
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+// The 100 segments of 100 temporary engines, each with its folder gone.
+TEST_F(StartFault, AStartRemovesTheStatsOfEndedEnginesWhoseFolderIsGone) {
+  std::string gone, kept, kept_socket;
+  EngineProcess other;
+  ASSERT_TRUE(other.Start());
+  EXPECT_EQ(other.Terminate().code, kExitClean);
+  {
+    EngineProcess ended;
+    ASSERT_TRUE(ended.Start());
+    EXPECT_EQ(ended.Terminate().code, kExitClean);
+    gone = *StatsSegmentName(ended.socket(), geteuid());
+    kept = *StatsSegmentName(other.socket(), geteuid());
+    std::filesystem::copy_file("/dev/shm/" + gone, "/dev/shm/" + gone.substr(0, gone.size() - 1) + "x");
+    LeftOvers::Get().Add("/dev/shm/" + gone.substr(0, gone.size() - 1) + "x");
+  }                                              // its directory is gone now
+  gone = gone.substr(0, gone.size() - 1) + "x";  // the fixture removed the original
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + gone));
+  EXPECT_TRUE(std::filesystem::exists("/dev/shm/" + kept));
+  ExpectSays(engine, {gone});
 }
 
 }  // namespace
