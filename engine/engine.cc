@@ -3,7 +3,9 @@
 
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -18,6 +20,7 @@
 #include "shm/base/host.h"
 #include "shm/base/random.h"
 #include "shm/base/time.h"
+#include "shm/stats/stats_prune.h"
 
 namespace sutra {
 namespace {
@@ -30,17 +33,24 @@ void WriteLog(LogLevel level, const std::string& line) {
   }
 }
 
-// A lane takes five descriptors; the usual soft limit of 1024 is too small for that, the hard limit is not.
-void RaiseDescriptorLimit(uint32_t lanes_max) {
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t needed = 5 * rlim_t{lanes_max} + 64;
-  if (limit.rlim_cur < needed) {
-    spdlog::warn("the limit of {} open files allows fewer than --lanes-max {} lanes: raise LimitNOFILE= to {}",
-                 limit.rlim_cur, lanes_max, needed);
-  }
+// A lane takes five descriptors; the usual soft limit of 1024 is too small for that, the hard limit is not. Where it
+// is, fewer lanes are served: a client that is refused is better off than one that waits for a descriptor.
+LaneQuota::Limits LaneLimits(const EngineConfig& config) {
+  constexpr rlim_t kPerLane = 5, kOthers = 64;
+  LaneQuota::Limits limits = {
+      .lanes_max = config.lanes_max, .lanes_per_uid_max = config.lanes_per_uid_max, .bytes_max = config.lane_bytes_max};
+  rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return limits;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  const rlim_t needed = kPerLane * config.lanes_max + kOthers;
+  if (files.rlim_cur >= needed) return limits;
+  limits.lanes_max = static_cast<uint32_t>(std::max(files.rlim_cur, kOthers + kPerLane) - kOthers) / kPerLane;
+  limits.lanes_raised_by = "limit of open files (ulimit -n, LimitNOFILE=)";
+  spdlog::warn(
+      "the limit of {} open files allows {} lanes, not the {} of --lanes-max: raise LimitNOFILE= (ulimit -n) to {}",
+      files.rlim_cur, limits.lanes_max, config.lanes_max, needed);
+  return limits;
 }
 
 // Log segments, and the memory of lanes too, are files to the kernel: a small soft limit on the size of files (ulimit
@@ -79,7 +89,7 @@ Engine::~Engine() {
 Status Engine::PrepareProcess() {
   if (Status status = Assign(&shutdown_, Shutdown::Prepare(WriteLog)); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
-  RaiseDescriptorLimit(config_.lanes_max);
+  lane_limits_ = LaneLimits(config_);
   RaiseFileSizeLimit();
   return {};
 }
@@ -150,6 +160,9 @@ Status Engine::Reserve() {
   options.device = model.device;
   options.disk_io = "none";
   options.version_text = kEngineVersion;
+  for (const PrunedSegment& pruned : PruneStats(geteuid())) {
+    spdlog::info("removed the left-over stats segment {} of the ended engine at {}", pruned.name, pruned.socket);
+  }
   if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
   ShowConstants(stats_, model);
@@ -187,9 +200,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .model = backend_->info(),
           .engine_generation = generation_,
           .engine_page_fd = page_.fd(),
-          .quota = {.lanes_max = config_.lanes_max,
-                    .lanes_per_uid_max = config_.lanes_per_uid_max,
-                    .bytes_max = config_.lane_bytes_max},
+          .quota = lane_limits_,
           .stats = stats_,
           .log = [this](LogLevel level, const std::string& line) { client_log_(level, line); }};
 }

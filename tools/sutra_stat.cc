@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/stats/stats_prune.h"
 #include "shm/stats/stats_segment.h"
 #include "tools/lib/program.h"
 #include "tools/lib/stat_report.h"
@@ -34,6 +35,7 @@ struct Options {
   bool json = false;
   bool list = false;
   bool remove = false;
+  bool prune = false;
   uint64_t count = 0;
 };
 
@@ -133,6 +135,14 @@ int PrintAndEnd(const std::string& text, int code) {
   return status.ok() ? code : Fail(status.message());
 }
 
+int Prune() {
+  std::string text;
+  for (const sutra::PrunedSegment& pruned : sutra::PruneStats(geteuid())) {
+    text += fmt::format("removed {} of the ended engine at {}\n", pruned.name, pruned.socket);
+  }
+  return PrintAndEnd(text, 0);
+}
+
 size_t TerminalColumns() {
   winsize size{};
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
@@ -182,6 +192,7 @@ int main(int argc, char** argv) {
   app.add_flag("--json", options.json, "One JSON object per view");
   app.add_flag("--list", options.list, "List the engines of this host, newest first");
   app.add_flag("--remove", options.remove, "Remove the segment of an engine that has ended (with --socket)");
+  app.add_flag("--prune", options.prune, "Remove this user's segments of ended engines whose socket's folder is gone");
   app.footer(
       "Exit codes: 0 alive, starting or draining; 1 nothing to read, or the output failed;\n2 stopped; 3 crashed; 4 "
       "stale.");
@@ -189,6 +200,7 @@ int main(int argc, char** argv) {
   options.watch = watch->count() > 0;
   if (options.list) return PrintAndEnd(ListText(AllViews()), 0);
   if (options.remove) return Remove(options);
+  if (options.prune) return Prune();
   Result<StatsReader> reader = Choose(options);
   if (!reader.ok()) return Fail(reader.status().message());
   if (options.watch) return Watch(std::move(reader).value(), options);

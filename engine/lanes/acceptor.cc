@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <new>
+#include <string_view>
 #include <utility>
 
 #include "shm/base/printable.h"
@@ -21,6 +23,8 @@
 
 namespace sutra {
 namespace {
+
+constexpr char kFilesFix[] = "; raise the engine's limit of open files (ulimit -n, LimitNOFILE=) or lower --lanes-max";
 
 // A zero-filled or full character field, made fit for a log line.
 std::string FieldText(std::span<const char> field) { return Printable(FieldView(field), HighBytes::kReplace); }
@@ -55,24 +59,45 @@ Acceptor::Acceptor(Options options, Watcher watcher)
 }
 
 bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
+  if (!spare_) spare_ = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
-      const bool out_of_descriptors = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
-      if (out_of_descriptors)
-        options_.log(LogLevel::kError, std::string("cannot accept: ") + std::strerror(errno) +
-                                           "; raise LimitNOFILE= (ulimit -n) or lower --lanes-max");
-      return !out_of_descriptors;
+      const int error = errno;
+      if (error != EMFILE && error != ENFILE && error != ENOMEM && error != ENOBUFS) return true;
+      options_.log(LogLevel::kError, std::string("cannot accept: ") + std::strerror(error) + kFilesFix);
+      if (error == EMFILE || error == ENFILE) AcceptWithSpare(listen_fd, now_ns);
+      return false;
     }
-    struct ucred credentials = {};
-    socklen_t length = sizeof(credentials);
-    if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) continue;
-    const uint64_t id = connection_next_++;
+    Admit(std::move(socket), Status(), now_ns);
+  }
+  return true;
+}
+
+// Out of descriptors: one more client is accepted with the spare one, so that it learns why; the descriptor is taken
+// back when that connection ends.
+bool Acceptor::AcceptWithSpare(int listen_fd, uint64_t now_ns) {
+  if (!spare_) return false;
+  spare_.reset();
+  UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket) return false;
+  Admit(std::move(socket),
+        Status(StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix), now_ns);
+  return true;
+}
+
+void Acceptor::Admit(UniqueFd socket, const Status& refusal, uint64_t now_ns) {
+  struct ucred credentials = {};
+  socklen_t length = sizeof(credentials);
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return;
+  const uint64_t id = connection_next_++;
+  try {
     Connection& connection = connections_[id];
     connection.socket = std::move(socket);
     connection.peer.pid = credentials.pid;
     connection.peer.uid = credentials.uid;
     connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
+    connection.refusal = refusal;
     watcher_.watch(connection.socket.get(), id);
     // Refused after the hello: closing the socket earlier would give the client an error without the reason.
     if (!Allowed(connection.socket.get(), credentials.uid, credentials.gid)) {
@@ -83,8 +108,10 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
     } else if (connections_.size() > kPendingMax) {
       Drop(id, "more than " + std::to_string(kPendingMax) + " attaches are under way");
     }
+  } catch (const std::bad_alloc&) {
+    Forget(id);  // it is not known whether it may attach
+    options_.stats.Add(Counter::kOutOfMemory);
   }
-  return true;
 }
 
 size_t Acceptor::Strangers() const {
@@ -111,10 +138,19 @@ bool Acceptor::Allowed(int socket, uid_t uid, gid_t gid) const {
 void Acceptor::OnReady(uint64_t id, uint64_t now_ns) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  if (found->second.lane_id == 0) {
-    OnHello(id, &found->second, now_ns);
+  try {
+    OnMessage(id, &found->second, now_ns);
+  } catch (const std::bad_alloc&) {
+    options_.stats.Add(Counter::kOutOfMemory);
+    RefuseForMemory(id, now_ns);
+  }
+}
+
+void Acceptor::OnMessage(uint64_t id, Connection* connection, uint64_t now_ns) {
+  if (connection->lane_id == 0) {
+    OnHello(id, connection, now_ns);
   } else {
-    OnLocked(id, &found->second);
+    OnLocked(id, connection);
   }
 }
 
@@ -200,7 +236,11 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   if (!memory.ok()) return memory.status();
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
-    return Status::FromErrno(StatusCode::kOutOfMemory, "creating the event pipe of a lane", errno);
+    const int error = errno;
+    const bool files = error == EMFILE || error == ENFILE;
+    return Status(StatusCode::kOutOfMemory,
+                  std::string("creating the event pipe of a lane: ") + std::strerror(error) + (files ? kFilesFix : ""),
+                  error);
   }
   const UniqueFd read_end(pipe_fds[0]);
   connection->event_pipe = UniqueFd(pipe_fds[1]);
@@ -229,25 +269,30 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   if (count <= 0) return Drop(id, "");
   const bool valid = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
                      locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
+  AttachedLane attached;
+  if (valid) attached = MakeLane(connection);  // before the client is told: afterwards nothing may fail
   ServingMessage serving = {};
   serving.magic = kHandshakeMagic;
   serving.status = static_cast<uint32_t>(valid ? StatusCode::kOk : StatusCode::kProtocolViolation);
   const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
   if (!valid) return Drop(id, "it does not hold the lock on its request lane");
   if (sent != MessageOutcome::kOk) return Drop(id, "");
+  attached.socket = std::move(connection->socket);
+  watcher_.unwatch(attached.socket.get());
+  connections_.erase(id);
+  watcher_.attached(std::move(attached));
+}
 
+AttachedLane Acceptor::MakeLane(Connection* connection) {
   AttachedLane attached;
   attached.pid_fd = UniqueFd(PeerPidFd(connection->socket.get()));
   const uint64_t flow = FlowOf(connection->peer, connection->lane_id);
   // The charge ends with the last reference to the lane.
   const std::shared_ptr<LaneQuota::Charge> charge(std::move(connection->charge));
-  auto* lane = new Lane(connection->lane_id, flow, connection->peer, std::move(connection->memory),
-                        std::move(connection->event_pipe));
-  attached.lane = std::shared_ptr<Lane>(lane, [charge](Lane* ended) { delete ended; });
-  attached.socket = std::move(connection->socket);
-  watcher_.unwatch(attached.socket.get());
-  connections_.erase(id);
-  watcher_.attached(std::move(attached));
+  auto lane = std::make_unique<Lane>(connection->lane_id, flow, connection->peer, std::move(connection->memory),
+                                     std::move(connection->event_pipe));
+  attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) { delete ended; });
+  return attached;
 }
 
 void Acceptor::Refuse(uint64_t id, const Status& status, uint64_t now_ns) {
@@ -259,14 +304,37 @@ void Acceptor::Refuse(uint64_t id, const Status& status, uint64_t now_ns) {
   Drop(id, status.message());
 }
 
+// Needs no memory itself. A client that waits for the answer to its lock is not at this point any more: it is dropped.
+void Acceptor::RefuseForMemory(uint64_t id, uint64_t now_ns) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  if (found->second.lane_id == 0) {
+    WelcomeMessage welcome = MakeWelcome(now_ns);
+    welcome.status = static_cast<uint32_t>(StatusCode::kOutOfMemory);
+    constexpr std::string_view kMessage = "the engine is out of memory: give its process or cgroup more";
+    static_assert(kMessage.size() < sizeof(welcome.message));
+    std::copy(kMessage.begin(), kMessage.end(), welcome.message);
+    static_cast<void>(SendMessage(found->second.socket.get(), &welcome, sizeof(welcome), nullptr, 0, 0));
+  }
+  options_.stats.Add(Counter::kAttachesRefused);
+  Forget(id);
+}
+
 void Acceptor::Drop(uint64_t id, const std::string& why) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  if (!why.empty()) {
-    options_.stats.Add(Counter::kAttachesRefused);
-    options_.log(LogLevel::kWarn, "refused uid " + std::to_string(found->second.peer.uid) + " pid " +
-                                      std::to_string(found->second.peer.pid) + ": " + why);
-  }
+  const LanePeer peer = found->second.peer;
+  const std::string reason = why;  // may lie in the connection
+  Forget(id);
+  if (reason.empty()) return;
+  options_.stats.Add(Counter::kAttachesRefused);
+  options_.log(LogLevel::kWarn,
+               "refused uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid) + ": " + reason);
+}
+
+void Acceptor::Forget(uint64_t id) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
   watcher_.unwatch(found->second.socket.get());
   connections_.erase(found);
 }

@@ -8,6 +8,8 @@
 //  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
 //    a received copy of our own reply memfd would drop the lock that proves that the engine is alive.
 //  - A refusal gives cause and fix, to the client and (once a second) to the log.
+//  - Out of memory or of descriptors, an attach is refused or dropped; nobody is let in for want of memory for the
+//    refusal.
 #pragma once
 
 #include <sys/types.h>
@@ -55,8 +57,8 @@ class Acceptor {
 
   Acceptor(Options options, Watcher watcher);
 
-  // The listening socket is readable. Accepts a bounded number of connections. False: out of descriptors, so stop
-  // watching the socket until the next Expire.
+  // The listening socket is readable. Accepts a bounded number of connections. False: out of descriptors (the next
+  // client was accepted with the spare one and will be told), so stop watching the socket until the next Expire.
   bool OnListen(int listen_fd, uint64_t now_ns);
   // The connection `id` is readable or hung up.
   void OnReady(uint64_t id, uint64_t now_ns);
@@ -83,10 +85,16 @@ class Acceptor {
     uint64_t lane_id = 0;
   };
 
+  void Admit(UniqueFd socket, const Status& refusal, uint64_t now_ns);
+  bool AcceptWithSpare(int listen_fd, uint64_t now_ns);
+  void OnMessage(uint64_t id, Connection* connection, uint64_t now_ns);
+  void RefuseForMemory(uint64_t id, uint64_t now_ns);
+  void Forget(uint64_t id);
   bool Allowed(int socket, uid_t uid, gid_t gid) const;
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);
+  static AttachedLane MakeLane(Connection* connection);
   Status Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns);
   WelcomeMessage MakeWelcome(uint64_t now_ns) const;
   void Refuse(uint64_t id, const Status& status, uint64_t now_ns);
@@ -97,6 +105,7 @@ class Acceptor {
   const Watcher watcher_;
   const std::shared_ptr<LaneQuota> quota_;
   LaneIdentity identity_;
+  UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;
   uint64_t connection_next_ = 1;
   uint64_t lane_next_ = 1;

@@ -21,7 +21,8 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   struct Limits {
     uint32_t lanes_max = 0;
     uint32_t lanes_per_uid_max = 0;
-    uint64_t bytes_max = 0;  // of all lanes
+    uint64_t bytes_max = 0;                       // of all lanes
+    const char* lanes_raised_by = "--lanes-max";  // what an operator must raise for more lanes
   };
 
   // Returns what was charged when it is destroyed.
@@ -51,7 +52,7 @@ class LaneQuota : public std::enable_shared_from_this<LaneQuota> {
   // kRefused names the bound that is reached and the option that raises it.
   Result<Charge> Take(uid_t uid, uint64_t bytes) {
     const MutexLock lock(mutex_);
-    if (lanes_ >= limits_.lanes_max) return Over("lanes", limits_.lanes_max, "--lanes-max");
+    if (lanes_ >= limits_.lanes_max) return Over("lanes", limits_.lanes_max, limits_.lanes_raised_by);
     const auto by_uid = lanes_by_uid_.find(uid);
     if ((by_uid == lanes_by_uid_.end() ? 0 : by_uid->second) >= limits_.lanes_per_uid_max) {
       return Over("lanes of uid " + std::to_string(uid), limits_.lanes_per_uid_max, "--lanes-per-uid-max");

@@ -11,19 +11,26 @@ namespace sutra {
 void LaneTable::Add(AttachedLane attached) {
   assert(!in_turn_);
   const uint64_t id = attached.lane->id();
-  watcher_.watch_socket(attached.socket.get(), id);
-  if (attached.pid_fd) watcher_.watch_process(attached.pid_fd.get(), id);
-  options_.stats.Add(Counter::kAttaches);
-  if (draining_) attached.lane->SetDraining();
-  order_.push_back(attached.lane);
-  const bool added = lanes_.emplace(id, std::move(attached)).second;
+  // What may throw comes first: afterwards the lane is in both lists, or in none.
+  if (order_.size() == order_.capacity()) order_.reserve(std::max<size_t>(16, 2 * order_.size()));
+  violators_.reserve(order_.capacity());  // each lane at most once per turn
+  const auto [place, added] = lanes_.emplace(id, std::move(attached));
   assert(added);
+  AttachedLane& kept = place->second;
+  order_.push_back(kept.lane);
+  watcher_.watch_socket(kept.socket.get(), id);
+  if (kept.pid_fd) watcher_.watch_process(kept.pid_fd.get(), id);
+  options_.stats.Add(Counter::kAttaches);
+  if (draining_) kept.lane->SetDraining();
   static_cast<void>(added);
 }
 
 void LaneTable::EndViolators() {
-  for (const auto& [lane_id, why] : violators_) EndLane(lane_id, End::kViolated, why);
-  violators_.clear();
+  while (!violators_.empty()) {
+    const auto [lane_id, why] = violators_.back();
+    violators_.pop_back();
+    EndLane(lane_id, End::kViolated, why);
+  }
 }
 
 // Doorbells are drained without being examined; a byte of 0 announces a detach. A socket that hangs up without it
@@ -87,13 +94,13 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
       options_.stats.Add(Counter::kLanesViolated);
       break;
   }
+  lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
+  order_.erase(std::find(order_.begin(), order_.end(), lane));
   if (why != nullptr) {
     const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
     options_.log(LogLevel::kWarn, "lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) +
                                       " pid " + std::to_string(lane->peer().pid) + name + " closed: " + why);
   }
-  lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
-  order_.erase(std::find(order_.begin(), order_.end(), lane));
 }
 
 void LaneTable::SetDraining() {

@@ -36,6 +36,7 @@ void ReplyWriter::CountReply(StatusCode status) const {
     case StatusCode::kCancelled: return stats_.Add(Counter::kRepliesCancelled);
     case StatusCode::kOverloaded: return stats_.Add(Counter::kRepliesOverloaded);
     case StatusCode::kShuttingDown: return stats_.Add(Counter::kRepliesShuttingDown);
+    case StatusCode::kOutOfMemory: return stats_.Add(Counter::kRepliesOutOfMemory);
     default: return stats_.Add(Counter::kRepliesModelError);
   }
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <new>
 #include <utility>
 
 #include "engine/lanes/lane.h"
@@ -38,7 +39,15 @@ void DeviceWorker::Stop() {
 void DeviceWorker::Run() {
   pthread_setname_np(pthread_self(), "sutra-device");
   std::vector<ComputationPtr> batch;
-  while (NextBatch(&batch)) Serve(batch);
+  while (NextBatch(&batch)) {
+    try {
+      Serve(batch);
+    } catch (const std::bad_alloc&) {
+      model_.stats.Add(Counter::kOutOfMemory);
+      for (const ComputationPtr& computation : batch) Fail(computation, StatusCode::kOutOfMemory);
+      WakeLanes();
+    }
+  }
   WakeLanes();
 }
 
@@ -74,7 +83,12 @@ bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_n
     return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
   };
   std::vector<Waiter> removed;
-  const bool wanted = model_.in_flight.Prune(computation, gone, &removed);
+  bool wanted = true;
+  try {
+    wanted = model_.in_flight.Prune(computation, gone, &removed);
+  } catch (const std::bad_alloc&) {
+    return true;  // computed for nothing, perhaps
+  }
   for (const Waiter& waiter : removed) {
     model_.replies.Refuse(waiter,
                           waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
@@ -107,7 +121,7 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   if (failed_calls_ < kFailedCallsMax) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.started"));
     status = SUTRA_CHECKPOINT("infer.failed") ? Status(StatusCode::kModelError, "checkpoint infer.failed")
-                                              : Embed(batch, begin, end);
+                                              : EmbedInMemory(batch, begin, end);
     static_cast<void>(SUTRA_CHECKPOINT("infer.done"));
   }
   times_.computed_ns = MonotonicNs();
@@ -118,21 +132,28 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   }
   ++failed_calls_;
   if (status.code() == StatusCode::kEngineGone) {
-    for (size_t i = begin; i < end; ++i) Fail(batch[i]);
+    for (size_t i = begin; i < end; ++i) Fail(batch[i], StatusCode::kModelError);
     failed_calls_ = kFailedCallsMax;
     if (options_.device_lost) options_.device_lost(status);
     return;
   }
   if (end - begin == 1) {
-    if (options_.log) {
-      options_.log(LogLevel::kError, "the model failed on a text of " + std::to_string(batch[begin]->text.size()) +
-                                         " bytes: " + status.message());
-    }
-    return Fail(batch[begin]);
+    Log(batch[begin], status);
+    return Fail(batch[begin], status.code() == StatusCode::kOutOfMemory ? status.code() : StatusCode::kModelError);
   }
   const size_t middle = begin + (end - begin) / 2;
   Compute(batch, begin, middle);
   Compute(batch, middle, end);
+}
+
+// Too little memory for the whole may be enough for its halves.
+Status DeviceWorker::EmbedInMemory(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
+  try {
+    return Embed(batch, begin, end);
+  } catch (const std::bad_alloc&) {
+    model_.stats.Add(Counter::kOutOfMemory);
+    return Status(StatusCode::kOutOfMemory, "out of memory");  // short enough to need none itself
+  }
 }
 
 Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
@@ -151,33 +172,58 @@ Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begi
 void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
   const float norm = Length(vector, width_);
   // The backend guarantees finite numbers; a vector is served only after a check.
-  if (!std::isfinite(norm)) return Fail(computation);
+  if (!std::isfinite(norm)) return Fail(computation, StatusCode::kModelError);
   if (norm > 0) {
     for (uint32_t i = 0; i < width_; ++i) vector[i] /= norm;
   }
   const std::span<const float> unit(vector, width_);
-  const std::optional<uint64_t> ttl_s = model_.in_flight.LifetimeToStore(computation);
-  if (model_.cache != nullptr && ttl_s.has_value()) {
-    model_.cache->Insert(computation->text, computation->variant, unit,
-                         {norm, computation->token_count(), computation->truncated}, *ttl_s);
+  std::optional<std::vector<Waiter>> waiters;
+  while (!waiters.has_value()) {  // again when a request joins that wants it stored longer: once per request at most
+    const std::optional<uint64_t> ttl_s = model_.in_flight.LifetimeToStore(computation);
+    if (ttl_s.has_value()) Store(computation, unit, norm, *ttl_s);
+    waiters = model_.in_flight.FinishStored(computation, ttl_s);
   }
-  for (const Waiter& waiter : model_.in_flight.Finish(computation)) {
+  for (const Waiter& waiter : *waiters) {
     model_.replies.AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);
     RememberWake(waiter);
   }
 }
 
-void DeviceWorker::Fail(const ComputationPtr& computation) {
+// A vector that cannot be stored is served all the same.
+void DeviceWorker::Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s) {
+  if (model_.cache == nullptr) return;
+  try {
+    model_.cache->Insert(computation->text, computation->variant, unit,
+                         {norm, computation->token_count(), computation->truncated}, ttl_s);
+  } catch (const std::bad_alloc&) {
+    model_.stats.Add(Counter::kOutOfMemory);
+  }
+}
+
+// A computation that has ended already has no waiters left.
+void DeviceWorker::Fail(const ComputationPtr& computation, StatusCode code) {
   for (const Waiter& waiter : model_.in_flight.Finish(computation)) {
-    model_.replies.Refuse(waiter, StatusCode::kModelError);
+    model_.replies.Refuse(waiter, code);
     RememberWake(waiter);
   }
+}
+
+void DeviceWorker::Log(const ComputationPtr& failed, const Status& why) try {
+  if (!options_.log) return;
+  options_.log(LogLevel::kError,
+               "the model failed on a text of " + std::to_string(failed->text.size()) + " bytes: " + why.message());
+} catch (const std::bad_alloc&) {  // the counters say it
 }
 
 void DeviceWorker::RememberWake(const Waiter& waiter) {
   if (lanes_to_wake_.empty() || lanes_to_wake_.back() != waiter.lane) {
     const bool known = std::find(lanes_to_wake_.begin(), lanes_to_wake_.end(), waiter.lane) != lanes_to_wake_.end();
-    if (!known) lanes_to_wake_.push_back(waiter.lane);
+    if (known) return;
+    try {
+      lanes_to_wake_.push_back(waiter.lane);
+    } catch (const std::bad_alloc&) {
+      model_.replies.Wake(waiter.lane.get());
+    }
   }
 }
 

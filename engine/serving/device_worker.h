@@ -2,9 +2,9 @@
 // device (or CPU core group); several pull from the same batcher.
 //
 // Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the current batch.
-// Invariants: a vector with a non-finite number is never served and never stored; a text that the model cannot compute
-// fails alone (a failed batch is halved until the bad texts are isolated); a result is stored before its computation
-// ends.
+// Invariants: memory that is short fails the texts of the batch that are not answered yet, and nothing else; a vector
+// with a non-finite number is never served and never stored; a text that the model cannot compute fails alone (a failed
+// batch is halved until the bad texts are isolated); a result is stored before its computation ends.
 #pragma once
 
 #include <atomic>
@@ -44,9 +44,12 @@ class DeviceWorker {
   bool StillWanted(const ComputationPtr& computation, uint64_t now_ns);
   void Serve(const std::vector<ComputationPtr>& batch);
   void Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
+  Status EmbedInMemory(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
   Status Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
   void Answer(const ComputationPtr& computation, float* vector);
-  void Fail(const ComputationPtr& computation);
+  void Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s);
+  void Fail(const ComputationPtr& computation, StatusCode code);
+  void Log(const ComputationPtr& failed, const Status& why);
   void RememberWake(const Waiter& waiter);
   void WakeLanes();
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "shm/base/checkpoint.h"
@@ -120,7 +121,7 @@ bool EngineLoop::PollLanes() {
   lanes_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { worked |= PollLane(lane); });
   model_.batcher.Flush();
   flush_at_ns_ = 0;
-  lanes_.EndViolators();
+  InMemory([&] { lanes_.EndViolators(); });
   return worked;
 }
 
@@ -170,25 +171,38 @@ void EngineLoop::HandleEvents(int timeout_ms) {
   if (count < 0 && errno != EINTR) failed_ = true;
   for (int i = 0; i < count; ++i) {
     const uint64_t tag = events[i].data.u64;
-    const uint64_t id = tag & ~uint64_t{kTagKindMask};
-    switch (tag & kTagKindMask) {
-      case kTagListen:
-        if (!acceptor_.OnListen(options_.listener->fd(), MonotonicNs())) {
-          Unwatch(options_.listener->fd());  // until the next tick
-          listening_ = false;
-        }
-        break;
-      case kTagSignal:
-        if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
-        break;
-      case kTagPending:
-        acceptor_.OnReady(id, MonotonicNs());
-        PollLanes();  // creating a large lane takes milliseconds: a burst of attaches must not delay the others
-        break;
-      case kTagSocket: lanes_.OnSocket(id, (events[i].events & (EPOLLHUP | EPOLLERR)) != 0); break;
-      case kTagPid: lanes_.OnProcessEnd(id); break;
-      default: break;  // the fault event only ends the wait
-    }
+    const bool hung_up = (events[i].events & (EPOLLHUP | EPOLLERR)) != 0;
+    InMemory([&] { HandleEvent(tag & kTagKindMask, tag & ~uint64_t{kTagKindMask}, hung_up); });
+  }
+}
+
+void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
+  switch (kind) {
+    case kTagListen:
+      if (!acceptor_.OnListen(options_.listener->fd(), MonotonicNs())) {
+        Unwatch(options_.listener->fd());  // until the next tick
+        listening_ = false;
+      }
+      break;
+    case kTagSignal:
+      if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
+      break;
+    case kTagPending:
+      acceptor_.OnReady(id, MonotonicNs());
+      PollLanes();  // creating a large lane takes milliseconds: a burst of attaches must not delay the others
+      break;
+    case kTagSocket: lanes_.OnSocket(id, hung_up); break;
+    case kTagPid: lanes_.OnProcessEnd(id); break;
+    default: break;  // the fault event only ends the wait
+  }
+}
+
+template <typename Step>
+void EngineLoop::InMemory(const Step& step) {
+  try {
+    step();
+  } catch (const std::bad_alloc&) {
+    model_.stats.Add(Counter::kOutOfMemory);
   }
 }
 
@@ -197,14 +211,16 @@ void EngineLoop::Tick(uint64_t now_ns) {
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
-    lanes_.Sweep();
+    InMemory([&] { lanes_.Sweep(); });
   }
-  acceptor_.Expire(now_ns);
+  InMemory([&] { acceptor_.Expire(now_ns); });
   if (options_.check_files && now_ns >= next_check_ns_ && !draining_) {
     next_check_ns_ = now_ns + kNsPerSecond;
-    if (options_.check_files()) listening_ = false;  // the old socket's watch ended with it
+    InMemory([&] {
+      if (options_.check_files()) listening_ = false;  // the old socket's watch ended with it
+    });
   }
-  if (!listening_ && !draining_) listening_ = Watch(options_.listener->fd(), kTagListen);
+  if (!listening_ && !draining_) InMemory([&] { listening_ = Watch(options_.listener->fd(), kTagListen); });
   ShowGauges(now_ns);
 }
 
@@ -232,12 +248,14 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
   if (model_.in_flight.size() == 0) return true;
   if (now_ns < drain_until_ns_) return false;
-  drain_cut_ = true;
-  for (const Waiter& waiter : model_.in_flight.TakeAll()) {
-    model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
-    model_.replies.Wake(waiter.lane.get());
-  }
-  return true;
+  InMemory([&] {
+    for (const Waiter& waiter : model_.in_flight.TakeAll()) {
+      model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
+      model_.replies.Wake(waiter.lane.get());
+    }
+    drain_cut_ = true;
+  });
+  return drain_cut_;
 }
 
 void EngineLoop::CloseLanes(StatusCode reason) {

@@ -6,6 +6,9 @@
 //   device worker   its backend; completes computations; answers misses (through each lane's mutex)
 //   log committer   the cache's disk (inside the shard)
 //
+// Memory that is short fails one request, one attach or one line of the log, never the loop: each step of a turn is
+// caught on its own (InMemory), and leaves what it works on as it was, or ended.
+//
 // Bounds of a turn: kRequestsPerTurn requests or kBytesPerTurn bytes of text per lane, kEventsPerTurn events. A stopped
 // or slow client costs one load of its ring per turn. When nothing happens the loop spins for at most spin_us and then
 // sleeps in epoll, waking only for the heartbeat.
@@ -86,6 +89,9 @@ class EngineLoop {
 
   bool PollLane(const std::shared_ptr<Lane>& lane);
   void HandleEvents(int timeout_ms);
+  void HandleEvent(uint64_t kind, uint64_t id, bool hung_up);
+  template <typename Step>
+  void InMemory(const Step& step);
   void Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
   void ShowGauges(uint64_t now_ns) const;

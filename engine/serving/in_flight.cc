@@ -5,18 +5,22 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstdio>
+#include <cstdlib>
 #include <iterator>
 
 namespace sutra {
 namespace {
 
 void Attach(Computation* computation, Waiter waiter) {
+  std::vector<Waiter>& waiters = computation->waiters;
+  if (waiters.size() == waiters.capacity()) waiters.reserve(std::max<size_t>(1, 2 * waiters.size()));  // may throw
   if ((waiter.options & kOptionCacheSkipStore) == 0) {
     computation->store = true;
     computation->ttl_s = std::max<uint64_t>(computation->ttl_s, waiter.ttl_s);
   }
   computation->priority = std::min(computation->priority, waiter.priority);
-  computation->waiters.push_back(std::move(waiter));
+  waiters.push_back(std::move(waiter));
 }
 
 }  // namespace
@@ -25,10 +29,21 @@ size_t InFlight::KeyHash::operator()(const Key& key) const {
   return XXH3_64bits_withSeed(key.text.data(), key.text.size(), seed ^ key.variant);
 }
 
+void InFlight::CheckCanaries() const {
+  if (canary_before_ == kCanary && canary_after_ == kCanary && computations_.bucket_count() != 0) return;
+  std::fprintf(stderr,
+               "sutra-engine: the memory of the in-flight table is corrupted (canaries %016llx %016llx, %zu buckets): "
+               "something wrote outside its own memory; please report this line with the core dump\n",
+               static_cast<unsigned long long>(canary_before_), static_cast<unsigned long long>(canary_after_),
+               computations_.bucket_count());
+  std::abort();
+}
+
 InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,
                                     ComputationPtr* computation) {
   if (size() == 0) return JoinResult::kNone;
   const MutexLock lock(mutex_);
+  CheckCanaries();
   const auto found = computations_.find(Key{text, variant});
   if (found == computations_.end()) return JoinResult::kNone;
   Computation& under_way = *found->second;
@@ -43,9 +58,10 @@ InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, con
 void InFlight::Start(const ComputationPtr& computation, Waiter first) {
   assert(computation->waiters.empty());
   computation->priority = kClassBulk;
-  Attach(computation.get(), std::move(first));
+  computation->waiters.reserve(1);
   const MutexLock lock(mutex_);
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
+  Attach(computation.get(), std::move(first));  // allocates nothing
   assert(added);
   static_cast<void>(added);
   count_.fetch_add(1, std::memory_order_relaxed);  // only the loop thread starts computations, and it is the reader
@@ -83,9 +99,20 @@ std::vector<Waiter> InFlight::Finish(const ComputationPtr& computation) {
   return std::move(computation->waiters);
 }
 
+std::optional<std::vector<Waiter>> InFlight::FinishStored(const ComputationPtr& computation,
+                                                          std::optional<uint64_t> stored) {
+  const MutexLock lock(mutex_);
+  if (computation->store && (!stored.has_value() || computation->ttl_s > *stored)) return std::nullopt;
+  EraseLocked(computation);
+  return std::move(computation->waiters);
+}
+
 std::vector<Waiter> InFlight::TakeAll() {
   const MutexLock lock(mutex_);
   std::vector<Waiter> all;
+  size_t count = 0;
+  for (const auto& [key, computation] : computations_) count += computation->waiters.size();
+  all.reserve(count);
   for (auto& [key, computation] : computations_) {
     std::move(computation->waiters.begin(), computation->waiters.end(), std::back_inserter(all));
     computation->waiters.clear();

@@ -1,6 +1,8 @@
 // Equal texts in flight are computed once: the first request starts a computation, later ones join it. Equal means the
 // same variant and the same bytes.
 //
+// Out of memory, a call throws std::bad_alloc and has changed nothing.
+//
 // Thread-safe. An ordering makes "once" exact: the worker stores a result in the cache before it calls Finish, and the
 // loop calls Join before it asks the cache, so a text is found in one of the two.
 #pragma once
@@ -36,12 +38,16 @@ class InFlight {
   bool Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
              std::vector<Waiter>* removed);
 
-  // Ends the computation: it can no longer be joined. All waiters are handed to the caller.
+  // Ends the computation: it can no longer be joined. All waiters are handed to the caller. Allocates nothing.
   std::vector<Waiter> Finish(const ComputationPtr& computation);
 
   // How long to store the result: the longest of the lifetimes asked for; nothing if no waiter wants it stored. Call it
-  // after the vector exists and before Finish.
+  // after the vector exists and before FinishStored.
   std::optional<uint64_t> LifetimeToStore(const ComputationPtr& computation) const;
+
+  // Finish, if the result is stored for as long as its waiters want (`stored` is what LifetimeToStore said). Nothing is
+  // done, and nothing returned, when a request has joined since that wants it stored, or for longer.
+  std::optional<std::vector<Waiter>> FinishStored(const ComputationPtr& computation, std::optional<uint64_t> stored);
 
   // Takes all waiters (at the end of a drain that timed out).
   std::vector<Waiter> TakeAll();
@@ -60,9 +66,16 @@ class InFlight {
   };
 
   void EraseLocked(const ComputationPtr& computation) SUTRA_REQUIRES(mutex_);
+  void CheckCanaries() const SUTRA_REQUIRES(mutex_);
+
+  // Words on both sides of the map that nobody writes to. A damaged map was seen once (a division by its number of
+  // buckets); if it is damaged again, the message tells a stray write from a fault of ours.
+  static constexpr uint64_t kCanary = 0x5355545241434152;
 
   mutable Mutex mutex_;
+  uint64_t canary_before_ = kCanary;
   std::unordered_map<Key, ComputationPtr, KeyHash> computations_ SUTRA_GUARDED_BY(mutex_){16, KeyHash{RandomSeed()}};
+  uint64_t canary_after_ = kCanary;
   // Entries of the map. Lowered (release) after the removal, and the removal follows the insert into the cache: a loop
   // that reads 0 (acquire) finds the result in the cache.
   std::atomic<size_t> count_{0};

@@ -46,6 +46,9 @@ class RequestBatcher {
 
   // Stages a computation; `again` when it was queued before and its class rose. Flush makes staged computations visible
   // to the workers in one step, and wakes one worker if all sleep.
+  // Add cannot fail: ReserveOne before it may (std::bad_alloc). What Flush cannot hand over for want of memory, the
+  // next Flush does.
+  void ReserveOne();
   void Add(const ComputationPtr& computation, PriorityClass priority, bool again);
   void Flush();
 
@@ -53,8 +56,8 @@ class RequestBatcher {
   bool NextBatch(std::vector<ComputationPtr>* batch);
 
   // Appends queued texts that fit into the budget along with those already in `batch`; never waits. False when nothing
-  // was added.
-  bool TopUp(uint64_t now_ns, std::vector<ComputationPtr>* batch);
+  // was added. *short_of_memory: texts are queued that could not be ordered or taken; ask again.
+  bool TopUp(uint64_t now_ns, std::vector<ComputationPtr>* batch, bool* short_of_memory = nullptr);
 
   // Makes NextBatch return. Queued texts stay in the queue.
   void Stop();
@@ -76,7 +79,10 @@ class RequestBatcher {
     }
   };
 
+  static constexpr size_t kArrivalsMax = 1024;
   void AdmitArrivalsLocked() SUTRA_REQUIRES(mutex_);
+  void AdmitLocked(Staged* staged) SUTRA_REQUIRES(mutex_);
+  void TakeClassesLocked(uint64_t now_ns, std::vector<ComputationPtr>* batch, uint64_t* tokens) SUTRA_REQUIRES(mutex_);
   void TakeLocked(int priority, uint64_t tokens_max, uint64_t aged_before_ns, std::vector<ComputationPtr>* batch,
                   uint64_t* tokens) SUTRA_REQUIRES(mutex_);
 
@@ -90,6 +96,7 @@ class RequestBatcher {
 
   Mutex mutex_;  // guards the ordered part, and `taken` of each computation
   std::vector<Staged> arrivals_ SUTRA_GUARDED_BY(mutex_);
+  size_t admitted_ SUTRA_GUARDED_BY(mutex_) = 0;  // of arrivals_; the rest could not be, for want of memory
   std::vector<Entry> heaps_[kClassCount] SUTRA_GUARDED_BY(mutex_);
   std::unordered_map<uint64_t, uint64_t> finish_tags_ SUTRA_GUARDED_BY(mutex_);  // by flow
   uint64_t virtual_time_ SUTRA_GUARDED_BY(mutex_) = 0;

@@ -2,6 +2,7 @@
 #include "engine/serving/request_path.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "engine/lanes/lane.h"
@@ -11,7 +12,18 @@
 #include "shm/text_key.h"
 
 namespace sutra {
+// Memory that runs out fails this request: each step below leaves the waiter where it is until it can no longer fail.
 void RequestPath::Handle(LaneReader::Taken taken, bool draining) {
+  try {
+    Answer(&taken, draining);
+  } catch (const std::bad_alloc&) {
+    model_.stats.Add(Counter::kOutOfMemory);
+    model_.replies.Refuse(taken.waiter, StatusCode::kOutOfMemory);
+  }
+}
+
+void RequestPath::Answer(LaneReader::Taken* request, bool draining) {
+  LaneReader::Taken& taken = *request;
   model_.stats.Add(Counter::kTexts);
   Waiter& waiter = taken.waiter;
   model_.stats.Record(Histogram::kStageTake, waiter.taken_ns - waiter.submitted_ns);
@@ -21,11 +33,12 @@ void RequestPath::Handle(LaneReader::Taken taken, bool draining) {
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
   if (Join(waiter, taken.text)) return;
   if (AnswerFromCache(waiter, taken.text)) return;
-  Compute(std::move(waiter), taken.text);
+  Compute(&waiter, taken.text);
 }
 
 bool RequestPath::Join(const Waiter& waiter, std::string_view text) {
   ComputationPtr computation;
+  model_.batcher.ReserveOne();  // before it has joined: from then on it cannot be refused
   switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return false;
     case InFlight::JoinResult::kTooLong: model_.replies.Refuse(waiter, StatusCode::kTextTooLong); return true;
@@ -51,7 +64,8 @@ bool RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   return true;
 }
 
-void RequestPath::Compute(Waiter waiter, std::string_view text) {
+void RequestPath::Compute(Waiter* first, std::string_view text) {
+  Waiter& waiter = *first;
   if (model_.batcher.full()) return model_.replies.Refuse(waiter, StatusCode::kOverloaded);
   auto computation = std::make_shared<Computation>();
   const Encoded encoded = model_.tokenizer.Encode(text, model_.info.tokens_max, &computation->ids);
@@ -59,16 +73,16 @@ void RequestPath::Compute(Waiter waiter, std::string_view text) {
     return model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
   }
   waiter.tokenised_ns = MonotonicNs();
-  model_.stats.Add(Counter::kMisses);
-  model_.stats.Record(Histogram::kStageTokenise, waiter.tokenised_ns - waiter.taken_ns);
   computation->text = text;
   computation->variant = kVariantOfModel;
   computation->flow = waiter.lane->flow();
   computation->truncated = encoded.truncated;
   computation->queued_ns = waiter.tokenised_ns;
-  const PriorityClass priority = waiter.priority;
-  model_.in_flight.Start(computation, std::move(waiter));
-  model_.batcher.Add(computation, priority, false);
+  model_.batcher.ReserveOne();  // a computation that is under way must reach the workers
+  model_.in_flight.Start(computation, waiter);
+  model_.batcher.Add(computation, waiter.priority, false);
+  model_.stats.Add(Counter::kMisses);
+  model_.stats.Record(Histogram::kStageTokenise, waiter.tokenised_ns - waiter.taken_ns);
 }
 
 }  // namespace sutra

@@ -19,13 +19,15 @@ class RequestPath {
  public:
   explicit RequestPath(ServedModel* model) : model_(*model) {}
 
-  // Answers the request, or hands it on. `draining`: new requests are refused.
+  // Answers the request, or hands it on. `draining`: new requests are refused. A request for which memory is short is
+  // answered `out of memory`.
   void Handle(LaneReader::Taken taken, bool draining);
 
  private:
+  void Answer(LaneReader::Taken* request, bool draining);
   bool Join(const Waiter& waiter, std::string_view text);
   bool AnswerFromCache(const Waiter& waiter, std::string_view text);
-  void Compute(Waiter waiter, std::string_view text);
+  void Compute(Waiter* first, std::string_view text);
 
   ServedModel& model_;
 };

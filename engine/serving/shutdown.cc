@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -54,10 +55,11 @@ bool Shutdown::OnSignal() {
   signalfd_siginfo info;
   while (read(signal_fd_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
     if (const char* name = IgnoredName(static_cast<int>(info.ssi_signo)); name != nullptr) {
-      if (log_) {
-        log_(LogLevel::kInfo, std::string(name) + " is ignored (sent by pid " + std::to_string(info.ssi_pid) +
-                                  "): there is nothing to reload or reopen; SIGTERM stops the engine");
-      }
+      if (log_) try {
+          log_(LogLevel::kInfo, std::string(name) + " is ignored (sent by pid " + std::to_string(info.ssi_pid) +
+                                    "): there is nothing to reload or reopen; SIGTERM stops the engine");
+        } catch (const std::bad_alloc&) {  // a line less; a stop that came with it must not be lost
+        }
       continue;
     }
     if (signal_number_ != 0) _exit(128 + static_cast<int>(info.ssi_signo));

@@ -8,7 +8,9 @@
 #include <vector>
 
 #if defined(__SANITIZE_THREAD__)
+#include <algorithm>
 #include <deque>
+#include <new>
 
 #include "shm/base/mutex.h"
 #else
@@ -20,18 +22,25 @@ namespace sutra {
 template <typename T>
 class WorkQueue {
  public:
-  // Moves all of `items` into the queue.
-  void PushAll(std::vector<T>* items) {
+  // Moves all of `items` into the queue. False, and nothing moved, when memory is short.
+  [[nodiscard]] bool PushAll(std::vector<T>* items) {
 #if defined(__SANITIZE_THREAD__)
     const MutexLock lock(mutex_);
-    for (T& item : *items) queue_.push_back(std::move(item));
+    try {
+      queue_.resize(queue_.size() + items->size());
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    std::move(items->begin(), items->end(), queue_.end() - static_cast<std::ptrdiff_t>(items->size()));
 #else
-    queue_.enqueue_bulk(std::make_move_iterator(items->begin()), items->size());
+    if (!queue_.enqueue_bulk(std::make_move_iterator(items->begin()), items->size())) return false;
 #endif
     items->clear();
+    return true;
   }
 
-  // Appends up to `count` items to `items`; returns how many.
+  // Appends up to `count` items to `items`; returns how many. REQUIRES: `items` has room for them, since an item that
+  // cannot be appended would be lost.
   size_t PopSome(std::vector<T>* items, size_t count) {
 #if defined(__SANITIZE_THREAD__)
     const MutexLock lock(mutex_);

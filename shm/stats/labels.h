@@ -35,7 +35,9 @@ namespace sutra {
   X(kWakesSent, "client_wakes_sent")               \
   X(kEngineSleeps, "engine_sleeps")                \
   X(kLoopRounds, "loop_rounds")                    \
-  X(kWorkerBusyNs, "worker_busy_ns")
+  X(kWorkerBusyNs, "worker_busy_ns")               \
+  X(kRepliesOutOfMemory, "replies_out_of_memory")  \
+  X(kOutOfMemory, "out_of_memory")
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <boost/interprocess/exceptions.hpp>
-#include <boost/interprocess/mapped_region.hpp>
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <cassert>
 #include <cerrno>
@@ -118,6 +118,9 @@ Status OpenFailed(const std::string& name, int os_error) {
   return Status(os_error == ENOENT ? StatusCode::kEngineGone : StatusCode::kRefused, message, os_error);
 }
 
+// A read that ended early: the file became shorter after it was opened.
+Status ReadFailed(const std::string& name) { return NotStats("/dev/shm/" + name + " was truncated"); }
+
 // A regular file whose owner is the uid in its name: anyone may put files of any name into /dev/shm.
 bool Genuine(const std::string& name, struct stat* info) {
   const std::string path = "/dev/shm/" + name;
@@ -221,9 +224,11 @@ const HistogramSnapshot& StatsSnapshot::histogram(const std::string& label) cons
   return found == histograms.end() ? kEmpty : found->second;
 }
 
+// Read, not mapped: a read of a page that the segment lacks gives zeros or ends early, where a load would raise SIGBUS
+// (a segment that was truncated, or one with holes while /dev/shm is full).
 struct StatsReader::Mapping {
   ipc::shared_memory_object object;
-  ipc::mapped_region region;
+  uint64_t bytes = 0;
   ino_t inode = 0;
 
   int descriptor() const { return object.get_mapping_handle().handle; }
@@ -247,7 +252,7 @@ Status StatsReader::Reopen() {
     if (bytes < sizeof(StatsHeader) || bytes > kSegmentBytesMax) {
       return NotStats("/dev/shm/" + name_ + " has " + std::to_string(bytes) + " bytes");
     }
-    ipc::mapped_region(mapping->object, ipc::read_only, 0, bytes).swap(mapping->region);
+    mapping->bytes = bytes;
     mapping->inode = info.st_ino;
     mapping_ = std::move(mapping);
     return Status();
@@ -288,18 +293,16 @@ bool StatsReader::Replaced() const {
 }
 
 Result<StatsSnapshot> StatsReader::Snapshot() const {
-  struct stat info {};
-  if (fstat(mapping_->descriptor(), &info) != 0) return OpenFailed(name_, errno);
-  const uint64_t mapped = mapping_->region.get_size();
-  if (static_cast<uint64_t>(info.st_size) < mapped) return NotStats("/dev/shm/" + name_ + " was truncated");
-  const auto* header = static_cast<const StatsHeader*>(mapping_->region.get_address());
-  // SYNC T1 (acquire): header and label tables are complete; meets SYNC T1 (release) in StatsSegment::Fill.
-  if (header->version.load(std::memory_order_acquire) == 0) {
-    return Status(StatusCode::kNotReady, "the engine is still filling its stats segment");
-  }
-  const auto* words = static_cast<const SharedWord<uint64_t>*>(mapping_->region.get_address());
-  std::vector<uint64_t> copy(mapped / 8);
-  for (size_t i = 0; i < copy.size(); ++i) copy[i] = words[i].load(std::memory_order_relaxed);  // values for display
+  // SYNC T1 (acquire): header and label tables are complete once the version is there; meets SYNC T1 (release) in
+  // StatsSegment::Fill. A system call of its own, so that the copy below is later.
+  uint32_t version = 0;
+  static_assert(offsetof(StatsHeader, version) == 0 && sizeof(StatsHeader::version) == sizeof(version));
+  if (pread(mapping_->descriptor(), &version, sizeof(version), 0) != sizeof(version)) return ReadFailed(name_);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (version == 0) return Status(StatusCode::kNotReady, "the engine is still filling its stats segment");
+  std::vector<uint64_t> copy(mapping_->bytes / 8);  // of values for display, which change meanwhile
+  const auto bytes = static_cast<ssize_t>(copy.size() * 8);
+  if (pread(mapping_->descriptor(), copy.data(), static_cast<size_t>(bytes), 0) != bytes) return ReadFailed(name_);
   Result<StatsSnapshot> snapshot = ParseStats(std::as_bytes(std::span(copy)));
   if (snapshot.ok()) {
     snapshot->taken_monotonic_ns = MonotonicNs();

@@ -14,6 +14,7 @@
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <cassert>
 #include <cerrno>
+#include <cstring>
 #include <span>
 #include <string_view>
 
@@ -54,11 +55,10 @@ void StoreLabels(std::byte* table, std::span<const char* const> labels) {
   for (const char* text : labels) StoreText((label++)->text, text);
 }
 
-Status CreateFailed(const std::string& name, const ipc::interprocess_exception& error) {
+Status CreateFailed(const std::string& name, int os_error, const char* what) {
   const std::string path = "/dev/shm/" + name;
-  const int os_error = error.get_native_error();
   std::string message = "stats segment " + path + ": ";
-  if (error.get_error_code() == ipc::already_exists_error) {
+  if (os_error == EEXIST) {
     struct stat info {};
     const bool known = stat(path.c_str(), &info) == 0;
     message += "the name is taken by a file" + (known ? " of uid " + std::to_string(info.st_uid) : std::string()) +
@@ -67,15 +67,25 @@ Status CreateFailed(const std::string& name, const ipc::interprocess_exception& 
   }
   if (os_error == ENOSPC || os_error == ENOMEM) {
     message += "no room for " + std::to_string(kSegmentBytes) +
-               " bytes in /dev/shm. Free some or enlarge it: "
-               "mount -o remount,size=256M /dev/shm";
+               " bytes in /dev/shm. Remove what ended engines left there (sutra-stat --prune), or enlarge it: "
+               "mount -o remount,size=256M /dev/shm (Docker: --shm-size)";
     return Status(StatusCode::kStorageError, message, os_error);
   }
   if (os_error == EACCES || os_error == EPERM) {
     message += "no permission to create files in /dev/shm. Check its mode (ls -ld /dev/shm should say drwxrwxrwt)";
     return Status(StatusCode::kRefused, message, os_error);
   }
-  return Status(StatusCode::kStorageError, message + error.what(), os_error);
+  if (os_error == EFBIG) message += "raise the limit of file sizes (ulimit -f, LimitFSIZE=): ";
+  return Status(StatusCode::kStorageError, message + what, os_error);
+}
+
+// All of it: a page that is missing when it is written to raises SIGBUS. Boost's truncate may leave that to us.
+int Allocate(int fd, uint64_t bytes) {
+  int error;
+  do {
+    error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+  } while (error == EINTR);
+  return error;
 }
 
 }  // namespace
@@ -92,20 +102,32 @@ StatsSegment::~StatsSegment() = default;
 Result<std::unique_ptr<StatsSegment>> StatsSegment::Create(const StatsSegmentOptions& options) {
   Result<std::string> name = StatsSegmentName(options.socket_path, geteuid());
   if (!name.ok()) return name.status();
+  struct HalfMade {
+    std::string name;
+    ~HalfMade() {
+      if (!name.empty()) ipc::shared_memory_object::remove(name.c_str());
+    }
+  } half_made;  // a start that fails leaves nothing
   try {
     ipc::shared_memory_object::remove(name->c_str());
     ipc::permissions permissions;
     permissions.set_permissions(static_cast<int>(options.mode));
     ipc::shared_memory_object object(ipc::create_only, name->c_str(), ipc::read_write, permissions);
-    object.truncate(static_cast<ipc::offset_t>(kSegmentBytes));  // allocates, so that no later store can fault
+    half_made.name = *name;
+    object.truncate(static_cast<ipc::offset_t>(kSegmentBytes));
+    if (const int error = Allocate(object.get_mapping_handle().handle, kSegmentBytes); error != 0) {
+      return CreateFailed(*name, error, std::strerror(error));
+    }
     std::unique_ptr<StatsSegment> segment(new StatsSegment);
     ipc::mapped_region(object, ipc::read_write, 0, kSegmentBytes).swap(segment->mapping_->region);
     segment->base_ = static_cast<std::byte*>(segment->mapping_->region.get_address());
     segment->name_ = *name;
     segment->Fill(options);
+    half_made.name.clear();
     return segment;
   } catch (const ipc::interprocess_exception& error) {
-    return CreateFailed(*name, error);
+    const bool exists = error.get_error_code() == ipc::already_exists_error;
+    return CreateFailed(*name, exists ? EEXIST : error.get_native_error(), error.what());
   } catch (const std::exception& error) {
     return Status(StatusCode::kOutOfMemory, "stats segment " + *name + ": " + error.what());
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -30,6 +31,7 @@ class MemoryCache : public CacheShard {
   }
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
               uint64_t ttl_s) override {
+    if (on_insert) on_insert();
     const MutexLock lock(mutex_);
     ++inserts_;
     entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s};
@@ -42,6 +44,8 @@ class MemoryCache : public CacheShard {
   Status Sync() override { return {}; }
   void SetStorageLost(bool) override {}
   CacheStats Stats() const override { return {}; }
+
+  std::function<void()> on_insert;  // what happens while a result is being stored; set it before the worker starts
 
   Entry Get(const std::string& text) {
     const MutexLock lock(mutex_);

@@ -364,5 +364,61 @@ TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
   EXPECT_EQ(again.Embed(texts[1]).source, SUTRA_SOURCE_SHARD);
 }
 
+// What the engine publishes lies in /dev/shm, whose pages must be there before they are written to: a page that is
+// missing then is a SIGBUS.
+class FullSharedMemory : public FullDisk {};
+
+TEST_F(FullSharedMemory, AtStartIsSaidWithTheFixAndLeavesNothing) {
+  EngineProcess engine;
+  const SmallDisk shared_memory("/dev/shm", "16k");
+  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
+  ExpectCannotStart(engine, kExitCannotStart, {"no room for", "/dev/shm", "remount,size", "sutra-stat --prune"});
+  EXPECT_TRUE(std::filesystem::is_empty("/dev/shm"));
+  EXPECT_FALSE(std::filesystem::exists(engine.socket()));
+  ASSERT_TRUE(shared_memory.Resize("1m"));  // the canary: with room it serves
+  ASSERT_TRUE(engine.Start());
+  ExpectServes(engine, "with room");
+}
+
+TEST_F(FullSharedMemory, WhileRunningFailsNothing) {
+  EngineProcess engine;
+  const SmallDisk shared_memory("/dev/shm", "256k");
+  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
+  ASSERT_TRUE(engine.Start());
+  const ClientHandle before = Attached(engine);
+  std::ofstream("/dev/shm/fill") << std::string(1 << 20, 'f');
+  for (int round = 0; round < 3; ++round) {
+    const std::vector<std::string> texts = NumberedTexts("full " + std::to_string(round), 300);
+    const std::vector<Reply> replies = before.EmbedBatch(texts);
+    for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
+    ExpectServes(engine, "a new client " + std::to_string(round));
+  }
+  EXPECT_EQ(engine.Stats().gauge(Gauge::kSocketLost), 0u);  // and it can be read
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+// The 100 segments of 100 temporary engines, each with its folder gone.
+TEST_F(StartFault, AStartRemovesTheStatsOfEndedEnginesWhoseFolderIsGone) {
+  std::string gone, kept, kept_socket;
+  EngineProcess other;
+  ASSERT_TRUE(other.Start());
+  EXPECT_EQ(other.Terminate().code, kExitClean);
+  {
+    EngineProcess ended;
+    ASSERT_TRUE(ended.Start());
+    EXPECT_EQ(ended.Terminate().code, kExitClean);
+    gone = *StatsSegmentName(ended.socket(), geteuid());
+    kept = *StatsSegmentName(other.socket(), geteuid());
+    std::filesystem::copy_file("/dev/shm/" + gone, "/dev/shm/" + gone.substr(0, gone.size() - 1) + "x");
+    LeftOvers::Get().Add("/dev/shm/" + gone.substr(0, gone.size() - 1) + "x");
+  }                                              // its directory is gone now
+  gone = gone.substr(0, gone.size() - 1) + "x";  // the fixture removed the original
+  EngineProcess engine;
+  ASSERT_TRUE(engine.Start());
+  EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + gone));
+  EXPECT_TRUE(std::filesystem::exists("/dev/shm/" + kept));
+  ExpectSays(engine, {gone});
+}
+
 }  // namespace
 }  // namespace sutra::test

@@ -1,10 +1,14 @@
 // The command-line tools, against real engines: programs can parse what they print, and it agrees with the client.
+#include <unistd.h>
+
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "shm/stats/stats_name.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -57,6 +61,29 @@ TEST_F(Tools, StatTellsARunningAStoppedAPausedAndACrashedEngineApart) {
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.counter("replies_ok") == 3; }, 1));
   engine.Kill();
   ExpectLife(engine, "crashed", 3);
+}
+
+TEST_F(Tools, StatPruneRemovesWhatEndedEnginesLeftAndSaysWhat) {
+  const TempDir directory;
+  std::string name;
+  std::filesystem::create_directory(directory / "run");
+  EngineOptions options;
+  options.socket = directory / "run/engine.sock";
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  name = *StatsSegmentName(engine.socket(), geteuid());
+  engine.Kill();
+  const Finished early = Run({SUTRA_STAT_PROGRAM, "--prune"});
+  EXPECT_EQ(early.output.find(name), std::string::npos) << early.output;  // its folder is there
+  std::filesystem::remove_all(directory / "run");
+  // Without its lock file a dead engine is told from a living one by its heartbeat, which must be old.
+  std::string output;
+  while (std::filesystem::exists("/dev/shm/" + name)) {
+    const Finished pruned = Run({SUTRA_STAT_PROGRAM, "--prune"});
+    EXPECT_EQ(pruned.status.code, 0) << pruned.errors;
+    output += pruned.output;
+  }
+  EXPECT_NE(output.find(name), std::string::npos) << output;
 }
 
 TEST_F(Tools, StatPrintsTextForPeople) {

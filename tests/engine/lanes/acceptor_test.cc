@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -306,6 +307,37 @@ TEST_F(AcceptorTest, DescriptorsSentByAClientAreNotReceived) {
   write_end = UniqueFd();
   char byte;
   EXPECT_EQ(read(read_end.get(), &byte, 1), 0);  // the last write end is gone
+}
+
+// Out of descriptors: the client in front is told so, instead of waiting for its timeout; the spare one comes back.
+TEST_F(AcceptorTest, WithoutDescriptorsAClientIsToldAndTheNextIsServedOnceThereAreSome) {
+  Listen();
+  const auto connect_only = [this] {
+    UniqueFd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.c_str(), path_.size());
+    EXPECT_EQ(connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    return client;
+  };
+  EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));  // opens the spare descriptor
+  const UniqueFd first = connect_only(), second = connect_only();
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = dup(STDERR_FILENO);
+  close(next);
+  for (int round = 0; round < 2; ++round) {
+    const rlimit none = {.rlim_cur = static_cast<rlim_t>(next), .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    EXPECT_FALSE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));
+    const WelcomeMessage welcome = Ask(round == 0 ? first : second, Hello());
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kOutOfMemory));
+    EXPECT_NE(std::string(welcome.message).find("LimitNOFILE="), std::string::npos) << welcome.message;
+    EXPECT_EQ(acceptor_->pending(), 0u);
+  }
+  const UniqueFd third = Connect();
+  EXPECT_EQ(Ask(third, Hello()).status, 0u);
 }
 
 }  // namespace

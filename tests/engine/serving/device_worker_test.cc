@@ -106,6 +106,28 @@ TEST_F(DeviceWorkerTest, AMissIsComputedStoredAndTheNextIsAHit) {
   EXPECT_EQ(backend_.texts(), 1);
 }
 
+// It joins after the worker has asked how long to store, and before the computation ends.
+TEST_F(DeviceWorkerTest, ALongerLifetimeThatJoinsWhileTheResultIsStoredIsKept) {
+  int stored = 0;
+  cache_.on_insert = [&] {
+    if (++stored > 1) return;
+    ComputationPtr joined;
+    Waiter waiter;
+    waiter.lane = other_.lane();
+    waiter.lane->Hold(0);
+    waiter.deadline_ns = UINT64_MAX;
+    waiter.ttl_s = 500'000;
+    EXPECT_EQ(model_->in_flight.Join("apple", 0, waiter, &joined), InFlight::JoinResult::kJoined);
+  };
+  Start();
+  ScriptedRequest brief;
+  brief.ttl_s = 5;
+  lane_.Submit(0, "apple", brief);
+  Poll(&lane_);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
+  EXPECT_EQ(cache_.Get("apple").ttl_s, 500'000u);
+}
+
 TEST_F(DeviceWorkerTest, RawIsUnitTimesNormWhetherComputedOrCached) {
   Start();
   ScriptedRequest raw;

@@ -3,9 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
+
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {
@@ -45,6 +49,44 @@ TEST(InFlight, EqualTextsJoinTheOneUnderWay) {
   EXPECT_TRUE(waiters[1].joined);
   EXPECT_EQ(in_flight.size(), 0u);
   EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3), &joined), InFlight::JoinResult::kNone);
+}
+
+TEST(InFlight, AComputationEndsOnlyOnceItIsStoredAsLongAsItsWaitersWant) {
+  InFlight in_flight;
+  ComputationPtr joined;
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore));
+  const std::optional<uint64_t> none = in_flight.LifetimeToStore(computation);
+  EXPECT_FALSE(none.has_value());
+  in_flight.Join("a", 0, WaiterOf(2, kClassNormal, 0, 10), &joined);
+  EXPECT_FALSE(in_flight.FinishStored(computation, none).has_value());
+  in_flight.Join("a", 0, WaiterOf(3, kClassNormal, 0, 20), &joined);
+  EXPECT_FALSE(in_flight.FinishStored(computation, 10).has_value());
+  in_flight.Join("a", 0, WaiterOf(4, kClassNormal, 0, 15), &joined);  // asks for no more
+  const std::optional<std::vector<Waiter>> waiters = in_flight.FinishStored(computation, 20);
+  ASSERT_TRUE(waiters.has_value());
+  EXPECT_EQ(waiters->size(), 4u);
+  EXPECT_EQ(in_flight.size(), 0u);
+}
+
+// A stray write into the table, as a fault elsewhere would make it: every word that guards it, one at a time.
+TEST(InFlightDeathTest, AJoinNoticesAStrayWriteBesideTheMap) {
+  constexpr uint64_t kCanary = 0x5355545241434152;
+  int canaries = 0;
+  for (size_t at = 0; at + sizeof(uint64_t) <= sizeof(InFlight); at += sizeof(uint64_t)) {
+    InFlight in_flight;
+    Start(&in_flight, "a", WaiterOf(1));
+    uint64_t word = 0;
+    std::memcpy(&word, reinterpret_cast<const char*>(&in_flight) + at, sizeof(word));
+    if (word != kCanary) continue;
+    ++canaries;
+    ComputationPtr joined;
+    const auto stray = [&] {
+      std::memset(reinterpret_cast<char*>(&in_flight) + at, 0, 1);
+      in_flight.Join("a", 0, WaiterOf(2), &joined);
+    };
+    EXPECT_DEATH(stray(), "memory of the in-flight table is corrupted");
+  }
+  EXPECT_EQ(canaries, 2);
 }
 
 TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
