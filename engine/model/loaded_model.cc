@@ -46,6 +46,20 @@ Result<EncoderWeights> LoadWeights(const ModelConfig& config) {
   return config.family->find_weights(file.value(), config.spec);
 }
 
+Result<std::unique_ptr<WordPieceTokenizer>> ReadTokenizer(const ModelConfig& config) {
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::FromFiles(config.tokenizer_files);
+  if (!tokenizer.ok() || (*tokenizer)->vocab_size() <= config.spec.vocabulary) return tokenizer;
+  return Status(StatusCode::kModelError,
+                "the tokenizer in " + config.transformer_dir + " has ids up to " +
+                    std::to_string((*tokenizer)->vocab_size() - 1) + ", but config.json gives the model only " +
+                    std::to_string(config.spec.vocabulary) + " words; the files belong to different models");
+}
+
+std::unique_ptr<Tokenizer> WithPrompt(const ModelConfig& config, std::unique_ptr<Tokenizer> tokenizer) {
+  if (config.prompt.empty()) return tokenizer;
+  return std::make_unique<PromptTokenizer>(config.prompt, std::move(tokenizer));
+}
+
 }  // namespace
 
 Result<LoadedModel> LoadModel(const std::string& model_dir) {
@@ -55,28 +69,25 @@ Result<LoadedModel> LoadModel(const std::string& model_dir) {
   if (!weights.ok()) return weights.status();
   // Hashing takes longest, so the tokenizer is loaded meanwhile.
   std::future<Result<std::string>> digest = std::async(std::launch::async, [&weights] { return Digest(*weights); });
-  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::FromFiles(config->tokenizer_files);
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = ReadTokenizer(*config);
   Result<std::string> weights_digest = digest.get();
   if (!tokenizer.ok()) return tokenizer.status();
   if (!weights_digest.ok()) return weights_digest.status();
   weights->digest = std::move(weights_digest).value();
-  if ((*tokenizer)->vocab_size() > config->spec.vocabulary) {
-    return Status(StatusCode::kModelError,
-                  "the tokenizer in " + config->transformer_dir + " has ids up to " +
-                      std::to_string((*tokenizer)->vocab_size() - 1) + ", but config.json gives the model only " +
-                      std::to_string(config->spec.vocabulary) + " words; the files belong to different models");
-  }
   config->tokenizer_files = {};
   LoadedModel model{.config = std::move(config).value(),
                     .weights = std::move(weights).value(),
                     .tokenizer = nullptr,
                     .vocabulary_digest = (*tokenizer)->vocabulary_digest(),
                     .tokenizer_settings = (*tokenizer)->Settings()};
-  model.tokenizer = std::move(tokenizer).value();
-  if (!model.config.prompt.empty()) {
-    model.tokenizer = std::make_unique<PromptTokenizer>(model.config.prompt, std::move(model.tokenizer));
-  }
+  model.tokenizer = WithPrompt(model.config, std::move(tokenizer).value());
   return model;
+}
+
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelConfig& config) {
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = ReadTokenizer(config);
+  if (!tokenizer.ok()) return tokenizer.status();
+  return WithPrompt(config, std::move(tokenizer).value());
 }
 
 }  // namespace sutra

@@ -26,4 +26,7 @@ struct LoadedModel {
 // Fails with kModelError and a message that names the file, the likely cause and the fix.
 Result<LoadedModel> LoadModel(const std::string& model_dir);
 
+// Only what turns texts into ids, exactly as in a LoadedModel. REQUIRES: `config` is fresh from LoadModelConfig.
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const ModelConfig& config);
+
 }  // namespace sutra

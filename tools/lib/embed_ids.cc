@@ -1,13 +1,13 @@
-// Configuration, limit and tokenizer are read by the engine's own code, so the ids are those that the engine computes
-// with.
+// Configuration, limit, tokenizer and default prompt are read by the engine's own code, so the ids are those that the
+// engine computes with.
 #include "tools/lib/embed_ids.h"
 
 #include <fmt/format.h>
 
+#include <memory>
 #include <vector>
 
-#include "engine/model/model_config.h"
-#include "engine/tokenizer/wordpiece.h"
+#include "engine/model/loaded_model.h"
 #include "tools/lib/embed_job.h"
 #include "tools/lib/program.h"
 
@@ -43,7 +43,7 @@ int Loop(EmbedJob& job, const Tokenizer& tokenizer, uint32_t tokens_max) {
 int RunEmbedIds(const EmbedOptions& options) {
   const Result<ModelConfig> config = LoadModelConfig(options.model);
   if (!config.ok()) return Fail(kEmbedName, kEmbedUsage, config.status().message());
-  const auto tokenizer = WordPieceTokenizer::Load(config.value().transformer_dir);
+  const Result<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(config.value());
   if (!tokenizer.ok()) return Fail(kEmbedName, kEmbedUsage, tokenizer.status().message());
   const uint32_t tokens_max = options.tokens_max != 0 ? options.tokens_max : config.value().spec.tokens_max;
   return WithEmbedJob(options, 0, [&](EmbedJob& job) { return Loop(job, *tokenizer.value(), tokens_max); });
