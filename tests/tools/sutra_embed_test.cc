@@ -112,10 +112,12 @@ TEST_F(ToolProgram, IdsAreCutWhereTheEngineCuts) {
   EXPECT_EQ(Ids("", text).lines()[0]["ids"].size(), 5u);
 }
 
-TEST_F(ToolProgram, IdsHaveTheModelsDefaultPromptBeforeTheText) {
-  Write("model/config_sentence_transformers.json",
-        R"({"prompts": {"query": "world "}, "default_prompt_name": "query"})");
+TEST_F(ToolProgram, IdsHaveTheDefaultPromptAndTheCaseOfTheModelsFolder) {
+  Write("model/config_sentence_transformers.json", R"({"prompts": {"q": "world "}, "default_prompt_name": "q"})");
   EXPECT_EQ(Ids("", "hello\n").lines()[0]["ids"], (std::vector<int>{2, 6, 5, 3}));
+  Write("model/config_sentence_transformers.json", "{}");
+  Write("model/tokenizer_config.json", R"({"do_lower_case": false, "tokenizer_class": "BertTokenizer"})");
+  EXPECT_EQ(Ids("", "Hello hello\n").lines()[0]["ids"], (std::vector<int>{2, 1, 5, 3}));
 }
 
 TEST_F(ToolProgram, HelpListsTheExitCodes) {
