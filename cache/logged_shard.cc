@@ -108,7 +108,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
                          const CacheValue& value, uint64_t ttl_s) {
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
   const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
-  const uint64_t now = clock_->MonotonicNs();
+  const uint64_t now = clock_->BootNs();
   const EntryKey key = store_.KeyOf(text, variant);
   const bool loggable = committer_ != nullptr && !storage_lost() &&
                         UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;

@@ -7,7 +7,7 @@
 namespace sutra {
 
 bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) {
-  const uint64_t now = clock_->MonotonicNs();
+  const uint64_t now = clock_->BootNs();
   const uint64_t wall = WalLog::WallNow(clock_, shared_);
   EntryStore::Cursor place{cursor->stripe, cursor->position};
   const bool done = store_->VisitOlder(through, &place, [&](const EntryView& entry, uint64_t* segment) {
@@ -39,7 +39,7 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     return true;
   });
   *cursor = Cursor{place.stripe, place.position};
-  (*group)->first_accepted_ns = now;
+  (*group)->first_accepted_ns = clock_->MonotonicNs();
   return done;
 }
 

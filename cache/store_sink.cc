@@ -10,7 +10,7 @@
 
 namespace sutra {
 StoreSink::StoreSink(EntryStore* store, Clock* clock)
-    : store_(store), mono_now_(clock->MonotonicNs()), wall_now_(clock->WallNs()) {}
+    : store_(store), boot_now_(clock->BootNs()), wall_now_(clock->WallNs()) {}
 
 void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   const InsertBody& body = record.insert;
@@ -25,7 +25,7 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
     return;
   }
   const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-  store_->InsertLocked(key, record.vector, value, mono_now_ + remaining, mono_now_, segment);
+  store_->InsertLocked(key, record.vector, value, boot_now_ + remaining, boot_now_, segment);
   wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
 }
 

@@ -27,7 +27,7 @@ class StoreSink final : public RecoverySink {
 
  private:
   EntryStore* const store_;
-  const uint64_t mono_now_;
+  const uint64_t boot_now_;
   uint64_t wall_now_;
   uint64_t wall_used_lowest_ = UINT64_MAX;
 };

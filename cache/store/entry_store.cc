@@ -216,7 +216,7 @@ bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheV
   Stripe::Slot* slot = stripe.Find(key);
   if (slot == nullptr) return false;
   Entry& entry = *slot->entry;
-  if (entry.expires_ns <= clock->MonotonicNs()) {
+  if (entry.expires_ns <= clock->BootNs()) {
     ++stripe.counts.expirations;
     stripe.Remove(slot);
     return false;

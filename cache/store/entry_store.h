@@ -43,7 +43,7 @@ struct EntryView {
   uint32_t variant = 0;
   std::span<const float> vector;
   CacheValue value;
-  uint64_t expires_ns = 0;
+  uint64_t expires_ns = 0;  // on the boot clock, like every time in the store
 };
 
 class EntryStore {

@@ -9,6 +9,7 @@ namespace {
 class RealClock final : public Clock {
  public:
   uint64_t MonotonicNs() const override { return sutra::MonotonicNs(); }
+  uint64_t BootNs() const override { return sutra::BootNs(); }
   uint64_t WallNs() const override { return sutra::WallNs(); }
   void WaitUntil(CondVar* condition, Mutex* mutex, uint64_t deadline_ns) override SUTRA_REQUIRES(mutex) {
     condition->WaitUntil(*mutex, deadline_ns);

@@ -3,6 +3,7 @@
 // Thread rule: every call may come from any thread.
 // Rules for implementations and callers:
 //  - MonotonicNs never decreases; every deadline inside the process is measured on it.
+//  - BootNs never decreases either, and counts the time that the host was suspended; lifetimes are measured on it.
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once
 
@@ -16,6 +17,7 @@ class Clock {
  public:
   virtual ~Clock() = default;
   virtual uint64_t MonotonicNs() const = 0;
+  virtual uint64_t BootNs() const = 0;
   virtual uint64_t WallNs() const = 0;
 
   // Waits on `condition` until it is notified or MonotonicNs() reaches `deadline_ns`; may also wake spuriously.

@@ -1,4 +1,4 @@
-// The two clocks of this host, in nanoseconds. Code whose tests own the time takes a Clock (clock.h) instead.
+// The clocks of this host, in nanoseconds. Code whose tests own the time takes a Clock (clock.h) instead.
 // Header-only and free of the C++ runtime: the client library includes it. Thread rule: any thread.
 #pragma once
 
@@ -25,6 +25,8 @@ inline uint64_t ReadClockNs(clockid_t clock) {
 
 // CLOCK_MONOTONIC: every deadline and every duration. The same for all processes of a host.
 inline uint64_t MonotonicNs() { return ReadClockNs(CLOCK_MONOTONIC); }
+// CLOCK_BOOTTIME: goes on while the host is suspended. For lifetimes, which a suspend must not lengthen.
+inline uint64_t BootNs() { return ReadClockNs(CLOCK_BOOTTIME); }
 // CLOCK_REALTIME, which may jump either way: only for what outlives the host's uptime or is shown to people.
 inline uint64_t WallNs() { return ReadClockNs(CLOCK_REALTIME); }
 

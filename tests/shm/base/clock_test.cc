@@ -14,6 +14,10 @@ TEST(Clock, TheRealOneReadsTheClocksOfTheHost) {
   const uint64_t read_ns = Clock::Real()->MonotonicNs();
   EXPECT_LE(before_ns, read_ns);
   EXPECT_LE(read_ns, MonotonicNs());
+  const uint64_t boot_before_ns = BootNs(), boot_ns = Clock::Real()->BootNs();
+  EXPECT_LE(boot_before_ns, boot_ns);
+  EXPECT_LE(boot_ns, BootNs());
+  EXPECT_GE(boot_ns, before_ns) << "it counts all that the monotonic clock counts";
   const uint64_t wall_ns = WallNs(), seam_ns = Clock::Real()->WallNs();
   EXPECT_LT(seam_ns > wall_ns ? seam_ns - wall_ns : wall_ns - seam_ns, 3600 * kNsPerSecond);  // not another clock
 }
