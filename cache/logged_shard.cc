@@ -184,6 +184,7 @@ CacheStats LoggedShard::Stats() const {
   stats.wal_syncs = shared_.syncs.load(kRelaxed);
   stats.wal_segments = shared_.segments.load(kRelaxed);
   stats.wal_dropped_inserts = shared_.dropped_inserts.load(kRelaxed);
+  stats.wal_evictions = shared_.evictions.load(kRelaxed);
   stats.storage_failed = shared_.failed.load(kRelaxed);
   stats.recovered_records = recovered_records_;
   stats.recovered_dropped = recovered_dropped_;

@@ -1,4 +1,5 @@
-// In this order: segments and start; placing, syncing and acknowledging groups; failure; recycling of old segments.
+// In this order: segments and start; placing, syncing and acknowledging groups; failure. The bound of the log, and how
+// old segments are given back for it, are in wal_log_bound.cc.
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>
@@ -94,6 +95,9 @@ Status WalLog::Start(const RecoveryPlan& plan) {
     if (Status status = AppendAgain(plan.append_again_through); !status.ok()) return status;
   }
   if (Status status = Retire(plan); !status.ok()) return status;
+  // A start takes a whole segment, however little the last one holds: without a share for old entries, restarts alone
+  // would bring the log to its bound, and live entries would be evicted although there is room for them.
+  if (Status status = RecycleSome(config_.segment_bytes - config_.segment_bytes / 8); !status.ok()) return status;
   if (Status status = KeepBound(); !status.ok()) return status;
   preparer_.Request();
   return {};
@@ -201,7 +205,7 @@ void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
     if (groups[i] != nullptr) unplaced_.push_back(std::move(groups[i]));
   }
   if (status.ok()) status = KeepBound();
-  if (status.ok()) status = RecycleSome(bytes);
+  if (status.ok()) status = RecycleSome(2 * bytes);  // so that a removal never waits behind a whole segment
   if (!status.ok()) return Fail(status);
   preparer_.Request();
 }
@@ -289,90 +293,6 @@ void WalLog::Probe() {
   shared_->failed.store(false, kRelaxed);
   Say(LogLevel::kWarn, "the log takes records again, in segment " + std::to_string(writer_.number()));
   preparer_.Request();
-}
-
-// Live entries of the oldest segment are appended again, two bytes for each byte that came in, so that a removal never
-// waits behind a whole segment; the headroom is a quarter of the bound.
-Status WalLog::RecycleSome(uint64_t bytes_written) {
-  const uint64_t headroom = std::max(config_.wal_bytes_max / 4, config_.segment_bytes);
-  uint64_t budget = 2 * bytes_written;
-  while (budget > 0 && segments_.size() > 1 &&
-         TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
-    auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-    const bool done = live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-    const uint64_t used = group->bytes().size();
-    const uint64_t before = writer_.number();
-    if (used > 0) {
-      group->Close();
-      if (Status status = Place(&group, false); !status.ok()) {
-        unplaced_.push_back(std::move(group));
-        return status;
-      }
-    }
-    budget -= std::min(budget, std::max(used, kWalBlockBytes));
-    if (done) {
-      if (Status status = RemoveOldest(); !status.ok()) return status;
-    }
-    if (writer_.number() != before) {
-      if (Status status = KeepBound(); !status.ok()) return status;
-    }
-  }
-  return {};
-}
-
-Status WalLog::PlacePending() {
-  if (!take_pending_) return {};
-  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
-  Status status;
-  for (std::unique_ptr<WalGroup>& group : groups) {
-    group->Close();
-    if (status.ok()) status = Place(&group, config_.sync_each_group);
-    if (group != nullptr) unplaced_.push_back(std::move(group));
-  }
-  return status;
-}
-
-Status WalLog::RemoveOldest() {
-  if (Status status = PlacePending(); !status.ok()) return status;
-  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
-  // before the next, because a gap in the chain would look like damage.
-  if (Status status = SyncWriter(); !status.ok()) return status;
-  assert(unsynced_.empty() && segments_.size() > 1 && segments_.front().number != writer_.number());
-  const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
-  recycle_cursor_ = {};
-  if (Status status = io_->Unlink(path); !status.ok()) {
-    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
-    return {};
-  }
-  segments_.pop_front();
-  shared_->segments.store(segments_.size(), kRelaxed);
-  if (SUTRA_CHECKPOINT("segment.unlinked")) {
-    return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
-  }
-  return io_->SyncDirectory(config_.directory);
-}
-
-Status WalLog::KeepBound() {
-  while (segments_.size() > 1 && TotalBytes() > config_.wal_bytes_max) {
-    const size_t before = segments_.size();
-    // At most half of the current segment is given to old entries, or a log full of live ones would never move on.
-    uint64_t budget = config_.segment_bytes / 2;
-    for (bool more = true; more && budget >= kWalBlockBytes;) {
-      auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-      more = !live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-      if (group->empty()) break;
-      group->Close();
-      budget -= std::min(budget, uint64_t{group->bytes().size()});
-      if (Status status = Place(&group, false); !status.ok()) {
-        unplaced_.push_back(std::move(group));
-        return status;
-      }
-    }
-    live_->EvictOlder(segments_.front().number);
-    if (Status status = RemoveOldest(); !status.ok()) return status;
-    if (segments_.size() == before) break;  // the oldest segment could not be removed
-  }
-  return {};
 }
 
 }  // namespace sutra

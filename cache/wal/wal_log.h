@@ -32,7 +32,7 @@ namespace sutra {
 
 // Written by the log, read by anyone; every access is relaxed, because each value is independent.
 struct WalShared {
-  std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0};
+  std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0}, evictions{0};
   std::atomic<uint64_t> current_segment{0};
   std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
   std::atomic<uint64_t> wall_highest_ns{0};
@@ -99,10 +99,12 @@ class WalLog {
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
-  Status RecycleSome(uint64_t bytes_written);
+  Status RecycleSome(uint64_t budget);
   Status PlacePending();
   Status RemoveOldest();
   Status KeepBound();
+  void Evict(uint64_t through);
+  void SayEvictions();
   Status AppendAgain(uint64_t through);
   Status Retire(const RecoveryPlan& plan);
   void Say(LogLevel level, const std::string& line) const;
@@ -128,6 +130,8 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
   LiveEntries::Cursor recycle_cursor_;
+  uint64_t evictions_unsaid_ = 0;
+  uint64_t evictions_said_next_ns_ = 0;
   bool wants_watermark_ = false;
   bool writing_watermark_ = false;
   bool failed_ = false;

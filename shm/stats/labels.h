@@ -66,7 +66,8 @@ namespace sutra {
   X(kRecoveredDropped, "recovered_dropped")           \
   X(kQuarantinedSegments, "quarantined_segments")     \
   X(kStorageFailed, "storage_failed")                 \
-  X(kWorkers, "workers")
+  X(kWorkers, "workers")                              \
+  X(kWalEvictions, "wal_evictions")
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

@@ -125,9 +125,9 @@ void LatencyLines(const StatView& view, Lines out) {
 
 void StorageLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
-  fmt::format_to(out, "entries   {}, {}, evicted {}, expired {}\n", s.gauge(Gauge::kCacheEntries),
-                 BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))), s.gauge(Gauge::kCacheEvictions),
-                 s.gauge(Gauge::kCacheExpirations));
+  fmt::format_to(out, "entries   {}, {}, evicted {} ({} of them by the log's bound), expired {}\n",
+                 s.gauge(Gauge::kCacheEntries), BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))),
+                 s.gauge(Gauge::kCacheEvictions), s.gauge(Gauge::kWalEvictions), s.gauge(Gauge::kCacheExpirations));
   fmt::format_to(out,
                  "log       {} ({}), {} records, {}, {} syncs, {} segments; lag {} records, oldest unwritten {}, "
                  "oldest unsynced {}\n",

@@ -1,0 +1,117 @@
+// The bound of the log: old segments are recycled before it is reached, and given back when it is.
+#include <algorithm>
+#include <cassert>
+
+#include "cache/wal/wal_log.h"
+#include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
+#include "shm/base/time.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kSayNs = 60 * kNsPerSecond;        // between two lines of a kind
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
+
+}  // namespace
+
+// Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
+// lives any more are removed; the headroom is a quarter of the bound.
+Status WalLog::RecycleSome(uint64_t budget) {
+  const uint64_t headroom = std::max(config_.wal_bytes_max / 4, config_.segment_bytes);
+  while (budget > 0 && segments_.size() > 1 &&
+         TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
+    auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
+    const bool done = live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
+    const uint64_t used = group->bytes().size();
+    const uint64_t before = writer_.number();
+    if (used > 0) {
+      group->Close();
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    budget -= std::min(budget, std::max(used, kWalBlockBytes));
+    if (done) {
+      if (Status status = RemoveOldest(); !status.ok()) return status;
+    }
+    if (writer_.number() != before) {
+      if (Status status = KeepBound(); !status.ok()) return status;
+    }
+  }
+  return {};
+}
+
+Status WalLog::PlacePending() {
+  if (!take_pending_) return {};
+  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
+  Status status;
+  for (std::unique_ptr<WalGroup>& group : groups) {
+    group->Close();
+    if (status.ok()) status = Place(&group, config_.sync_each_group);
+    if (group != nullptr) unplaced_.push_back(std::move(group));
+  }
+  return status;
+}
+
+Status WalLog::RemoveOldest() {
+  if (Status status = PlacePending(); !status.ok()) return status;
+  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
+  // before the next, because a gap in the chain would look like damage.
+  if (Status status = SyncWriter(); !status.ok()) return status;
+  assert(unsynced_.empty() && segments_.size() > 1 && segments_.front().number != writer_.number());
+  const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
+  recycle_cursor_ = {};
+  if (Status status = io_->Unlink(path); !status.ok()) {
+    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
+    return {};
+  }
+  segments_.pop_front();
+  shared_->segments.store(segments_.size(), kRelaxed);
+  if (SUTRA_CHECKPOINT("segment.unlinked")) {
+    return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
+  }
+  return io_->SyncDirectory(config_.directory);
+}
+
+Status WalLog::KeepBound() {
+  while (segments_.size() > 1 && TotalBytes() > config_.wal_bytes_max) {
+    const size_t before = segments_.size();
+    // At most half of the current segment is given to old entries, or a log full of live ones would never move on.
+    uint64_t budget = config_.segment_bytes / 2;
+    for (bool more = true; more && budget >= kWalBlockBytes;) {
+      auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
+      more = !live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
+      if (group->empty()) break;
+      group->Close();
+      budget -= std::min(budget, uint64_t{group->bytes().size()});
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    Evict(segments_.front().number);
+    if (Status status = RemoveOldest(); !status.ok()) return status;
+    if (segments_.size() == before) break;  // the oldest segment could not be removed
+  }
+  SayEvictions();
+  return {};
+}
+
+void WalLog::Evict(uint64_t through) {
+  const uint64_t evicted = live_->EvictOlder(through);
+  shared_->evictions.fetch_add(evicted, kRelaxed);
+  evictions_unsaid_ += evicted;
+}
+
+void WalLog::SayEvictions() {
+  if (evictions_unsaid_ == 0 || clock_->MonotonicNs() < evictions_said_next_ns_) return;
+  Say(LogLevel::kWarn, std::to_string(evictions_unsaid_) +
+                           " entries were evicted because the log is at its bound: raise --wal-bytes-max (" +
+                           std::to_string(config_.wal_bytes_max) + ") to keep more");
+  evictions_unsaid_ = 0;
+  evictions_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
+}
+
+}  // namespace sutra
