@@ -86,7 +86,9 @@ class CacheShard {
   // Removes an entry; returns when the removal is durable (as under policy group), or kStorageError. kOk if absent.
   virtual Status Erase(std::string_view text, uint32_t variant) = 0;
 
-  // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be.
+  // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be, or if
+  // something that the log had accepted was lost since the last Sync that said so (inserts that the log did not accept
+  // are counted in wal_dropped_inserts and not reported here).
   virtual Status Sync() = 0;
 
   virtual CacheStats Stats() const = 0;

@@ -164,8 +164,14 @@ Status LoggedShard::Sync() {
   if (committer_ == nullptr) return {};
   bool refused = false;
   const std::shared_ptr<WalCommit> commit = committer_->RequestSync(&refused);
-  if (commit == nullptr && !refused) return {};
-  return Wait(commit);
+  Status status;
+  if (commit != nullptr || refused) status = Wait(commit);
+  const uint64_t lost = committer_->TakeLost();
+  if (!status.ok() || lost == 0) return status;
+  return Status(StatusCode::kStorageError, std::to_string(lost) + " entries were accepted by the log in " +
+                                               config_.directory +
+                                               " and lost; the engine's log gives the reason. They are served from "
+                                               "memory until the engine ends");
 }
 
 void LoggedShard::Turn() {

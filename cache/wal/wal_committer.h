@@ -49,6 +49,8 @@ class WalCommitter {
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
   // The commit to wait for until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
+  // How many inserts were accepted and then lost since the last call.
+  uint64_t TakeLost() { return shared_->lost_inserts.exchange(0, std::memory_order_relaxed); }  // a count, no data
 
   // Does what is due until nothing is due any more (without a thread).
   void RunDue();

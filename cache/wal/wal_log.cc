@@ -105,11 +105,9 @@ Status WalLog::Start(const RecoveryPlan& plan) {
 
 Status WalLog::AppendAgain(uint64_t through) {
   recycle_cursor_ = {};
-  for (bool more = true; more;) {
-    auto group = std::make_unique<WalGroup>(group_bytes_);
-    more = !live_->CollectOlder(through, writer_.number(), &recycle_cursor_, &group);
-    if (group->empty()) continue;
-    group->Close();
+  for (bool done = false; !done;) {
+    std::unique_ptr<WalGroup> group = CollectLive(through, group_bytes_, &done);
+    if (group == nullptr) continue;
     if (Status status = Place(&group, false); !status.ok()) return status;
   }
   recycle_cursor_ = {};
@@ -281,6 +279,7 @@ void WalLog::LeaveOutEmpty() {
 }
 
 void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
+  if (!group->copies) shared_->lost_inserts.fetch_add(group->inserts(), kRelaxed);
   shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
   group->commit->Finish(false);
   spent_.push_back(std::move(group));

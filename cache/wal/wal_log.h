@@ -33,6 +33,8 @@ namespace sutra {
 // Written by the log, read by anyone; every access is relaxed, because each value is independent.
 struct WalShared {
   std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0}, evictions{0};
+  std::atomic<uint64_t> lost_inserts{
+      0};  // of the dropped ones: accepted, and lost before they were synced; see TakeLost
   std::atomic<uint64_t> current_segment{0};
   std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
   std::atomic<uint64_t> wall_highest_ns{0};
@@ -99,6 +101,8 @@ class WalLog {
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
+  // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
+  std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
   Status RecycleSome(uint64_t budget);
   Status PlacePending();
   Status RemoveOldest();

@@ -15,18 +15,26 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value i
 
 }  // namespace
 
+std::unique_ptr<WalGroup> WalLog::CollectLive(uint64_t through, uint64_t bytes, bool* done) {
+  auto group = std::make_unique<WalGroup>(std::min(group_bytes_, bytes));
+  *done = live_->CollectOlder(through, writer_.number(), &recycle_cursor_, &group);
+  if (group->empty()) return nullptr;
+  group->copies = true;
+  group->Close();
+  return group;
+}
+
 // Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
 // lives any more are removed; the headroom is a quarter of the bound.
 Status WalLog::RecycleSome(uint64_t budget) {
   const uint64_t headroom = std::max(config_.wal_bytes_max / 4, config_.segment_bytes);
   while (budget > 0 && segments_.size() > 1 &&
          TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
-    auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-    const bool done = live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-    const uint64_t used = group->bytes().size();
+    bool done = false;
+    std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
+    const uint64_t used = group == nullptr ? 0 : group->bytes().size();
     const uint64_t before = writer_.number();
-    if (used > 0) {
-      group->Close();
+    if (group != nullptr) {
       if (Status status = Place(&group, false); !status.ok()) {
         unplaced_.push_back(std::move(group));
         return status;
@@ -80,11 +88,9 @@ Status WalLog::KeepBound() {
     const size_t before = segments_.size();
     // At most half of the current segment is given to old entries, or a log full of live ones would never move on.
     uint64_t budget = config_.segment_bytes / 2;
-    for (bool more = true; more && budget >= kWalBlockBytes;) {
-      auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-      more = !live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-      if (group->empty()) break;
-      group->Close();
+    for (bool done = false; !done && budget >= kWalBlockBytes;) {
+      std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
+      if (group == nullptr) break;
       budget -= std::min(budget, uint64_t{group->bytes().size()});
       if (Status status = Place(&group, false); !status.ok()) {
         unplaced_.push_back(std::move(group));

@@ -164,6 +164,37 @@ TEST(StorageFailure, HitsGoOnRemovalsFailAndTheProbeReopens) {
   EXPECT_EQ(VersionOf(shard.get(), "logged"), 3);
 }
 
+TEST(StorageFailure, SyncReportsOnceWhatWasLostAlthoughTheLogWorksAgain) {
+  SimDisk disk;
+  ManualClock clock;
+  auto shard = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).value();
+  Put(shard.get(), "kept", 1);
+  ASSERT_TRUE(shard->Sync().ok());
+  SimDisk::Faults faults;
+  faults.fail_at = 1;
+  faults.fail_forever = true;
+  disk.SetFaults(faults);
+  Put(shard.get(), "lost", 2);
+  clock.Advance(60'000'000);
+  shard->Turn();  // the write fails, and so does the next segment
+  ASSERT_TRUE(shard->Stats().storage_failed);
+  disk.SetFaults(SimDisk::Faults());
+  clock.Advance(1'100'000'000);
+  shard->Turn();
+  ASSERT_FALSE(shard->Stats().storage_failed) << "the probe has reopened the log";
+  Put(shard.get(), "later", 3);
+  const Status lost = shard->Sync();
+  EXPECT_EQ(lost.code(), StatusCode::kStorageError) << "\"lost\" was accepted and is not on the disk";
+  EXPECT_NE(lost.message().find("1 entries"), std::string::npos) << lost.message();
+  EXPECT_TRUE(shard->Sync().ok()) << "it was reported";
+  shard.reset();
+  disk.PowerCut();
+  shard = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).value();
+  EXPECT_EQ(VersionOf(shard.get(), "kept"), 1);
+  EXPECT_EQ(VersionOf(shard.get(), "lost"), -1);
+  EXPECT_EQ(VersionOf(shard.get(), "later"), 3) << "the sync that reported the loss made it durable all the same";
+}
+
 TEST(StorageFailure, AFailedSyncMovesEverythingToANewSegmentAndIsNotRepeated) {
   SimDisk disk;
   ManualClock clock;
