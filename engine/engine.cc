@@ -169,15 +169,21 @@ ServedModel::Options Engine::MakeModelOptions() {
 EngineLoop::End Engine::Serve() {
   assert(listener_);
   model_.emplace(MakeModelOptions());
-  loop_.emplace(
-      EngineLoop::Options{.listener = std::move(listener_),
-                          .page = page_.page(),
-                          .shutdown = &*shutdown_,
-                          .spin_us = config_.spin_us,
-                          .drain_s = config_.drain_s,
-                          .log = WriteLog,
-                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); }},
-      MakeAttachOptions(), &*model_);
+  loop_.emplace(EngineLoop::Options{.listener = std::move(listener_),
+                                    .page = page_.page(),
+                                    .shutdown = &*shutdown_,
+                                    .spin_us = config_.spin_us,
+                                    .drain_s = config_.drain_s,
+                                    .log = WriteLog,
+                                    .show_gauges =
+                                        [this](const EngineLoop::Vitals& vitals) {
+                                          ShowGauges(*model_, vitals);
+                                          // A ring that breaks gives way to plain system calls.
+                                          const bool logs =
+                                              cache_ != nullptr && config_.durability != DurabilityPolicy::kNone;
+                                          if (logs) stats_segment_->SetDiskIo(disk_->name());
+                                        }},
+                MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) {
     spdlog::error("cannot serve: {}", status.message());
     return EngineLoop::End::kLoopFailed;

@@ -52,6 +52,15 @@ void DiskIo::Close(FileHandle file) {
   RawClose(file);
 }
 
+Status DiskIo::Rename(const std::string& from, const std::string& to) {
+  if (Status status = RawRename(from, to); !status.ok()) return status;
+  MutexLock lock(paths_mutex_);
+  for (auto& [file, path] : paths_) {
+    if (path == from) path = to;
+  }
+  return {};
+}
+
 Result<size_t> DiskIo::Read(FileHandle file, uint64_t offset, std::span<std::byte> into) {
   size_t done = 0;
   int stalls = 0;
@@ -187,7 +196,7 @@ Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& d
                   "the data directory " + directory + " is not usable: " + status.message() + fix, status.os_error());
   }
   if (kind == DiskIoKind::kPosix) return posix;
-  Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct);
+  Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct, log);
   Status status = uring.ok() ? ProbeDiskIo(uring->get(), directory) : uring.status();
   if (status.ok()) return uring;
   if (kind == DiskIoKind::kUring) {
