@@ -63,13 +63,15 @@ struct CacheStats {
   uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
   uint64_t recovered_records = 0, recovered_dropped = 0, quarantined_segments = 0;
   bool storage_failed = false;  // the log is refusing records; lookups still work
+  bool log_full = false;        // the disk is full: new inserts are not logged; lookups and removals still work
   const char* disk_io = "";     // "io_uring" or "posix"
 };
 
 class CacheShard {
  public:
   // Recovers what the directory holds (the caller holds the lock on DATA), opens a new segment and starts the log's
-  // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix.
+  // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix. A full
+  // disk is none: the shard then serves without its log (storage_failed), and takes it up when there is room.
   static Result<std::unique_ptr<CacheShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock);
 
   virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (except with policy none)

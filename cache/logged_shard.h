@@ -10,6 +10,7 @@
 
 #include "cache/cache_shard.h"
 #include "cache/recycler.h"
+#include "cache/shard_directory.h"
 #include "cache/store/entry_store.h"
 #include "cache/wal/wal_committer.h"
 #include "cache/wal/wal_log.h"
@@ -38,6 +39,7 @@ class LoggedShard final : public CacheShard {
  private:
   LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options);
   Status OpenLog();
+  Status MakeReady(const ShardDirectory& directory);
   Status Wait(const std::shared_ptr<WalCommit>& commit);
 
   const CacheConfig config_;

@@ -33,6 +33,18 @@ std::string HolderName(int fd) {
   return name.empty() ? "an engine that has not written its name yet" : name;
 }
 
+const char* HintFor(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM: return "; give this user write permission on the directory";
+    case EROFS: return "; the file system is read-only: choose another --data or --socket";
+    case ENOSPC:
+    case EDQUOT: return "; free some space there";
+    case ENOENT: return "; does the directory exist?";
+    default: return "";
+  }
+}
+
 }  // namespace
 
 Result<EngineLock> EngineLock::Take(const std::string& path) {
@@ -40,10 +52,7 @@ Result<EngineLock> EngineLock::Take(const std::string& path) {
   if (!fd) {
     const int error = errno;
     return Status(StatusCode::kStorageError,
-                  "cannot open the lock file " + path + ": " + std::strerror(error) +
-                      (error == EACCES || error == EPERM ? "; give this user write permission on the directory"
-                                                         : "; does the directory exist?"),
-                  error);
+                  "cannot open the lock file " + path + ": " + std::strerror(error) + HintFor(error), error);
   }
   assert((fcntl(fd.get(), F_GETFD) & FD_CLOEXEC) != 0);
   struct flock range = {};
@@ -62,7 +71,9 @@ Result<EngineLock> EngineLock::Take(const std::string& path) {
   }
   const std::string name = OwnName();
   const auto bytes = static_cast<ssize_t>(name.size());
-  if (ftruncate(fd.get(), 0) != 0 || pwrite(fd.get(), name.data(), name.size(), 0) != bytes) {
+  // On a full disk the lock holds all the same; only its name is missing in the message of a second engine.
+  if (ftruncate(fd.get(), 0) != 0 ||
+      (pwrite(fd.get(), name.data(), name.size(), 0) != bytes && errno != ENOSPC && errno != EDQUOT)) {
     return Status::FromErrno(StatusCode::kStorageError, "writing the holder's name into " + path, errno);
   }
   return EngineLock(path, std::move(fd));

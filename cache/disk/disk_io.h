@@ -135,6 +135,9 @@ class DiskIo {
   std::map<FileHandle, std::string> paths_ SUTRA_GUARDED_BY(paths_mutex_);  // for messages
 };
 
+// Whether an operation failed because no space is left, on the disk or of the user's quota.
+bool IsDiskFull(const Status& status);
+
 // Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
 std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 // io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
@@ -142,7 +145,8 @@ std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct, LogLine log = {});
 
 // kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise gives the reason in
-// one line to `log`. Creates the directory if it is missing.
+// one line to `log`. Creates the directory if it is missing. On a full disk nothing can be tried out: kAuto then takes
+// plain system calls, and says so.
 Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log);
 
 // Writes one aligned block in `directory` through `io`, syncs it and reads it back; leaves nothing behind.

@@ -63,7 +63,7 @@ class WalCommitter {
   Pending GetPending() const;
 
  private:
-  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe };
+  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe, kMakeRoom };
   WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
   void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
@@ -26,7 +27,8 @@ WalLog::WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, c
       config_(config),
       group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
       writer_(io, config.directory, config.model, config.width),
-      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log_line) {}
+      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded),
+      bound_(config.wal_bytes_max) {}
 
 void WalLog::Say(LogLevel level, const std::string& line) const {
   if (config_.log_line) config_.log_line(level, line);
@@ -72,35 +74,62 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
     static_cast<void>(removed);  // if it fails: the header just written leaves the segment out in any case
   }
   abandoned_.clear();
+  bound_ = std::min(config_.wal_bytes_max, bound_ + config_.segment_bytes);  // there was room for one more
+  room_at_ns_ = 0;
   shared_->current_segment.store(begin.number, kRelaxed);
   shared_->segments.store(segments_.size(), kRelaxed);
   return {};
 }
 
-Status WalLog::Start(const RecoveryPlan& plan) {
+Status WalLog::Start(RecoveryPlan plan) {
   segments_.assign(plan.chain.begin(), plan.chain.end());
+  shared_->segments.store(segments_.size(), kRelaxed);
   number_next_ = plan.number_next;
   previous_number_ = plan.previous_number;
   previous_id_ = plan.previous_id;
+  synced_through_ = plan.valid_through;
   uint64_t highest = shared_->wall_highest_ns.load(kRelaxed);
   shared_->wall_highest_ns.store(std::max(highest, plan.wall_highest_ns), kRelaxed);
+  unfinished_start_ = std::move(plan);
   if (SUTRA_CHECKPOINT("recovery.cut")) {
     return Status(StatusCode::kStorageError, "checkpoint recovery.cut failed");
   }
-  if (Status status = BeginSegment(plan.valid_through); !status.ok()) return status;
-  if (SUTRA_CHECKPOINT("recovery.opened")) {
-    return Status(StatusCode::kStorageError, "checkpoint recovery.opened failed");
+  Status status = TakeUp();
+  if (status.ok()) {
+    RequestReserve();
+  } else if (IsDiskFull(status)) {
+    StopTaking(status);
+    return {};
   }
-  if (plan.append_again_through > 0) {
-    if (Status status = AppendAgain(plan.append_again_through); !status.ok()) return status;
+  return status;
+}
+
+// Begins a segment and finishes what the start has left to do.
+Status WalLog::TakeUp() {
+  if (unfinished_start_.has_value() && config_.make_ready) {
+    if (Status status = config_.make_ready(); !status.ok()) return status;
   }
-  if (Status status = Retire(plan); !status.ok()) return status;
-  // A start takes a whole segment, however little the last one holds: without a share for old entries, restarts alone
+  if (Status status = BeginGivingBack(); !status.ok()) return status;
+  failed_ = false;
+  if (unfinished_start_.has_value()) {
+    if (SUTRA_CHECKPOINT("recovery.opened")) {
+      return Status(StatusCode::kStorageError, "checkpoint recovery.opened failed");
+    }
+    if (unfinished_start_->append_again_through > 0) {
+      if (Status status = AppendAgain(unfinished_start_->append_again_through); !status.ok()) return status;
+    }
+    if (Status status = Retire(*unfinished_start_); !status.ok()) return status;
+    unfinished_start_.reset();
+  }
+  // This takes a whole segment, however little the last one holds: without a share for old entries, restarts alone
   // would bring the log to its bound, and live entries would be evicted although there is room for them.
   if (Status status = RecycleSome(config_.segment_bytes - config_.segment_bytes / 8); !status.ok()) return status;
-  if (Status status = KeepBound(); !status.ok()) return status;
+  return KeepBound();
+}
+
+void WalLog::RequestReserve() {
+  if (preparer_.has_room()) shared_->full.store(false, kRelaxed);
   preparer_.Request();
-  return {};
 }
 
 Status WalLog::AppendAgain(uint64_t through) {
@@ -108,7 +137,10 @@ Status WalLog::AppendAgain(uint64_t through) {
   for (bool done = false; !done;) {
     std::unique_ptr<WalGroup> group = CollectLive(through, group_bytes_, &done);
     if (group == nullptr) continue;
-    if (Status status = Place(&group, false); !status.ok()) return status;
+    if (Status status = Place(&group, false); !status.ok()) {
+      unplaced_.push_back(std::move(group));
+      return status;
+    }
   }
   recycle_cursor_ = {};
   return SyncWriter();
@@ -118,11 +150,14 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
   if (plan.quarantine.empty() && plan.remove.empty()) return {};
   for (const uint64_t number : plan.quarantine) {
     const std::string path = config_.directory + "/" + SegmentName(number);
-    if (Status status = io_->Rename(path, path + ".quarantined"); !status.ok()) return status;
+    Status renamed = io_->Rename(path, path + ".quarantined");
+    if (renamed.os_error() == ENOENT) continue;  // by an attempt before this one, or given back
+    if (!renamed.ok()) return renamed;
     Say(LogLevel::kError, path + " is damaged and was renamed to *.quarantined");
   }
   for (const uint64_t number : plan.remove) {
-    if (Status status = io_->Unlink(config_.directory + "/" + SegmentName(number)); !status.ok()) return status;
+    Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));
+    if (!removed.ok() && removed.os_error() != ENOENT) return removed;
   }
   const auto retired = [&](const RecoveredSegment& segment) {
     const auto in = [&](const std::vector<uint64_t>& list) {
@@ -203,9 +238,11 @@ void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
     if (groups[i] != nullptr) unplaced_.push_back(std::move(groups[i]));
   }
   if (status.ok()) status = KeepBound();
-  if (status.ok()) status = RecycleSome(2 * bytes);  // so that a removal never waits behind a whole segment
+  // Twice as much as came in, so that a removal never waits behind a whole segment. Without a reserve the rest of this
+  // one is kept for removals.
+  if (status.ok() && preparer_.has_room()) status = RecycleSome(2 * bytes);
   if (!status.ok()) return Fail(status);
-  preparer_.Request();
+  RequestReserve();
 }
 
 void WalLog::SyncAll() {
@@ -237,30 +274,41 @@ void WalLog::Fail(const Status& reason) {
   unsynced_.clear();
   unsynced_bytes_ = 0;
   LeaveOutEmpty();
-  Status status = BeginSegment(synced_through_);
+  Status status = BeginGivingBack();
   for (size_t i = 0; i < all.size() && status.ok(); ++i) status = Place(&all[i], i + 1 == all.size());
   if (status.ok()) status = KeepBound();
-  if (status.ok()) {
-    preparer_.Request();
-    return;
+  if (status.ok()) return RequestReserve();
+  for (std::unique_ptr<WalGroup>& group : all) {
+    if (group != nullptr) unplaced_.push_back(std::move(group));
   }
-  Say(LogLevel::kError,
-      "the log refuses records (" + status.message() + "): lookups work, removals fail; trying again every second");
+  StopTaking(status);
+}
+
+void WalLog::StopTaking(const Status& reason) {
+  if (!shared_->failed.load(kRelaxed)) {
+    Say(LogLevel::kError,
+        "the log refuses records (" + reason.message() +
+            "): lookups work, removals fail, new entries are lost with this engine; trying again "
+            "every second" +
+            (IsDiskFull(reason) ? "; free " + std::to_string(config_.segment_bytes) + " bytes there" : std::string()));
+  }
   writer_.CloseFile();
+  LeaveOutEmpty();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
-  for (std::unique_ptr<WalGroup>& group : unsynced_) Refuse(std::move(group));
-  for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
-  unplaced_.clear();
-  for (std::unique_ptr<WalGroup>& group : all) {
-    if (group != nullptr) Refuse(std::move(group));
+  bool inserts = false;
+  for (std::vector<std::unique_ptr<WalGroup>>* groups : {&unsynced_, &unplaced_}) {
+    for (std::unique_ptr<WalGroup>& group : *groups) {
+      inserts = inserts || group->inserts() > 0;
+      Refuse(std::move(group));
+    }
+    groups->clear();
   }
-  unsynced_.clear();
   unsynced_bytes_ = 0;
   // Entries that were to be appended again may be among the refused records: until the next attempt their old copies
   // count.
-  if (!segments_.empty()) live_->HoldBy(segments_.front().number);
+  if (inserts && !segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
   wants_watermark_ = false;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
@@ -287,11 +335,10 @@ void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
 
 void WalLog::Probe() {
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
-  if (Status status = BeginSegment(synced_through_); !status.ok()) return;
-  failed_ = false;
+  if (Status status = TakeUp(); !status.ok()) return StopTaking(status);
   shared_->failed.store(false, kRelaxed);
   Say(LogLevel::kWarn, "the log takes records again, in segment " + std::to_string(writer_.number()));
-  preparer_.Request();
+  RequestReserve();
 }
 
 }  // namespace sutra

@@ -67,7 +67,8 @@ namespace sutra {
   X(kQuarantinedSegments, "quarantined_segments")     \
   X(kStorageFailed, "storage_failed")                 \
   X(kWorkers, "workers")                              \
-  X(kWalEvictions, "wal_evictions")
+  X(kWalEvictions, "wal_evictions")                   \
+  X(kLogFull, "log_full")
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \
