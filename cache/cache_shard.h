@@ -57,18 +57,21 @@ struct CacheConfig {
 struct CacheStats {
   uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
   uint64_t wal_appends = 0, wal_bytes = 0, wal_syncs = 0, wal_segments = 0, wal_dropped_inserts = 0;
+  uint64_t wal_evictions = 0;            // of `evictions`: because the log was at its bound
   uint64_t wal_pending_records = 0;      // accepted, not yet written
   uint64_t wal_oldest_unwritten_us = 0;  // age of the oldest accepted record not yet written
   uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
   uint64_t recovered_records = 0, recovered_dropped = 0, quarantined_segments = 0;
   bool storage_failed = false;  // the log is refusing records; lookups still work
+  bool log_full = false;        // the disk is full: new inserts are not logged; lookups and removals still work
   const char* disk_io = "";     // "io_uring" or "posix"
 };
 
 class CacheShard {
  public:
   // Recovers what the directory holds (the caller holds the lock on DATA), opens a new segment and starts the log's
-  // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix.
+  // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix. A full
+  // disk is none: the shard then serves without its log (storage_failed), and takes it up when there is room.
   static Result<std::unique_ptr<CacheShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock);
 
   virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (except with policy none)
@@ -85,7 +88,9 @@ class CacheShard {
   // Removes an entry; returns when the removal is durable (as under policy group), or kStorageError. kOk if absent.
   virtual Status Erase(std::string_view text, uint32_t variant) = 0;
 
-  // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be.
+  // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be, or if
+  // something that the log had accepted was lost since the last Sync that said so (inserts that the log did not accept
+  // are counted in wal_dropped_inserts and not reported here).
   virtual Status Sync() = 0;
 
   // The shard's files are no longer where the next start will look for them (or are again): while that lasts nothing is

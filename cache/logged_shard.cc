@@ -52,7 +52,8 @@ Status LoggedShard::OpenLog() {
 
   const uint64_t started_ns = clock_->MonotonicNs();
   StoreSink sink(&store_, clock_);
-  Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
+  const bool ready = files->disk_full.ok();
+  Result<RecoveryPlan> plan = ready ? RecoverLog(io_, request, &sink) : RecoveryPlan();
   if (!plan.ok()) return plan.status();
   sink.Conclude(plan->wall_highest_ns);
   recovered_records_ = plan->records;
@@ -67,18 +68,14 @@ Status LoggedShard::OpenLog() {
   log_config.wal_bytes_max = config_.wal_bytes_max;
   log_config.sync_each_group = config_.policy == DurabilityPolicy::kSync;
   log_config.threaded = options_.threaded;
+  if (!ready) log_config.make_ready = [this, directory] { return MakeReady(directory); };
   log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
   recycler_ = std::make_unique<Recycler>(&store_, clock_, &shared_, config_.width, config_.wal_segment_bytes);
   log_ = std::make_unique<WalLog>(io_, clock_, recycler_.get(), &shared_, log_config);
   if (Status status = log_->Start(*plan); !status.ok()) {
-    const bool full = status.os_error() == ENOSPC || status.os_error() == EDQUOT;
-    return Status(
-        status.code(),
-        "the log in " + files->path + " cannot be opened: " + status.message() +
-            (full ? "; free " + std::to_string(config_.wal_segment_bytes) + " bytes there, or choose smaller segments"
-                  : ""),
-        status.os_error());
+    return Status(status.code(), "the log in " + files->path + " cannot be opened: " + status.message(),
+                  status.os_error());
   }
 
   WalCommitter::Config committer_config;
@@ -98,6 +95,14 @@ Status LoggedShard::OpenLog() {
                     std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms (" + io_->name() + ")");
   }
   return {};
+}
+
+// What a full disk prevented at the start. A log that appeared there meanwhile is not touched: it was not recovered.
+Status LoggedShard::MakeReady(const ShardDirectory& directory) {
+  const Result<ShardFiles> files = PrepareShardDirectory(io_, directory, {});
+  if (!files.ok()) return files.status();
+  if (files->segments == 0) return files->disk_full;
+  return Status(StatusCode::kRefused, files->path + " holds a log that was not there at the start; start again");
 }
 
 bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
@@ -165,8 +170,14 @@ Status LoggedShard::Sync() {
   if (storage_lost()) return Wait(nullptr);
   bool refused = false;
   const std::shared_ptr<WalCommit> commit = committer_->RequestSync(&refused);
-  if (commit == nullptr && !refused) return {};
-  return Wait(commit);
+  Status status;
+  if (commit != nullptr || refused) status = Wait(commit);
+  const uint64_t lost = committer_->TakeLost();
+  if (!status.ok() || lost == 0) return status;
+  return Status(StatusCode::kStorageError, std::to_string(lost) + " entries were accepted by the log in " +
+                                               config_.directory +
+                                               " and lost; the engine's log gives the reason. They are served from "
+                                               "memory until the engine ends");
 }
 
 void LoggedShard::Turn() {
@@ -185,6 +196,8 @@ CacheStats LoggedShard::Stats() const {
   stats.wal_syncs = shared_.syncs.load(kRelaxed);
   stats.wal_segments = shared_.segments.load(kRelaxed);
   stats.wal_dropped_inserts = shared_.dropped_inserts.load(kRelaxed);
+  stats.log_full = committer_ != nullptr && !log_->has_room();
+  stats.wal_evictions = shared_.evictions.load(kRelaxed);
   stats.storage_failed = shared_.failed.load(kRelaxed) || storage_lost();
   stats.recovered_records = recovered_records_;
   stats.recovered_dropped = recovered_dropped_;

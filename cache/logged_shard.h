@@ -11,6 +11,7 @@
 
 #include "cache/cache_shard.h"
 #include "cache/recycler.h"
+#include "cache/shard_directory.h"
 #include "cache/store/entry_store.h"
 #include "cache/wal/wal_committer.h"
 #include "cache/wal/wal_log.h"
@@ -40,6 +41,7 @@ class LoggedShard final : public CacheShard {
  private:
   LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options);
   Status OpenLog();
+  Status MakeReady(const ShardDirectory& directory);
   Status Wait(const std::shared_ptr<WalCommit>& commit);
   bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 

@@ -114,6 +114,10 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   const std::string own = directory.model_identity.substr(0, kDirectoryDigits);
   files.path = ShardPath(directory.data, directory.model_identity);
   if (Status status = io->MakeDirectory(files.path); !status.ok()) {
+    if (IsDiskFull(status)) {
+      files.disk_full = status;
+      return files;
+    }
     return Status(status.code(), status.message() + "; the engine's user must be able to write in " + directory.data,
                   status.os_error());
   }
@@ -129,12 +133,16 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   for (const std::string& name : *names) {
     if (name == "MODEL") has_model = true;
     if (SegmentNumber(name) != 0) ++files.segments;
-    // Unfinished work of an engine that died: neither file was ever in use.
-    if (name == "MODEL.tmp" || name == "reserve.tmp") {
+    // Unfinished work of an engine that died: the file was never in use.
+    if (name == "MODEL.tmp") {
       if (Status status = io->Unlink(files.path + "/" + name); !status.ok()) return status;
     }
   }
   const Status status = has_model ? CheckModel(io, directory, files.path) : WriteModel(io, directory, files.path);
+  if (IsDiskFull(status) && files.segments == 0) {
+    files.disk_full = status;
+    return files;
+  }
   if (!status.ok()) return status;
   return files;
 }

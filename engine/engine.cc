@@ -181,13 +181,19 @@ void Engine::RemoveTraces() {
   traces_.RemoveDirectories();
 }
 
+bool Engine::HasLog() const { return cache_ != nullptr && config_.durability != DurabilityPolicy::kNone; }
+
+void Engine::ShowAll(const EngineLoop::Vitals& vitals) {
+  ShowGauges(*model_, vitals);
+  if (HasLog()) stats_segment_->SetDiskIo(disk_->name());  // a ring that breaks gives way to plain system calls
+}
+
 FileWatch::Options Engine::MakeWatchOptions() {
-  const bool on_disk = cache_ != nullptr && config_.durability != DurabilityPolicy::kNone;
   return {.socket = &*listener_,
           .socket_lock = &*socket_lock_,
           .data_lock = &*data_lock_,
           .cache = cache_.get(),
-          .shard_directory = on_disk ? ShardPath(config_.data, backend_->info().identity) : "",
+          .shard_directory = HasLog() ? ShardPath(config_.data, backend_->info().identity) : "",
           .stats = stats_,
           .log = WriteLog};
 }
@@ -222,16 +228,15 @@ Status Engine::Show() {
   assert(listener_.has_value() && (cache_ != nullptr) == config_.cache);
   watch_.emplace(MakeWatchOptions());
   model_.emplace(MakeModelOptions());
-  loop_.emplace(
-      EngineLoop::Options{.listener = &*listener_,
-                          .page = page_.page(),
-                          .shutdown = &*shutdown_,
-                          .spin_us = config_.spin_us,
-                          .drain_s = config_.drain_s,
-                          .log = WriteLog,
-                          .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowGauges(*model_, vitals); },
-                          .check_files = [this] { return watch_->Look(); }},
-      MakeAttachOptions(), &*model_);
+  loop_.emplace(EngineLoop::Options{.listener = &*listener_,
+                                    .page = page_.page(),
+                                    .shutdown = &*shutdown_,
+                                    .spin_us = config_.spin_us,
+                                    .drain_s = config_.drain_s,
+                                    .log = WriteLog,
+                                    .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowAll(vitals); },
+                                    .check_files = [this] { return watch_->Look(); }},
+                MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;

@@ -53,6 +53,8 @@ class Engine {
   Acceptor::Options MakeAttachOptions();
   ServedModel::Options MakeModelOptions();
   FileWatch::Options MakeWatchOptions();
+  bool HasLog() const;
+  void ShowAll(const EngineLoop::Vitals& vitals);
   void RemoveTraces();
 
   const EngineConfig& config_;

@@ -49,15 +49,23 @@ Status NoLockFile(const std::string& path, const std::string& what) {
                                                "--socket or --data");
 }
 
+const char* HintFor(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM: return "; give this user write permission on the directory";
+    case EROFS: return "; the file system is read-only: choose another --data or --socket";
+    case ENOSPC:
+    case EDQUOT: return "; free some space there";
+    case ENOENT: return "; does the directory exist?";
+    default: return "";
+  }
+}
+
 Status OpenFailed(const std::string& path, int error) {
   struct stat info = {};
   const bool exists = lstat(path.c_str(), &info) == 0;
   if (exists && !S_ISREG(info.st_mode)) return NoLockFile(path, FileTypeName(info.st_mode));
-  const char* fix = error == EACCES || error == EPERM ? "; give this user write permission on the directory"
-                    : error == EROFS                  ? "; its file system is mounted read-only"
-                    : error == ENOENT                 ? "; does the directory exist?"
-                                                      : "";
-  return Status(StatusCode::kStorageError, "cannot open the lock file " + path + ": " + std::strerror(error) + fix,
+  return Status(StatusCode::kStorageError, "cannot open the lock file " + path + ": " + std::strerror(error) + HintFor(error),
                 error);
 }
 

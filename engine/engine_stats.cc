@@ -25,6 +25,8 @@ void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
   stats.Set(Gauge::kRecoveredDropped, cache.recovered_dropped);
   stats.Set(Gauge::kQuarantinedSegments, cache.quarantined_segments);
   stats.Set(Gauge::kStorageFailed, cache.storage_failed ? 1 : 0);
+  stats.Set(Gauge::kWalEvictions, cache.wal_evictions);
+  stats.Set(Gauge::kLogFull, cache.log_full ? 1 : 0);
 }
 
 }  // namespace

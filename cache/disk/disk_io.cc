@@ -22,6 +22,8 @@ Status StorageError(const std::string& operation, int64_t negative_errno) {
 
 }  // namespace
 
+bool IsDiskFull(const Status& status) { return status.os_error() == ENOSPC || status.os_error() == EDQUOT; }
+
 void AlignedFree::operator()(std::byte* memory) const { std::free(memory); }
 
 AlignedBytes AllocateAligned(size_t bytes) {
@@ -50,6 +52,15 @@ void DiskIo::Close(FileHandle file) {
     paths_.erase(file);
   }
   RawClose(file);
+}
+
+Status DiskIo::Rename(const std::string& from, const std::string& to) {
+  if (Status status = RawRename(from, to); !status.ok()) return status;
+  MutexLock lock(paths_mutex_);
+  for (auto& [file, path] : paths_) {
+    if (path == from) path = to;
+  }
+  return {};
 }
 
 Result<size_t> DiskIo::Read(FileHandle file, uint64_t offset, std::span<std::byte> into) {
@@ -170,26 +181,27 @@ Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& d
   // Plain system calls first: whatever fails with them is the directory's fault, not io_uring's.
   std::unique_ptr<DiskIo> posix;
   bool direct = true;
+  Status probed;
   for (;; direct = false) {
     posix = MakePosixDiskIo(direct);
     Status status = posix->MakeDirectory(directory);
-    if (status.ok()) status = ProbeDiskIo(posix.get(), directory);
-    if (status.ok()) break;
+    if (status.ok()) status = probed = ProbeDiskIo(posix.get(), directory);
+    if (status.ok() || IsDiskFull(probed)) break;
     if (direct && status.os_error() == EINVAL) continue;  // this file system cannot bypass the page cache
     std::string fix;
     if (status.os_error() == EACCES || status.os_error() == EPERM || status.os_error() == EROFS) {
       fix =
           "; user " + std::to_string(geteuid()) + " must be able to write there: change its owner or name another one";
-    } else if (status.os_error() == ENOSPC || status.os_error() == EDQUOT) {
+    } else if (IsDiskFull(status)) {
       fix = "; free some space there or name another one";
     }
     return Status(StatusCode::kStorageError,
                   "the data directory " + directory + " is not usable: " + status.message() + fix, status.os_error());
   }
   if (kind == DiskIoKind::kPosix) return posix;
-  Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct);
-  Status status = uring.ok() ? ProbeDiskIo(uring->get(), directory) : uring.status();
-  if (status.ok()) return uring;
+  Result<std::unique_ptr<DiskIo>> uring = MakeUringDiskIo(direct, log);
+  Status status = !uring.ok() ? uring.status() : !probed.ok() ? probed : ProbeDiskIo(uring->get(), directory);
+  if (status.ok() || (uring.ok() && kind == DiskIoKind::kUring && IsDiskFull(status))) return uring;
   if (kind == DiskIoKind::kUring) {
     return Status(status.code(),
                   "io_uring is not usable in " + directory + ": " + status.message() +

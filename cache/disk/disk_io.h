@@ -61,6 +61,7 @@ enum class AllocateFill {
 class DiskIo {
  public:
   virtual ~DiskIo() = default;
+  // What writes and syncs go through: "io_uring" or "posix" (also once a ring has broken).
   virtual const char* name() const = 0;
 
   Result<FileHandle> Open(const std::string& path, OpenMode mode);
@@ -90,7 +91,7 @@ class DiskIo {
 
   // Makes creations, renames and removals in a directory durable.
   virtual Status SyncDirectory(const std::string& path) = 0;
-  virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  Status Rename(const std::string& from, const std::string& to);
   virtual Status Unlink(const std::string& path) = 0;
   // Creates the directory and missing parents with mode 0700, durably; succeeds if it exists already.
   virtual Status MakeDirectory(const std::string& path) = 0;
@@ -112,6 +113,7 @@ class DiskIo {
 
   // What an implementation provides: raw results, negative errno on failure, no judgement.
   virtual int RawOpen(const std::string& path, OpenMode mode) = 0;
+  virtual Status RawRename(const std::string& from, const std::string& to) = 0;
   virtual void RawClose(FileHandle file) = 0;
   virtual int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) = 0;
   virtual int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) = 0;
@@ -133,13 +135,18 @@ class DiskIo {
   std::map<FileHandle, std::string> paths_ SUTRA_GUARDED_BY(paths_mutex_);  // for messages
 };
 
+// Whether an operation failed because no space is left, on the disk or of the user's quota.
+bool IsDiskFull(const Status& status);
+
 // Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
 std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
 // io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
-Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct);
+// `log` gets a line when the ring breaks and plain system calls take over.
+Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct, LogLine log = {});
 
 // kAuto takes io_uring where a real write, sync and read back work in `directory`, and otherwise gives the reason in
-// one line to `log`. Creates the directory if it is missing.
+// one line to `log`. Creates the directory if it is missing. On a full disk nothing can be tried out: kAuto then takes
+// plain system calls, and says so.
 Result<std::unique_ptr<DiskIo>> MakeDiskIo(DiskIoKind kind, const std::string& directory, const LogLine& log);
 
 // Writes one aligned block in `directory` through `io`, syncs it and reads it back; leaves nothing behind.

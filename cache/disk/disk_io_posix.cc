@@ -96,7 +96,7 @@ Status PosixDiskIo::SyncDirectory(const std::string& path) {
   return status;
 }
 
-Status PosixDiskIo::Rename(const std::string& from, const std::string& to) {
+Status PosixDiskIo::RawRename(const std::string& from, const std::string& to) {
   return rename(from.c_str(), to.c_str()) == 0 ? Status() : StorageErrno("renaming " + from + " to " + to);
 }
 

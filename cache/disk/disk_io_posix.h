@@ -16,13 +16,13 @@ class PosixDiskIo : public DiskIo {
   Result<uint64_t> Size(FileHandle file) override;
   void DropCache(FileHandle file) override;
   Status SyncDirectory(const std::string& path) override;
-  Status Rename(const std::string& from, const std::string& to) override;
   Status Unlink(const std::string& path) override;
   Status MakeDirectory(const std::string& path) override;
   Result<std::vector<std::string>> List(const std::string& path) override;
 
  protected:
   int RawOpen(const std::string& path, OpenMode mode) override;
+  Status RawRename(const std::string& from, const std::string& to) override;
   void RawClose(FileHandle file) override;
   int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) override;
   int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;

@@ -6,8 +6,12 @@
 // that opened the cache. Results come from completions only; errno means nothing after a ring call.
 #include <liburing.h>
 
+#include <atomic>
 #include <cassert>
 #include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
 
 #include "cache/disk/disk_io_posix.h"
 
@@ -16,11 +20,11 @@ namespace {
 
 class UringDiskIo final : public PosixDiskIo {
  public:
-  explicit UringDiskIo(bool direct) : PosixDiskIo(direct) {}
+  UringDiskIo(bool direct, LogLine log) : PosixDiskIo(direct), log_(std::move(log)) {}
   ~UringDiskIo() override {
     if (ready_) io_uring_queue_exit(&ring_);
   }
-  const char* name() const override { return "io_uring"; }
+  const char* name() const override { return broken_.load(kRelaxed) ? PosixDiskIo::name() : "io_uring"; }
 
   Status Start() {
     MutexLock lock(in_flight_mutex_);
@@ -40,7 +44,7 @@ class UringDiskIo final : public PosixDiskIo {
   void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
     assert(expected_ == 0);
     completion_ = Completion{};
-    plain_ = broken_;
+    plain_ = broken_.load(kRelaxed);
     if (plain_) {
       PosixDiskIo::RawSubmit(operation);
       return;
@@ -68,7 +72,7 @@ class UringDiskIo final : public PosixDiskIo {
         // What is in flight is unknown, so nothing may count as written.
         completion_.write = result;
         expected_ = 0;
-        broken_ = true;
+        Break(result);
         break;
       }
       if (io_uring_cqe_get_data64(completed) == kWriteTag) {
@@ -85,7 +89,7 @@ class UringDiskIo final : public PosixDiskIo {
   }
 
   int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
-    if (broken_) return PosixDiskIo::RawSync(file);
+    if (broken_.load(kRelaxed)) return PosixDiskIo::RawSync(file);
     completion_ = Completion{};
     io_uring_sqe* sync = NextEntry();
     io_uring_prep_fsync(sync, file, IORING_FSYNC_DATASYNC);
@@ -97,10 +101,19 @@ class UringDiskIo final : public PosixDiskIo {
   }
 
  private:
+  const LogLine log_;
+  static constexpr auto kRelaxed = std::memory_order_relaxed;  // broken_: a flag, no data behind it
   static constexpr unsigned kEntries = 8;
   static constexpr int kStallsMax = 1000;
   static constexpr uint64_t kWriteTag = 1;
   static constexpr uint64_t kSyncTag = 2;
+
+  void Break(int negative_errno) SUTRA_REQUIRES(in_flight_mutex_) {
+    broken_.store(true, kRelaxed);
+    if (!log_) return;
+    log_(LogLevel::kWarn, std::string("io_uring is out of use from here on (") + std::strerror(-negative_errno) +
+                              "): plain system calls take over; start again to use it, or choose --disk-io posix");
+  }
 
   // One is always free: at most two are in use while one write is in flight.
   io_uring_sqe* NextEntry() SUTRA_REQUIRES(in_flight_mutex_) {
@@ -122,7 +135,7 @@ class UringDiskIo final : public PosixDiskIo {
         split_ = submitted < count;
       } else if ((result != -EINTR && result != -EAGAIN && result != -EBUSY) || ++stalls > kStallsMax) {
         completion_.write = result < 0 ? result : -EIO;
-        broken_ = true;
+        Break(static_cast<int>(completion_.write));
         break;
       }
     }
@@ -131,7 +144,7 @@ class UringDiskIo final : public PosixDiskIo {
 
   io_uring ring_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
   bool ready_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;
-  bool broken_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;    // the ring is out of use
+  std::atomic<bool> broken_{false};                           // the ring is out of use; name() reads it any time
   bool plain_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the operation in flight uses plain system calls
   bool split_ SUTRA_GUARDED_BY(in_flight_mutex_) = false;     // the last pair did not enter the kernel in one call
   unsigned expected_ SUTRA_GUARDED_BY(in_flight_mutex_) = 0;  // completions still to arrive
@@ -140,8 +153,8 @@ class UringDiskIo final : public PosixDiskIo {
 
 }  // namespace
 
-Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct) {
-  auto io = std::make_unique<UringDiskIo>(direct);
+Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct, LogLine log) {
+  auto io = std::make_unique<UringDiskIo>(direct, std::move(log));
   if (Status status = io->Start(); !status.ok()) return status;
   return std::unique_ptr<DiskIo>(std::move(io));
 }

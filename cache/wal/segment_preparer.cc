@@ -16,14 +16,8 @@ constexpr uint64_t kRetryNs = kNsPerSecond;
 
 }  // namespace
 
-SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                                 LogLine log_line)
-    : io_(io),
-      clock_(clock),
-      directory_(std::move(directory)),
-      segment_bytes_(segment_bytes),
-      threaded_(threaded),
-      log_line_(std::move(log_line)) {
+SegmentPreparer::SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded)
+    : io_(io), clock_(clock), directory_(std::move(directory)), segment_bytes_(segment_bytes), threaded_(threaded) {
   assert(SegmentNumber("reserve.tmp") == 0);
   if (threaded_) thread_ = std::thread(&SegmentPreparer::Run, this);
 }
@@ -35,10 +29,7 @@ SegmentPreparer::~SegmentPreparer() {
     wake_.NotifyAll();
   }
   if (thread_.joinable()) thread_.join();
-  if (file_ < 0) return;
-  io_->Close(file_);
-  // Nothing depends on the reserve: the next start would remove it too.
-  if (Status status = io_->Unlink(path()); !status.ok() && log_line_) log_line_(LogLevel::kWarn, status.message());
+  if (file_ >= 0) io_->Close(file_);
 }
 
 Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
@@ -68,21 +59,40 @@ void SegmentPreparer::AttemptLocked() {
     file_ = file.value();
     state_ = State::kReady;
   } else {
-    if (state_ != State::kFailed && log_line_) {
-      log_line_(LogLevel::kWarn,
-                "no reserve segment: " + file.status().message() + "; new entries are not logged until there is room");
-    }
+    failure_ = file.status();
     state_ = State::kFailed;
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;
   }
   has_room_.store(file.ok(), std::memory_order_relaxed);
   changed_.NotifyAll();
+  if (!file.ok() && failure_hook_) failure_hook_();
+}
+
+Status SegmentPreparer::failure() {
+  MutexLock lock(mutex_);
+  return failure_;
+}
+
+void SegmentPreparer::SetFailureHook(std::function<void()> hook) {
+  MutexLock lock(mutex_);
+  failure_hook_ = std::move(hook);
 }
 
 void SegmentPreparer::Request() {
   MutexLock lock(mutex_);
   if (state_ == State::kReady || state_ == State::kWanted) return;
   if (state_ == State::kNone) state_ = State::kWanted;
+  if (threaded_) {
+    wake_.NotifyAll();
+  } else {
+    AttemptLocked();
+  }
+}
+
+void SegmentPreparer::Retry() {
+  MutexLock lock(mutex_);
+  if (state_ != State::kFailed || working_) return;
+  state_ = State::kWanted;
   if (threaded_) {
     wake_.NotifyAll();
   } else {

@@ -1,5 +1,7 @@
 // SegmentPreparer: keeps one zeroed, synced, nameless segment (reserve.tmp) ready, so that the committer never waits
-// for zeros to be written, and so that removals stay possible on a full disk.
+// for zeros to be written, and so that removals stay possible on a full disk. It stays on the disk when the engine
+// ends, so that the next start finds room for its first segment: the file is replaced there, not used, because the
+// engine that made it may have died with a write to it in flight.
 //
 // Thread rule: called by the committer; with `threaded` the work runs on its own thread, else inside Request and Poll.
 // Invariants:
@@ -9,11 +11,11 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <string>
 #include <thread>
 
 #include "cache/disk/disk_io.h"
-#include "shm/base/log_line.h"
 #include "shm/base/mutex.h"
 
 namespace sutra {
@@ -22,20 +24,25 @@ class Clock;
 
 class SegmentPreparer {
  public:
-  SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded,
-                  LogLine log_line);
+  SegmentPreparer(DiskIo* io, Clock* clock, std::string directory, uint64_t segment_bytes, bool threaded);
   ~SegmentPreparer();
 
   std::string path() const { return directory_ + "/reserve.tmp"; }
 
   // Asks for a reserve, if there is none and none is being created.
   void Request();
+  // Repeats a failed attempt now instead of when it is due: there may be room again.
+  void Retry();
   // Repeats a failed attempt when it is due (without a thread).
   void Poll();
   // The reserve (an open file at path()), or else a file created on the spot. Fails only where the disk does.
   Result<FileHandle> Take();
-  // False while the last attempt to create a reserve has failed: the current segment is then kept for removals.
+  // False while the last attempt to create a reserve has failed.
   bool has_room() const { return has_room_.load(std::memory_order_relaxed); }  // relaxed: a hint, no data behind it
+  // Why it has failed.
+  Status failure();
+  // Called after each failed attempt, on the thread that made it; it must not call back. Empty: nobody is told.
+  void SetFailureHook(std::function<void()> hook);
 
  private:
   enum class State { kNone, kWanted, kReady, kFailed };
@@ -48,7 +55,6 @@ class SegmentPreparer {
   const std::string directory_;
   const uint64_t segment_bytes_;
   const bool threaded_;
-  const LogLine log_line_;
   std::atomic<bool> has_room_{true};
 
   Mutex mutex_;
@@ -59,6 +65,8 @@ class SegmentPreparer {
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   uint64_t retry_at_ns_ SUTRA_GUARDED_BY(mutex_) = 0;
   FileHandle file_ SUTRA_GUARDED_BY(mutex_) = kNoFile;
+  Status failure_ SUTRA_GUARDED_BY(mutex_);
+  std::function<void()> failure_hook_ SUTRA_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -24,6 +24,10 @@ WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const C
     MutexLock lock(mutex_);
     return TakePendingLocked();
   });
+  log_->SetWake([this] {
+    MutexLock lock(mutex_);
+    wake_.NotifyAll();
+  });
 }
 
 void WalCommitter::Start() {
@@ -42,6 +46,7 @@ void WalCommitter::Close() {
   } else {
     RunDue();
   }
+  log_->SetWake({});
 }
 
 WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes) {
@@ -116,6 +121,7 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
     if (stopping_) return Work::kNone;
     return due(log_->probe_at_ns()) ? Work::kProbe : Work::kNone;
   }
+  if (!stopping_ && log_->wants_room() && due(log_->room_at_ns())) return Work::kMakeRoom;
   if (!pending_.empty()) {
     if (stopping_ || urgent_ || log_->failed() || pending_bytes_ >= config_.interval_bytes_max) return Work::kWrite;
     if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * kNsPerUs)) return Work::kWrite;
@@ -153,6 +159,7 @@ void WalCommitter::DoLocked(Work work) {
     case Work::kSync: log_->SyncAll(); break;
     case Work::kWatermark: log_->WriteWatermark(); break;
     case Work::kProbe: log_->Probe(); break;
+    case Work::kMakeRoom: log_->MakeRoom(); break;
     case Work::kNone: break;
   }
   mutex_.Lock();

@@ -49,6 +49,8 @@ class WalCommitter {
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
   // The commit to wait for until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
+  // How many inserts were accepted and then lost since the last call.
+  uint64_t TakeLost() { return shared_->lost_inserts.exchange(0, std::memory_order_relaxed); }  // a count, no data
 
   // Does what is due until nothing is due any more (without a thread).
   void RunDue();
@@ -61,7 +63,7 @@ class WalCommitter {
   Pending GetPending() const;
 
  private:
-  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe };
+  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe, kMakeRoom };
   WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
   void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);

@@ -84,7 +84,7 @@ class WalGroup {
     used_ = 0;
     records_ = inserts_ = 0;
     first_accepted_ns = 0;
-    urgent = false;
+    urgent = copies = false;
     commit = std::make_shared<WalCommit>();
   }
 
@@ -96,6 +96,7 @@ class WalGroup {
 
   uint64_t first_accepted_ns = 0;  // monotonic time of the oldest record
   bool urgent = false;             // must be written and synced at once
+  bool copies = false;             // its records are in an older segment too: their loss costs nothing
   std::shared_ptr<WalCommit> commit = std::make_shared<WalCommit>();
 
  private:

@@ -1,8 +1,10 @@
-// In this order: segments and start; placing, syncing and acknowledging groups; failure; recycling of old segments.
+// In this order: segments and start; placing, syncing and acknowledging groups; failure. The bound of the log, and how
+// old segments are given back for it, are in wal_log_bound.cc.
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
@@ -25,7 +27,8 @@ WalLog::WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, c
       config_(config),
       group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
       writer_(io, config.directory, config.model, config.width),
-      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded, config.log_line) {}
+      preparer_(io, clock, config.directory, config.segment_bytes, config.threaded),
+      bound_(config.wal_bytes_max) {}
 
 void WalLog::Say(LogLevel level, const std::string& line) const {
   if (config_.log_line) config_.log_line(level, line);
@@ -71,42 +74,73 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
     static_cast<void>(removed);  // if it fails: the header just written leaves the segment out in any case
   }
   abandoned_.clear();
+  bound_ = std::min(config_.wal_bytes_max, bound_ + config_.segment_bytes);  // there was room for one more
+  room_at_ns_ = 0;
   shared_->current_segment.store(begin.number, kRelaxed);
   shared_->segments.store(segments_.size(), kRelaxed);
   return {};
 }
 
-Status WalLog::Start(const RecoveryPlan& plan) {
+Status WalLog::Start(RecoveryPlan plan) {
   segments_.assign(plan.chain.begin(), plan.chain.end());
+  shared_->segments.store(segments_.size(), kRelaxed);
   number_next_ = plan.number_next;
   previous_number_ = plan.previous_number;
   previous_id_ = plan.previous_id;
+  synced_through_ = plan.valid_through;
   uint64_t highest = shared_->wall_highest_ns.load(kRelaxed);
   shared_->wall_highest_ns.store(std::max(highest, plan.wall_highest_ns), kRelaxed);
+  unfinished_start_ = std::move(plan);
   if (SUTRA_CHECKPOINT("recovery.cut")) {
     return Status(StatusCode::kStorageError, "checkpoint recovery.cut failed");
   }
-  if (Status status = BeginSegment(plan.valid_through); !status.ok()) return status;
-  if (SUTRA_CHECKPOINT("recovery.opened")) {
-    return Status(StatusCode::kStorageError, "checkpoint recovery.opened failed");
+  Status status = TakeUp();
+  if (status.ok()) {
+    RequestReserve();
+  } else if (IsDiskFull(status)) {
+    StopTaking(status);
+    return {};
   }
-  if (plan.append_again_through > 0) {
-    if (Status status = AppendAgain(plan.append_again_through); !status.ok()) return status;
+  return status;
+}
+
+// Begins a segment and finishes what the start has left to do.
+Status WalLog::TakeUp() {
+  if (unfinished_start_.has_value() && config_.make_ready) {
+    if (Status status = config_.make_ready(); !status.ok()) return status;
   }
-  if (Status status = Retire(plan); !status.ok()) return status;
-  if (Status status = KeepBound(); !status.ok()) return status;
+  if (Status status = BeginGivingBack(); !status.ok()) return status;
+  failed_ = false;
+  if (unfinished_start_.has_value()) {
+    if (SUTRA_CHECKPOINT("recovery.opened")) {
+      return Status(StatusCode::kStorageError, "checkpoint recovery.opened failed");
+    }
+    if (unfinished_start_->append_again_through > 0) {
+      if (Status status = AppendAgain(unfinished_start_->append_again_through); !status.ok()) return status;
+    }
+    if (Status status = Retire(*unfinished_start_); !status.ok()) return status;
+    unfinished_start_.reset();
+  }
+  // This takes a whole segment, however little the last one holds: without a share for old entries, restarts alone
+  // would bring the log to its bound, and live entries would be evicted although there is room for them.
+  if (Status status = RecycleSome(config_.segment_bytes - config_.segment_bytes / 8); !status.ok()) return status;
+  return KeepBound();
+}
+
+void WalLog::RequestReserve() {
+  if (preparer_.has_room()) shared_->full.store(false, kRelaxed);
   preparer_.Request();
-  return {};
 }
 
 Status WalLog::AppendAgain(uint64_t through) {
   recycle_cursor_ = {};
-  for (bool more = true; more;) {
-    auto group = std::make_unique<WalGroup>(group_bytes_);
-    more = !live_->CollectOlder(through, writer_.number(), &recycle_cursor_, &group);
-    if (group->empty()) continue;
-    group->Close();
-    if (Status status = Place(&group, false); !status.ok()) return status;
+  for (bool done = false; !done;) {
+    std::unique_ptr<WalGroup> group = CollectLive(through, group_bytes_, &done);
+    if (group == nullptr) continue;
+    if (Status status = Place(&group, false); !status.ok()) {
+      unplaced_.push_back(std::move(group));
+      return status;
+    }
   }
   recycle_cursor_ = {};
   return SyncWriter();
@@ -116,11 +150,14 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
   if (plan.quarantine.empty() && plan.remove.empty()) return {};
   for (const uint64_t number : plan.quarantine) {
     const std::string path = config_.directory + "/" + SegmentName(number);
-    if (Status status = io_->Rename(path, path + ".quarantined"); !status.ok()) return status;
+    Status renamed = io_->Rename(path, path + ".quarantined");
+    if (renamed.os_error() == ENOENT) continue;  // by an attempt before this one, or given back
+    if (!renamed.ok()) return renamed;
     Say(LogLevel::kError, path + " is damaged and was renamed to *.quarantined");
   }
   for (const uint64_t number : plan.remove) {
-    if (Status status = io_->Unlink(config_.directory + "/" + SegmentName(number)); !status.ok()) return status;
+    Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));
+    if (!removed.ok() && removed.os_error() != ENOENT) return removed;
   }
   const auto retired = [&](const RecoveredSegment& segment) {
     const auto in = [&](const std::vector<uint64_t>& list) {
@@ -201,9 +238,11 @@ void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
     if (groups[i] != nullptr) unplaced_.push_back(std::move(groups[i]));
   }
   if (status.ok()) status = KeepBound();
-  if (status.ok()) status = RecycleSome(bytes);
+  // Twice as much as came in, so that a removal never waits behind a whole segment. Without a reserve the rest of this
+  // one is kept for removals.
+  if (status.ok() && preparer_.has_room()) status = RecycleSome(2 * bytes);
   if (!status.ok()) return Fail(status);
-  preparer_.Request();
+  RequestReserve();
 }
 
 void WalLog::SyncAll() {
@@ -235,30 +274,41 @@ void WalLog::Fail(const Status& reason) {
   unsynced_.clear();
   unsynced_bytes_ = 0;
   LeaveOutEmpty();
-  Status status = BeginSegment(synced_through_);
+  Status status = BeginGivingBack();
   for (size_t i = 0; i < all.size() && status.ok(); ++i) status = Place(&all[i], i + 1 == all.size());
   if (status.ok()) status = KeepBound();
-  if (status.ok()) {
-    preparer_.Request();
-    return;
+  if (status.ok()) return RequestReserve();
+  for (std::unique_ptr<WalGroup>& group : all) {
+    if (group != nullptr) unplaced_.push_back(std::move(group));
   }
-  Say(LogLevel::kError,
-      "the log refuses records (" + status.message() + "): lookups work, removals fail; trying again every second");
+  StopTaking(status);
+}
+
+void WalLog::StopTaking(const Status& reason) {
+  if (!shared_->failed.load(kRelaxed)) {
+    Say(LogLevel::kError,
+        "the log refuses records (" + reason.message() +
+            "): lookups work, removals fail, new entries are lost with this engine; trying again "
+            "every second" +
+            (IsDiskFull(reason) ? "; free " + std::to_string(config_.segment_bytes) + " bytes there" : std::string()));
+  }
   writer_.CloseFile();
+  LeaveOutEmpty();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
-  for (std::unique_ptr<WalGroup>& group : unsynced_) Refuse(std::move(group));
-  for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
-  unplaced_.clear();
-  for (std::unique_ptr<WalGroup>& group : all) {
-    if (group != nullptr) Refuse(std::move(group));
+  bool inserts = false;
+  for (std::vector<std::unique_ptr<WalGroup>>* groups : {&unsynced_, &unplaced_}) {
+    for (std::unique_ptr<WalGroup>& group : *groups) {
+      inserts = inserts || group->inserts() > 0;
+      Refuse(std::move(group));
+    }
+    groups->clear();
   }
-  unsynced_.clear();
   unsynced_bytes_ = 0;
   // Entries that were to be appended again may be among the refused records: until the next attempt their old copies
   // count.
-  if (!segments_.empty()) live_->HoldBy(segments_.front().number);
+  if (inserts && !segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
   wants_watermark_ = false;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
@@ -277,6 +327,7 @@ void WalLog::LeaveOutEmpty() {
 }
 
 void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
+  if (!group->copies) shared_->lost_inserts.fetch_add(group->inserts(), kRelaxed);
   shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
   group->commit->Finish(false);
   spent_.push_back(std::move(group));
@@ -284,95 +335,10 @@ void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
 
 void WalLog::Probe() {
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
-  if (Status status = BeginSegment(synced_through_); !status.ok()) return;
-  failed_ = false;
+  if (Status status = TakeUp(); !status.ok()) return StopTaking(status);
   shared_->failed.store(false, kRelaxed);
   Say(LogLevel::kWarn, "the log takes records again, in segment " + std::to_string(writer_.number()));
-  preparer_.Request();
-}
-
-// Live entries of the oldest segment are appended again, two bytes for each byte that came in, so that a removal never
-// waits behind a whole segment; the headroom is a quarter of the bound.
-Status WalLog::RecycleSome(uint64_t bytes_written) {
-  const uint64_t headroom = std::max(config_.wal_bytes_max / 4, config_.segment_bytes);
-  uint64_t budget = 2 * bytes_written;
-  while (budget > 0 && segments_.size() > 1 &&
-         TotalBytes() + config_.segment_bytes > config_.wal_bytes_max - headroom) {
-    auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-    const bool done = live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-    const uint64_t used = group->bytes().size();
-    const uint64_t before = writer_.number();
-    if (used > 0) {
-      group->Close();
-      if (Status status = Place(&group, false); !status.ok()) {
-        unplaced_.push_back(std::move(group));
-        return status;
-      }
-    }
-    budget -= std::min(budget, std::max(used, kWalBlockBytes));
-    if (done) {
-      if (Status status = RemoveOldest(); !status.ok()) return status;
-    }
-    if (writer_.number() != before) {
-      if (Status status = KeepBound(); !status.ok()) return status;
-    }
-  }
-  return {};
-}
-
-Status WalLog::PlacePending() {
-  if (!take_pending_) return {};
-  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
-  Status status;
-  for (std::unique_ptr<WalGroup>& group : groups) {
-    group->Close();
-    if (status.ok()) status = Place(&group, config_.sync_each_group);
-    if (group != nullptr) unplaced_.push_back(std::move(group));
-  }
-  return status;
-}
-
-Status WalLog::RemoveOldest() {
-  if (Status status = PlacePending(); !status.ok()) return status;
-  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
-  // before the next, because a gap in the chain would look like damage.
-  if (Status status = SyncWriter(); !status.ok()) return status;
-  assert(unsynced_.empty() && segments_.size() > 1 && segments_.front().number != writer_.number());
-  const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
-  recycle_cursor_ = {};
-  if (Status status = io_->Unlink(path); !status.ok()) {
-    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
-    return {};
-  }
-  segments_.pop_front();
-  shared_->segments.store(segments_.size(), kRelaxed);
-  if (SUTRA_CHECKPOINT("segment.unlinked")) {
-    return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
-  }
-  return io_->SyncDirectory(config_.directory);
-}
-
-Status WalLog::KeepBound() {
-  while (segments_.size() > 1 && TotalBytes() > config_.wal_bytes_max) {
-    const size_t before = segments_.size();
-    // At most half of the current segment is given to old entries, or a log full of live ones would never move on.
-    uint64_t budget = config_.segment_bytes / 2;
-    for (bool more = true; more && budget >= kWalBlockBytes;) {
-      auto group = std::make_unique<WalGroup>(std::min(group_bytes_, budget));
-      more = !live_->CollectOlder(segments_.front().number, writer_.number(), &recycle_cursor_, &group);
-      if (group->empty()) break;
-      group->Close();
-      budget -= std::min(budget, uint64_t{group->bytes().size()});
-      if (Status status = Place(&group, false); !status.ok()) {
-        unplaced_.push_back(std::move(group));
-        return status;
-      }
-    }
-    live_->EvictOlder(segments_.front().number);
-    if (Status status = RemoveOldest(); !status.ok()) return status;
-    if (segments_.size() == before) break;  // the oldest segment could not be removed
-  }
-  return {};
+  RequestReserve();
 }
 
 }  // namespace sutra

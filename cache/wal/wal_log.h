@@ -5,11 +5,13 @@
 // `shared`. Invariants:
 //  - A group is kept in memory until it is synced. After a failed write or sync the segment is never written again: a
 //    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
-//    the log refuses records (storage_failed) and tries again once a second.
+//    the log refuses records (storage_failed) and tries again once a second. A start on a full disk begins like this.
 //  - The oldest segment is removed only after its live entries are in a later one, synced, or were evicted; the one
-//    being written is never removed.
+//    being written is never removed. One exception: where a full disk has no room for a segment to write, the oldest
+//    one makes that room, and its live entries are appended again after that.
 //  - The bytes of all segments, reserve included, stay within wal_bytes_max (they may exceed it while damage is cleaned
-//    up at start). (Not asserted: a disk that refuses to remove a file breaks it; the log then reports it.)
+//    up at start), and within what a full disk held when it was full. (Not asserted: a disk that refuses to remove a
+//    file breaks it; the log then reports it.)
 #pragma once
 
 #include <atomic>
@@ -17,6 +19,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,11 +35,14 @@ namespace sutra {
 
 // Written by the log, read by anyone; every access is relaxed, because each value is independent.
 struct WalShared {
-  std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0};
+  std::atomic<uint64_t> appends{0}, bytes{0}, syncs{0}, segments{0}, dropped_inserts{0}, evictions{0};
+  std::atomic<uint64_t> lost_inserts{
+      0};  // of the dropped ones: accepted, and lost before they were synced; see TakeLost
   std::atomic<uint64_t> current_segment{0};
   std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
   std::atomic<uint64_t> wall_highest_ns{0};
   std::atomic<bool> failed{false};
+  std::atomic<bool> full{false};  // the disk has no room for new records, and the log nothing to give back
 };
 
 class WalLog {
@@ -49,12 +55,16 @@ class WalLog {
     uint64_t wal_bytes_max = 0;
     bool sync_each_group = false;
     bool threaded = true;
+    // Makes the directory ready, where a full disk prevented that: called before each attempt to begin the first
+    // segment until it succeeds. Empty: the directory is ready.
+    std::function<Status()> make_ready;
     LogLine log_line;
   };
   WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, const Config& config);
 
   // Begins the first segment behind what recovery found, appends again what damage endangers, removes what is void.
-  Status Start(const RecoveryPlan& plan);
+  // Succeeds on a full disk too: the log has then failed, and Probe does all this when there is room.
+  Status Start(RecoveryPlan plan);
 
   // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. Finished groups can be
   // fetched with TakeSpent for reuse.
@@ -64,10 +74,21 @@ class WalLog {
   void WriteWatermark();
   // Tries to begin a segment after a failure.
   void Probe();
+  // Gives back the oldest segment, because the disk has no room for a reserve: the present size counts as the bound.
+  void MakeRoom();
   void PollReserve() { preparer_.Poll(); }
 
   bool failed() const { return failed_; }
-  bool has_room() const { return preparer_.has_room(); }
+  // Whether MakeRoom has something to do, from room_at_ns on.
+  bool wants_room() const {
+    return !failed_ && !preparer_.has_room() &&
+           (segments_.size() > 1 || !shared_->full.load(std::memory_order_relaxed));
+  }
+  uint64_t room_at_ns() const { return shared_->full.load(std::memory_order_relaxed) ? room_at_ns_ : 0; }
+  // Whether new inserts can be taken; any thread may ask. If not, the rest of the segment is kept for removals.
+  bool has_room() const { return preparer_.has_room() || !shared_->full.load(std::memory_order_relaxed); }
+  // `wake` is called, on any thread, when wants_room may have changed.
+  void SetWake(std::function<void()> wake) { preparer_.SetFailureHook(std::move(wake)); }
   bool has_unsynced() const { return !unsynced_.empty(); }
   uint64_t unsynced_bytes() const { return unsynced_bytes_; }
   uint64_t oldest_unsynced_ns() const { return unsynced_.empty() ? 0 : unsynced_.front()->first_accepted_ns; }
@@ -90,19 +111,30 @@ class WalLog {
 
  private:
   Status BeginSegment(uint64_t valid_through);
+  Status BeginGivingBack();
+  Status TakeUp();
   Status Rotate();
   Status Place(std::unique_ptr<WalGroup>* group, bool then_sync);
   Status SyncWriter();
   void Acknowledge();
   // Closes the segment and moves what is not synced, `unplaced_` included, to a new one.
   void Fail(const Status& reason);
+  // Refuses all records from now on, until a Probe succeeds.
+  void StopTaking(const Status& reason);
+  void RequestReserve();
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
-  Status RecycleSome(uint64_t bytes_written);
+  // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
+  std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
+  Status RecycleSome(uint64_t budget);
   Status PlacePending();
   Status RemoveOldest();
+  Status UnlinkOldest();
+  void SayFull(const Status& reason);
   Status KeepBound();
+  void Evict(uint64_t through);
+  void SayEvictions();
   Status AppendAgain(uint64_t through);
   Status Retire(const RecoveryPlan& plan);
   void Say(LogLevel level, const std::string& line) const;
@@ -116,6 +148,8 @@ class WalLog {
   WalWriter writer_;
   SegmentPreparer preparer_;
   std::deque<RecoveredSegment> segments_;  // oldest first, the one being written last
+  uint64_t bound_;                         // wal_bytes_max, or less on a smaller disk
+  std::optional<RecoveryPlan> unfinished_start_;
   uint64_t number_next_ = 1;
   uint64_t previous_number_ = 0;  // the last segment that counts
   SegmentId previous_id_ = {};
@@ -128,6 +162,11 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
   LiveEntries::Cursor recycle_cursor_;
+  uint64_t evictions_unsaid_ = 0;
+  uint64_t evictions_said_next_ns_ = 0;
+  uint64_t giving_back_said_next_ns_ = 0;
+  uint64_t dropping_said_next_ns_ = 0;
+  uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve
   bool wants_watermark_ = false;
   bool writing_watermark_ = false;
   bool failed_ = false;

@@ -39,7 +39,9 @@ class WalWriter {
   Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
 
   bool is_open() const { return file_ >= 0; }
-  bool Fits(uint64_t group_bytes) const { return is_open() && group_bytes <= segment_bytes_ - position_; }
+  // What is left of the segment.
+  uint64_t room() const { return is_open() ? segment_bytes_ - position_ : 0; }
+  bool Fits(uint64_t group_bytes) const { return group_bytes <= room(); }
 
   // Stamps and appends a closed group. REQUIRES: is_open, Fits.
   Status Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns);

@@ -70,7 +70,9 @@ namespace sutra {
   X(kStorageFailed, "storage_failed")                 \
   X(kWorkers, "workers")                              \
   X(kSocketLost, "socket_lost")                       \
-  X(kDataLost, "data_lost")
+  X(kDataLost, "data_lost")                           \
+  X(kWalEvictions, "wal_evictions")                   \
+  X(kLogFull, "log_full")
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

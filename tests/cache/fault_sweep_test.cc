@@ -1,5 +1,5 @@
-// Every disk operation of a script fails, one after the other, once or permanently, by error or by power cut (P5, P2),
-// and a full disk. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the shard accepts
+// Every disk operation of a script fails, one after the other, once or permanently, by error or by power cut (P5, P2); a
+// full disk is in full_disk_test.cc. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the shard accepts
 // records again when the disk works again.
 #include <gtest/gtest.h>
 
@@ -164,6 +164,37 @@ TEST(StorageFailure, HitsGoOnRemovalsFailAndTheProbeReopens) {
   EXPECT_EQ(VersionOf(shard.get(), "logged"), 3);
 }
 
+TEST(StorageFailure, SyncReportsOnceWhatWasLostAlthoughTheLogWorksAgain) {
+  SimDisk disk;
+  ManualClock clock;
+  auto shard = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).value();
+  Put(shard.get(), "kept", 1);
+  ASSERT_TRUE(shard->Sync().ok());
+  SimDisk::Faults faults;
+  faults.fail_at = 1;
+  faults.fail_forever = true;
+  disk.SetFaults(faults);
+  Put(shard.get(), "lost", 2);
+  clock.Advance(60'000'000);
+  shard->Turn();  // the write fails, and so does the next segment
+  ASSERT_TRUE(shard->Stats().storage_failed);
+  disk.SetFaults(SimDisk::Faults());
+  clock.Advance(1'100'000'000);
+  shard->Turn();
+  ASSERT_FALSE(shard->Stats().storage_failed) << "the probe has reopened the log";
+  Put(shard.get(), "later", 3);
+  const Status lost = shard->Sync();
+  EXPECT_EQ(lost.code(), StatusCode::kStorageError) << "\"lost\" was accepted and is not on the disk";
+  EXPECT_NE(lost.message().find("1 entries"), std::string::npos) << lost.message();
+  EXPECT_TRUE(shard->Sync().ok()) << "it was reported";
+  shard.reset();
+  disk.PowerCut();
+  shard = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).value();
+  EXPECT_EQ(VersionOf(shard.get(), "kept"), 1);
+  EXPECT_EQ(VersionOf(shard.get(), "lost"), -1);
+  EXPECT_EQ(VersionOf(shard.get(), "later"), 3) << "the sync that reported the loss made it durable all the same";
+}
+
 TEST(StorageFailure, AFailedSyncMovesEverythingToANewSegmentAndIsNotRepeated) {
   SimDisk disk;
   ManualClock clock;
@@ -183,44 +214,6 @@ TEST(StorageFailure, AFailedSyncMovesEverythingToANewSegmentAndIsNotRepeated) {
   disk.PowerCut();
   shard = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).value();
   for (uint32_t i = 0; i < 50; ++i) EXPECT_EQ(VersionOf(shard.get(), std::to_string(i)), static_cast<int>(i));
-}
-
-TEST(FullDisk, StartSaysWhatIsMissing) {
-  SimDisk disk;
-  ManualClock clock;
-  disk.SetCapacity(1000);
-  const Status status = LoggedShard::Open(SmallConfig("/data"), &disk, &clock, Inline()).status();
-  EXPECT_EQ(status.os_error(), ENOSPC);
-  EXPECT_NE(status.message().find("free 65536 bytes"), std::string::npos) << status.message();
-}
-
-TEST(FullDisk, RemovalsStayPossibleInsertsAreDroppedAndRoomIsFoundAgain) {
-  SimDisk disk;
-  ManualClock clock;
-  CacheConfig config = SmallConfig("/data");
-  config.policy = DurabilityPolicy::kGroup;
-  auto shard = LoggedShard::Open(config, &disk, &clock, Inline()).value();
-  disk.SetCapacity(3 * config.wal_segment_bytes);
-  uint32_t i = 0;
-  while (shard->Stats().wal_dropped_inserts == 0) {
-    ++i;
-    ASSERT_LT(i, 1000u);
-    Put(shard.get(), std::to_string(i), i);
-    if (i == 3) disk.SetCapacity(2 * config.wal_segment_bytes + 4096);
-  }
-  EXPECT_FALSE(shard->Stats().storage_failed);
-  EXPECT_EQ(VersionOf(shard.get(), std::to_string(i)), static_cast<int>(i)) << "served from memory";
-  for (uint32_t k = 1; k < 5; ++k) EXPECT_TRUE(shard->Erase(std::to_string(k), 0).ok());
-  disk.SetCapacity(UINT64_MAX);
-  clock.Advance(1'100'000'000);
-  shard->Turn();
-  Put(shard.get(), "after", 7);
-  const uint64_t dropped = shard->Stats().wal_dropped_inserts;
-  shard.reset();
-  shard = LoggedShard::Open(config, &disk, &clock, Inline()).value();
-  EXPECT_EQ(dropped, 1u);
-  EXPECT_EQ(VersionOf(shard.get(), "after"), 7);
-  EXPECT_EQ(VersionOf(shard.get(), "1"), -1);
 }
 
 }  // namespace

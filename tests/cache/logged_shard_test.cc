@@ -266,6 +266,52 @@ TEST_F(CacheShardTest, RestartsAloneDoNotGrowTheLog) {
   EXPECT_LE(LogBytes(), before + config_.wal_segment_bytes);
 }
 
+// The live entries fill one of 16 segments; every life adds one entry and takes a segment.
+TEST_F(CacheShardTest, RestartsEvictNothingThatTheLogHasRoomFor) {
+  config_.wal_segment_bytes = 1 << 20;
+  config_.wal_bytes_max = 16 << 20;
+  constexpr uint32_t kOld = 4000;
+  {
+    auto shard = Open(config_);
+    for (uint32_t i = 0; i < kOld; ++i) Put(shard.get(), "old " + std::to_string(i), i);
+  }
+  for (uint32_t life = 0; life < 50; ++life) {
+    auto shard = Open(config_);
+    ASSERT_EQ(shard->Stats().evictions, 0u) << "by start " << life;
+    ASSERT_EQ(shard->Stats().entries, kOld + life);
+    ASSERT_LE(LogBytes(), config_.wal_bytes_max);
+    Put(shard.get(), "new " + std::to_string(life), life);
+  }
+  EXPECT_FALSE(Said("--wal-bytes-max"));
+}
+
+// The canary of the test above: when the log is too small indeed, the gauge and the line say so.
+TEST_F(CacheShardTest, EvictionsByTheLogsBoundAreCountedAndSaidWithTheFix) {
+  config_.wal_bytes_max = 256 << 10;
+  auto shard = Open(config_);
+  for (uint32_t i = 0; i < 3'000; ++i) {
+    Put(shard.get(), "live " + std::to_string(i), i);
+    if (i % 20 == 0) {
+      clock_.Advance(60'000'000);
+      shard->Turn();
+    }
+  }
+  EXPECT_GT(shard->Stats().wal_evictions, 0u);
+  EXPECT_EQ(shard->Stats().wal_evictions, shard->Stats().evictions);
+  const auto said = [&] {
+    return std::count_if(lines_.begin(), lines_.end(), [](const std::string& line) {
+      return line.find(" entries were evicted because the log is at its bound") != std::string::npos &&
+             line.find("raise --wal-bytes-max (262144)") != std::string::npos;
+    });
+  };
+  EXPECT_EQ(said(), 1) << "9 s: one line a minute at most";
+  clock_.Advance(60 * kS);
+  for (uint32_t i = 0; i < 500; ++i) Put(shard.get(), "more " + std::to_string(i), i);
+  clock_.Advance(kS);
+  shard->Turn();
+  EXPECT_EQ(said(), 2);
+}
+
 TEST_F(CacheShardTest, ARecordTooLargeForTheLogIsServedFromMemoryAndCounted) {
   auto shard = Open(config_);
   const std::string text(50'000, 'x');

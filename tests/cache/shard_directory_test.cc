@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "cache/disk/disk_io.h"
 #include "cache/wal/wal_format.h"
 #include "tests/cache/cache_test_support.h"
 #include "tests/kit/temp_dir.h"
@@ -68,7 +69,7 @@ TEST_F(ShardDirectoryTest, ItsModelIsWholeOrMissingAfterAPowerCutAtAnyMoment) {
   }
 }
 
-TEST_F(ShardDirectoryTest, CountsSegmentsAndRemovesWhatADeadEngineLeftUnfinished) {
+TEST_F(ShardDirectoryTest, CountsSegmentsAndRemovesOnlyWhatADeadEngineLeftUnfinished) {
   ASSERT_TRUE(Prepare().ok());
   WriteFile(SegmentName(1), "");
   WriteFile(SegmentName(2), "");
@@ -79,8 +80,33 @@ TEST_F(ShardDirectoryTest, CountsSegmentsAndRemovesWhatADeadEngineLeftUnfinished
   const Result<ShardFiles> files = Prepare();
   ASSERT_TRUE(files.ok());
   EXPECT_EQ(files->segments, 2u);
-  EXPECT_EQ(disk_.List(kPath).value(), (std::vector<std::string>{"MODEL", "notes of a person", SegmentName(1),
-                                                                 SegmentName(1) + ".quarantined", SegmentName(2)}));
+  EXPECT_EQ(disk_.List(kPath).value(),
+            (std::vector<std::string>{"MODEL", "notes of a person", "reserve.tmp", SegmentName(1),
+                                      SegmentName(1) + ".quarantined", SegmentName(2)}));
+}
+
+TEST_F(ShardDirectoryTest, AFullDiskIsToldApartFromAnErrorAndTheNextAttemptMakesIt) {
+  for (uint64_t at = 1;; ++at) {
+    sim::SimDisk disk;
+    sim::SimDisk::Faults faults;
+    faults.fail_at = at;
+    faults.fail_errno = ENOSPC;
+    disk.SetFaults(faults);
+    const Result<ShardFiles> files = PrepareShardDirectory(&disk, Mine(), {});
+    const uint64_t operations = disk.operations();
+    disk.SetFaults(sim::SimDisk::Faults());
+    if (files.ok() && !files->disk_full.ok()) {
+      EXPECT_TRUE(IsDiskFull(files->disk_full));
+      EXPECT_EQ(files->path, kPath);
+    }
+    if (at == 1) {
+      ASSERT_TRUE(files.ok());
+      EXPECT_FALSE(files->disk_full.ok()) << "the directory could not be made";
+    }
+    const Result<ShardFiles> again = PrepareShardDirectory(&disk, Mine(), {});
+    ASSERT_TRUE(again.ok() && again->disk_full.ok()) << at << ": " << again.status().message();
+    if (operations < at) break;
+  }
 }
 
 TEST_F(ShardDirectoryTest, AnotherModelOfTheSameDirectoryIsRefusedWithBothNames) {

@@ -28,7 +28,6 @@ class MemoryDisk final : public DiskIo {
   Result<uint64_t> Size(FileHandle file) override { return uint64_t{open_.at(file)->size()}; }
   void DropCache(FileHandle) override {}
   Status SyncDirectory(const std::string&) override { return {}; }
-  Status Rename(const std::string&, const std::string&) override { return Forbidden(); }
   Status Unlink(const std::string&) override { return Forbidden(); }
   Status MakeDirectory(const std::string&) override { return Forbidden(); }
   Result<std::vector<std::string>> List(const std::string&) override {
@@ -39,6 +38,7 @@ class MemoryDisk final : public DiskIo {
   bool all_closed() const { return open_.empty(); }
 
  protected:
+  Status RawRename(const std::string&, const std::string&) override { return Forbidden(); }
   int RawOpen(const std::string& path, OpenMode mode) override {
     FUZZ_CHECK(mode == OpenMode::kRead);
     const auto found = files.find(path.substr(path.rfind('/') + 1));

@@ -288,7 +288,7 @@ Status SimDisk::SyncDirectory(const std::string& path) {
   return {};
 }
 
-Status SimDisk::Rename(const std::string& from, const std::string& to) {
+Status SimDisk::RawRename(const std::string& from, const std::string& to) {
   MutexLock lock(mutex_);
   if (const int error = BeginLocked(); error < 0 && !cutting_) return Error("renaming " + from, error);
   const auto found = names_.find(from);

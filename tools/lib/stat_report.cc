@@ -132,16 +132,27 @@ void LatencyLines(const StatView& view, Lines out) {
   for (const auto& [name, histogram] : kStages) LatencyRow(name, Recent(view, histogram), sum, out);
 }
 
+// "ok" only if all that is accepted is logged.
+const char* LogState(const StatView& view) {
+  const StatsSnapshot& s = view.now;
+  if (s.gauge(Gauge::kStorageFailed) != 0) return "FAILED: hits are still answered, nothing new is stored";
+  if (s.gauge(Gauge::kLogFull) != 0) return "FULL: hits are still answered, new entries are lost with the engine";
+  const uint64_t dropped = s.gauge(Gauge::kWalDroppedInserts);
+  if (view.before != nullptr && dropped > view.before->gauge(Gauge::kWalDroppedInserts)) {
+    return "BEHIND: the disk is too slow, not all new entries are logged";
+  }
+  return "ok";
+}
+
 void StorageLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
-  fmt::format_to(out, "entries   {}, {}, evicted {}, expired {}\n", s.gauge(Gauge::kCacheEntries),
-                 BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))), s.gauge(Gauge::kCacheEvictions),
-                 s.gauge(Gauge::kCacheExpirations));
+  fmt::format_to(out, "entries   {}, {}, evicted {} ({} of them by the log's bound), expired {}\n",
+                 s.gauge(Gauge::kCacheEntries), BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))),
+                 s.gauge(Gauge::kCacheEvictions), s.gauge(Gauge::kWalEvictions), s.gauge(Gauge::kCacheExpirations));
   fmt::format_to(out,
                  "log       {} ({}), {} records, {}, {} syncs, {} segments; lag {} records, oldest unwritten {}, "
                  "oldest unsynced {}\n",
-                 s.gauge(Gauge::kStorageFailed) != 0 ? "FAILED: hits are still answered, nothing new is stored" : "ok",
-                 s.disk_io.empty() ? "none" : s.disk_io, s.gauge(Gauge::kWalAppends),
+                 LogState(view), s.disk_io.empty() ? "none" : s.disk_io, s.gauge(Gauge::kWalAppends),
                  BytesText(static_cast<double>(s.gauge(Gauge::kWalBytes))), s.gauge(Gauge::kWalSyncs),
                  s.gauge(Gauge::kWalSegments), s.gauge(Gauge::kWalPendingRecords),
                  DurationText(1e3 * static_cast<double>(s.gauge(Gauge::kWalOldestUnwrittenUs))),

@@ -108,5 +108,16 @@ TEST_F(PosixDisk, ADroppedCacheShowsTheSameBytes) {
   io_->Close(file);
 }
 
+TEST_F(PosixDisk, ErrorsNameAFileByThePathThatItHasNow) {
+  io_->Close(io_->Open(temp_ / "reserve.tmp", OpenMode::kCreateLog).value());
+  const FileHandle file = io_->Open(temp_ / "reserve.tmp", OpenMode::kRead).value();
+  ASSERT_TRUE(io_->Rename(temp_ / "reserve.tmp", temp_ / "wal-1.log").ok());
+  const AlignedBytes bytes = AllocateAligned(kDiskBlockBytes);
+  const Status status = io_->Write(file, 0, {bytes.get(), kDiskBlockBytes}, false);
+  EXPECT_EQ(status.os_error(), EBADF);
+  EXPECT_NE(status.message().find(temp_ / "wal-1.log"), std::string::npos) << status.message();
+  io_->Close(file);
+}
+
 }  // namespace
 }  // namespace sutra

@@ -87,11 +87,11 @@ TEST_F(UringDisk, AnErrorBreaksTheLinkAndTheNextWriteWorks) {
   EXPECT_EQ(FillOf(3), 4);
 }
 
-// A container's usual answer to io_uring_setup, installed in a child.
-bool ForbidUring() {
+// A container's usual answer to a call of io_uring, installed in a child.
+bool Forbid(unsigned system_call) {
   sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, system_call, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
@@ -101,7 +101,7 @@ bool ForbidUring() {
 
 // 0, or the number of the first expectation that did not hold.
 int CheckForbidden(const std::string& directory) {
-  if (!ForbidUring()) return 100;
+  if (!Forbid(SYS_io_uring_setup)) return 100;
   if (MakeUringDiskIo(false).status().os_error() != EPERM) return 1;
   std::string line;
   Result<std::unique_ptr<DiskIo>> automatic =
@@ -116,17 +116,44 @@ int CheckForbidden(const std::string& directory) {
   return 0;
 }
 
-TEST(UringForbidden, AutoFallsBackAndSaysWhyTheOthersDoAsTold) {
+// 0, or the number of the first expectation that did not hold.
+int CheckBroken(const std::string& directory) {
+  std::vector<std::string> lines;
+  Result<std::unique_ptr<DiskIo>> made = MakeUringDiskIo(false, [&](LogLevel level, const std::string& said) {
+    if (level == LogLevel::kWarn) lines.push_back(said);
+  });
+  if (!made.ok()) return 100;
+  DiskIo& io = **made;
+  const FileHandle file = io.Open(directory + "/file", OpenMode::kCreateLog).value();
+  if (!io.Allocate(file, kFileBytes, AllocateFill::kUnwritten).ok()) return 1;
+  const AlignedBytes bytes = AllocateAligned(kDiskBlockBytes);
+  std::memset(bytes.get(), 7, kDiskBlockBytes);
+  const auto write = [&] { return io.Write(file, 0, {bytes.get(), kDiskBlockBytes}, true); };
+  if (!write().ok() || std::strcmp(io.name(), "io_uring") != 0) return 2;
+  if (!Forbid(SYS_io_uring_enter)) return 100;
+  if (write().os_error() != EPERM) return 3;
+  if (std::strcmp(io.name(), "posix") != 0) return 4;
+  if (lines.size() != 1 || lines[0].find("io_uring is out of use") == std::string::npos) return 5;
+  if (!write().ok() || !io.Sync(file).ok() || lines.size() != 1) return 6;
+  io.Close(file);
+  return 0;
+}
+
+void ExpectInChild(int (*check)(const std::string&)) {
   const test::TempDir temp;
   const pid_t child = fork();
   ASSERT_GE(child, 0);
-  if (child == 0) _exit(CheckForbidden(temp.path()));
+  if (child == 0) _exit(check(temp.path()));
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  if (WEXITSTATUS(status) == 100) GTEST_SKIP() << "SKIPPED: no seccomp filters here";
+  if (WEXITSTATUS(status) == 100) GTEST_SKIP() << "SKIPPED: no io_uring or no seccomp filters here";
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
+
+TEST(UringForbidden, AutoFallsBackAndSaysWhyTheOthersDoAsTold) { ExpectInChild(CheckForbidden); }
+
+TEST(UringForbidden, ARingThatBreaksIsSaidOnceAndNamesWhatIsUsedFromThenOn) { ExpectInChild(CheckBroken); }
 
 }  // namespace
 }  // namespace sutra

@@ -236,6 +236,23 @@ TEST_F(WalCommitterTest, RefusesWhileTheLogHasFailedAndGoesOnWhenItWorksAgain) {
   EXPECT_TRUE(again->Wait());
 }
 
+TEST_F(WalCommitterTest, LossesAreKeptUntilTheyAreReportedOnce) {
+  Open(DurabilityPolicy::kInterval);
+  EXPECT_EQ(committer_->TakeLost(), 0u);
+  ASSERT_TRUE(Insert("a", 1));
+  ASSERT_TRUE(Insert("b", 2));
+  Fail(1, true);
+  Advance(50 * kMs);
+  EXPECT_FALSE(Insert("c", 3)) << "dropped at once: it was never accepted";
+  disk_->SetFaults(sim::SimDisk::Faults());
+  Advance(1000 * kMs);
+  ASSERT_TRUE(Insert("d", 4));
+  Advance(2000 * kMs);
+  EXPECT_EQ(committer_->TakeLost(), 2u);
+  EXPECT_EQ(committer_->TakeLost(), 0u);
+  EXPECT_EQ(dropped(), 3u);
+}
+
 TEST_F(WalCommitterTest, CloseWritesAndSyncsWhatIsPendingAndRefusesFromThenOn) {
   Open(DurabilityPolicy::kInterval);
   ASSERT_TRUE(Insert("a", 1));

@@ -1,0 +1,182 @@
+// The bound of the log: old segments are recycled before it is reached, and given back when it is.
+#include <algorithm>
+#include <cassert>
+
+#include "cache/wal/wal_log.h"
+#include "shm/base/checkpoint.h"
+#include "shm/base/clock.h"
+#include "shm/base/time.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kSayNs = 60 * kNsPerSecond;        // between two lines of a kind
+constexpr uint64_t kRoomNs = kNsPerSecond;            // until another segment is given back for the same reserve
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
+
+}  // namespace
+
+std::unique_ptr<WalGroup> WalLog::CollectLive(uint64_t through, uint64_t bytes, bool* done) {
+  auto group = std::make_unique<WalGroup>(std::min(group_bytes_, bytes));
+  *done = live_->CollectOlder(through, writer_.number(), &recycle_cursor_, &group);
+  if (group->empty()) return nullptr;
+  group->copies = true;
+  group->Close();
+  return group;
+}
+
+// Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
+// lives any more are removed; the headroom is a quarter of the bound.
+Status WalLog::RecycleSome(uint64_t budget) {
+  const uint64_t headroom = std::max(bound_ / 4, config_.segment_bytes);
+  while (budget > 0 && segments_.size() > 1 &&
+         TotalBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom)) {
+    bool done = false;
+    std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
+    const uint64_t used = group == nullptr ? 0 : group->bytes().size();
+    const uint64_t before = writer_.number();
+    if (group != nullptr) {
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    budget -= std::min(budget, std::max(used, kWalBlockBytes));
+    if (done) {
+      if (Status status = RemoveOldest(); !status.ok()) return status;
+    }
+    if (writer_.number() != before) {
+      if (Status status = KeepBound(); !status.ok()) return status;
+    }
+  }
+  return {};
+}
+
+Status WalLog::PlacePending() {
+  if (!take_pending_) return {};
+  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
+  Status status;
+  for (std::unique_ptr<WalGroup>& group : groups) {
+    group->Close();
+    if (status.ok()) status = Place(&group, config_.sync_each_group);
+    if (group != nullptr) unplaced_.push_back(std::move(group));
+  }
+  return status;
+}
+
+Status WalLog::RemoveOldest() {
+  if (Status status = PlacePending(); !status.ok()) return status;
+  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
+  // before the next, because a gap in the chain would look like damage.
+  if (Status status = SyncWriter(); !status.ok()) return status;
+  assert(unsynced_.empty() && segments_.front().number != writer_.number());
+  return UnlinkOldest();
+}
+
+Status WalLog::UnlinkOldest() {
+  assert(segments_.size() > 1);
+  const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
+  recycle_cursor_ = {};
+  if (Status status = io_->Unlink(path); !status.ok()) {
+    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
+    return {};
+  }
+  segments_.pop_front();
+  shared_->segments.store(segments_.size(), kRelaxed);
+  if (SUTRA_CHECKPOINT("segment.unlinked")) {
+    return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
+  }
+  return io_->SyncDirectory(config_.directory);
+}
+
+Status WalLog::KeepBound() {
+  while (segments_.size() > 1 && TotalBytes() > bound_) {
+    const size_t before = segments_.size();
+    // At most half of a segment is given to old entries, or a log full of live ones would never move on; and where no
+    // other segment is to be had, a quarter of this one is left for removals.
+    const uint64_t half = config_.segment_bytes / 2;
+    const uint64_t room = writer_.room() - std::min(writer_.room(), config_.segment_bytes / 4);
+    uint64_t budget = preparer_.has_room() ? half : std::min(half, room);
+    for (bool done = false; !done && budget >= kWalBlockBytes;) {
+      std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
+      if (group == nullptr) break;
+      budget -= std::min(budget, uint64_t{group->bytes().size()});
+      if (Status status = Place(&group, false); !status.ok()) {
+        unplaced_.push_back(std::move(group));
+        return status;
+      }
+    }
+    Evict(segments_.front().number);
+    if (Status status = RemoveOldest(); !status.ok()) return status;
+    if (segments_.size() == before) break;  // the oldest segment could not be removed
+  }
+  SayEvictions();
+  return {};
+}
+
+void WalLog::MakeRoom() {
+  const uint64_t now = clock_->MonotonicNs();
+  const Status reason = preparer_.failure();
+  const size_t before = segments_.size();
+  const bool due = now >= room_at_ns_;
+  if (due) room_at_ns_ = now + kRoomNs;
+  if (due && before > 1 && IsDiskFull(reason)) {
+    bound_ = TotalBytes() - config_.segment_bytes;  // the reserve is not there
+    if (Status status = KeepBound(); !status.ok()) return Fail(status);
+  }
+  const bool gave_back = segments_.size() != before;
+  shared_->full.store(!gave_back, kRelaxed);
+  SayFull(reason);
+  if (gave_back) preparer_.Retry();  // if that fails too, somebody else took the room: inserts are dropped until then
+}
+
+// Begins a segment; where the disk is full, in the place of the oldest ones. Nothing can be appended again while there
+// is no segment to write to: what lives in those stays in memory and counts as held by the next one.
+Status WalLog::BeginGivingBack() {
+  Status status = BeginSegment(synced_through_);
+  if (!IsDiskFull(status) || segments_.size() < 2) return status;
+  const Status reason = status;
+  bound_ = TotalBytes() - config_.segment_bytes;
+  for (uint64_t freed = 0; freed < config_.segment_bytes && segments_.size() > 1;) {
+    const size_t before = segments_.size();
+    freed += segments_.front().bytes;
+    if (status = UnlinkOldest(); !status.ok()) return status;
+    if (segments_.size() == before) return reason;
+  }
+  SayFull(reason);
+  return BeginSegment(synced_through_);
+}
+
+void WalLog::SayFull(const Status& reason) {
+  const bool full = shared_->full.load(kRelaxed);
+  uint64_t& next_ns = full ? dropping_said_next_ns_ : giving_back_said_next_ns_;
+  if (clock_->MonotonicNs() < next_ns) return;
+  next_ns = clock_->MonotonicNs() + kSayNs;
+  if (full) {
+    Say(LogLevel::kError, "no reserve segment: " + reason.message() +
+                              "; new entries are served from memory but not logged until there is room: free " +
+                              std::to_string(config_.segment_bytes) + " bytes there");
+  } else {
+    Say(LogLevel::kWarn, "the disk has no room for another segment (" + reason.message() +
+                             "): the log gives back its " + "oldest ones and keeps to " + std::to_string(bound_) +
+                             " bytes; free space there, or lower " + "--wal-bytes-max (" +
+                             std::to_string(config_.wal_bytes_max) + ")");
+  }
+}
+
+void WalLog::Evict(uint64_t through) {
+  const uint64_t evicted = live_->EvictOlder(through);
+  shared_->evictions.fetch_add(evicted, kRelaxed);
+  evictions_unsaid_ += evicted;
+}
+
+void WalLog::SayEvictions() {
+  if (evictions_unsaid_ == 0 || clock_->MonotonicNs() < evictions_said_next_ns_) return;
+  Say(LogLevel::kWarn, std::to_string(evictions_unsaid_) +
+                           " entries were evicted because the log is at its bound: raise --wal-bytes-max (" +
+                           std::to_string(config_.wal_bytes_max) + ") to keep more");
+  evictions_unsaid_ = 0;
+  evictions_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
+}
+
+}  // namespace sutra
