@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -22,10 +23,15 @@ bool FolderIsGone(const std::string& socket) {
   return lstat(socket.substr(0, slash).c_str(), &info) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
+// Stricter than the display: an engine under another program's name would look crashed once its lock file is gone, so
+// any process with its pid keeps the segment.
 bool EngineHasEnded(const StatsSnapshot& snapshot) {
   const EngineEvidence evidence = GatherEvidence(snapshot);
+  if (evidence.lock == EngineEvidence::Lock::kHeld) return false;
   const EngineLife life = JudgeEngine(snapshot, evidence);
-  return evidence.lock != EngineEvidence::Lock::kHeld && (life == EngineLife::kStopped || life == EngineLife::kCrashed);
+  if (life == EngineLife::kStopped) return true;
+  const std::string process = "/proc/" + std::to_string(snapshot.gauge(Gauge::kPid));
+  return life == EngineLife::kCrashed && access(process.c_str(), F_OK) != 0;
 }
 
 }  // namespace
