@@ -3,20 +3,28 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <set>
 #include <sstream>
 
+#include "engine/exit_code.h"
+#include "shm/base/time.h"
+
 namespace sutra::test {
 namespace {
 
 constexpr size_t kVerifyMax = 400;  // texts looked up after one kill, the newest first
 
-EngineOptions EngineOptionsOf(const ChaosOptions& options) {
+EngineOptions EngineOptionsOf(const ChaosOptions& options, const WallClockJumps& clock) {
   EngineOptions engine;
   engine.args = options.engine_args;
+  engine.data = options.data;
+  if (options.clock_jumps) {
+    for (const std::string& variable : clock.Environment()) engine.environment.push_back(variable);
+  }
   return engine;
 }
 
@@ -41,19 +49,34 @@ std::vector<Acknowledged> AcknowledgedIn(const std::string& oracle) {
 std::string ToText(const ChaosTotals& totals) {
   std::ostringstream text;
   text << totals.engine_kills << " engine kills, " << totals.engine_stops << " stops, " << totals.engine_pauses
-       << " pauses, " << totals.client_kills << " client kills; " << totals.acknowledged << " answers, "
-       << totals.verified << " texts found again after a kill";
+       << " pauses, " << totals.client_kills << " client kills";
+  if (totals.clock_jumps > 0) text << ", " << totals.clock_jumps << " jumps of the clock";
+  if (totals.removed_sockets > 0) text << ", " << totals.removed_sockets << " removed sockets";
+  if (totals.full_disks > 0) text << ", " << totals.full_disks << " full disks";
+  if (totals.full_shms > 0) text << ", " << totals.full_shms << " times a full /dev/shm";
+  text << "; " << totals.acknowledged << " answers, " << totals.verified << " texts found again after a kill";
   if (!totals.failure.empty()) text << "; FAILED: " << totals.failure;
   return text.str();
 }
 
 Chaos::Chaos(ChaosOptions options)
-    : options_(std::move(options)), random_(options_.seed), engine_(EngineOptionsOf(options_)) {
+    : options_(std::move(options)),
+      random_(options_.seed),
+      rounds_{&Chaos::KillEngineUnderLoad, &Chaos::KillEngineUnderLoad, &Chaos::KillEngineAndVerify,
+              &Chaos::KillEngineAndVerify, &Chaos::KillEngineAndVerify, &Chaos::StopEngine,
+              &Chaos::PauseEngine,         &Chaos::KillClient},
+      clock_(clock_directory_ / "offset"),
+      engine_(EngineOptionsOf(options_, clock_)) {
+  if (options_.clock_jumps) rounds_.insert(rounds_.end(), 2, &Chaos::JumpClock);
+  if (options_.removed_socket) rounds_.insert(rounds_.end(), 2, &Chaos::RemoveSocket);
+  if (options_.data_disk != nullptr) rounds_.insert(rounds_.end(), 2, &Chaos::FillDataDisk);
+  if (options_.shm_disk != nullptr) rounds_.push_back(&Chaos::FillShm);
   for (int i = 0; i < options_.clients; ++i) {
     Client client;
     client.prefix = "chaos client " + std::to_string(i);
     client.oracle = engine_.directory() / ("oracle." + std::to_string(i));
     if (i == 0) client.corrupt_every = options_.corrupt_every;
+    if (i == 0) client.corrupt_polled_every = options_.corrupt_polled_every;
     clients_.push_back(std::move(client));
   }
 }
@@ -63,7 +86,20 @@ bool Chaos::Fail(const std::string& why) {
   return false;
 }
 
-bool Chaos::StartEngine() { return engine_.Start() || Fail("the engine did not start: " + engine_.Log()); }
+bool Chaos::StartEngine() {
+  return (engine_.Start() || Fail("the engine did not start: " + engine_.Log())) && NothingEvicted();
+}
+
+bool Chaos::NothingEvicted() {
+  if (options_.data_disk != nullptr) return true;
+  uint64_t evicted = 0;
+  const auto look = [&evicted](const StatsSnapshot& stats) {
+    evicted = stats.gauge("cache_evictions");
+    return true;
+  };
+  if (!engine_.WaitStats(look, 1)) return Fail("the engine's heart does not beat");
+  return evicted == 0 || Fail(std::to_string(evicted) + " entries evicted, although the log has room for all texts");
+}
 
 bool Chaos::StartClient(Client* client) {
   SpawnOptions spawn;
@@ -77,8 +113,12 @@ bool Chaos::StartClient(Client* client) {
                 client->prefix,
                 "--seed",
                 std::to_string(random_()),
+                "--texts",
+                std::to_string(options_.texts),
                 "--corrupt",
-                std::to_string(client->corrupt_every)};
+                std::to_string(client->corrupt_every),
+                "--corrupt-polled",
+                std::to_string(client->corrupt_polled_every)};
   spawn.log_path = engine_.directory() / "clients.log";
   spawn.pipe_output = true;
   client->process = std::make_unique<ChildProcess>(spawn);
@@ -88,7 +128,7 @@ bool Chaos::StartClient(Client* client) {
 ChaosTotals Chaos::Run() {
   bool good = StartEngine() && EnginesFirstFootprint();
   for (Client& client : clients_) good = good && StartClient(&client);
-  for (int round = 0; good && round < options_.rounds; ++round) good = Round();
+  for (int round = 0; good && round < options_.rounds; ++round) good = Round(round);
   good = good && EndClients();
   for (const Client& client : clients_) totals_.acknowledged += AcknowledgedIn(client.oracle).size();
   return totals_;
@@ -100,18 +140,11 @@ bool Chaos::EnginesFirstFootprint() {
   return true;
 }
 
-bool Chaos::Round() {
-  if (!WaitForAnswers(20 + random_() % 400)) return false;
-  switch (random_() % 8) {
-    case 0:
-    case 1: return KillEngineUnderLoad();
-    case 2:
-    case 3:
-    case 4: return KillEngineAndVerify();
-    case 5: return StopEngine();
-    case 6: return PauseEngine();
-    default: return KillClient();
-  }
+// The first round is of the kind that a variant is about.
+bool Chaos::Round(int number) {
+  const size_t drawn = random_() % rounds_.size();
+  const auto kind = number == 0 ? rounds_.back() : rounds_[drawn];
+  return WaitForAnswers(20 + random_() % 400) && NothingEvicted() && (this->*kind)();
 }
 
 // The engine answered this many more texts, and no client has found an error.
@@ -142,11 +175,15 @@ bool Chaos::KillEngineUnderLoad() {
   return StartEngine();
 }
 
-// Clients are stopped while the engine's figures catch up: what this engine answered before that is written, and must
-// be there after the kill. They continue when the check is done, so that no lost text is computed again before it is
-// missed. (An engine killed under load may have answered within the write bound: such an answer proves nothing.)
+// Clients are stopped until the engine has nothing under way and its figures have caught up: all that this engine ever
+// answered is written then, and must be there after the kill. (What is under way when the clients stop is answered into
+// their lanes all the same; they read it when they continue, and count it as an answer of this engine.) They continue
+// when the check is done, so that no lost text is computed again before it is missed. (An engine killed under load may
+// have answered within the write bound: such an answer proves nothing.)
 bool Chaos::KillEngineAndVerify() {
   for (Client& client : clients_) client.process->Stop();
+  const auto idle = [](const StatsSnapshot& stats) { return stats.gauge("in_flight_texts") == 0; };
+  if (!engine_.WaitStats(idle, 2)) return Fail("the engine does not end what it took");
   if (!engine_.WaitWritten()) return Fail("the log does not catch up");
   const StatsSnapshot stats = engine_.Stats();
   if (stats.gauge("wal_dropped_inserts") == 0) kept_generations_.insert(stats.engine_generation);
@@ -213,6 +250,67 @@ bool Chaos::KillClient() {
   victim.process->Kill();
   ++totals_.client_kills;
   return StartClient(&victim);
+}
+
+// The clock comes back before anyone could believe the jump. What was stored meanwhile is as good as the rest. An
+// engine that starts before the host knows the time (1970) loses nothing either.
+bool Chaos::JumpClock() {
+  constexpr int64_t kHour = 3600, kDay = 24 * kHour;
+  const int64_t since_1970 = static_cast<int64_t>(WallNs() / kNsPerSecond);
+  const int64_t offsets[] = {kHour, 30 * kDay, 1000 * kDay, -kHour, -30 * kDay, 100 - since_1970};
+  const int64_t offset = offsets[random_() % std::size(offsets)];
+  ++totals_.clock_jumps;
+  clock_.SetSeconds(offset);
+  bool good = WaitForAnswers(20 + random_() % 100);
+  if (good && offset < 0 && random_() % 2 == 0) good = KillEngineAndVerify();
+  clock_.SetSeconds(0);
+  return good && KillEngineAndVerify();
+}
+
+// Attached clients notice nothing; new ones can attach again soon.
+bool Chaos::RemoveSocket() {
+  ++totals_.removed_sockets;
+  if (unlink(engine_.socket().c_str()) != 0) return Fail("there is no socket file");
+  if (options_.socket_path_taken) WriteFile(engine_.socket(), "somebody else's");
+  const uint64_t until_ns = MonotonicNs() + static_cast<uint64_t>(options_.wait_ms) * kNsPerMs;
+  for (; MonotonicNs() < until_ns; poll(nullptr, 0, 10)) {
+    ClientHandle client;
+    if (client.Attach(engine_.socket()) == SUTRA_OK) return WaitForAnswers(20);
+  }
+  return Fail("nobody can attach any more after the socket file was removed");
+}
+
+// The engine answers on; if it dies with the disk full, the next one serves all the same. Later the log goes on.
+bool Chaos::FillDataDisk() {
+  ++totals_.full_disks;
+  kept_generations_.clear();  // room may be made by evicting what was kept
+  options_.data_disk->Fill();
+  bool good = WaitForAnswers(200 + random_() % 1000);
+  if (good && random_() % 2 == 0) good = KillEngineUnderLoad() && WaitForAnswers(20 + random_() % 400);
+  if (!options_.disk_stays_full) options_.data_disk->Empty();
+  const auto works = [](const StatsSnapshot& stats) {
+    return stats.gauge("storage_failed") == 0 && stats.gauge("log_full") == 0;
+  };
+  return good &&
+         (engine_.WaitStats(works, 1, options_.wait_ms) || Fail("the log takes nothing although there is room again"));
+}
+
+// No engine starts, and the reason is said; with room again one does.
+bool Chaos::FillShm() {
+  ++totals_.full_shms;
+  ++totals_.engine_kills;
+  engine_.Kill();
+  unlink(engine_.stats_file().c_str());  // of the engine that was killed: its successor would take that room
+  if (!options_.shm_stays_empty) options_.shm_disk->Fill();
+  engine_.Launch();
+  ClientHandle client;
+  while (engine_.running() && client.Attach(engine_.socket()) != SUTRA_OK) poll(nullptr, 0, 1);
+  if (client.get() != nullptr) return Fail("an engine serves although /dev/shm is full");
+  const ExitStatus status = engine_.WaitEnd();
+  options_.shm_disk->Empty();
+  if (!status.exited || status.code != kExitCannotStart) return Fail("full /dev/shm: ended with " + ToText(status));
+  if (engine_.Log().find("/dev/shm") == std::string::npos) return Fail("full /dev/shm: not said: " + engine_.Log());
+  return StartEngine();
 }
 
 // All clients leave in good order; the engine holds what an engine without clients holds.

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "shm/base/time.h"
 #include "tests/crash/chaos.h"
 #include "tests/kit/seed.h"
 #include "tests/kit/watchdog.h"
@@ -45,12 +46,53 @@ TEST(Chaos, PlainSystemCallsLoseNothingEither) {
   EXPECT_EQ(RunChaos(options).failure, "");
 }
 
-// Small segments: the log turns over many times, and kills meet recycling.
+// Small segments and a small log: it turns over many times, and kills meet recycling.
 TEST(Chaos, ALogOfSmallSegmentsLosesNothingEither) {
   ChaosOptions options;
   options.seed = FreshTestSeed();
   options.rounds = RoundsAsked() / 2;
-  options.engine_args = {"--wal-segment-bytes", "65536"};
+  options.texts = 400;
+  options.engine_args = {"--wal-segment-bytes", "65536", "--wal-bytes-max", "8388608"};
+  EXPECT_EQ(RunChaos(options).failure, "");
+}
+
+TEST(Chaos, JumpsOfTheWallClockLoseNothing) {
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = RoundsAsked() / 2;
+  options.clock_jumps = true;
+  EXPECT_EQ(RunChaos(options).failure, "");
+}
+
+TEST(Chaos, ARemovedSocketIsThereAgain) {
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = RoundsAsked() / 2;
+  options.removed_socket = true;
+  EXPECT_EQ(RunChaos(options).failure, "");
+}
+
+// Sixteen segments of disk for a log that may have 64, and all texts need five.
+TEST(Chaos, AFullDiskEndsNoEngineAndTheLogGoesOn) {
+  const TempDir directory;
+  SmallDisk disk(directory / "data", "16m");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = RoundsAsked() / 2;
+  options.texts = 400;
+  options.data_disk = &disk;
+  options.data = directory / "data";
+  EXPECT_EQ(RunChaos(options).failure, "");
+}
+
+TEST(Chaos, AFullDevShmIsSaidAtTheStartAndEndsNothing) {
+  SmallDisk disk("/dev/shm", "1m");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = RoundsAsked() / 2;
+  options.shm_disk = &disk;
   EXPECT_EQ(RunChaos(options).failure, "");
 }
 
@@ -69,6 +111,72 @@ TEST(Chaos, CanaryAWrongVectorIsFound) {
   options.rounds = 40;
   options.corrupt_every = 50;
   EXPECT_NE(RunChaos(options).failure.find("the vector of another text"), std::string::npos);
+}
+
+TEST(Chaos, CanaryAWrongVectorOfAnEventLoopIsFound) {
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = 40;
+  options.corrupt_polled_every = 50;
+  EXPECT_NE(RunChaos(options).failure.find("the vector of another text"), std::string::npos);
+}
+
+TEST(Chaos, CanaryEntriesThatExpireAreMissed) {
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = 40;
+  options.clock_jumps = true;
+  options.engine_args = {"--ttl-s", "1"};
+  EXPECT_NE(RunChaos(options).failure.find("lost by a kill"), std::string::npos);
+}
+
+TEST(Chaos, CanaryASocketThatStaysAwayIsFound) {
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = 80;
+  options.removed_socket = options.socket_path_taken = true;
+  options.wait_ms = 3000;
+  EXPECT_NE(RunChaos(options).failure.find("nobody can attach any more"), std::string::npos);
+}
+
+// One segment has room: what is full stays full.
+TEST(Chaos, CanaryALogThatStaysFailedIsFound) {
+  const TempDir directory;
+  SmallDisk disk(directory / "data", "1500k");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.rounds = 80;
+  options.data_disk = &disk;
+  options.data = directory / "data";
+  options.disk_stays_full = true;
+  options.wait_ms = 3000;
+  EXPECT_NE(RunChaos(options).failure.find("although there is room again"), std::string::npos);
+}
+
+TEST(Chaos, CanaryAnEngineThatServesWithoutSharedMemoryIsFound) {
+  SmallDisk disk("/dev/shm", "1m");
+  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
+  ChaosOptions options;
+  options.seed = FreshTestSeed();
+  options.shm_disk = &disk;
+  options.shm_stays_empty = true;
+  EXPECT_NE(RunChaos(options).failure.find("although /dev/shm is full"), std::string::npos);
+}
+
+TEST(WallClockJumps, MoveTheClockOfAProcessAndNoOther) {
+  const TempDir directory;
+  WallClockJumps clock(directory / "offset");
+  const auto seconds = [&clock] {
+    SpawnOptions spawn;
+    spawn.args = {"/bin/date", "+%s"};
+    spawn.environment = clock.Environment();
+    return std::atoll(RunToEnd(spawn, kWaitMs).output.c_str());
+  };
+  const auto true_seconds = [] { return static_cast<long long>(WallNs() / kNsPerSecond); };
+  EXPECT_LT(std::llabs(seconds() - true_seconds()), 1000);
+  clock.SetSeconds(-86'400);
+  EXPECT_LT(std::llabs(seconds() + 86'400 - true_seconds()), 1000);
 }
 
 TEST(ChaosOracle, ATornLastLineIsNotAnAnswer) {

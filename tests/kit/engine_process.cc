@@ -135,9 +135,11 @@ StatsSnapshot EngineProcess::Stats() const {
   return std::move(snapshot).value();
 }
 
-bool EngineProcess::WaitStats(const std::function<bool(const StatsSnapshot&)>& condition, int beats) const {
+bool EngineProcess::WaitStats(const std::function<bool(const StatsSnapshot&)>& condition, int beats,
+                              int timeout_ms) const {
   uint64_t heartbeat = Stats().gauge("heartbeat_ns");
-  for (const uint64_t deadline = MonotonicNs() + kWaitMs * kNsPerMs; MonotonicNs() < deadline;) {
+  for (const uint64_t deadline = MonotonicNs() + static_cast<uint64_t>(timeout_ms) * kNsPerMs;
+       MonotonicNs() < deadline;) {
     const StatsSnapshot snapshot = Stats();
     if (snapshot.gauge("heartbeat_ns") != heartbeat) {
       heartbeat = snapshot.gauge("heartbeat_ns");

@@ -43,7 +43,8 @@ class EngineProcess {
   const std::string& socket() const { return options_.socket; }
   const std::string& data() const { return options_.data; }
   const TempDir& directory() const { return directory_; }
-  EngineOptions& options() { return options_; }  // for the next Start
+  const std::string& stats_file() const { return stats_file_; }  // its stats segment, in /dev/shm
+  EngineOptions& options() { return options_; }                  // for the next Start
 
   // Starts it and returns when a client could attach; false (with the reason printed) when it ended before.
   [[nodiscard]] bool Start();
@@ -67,7 +68,8 @@ class EngineProcess {
   // Returns when the engine's own view has this many lanes.
   [[nodiscard]] bool WaitLanes(uint64_t lanes) const;
   // Returns when `condition` holds for a snapshot taken after at least `beats` further heartbeats.
-  [[nodiscard]] bool WaitStats(const std::function<bool(const StatsSnapshot&)>& condition, int beats = 0) const;
+  [[nodiscard]] bool WaitStats(const std::function<bool(const StatsSnapshot&)>& condition, int beats = 0,
+                               int timeout_ms = kWaitMs) const;
 
  private:
   TempDir directory_;

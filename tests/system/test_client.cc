@@ -4,72 +4,23 @@
 //   stream   --count N     embeds N texts in batches and checks every vector; N = 0: until SIGTERM
 //   cycle                  attaches, embeds one text, detaches; repeats until killed
 //   scan     --canary1 A --canary2 B   embeds, then looks for the text AB in all shared memory of this process
-//   chaos    --oracle FILE embeds own texts through any number of engine deaths until SIGTERM; writes into FILE what it
-//                          is about to send (I id) and what was answered, with the generation of the engine that
-//                          answered (A id generation; 0 where that is not known)
+//   chaos                  chaos_client.cc
 // Exit codes: 0 all answers correct; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
 // `--corrupt N` damages every N-th vector before the check: the canary of every harness that uses this program.
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <unistd.h>
+#include "tests/system/test_client.h"
 
-#include <atomic>
+#include <poll.h>
+
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <map>
 #include <random>
-#include <string>
-
-#include "tests/kit/client_handle.h"
-#include "tests/kit/fake_model_answers.h"
 
 namespace sutra::test {
-namespace {
-
-constexpr int kUsage = 2, kWrongAnswer = 3, kBadStatus = 4, kCannotAttach = 5;
-constexpr int kPauseMs = 5;
 
 volatile sig_atomic_t stop_asked = 0;
 
-struct Arguments {
-  std::string duty;
-  std::map<std::string, std::string> values;
-
-  std::string Text(const std::string& name) const {
-    const auto found = values.find(name);
-    return found == values.end() ? std::string() : found->second;
-  }
-  uint64_t Number(const std::string& name, uint64_t otherwise) const {
-    const std::string text = Text(name);
-    return text.empty() ? otherwise : std::strtoull(text.c_str(), nullptr, 10);
-  }
-};
-
-void Say(const std::string& line) {
-  std::printf("%s\n", line.c_str());
-  std::fflush(stdout);
-}
-
-int Complain(int code, const std::string& what) {
-  std::fprintf(stderr, "test client %d: %s\n", getpid(), what.c_str());
-  return code;
-}
-
-// Damages every N-th vector that passes through it; 0 = none.
-class Corruptor {
- public:
-  explicit Corruptor(uint64_t every) : every_(every) {}
-  void Pass(Reply* reply) {
-    if (every_ != 0 && ++count_ % every_ == 0 && !reply->vector.empty()) reply->vector[0] += 0.01F;
-  }
-
- private:
-  const uint64_t every_;
-  uint64_t count_ = 0;
-};
+namespace {
 
 int Attach(const Arguments& arguments, ClientHandle* client) {
   if (client->Attach(arguments.Text("socket")) == SUTRA_OK) return 0;
@@ -174,84 +125,6 @@ int RunScan(const Arguments& arguments) {
   }
   if (shared_bytes == 0) return Complain(kBadStatus, "no shared memory found: the scan saw nothing");
   Say("nothing found in " + std::to_string(shared_bytes) + " bytes");
-  return 0;
-}
-
-// A chaos client's own record: lines of one write each, so that a kill tears at most the last one.
-class OracleFile {
- public:
-  explicit OracleFile(const std::string& path) {
-    std::ifstream old(path);
-    for (std::string line; std::getline(old, line);) {
-      if (line.size() > 2 && line[0] == 'I') next_ = std::strtoull(line.c_str() + 2, nullptr, 10) + 1;
-    }
-    fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    // A line that an earlier life left unfinished must not swallow ours.
-    if (next_ != 0) Write("\n");
-  }
-  ~OracleFile() { close(fd_); }
-  bool ok() const { return fd_ >= 0; }
-  uint64_t next() const { return next_; }
-  uint64_t Intend() {
-    Write("I " + std::to_string(next_) + "\n");
-    return next_++;
-  }
-  void Acknowledge(uint64_t id, uint64_t generation) {
-    Write("A " + std::to_string(id) + " " + std::to_string(generation) + "\n");
-  }
-
- private:
-  void Write(const std::string& line) { static_cast<void>(!write(fd_, line.data(), line.size())); }
-  int fd_ = -1;
-  uint64_t next_ = 0;
-};
-
-uint64_t GenerationNow(const ClientHandle& client) {
-  sutra_info info = embed::Info();
-  return sutra_get_info(client.get(), &info) == SUTRA_OK ? info.engine_generation : 0;
-}
-
-bool MayHappenWhileEnginesDie(sutra_status status) {
-  return status == SUTRA_ENGINE_GONE || status == SUTRA_SHUTTING_DOWN || status == SUTRA_DEADLINE_EXCEEDED ||
-         status == SUTRA_OVERLOADED;
-}
-
-int RunChaos(const Arguments& arguments) {
-  const std::string prefix = arguments.Text("prefix");
-  OracleFile oracle(arguments.Text("oracle"));
-  if (!oracle.ok()) return Complain(kUsage, "cannot open the oracle file");
-  std::mt19937_64 random(arguments.Number("seed", 1) + oracle.next());
-  Corruptor corruptor(arguments.Number("corrupt", 0));
-  ClientHandle client;
-  while (stop_asked == 0 && client.Attach(arguments.Text("socket")) != SUTRA_OK) poll(nullptr, 0, kPauseMs);
-  Say("attached");
-  while (stop_asked == 0) {
-    std::vector<uint64_t> ids;
-    std::vector<std::string> texts;
-    for (uint64_t size = 1 + random() % 12; ids.size() < size;) {
-      const bool again = oracle.next() != 0 && random() % 3 == 0;
-      ids.push_back(again ? random() % oracle.next() : oracle.Intend());
-      texts.push_back(ChaosText(prefix, ids.back()));
-    }
-    const sutra_options options = ClientHandle::RequestOptions(0, 5000);
-    const uint64_t before = GenerationNow(client);
-    std::vector<Reply> replies = client.EmbedBatch(texts, nullptr, options);
-    const uint64_t answered_by = GenerationNow(client) == before ? before : 0;  // 0: either engine
-    bool gone = false;
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (MayHappenWhileEnginesDie(replies[i].status)) {
-        gone = true;
-        continue;
-      }
-      corruptor.Pass(&replies[i]);
-      if (const std::string wrong = WhatIsWrong(replies[i], texts[i]); !wrong.empty()) {
-        return Complain(replies[i].status == SUTRA_OK ? kWrongAnswer : kBadStatus, texts[i] + ": " + wrong);
-      }
-      oracle.Acknowledge(ids[i], answered_by);
-    }
-    poll(nullptr, 0, gone ? kPauseMs : 1);  // leaves the other processes of a small machine their share
-  }
-  Say("right");
   return 0;
 }
 
