@@ -2,6 +2,8 @@
 #include "cache/logged_shard.h"
 
 #include <algorithm>
+#include <new>
+#include <system_error>
 
 #include "cache/config_check.h"
 #include "cache/disk/disk_io.h"
@@ -15,6 +17,9 @@ namespace sutra {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
+
+constexpr const char* kNoMemory =
+    "cache: not enough memory to open the store; lower --cache-entries-max or --cache-bytes-max";
 
 }  // namespace
 
@@ -30,11 +35,17 @@ LoggedShard::~LoggedShard() = default;
 Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config, DiskIo* io, Clock* clock,
                                                        const Options& options) {
   if (Status status = CheckConfig(config); !status.ok()) return status;
-  std::unique_ptr<LoggedShard> shard(new LoggedShard(config, io, clock, options));
-  if (config.policy != DurabilityPolicy::kNone) {
-    if (Status status = shard->OpenLog(); !status.ok()) return status;
+  try {
+    std::unique_ptr<LoggedShard> shard(new LoggedShard(config, io, clock, options));
+    if (config.policy != DurabilityPolicy::kNone) {
+      if (Status status = shard->OpenLog(); !status.ok()) return status;
+    }
+    return shard;
+  } catch (const std::bad_alloc&) {
+    return Status(StatusCode::kOutOfMemory, kNoMemory);
+  } catch (const std::system_error& error) {  // of a thread
+    return Status(StatusCode::kOutOfMemory, std::string("cache: cannot start a thread: ") + error.what());
   }
-  return shard;
 }
 
 Status LoggedShard::OpenLog() {

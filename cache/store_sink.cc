@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <new>
 
 #include "cache/cache_shard.h"
 #include "shm/base/clock.h"
@@ -25,7 +26,9 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
     return;
   }
   const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-  store_->InsertLocked(key, record.vector, value, boot_now_ + remaining, boot_now_, segment);
+  const bool stored = store_->InsertLocked(key, record.vector, value, boot_now_ + remaining, boot_now_, segment);
+  // A start without the memory for what the log holds fails, instead of forgetting some of it.
+  if (!stored && store_->CanHold(record.text.size())) throw std::bad_alloc();
   wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
 }
 

@@ -24,12 +24,10 @@ Status StorageError(const std::string& operation, int64_t negative_errno) {
 
 bool IsDiskFull(const Status& status) { return status.os_error() == ENOSPC || status.os_error() == EDQUOT; }
 
-void AlignedFree::operator()(std::byte* memory) const { std::free(memory); }
+void AlignedFree::operator()(std::byte* memory) const { ::operator delete (memory, std::align_val_t{kDiskBlockBytes}); }
 
 AlignedBytes AllocateAligned(size_t bytes) {
-  void* memory = std::aligned_alloc(kDiskBlockBytes, bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return AlignedBytes(static_cast<std::byte*>(memory));
+  return AlignedBytes(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kDiskBlockBytes})));
 }
 
 std::string DiskIo::PathOf(FileHandle file) {
@@ -41,8 +39,13 @@ std::string DiskIo::PathOf(FileHandle file) {
 Result<FileHandle> DiskIo::Open(const std::string& path, OpenMode mode) {
   const int file = RawOpen(path, mode);
   if (file < 0) return StorageError((mode == OpenMode::kRead ? "opening " : "creating ") + path, file);
-  MutexLock lock(paths_mutex_);
-  paths_[file] = path;
+  try {
+    MutexLock lock(paths_mutex_);
+    paths_[file] = path;
+  } catch (const std::bad_alloc&) {
+    Close(file);
+    throw;
+  }
   return file;
 }
 
@@ -94,10 +97,17 @@ void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte>
 
 Status DiskIo::Reap() {
   assert(in_flight_.file != kNoFile && pthread_equal(submitter_, pthread_self()));
-  const Status status = JudgeLocked(in_flight_, RawReap());
-  in_flight_ = Operation{};
-  in_flight_mutex_.Unlock();
-  return status;
+  const Operation operation = in_flight_;
+  const Completion completion = RawReap();
+  in_flight_ = Operation{};  // here, because a message needs memory, and there may be none
+  try {
+    Status status = JudgeLocked(operation, completion);
+    in_flight_mutex_.Unlock();
+    return status;
+  } catch (...) {
+    in_flight_mutex_.Unlock();
+    throw;
+  }
 }
 
 Status DiskIo::Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {

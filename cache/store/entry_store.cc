@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -25,6 +24,7 @@ constexpr uint64_t kVisitStep = 4096;  // ring positions examined under one lock
 constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
 constexpr size_t kTableSlotsMin = 64;
 constexpr size_t kFewEntriesShare = 16;  // fewer than one for this many places of the table
+constexpr uint64_t kNoPosition = UINT64_MAX;
 constexpr size_t kCacheLine = SlotPool::kSlotAlign;
 constexpr size_t kPrefetchLines = 8;
 constexpr size_t kEntryBytes = 256;
@@ -70,7 +70,8 @@ struct EntryStore::Stripe {
   // Stored next to the ring, so that a search by segment touches no entry.
   std::vector<uint64_t> ring_segment SUTRA_GUARDED_BY(mutex);
   std::vector<uint64_t> ring_hash SUTRA_GUARDED_BY(mutex);  // the low half of the placement hash
-  std::vector<uint32_t> ring_free SUTRA_GUARDED_BY(mutex);
+  // The free positions, chained through ring_hash: no removal needs memory.
+  uint64_t ring_free SUTRA_GUARDED_BY(mutex) = kNoPosition;
   size_t hand SUTRA_GUARDED_BY(mutex) = 0;
   Counts counts SUTRA_GUARDED_BY(mutex);
 
@@ -143,11 +144,12 @@ struct EntryStore::Stripe {
     assert(counts.entries > 0 && counts.bytes >= CostOf(entry->text_bytes));
     ring[entry->ring_position] = nullptr;
     ring_segment[entry->ring_position] = 0;
-    ring_free.push_back(entry->ring_position);
+    ring_hash[entry->ring_position] = ring_free;
+    ring_free = entry->ring_position;
     --counts.entries;
     counts.bytes -= CostOf(entry->text_bytes);
     RemoveSlot(slot);
-    std::free(entry->long_text);
+    delete[] entry->long_text;
     slots.Give(entry);
   }
 
@@ -175,12 +177,23 @@ struct EntryStore::Stripe {
     }
   }
 
+  // Makes sure that one more entry needs no memory but its own. Throws std::bad_alloc, and has then changed nothing.
+  void PrepareForOneMore() SUTRA_REQUIRES(mutex) {
+    if (3 * (counts.entries + 1) > 2 * table.size()) Rehash(table.size() * 2);
+    if (ring_free != kNoPosition || ring.size() < ring.capacity()) return;
+    const size_t more = std::max<size_t>(2 * ring.size(), kTableSlotsMin);
+    ring_segment.reserve(more);
+    ring_hash.reserve(more);
+    ring.reserve(more);  // the last one, because its capacity stands for all three
+  }
+
   uint32_t TakeRingPosition() SUTRA_REQUIRES(mutex) {
-    if (!ring_free.empty()) {
-      const uint32_t position = ring_free.back();
-      ring_free.pop_back();
-      return position;
+    if (ring_free != kNoPosition) {
+      const uint64_t position = ring_free;
+      ring_free = ring_hash[position];
+      return static_cast<uint32_t>(position);
     }
+    assert(ring.size() < std::min({ring.capacity(), ring_segment.capacity(), ring_hash.capacity()}));
     ring.push_back(nullptr);
     ring_segment.push_back(0);
     ring_hash.push_back(0);
@@ -248,15 +261,17 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     if (!CanHold(key.text.size())) return false;
     const uint64_t cost = stripe.CostOf(key.text.size());
     stripe.MakeRoom(cost, now_ns);
-    const bool is_long = key.text.size() > kShortTextBytes;
-    char* long_text = is_long ? static_cast<char*>(std::malloc(key.text.size())) : nullptr;
-    void* memory = is_long && long_text == nullptr ? nullptr : stripe.slots.Take();
-    if (memory == nullptr) {
-      std::free(long_text);
+    std::unique_ptr<char[]> long_text;
+    void* memory = nullptr;
+    try {
+      stripe.PrepareForOneMore();
+      if (key.text.size() > kShortTextBytes) long_text.reset(new char[key.text.size()]);
+      memory = stripe.slots.Take();
+    } catch (const std::bad_alloc&) {
       return false;
     }
     entry = new (memory) Entry;
-    entry->long_text = long_text;
+    entry->long_text = long_text.release();
     entry->hash_high = key.high;
     entry->variant = key.variant;
     entry->text_bytes = static_cast<uint32_t>(key.text.size());
@@ -266,7 +281,6 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     stripe.ring_hash[entry->ring_position] = key.low;
     ++stripe.counts.entries;
     stripe.counts.bytes += cost;
-    if (3 * stripe.counts.entries > 2 * stripe.table.size()) stripe.Rehash(stripe.table.size() * 2);
     stripe.Place(Stripe::Slot{key.low, entry});
     assert(stripe.counts.entries <= stripe.entries_max && stripe.counts.bytes <= stripe.bytes_max);
     assert(3 * stripe.counts.entries <= 2 * stripe.table.size());  // otherwise a search might not end
@@ -303,7 +317,7 @@ uint64_t EntryStore::DropAll() {
       }
     } else {
       for (Entry* entry : stripe->ring) {
-        if (entry != nullptr) std::free(entry->long_text);
+        if (entry != nullptr) delete[] entry->long_text;
       }
       stripe->slots.Clear();
       stripe->counts.entries = stripe->counts.bytes = 0;
@@ -312,7 +326,7 @@ uint64_t EntryStore::DropAll() {
     stripe->ring.clear();
     stripe->ring_segment.clear();
     stripe->ring_hash.clear();
-    stripe->ring_free.clear();
+    stripe->ring_free = kNoPosition;
     stripe->hand = 0;
   }
   return dropped;
@@ -325,9 +339,9 @@ void EntryStore::Reserve(uint64_t entries) {
     size_t size = stripe->table.size();
     while (2 * size < 3 * share) size *= 2;
     if (size > stripe->table.size()) stripe->Rehash(size);
-    stripe->ring.reserve(share);
     stripe->ring_segment.reserve(share);
     stripe->ring_hash.reserve(share);
+    stripe->ring.reserve(share);
   }
 }
 

@@ -12,6 +12,8 @@
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots in use, long texts, table overhead).
 //    Freed slots are kept for new entries, so resident memory may exceed this after a change from many short texts to
 //    few long ones.
+//  - Only InsertLocked (a new entry) and Reserve need memory; an insert that finds none stores nothing and changes
+//    nothing (but for entries evicted to make room).
 //  - `segment` of an entry is the oldest log segment that may hold its newest logged record; 0: none does. (Not
 //    asserted: only the files could tell. tests/sim/power_cut_test.cc would lose entries if it did not hold.)
 #pragma once
@@ -63,8 +65,7 @@ class EntryStore {
 
   bool Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
 
-  // Stores or replaces. False when the entry alone exceeds its stripe's bounds (then nothing is stored, and an older
-  // entry of the same key is removed).
+  // Stores or replaces. False when the entry alone exceeds its stripe's bounds, or when no memory is left.
   bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
                     uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
   // The same for a vector given as bytes.

@@ -2,7 +2,7 @@
 // one address translation instead of several, and filling the store at start takes a hundredth of the page faults.
 //
 // Thread rule: the owner's lock. Invariants: a slot is aligned to a cache line; a freed slot is reused before a new one
-// is taken; only Clear releases chunks.
+// is taken; only Clear releases chunks; only Take needs memory, and what it cannot get changes nothing.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,8 +10,9 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "shm/base/numbers.h"
@@ -25,11 +26,11 @@ class SlotPool {
   explicit SlotPool(uint64_t slot_bytes) : slot_bytes_(RoundUp(slot_bytes, kSlotAlign)) {}
   uint64_t slot_bytes() const { return slot_bytes_; }
 
-  // Null when out of memory.
+  // Throws std::bad_alloc when out of memory.
   void* Take() {
-    if (!free_.empty()) {
-      void* slot = free_.back();
-      free_.pop_back();
+    if (free_ != nullptr) {
+      Free* slot = free_;
+      free_ = slot->next;
       return slot;
     }
     if (slot_bytes_ > chunk_bytes_ - used_) {
@@ -38,10 +39,10 @@ class SlotPool {
       const uint64_t bytes = RoundUp(std::max(doubled, 4 * slot_bytes_), kSmallPageBytes);
       const bool huge = bytes >= kHugePageBytes;
       const uint64_t rounded = huge ? RoundUp(bytes, kHugePageBytes) : bytes;
-      void* chunk = std::aligned_alloc(huge ? kHugePageBytes : kSmallPageBytes, rounded);
-      if (chunk == nullptr) return nullptr;
-      if (huge) madvise(chunk, rounded, MADV_HUGEPAGE);  // only a hint: a refusal costs speed, nothing else
-      chunks_.emplace_back(static_cast<char*>(chunk));
+      const std::align_val_t align{huge ? kHugePageBytes : kSmallPageBytes};
+      std::unique_ptr<char[], FreeChunk> chunk(static_cast<char*>(::operator new(rounded, align)), FreeChunk{align});
+      if (huge) madvise(chunk.get(), rounded, MADV_HUGEPAGE);  // only a hint: a refusal costs speed, nothing else
+      chunks_.push_back(std::move(chunk));
       chunk_bytes_ = rounded;
       used_ = 0;
     }
@@ -50,9 +51,9 @@ class SlotPool {
     assert(used_ <= chunk_bytes_ && used_ % kSlotAlign == 0);  // chunks start at a page boundary
     return slot;
   }
-  void Give(void* slot) { free_.push_back(slot); }
+  void Give(void* slot) { free_ = new (slot) Free{free_}; }
   void Clear() {
-    free_.clear();
+    free_ = nullptr;
     chunks_.clear();
     chunk_bytes_ = used_ = 0;
   }
@@ -61,15 +62,19 @@ class SlotPool {
   static constexpr uint64_t kFirstChunkBytes = 64u << 10;
   static constexpr uint64_t kHugePageBytes = 2u << 20;
   static constexpr uint64_t kSmallPageBytes = 4096;
-  struct Free {
-    void operator()(char* chunk) const { std::free(chunk); }
+  struct FreeChunk {
+    std::align_val_t align;
+    void operator()(char* chunk) const { ::operator delete(chunk, align); }
+  };
+  struct Free {  // in the memory of a free slot
+    Free* next;
   };
 
   const uint64_t slot_bytes_;
   uint64_t chunk_bytes_ = 0;  // of the last chunk
   uint64_t used_ = 0;
-  std::vector<std::unique_ptr<char[], Free>> chunks_;
-  std::vector<void*> free_;
+  std::vector<std::unique_ptr<char[], FreeChunk>> chunks_;
+  Free* free_ = nullptr;
 };
 
 }  // namespace sutra

@@ -3,6 +3,8 @@
 
 #include <cassert>
 #include <cerrno>
+#include <new>
+#include <utility>
 
 #include "cache/wal/wal_format.h"
 #include "shm/base/checkpoint.h"
@@ -13,6 +15,8 @@ namespace sutra {
 namespace {
 
 constexpr uint64_t kRetryNs = kNsPerSecond;
+
+Status OutOfMemory() { return Status(StatusCode::kOutOfMemory, "out of memory"); }  // short: needs none itself
 
 }  // namespace
 
@@ -37,35 +41,52 @@ Result<FileHandle> SegmentPreparer::Make(AllocateFill fill) {
   if (!removed.ok() && removed.os_error() != ENOENT) return removed;
   Result<FileHandle> file = io_->Open(path(), OpenMode::kCreateLog);
   if (!file.ok()) return file;
-  Status status = io_->Allocate(*file, segment_bytes_, fill);
-  if (status.ok() && SUTRA_CHECKPOINT("segment.allocated")) {
-    status = Status(StatusCode::kStorageError, "checkpoint segment.allocated failed");
-  }
+  Status status = Fill(*file, fill);
   if (status.ok()) return file;
   io_->Close(*file);
   removed = io_->Unlink(path());  // an unfinished file must not take up the space
   return status;
 }
 
+Status SegmentPreparer::Fill(FileHandle file, AllocateFill fill) {
+  try {
+    if (Status status = io_->Allocate(file, segment_bytes_, fill); !status.ok()) return status;
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  }
+  if (SUTRA_CHECKPOINT("segment.allocated")) {
+    return Status(StatusCode::kStorageError, "checkpoint segment.allocated failed");
+  }
+  return {};
+}
+
 void SegmentPreparer::AttemptLocked() {
   assert(!working_ && file_ == kNoFile && (state_ == State::kWanted || state_ == State::kFailed));
   working_ = true;
   mutex_.Unlock();
-  const Result<FileHandle> file = Make(AllocateFill::kZeroed);
+  FileHandle file = kNoFile;
+  Status failure;
+  try {
+    const Result<FileHandle> made = Make(AllocateFill::kZeroed);
+    if (made.ok()) file = made.value();
+    failure = made.status();
+  } catch (const std::bad_alloc&) {
+    failure = OutOfMemory();
+  }
   mutex_.Lock();
   assert(working_ && file_ == kNoFile && state_ != State::kNone);  // Take waited
   working_ = false;
-  if (file.ok()) {
-    file_ = file.value();
+  failure_ = std::move(failure);
+  if (failure_.ok()) {
+    file_ = file;
     state_ = State::kReady;
   } else {
-    failure_ = file.status();
     state_ = State::kFailed;
     retry_at_ns_ = clock_->MonotonicNs() + kRetryNs;
   }
-  has_room_.store(file.ok(), std::memory_order_relaxed);
+  has_room_.store(failure_.ok(), std::memory_order_relaxed);
   changed_.NotifyAll();
-  if (!file.ok() && failure_hook_) failure_hook_();
+  if (!failure_.ok() && failure_hook_) failure_hook_();
 }
 
 Status SegmentPreparer::failure() {
@@ -93,6 +114,7 @@ void SegmentPreparer::Retry() {
   MutexLock lock(mutex_);
   if (state_ != State::kFailed || working_) return;
   state_ = State::kWanted;
+  has_room_.store(true, std::memory_order_relaxed);
   if (threaded_) {
     wake_.NotifyAll();
   } else {

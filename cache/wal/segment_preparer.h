@@ -37,7 +37,7 @@ class SegmentPreparer {
   void Poll();
   // The reserve (an open file at path()), or else a file created on the spot. Fails only where the disk does.
   Result<FileHandle> Take();
-  // False while the last attempt to create a reserve has failed.
+  // False when the last attempt to create a reserve has failed, until another succeeds or Retry asks for one.
   bool has_room() const { return has_room_.load(std::memory_order_relaxed); }  // relaxed: a hint, no data behind it
   // Why it has failed.
   Status failure();
@@ -47,6 +47,7 @@ class SegmentPreparer {
  private:
   enum class State { kNone, kWanted, kReady, kFailed };
   Result<FileHandle> Make(AllocateFill fill);
+  Status Fill(FileHandle file, AllocateFill fill);
   void AttemptLocked() SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void Run();
 

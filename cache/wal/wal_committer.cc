@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <new>
 
 #include "shm/base/clock.h"
 #include "shm/base/time.h"
@@ -20,6 +21,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value i
 
 WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config)
     : clock_(clock), log_(log), shared_(shared), config_(config) {
+  free_.reserve(kFreeGroupsMax);
   log_->SetPendingSource([this] {
     MutexLock lock(mutex_);
     return TakePendingLocked();
@@ -86,7 +88,12 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
     shared_->dropped_inserts.fetch_add(1, kRelaxed);
     return false;
   }
-  AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
+  try {
+    AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
+  } catch (const std::bad_alloc&) {
+    shared_->dropped_inserts.fetch_add(1, kRelaxed);
+    return false;
+  }
   assert(pending_bytes_ <= kPendingBytesMax);
   return true;
 }
@@ -94,7 +101,11 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
 std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record) {
   MutexLock lock(mutex_);
   if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
-  AppendLocked(record, true);
+  try {
+    AppendLocked(record, true);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
   return last_commit_;
 }
 
@@ -140,8 +151,7 @@ std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePendingLocked() {
   assert(pending_.empty() == (pending_records_ == 0) && pending_.empty() == (pending_bytes_ == 0));
   if (pending_.empty()) return groups;
   if (taken_first_accepted_ns_ == 0) taken_first_accepted_ns_ = pending_.front()->first_accepted_ns;
-  std::move(pending_.begin(), pending_.end(), std::back_inserter(groups));
-  pending_.clear();
+  groups.swap(pending_);
   taken_records_ += pending_records_;
   pending_bytes_ = pending_records_ = 0;
   urgent_ = false;
@@ -154,13 +164,17 @@ void WalCommitter::DoLocked(Work work) {
   if (work == Work::kWrite) groups = TakePendingLocked();
   if (work == Work::kSync) sync_requested_ = false;
   mutex_.Unlock();
-  switch (work) {
-    case Work::kWrite: log_->Commit(std::move(groups), sync); break;
-    case Work::kSync: log_->SyncAll(); break;
-    case Work::kWatermark: log_->WriteWatermark(); break;
-    case Work::kProbe: log_->Probe(); break;
-    case Work::kMakeRoom: log_->MakeRoom(); break;
-    case Work::kNone: break;
+  try {
+    switch (work) {
+      case Work::kWrite: log_->Commit(std::move(groups), sync); break;
+      case Work::kSync: log_->SyncAll(); break;
+      case Work::kWatermark: log_->WriteWatermark(); break;
+      case Work::kProbe: log_->Probe(); break;
+      case Work::kMakeRoom: log_->MakeRoom(); break;
+      case Work::kNone: break;
+    }
+  } catch (const std::bad_alloc&) {
+    log_->OutOfMemory();
   }
   mutex_.Lock();
   taken_first_accepted_ns_ = taken_records_ = 0;

@@ -9,11 +9,11 @@
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
 //    memory agree on the order of two changes of one entry. (Not asserted: this file does not know the store;
 //    tests/cache/cache_threads_test.cc checks it.)
+//  - A lack of memory drops an insert, fails a removal, or stops the log until a probe; it ends no thread.
 //  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -78,7 +78,7 @@ class WalCommitter {
 
   mutable Mutex mutex_;
   CondVar wake_;
-  std::deque<std::unique_ptr<WalGroup>> pending_ SUTRA_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<WalGroup>> pending_ SUTRA_GUARDED_BY(mutex_);
   uint64_t pending_bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t pending_records_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t taken_first_accepted_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // of the groups being written; 0: none

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <iterator>
+#include <new>
 
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
@@ -59,16 +61,26 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.previous_valid_through = valid_through;
   begin.wall_highest_ns = WallNow(clock_, shared_);
   assert(segments_.empty() || segments_.back().number < begin.number);
-  if (Status status = writer_.BeginSegment(file.value(), preparer_.path(), begin); !status.ok()) {
-    // The next header leaves this number out. Until that header is durable, recovery may find this one.
+  // If it fails, the next header leaves this number out; until that header is durable, recovery may find this one.
+  Status status;
+  try {
     abandoned_.push_back(begin.number);
+    segments_.push_back(RecoveredSegment{begin.number, {}, config_.segment_bytes});
+    status = writer_.BeginSegment(file.value(), preparer_.path(), begin);
+  } catch (const std::bad_alloc&) {
+    status = Status(StatusCode::kOutOfMemory, "out of memory");
+  }
+  if (!status.ok()) {
+    io_->Close(file.value());
+    if (!segments_.empty() && segments_.back().number == begin.number) segments_.pop_back();
     return status;
   }
+  abandoned_.pop_back();
+  segments_.back().id = writer_.id();
   began_ = begin;
   previous_number_ = begin.number;
   previous_id_ = writer_.id();
   synced_through_ = valid_through;
-  segments_.push_back(RecoveredSegment{begin.number, writer_.id(), config_.segment_bytes});
   for (const uint64_t number : abandoned_) {
     const Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));
     static_cast<void>(removed);  // if it fails: the header just written leaves the segment out in any case
@@ -194,7 +206,7 @@ void WalLog::Acknowledge() {
   if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
   for (std::unique_ptr<WalGroup>& group : unsynced_) {
     group->commit->Finish(true);
-    spent_.push_back(std::move(group));
+    Spend(std::move(group));
   }
   const bool acknowledged = !unsynced_.empty();
   unsynced_.clear();
@@ -210,6 +222,8 @@ Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   if (!writer_.Fits(bytes)) {
     if (Status status = Rotate(); !status.ok()) return status;
   }
+  // Before the write: a record on the disk must not be lost here for want of memory.
+  if (unsynced_.size() == unsynced_.capacity()) unsynced_.reserve(2 * unsynced_.size() + 8);
   if (Status status = writer_.Write(group->get(), then_sync, WallNow(clock_, shared_)); !status.ok()) return status;
   shared_->appends.fetch_add((*group)->records(), kRelaxed);
   shared_->bytes.fetch_add(bytes, kRelaxed);
@@ -225,24 +239,33 @@ Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
 }
 
 void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
-  for (std::unique_ptr<WalGroup>& group : groups) group->Close();
-  if (failed_) {
-    for (std::unique_ptr<WalGroup>& group : groups) Refuse(std::move(group));
-    return;
-  }
+  assert(unplaced_.empty());
+  unplaced_.swap(groups);
   uint64_t bytes = 0;
-  Status status;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    bytes += groups[i]->bytes().size();
-    if (status.ok()) status = Place(&groups[i], config_.sync_each_group || (sync && i + 1 == groups.size()));
-    if (groups[i] != nullptr) unplaced_.push_back(std::move(groups[i]));
+  for (std::unique_ptr<WalGroup>& group : unplaced_) {
+    group->Close();
+    bytes += group->bytes().size();
   }
+  if (failed_) {
+    for (std::unique_ptr<WalGroup>& group : unplaced_) Refuse(std::move(group));
+    return unplaced_.clear();
+  }
+  Status status = PlaceAll(sync);
   if (status.ok()) status = KeepBound();
   // Twice as much as came in, so that a removal never waits behind a whole segment. Without a reserve the rest of this
   // one is kept for removals.
   if (status.ok() && preparer_.has_room()) status = RecycleSome(2 * bytes);
   if (!status.ok()) return Fail(status);
   RequestReserve();
+}
+
+Status WalLog::PlaceAll(bool sync_last) {
+  Status status;
+  for (size_t i = 0; i < unplaced_.size() && status.ok(); ++i) {
+    status = Place(&unplaced_[i], config_.sync_each_group || (sync_last && i + 1 == unplaced_.size()));
+  }
+  unplaced_.erase(std::remove(unplaced_.begin(), unplaced_.end(), nullptr), unplaced_.end());
+  return status;
 }
 
 void WalLog::SyncAll() {
@@ -268,38 +291,45 @@ void WalLog::Fail(const Status& reason) {
   Say(LogLevel::kError, "the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
                             "): it is closed and a new one is started");
   writer_.CloseFile();
-  std::vector<std::unique_ptr<WalGroup>> all = std::move(unsynced_);
-  for (std::unique_ptr<WalGroup>& group : unplaced_) all.push_back(std::move(group));
+  unsynced_.reserve(unsynced_.size() + unplaced_.size());
+  std::move(unplaced_.begin(), unplaced_.end(), std::back_inserter(unsynced_));
   unplaced_.clear();
-  unsynced_.clear();
+  unplaced_.swap(unsynced_);
   unsynced_bytes_ = 0;
   LeaveOutEmpty();
   Status status = BeginGivingBack();
-  for (size_t i = 0; i < all.size() && status.ok(); ++i) status = Place(&all[i], i + 1 == all.size());
+  if (status.ok()) status = PlaceAll(true);
   if (status.ok()) status = KeepBound();
   if (status.ok()) return RequestReserve();
-  for (std::unique_ptr<WalGroup>& group : all) {
-    if (group != nullptr) unplaced_.push_back(std::move(group));
-  }
   StopTaking(status);
 }
 
-void WalLog::StopTaking(const Status& reason) {
-  if (!shared_->failed.load(kRelaxed)) {
+void WalLog::OutOfMemory() { StopTaking(Status(StatusCode::kOutOfMemory, "out of memory")); }
+
+void WalLog::SayStopped(const Status& reason) const {
+  try {
     Say(LogLevel::kError,
         "the log refuses records (" + reason.message() +
             "): lookups work, removals fail, new entries are lost with this engine; trying again "
             "every second" +
             (IsDiskFull(reason) ? "; free " + std::to_string(config_.segment_bytes) + " bytes there" : std::string()));
+  } catch (const std::bad_alloc&) {
+    return;  // storage_failed says it too
   }
+}
+
+// Needs no memory: a lack of it may be the reason.
+void WalLog::StopTaking(const Status& reason) {
+  if (!shared_->failed.load(kRelaxed)) SayStopped(reason);
   writer_.CloseFile();
   LeaveOutEmpty();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;
-  bool inserts = false;
+  bool inserts = reason.code() == StatusCode::kOutOfMemory;  // a group may have been dropped on its way
   for (std::vector<std::unique_ptr<WalGroup>>* groups : {&unsynced_, &unplaced_}) {
     for (std::unique_ptr<WalGroup>& group : *groups) {
+      if (group == nullptr) continue;
       inserts = inserts || group->inserts() > 0;
       Refuse(std::move(group));
     }
@@ -310,7 +340,7 @@ void WalLog::StopTaking(const Status& reason) {
   // count.
   if (inserts && !segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
-  wants_watermark_ = false;
+  wants_watermark_ = writing_watermark_ = false;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
 }
 
@@ -323,14 +353,26 @@ void WalLog::LeaveOutEmpty() {
   previous_number_ = began_.previous_number;
   previous_id_ = began_.previous_id;
   segments_.pop_back();
-  abandoned_.push_back(began_.number);
+  try {
+    abandoned_.push_back(began_.number);
+  } catch (const std::bad_alloc&) {
+    return;  // the next start removes the file
+  }
 }
 
 void WalLog::Refuse(std::unique_ptr<WalGroup> group) {
   if (!group->copies) shared_->lost_inserts.fetch_add(group->inserts(), kRelaxed);
   shared_->dropped_inserts.fetch_add(group->inserts(), kRelaxed);
   group->commit->Finish(false);
-  spent_.push_back(std::move(group));
+  Spend(std::move(group));
+}
+
+void WalLog::Spend(std::unique_ptr<WalGroup> group) {
+  try {
+    spent_.push_back(std::move(group));
+  } catch (const std::bad_alloc&) {
+    return;  // its memory is freed instead of used again
+  }
 }
 
 void WalLog::Probe() {

@@ -76,6 +76,9 @@ class WalLog {
   void Probe();
   // Gives back the oldest segment, because the disk has no room for a reserve: the present size counts as the bound.
   void MakeRoom();
+  // Ends what one of these calls has left undone when it threw std::bad_alloc: the log refuses records until a Probe.
+  // Needs no memory itself.
+  void OutOfMemory();
   void PollReserve() { preparer_.Poll(); }
 
   bool failed() const { return failed_; }
@@ -115,15 +118,19 @@ class WalLog {
   Status TakeUp();
   Status Rotate();
   Status Place(std::unique_ptr<WalGroup>* group, bool then_sync);
+  // Places what is in unplaced_; what is left there afterwards was not placed.
+  Status PlaceAll(bool sync_last);
   Status SyncWriter();
   void Acknowledge();
   // Closes the segment and moves what is not synced, `unplaced_` included, to a new one.
   void Fail(const Status& reason);
   // Refuses all records from now on, until a Probe succeeds.
   void StopTaking(const Status& reason);
+  void SayStopped(const Status& reason) const;
   void RequestReserve();
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
+  void Spend(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
   // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
   std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
@@ -158,7 +165,7 @@ class WalLog {
   std::vector<uint64_t> abandoned_;  // files that no header names; they will be removed
   std::vector<std::unique_ptr<WalGroup>> unsynced_;
   uint64_t unsynced_bytes_ = 0;
-  std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way when the segment failed
+  std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way to a segment
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
   LiveEntries::Cursor recycle_cursor_;

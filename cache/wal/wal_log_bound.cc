@@ -54,14 +54,10 @@ Status WalLog::RecycleSome(uint64_t budget) {
 
 Status WalLog::PlacePending() {
   if (!take_pending_) return {};
-  std::vector<std::unique_ptr<WalGroup>> groups = take_pending_();
-  Status status;
-  for (std::unique_ptr<WalGroup>& group : groups) {
-    group->Close();
-    if (status.ok()) status = Place(&group, config_.sync_each_group);
-    if (group != nullptr) unplaced_.push_back(std::move(group));
-  }
-  return status;
+  assert(unplaced_.empty());
+  unplaced_ = take_pending_();
+  for (std::unique_ptr<WalGroup>& group : unplaced_) group->Close();
+  return PlaceAll(false);
 }
 
 Status WalLog::RemoveOldest() {

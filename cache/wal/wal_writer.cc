@@ -39,19 +39,17 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
     status = Status::FromErrno(StatusCode::kStorageError, "drawing random bytes for a segment's id", errno);
   }
   const AlignedBytes blocks = AllocateAligned(kSegmentDataStart);
+  const std::string name = directory_ + "/" + SegmentName(begin.number);
   for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
     EncodeSegmentHeader(header, blocks.get() + copy * kWalBlockBytes);
   }
   // P2: the header is durable before the name is, and the name before the first record.
   if (status.ok()) status = io_->Write(file, 0, {blocks.get(), kSegmentDataStart}, true);
   if (status.ok() && SUTRA_CHECKPOINT("segment.header_written")) status = Stopped("segment.header_written");
-  if (status.ok()) status = io_->Rename(path, directory_ + "/" + SegmentName(begin.number));
+  if (status.ok()) status = io_->Rename(path, name);
   if (status.ok()) status = io_->SyncDirectory(directory_);
   if (status.ok() && SUTRA_CHECKPOINT("segment.dir_synced")) status = Stopped("segment.dir_synced");
-  if (!status.ok()) {
-    io_->Close(file);
-    return status;
-  }
+  if (!status.ok()) return status;
   file_ = file;
   dead_ = false;
   number_ = begin.number;

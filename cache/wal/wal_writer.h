@@ -34,8 +34,8 @@ class WalWriter {
     uint64_t previous_valid_through = 0;
     uint64_t wall_highest_ns = 0;
   };
-  // Leaves the current segment and begins another in the allocated file `file` at `path` (owned from here on): header,
-  // sync, rename to its name, directory sync.
+  // Leaves the current segment and begins another in the allocated file `file` at `path`, which is the writer's when
+  // this succeeds, and the caller's to close when it does not: header, sync, rename to its name, directory sync.
   Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
 
   bool is_open() const { return file_ >= 0; }

@@ -1,6 +1,6 @@
-// Every disk operation of a script fails, one after the other, once or permanently, by error or by power cut (P5, P2); a
-// full disk is in full_disk_test.cc. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the shard accepts
-// records again when the disk works again.
+// Every disk operation of a script fails, one after the other, once or permanently, by error or by power cut (P5, P2);
+// a full disk is in full_disk_test.cc. Nothing acknowledged is lost, nothing crashes, the failure is reported, and the
+// shard accepts records again when the disk works again.
 #include <gtest/gtest.h>
 
 #include <cerrno>

@@ -137,13 +137,15 @@ TEST_F(SegmentPreparerTest, EachFailureIsToldAndTriedAgainAfterASecond) {
 TEST_F(SegmentPreparerTest, AFailureIsTriedAgainAtOnceWhenSomebodyHasMadeRoom) {
   for (const bool threaded : {false, true}) {
     Make(threaded);
+    const int before = disk_.allocations();
     FailAllocation();
     preparer_->Retry();
     EXPECT_TRUE(preparer_->has_room()) << "nothing has failed";
     preparer_->Request();
     while (preparer_->has_room()) std::this_thread::yield();
     preparer_->Retry();
-    while (!preparer_->has_room()) std::this_thread::yield();  // the clock stands still
+    EXPECT_TRUE(preparer_->has_room()) << "whoever made the room need not wait for it";
+    disk_.AwaitAllocations(before + 2);  // the clock stands still
     preparer_.reset();
     ASSERT_TRUE(disk_.Unlink(kReserve).ok());
   }
