@@ -102,7 +102,6 @@ COVERED_BY = {
     "engine/engine.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/main.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/model/families/family.cc": "tests/engine/model/families/bert_test.cc",
-    "engine/model/model_identity.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/model/sentence_config.cc": "tests/engine/model/folder_keys_test.cc",
     "engine/tokenizer/unicode_data.cc": "tests/engine/tokenizer/wordpiece_parity_test.cc",
     "engine/tokenizer/wordpiece_config.cc": "tests/engine/tokenizer/wordpiece_load_test.cc",

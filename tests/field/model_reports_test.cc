@@ -10,6 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/cpu/cpu_encoder.h"
+#include "engine/cpu/kernel_choice.h"
+#include "engine/cpu/packed_model.h"
+#include "engine/model/encoder_backend.h"
 #include "engine/model/loaded_model.h"
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/kit/temp_dir.h"
@@ -92,6 +96,63 @@ TEST(ModelReports, FolderWithoutAMaximalLengthIsBoundedByItsPositionTable) {
     const auto config = LoadModelConfig(model.path());
     ASSERT_TRUE(config.ok()) << config.status().message();
     EXPECT_EQ(config->spec.tokens_max, 40U) << settings;
+  }
+}
+
+Result<std::unique_ptr<ModelBackend>> Backend(const TinyModel& model) {
+  Result<LoadedModel> loaded = LoadModel(model.path());
+  if (!loaded.ok()) return loaded.status();
+  const cpu::KernelTable& kernels = *cpu::PortableKernels(cpu::Element::kF32);
+  auto encoder = std::make_unique<cpu::CpuEncoder>(
+      cpu::SharedPackedModel(loaded->config.spec, loaded->weights, kernels.element), kernels, 1);
+  return EncoderBackend::Make(std::move(loaded).value(), std::move(encoder), "fp32", "cpu");
+}
+
+// The vectors of these texts, computed as one batch.
+std::vector<std::vector<float>> VectorsOf(ModelBackend& backend, const std::vector<std::string>& texts) {
+  IdList ids;
+  IdList offsets = {0};
+  std::vector<std::vector<float>> vectors(texts.size(), std::vector<float>(backend.info().width));
+  std::vector<float*> outputs;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    backend.tokenizer().Encode(texts[i], backend.info().tokens_max, &ids);
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+    outputs.push_back(vectors[i].data());
+  }
+  const Status status = backend.Embed({ids, offsets}, outputs);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return vectors;
+}
+
+const std::vector<std::string> kTexts = {"a", "a b c d e", "ready . ready", "", "b b b b b b b b b b b b b b b b b"};
+
+// huggingface/sentence-transformers#2312, #1534, #3109: a vector depends on the texts beside it.
+TEST(ModelReports, VectorIsTheSameAloneInABatchAndInReverseOrder) {
+  TinyModel model;
+  model.Save();
+  auto backend = Backend(model);
+  ASSERT_TRUE(backend.ok()) << backend.status().message();
+  const auto together = VectorsOf(**backend, kTexts);
+  auto reversed = VectorsOf(**backend, {kTexts.rbegin(), kTexts.rend()});
+  std::reverse(reversed.begin(), reversed.end());
+  EXPECT_TRUE(reversed == together);
+  for (size_t i = 0; i < kTexts.size(); ++i) EXPECT_TRUE(VectorsOf(**backend, {kTexts[i]})[0] == together[i]) << i;
+}
+
+// huggingface/candle#1887, ggml-org/llama.cpp#7926: the same weights with "bert." before every name, and in half
+// precision (the tiny model's numbers are exact in each type).
+TEST(ModelReports, PrefixedNamesAndHalfPrecisionGiveTheSameVectors) {
+  TinyModel model;
+  model.Save();
+  auto plain = Backend(model);
+  ASSERT_TRUE(plain.ok()) << plain.status().message();
+  const auto expected = VectorsOf(**plain, kTexts);
+  for (const auto& [type, prefix] : {std::pair("F32", "bert."), std::pair("F16", ""), std::pair("BF16", "bert.")}) {
+    model.Save(type, prefix);
+    auto other = Backend(model);
+    ASSERT_TRUE(other.ok()) << other.status().message();
+    EXPECT_TRUE(VectorsOf(**other, kTexts) == expected) << type << prefix;
+    EXPECT_EQ((*other)->info().identity == (*plain)->info().identity, std::string(type) == "F32") << type << prefix;
   }
 }
 
