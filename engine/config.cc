@@ -3,7 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <map>
 #include <sstream>
+#include <string_view>
 
 #include "engine/lanes/listening_socket.h"
 #include "shm/base/enum_names.h"
@@ -125,7 +127,8 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
-  app.add_option("--data", config->data, "Directory of the cache shard and of the engine's lock");
+  app.add_option("--data", config->data,
+                 "Directory of the cache shard and of the lock on it; not used with --no-cache");
   app.add_flag("--no-cache", texts->no_cache, "Compute every text; nothing is stored");
   Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Maximum number of cache entries");
   Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Maximum memory of the cache entries");
@@ -150,11 +153,86 @@ void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
 }
 
+void AddOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
+  app.option_defaults()->always_capture_default();
+  app.add_flag("--version", texts->version, "Print the version")->configurable(false);
+  AddModelOptions(app, config, texts);
+  AddAttachOptions(app, config, texts);
+  AddCacheOptions(app, config, texts);
+  AddServingOptions(app, config, texts);
+}
+
+// "2026-01-31T12:00:00..." begins each line that the engine logs.
+bool IsLogLine(const std::string& line) {
+  constexpr std::string_view kForm = "0000-00-00T00:00:00";
+  if (line.size() < kForm.size()) return false;
+  return std::equal(kForm.begin(), kForm.end(), line.begin(),
+                    [](char form, char is) { return form == '0' ? is >= '0' && is <= '9' : is == form; });
+}
+
+// The file of --config, line by line, so that an error names its line. Lines of the engine's log are passed over:
+// everything that an engine prints at its start can be read as it stands.
+class ConfigFile : public CLI::ConfigTOML {
+ public:
+  explicit ConfigFile(const CLI::App* app) : app_(app) {}
+
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    const std::string path = app_->get_config_ptr()->results().back();
+    std::vector<CLI::ConfigItem> all;
+    std::map<std::string, size_t> lines;
+    std::string line;
+    for (size_t number = 1; std::getline(input, line); ++number) {
+      if (IsLogLine(line)) continue;
+      const auto fail = [&](const std::string& why) {
+        throw CLI::ConfigError(path + ":" + std::to_string(number) + ": " + why);
+      };
+      std::istringstream one(line);
+      for (CLI::ConfigItem& item : CLI::ConfigTOML::from_config(one)) {
+        if (!item.parents.empty()) fail("options are not in sections: leave the line out");
+        if (std::string why = Check(item); !why.empty()) fail(why);
+        const auto [before, first] = lines.emplace(item.name, number);
+        if (!first) fail("--" + item.name + " was given in line " + std::to_string(before->second) + " before");
+        all.push_back(std::move(item));
+      }
+    }
+    if (input.bad()) throw CLI::ConfigError(path + ": cannot be read; is it a file?");
+    return all;
+  }
+
+ private:
+  // What the option itself says to this value; "" = it takes it.
+  static std::string Check(const CLI::ConfigItem& item) {
+    EngineConfig config;
+    Texts texts;
+    CLI::App app;
+    AddOptions(app, &config, &texts);
+    const CLI::Option* option = app.get_option_no_throw("--" + item.name);
+    if (option == nullptr || !option->get_configurable()) {
+      return "there is no option '" + item.name + "'; sutra-engine --help lists them";
+    }
+    std::vector<std::string> args;  // the last one comes first
+    for (auto input = item.inputs.rbegin(); input != item.inputs.rend(); ++input) args.push_back(*input);
+    args.push_back("--" + item.name);
+    if (item.inputs.size() == 1 && !item.inputs[0].empty()) args = {"--" + item.name + "=" + item.inputs[0]};
+    try {
+      app.parse(args);
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    return {};
+  }
+
+  const CLI::App* const app_;
+};
+
 // The conditions that span several options.
 Status CheckTogether(const EngineConfig& config) {
   const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
   if (config.socket.empty()) return bad("--socket is required: the path of the Unix socket to serve");
-  if (config.data.empty()) return bad("--data is required: the directory of the cache and of the engine's lock");
+  if (config.data.empty() && config.cache) {
+    return bad(
+        "--data is required: the directory of the cache and of the lock on it (or --no-cache, which needs none)");
+  }
   if (config.backend == Backend::kModel && config.model.empty()) {
     return bad("--model is required: a model directory (or --backend fake)");
   }
@@ -187,14 +265,10 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   Texts texts;
 
   CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
-  app.option_defaults()->always_capture_default();
   app.set_config("--config", "", "File of name=value lines; the command line takes precedence");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.add_flag("--version", texts.version, "Print the version")->configurable(false);
-  AddModelOptions(app, &config, &texts);
-  AddAttachOptions(app, &config, &texts);
-  AddCacheOptions(app, &config, &texts);
-  AddServingOptions(app, &config, &texts);
+  app.config_formatter(std::make_shared<ConfigFile>(&app));
+  AddOptions(app, &config, &texts);
 
   try {
     std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the back

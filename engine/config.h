@@ -73,7 +73,7 @@ struct ParsedConfig {
   bool run = true;  // false: only `text` (help or version) was asked for
   std::string text;
   EngineConfig config;
-  std::vector<std::string> lines;  // "name=value" of every option, for the log; readable again with --config
+  std::vector<std::string> lines;  // "name=value" of every option, printed at start; readable again with --config
 };
 
 // `args` without the program's name; `cpus` gives --threads its default. Errors (kBadOption) name the option, the value

@@ -96,9 +96,11 @@ Status Engine::PrepareProcess() {
 
 Status Engine::Lock() {
   assert(shutdown_.has_value());
-  traces_.WillMakeDirectory(config_.data);
-  if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
-  if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
+  if (config_.cache) {  // without one nothing is there to be locked
+    traces_.WillMakeDirectory(config_.data);
+    if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
+    if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
+  }
   if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
   if (Status status = ListeningSocket::CheckFree(config_.socket); !status.ok()) return status;
   generation_ = RandomSeed();  // once the locks are held; compared for equality only
@@ -191,7 +193,7 @@ void Engine::ShowAll(const EngineLoop::Vitals& vitals) {
 FileWatch::Options Engine::MakeWatchOptions() {
   return {.socket = &*listener_,
           .socket_lock = &*socket_lock_,
-          .data_lock = &*data_lock_,
+          .data_lock = data_lock_.has_value() ? &*data_lock_ : nullptr,
           .cache = cache_.get(),
           .shard_directory = HasLog() ? ShardPath(config_.data, backend_->info().identity) : "",
           .stats = stats_,

@@ -33,7 +33,7 @@ class Engine {
   // Blocks signals, guards against faults in clients' memory, raises the limit of descriptors. Before any thread
   // exists.
   Status PrepareProcess();
-  // DATA/LOCK, then SOCKET.lock. kRefused: another engine holds one; the message names it.
+  // DATA/LOCK (unless there is no cache), then SOCKET.lock. kRefused: another engine holds one; the message names it.
   Status Lock();
   Status LoadModel();
   // The stats segment, the engine page, the socket (not shown yet): whatever may be short is found to be so before the

@@ -51,25 +51,24 @@ bool FileWatch::LookAtSocket() {
 }
 
 void FileWatch::LookAtData() {
+  if (options_.data_lock == nullptr) return;
   const bool lock_lost = !options_.data_lock->InPlace();
   const bool shard_lost = shard_.has_value() && FileIdentity::At(options_.shard_directory) != shard_;
   const bool lost = lock_lost || shard_lost;
   if (lost) {
-    Report(
-        LogLevel::kError,
-        (shard_lost ? "the cache's directory " + options_.shard_directory : "the lock " + options_.data_lock->path()) +
-            " was removed or replaced while serving: " +
-            (options_.cache != nullptr
-                 ? "nothing more is logged there, and what is cached now is lost with the end of this engine; put it "
-                   "back, or start the engine again"
-                 : "another engine could start on the same --data; start the engine again"),
-        &data_reported_);
+    const std::string what =
+        shard_lost ? "the cache's directory " + options_.shard_directory : "the lock " + options_.data_lock->path();
+    Report(LogLevel::kError,
+           what +
+               " was removed or replaced while serving: nothing more is logged there, and what is cached now is lost "
+               "with the end of this engine; put it back, or start the engine again",
+           &data_reported_);
   } else if (!data_reported_.empty()) {
     data_reported_.clear();
     options_.log(LogLevel::kInfo, "the data directory is back in its place: the log goes on");
   }
   options_.stats.Set(Gauge::kDataLost, lost ? 1 : 0);
-  if (options_.cache != nullptr) options_.cache->SetStorageLost(lost);
+  options_.cache->SetStorageLost(lost);
 }
 
 }  // namespace sutra

@@ -28,8 +28,8 @@ class FileWatch {
   struct Options {
     ListeningSocket* socket = nullptr;
     EngineLock* socket_lock = nullptr;
-    EngineLock* data_lock = nullptr;
-    CacheShard* cache = nullptr;  // null: DATA holds nothing but the lock
+    EngineLock* data_lock = nullptr;  // null, like the next: no cache
+    CacheShard* cache = nullptr;
     std::string shard_directory;  // "": the shard keeps nothing on disk
     StatsWriter stats;
     LogLine log;

@@ -26,6 +26,16 @@ void SetUpLog(const EngineConfig& config) {
   spdlog::set_default_logger(std::move(logger));
 }
 
+// The options as a file for --config, between lines that are comments to it. Not through the log, whose every line
+// begins with a time.
+void PrintOptions(const ParsedConfig& parsed) {
+  if (!spdlog::should_log(spdlog::level::info)) return;
+  std::string text = std::string("# the options of sutra-engine ") + kEngineVersion + ", as a file for --config:\n";
+  for (const std::string& line : parsed.lines) text += line + "\n";
+  text += "# end of the options\n";
+  std::fputs(text.c_str(), stderr);
+}
+
 // Reports a failed start; the message names object, cause and fix.
 ExitCode CannotStart(const Status& status, ExitCode code = kExitCannotStart) {
   spdlog::error("cannot start: {}", status.message());
@@ -66,7 +76,7 @@ int main(int argc, char** argv) {
   }
   sutra::SetUpLog(parsed.value().config);
   spdlog::info("sutra-engine {}, pid {}", sutra::kEngineVersion, getpid());
-  for (const std::string& line : parsed.value().lines) spdlog::info("  {}", line);
+  sutra::PrintOptions(parsed.value());
   try {
     return sutra::RunEngine(parsed.value().config);
   } catch (const std::exception& error) {  // only std::bad_alloc can get here: everything else is returned as a Status

@@ -150,6 +150,56 @@ TEST(Config, AnUnknownNameInTheFileIsAnError) {
   EXPECT_NE(ErrorOf(With({"--config", "no-such-file.ini"})), "accepted");
 }
 
+TEST(Config, AnErrorInTheFileNamesTheFileTheLineAndTheCause) {
+  const struct {
+    const char* text;
+    size_t line;
+    const char* word;
+  } cases[] = {
+      {"slot=64\n", 1, "'slot'"},
+      {"# comment\n\nslots=64\nturbo=true\n", 4, "'turbo'"},
+      {"spin-us=7\nslots=100\n", 2, "power of two"},
+      {"slots=64\n\nlanes-max=0\n", 3, "4096"},
+      {"durability=\"sometimes\"\n", 1, "interval"},
+      {"spin-us=7us\n", 1, "spin-us"},
+      {"spin-us=\n", 1, "spin-us"},
+      {"spin-us=7\nslots=64\nspin-us=8\n", 3, "line 1"},
+      {"[engine]\nslots=64\n", 1, "section"},
+      {"engine.slots=64\n", 1, "section"},
+      {"config=other\n", 1, "'config'"},
+      {"version=true\n", 1, "'version'"},
+      {"stats-mode=\"0999\"\n", 1, "octal"},
+      {"allow-uid=\"root\"\n", 1, "numeric"},
+      {"strict-recovery=perhaps\n", 1, "strict-recovery"},
+  };
+  for (const auto& one : cases) {
+    const TemporaryFile file(one.text);
+    const std::string error = ErrorOf(With({"--config", file.path()}));
+    EXPECT_NE(error.find(file.path() + ":" + std::to_string(one.line) + ":"), std::string::npos) << one.text << error;
+    EXPECT_NE(error.find(one.word), std::string::npos) << one.text << error;
+    EXPECT_NE(ErrorOf(With({"--config=" + file.path()})), "accepted");
+  }
+}
+
+TEST(Config, AFileThatCannotBeReadIsNamed) {
+  EXPECT_NE(ErrorOf(With({"--config", "/no/such/file"})).find("/no/such/file"), std::string::npos);
+  EXPECT_NE(ErrorOf(With({"--config", "/tmp"})).find("/tmp"), std::string::npos);
+}
+
+TEST(Config, LinesOfTheLogArePassedOver) {
+  const TemporaryFile file(
+      "2026-11-26T00:23:17.255Z info sutra-engine 0.1.0, pid 1\n# options\nslots=64\n"
+      "2026-11-26T00:23:17.255Z warning slots=32\nspin-us=7\n");
+  const Result<ParsedConfig> parsed = ParseConfig(With({"--config", file.path()}));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_EQ(parsed.value().config.slots, 64u);
+  EXPECT_EQ(parsed.value().config.spin_us, 7u);
+}
+
+TEST(Config, WithoutACacheNoDataIsNeeded) {
+  EXPECT_TRUE(ParseConfig({"--backend", "fake", "--socket", "s", "--no-cache"}).ok());
+}
+
 TEST(Config, WhatIsPrintedAtStartCanBeReadAgain) {
   const Result<ParsedConfig> first = ParseConfig(
       With({"--allow-uid", "1,2", "--durability", "sync", "--no-cache", "--stats-mode", "0600", "--slots", "16"}));

@@ -27,7 +27,9 @@ std::string Shortened(const std::string& log) {
   std::istringstream lines(log);
   std::string shortened;
   for (std::string line; std::getline(lines, line);) {
-    if (line.find(" info   ") == std::string::npos) shortened += line + "\n";
+    const size_t word = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz-");
+    const bool option = word != std::string::npos && word > 0 && line[word] == '=';
+    if (!option && line[0] != '#') shortened += line + "\n";
   }
   return shortened;
 }
