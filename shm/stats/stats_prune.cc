@@ -3,8 +3,10 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <string>
 
 #include "shm/stats/engine_life.h"
 #include "shm/stats/stats_layout.h"
@@ -22,10 +24,14 @@ bool FolderIsGone(const std::string& socket) {
   return lstat(socket.substr(0, slash).c_str(), &info) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
+// For a display the name of the process tells an engine from another program with its pid. What is removed must be
+// certain: any process with the pid may be the engine, under another name.
 bool EngineHasEnded(const StatsSnapshot& snapshot) {
   const EngineEvidence evidence = GatherEvidence(snapshot);
+  if (evidence.lock == EngineEvidence::Lock::kHeld) return false;
   const EngineLife life = JudgeEngine(snapshot, evidence);
-  return evidence.lock != EngineEvidence::Lock::kHeld && (life == EngineLife::kStopped || life == EngineLife::kCrashed);
+  const bool pid_in_use = access(("/proc/" + std::to_string(snapshot.gauge(Gauge::kPid))).c_str(), F_OK) == 0;
+  return life == EngineLife::kStopped || (life == EngineLife::kCrashed && !pid_in_use);
 }
 
 }  // namespace
