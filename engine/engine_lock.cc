@@ -65,8 +65,8 @@ Status OpenFailed(const std::string& path, int error) {
   struct stat info = {};
   const bool exists = lstat(path.c_str(), &info) == 0;
   if (exists && !S_ISREG(info.st_mode)) return NoLockFile(path, FileTypeName(info.st_mode));
-  return Status(StatusCode::kStorageError, "cannot open the lock file " + path + ": " + std::strerror(error) + HintFor(error),
-                error);
+  return Status(StatusCode::kStorageError,
+                "cannot open the lock file " + path + ": " + std::strerror(error) + HintFor(error), error);
 }
 
 // Opens the file, or creates it. O_NONBLOCK: opening must not wait for the other end of a FIFO.

@@ -208,6 +208,26 @@ TEST_F(ToolsReports, AnEngineThatDiesInAnotherPidNamespaceEndsTheRunAndReadsAsCr
   std::filesystem::remove("/dev/shm/" + segment);
 }
 
+// sgl-project/sglang#40723, ZoneMinder/zoneminder#1924, shadow/shadow#2266: /dev/shm of 64 MB, of 16 KB.
+TEST_F(ToolsReports, AFullDevShmIsAnErrorAtStartWithTheFixNotASignal) {
+  // Starts the engine below, stops it as soon as it served a text, and ends with its exit code.
+  const auto with = [&](const std::string& size) {
+    return Shell("unshare -m /bin/bash -c 'mount -t tmpfs -o size=" + size +
+                 " tmpfs /dev/shm && { $ENGINE --backend fake --socket $D/s --data $D/data & engine=$!; "
+                 "until echo x | $EMBED --quiet --socket $D/s >$D/out 2>/dev/null; do "
+                 "test -e /proc/$engine/exe || break; sleep .05; done; "
+                 "kill -TERM $engine 2>/dev/null; wait $engine; }'");
+  };
+  if (CodeOf(Shell("unshare -m mount -t tmpfs tmpfs /dev/shm")) != 0) GTEST_SKIP() << "this user may not mount";
+  const Finished full = with("16k");
+  EXPECT_EQ(CodeOf(full), kExitCannotStart) << ToText(full.status) << full.errors;
+  EXPECT_NE(full.errors.find("no room for"), std::string::npos) << full.errors;
+  EXPECT_NE(full.errors.find("remount"), std::string::npos) << full.errors;
+  const Finished enough = with("64m");
+  EXPECT_EQ(CodeOf(enough), kExitClean) << enough.errors;
+  ASSERT_EQ(LinesOf(ReadFile(directory_ / "out")).size(), 1u) << enough.errors;
+}
+
 // Also tried: two engines on one data directory.
 TEST_F(ToolsReports, ASecondEngineOnTheSameDataNamesTheFirst) {
   ASSERT_TRUE(engine_.Start());
