@@ -324,10 +324,10 @@ void Acceptor::Drop(uint64_t id, const std::string& why) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   const LanePeer peer = found->second.peer;
-  const std::string reason = why;  // may lie in the connection
+  const std::string reason = why;                                      // may lie in the connection
+  if (!reason.empty()) options_.stats.Add(Counter::kAttachesRefused);  // before the client sees the end
   Forget(id);
   if (reason.empty()) return;
-  options_.stats.Add(Counter::kAttachesRefused);
   options_.log(LogLevel::kWarn,
                "refused uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid) + ": " + reason);
 }
