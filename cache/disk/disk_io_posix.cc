@@ -90,10 +90,10 @@ int PosixDiskIo::RawSync(FileHandle file) { return fdatasync(file) == 0 ? 0 : -e
 Status PosixDiskIo::SyncDirectory(const std::string& path) {
   const int directory = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return StorageErrno("opening the directory " + path);
-  const int result = fsync(directory);
-  const Status status = result == 0 ? Status() : StorageErrno("syncing the directory " + path);
+  const int error = fsync(directory) == 0 ? 0 : errno;
   close(directory);
-  return status;
+  if (error == 0) return {};
+  return Status::FromErrno(StatusCode::kStorageError, "syncing the directory " + path, error);
 }
 
 Status PosixDiskIo::RawRename(const std::string& from, const std::string& to) {
@@ -131,16 +131,16 @@ Status PosixDiskIo::MakeDirectory(const std::string& path) {
 }
 
 Result<std::vector<std::string>> PosixDiskIo::List(const std::string& path) {
-  DIR* directory = opendir(path.c_str());
+  const auto close_directory = [](DIR* directory) { closedir(directory); };
+  const std::unique_ptr<DIR, decltype(close_directory)> directory(opendir(path.c_str()), close_directory);
   if (directory == nullptr) return StorageErrno("listing " + path);
   std::vector<std::string> names;
   errno = 0;
-  while (const dirent* entry = readdir(directory)) {
+  while (const dirent* entry = readdir(directory.get())) {
     const std::string name = entry->d_name;
     if (name != "." && name != "..") names.push_back(name);
   }
   const int error = errno;
-  closedir(directory);
   if (error != 0) return Status::FromErrno(StatusCode::kStorageError, "listing " + path, error);
   std::sort(names.begin(), names.end());
   return names;

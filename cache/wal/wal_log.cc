@@ -140,7 +140,9 @@ Status WalLog::TakeUp() {
 }
 
 void WalLog::RequestReserve() {
-  if (preparer_.has_room()) shared_->full.store(false, kRelaxed);
+  if (preparer_.has_room() && shared_->full.exchange(false, kRelaxed)) {
+    Say(LogLevel::kWarn, "the disk has room for a reserve segment again: new entries are logged");
+  }
   preparer_.Request();
 }
 

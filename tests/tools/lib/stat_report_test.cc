@@ -54,6 +54,28 @@ TEST(StatText, LiveViewShowsRatesOfTheInterval) {
   EXPECT_NE(StatText(view).find("texts     10 (20/s)"), std::string::npos) << StatText(view);
 }
 
+TEST(StatText, TheLogIsOkOnlyWhileItLogsWhatIsAccepted) {
+  const auto log_line = [](const StatView& view) {
+    std::istringstream lines(StatText(view));
+    std::string line;
+    while (std::getline(lines, line) && line.rfind("log ", 0) != 0) {
+    }
+    return line;
+  };
+  StatView view = Example();
+  EXPECT_NE(log_line(view).find(" ok ("), std::string::npos) << log_line(view);
+  StatsSnapshot before = view.now;
+  view.before = &before;
+  view.now.gauges["wal_dropped_inserts"] = 7;
+  EXPECT_NE(log_line(view).find(" BEHIND: "), std::string::npos) << log_line(view);
+  before.gauges["wal_dropped_inserts"] = 7;
+  EXPECT_NE(log_line(view).find(" ok ("), std::string::npos) << "it has caught up: " << log_line(view);
+  view.now.gauges["log_full"] = 1;
+  EXPECT_NE(log_line(view).find(" FULL: "), std::string::npos) << log_line(view);
+  view.now.gauges["storage_failed"] = 1;
+  EXPECT_NE(log_line(view).find(" FAILED: "), std::string::npos) << log_line(view);
+}
+
 TEST(StatJson, HoldsLifeAgeAndEveryCounter) {
   const nlohmann::json json = StatJson(Example());
   EXPECT_EQ(json["life"], "alive");
