@@ -1,7 +1,7 @@
-// Faults around an engine: what keeps it from starting is reported with its cause and its fix; what happens while it
-// runs loses nothing that was answered.
+// Faults around the start of an engine: what keeps it from starting is reported with its cause and its fix.
+#include "tests/system/start_fault.h"
+
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,47 +10,12 @@
 #include <filesystem>
 #include <fstream>
 
-#include "engine/exit_code.h"
 #include "shm/stats/stats_name.h"
-#include "tests/kit/small_disk.h"
-#include "tests/system/system_fixture.h"
 
 namespace sutra::test {
 namespace {
 
 constexpr uid_t kStranger = 54321;
-
-class StartFault : public SystemTest {
- protected:
-  static void ExpectSays(const EngineProcess& engine, const std::vector<std::string>& words) {
-    const std::string log = engine.Log();
-    for (const std::string& word : words) {
-      EXPECT_NE(log.find(word), std::string::npos) << "not said: " << word << "\n" << log;
-    }
-  }
-  static void ExpectCannotStart(EngineProcess& engine, int code, const std::vector<std::string>& words) {
-    engine.Launch();
-    const ExitStatus status = engine.WaitEnd();
-    EXPECT_TRUE(status.exited && status.code == code) << ToText(status);
-    ExpectSays(engine, words);
-  }
-  static void ExpectServes(const EngineProcess& engine, const std::string& text) {
-    ExpectVector(Attached(engine).Embed(text), text);
-  }
-  // Embeds texts, waits until they are written, kills the engine, starts it again and expects them from the shard.
-  static void ExpectSurvivesKill(EngineProcess& engine, const std::string& prefix) {
-    const std::vector<std::string> texts = NumberedTexts(prefix, 100);
-    Attached(engine).EmbedBatch(texts);
-    ASSERT_TRUE(engine.WaitWritten());
-    engine.Kill();
-    ASSERT_TRUE(engine.Start());
-    const std::vector<Reply> replies = Attached(engine).EmbedBatch(texts);
-    for (size_t i = 0; i < texts.size(); ++i) {
-      ExpectVector(replies[i], texts[i]);
-      EXPECT_EQ(replies[i].source, SUTRA_SOURCE_SHARD) << texts[i];
-    }
-  }
-};
 
 TEST_F(StartFault, ASecondEngineOnTheSameDataNamesTheHolder) {
   EngineProcess first;
@@ -266,173 +231,6 @@ TEST_F(StartFault, WithoutACacheEveryTextIsComputed) {
   }
 }
 
-// Rot of the log is detected, reported, and never served.
-class DamagedLog : public StartFault {
- protected:
-  // Flips a bit in the middle of the records of the oldest segment of a stopped engine.
-  static void DamageOldestSegment(const EngineProcess& engine) {
-    std::vector<std::string> segments;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(engine.data())) {
-      if (entry.is_regular_file() && entry.file_size() >= 1 << 20) segments.push_back(entry.path());
-    }
-    ASSERT_FALSE(segments.empty());
-    std::sort(segments.begin(), segments.end());
-    std::fstream file(segments.front(), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(3 * 4096 + 700);
-    char byte = 0;
-    file.get(byte);
-    file.seekp(3 * 4096 + 700);
-    file.put(static_cast<char>(byte ^ 0x10));
-    ASSERT_TRUE(file.good());
-  }
-};
-
-TEST_F(DamagedLog, IsReportedAndNeverServed) {
-  EngineProcess engine;
-  ASSERT_TRUE(engine.Start());
-  const std::vector<std::string> texts = NumberedTexts("before the damage", 600);
-  Attached(engine).EmbedBatch(texts);
-  EXPECT_EQ(engine.Terminate().code, kExitClean);
-  DamageOldestSegment(engine);
-
-  engine.options().args = {"--strict-recovery"};
-  ExpectCannotStart(engine, kExitCannotStart, {"cannot start"});
-  engine.options().args.clear();
-  ASSERT_TRUE(engine.Start());
-  EXPECT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("quarantined_segments") > 0; }, 1));
-  const std::vector<Reply> replies = Attached(engine).EmbedBatch(texts);
-  for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
-  ExpectSurvivesKill(engine, "after the damage");
-}
-
-class FullDisk : public StartFault {};
-
-// 64 KiB have room for everything but a segment; with 8 KiB even the lock's text and the probe of the disk may find
-// none.
-TEST_F(FullDisk, AtStartServesAndTakesTheLogUpWhenThereIsRoom) {
-  for (const char* size : {"64k", "8k"}) {
-    EngineProcess engine;
-    const SmallDisk disk(engine.data(), size);
-    if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
-    if (size == std::string("8k")) WriteFile(engine.data() + "/of another program", std::string(8192, 'x'));
-    ASSERT_TRUE(engine.Start()) << engine.Log();
-    ExpectSays(engine, {engine.data(), "No space left on device", "the log refuses records", "free 1048576 bytes"});
-    const ClientHandle client = Attached(engine);
-    ExpectVector(client.Embed("nowhere but in memory"), "nowhere but in memory");
-    EXPECT_EQ(client.Embed("nowhere but in memory").source, SUTRA_SOURCE_SHARD);
-    ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") == 1; }, 1));
-    EXPECT_EQ(engine.Stats().gauge("storage_failed"), 1u);
-    ASSERT_TRUE(disk.Resize("16m"));
-    ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("storage_failed") == 0; }, 1));
-    ExpectSurvivesKill(engine, "when there is room");
-  }
-}
-
-// The disk is smaller than the log may be: it goes round within it, and restarts on the full disk are none of its
-// trouble.
-TEST_F(FullDisk, SmallerThanTheLogsBoundDropsNothingAndRestartsOnIt) {
-  EngineProcess engine;
-  const SmallDisk disk(engine.data(), "6m");
-  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
-  engine.options().environment = {"SUTRA_FAKE_TOKENS_MAX=65536"};
-  for (int life = 0; life < 3; ++life) {
-    ASSERT_TRUE(engine.Start()) << engine.Log();
-    const ClientHandle client = Attached(engine);
-    std::vector<std::string> texts = NumberedTexts("life " + std::to_string(life), 300);  // 9 MiB
-    for (std::string& text : texts) text += std::string(30'000, 'd');
-    for (size_t begin = 0; begin < texts.size(); begin += 10) {
-      const std::vector<std::string> some(texts.begin() + begin, texts.begin() + begin + 10);
-      const std::vector<Reply> replies = client.EmbedBatch(some);
-      for (size_t i = 0; i < some.size(); ++i) ExpectVector(replies[i], some[i]);
-      ASSERT_TRUE(engine.WaitWritten());
-    }
-    EXPECT_EQ(engine.Stats().gauge("wal_dropped_inserts"), 0u);
-    EXPECT_EQ(engine.Stats().gauge("storage_failed"), 0u);
-    EXPECT_GT(engine.Stats().gauge("wal_evictions"), 0u);
-    engine.Kill();
-    ASSERT_TRUE(engine.Start()) << engine.Log();
-    EXPECT_EQ(Attached(engine).Embed(texts.back()).source, SUTRA_SOURCE_SHARD);
-    EXPECT_EQ(engine.Terminate().code, kExitClean);
-  }
-}
-
-TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
-  EngineProcess engine;
-  const SmallDisk disk(engine.data(), "1600k");  // one segment and no reserve: nothing can be given back
-  if (!disk.mounted()) GTEST_SKIP() << kCannotMount;
-  engine.options().environment = {"SUTRA_FAKE_TOKENS_MAX=65536"};
-  ASSERT_TRUE(engine.Start());
-  const ClientHandle client = Attached(engine);
-  // 24 MiB of texts.
-  std::vector<std::string> texts = NumberedTexts("too much for the disk", 800);
-  for (std::string& text : texts) text += std::string(30'000, 'd');
-  for (size_t begin = 0; begin < texts.size(); begin += 100) {
-    const std::vector<std::string> some(texts.begin() + begin, texts.begin() + begin + 100);
-    const std::vector<Reply> replies = client.EmbedBatch(some);
-    for (size_t i = 0; i < some.size(); ++i) ExpectVector(replies[i], some[i]);
-  }
-  ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") > 0; }, 2));
-  ExpectSays(engine, {"No space left on device"});
-  EXPECT_EQ(client.Embed(texts.front()).source, SUTRA_SOURCE_SHARD);  // hits still work
-  EXPECT_EQ(client.Embed(texts.back()).source, SUTRA_SOURCE_SHARD);   // also of what is in memory only
-
-  ASSERT_TRUE(disk.Resize("64m"));
-  // The log takes records again by itself: more than a segment of new texts is appended, and none of it dropped. (A
-  // few small ones would prove nothing: they may fit into what the last segment had left.)
-  const uint64_t appends = engine.Stats().gauge("wal_appends");
-  const auto dropped_inserts = [&engine] {
-    EXPECT_TRUE(engine.WaitStats([](const StatsSnapshot&) { return true; }, 2));  // of after the last text
-    return engine.Stats().gauge("wal_dropped_inserts");
-  };
-  for (int round = 0;; ++round) {
-    const uint64_t dropped = dropped_inserts();
-    std::vector<std::string> more = NumberedTexts("is there room " + std::to_string(round), 40);
-    for (std::string& text : more) text += std::string(30'000, 'r');
-    const std::vector<Reply> replies = client.EmbedBatch(more);
-    for (size_t i = 0; i < more.size(); ++i) ExpectVector(replies[i], more[i]);
-    if (dropped_inserts() == dropped) break;
-  }
-  EXPECT_GT(engine.Stats().gauge("wal_appends"), appends);
-  ExpectSurvivesKill(engine, "after the space came back");
-  // What was never written is computed again, and right.
-  const ClientHandle again = Attached(engine);
-  for (const std::string& text : {texts[0], texts[1], texts.back()}) ExpectVector(again.Embed(text), text);
-}
-
-// What the engine publishes lies in /dev/shm, whose pages must be there before they are written to: a page that is
-// missing then is a SIGBUS.
-class FullSharedMemory : public FullDisk {};
-
-TEST_F(FullSharedMemory, AtStartIsSaidWithTheFixAndLeavesNothing) {
-  EngineProcess engine;
-  const SmallDisk shared_memory("/dev/shm", "16k");
-  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
-  ExpectCannotStart(engine, kExitCannotStart, {"no room for", "/dev/shm", "remount,size", "sutra-stat --prune"});
-  EXPECT_TRUE(std::filesystem::is_empty("/dev/shm"));
-  EXPECT_FALSE(std::filesystem::exists(engine.socket()));
-  ASSERT_TRUE(shared_memory.Resize("1m"));  // the canary: with room it serves
-  ASSERT_TRUE(engine.Start());
-  ExpectServes(engine, "with room");
-}
-
-TEST_F(FullSharedMemory, WhileRunningFailsNothing) {
-  EngineProcess engine;
-  const SmallDisk shared_memory("/dev/shm", "256k");
-  if (!shared_memory.mounted()) GTEST_SKIP() << kCannotMount;
-  ASSERT_TRUE(engine.Start());
-  const ClientHandle before = Attached(engine);
-  std::ofstream("/dev/shm/fill") << std::string(1 << 20, 'f');
-  for (int round = 0; round < 3; ++round) {
-    const std::vector<std::string> texts = NumberedTexts("full " + std::to_string(round), 300);
-    const std::vector<Reply> replies = before.EmbedBatch(texts);
-    for (size_t i = 0; i < texts.size(); ++i) ExpectVector(replies[i], texts[i]);
-    ExpectServes(engine, "a new client " + std::to_string(round));
-  }
-  EXPECT_EQ(engine.Stats().gauge(Gauge::kSocketLost), 0u);  // and it can be read
-  EXPECT_EQ(engine.Terminate().code, kExitClean);
-}
-
-// The 100 segments of 100 temporary engines, each with its folder gone.
 TEST_F(StartFault, AStartRemovesTheStatsOfEndedEnginesWhoseFolderIsGone) {
   std::string gone, kept, kept_socket;
   EngineProcess other;
