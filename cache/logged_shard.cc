@@ -48,6 +48,11 @@ Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config
   }
 }
 
+Result<RecoveryPlan> LoggedShard::Recover(const RecoveryRequest& request, uint64_t wall_now_ns) {
+  StoreSink sink(&store_, clock_, wall_now_ns);
+  return RecoverLog(io_, request, &sink);
+}
+
 Status LoggedShard::OpenLog() {
   ShardDirectory directory{config_.directory, config_.model_identity, config_.model_name, config_.width};
   Result<ShardFiles> files = PrepareShardDirectory(io_, directory, config_.log);
@@ -62,11 +67,16 @@ Status LoggedShard::OpenLog() {
   store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
 
   const uint64_t started_ns = clock_->MonotonicNs();
-  StoreSink sink(&store_, clock_);
   const bool ready = files->disk_full.ok();
-  Result<RecoveryPlan> plan = ready ? RecoverLog(io_, request, &sink) : RecoveryPlan();
+  uint64_t wall_now = clock_->WallNs();
+  Result<RecoveryPlan> plan = ready ? Recover(request, wall_now) : RecoveryPlan();
+  if (plan.ok() && plan->wall_highest_ns > wall_now) {
+    // The clock is behind what the log knows: what has expired is judged from that time, and only now is it known.
+    wall_now = plan->wall_highest_ns;
+    store_.DropAll();
+    plan = Recover(request, wall_now);
+  }
   if (!plan.ok()) return plan.status();
-  sink.Conclude(plan->wall_highest_ns);
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;
   quarantined_segments_ = plan->quarantine.size();
@@ -131,7 +141,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   UnplacedRecord record;
   if (loggable) {
     InsertBody body;
-    body.wall_expiry_ns = WalLog::WallNow(clock_, &shared_) + ttl * kNsPerSecond;
+    body.wall_expiry_ns = shared_.time.ForExpiry(*clock_) + ttl * kNsPerSecond;
     body.ttl_s = static_cast<uint32_t>(ttl);
     body.variant = variant;
     body.text_bytes = static_cast<uint32_t>(text.size());

@@ -8,7 +8,7 @@ namespace sutra {
 
 bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) {
   const uint64_t now = clock_->BootNs();
-  const uint64_t wall = WalLog::WallNow(clock_, shared_);
+  const uint64_t wall = shared_->time.ForExpiry(*clock_);
   EntryStore::Cursor place{cursor->stripe, cursor->position};
   const bool done = store_->VisitOlder(through, &place, [&](const EntryView& entry, uint64_t* segment) {
     if (entry.expires_ns <= now) {

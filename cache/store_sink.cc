@@ -10,39 +10,36 @@
 #include "shm/base/time.h"
 
 namespace sutra {
-StoreSink::StoreSink(EntryStore* store, Clock* clock)
-    : store_(store), boot_now_(clock->BootNs()), wall_now_(clock->WallNs()) {}
+
+StoreSink::StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns)
+    : store_(store), boot_now_ns_(clock->BootNs()), wall_now_ns_(wall_now_ns) {}
 
 void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   const InsertBody& body = record.insert;
+  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerSecond;
+  uint64_t expiry_ns = body.wall_expiry_ns;
+  // Inserted later than now: the clock was ahead, and nobody believed it. The record's stamp says what was believed.
+  const bool from_the_future = expiry_ns > wall_now_ns_ && expiry_ns - wall_now_ns_ > ttl_ns;
+  if (from_the_future) expiry_ns = std::min(record.header.wall_highest_ns, wall_now_ns_) + ttl_ns;
+  const uint64_t remaining_ns = expiry_ns > wall_now_ns_ ? expiry_ns - wall_now_ns_ : 0;
+  assert(remaining_ns <= ttl_ns);
   const EntryKey key = store_->KeyOf(record.text, record.variant);
   MutexLock lock(store_->MutexOf(key));
-  wall_now_ = std::max(wall_now_, record.header.wall_highest_ns);
-  const uint64_t left = body.wall_expiry_ns > wall_now_ ? body.wall_expiry_ns - wall_now_ : 0;
-  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerSecond;
-  const uint64_t remaining = std::min(left, ttl_ns);
-  if (remaining == 0) {
+  if (remaining_ns == 0) {
     store_->EraseLocked(key);  // it still hides older inserts of the same text
     return;
   }
   const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-  const bool stored = store_->InsertLocked(key, record.vector, value, boot_now_ + remaining, boot_now_, segment);
+  const uint64_t expires_ns = boot_now_ns_ + remaining_ns;
+  const bool stored = store_->InsertLocked(key, record.vector, value, expires_ns, boot_now_ns_, segment);
   // A start without the memory for what the log holds fails, instead of forgetting some of it.
   if (!stored && store_->CanHold(record.text.size())) throw std::bad_alloc();
-  wall_used_lowest_ = std::min(wall_used_lowest_, wall_now_);
 }
 
 void StoreSink::Erase(const WalRecord& record) {
   const EntryKey key = store_->KeyOf(record.text, record.variant);
   MutexLock lock(store_->MutexOf(key));
   store_->EraseLocked(key);
-}
-
-void StoreSink::Conclude(uint64_t wall_highest_ns) {
-  const uint64_t wall = std::max(wall_now_, wall_highest_ns);
-  if (wall_used_lowest_ == UINT64_MAX) return;  // nothing was read
-  assert(wall_used_lowest_ <= wall);
-  if (wall_used_lowest_ < wall) store_->AgeAll(wall - wall_used_lowest_);
 }
 
 }  // namespace sutra

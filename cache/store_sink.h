@@ -2,9 +2,8 @@
 //
 // Thread rule: one thread, before the shard serves.
 // Invariants:
-//  - A clock that was set back revives nothing and lengthens no lifetime: time never counts as earlier than the latest
-//    time seen, in the log or on the machine's clock.
-//  - No entry gets more than kTtlSecondsMax.
+//  - No entry gets more than its own TTL, nor more than kTtlSecondsMax.
+//  - Every entry is judged from the same time, so one strange record shortens no other's lifetime.
 #pragma once
 
 #include <cstdint>
@@ -16,20 +15,18 @@ namespace sutra {
 
 class StoreSink final : public RecoverySink {
  public:
-  StoreSink(EntryStore* store, Clock* clock);
+  // `wall_now_ns`: the later of the wall clock and the highest time that the log says was believed. As long as the
+  // latter is not known, the result is provisional: see LoggedShard::OpenLog.
+  StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns);
 
   void Insert(const WalRecord& record, uint64_t segment) override;
   void Erase(const WalRecord& record) override;
   uint64_t DropAll() override { return store_->DropAll(); }
 
-  // Shortens the lifetime of entries that were read before a later time was seen. Call when recovery is over.
-  void Conclude(uint64_t wall_highest_ns);
-
  private:
   EntryStore* const store_;
-  const uint64_t boot_now_;
-  uint64_t wall_now_;
-  uint64_t wall_used_lowest_ = UINT64_MAX;
+  const uint64_t boot_now_ns_;
+  const uint64_t wall_now_ns_;
 };
 
 }  // namespace sutra

@@ -389,15 +389,6 @@ uint64_t EntryStore::EvictOlder(uint64_t through) {
   return evicted;
 }
 
-void EntryStore::AgeAll(uint64_t ns) {
-  for (const auto& stripe : stripes_) {
-    MutexLock lock(stripe->mutex);
-    for (Entry* entry : stripe->ring) {
-      if (entry != nullptr) entry->expires_ns -= std::min(entry->expires_ns, ns);
-    }
-  }
-}
-
 EntryStore::Counts EntryStore::GetCounts() const {
   Counts sum;
   for (const auto& stripe : stripes_) {

@@ -76,8 +76,6 @@ class EntryStore {
   bool CanHold(size_t text_bytes) const;
 
   uint64_t DropAll();
-  // Moves every expiry `ns` closer.
-  void AgeAll(uint64_t ns);
   void Reserve(uint64_t entries);
 
   // Visits entries whose segment is at most `through` (and not 0), from `cursor` on, under their stripe's lock: `visit`

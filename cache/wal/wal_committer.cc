@@ -140,8 +140,11 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
   if (log_->has_unsynced()) {
     if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kUnsyncedBytesMax) return Work::kSync;
     if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * kNsPerUs)) return Work::kSync;
-  } else if (log_->wants_watermark() && pending_.empty()) {
-    if (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs)) return Work::kWatermark;
+  } else if (pending_.empty()) {
+    if (log_->wants_watermark() && (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs))) {
+      return Work::kWatermark;
+    }
+    if (stopping_ ? log_->time_unwritten() : due(log_->restamp_at_ns())) return Work::kWatermark;
   }
   return Work::kNone;
 }

@@ -56,7 +56,7 @@ struct SegmentHeader {
   uint64_t previous_number = 0;  // 0: none
   SegmentId previous_id = {};
   uint64_t previous_valid_through = 0;  // the records here begin at this sequence + 1
-  uint64_t wall_highest_ns = 0;         // the highest wall-clock time seen when the segment was created
+  uint64_t wall_highest_ns = 0;         // the highest wall-clock time believed when the segment was created
 };
 static_assert(std::is_trivially_copyable_v<SegmentHeader> && std::is_standard_layout_v<SegmentHeader>);
 static_assert(sizeof(SegmentHeader) == 128);
@@ -88,7 +88,7 @@ struct RecordHeader {
   uint16_t reserved = 0;
   uint64_t sequence = 0;         // previous record's + 1, without gaps
   uint64_t acked_through = 0;    // every record up to here was synced when this one was stamped
-  uint64_t wall_highest_ns = 0;  // the highest wall-clock time seen when this one was stamped
+  uint64_t wall_highest_ns = 0;  // the highest wall-clock time believed when this one was stamped
   std::array<uint8_t, 24> reserved_tail = {};
 };
 static_assert(std::is_trivially_copyable_v<RecordHeader> && std::is_standard_layout_v<RecordHeader>);

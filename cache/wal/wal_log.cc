@@ -36,12 +36,16 @@ void WalLog::Say(LogLevel level, const std::string& line) const {
   if (config_.log_line) config_.log_line(level, line);
 }
 
-uint64_t WalLog::WallNow(Clock* clock, WalShared* shared) {
-  const uint64_t now = clock->WallNs();
-  uint64_t highest = shared->wall_highest_ns.load(kRelaxed);
-  while (highest < now && !shared->wall_highest_ns.compare_exchange_weak(highest, now, kRelaxed, kRelaxed)) {
-  }
-  return std::max(now, highest);
+uint64_t WalLog::Stamp() {
+  stamped_ns_ = shared_->time.Highest(*clock_);
+  const bool disagrees = shared_->time.Disagrees(*clock_);
+  restamp_at_ns_ = disagrees ? clock_->MonotonicNs() + kClockHoldNs + kNsPerSecond : UINT64_MAX;
+  return stamped_ns_;
+}
+
+bool WalLog::time_unwritten() const {
+  const bool disagrees = shared_->time.Disagrees(*clock_) || restamp_at_ns_ != UINT64_MAX;
+  return disagrees && shared_->time.Highest(*clock_) - stamped_ns_ > kClockNearNs;
 }
 
 uint64_t WalLog::TotalBytes() const {
@@ -59,7 +63,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.previous_number = previous_number_;
   begin.previous_id = previous_id_;
   begin.previous_valid_through = valid_through;
-  begin.wall_highest_ns = WallNow(clock_, shared_);
+  begin.wall_highest_ns = Stamp();
   assert(segments_.empty() || segments_.back().number < begin.number);
   // If it fails, the next header leaves this number out; until that header is durable, recovery may find this one.
   Status status;
@@ -100,8 +104,7 @@ Status WalLog::Start(RecoveryPlan plan) {
   previous_number_ = plan.previous_number;
   previous_id_ = plan.previous_id;
   synced_through_ = plan.valid_through;
-  uint64_t highest = shared_->wall_highest_ns.load(kRelaxed);
-  shared_->wall_highest_ns.store(std::max(highest, plan.wall_highest_ns), kRelaxed);
+  shared_->time.Start(*clock_, plan.wall_highest_ns);
   unfinished_start_ = std::move(plan);
   if (SUTRA_CHECKPOINT("recovery.cut")) {
     return Status(StatusCode::kStorageError, "checkpoint recovery.cut failed");
@@ -226,7 +229,7 @@ Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   }
   // Before the write: a record on the disk must not be lost here for want of memory.
   if (unsynced_.size() == unsynced_.capacity()) unsynced_.reserve(2 * unsynced_.size() + 8);
-  if (Status status = writer_.Write(group->get(), then_sync, WallNow(clock_, shared_)); !status.ok()) return status;
+  if (Status status = writer_.Write(group->get(), then_sync, Stamp()); !status.ok()) return status;
   shared_->appends.fetch_add((*group)->records(), kRelaxed);
   shared_->bytes.fetch_add(bytes, kRelaxed);
   unsynced_.push_back(std::move(*group));
@@ -277,7 +280,10 @@ void WalLog::SyncAll() {
 
 void WalLog::WriteWatermark() {
   wants_watermark_ = false;
-  if (!writer_.Fits(kWalBlockBytes)) return;  // the next segment's header will record it
+  if (!writer_.Fits(kWalBlockBytes)) {  // the next segment's header will record it
+    Stamp();
+    return;
+  }
   auto group = std::make_unique<WalGroup>(kWalBlockBytes);
   group->first_accepted_ns = clock_->MonotonicNs();
   group->Close();

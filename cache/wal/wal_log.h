@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/wal/believed_time.h"
 #include "cache/wal/live_entries.h"
 #include "cache/wal/recovery.h"
 #include "cache/wal/segment_preparer.h"
@@ -40,7 +41,7 @@ struct WalShared {
       0};  // of the dropped ones: accepted, and lost before they were synced; see TakeLost
   std::atomic<uint64_t> current_segment{0};
   std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
-  std::atomic<uint64_t> wall_highest_ns{0};
+  BelievedTime time;
   std::atomic<bool> failed{false};
   std::atomic<bool> full{false};  // the disk has no room for new records, and the log nothing to give back
 };
@@ -97,6 +98,11 @@ class WalLog {
   uint64_t oldest_unsynced_ns() const { return unsynced_.empty() ? 0 : unsynced_.front()->first_accepted_ns; }
   bool wants_watermark() const { return wants_watermark_; }
   uint64_t synced_at_ns() const { return synced_at_ns_; }
+  // While the wall clock is not believed, only the log can tell the next start how much time passed: the believed time
+  // must be written then, or UINT64_MAX.
+  uint64_t restamp_at_ns() const { return restamp_at_ns_; }
+  // Whether the next start would miss more than a minute of it.
+  bool time_unwritten() const;
   uint64_t probe_at_ns() const { return probe_at_ns_; }
   uint64_t group_bytes() const { return group_bytes_; }
 
@@ -109,10 +115,8 @@ class WalLog {
     take_pending_ = std::move(take_pending);
   }
 
-  // max(wall clock, highest wall time seen), which is what expiries are measured from.
-  static uint64_t WallNow(Clock* clock, WalShared* shared);
-
  private:
+  uint64_t Stamp();
   Status BeginSegment(uint64_t valid_through);
   Status BeginGivingBack();
   Status TakeUp();
@@ -179,6 +183,8 @@ class WalLog {
   bool failed_ = false;
   uint64_t synced_at_ns_ = 0;
   uint64_t probe_at_ns_ = 0;
+  uint64_t stamped_ns_ = 0;  // the believed time that was written last
+  uint64_t restamp_at_ns_ = UINT64_MAX;
 };
 
 }  // namespace sutra

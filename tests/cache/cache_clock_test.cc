@@ -57,5 +57,174 @@ TEST_F(CacheClockTest, TimeThatTheHostSleptCounts) {
   EXPECT_EQ(Found("t"), 0);
 }
 
+TEST_F(CacheClockTest, OneInsertWhileTheClockIsAheadEmptiesNothing) {
+  Put("before");
+  Jump(30 * kDay);
+  Put("ahead", 1);
+  JumpBack(30 * kDay);
+  Restart();
+  EXPECT_EQ(Found("before"), 20);
+  EXPECT_EQ(Found("ahead", 1), 1);
+  Put("after");
+  Pass(kHour);
+  Restart();
+  EXPECT_EQ(Found("before"), 20);
+  EXPECT_EQ(Found("after"), 20);
+  Pass(23 * kHour);
+  EXPECT_EQ(Found("before"), 0) << "and everything still ends when its day is over";
+  EXPECT_EQ(Found("ahead", 1), 0);
+  EXPECT_EQ(Found("after"), 0);
+}
+
+TEST_F(CacheClockTest, AfterAJumpThatReturnedLifetimesEndAsBefore) {
+  Jump(30 * kDay);
+  Put("ahead", 1);
+  JumpBack(30 * kDay);
+  Restart();
+  for (int day = 0; day < 40; ++day) {
+    const std::string name = "day " + std::to_string(day) + " ";
+    Put(name, 5);
+    Pass(kDay - kMinute);
+    Restart();
+    EXPECT_EQ(Found(name, 5), 5) << name;
+    Pass(2 * kMinute);
+    Restart();
+    EXPECT_EQ(Found(name, 5), 0) << name;
+    EXPECT_EQ(Found("ahead", 1), 0) << name << ": also when the clock reaches the time that it had shown";
+  }
+}
+
+TEST_F(CacheClockTest, ARestartWhileTheClockIsAheadLosesNothingForGood) {
+  Put("before");
+  Jump(30 * kDay);
+  Restart();
+  EXPECT_EQ(Found("before"), 0) << "it cannot be told from a month of standstill";
+  Put("ahead");
+  Pass(2 * kMinute);
+  Restart();
+  EXPECT_EQ(Found("ahead"), 20);
+  JumpBack(30 * kDay);
+  Restart();
+  EXPECT_EQ(Found("before"), 20);
+  EXPECT_EQ(Found("ahead"), 20);
+  Pass(kDay);
+  Restart();
+  EXPECT_EQ(Found("before"), 0);
+  EXPECT_EQ(Found("ahead"), 0) << "it counts from the time that was believed";
+}
+
+TEST_F(CacheClockTest, AJumpThatHeldIsBelievedForGood) {
+  Put("before");
+  Jump(30 * kDay);
+  Put("ahead", 1);
+  Pass(6 * kMinute);
+  Put("held");
+  EXPECT_EQ(Found("before"), 20) << "in one process a lifetime is a span of its own";
+  Restart();
+  EXPECT_EQ(Found("before"), 0);
+  EXPECT_EQ(Found("held"), 20);
+  JumpBack(30 * kDay);
+  Restart();
+  EXPECT_EQ(Found("before"), 0) << "time that was believed stays";
+  EXPECT_EQ(Found("held"), 20);
+  // The clock is a month behind what is believed. Lifetimes end nevertheless, also in an engine that only reads.
+  for (int i = 0; i < 24; ++i) {
+    Pass(kHour);
+    Restart();
+  }
+  Pass(10 * kMinute);
+  Restart();
+  EXPECT_EQ(Found("held"), 0);
+}
+
+TEST_F(CacheClockTest, AClockThatIsBehindStopsNoLifetimeOfAKilledEngine) {
+  Put("t");
+  JumpBack(365 * kDay);
+  for (int i = 0; i < 25; ++i) {
+    for (int part = 0; part < 10; ++part) Pass(6 * kMinute);
+    sim::SimDisk::Faults dead;
+    dead.power_off_at = 1;
+    disk_.SetFaults(dead);
+    shard_.reset();
+    disk_.ProcessKill();
+    Restart();
+  }
+  Pass(3 * kHour);
+  EXPECT_EQ(Found("t"), 0);
+}
+
+// No battery behind the clock: it starts in 1970 and jumps when the network has told the time.
+TEST_F(CacheClockTest, AMachineWithoutAClockAtStartLosesNothing) {
+  for (int hour = 0; hour < 30; ++hour) {
+    Put("hour " + std::to_string(hour) + " ", 1);
+    Pass(kHour);
+  }
+  const uint64_t right = clock_.WallNs();
+  const auto found = [&] {
+    int count = 0;
+    for (int hour = 0; hour < 30; ++hour) count += Found("hour " + std::to_string(hour) + " ", 1);
+    return count;
+  };
+  Restart();
+  const int with_clock = found();
+  EXPECT_GE(with_clock, 23);
+  clock_.SetWall(1000 * kS);
+  Restart();
+  EXPECT_GE(found(), with_clock);
+  EXPECT_LE(found(), with_clock + 1) << "time that nothing was stamped in cannot be known";
+  Pass(kMinute);
+  Put("early", 1);
+  clock_.SetWall(right + kMinute);
+  Put("right", 1);
+  Pass(6 * kMinute);
+  Put("later", 1);
+  Restart();
+  EXPECT_GE(found(), with_clock - 1);
+  EXPECT_EQ(Found("early", 1), 1);
+  EXPECT_EQ(Found("right", 1), 1);
+  Pass(kDay);
+  EXPECT_EQ(found(), 0);
+  EXPECT_EQ(Found("early", 1) + Found("right", 1) + Found("later", 1), 0);
+}
+
+TEST_F(CacheClockTest, WhatIsInsertedRightAfterALongStandstillHasItsWholeLifetime) {
+  Put("friday");
+  shard_.reset();
+  clock_.Advance(3 * kDay);
+  Restart();
+  EXPECT_EQ(Found("friday"), 0);
+  Put("monday");
+  Pass(kMinute);
+  Restart();
+  EXPECT_EQ(Found("monday"), 20);
+  Pass(6 * kMinute);
+  Put("later");
+  Restart();
+  EXPECT_EQ(Found("monday"), 20);
+  Pass(kDay - 8 * kMinute);
+  Restart();
+  EXPECT_EQ(Found("monday"), 20);
+  Pass(2 * kMinute);
+  EXPECT_EQ(Found("monday"), 0);
+  EXPECT_EQ(Found("friday"), 0);
+}
+
+// A standstill that was seen for minutes is on the disk, though nothing was inserted.
+TEST_F(CacheClockTest, TimeThatHeldIsWrittenByAnIdleEngine) {
+  Put("t", 20, 3600);
+  shard_.reset();
+  clock_.Advance(kDay);
+  Restart();
+  Pass(6 * kMinute);
+  JumpBack(kDay);
+  Restart();
+  EXPECT_EQ(Found("t"), 0);
+  const uint64_t operations = disk_.operations();
+  clock_.SetWall(clock_.WallNs() + kDay);
+  Pass(kMinute);
+  Pass(kMinute);
+  EXPECT_EQ(disk_.operations(), operations) << "once written, an idle engine leaves the disk alone";
+}
+
 }  // namespace
 }  // namespace sutra

@@ -139,8 +139,8 @@ TEST_F(RecyclerTest, HoldByBringsEveryLoggedEntryBack) {
   EXPECT_EQ(TextsOf(Collect(2).get()), (std::set<std::string>{"one", "five"}));
 }
 
-TEST_F(RecyclerTest, ExpiryIsMeasuredFromTheLatestTimeSeen) {
-  shared_.wall_highest_ns.store(kWall + 500 * kS, std::memory_order_relaxed);
+TEST_F(RecyclerTest, ExpiryIsMeasuredFromTheBelievedTime) {
+  shared_.time.Start(clock_, kWall + 500 * kS);
   Insert("t", 2, 1, 100 * kS);
   const std::unique_ptr<WalGroup> group = Collect(1);
   EXPECT_EQ(RecordsOf(group.get())[0].insert.wall_expiry_ns, kWall + 600 * kS);

@@ -263,14 +263,5 @@ TEST_F(WalLogTest, ADiskThatKeepsAFileCostsTheBoundNotTheLog) {
   EXPECT_TRUE(Said("the log stays larger than its bound"));
 }
 
-TEST_F(WalLogTest, WallTimeNeverCountsBackwards) {
-  const uint64_t now = clock_.WallNs();
-  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now);
-  clock_.SetWall(now - 1000);
-  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now);
-  clock_.SetWall(now + 5);
-  EXPECT_EQ(WalLog::WallNow(&clock_, &shared_), now + 5);
-}
-
 }  // namespace
 }  // namespace sutra
