@@ -18,21 +18,17 @@ namespace {
 // Rot of the log is detected, reported, and never served.
 class DamagedLog : public StartFault {
  protected:
-  // Flips a bit in the middle of the records of the oldest segment of a stopped engine.
-  static void DamageOldestSegment(const EngineProcess& engine) {
-    std::vector<std::string> segments;
+  // Flips a bit of the record of `text` in the log of a stopped engine.
+  static void DamageRecordOf(const EngineProcess& engine, const std::string& text) {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(engine.data())) {
-      if (entry.is_regular_file() && entry.file_size() >= 1 << 20) segments.push_back(entry.path());
+      if (!entry.is_regular_file() || entry.file_size() < 1 << 20) continue;
+      std::string bytes = ReadFile(entry.path());
+      const size_t found = bytes.find(text);
+      if (found == std::string::npos) continue;
+      bytes[found] = static_cast<char>(bytes[found] ^ 0x10);
+      return WriteFile(entry.path(), bytes);
     }
-    ASSERT_FALSE(segments.empty());
-    std::sort(segments.begin(), segments.end());
-    std::fstream file(segments.front(), std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(3 * 4096 + 700);
-    char byte = 0;
-    file.get(byte);
-    file.seekp(3 * 4096 + 700);
-    file.put(static_cast<char>(byte ^ 0x10));
-    ASSERT_TRUE(file.good());
+    FAIL() << "no log holds '" << text << "'";
   }
 };
 
@@ -42,7 +38,7 @@ TEST_F(DamagedLog, IsReportedAndNeverServedAndCostsOneEntry) {
   const std::vector<std::string> texts = NumberedTexts("before the damage", 600);
   Attached(engine).EmbedBatch(texts);
   EXPECT_EQ(engine.Terminate().code, kExitClean);
-  DamageOldestSegment(engine);
+  DamageRecordOf(engine, texts[300]);
 
   engine.options().args = {"--strict-recovery"};
   ExpectCannotStart(engine, kExitCannotStart, {"cannot start"});
