@@ -18,7 +18,7 @@
 
 namespace sutra::test {
 
-volatile sig_atomic_t stop_asked = 0;
+std::atomic<int> stop_asked = 0;
 
 namespace {
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -19,7 +20,7 @@ namespace sutra::test {
 inline constexpr int kUsage = 2, kWrongAnswer = 3, kBadStatus = 4, kCannotAttach = 5;
 inline constexpr int kPauseMs = 5;
 
-extern volatile sig_atomic_t stop_asked;
+extern std::atomic<int> stop_asked;  // set by the signal handler: lock-free
 
 struct Arguments {
   std::string duty;
