@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cassert>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "cache/shard_directory.h"
@@ -173,6 +174,7 @@ Status Engine::Reserve() {
 }
 
 void Engine::RemoveTraces() {
+  worker_.reset();
   cache_.reset();
   listener_.reset();
   if (stats_segment_ != nullptr) static_cast<void>(StatsSegment::Remove(config_.socket));
@@ -240,20 +242,32 @@ Status Engine::Show() {
                                     .check_files = [this] { return watch_->Look(); }},
                 MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) return status;
+  if (Status status = StartWorker(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
   return {};
 }
 
-EngineLoop::End Engine::Serve() {
-  assert(served_);
+Status Engine::StartWorker() {
   const auto device_lost = [this](const Status& status) {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  worker_.emplace(&*model_, DeviceWorker::Options{
-                                .log = [this](LogLevel level, const std::string& line) { worker_log_(level, line); },
-                                .device_lost = device_lost});
+  try {
+    worker_.emplace(&*model_, DeviceWorker::Options{
+                                  .log = [this](LogLevel level, const std::string& line) { worker_log_(level, line); },
+                                  .device_lost = device_lost});
+    return {};
+  } catch (const std::system_error& error) {
+    return Status(StatusCode::kOutOfMemory,
+                  std::string("cannot start the thread of the model: ") + error.what() +
+                      "; raise the limits on processes and memory (ulimit -u, ulimit -v, pids.max of the container)",
+                  error.code().value());
+  }
+}
+
+EngineLoop::End Engine::Serve() {
+  assert(served_ && worker_.has_value());
   spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }

@@ -41,7 +41,7 @@ class Engine {
   Status Reserve();
   // In the directory named after the model's identity.
   Status OpenCache();
-  // The loop, and the socket where clients find it.
+  // The loop, the worker, and the socket where clients find them.
   Status Show();
 
   EngineLoop::End Serve();
@@ -55,6 +55,7 @@ class Engine {
   FileWatch::Options MakeWatchOptions();
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
+  Status StartWorker();
   void RemoveTraces();
 
   const EngineConfig& config_;

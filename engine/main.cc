@@ -13,6 +13,7 @@
 #include "engine/config.h"
 #include "engine/engine.h"
 #include "engine/exit_code.h"
+#include "engine/serving/shutdown.h"
 #include "shm/base/standard_descriptors.h"
 
 namespace sutra {
@@ -63,6 +64,7 @@ ExitCode RunEngine(const EngineConfig& config) {
 
 int main(int argc, char** argv) {
   if (!sutra::OpenStandardDescriptors()) return sutra::kExitCannotStart;  // and nowhere to say why
+  if (!sutra::Shutdown::BlockSignals().ok()) return sutra::kExitCannotStart;
   const sutra::Result<sutra::ParsedConfig> parsed = sutra::ParseConfig({argv + 1, argv + argc});
   if (!parsed.ok()) {
     std::fprintf(stderr, "sutra-engine: %s\nRun sutra-engine --help for the options.\n",
@@ -79,7 +81,7 @@ int main(int argc, char** argv) {
   sutra::PrintOptions(parsed.value());
   try {
     return sutra::RunEngine(parsed.value().config);
-  } catch (const std::exception& error) {  // only std::bad_alloc can get here: everything else is returned as a Status
+  } catch (const std::exception& error) {  // std::bad_alloc: everything else is returned as a Status
     spdlog::critical("fatal: {}", error.what());
     return sutra::kExitCannotStart;
   }

@@ -24,6 +24,13 @@ sigset_t StopSignals() {
   return set;
 }
 
+// All that the signalfd gives.
+sigset_t ReadSignals() {
+  sigset_t set = StopSignals();
+  for (const auto& [number, name] : kIgnoredSignals) sigaddset(&set, number);
+  return set;
+}
+
 // Null: not one of them.
 const char* IgnoredName(int number) {
   for (const auto& [ignored, name] : kIgnoredSignals) {
@@ -34,15 +41,18 @@ const char* IgnoredName(int number) {
 
 }  // namespace
 
-Result<Shutdown> Shutdown::Prepare(LogLine log) {
+Status Shutdown::BlockSignals() {
   // A client that closed its event pipe must not kill the engine, nor a log that meets the limit of a file's size.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
-  sigset_t set = StopSignals();
-  for (const auto& [number, name] : kIgnoredSignals) sigaddset(&set, number);
-  if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) {
-    return Status::FromErrno(StatusCode::kStorageError, "blocking SIGTERM", errno);
-  }
+  const sigset_t set = ReadSignals();
+  const int error = pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  return error == 0 ? Status() : Status::FromErrno(StatusCode::kStorageError, "blocking SIGTERM", error);
+}
+
+Result<Shutdown> Shutdown::Prepare(LogLine log) {
+  if (Status status = BlockSignals(); !status.ok()) return status;
+  const sigset_t set = ReadSignals();
   Shutdown shutdown;
   shutdown.log_ = std::move(log);
   shutdown.signal_fd_ = UniqueFd(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));

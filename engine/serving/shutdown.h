@@ -3,8 +3,8 @@
 // with a line each: a reload, a rotation of logs or a closed terminal must not end an engine. SIGPIPE and SIGXFSZ are
 // ignored: the write that caused them fails, and says so.
 //
-// Thread rule: Prepare runs before any thread is started, so that every thread inherits the blocked signals; the rest
-// belongs to the loop thread.
+// Thread rule: BlockSignals and Prepare run before any thread is started, so that every thread inherits the blocked
+// signals; the rest belongs to the loop thread.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,10 @@ namespace sutra {
 
 class Shutdown {
  public:
-  // Blocks the signals, ignores what must end nothing, creates the signalfd. `log` gets the lines about signals.
+  // Blocks or ignores all of these. First of all in main: the first line of a log that is full, or that nobody reads
+  // any more, must not end the start.
+  static Status BlockSignals();
+  // The same, and creates the signalfd. `log` gets the lines about signals.
   static Result<Shutdown> Prepare(LogLine log = {});
 
   int fd() const { return signal_fd_.get(); }

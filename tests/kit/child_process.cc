@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,6 +56,10 @@ bool ForbidIoUring() {
                               char* const* args, char* const* environment) {
   dup2(output_fd >= 0 ? output_fd : log_fd, STDOUT_FILENO);
   dup2(log_fd, STDERR_FILENO);
+  for (const auto& [resource, value] : options.limits) {
+    const rlimit limit = {.rlim_cur = value, .rlim_max = value};
+    if (setrlimit(static_cast<__rlimit_resource_t>(resource), &limit) != 0) _exit(kExecFailed);
+  }
   if (options.uid.has_value()) {
     const uid_t uid = *options.uid;
     if (syscall(SYS_setgroups, 0, nullptr) != 0 || syscall(SYS_setresgid, uid, uid, uid) != 0 ||

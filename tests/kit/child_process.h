@@ -7,20 +7,23 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace sutra::test {
 
 struct SpawnOptions {
-  std::vector<std::string> args;            // args[0] is the program
-  std::vector<std::string> environment;     // "NAME=value", beside the test's own
-  std::string log_path;                     // standard error, and standard output unless it is piped
-  bool pipe_output = false;                 // standard output is read with ReadLine and ReadOutput
-  std::optional<uid_t> uid;                 // run as this user and group; needs root
-  bool close_standard_descriptors = false;  // start it without 0, 1 and 2; its log stays empty
-  bool forbid_io_uring = false;             // a seccomp filter answers EPERM to io_uring_setup
+  std::vector<std::string> args;                 // args[0] is the program
+  std::vector<std::string> environment;          // "NAME=value", beside the test's own
+  std::string log_path;                          // standard error, and standard output unless it is piped
+  bool pipe_output = false;                      // standard output is read with ReadLine and ReadOutput
+  std::optional<uid_t> uid;                      // run as this user and group; needs root
+  std::vector<std::pair<int, uint64_t>> limits;  // RLIMIT_..., for good
+  bool close_standard_descriptors = false;       // start it without 0, 1 and 2; its log stays empty
+  bool forbid_io_uring = false;                  // a seccomp filter answers EPERM to io_uring_setup
 };
 
 struct ExitStatus {

@@ -90,6 +90,7 @@ void EngineProcess::Launch() {
   spawn.log_path = directory_ / "engine.log";
   spawn.uid = options_.uid;
   spawn.forbid_io_uring = options_.forbid_io_uring;
+  spawn.limits = options_.limits;
   spawn.close_standard_descriptors = options_.close_standard_descriptors;
   process_ = std::make_unique<ChildProcess>(spawn);
 }

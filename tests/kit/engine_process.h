@@ -27,7 +27,8 @@ struct EngineOptions {
   std::vector<std::string> environment;  // "NAME=value": checkpoints, delays of the fake model
   std::optional<uid_t> uid;
   bool forbid_io_uring = false;
-  std::string data, socket;  // default: inside the private directory
+  std::string data, socket;                           // default: inside the private directory
+  std::vector<std::pair<int, uint64_t>> limits = {};  // as SpawnOptions
   bool close_standard_descriptors = false;
 };
 

@@ -1,4 +1,6 @@
 // What the engine finds at its paths that no engine made: named, never touched; and what a start that fails leaves.
+#include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -136,6 +138,37 @@ TEST_F(ForeignFile, AFailedStartLeavesNothingBehindThatItMade) {
 }
 
 // What an earlier, successful start made is not taken away by a start that fails.
+// Each limit on processes and threads lets the start come a thread further.
+TEST_F(ForeignFile, AStartThatGetsNoThreadLeavesNothingBehind) {
+  constexpr uid_t kUser = 54322;
+  std::string reason;
+  if (!OtherUserCanRunEngine(kUser, &reason)) GTEST_SKIP() << reason;
+  EngineOptions options;
+  options.uid = kUser;
+  options.args = {"--allow-uid", "0"};
+  EngineProcess engine(options);
+  const std::set<std::string> before = Everything(engine.directory());
+  int refused = 0;
+  for (uint64_t limit = 1;; ++limit) {
+    ASSERT_LT(limit, 50u);
+    engine.options().limits = {{RLIMIT_NPROC, limit}};
+    engine.Launch();
+    ClientHandle client;
+    while (engine.running() && client.Attach(engine.socket()) != SUTRA_OK) poll(nullptr, 0, 1);
+    if (client.get() != nullptr) break;  // enough
+    const ExitStatus status = engine.WaitEnd();
+    EXPECT_TRUE(status.exited && status.code == kExitCannotStart) << ToText(status) << engine.Log();
+    std::set<std::string> left = Everything(engine.directory());
+    for (const std::string& name : before) left.erase(name);
+    left.erase(engine.directory() / "engine.log");
+    left.erase(engine.data());  // the fixture made it
+    EXPECT_TRUE(left.empty()) << limit << ": " << *left.begin();
+    ++refused;
+  }
+  EXPECT_GT(refused, 1);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
 TEST_F(ForeignFile, AFailedStartKeepsWhatWasThereBefore) {
   EngineProcess engine;
   ASSERT_TRUE(engine.Start());

@@ -189,7 +189,7 @@ TEST_F(RealModel, ADamagedModelIsNamedAndNeverServed) {
   EngineProcess engine;
   const std::string weights = "model.safetensors";
   const std::string copy = CopyOfModel(engine.directory(), weights);
-  engine.options() = {Torch(copy).args, {}, {}, false, engine.data(), engine.socket(), false};
+  engine.options().args = Torch(copy).args;
   ASSERT_EQ(truncate((copy + "/" + weights).c_str(), 1'000'000), 0);
   ExpectCannotStart(engine, weights);
   WriteFile(copy + "/" + weights, "not weights at all");
@@ -201,7 +201,7 @@ TEST_F(RealModel, ADamagedModelIsNamedAndNeverServed) {
 TEST_F(RealModel, ADamagedConfigurationIsNamed) {
   EngineProcess engine;
   const std::string copy = CopyOfModel(engine.directory(), "config.json");
-  engine.options() = {Torch(copy).args, {}, {}, false, engine.data(), engine.socket(), false};
+  engine.options().args = Torch(copy).args;
   WriteFile(copy + "/config.json", "{\"hidden_size\": ");
   ExpectCannotStart(engine, "config.json");
   std::filesystem::remove(copy + "/config.json");

@@ -67,6 +67,18 @@ TEST_F(Signals, AFileSizeLimitFailsTheStorageAndEndsNothing) {
   EXPECT_TRUE(status.exited) << ToText(status);
 }
 
+// The very first line of the log meets the limit.
+TEST_F(Signals, AFullLogFileEndsNoStart) {
+  EngineProcess engine;
+  constexpr uint64_t kLimit = 32 << 20;  // a lane fits
+  WriteFile(engine.directory() / "engine.log", "");
+  ASSERT_EQ(truncate((engine.directory() / "engine.log").c_str(), kLimit), 0);
+  engine.options().limits = {{RLIMIT_FSIZE, kLimit}};
+  engine.options().args = {"--no-cache"};
+  EXPECT_TRUE(engine.Start());
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
 // Without descriptors 0 to 2 the first files that the engine opens must not become its standard error.
 TEST_F(Signals, AnEngineWithoutStandardDescriptorsServesAndLogsIntoNoFileOfItsOwn) {
   EngineProcess engine;
