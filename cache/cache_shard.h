@@ -61,7 +61,9 @@ struct CacheStats {
   uint64_t wal_pending_records = 0;      // accepted, not yet written
   uint64_t wal_oldest_unwritten_us = 0;  // age of the oldest accepted record not yet written
   uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
-  uint64_t recovered_records = 0, recovered_dropped = 0, quarantined_segments = 0;
+  uint64_t recovered_records = 0, recovered_dropped = 0;
+  uint64_t quarantined_segments =
+      0;                        // damaged files in the directory after the start, those of earlier starts included
   bool storage_failed = false;  // the log is refusing records; lookups still work
   bool log_full = false;        // the disk is full: new inserts are not logged; lookups and removals still work
   const char* disk_io = "";     // "io_uring" or "posix"

@@ -79,7 +79,7 @@ Status LoggedShard::OpenLog() {
   if (!plan.ok()) return plan.status();
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;
-  quarantined_segments_ = plan->quarantine.size();
+  quarantined_segments_ = files->quarantined + plan->quarantine.size();
 
   WalLog::Config log_config;
   log_config.directory = files->path;

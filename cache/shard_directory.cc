@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "cache/disk/disk_io.h"
@@ -14,6 +15,8 @@ namespace {
 
 constexpr size_t kDirectoryDigits = 16;
 constexpr uint64_t kModelFileBytesMax = 64u << 10;
+constexpr uint64_t kMiB = 1u << 20;
+constexpr std::string_view kAside = ".quarantined";
 
 std::string ModelText(const ShardDirectory& directory) {
   std::string name = directory.model_name;
@@ -71,11 +74,14 @@ bool IsShardName(const std::string& name) {
   return name.size() == kDirectoryDigits && name.find_first_not_of(kHexDigits) == std::string::npos;
 }
 
-uint64_t BytesIn(DiskIo* io, const std::string& path) {
+bool IsAnyName(const std::string&) { return true; }
+
+uint64_t BytesIn(DiskIo* io, const std::string& path, bool (*counts)(const std::string& name)) {
   const Result<std::vector<std::string>> names = io->List(path);
   if (!names.ok()) return 0;
   uint64_t bytes = 0;
   for (const std::string& name : names.value()) {
+    if (!counts(name)) continue;
     const Result<FileHandle> file = io->Open(path + "/" + name, OpenMode::kRead);
     if (!file.ok()) continue;
     const Result<uint64_t> size = io->Size(file.value());
@@ -85,17 +91,28 @@ uint64_t BytesIn(DiskIo* io, const std::string& path) {
   return bytes;
 }
 
+bool IsSetAside(const std::string& name) {
+  return name.rfind("wal-", 0) == 0 && name.size() > kAside.size() &&
+         name.compare(name.size() - kAside.size(), kAside.size(), kAside) == 0;
+}
+
+// What damage left behind: nothing reads, bounds or removes these files.
+std::string SetAside(DiskIo* io, const std::string& path, uint64_t count) {
+  return std::to_string(count) + " damaged segment" + (count == 1 ? "" : "s") + " of earlier starts take up " +
+         std::to_string((BytesIn(io, path, IsSetAside) + kMiB - 1) / kMiB) + " MiB in " + path +
+         ", which nothing reads or bounds. If you do not need them any more: rm " + path + "/*.quarantined";
+}
+
 // Each model's cache has a bound of its own, so changes of the model fill the disk unless somebody removes old ones. No
 // engine serves them: this one holds the lock on the data directory.
 std::string OtherShards(DiskIo* io, const std::string& data, const std::vector<std::string>& others,
                         const std::string& own_path) {
-  constexpr uint64_t kMiB = 1u << 20;
   constexpr size_t kNamedMax = 8;
   uint64_t bytes = 0;
   std::string remove = "rm -r";
   for (size_t i = 0; i < others.size(); ++i) {
     const std::string path = data + "/" + others[i];
-    bytes += BytesIn(io, path);
+    bytes += BytesIn(io, path, IsAnyName);
     if (i < kNamedMax) remove += " " + path;
   }
   return "this data directory also holds the caches of " + std::to_string(others.size()) + " other model(s), " +
@@ -133,11 +150,13 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
   for (const std::string& name : *names) {
     if (name == "MODEL") has_model = true;
     if (SegmentNumber(name) != 0) ++files.segments;
+    if (IsSetAside(name)) ++files.quarantined;
     // Unfinished work of an engine that died: the file was never in use.
     if (name == "MODEL.tmp") {
       if (Status status = io->Unlink(files.path + "/" + name); !status.ok()) return status;
     }
   }
+  if (files.quarantined > 0 && log) log(LogLevel::kWarn, SetAside(io, files.path, files.quarantined));
   const Status status = has_model ? CheckModel(io, directory, files.path) : WriteModel(io, directory, files.path);
   if (IsDiskFull(status) && files.segments == 0) {
     files.disk_full = status;

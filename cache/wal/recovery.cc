@@ -62,6 +62,7 @@ class Recovery {
     for (size_t i = 0; i < chain_.size(); ++i) {
       if (Status status = Replay(i); !status.ok()) return status;
     }
+    if (Status status = RefuseDeadDisk(); !status.ok()) return status;
     Conclude();
     // Nothing could be appended behind them: numbers would start over, and the next recovery could not read on.
     if (plan_.number_next > kNumberMax || plan_.valid_through > kNumberMax) {
@@ -82,6 +83,19 @@ class Recovery {
  private:
   std::string PathOf(uint64_t number) const { return request_.directory + "/" + SegmentName(number); }
 
+  // A disk that reads nothing says nothing about the log: its files are left alone. Headers do not count as read, they
+  // may be in the page cache still.
+  Status RefuseDeadDisk() const {
+    if (reads_records_ || !unreadable_) return {};
+    for (const uint64_t number : found_) {
+      if (WalReader::AnyBlockReads(io_, PathOf(number))) return {};
+    }
+    return Status(StatusCode::kStorageError,
+                  request_.directory + ": not one record block of its " +
+                      Counted(found_.size(), "segment", "segments") + " can be read; they are left as they are" +
+                      kCheckTheDisk + " and start again, or move the directory away to begin an empty cache");
+  }
+
   Status ListSegments() {
     // Never decide on names or data that exist only in the page cache (P2).
     if (Status status = io_->SyncDirectory(request_.directory); !status.ok()) return status;
@@ -91,12 +105,19 @@ class Recovery {
       if (const uint64_t number = SegmentNumber(name); number != 0) numbers_.push_back(number);
     }
     std::sort(numbers_.begin(), numbers_.end());
+    found_ = numbers_;
     if (!numbers_.empty()) plan_.number_next = std::min(numbers_.back(), kNumberMax) + 1;
     return {};
   }
 
   Result<std::unique_ptr<WalReader>> OpenSegment(uint64_t number, const std::optional<SegmentId>& id) {
     return WalReader::Open(io_, PathOf(number), SegmentExpectation{number, request_.model, request_.width, id});
+  }
+
+  // What the disk could read of a segment; null: not even its file.
+  void Note(const WalReader* reader) {
+    unreadable_ = unreadable_ || reader == nullptr || reader->unreadable_blocks() > 0;
+    reads_records_ = reads_records_ || (reader != nullptr && reader->reads_records());
   }
 
   // Walks from the newest segment to the oldest by `previous_number`. Segments whose number a later header leaves out
@@ -112,6 +133,7 @@ class Recovery {
       if (!opened.ok() && !WalReader::IsUnreadable(opened.status())) return opened.status();
       const std::unique_ptr<WalReader> reader = opened.ok() ? std::move(opened).value() : nullptr;
       const HeaderState state = reader != nullptr ? reader->header_state() : HeaderState::kUnreadable;
+      Note(reader.get());
       switch (DecideSegment(state, last)) {
         case SegmentDecision::kRefuse: return RefuseSegment(number, state);
         case SegmentDecision::kRemove:
@@ -191,6 +213,7 @@ class Recovery {
     Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number, header.id);
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
+    reader->Believe(header);
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
     Losses losses;
     while (true) {
@@ -259,6 +282,8 @@ class Recovery {
     plan_.records_dropped += losses.inserts + losses.dropped;
     if (losses.voids > 0) voided_through_ = header.number;
     losses.unreadable = reader->unreadable_blocks();
+    newest_unreadable_ = losses.unreadable > 0;
+    Note(reader.get());
     if (losses.first_offset == 0 && losses.unreadable > 0) losses.first_offset = reader->unreadable_first();
     if (losses.first_offset != 0) {
       const std::string message = PathOf(header.number) + " is damaged: " + losses.Text() + ", first at byte " +
@@ -285,7 +310,9 @@ class Recovery {
       plan_.previous_id = chain_.back().id;
     }
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
-    if (!chain_.empty() && voided_through_ == 0 && chain_.back().previous_valid_through == plan_.valid_through) {
+    // One that the disk cannot read stays: nobody knows what is in it.
+    const bool removable = !chain_.empty() && voided_through_ == 0 && !newest_unreadable_;
+    if (removable && chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;
       plan_.remove.push_back(chain_.back().number);
@@ -307,6 +334,10 @@ class Recovery {
   RecoverySink* const sink_;
   RecoveryPlan plan_;
   std::vector<uint64_t> numbers_;
+  std::vector<uint64_t> found_;     // all of them
+  bool unreadable_ = false;         // the disk could not read something
+  bool reads_records_ = false;      // it read a block of records
+  bool newest_unreadable_ = false;  // likewise, in the segment replayed last
   std::vector<uint64_t> damaged_;
   uint64_t voided_through_ = 0;       // the newest segment that may have lost a removal
   std::string damage_;                // the latest message about damage

@@ -166,11 +166,7 @@ Status WalLog::AppendAgain(uint64_t through) {
 Status WalLog::Retire(const RecoveryPlan& plan) {
   if (plan.quarantine.empty() && plan.remove.empty()) return {};
   for (const uint64_t number : plan.quarantine) {
-    const std::string path = config_.directory + "/" + SegmentName(number);
-    Status renamed = io_->Rename(path, path + ".quarantined");
-    if (renamed.os_error() == ENOENT) continue;  // by an attempt before this one, or given back
-    if (!renamed.ok()) return renamed;
-    Say(LogLevel::kError, path + " is damaged and was renamed to *.quarantined");
+    if (Status status = SetAside(number); !status.ok()) return status;
   }
   for (const uint64_t number : plan.remove) {
     Status removed = io_->Unlink(config_.directory + "/" + SegmentName(number));

@@ -148,6 +148,7 @@ class WalLog {
   void SayEvictions();
   Status AppendAgain(uint64_t through);
   Status Retire(const RecoveryPlan& plan);
+  Status SetAside(uint64_t number);
   void Say(LogLevel level, const std::string& line) const;
 
   DiskIo* const io_;

@@ -175,4 +175,22 @@ void WalLog::SayEvictions() {
   evictions_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
 }
 
+// Renames a damaged segment, to a name that no file has: an earlier one of this number may have been set aside before a
+// person moved the log away.
+Status WalLog::SetAside(uint64_t number) {
+  const Result<std::vector<std::string>> names = io_->List(config_.directory);
+  if (!names.ok()) return names.status();
+  const std::string name = SegmentName(number);
+  std::string aside = name + ".quarantined";
+  for (int copy = 2; std::find(names->begin(), names->end(), aside) != names->end(); ++copy) {
+    aside = name + "." + std::to_string(copy) + ".quarantined";
+  }
+  const std::string path = config_.directory + "/" + name;
+  Status renamed = io_->Rename(path, config_.directory + "/" + aside);
+  if (renamed.os_error() == ENOENT) return {};  // by an attempt before this one, or given back
+  if (!renamed.ok()) return renamed;
+  Say(LogLevel::kError, path + " is damaged and was renamed to " + config_.directory + "/" + aside);
+  return {};
+}
+
 }  // namespace sutra

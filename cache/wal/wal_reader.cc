@@ -51,6 +51,22 @@ Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string
   return reader;
 }
 
+bool WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
+  const Result<FileHandle> file = io->Open(path, OpenMode::kRead);
+  if (!file.ok()) return false;
+  const Result<uint64_t> bytes = io->Size(*file);
+  const uint64_t blocks = (bytes.ok() ? *bytes : 0) / kWalBlockBytes;
+  std::vector<std::byte> block(kWalBlockBytes);
+  bool reads = false;
+  // Not all of them: a failing disk may take seconds over each.
+  for (const uint64_t number : {kSegmentHeaderCopies, blocks / 2, blocks - 1}) {
+    if (reads || number < kSegmentHeaderCopies || number >= blocks) continue;
+    reads = io->Read(*file, number * kWalBlockBytes, block).ok();
+  }
+  io->Close(*file);
+  return reads;
+}
+
 WalReader::~WalReader() { io_->Close(file_); }
 
 Status WalReader::SyncAndDropCache() {
@@ -81,6 +97,12 @@ Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
   if (!decided && unreadable_blocks() > 0) header_state_ = HeaderState::kUnreadable;
   end_ = header_.segment_bytes;
   return {};
+}
+
+void WalReader::Believe(const SegmentHeader& header) {
+  header_ = header;
+  header_state_ = HeaderState::kGood;
+  end_ = header_.segment_bytes;
 }
 
 Result<bool> WalReader::RestIsZero(uint64_t from) {
@@ -120,7 +142,10 @@ Result<WalReader::Piece> WalReader::View(uint64_t offset, uint64_t bytes) {
 Result<uint64_t> WalReader::ReadAround(uint64_t start, std::span<std::byte> into) {
   assert(start % kWalBlockBytes == 0);
   const Result<size_t> whole = io_->Read(file_, start, into);
-  if (whole.ok()) return uint64_t{whole.value()};
+  if (whole.ok()) {
+    reads_records_ = reads_records_ || start + whole.value() > kSegmentDataStart;
+    return uint64_t{whole.value()};
+  }
   if (!IsUnreadable(whole.status())) return whole.status();
   uint64_t done = 0;
   while (done < into.size()) {
@@ -128,6 +153,7 @@ Result<uint64_t> WalReader::ReadAround(uint64_t start, std::span<std::byte> into
     const Result<size_t> read = io_->Read(file_, start + done, block);
     if (read.ok()) {
       done += read.value();
+      reads_records_ = reads_records_ || start + done > kSegmentDataStart;
       if (read.value() < block.size()) break;
       continue;
     }

@@ -51,12 +51,18 @@ class WalReader {
   // Opens the segment file and reads its header. What cannot be read, even block by block, is a state, not an error.
   static Result<std::unique_ptr<WalReader>> Open(DiskIo* io, const std::string& path,
                                                  const SegmentExpectation& expected);
+  // Whether the disk reads any of a few blocks of records in this file.
+  static bool AnyBlockReads(DiskIo* io, const std::string& path);
   ~WalReader();
 
   HeaderState header_state() const { return header_state_; }
   const SegmentHeader& header() const { return header_; }
   uint64_t position() const { return position_; }
   uint64_t file_bytes() const { return file_bytes_; }
+  // Continues with a header that an earlier reader of this file read: the disk may be unable to read it again.
+  void Believe(const SegmentHeader& header);
+  // Whether any block of records that was wanted could be read.
+  bool reads_records() const { return reads_records_; }
   // Blocks that were wanted and could not be read so far.
   uint64_t unreadable_blocks() const { return unreadable_.size(); }
   uint64_t unreadable_first() const { return unreadable_.empty() ? 0 : *unreadable_.begin(); }
@@ -113,6 +119,7 @@ class WalReader {
   uint64_t window_start_ = 0;
   uint64_t window_bytes_ = 0;
   std::set<uint64_t> unreadable_;  // offsets of blocks
+  bool reads_records_ = false;
 };
 
 }  // namespace sutra

@@ -22,8 +22,10 @@ ShardDirectory Mine() { return ShardDirectory{"/data", test::kIdentity, "test mo
 class ShardDirectoryTest : public testing::Test {
  protected:
   Result<ShardFiles> Prepare(const ShardDirectory& directory = Mine()) {
-    return PrepareShardDirectory(&disk_, directory,
-                                 [this](LogLevel, const std::string& line) { lines_.push_back(line); });
+    return PrepareShardDirectory(&disk_, directory, [this](LogLevel level, const std::string& line) {
+      levels_.push_back(level);
+      lines_.push_back(line);
+    });
   }
   std::string Model() const {
     const std::vector<std::byte> bytes = disk_.Bytes(kPath + "/MODEL");
@@ -39,6 +41,7 @@ class ShardDirectoryTest : public testing::Test {
 
   sim::SimDisk disk_;
   std::vector<std::string> lines_;
+  std::vector<LogLevel> levels_;  // of the lines
 };
 
 TEST_F(ShardDirectoryTest, IsMadeWithAFileThatSaysWhoseItIs) {
@@ -83,6 +86,21 @@ TEST_F(ShardDirectoryTest, CountsSegmentsAndRemovesOnlyWhatADeadEngineLeftUnfini
   EXPECT_EQ(disk_.List(kPath).value(),
             (std::vector<std::string>{"MODEL", "notes of a person", "reserve.tmp", SegmentName(1),
                                       SegmentName(1) + ".quarantined", SegmentName(2)}));
+}
+
+TEST_F(ShardDirectoryTest, SaysHowMuchRoomFilesSetAsideTake) {
+  ASSERT_TRUE(Prepare().ok());
+  WriteFile(SegmentName(1) + ".quarantined", std::string(1 << 20, 'x'));
+  WriteFile(SegmentName(1) + ".2.quarantined", std::string(2 << 20, 'x'));
+  const Result<ShardFiles> files = Prepare();
+  ASSERT_TRUE(files.ok());
+  EXPECT_EQ(files->quarantined, 2u);
+  EXPECT_EQ(files->segments, 0u);
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_EQ(levels_[0], LogLevel::kWarn);
+  EXPECT_EQ(lines_[0].find("2 damaged segments of earlier starts"), 0u) << lines_[0];
+  EXPECT_NE(lines_[0].find(" 3 MiB"), std::string::npos) << lines_[0];
+  EXPECT_NE(lines_[0].find("rm " + kPath + "/*.quarantined"), std::string::npos) << lines_[0];
 }
 
 TEST_F(ShardDirectoryTest, AFullDiskIsToldApartFromAnErrorAndTheNextAttemptMakesIt) {

@@ -243,8 +243,24 @@ TEST_F(WalLogTest, AppendsAgainWhatDamageThreatensBeforeTheFileIsSetAside) {
   EXPECT_EQ(live_.calls, Calls{"collect 1 into 2"});
   EXPECT_EQ(Segments(), std::vector<uint64_t>{2});
   EXPECT_FALSE(disk_.Bytes(HandMadeLog::PathOf(1) + ".quarantined").empty());
-  EXPECT_TRUE(Said("is damaged and was renamed to *.quarantined"));
+  EXPECT_TRUE(Said("is damaged and was renamed to " + HandMadeLog::PathOf(1) + ".quarantined"));
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"b", 3}}));
+}
+
+// Numbers can start again, when a person has moved the segments away.
+TEST_F(WalLogTest, AFileSetAsideEarlierIsNotOverwritten) {
+  const std::string path = HandMadeLog::PathOf(1);
+  const std::vector<std::byte> first(10, std::byte{1}), second(20, std::byte{2});
+  disk_.SetBytes(path + ".quarantined", first);
+  disk_.SetBytes(path + ".2.quarantined", second);
+  std::vector<std::byte> damaged(kSegmentBytesMin, std::byte{3});
+  disk_.SetBytes(path, damaged);
+  ASSERT_TRUE(Start().ok());
+  EXPECT_EQ(disk_.Bytes(path + ".quarantined"), first);
+  EXPECT_EQ(disk_.Bytes(path + ".2.quarantined"), second);
+  EXPECT_EQ(disk_.Bytes(path + ".3.quarantined"), damaged);
+  EXPECT_TRUE(Said(path + ".3.quarantined"));
+  EXPECT_EQ(Segments(), std::vector<uint64_t>{2});
 }
 
 TEST_F(WalLogTest, ADiskThatKeepsAFileCostsTheBoundNotTheLog) {
