@@ -8,7 +8,8 @@
 //     an orderly end), is answered by the shard of the next engine (P1, P8);
 //   - no engine evicts anything: the number of different texts is bounded, so the log has room for all of them however
 //     long a run is. (Without that bound a long run reaches --wal-bytes-max, and what is evicted by right looks lost.)
-//     Only a full disk may make an engine evict: after one, what was kept before proves nothing;
+//     Only a disk that is smaller than the log's bound, or full, may make an engine evict: then what was kept before
+//     proves nothing;
 //   - the engine that ends the run holds no more descriptors, lane mappings and threads than one that just began.
 // Thread rule: one thread. A run is a function of its seed, except for the operating system's timing.
 #pragma once
