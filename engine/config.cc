@@ -3,13 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <map>
 #include <sstream>
 #include <string_view>
 
+#include "engine/config_file.h"
 #include "engine/lanes/listening_socket.h"
 #include "shm/base/enum_names.h"
 #include "shm/base/host.h"
+#include "shm/base/printable.h"
 
 #ifndef SUTRA_VERSION
 #define SUTRA_VERSION "0.1.0"
@@ -98,6 +99,11 @@ CLI::Option* Choice(CLI::App& app, const char* name, EnumNames<Enum, kCount>& na
   return app.add_option(name, *target, description)->check(CLI::IsMember(allowed));
 }
 
+// CLI11 also takes numbers, letters and more words for a truth value.
+CLI::Option* Flag(CLI::App& app, const char* name, bool* target, const char* description) {
+  return app.add_flag(name, *target, description)->check(CLI::IsMember({"true", "false"}));
+}
+
 void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--model", config->model, "Model directory (Hugging Face / sentence-transformers layout)");
   Choice(app, "--backend", kBackendNames, &texts->backend,
@@ -129,7 +135,7 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--data", config->data,
                  "Directory of the cache shard and of the lock on it; not used with --no-cache");
-  app.add_flag("--no-cache", texts->no_cache, "Compute every text; nothing is stored");
+  Flag(app, "--no-cache", &texts->no_cache, "Compute every text; nothing is stored");
   Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Maximum number of cache entries");
   Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Maximum memory of the cache entries");
   Number(app, "--ttl-s", &config->ttl_s, kTtlSecondsRange, "Default lifetime of a cache entry");
@@ -139,7 +145,7 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--wal-segment-bytes", &config->wal_segment_bytes, kSegmentBytesRange, "Size of one log file");
   Choice(app, "--disk-io", kDiskIoKindNames, &texts->disk_io,
          "auto (io_uring where the kernel allows it), io_uring or posix");
-  app.add_flag("--strict-recovery", config->strict_recovery, "Refuse to start on a damaged log");
+  Flag(app, "--strict-recovery", &config->strict_recovery, "Refuse to start on a damaged log");
 }
 
 void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -162,69 +168,6 @@ void AddOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   AddServingOptions(app, config, texts);
 }
 
-// "2026-01-31T12:00:00..." begins each line that the engine logs.
-bool IsLogLine(const std::string& line) {
-  constexpr std::string_view kForm = "0000-00-00T00:00:00";
-  if (line.size() < kForm.size()) return false;
-  return std::equal(kForm.begin(), kForm.end(), line.begin(),
-                    [](char form, char is) { return form == '0' ? is >= '0' && is <= '9' : is == form; });
-}
-
-// The file of --config, line by line, so that an error names its line. Lines of the engine's log are passed over:
-// everything that an engine prints at its start can be read as it stands.
-class ConfigFile : public CLI::ConfigTOML {
- public:
-  explicit ConfigFile(const CLI::App* app) : app_(app) {}
-
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    const std::string path = app_->get_config_ptr()->results().back();
-    std::vector<CLI::ConfigItem> all;
-    std::map<std::string, size_t> lines;
-    std::string line;
-    for (size_t number = 1; std::getline(input, line); ++number) {
-      if (IsLogLine(line)) continue;
-      const auto fail = [&](const std::string& why) {
-        throw CLI::ConfigError(path + ":" + std::to_string(number) + ": " + why);
-      };
-      std::istringstream one(line);
-      for (CLI::ConfigItem& item : CLI::ConfigTOML::from_config(one)) {
-        if (!item.parents.empty()) fail("options are not in sections: leave the line out");
-        if (std::string why = Check(item); !why.empty()) fail(why);
-        const auto [before, first] = lines.emplace(item.name, number);
-        if (!first) fail("--" + item.name + " was given in line " + std::to_string(before->second) + " before");
-        all.push_back(std::move(item));
-      }
-    }
-    if (input.bad()) throw CLI::ConfigError(path + ": cannot be read; is it a file?");
-    return all;
-  }
-
- private:
-  // What the option itself says to this value; "" = it takes it.
-  static std::string Check(const CLI::ConfigItem& item) {
-    EngineConfig config;
-    Texts texts;
-    CLI::App app;
-    AddOptions(app, &config, &texts);
-    const CLI::Option* option = app.get_option_no_throw("--" + item.name);
-    if (option == nullptr || !option->get_configurable()) {
-      return "there is no option '" + item.name + "'; sutra-engine --help lists them";
-    }
-    std::vector<std::string> args;  // the last one comes first
-    for (auto input = item.inputs.rbegin(); input != item.inputs.rend(); ++input) args.push_back(*input);
-    args.push_back("--" + item.name);
-    if (item.inputs.size() == 1 && !item.inputs[0].empty()) args = {"--" + item.name + "=" + item.inputs[0]};
-    try {
-      app.parse(args);
-    } catch (const std::exception& error) {
-      return error.what();
-    }
-    return {};
-  }
-
-  const CLI::App* const app_;
-};
-
 // The conditions that span several options.
 Status CheckTogether(const EngineConfig& config) {
   const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
@@ -246,12 +189,78 @@ Status CheckTogether(const EngineConfig& config) {
   return {};
 }
 
-// The lines that CLI11 itself writes, so that the log can be read again with --config.
+// One parse of a list of arguments: CLI11 keeps pointers to what it fills.
+struct Parse {
+  explicit Parse(uint32_t threads) {
+    config.threads = threads;
+    app.add_option("--config", file, "File of name=value lines; the command line takes precedence")
+        ->configurable(false);
+    AddOptions(app, &config, &texts);
+  }
+
+  // Throws what CLI11 throws.
+  void Run(const std::vector<std::string>& args) {
+    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the back
+    app.parse(reversed);
+  }
+
+  CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
+  EngineConfig config;
+  Texts texts;
+  std::string file;
+};
+
+// A setting of the file as arguments. CLI11 takes the next argument for the value if there is nothing after '='.
+std::vector<std::string> Arguments(const Setting& setting) {
+  if (setting.value.empty()) return {"--" + setting.name, ""};
+  return {"--" + setting.name + "=" + setting.value};
+}
+
+// "cause; fix" if there is no such option or it doesn't take this value; otherwise nothing.
+// `scratch` may have parsed before.
+std::string WhyNot(const Setting& setting, Parse* scratch) {
+  const CLI::Option* option = scratch->app.get_option_no_throw("--" + setting.name);
+  if (option == nullptr || !option->get_configurable()) {
+    return "there is no option '" + Printable(setting.name, HighBytes::kReplace) + "'; sutra-engine --help lists them";
+  }
+  // CLI11 would take "" and "{}" for true.
+  const bool flag = option->get_expected_max() == 0;
+  if (flag && setting.value != "true" && setting.value != "false") {
+    return "'" + setting.name + "' is neither true nor false; write one of them";
+  }
+  try {
+    scratch->Run(Arguments(setting));
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return {};
+}
+
+// The arguments that the file stands for, without the options that the command line has.
+Result<std::vector<std::string>> ArgumentsOfFile(const Parse& command_line) {
+  const std::string& path = command_line.file;
+  if (path.empty()) return Status(StatusCode::kBadOption, "--config is empty: name a file, or leave the option out");
+  const Result<std::vector<Setting>> settings = ReadSettingsFile(path);
+  if (!settings.ok()) return settings.status();
+  Parse scratch(kThreadsRange.low);
+  std::vector<std::string> args;
+  for (const Setting& setting : settings.value()) {
+    if (const std::string why = WhyNot(setting, &scratch); !why.empty()) return BadLine(path, setting.line, why);
+    if (command_line.app.count("--" + setting.name) != 0) continue;
+    const std::vector<std::string> more = Arguments(setting);
+    args.insert(args.end(), more.begin(), more.end());
+  }
+  return args;
+}
+
+// The value of every option as a line for the file of --config.
 std::vector<std::string> OptionLines(const CLI::App& app) {
-  std::istringstream text(app.config_to_str(true, false));
   std::vector<std::string> lines;
-  for (std::string line; std::getline(text, line);) {
-    if (!line.empty()) lines.push_back(line);
+  for (const CLI::Option* option : app.get_options({})) {
+    if (!option->get_configurable()) continue;
+    const bool flag = option->get_expected_max() == 0;
+    const std::string otherwise = flag ? "false" : option->get_default_str();
+    lines.push_back(SettingLine(option->get_single_name(), option->empty() ? otherwise : option->results().back()));
   }
   return lines;
 }
@@ -260,32 +269,34 @@ std::vector<std::string> OptionLines(const CLI::App& app) {
 
 Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t cpus) {
   ParsedConfig parsed;
-  EngineConfig& config = parsed.config;
-  config.threads = std::clamp(cpus, 1u, kThreadsMax);
-  Texts texts;
-
-  CLI::App app{"Embeds texts that arrive through shared-memory lanes; see engine/DESIGN.md", "sutra-engine"};
-  app.set_config("--config", "", "File of name=value lines; the command line takes precedence");
-  app.allow_config_extras(CLI::config_extras_mode::error);
-  app.config_formatter(std::make_shared<ConfigFile>(&app));
-  AddOptions(app, &config, &texts);
-
+  const uint32_t threads = std::clamp(cpus, 1u, kThreadsMax);
+  Parse command_line(threads), all(threads);
   try {
-    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the back
-    app.parse(reversed);
-    if (texts.version) {
+    command_line.Run(args);
+    if (command_line.texts.version) {
       parsed.run = false;
       parsed.text = std::string("sutra-engine ") + kEngineVersion + "\n";
       return parsed;
     }
-    parsed.lines = OptionLines(app);
+    std::vector<std::string> all_args;
+    if (command_line.app.count("--config") != 0) {
+      Result<std::vector<std::string>> of_file = ArgumentsOfFile(command_line);
+      if (!of_file.ok()) return of_file.status();
+      all_args = std::move(of_file.value());
+    }
+    all_args.insert(all_args.end(), args.begin(), args.end());
+    all.Run(all_args);
   } catch (const CLI::CallForHelp&) {
     parsed.run = false;
-    parsed.text = app.help();
+    parsed.text = command_line.app.help();
     return parsed;
   } catch (const std::exception& error) {
     return Status(StatusCode::kBadOption, error.what());
   }
+  parsed.lines = OptionLines(all.app);
+  parsed.config = all.config;
+  EngineConfig& config = parsed.config;
+  const Texts& texts = all.texts;
 
   config.cache = !texts.no_cache;
   // CLI::IsMember has checked that each of these is a valid name.

@@ -1,5 +1,6 @@
 // sutra-engine: one process that serves one model at one Unix socket. Main follows the design: parse the configuration,
 // lock, load the model, open the cache, serve, drain, stop.
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -14,14 +16,28 @@
 #include "engine/engine.h"
 #include "engine/exit_code.h"
 #include "engine/serving/shutdown.h"
+#include "shm/base/printable.h"
 #include "shm/base/standard_descriptors.h"
 
 namespace sutra {
 namespace {
 
+// The message of a line without control characters: a path with a newline in it would otherwise begin a line that is
+// neither of the log nor of the file for --config, and could pass for one of either.
+class PrintableMessage : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& line) override {
+    const std::string text = Printable({message.payload.data(), message.payload.size()}, HighBytes::kKeep);
+    line.append(text.data(), text.data() + text.size());
+  }
+  std::unique_ptr<spdlog::custom_flag_formatter> clone() const override { return std::make_unique<PrintableMessage>(); }
+};
+
 void SetUpLog(const EngineConfig& config) {
   auto logger = spdlog::stderr_logger_mt("sutra-engine");
-  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  auto formatter = std::make_unique<spdlog::pattern_formatter>(spdlog::pattern_time_type::utc);
+  formatter->add_flag<PrintableMessage>('v').set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v");
+  logger->set_formatter(std::move(formatter));
   logger->set_level(spdlog::level::from_str(config.log_level));
   logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));

@@ -133,6 +133,10 @@ TEST(Config, ASocketPathThatTheKernelWouldCutIsRefused) {
 
 TEST(Config, ALogThatCannotHoldFourSegmentsIsRefused) {
   EXPECT_NE(ErrorOf(With({"--wal-bytes-max", "2097152", "--wal-segment-bytes", "1048576"})), "accepted");
+  const TemporaryFile file("wal-bytes-max=2097152\nwal-segment-bytes=1048576\n");
+  const std::string error = ErrorOf(With({"--config", file.path()}));
+  EXPECT_NE(error.find("--wal-bytes-max"), std::string::npos) << error;
+  EXPECT_NE(error.find("--wal-segment-bytes"), std::string::npos) << error;
 }
 
 TEST(Config, TheCommandLineWinsOverTheFile) {
@@ -165,7 +169,24 @@ TEST(Config, AnErrorInTheFileNamesTheFileTheLineAndTheCause) {
       {"spin-us=\n", 1, "spin-us"},
       {"spin-us=7\nslots=64\nspin-us=8\n", 3, "line 1"},
       {"[engine]\nslots=64\n", 1, "section"},
-      {"engine.slots=64\n", 1, "section"},
+      {"engine.slots=64\n", 1, "'engine.slots'"},
+      {"[default]\n", 1, "section"},
+      {"=5\n", 1, "name"},
+      {"++\n", 1, "name=value"},
+      {"{\n", 1, "name=value"},
+      {"slots\n", 1, "name=value"},
+      {"\xff\xfe\n", 1, "name=value"},
+      {"\xff\xfe=1\n", 1, "no option"},
+      {"slots=64\nsocket=\"s\n", 2, "not closed"},
+      {"data=d --slots=4\n", 1, "blank"},
+      {"slots=4,8\n", 1, "slots"},
+      {"slots=[4]\n", 1, "slots"},
+      {"slots=\"\"\n", 1, "slots"},
+      {"no-cache=-3\n", 1, "no-cache"},
+      {"no-cache={}\n", 1, "no-cache"},
+      {"no-cache=\"\"\n", 1, "no-cache"},
+      {"help=true\n", 1, "'help'"},
+      {"\xEF\xBB\xBFslots=100\n", 1, "power of two"},
       {"config=other\n", 1, "'config'"},
       {"version=true\n", 1, "'version'"},
       {"stats-mode=\"0999\"\n", 1, "octal"},
@@ -221,6 +242,73 @@ TEST(Config, WhatIsPrintedAtStartCanBeReadAgain) {
   const TemporaryFile plain_file(text);
   const Result<ParsedConfig> again = ParseConfig({"--config", plain_file.path()});
   ASSERT_TRUE(again.ok()) << again.status().message() << "\n" << text;
+}
+
+std::string TextOf(const ParsedConfig& parsed) {
+  std::string text;
+  for (const std::string& line : parsed.lines) text += line + "\n";
+  return text;
+}
+
+TEST(Config, EveryPathThatIsPrintedAtStartIsReadAgainAsItWas) {
+  std::vector<std::string> values = {"d'#;=x",   "d#x",    "\"d\"",     "'d'",   "d\n[default]\nslots=4",
+                                     " d ",      "\td\t",  "a\\",       "a\\nb", "[a,b]",
+                                     "{}",       "%%",     "--slots=4", "-x",    "true",
+                                     "77",       "0x10",   "a,b",       "1e3",   "Gr\u00fc\u00dfe/\u65e5",
+                                     "\xff\xfe", "\x1b[0m"};
+  std::string printable;
+  for (char c = ' '; c < 0x7f; ++c) {
+    printable += c;
+    values.push_back(std::string(1, c));
+    values.push_back(std::string("d") + c + "x");
+  }
+  values.push_back(printable);
+  for (const std::string& value : values) {
+    const Result<ParsedConfig> first =
+        ParseConfig({"--backend=fake", "--socket=" + value, "--model=" + value, "--data=" + value, "--slots=16"});
+    ASSERT_TRUE(first.ok()) << first.status().message();
+    EXPECT_EQ(first.value().config.data, value);
+    const TemporaryFile file(TextOf(first.value()));
+    const Result<ParsedConfig> second = ParseConfig({"--config", file.path()});
+    ASSERT_TRUE(second.ok()) << second.status().message() << "\n" << TextOf(first.value());
+    EXPECT_EQ(second.value().config.data, value);
+    EXPECT_EQ(second.value().config.socket, value);
+    EXPECT_EQ(second.value().config.model, value);
+    EXPECT_EQ(second.value().lines, first.value().lines);
+  }
+}
+
+TEST(Config, AByteOrderMarkIsPassedOver) {
+  const TemporaryFile file("\xEF\xBB\xBFslots=64\n");
+  const Result<ParsedConfig> parsed = ParseConfig(With({"--config", file.path()}));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_EQ(parsed.value().config.slots, 64u);
+}
+
+TEST(Config, AnEmptyNameOfAFileIsAnError) {
+  EXPECT_NE(ErrorOf(With({"--config", ""})).find("--config"), std::string::npos);
+  EXPECT_NE(ErrorOf(With({"--config="})).find("--config"), std::string::npos);
+}
+
+TEST(Config, AFlagIsTrueOrFalse) {
+  EXPECT_FALSE(ParseConfig(With({"--no-cache=true"})).value().config.cache);
+  EXPECT_TRUE(ParseConfig(With({"--no-cache=false"})).value().config.cache);
+  for (const char* value : {"-3", "1", "on", "maybe"}) {
+    EXPECT_NE(ErrorOf(With({std::string("--no-cache=") + value})).find("--no-cache"), std::string::npos) << value;
+  }
+  const TemporaryFile file("no-cache=true\nstrict-recovery=true\n");
+  const Result<ParsedConfig> parsed = ParseConfig(With({"--config", file.path(), "--no-cache=false"}));
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_TRUE(parsed.value().config.cache);
+  EXPECT_TRUE(parsed.value().config.strict_recovery);
+}
+
+TEST(Config, TheCommandLineWinsOverAnEmptyValueOfTheFile) {
+  const TemporaryFile file("data=\"\"\nallow-uid=\"\"\nsocket=\"f\"\n");
+  const Result<ParsedConfig> parsed = ParseConfig({"--config", file.path(), "--backend", "fake", "--data", "d"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  EXPECT_EQ(parsed.value().config.data, "d");
+  EXPECT_EQ(parsed.value().config.socket, "f");
 }
 
 TEST(Config, HelpAndVersionRunNothing) {

@@ -80,6 +80,22 @@ TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFile) {
   ExpectSays(engine, {"ttl-s=78"});                          // the command line wins
 }
 
+// Its log names the paths too, and must stay one line a message.
+TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFileWhateverThePathsContain) {
+  EngineProcess engine;
+  const std::string name = "/d'#;=x\n[default]\nslots=4 \"\\\t";
+  engine.options().data = engine.directory() / "data" + name;
+  engine.options().args = {"--ttl-s", "77"};
+  ASSERT_TRUE(engine.Start());
+  ExpectServes(engine, "stored at an odd place");
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  EXPECT_NE(engine.Log().find("/d'#;=x\\n[default]\\nslots=4 \\\"\\\\\\t\"\n"), std::string::npos) << engine.Log();
+  WriteFile(engine.directory() / "engine.conf", engine.Log());
+  engine.options().args = {"--config", engine.directory() / "engine.conf"};
+  ASSERT_TRUE(engine.Start());
+  ExpectSays(engine, {"\nttl-s=77\n"});
+}
+
 // Another model never sees the entries of this one, and nothing is refused.
 TEST_F(StartFault, TheDataOfAnotherModelGetsItsOwnSubdirectory) {
   EngineProcess engine;
