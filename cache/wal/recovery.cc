@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cache/disk/disk_io.h"
+#include "cache/wal/believed_time.h"
 #include "cache/wal/recovery_table.h"
 #include "cache/wal/wal_reader.h"
 #include "shm/base/checkpoint.h"
@@ -191,7 +192,7 @@ class Recovery {
     Result<std::unique_ptr<WalReader>> opened = OpenSegment(header.number, header.id);
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
-    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
+    Believed(header.wall_highest_ns);
     Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
@@ -210,21 +211,21 @@ class Recovery {
       switch (decision) {
         case RecordDecision::kReplay: Apply(record, header.number); [[fallthrough]];
         case RecordDecision::kSkip:
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kDropInsert:
           losses.At(reader->position());
           ++losses.inserts;
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kSkipWatermark:
           losses.At(reader->position());
           ++losses.watermarks;
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
@@ -271,6 +272,11 @@ class Recovery {
     return last ? reader->Sync() : Status();
   }
 
+  void Believed(uint64_t ns) {
+    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, ns);
+    if (plan_.clock_set_ns == 0 && ns >= kClockSetNs) plan_.clock_set_ns = ns;
+  }
+
   void Apply(const WalRecord& record, uint64_t segment) {
     ++plan_.records;
     if (record.type() == RecordType::kInsert) sink_->Insert(record, segment);
@@ -285,7 +291,11 @@ class Recovery {
       plan_.previous_id = chain_.back().id;
     }
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
-    if (!chain_.empty() && voided_through_ == 0 && chain_.back().previous_valid_through == plan_.valid_through) {
+    // Unless it alone bounds how long entries from before the clock was set live.
+    const bool sets_clock = !chain_.empty() && chain_.front().wall_highest_ns < kClockSetNs &&
+                            plan_.clock_set_ns == chain_.back().wall_highest_ns;
+    if (!chain_.empty() && voided_through_ == 0 && !sets_clock &&
+        chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;
       plan_.remove.push_back(chain_.back().number);
