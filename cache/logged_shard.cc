@@ -48,9 +48,18 @@ Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config
   }
 }
 
-Result<RecoveryPlan> LoggedShard::Recover(const RecoveryRequest& request, uint64_t wall_now_ns) {
-  StoreSink sink(&store_, clock_, wall_now_ns);
-  return RecoverLog(io_, request, &sink);
+Result<RecoveryPlan> LoggedShard::Recover(const RecoveryRequest& request) {
+  const uint64_t wall_now = clock_->WallNs();
+  StoreSink sink(&store_, clock_, wall_now);
+  Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
+  if (!plan.ok()) return plan;
+  // The clock is behind what the log knows, or entries are older than the first time that it knows: what has expired is
+  // judged from these times, and only now are they known.
+  const bool behind = plan->wall_highest_ns > wall_now;
+  if (!behind && (sink.undated() == 0 || plan->clock_set_ns == 0)) return plan;
+  store_.DropAll();
+  StoreSink judge(&store_, clock_, std::max(wall_now, plan->wall_highest_ns), plan->clock_set_ns);
+  return RecoverLog(io_, request, &judge);
 }
 
 Status LoggedShard::OpenLog() {
@@ -68,14 +77,7 @@ Status LoggedShard::OpenLog() {
 
   const uint64_t started_ns = clock_->MonotonicNs();
   const bool ready = files->disk_full.ok();
-  uint64_t wall_now = clock_->WallNs();
-  Result<RecoveryPlan> plan = ready ? Recover(request, wall_now) : RecoveryPlan();
-  if (plan.ok() && plan->wall_highest_ns > wall_now) {
-    // The clock is behind what the log knows: what has expired is judged from that time, and only now is it known.
-    wall_now = plan->wall_highest_ns;
-    store_.DropAll();
-    plan = Recover(request, wall_now);
-  }
+  const Result<RecoveryPlan> plan = ready ? Recover(request) : RecoveryPlan();
   if (!plan.ok()) return plan.status();
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;

@@ -42,7 +42,7 @@ class LoggedShard final : public CacheShard {
   LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, const Options& options);
   Status OpenLog();
   Status MakeReady(const ShardDirectory& directory);
-  Result<RecoveryPlan> Recover(const RecoveryRequest& request, uint64_t wall_now_ns);
+  Result<RecoveryPlan> Recover(const RecoveryRequest& request);
   Status Wait(const std::shared_ptr<WalCommit>& commit);
   bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 

@@ -6,13 +6,14 @@
 #include <new>
 
 #include "cache/cache_shard.h"
+#include "cache/wal/believed_time.h"
 #include "shm/base/clock.h"
 #include "shm/base/time.h"
 
 namespace sutra {
 
-StoreSink::StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns)
-    : store_(store), boot_now_ns_(clock->BootNs()), wall_now_ns_(wall_now_ns) {}
+StoreSink::StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns)
+    : store_(store), boot_now_ns_(clock->BootNs()), wall_now_ns_(wall_now_ns), clock_set_ns_(clock_set_ns) {}
 
 void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   const InsertBody& body = record.insert;
@@ -21,6 +22,11 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   // Inserted later than now: the clock was ahead, and nobody believed it. The record's stamp says what was believed.
   const bool from_the_future = expiry_ns > wall_now_ns_ && expiry_ns - wall_now_ns_ > ttl_ns;
   if (from_the_future) expiry_ns = std::min(record.header.wall_highest_ns, wall_now_ns_) + ttl_ns;
+  // Inserted without a clock: at some time before the clock was first seen set, and nothing says more.
+  if (wall_now_ns_ >= kClockSetNs && expiry_ns < kClockSetNs + ttl_ns) {
+    expiry_ns = (clock_set_ns_ != 0 ? std::min(clock_set_ns_, wall_now_ns_) : wall_now_ns_) + ttl_ns;
+    ++undated_;
+  }
   const uint64_t remaining_ns = expiry_ns > wall_now_ns_ ? expiry_ns - wall_now_ns_ : 0;
   assert(remaining_ns <= ttl_ns);
   const EntryKey key = store_->KeyOf(record.text, record.variant);

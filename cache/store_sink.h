@@ -16,17 +16,22 @@ namespace sutra {
 class StoreSink final : public RecoverySink {
  public:
   // `wall_now_ns`: the later of the wall clock and the highest time that the log says was believed. As long as the
-  // latter is not known, the result is provisional: see LoggedShard::OpenLog.
-  StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns);
+  // latter is not known, the result is provisional: see LoggedShard::Recover.
+  // `clock_set_ns`: RecoveryPlan::clock_set_ns, if it is known already.
+  StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns = 0);
 
   void Insert(const WalRecord& record, uint64_t segment) override;
   void Erase(const WalRecord& record) override;
   uint64_t DropAll() override { return store_->DropAll(); }
+  // Inserts that were written without a clock, so that nothing in them says how old they are.
+  uint64_t undated() const { return undated_; }
 
  private:
   EntryStore* const store_;
   const uint64_t boot_now_ns_;
   const uint64_t wall_now_ns_;
+  const uint64_t clock_set_ns_;
+  uint64_t undated_ = 0;
 };
 
 }  // namespace sutra

@@ -17,7 +17,9 @@ uint64_t Distance(uint64_t a, uint64_t b) { return a > b ? a - b : b - a; }
 }  // namespace
 
 void BelievedTime::Start(const Clock& clock, uint64_t highest_ns) {
-  const uint64_t start_ns = Raise(highest_ns != 0 ? highest_ns : clock.WallNs());
+  const uint64_t wall_ns = clock.WallNs();
+  const bool knows = highest_ns >= kClockSetNs || (highest_ns != 0 && wall_ns < kClockSetNs);
+  const uint64_t start_ns = Raise(knows ? highest_ns : std::max(highest_ns, wall_ns));
   assert(start_ns >= highest_ns);
   offset_ns_.store(start_ns - clock.BootNs(), kRelaxed);
   Read(clock);  // a jump is watched from now on

@@ -26,7 +26,8 @@ inline constexpr uint64_t kClockSetNs = 1'577'836'800 * kNsPerSecond;
 
 class BelievedTime {
  public:
-  // `highest_ns`: the highest time that the log says was believed; 0: the log is empty, and the clock is believed.
+  // `highest_ns`: the highest time that the log says was believed; 0: the log is empty. The clock is believed at once
+  // where the log knows nothing: it is empty, or was written without a clock and this one is set.
   void Start(const Clock& clock, uint64_t highest_ns);
 
   // The highest time believed so far, for the stamps of records and segments.

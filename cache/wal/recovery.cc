@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cache/disk/disk_io.h"
+#include "cache/wal/believed_time.h"
 #include "cache/wal/recovery_table.h"
 #include "cache/wal/wal_reader.h"
 #include "shm/base/checkpoint.h"
@@ -214,7 +215,7 @@ class Recovery {
     if (!opened.ok()) return opened.status();
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
     reader->Believe(header);
-    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, header.wall_highest_ns);
+    Believed(header.wall_highest_ns);
     Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
@@ -233,21 +234,21 @@ class Recovery {
       switch (decision) {
         case RecordDecision::kReplay: Apply(record, header.number); [[fallthrough]];
         case RecordDecision::kSkip:
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kDropInsert:
           losses.At(reader->position());
           ++losses.inserts;
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
         case RecordDecision::kSkipWatermark:
           losses.At(reader->position());
           ++losses.watermarks;
-          plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, record.header.wall_highest_ns);
+          Believed(record.header.wall_highest_ns);
           reader->Skip(record);
           ++expected;
           continue;
@@ -296,6 +297,11 @@ class Recovery {
     return last ? reader->Sync() : Status();
   }
 
+  void Believed(uint64_t ns) {
+    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, ns);
+    if (plan_.clock_set_ns == 0 && ns >= kClockSetNs) plan_.clock_set_ns = ns;
+  }
+
   void Apply(const WalRecord& record, uint64_t segment) {
     ++plan_.records;
     if (record.type() == RecordType::kInsert) sink_->Insert(record, segment);
@@ -310,8 +316,11 @@ class Recovery {
       plan_.previous_id = chain_.back().id;
     }
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
-    // One that the disk cannot read stays: nobody knows what is in it.
-    const bool removable = !chain_.empty() && voided_through_ == 0 && !newest_unreadable_;
+    // One that the disk cannot read stays (nobody knows what is in it), and one that alone bounds how long entries from
+    // before the clock was set live.
+    const bool sets_clock = !chain_.empty() && chain_.front().wall_highest_ns < kClockSetNs &&
+                            plan_.clock_set_ns == chain_.back().wall_highest_ns;
+    const bool removable = !chain_.empty() && voided_through_ == 0 && !newest_unreadable_ && !sets_clock;
     if (removable && chain_.back().previous_valid_through == plan_.valid_through) {
       plan_.previous_number = chain_.back().previous_number;
       plan_.previous_id = chain_.back().previous_id;

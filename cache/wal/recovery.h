@@ -58,6 +58,7 @@ struct RecoveryPlan {
   uint64_t valid_through = 0;  // the cut: the new segment begins behind this sequence
   uint64_t number_next = 1;    // first unused segment number
   uint64_t wall_highest_ns = 0;
+  uint64_t clock_set_ns = 0;  // the first time in the log that a clock which was set has told; 0: there is none
 
   // Set if a removal may be lost: entries from segments up to here must be appended again before these files go.
   uint64_t append_again_through = 0;

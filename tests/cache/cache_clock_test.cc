@@ -187,6 +187,103 @@ TEST_F(CacheClockTest, AMachineWithoutAClockAtStartLosesNothing) {
   EXPECT_EQ(Found("early", 1) + Found("right", 1) + Found("later", 1), 0);
 }
 
+// An empty data directory on such a machine. Nothing tells how old these entries are: they live for their lifetime from
+// the first right time that the log knows, and no number of restarts makes it more.
+class CacheWithoutAClockTest : public CacheClockTest {
+ protected:
+  void SetUp() override {
+    clock_.SetWall(1000 * kS);
+    CacheClockTest::SetUp();
+    Put("1970 ");
+    Pass(kMinute);
+  }
+  void SetClock() { clock_.SetWall(kRight); }
+  void Kill() {
+    sim::SimDisk::Faults dead;
+    dead.power_off_at = 1;
+    disk_.SetFaults(dead);
+    shard_.reset();
+    disk_.ProcessKill();
+  }
+  static constexpr uint64_t kRight = 1'800'000'000 * kS;
+};
+
+TEST_F(CacheWithoutAClockTest, NothingIsLostWhenItIsKilledAfterTheClockWasSet) {
+  SetClock();
+  Put("right");
+  Kill();
+  Restart();
+  EXPECT_EQ(Found("1970 "), 20);
+  EXPECT_EQ(Found("right"), 20);
+  Pass(kDay);
+  EXPECT_EQ(Found("1970 ") + Found("right"), 0);
+}
+
+TEST_F(CacheWithoutAClockTest, NothingIsLostWhenItStopsAfterTheClockWasSet) {
+  SetClock();
+  Pass(kHour);
+  Restart();
+  EXPECT_EQ(Found("1970 "), 20);
+  Pass(23 * kHour);
+  Restart();
+  EXPECT_EQ(Found("1970 "), 20) << "it counts from the first right time that was written: at the restart";
+  Pass(kHour);
+  Restart();
+  EXPECT_EQ(Found("1970 "), 0);
+}
+
+TEST_F(CacheWithoutAClockTest, NothingIsLostWhenTheClockIsSetBetweenTwoLives) {
+  for (const bool killed : {false, true}) {
+    if (killed) Kill();
+    shard_.reset();
+    if (!killed) SetClock();
+    Restart();
+    EXPECT_EQ(Found("1970 "), 20) << killed;
+    Put("right");
+  }
+  Restart();
+  EXPECT_EQ(Found("1970 "), 20);
+  EXPECT_EQ(Found("right"), 20);
+}
+
+// Also where nothing but the header of a new segment says what time it was.
+TEST_F(CacheWithoutAClockTest, RestartsDoNotLengthenItsLifetime) {
+  shard_.reset();
+  SetClock();
+  for (int hour = 0; hour < 24; ++hour) {
+    Restart();
+    EXPECT_EQ(Found("1970 "), 20) << hour;
+    clock_.Advance(kHour);
+  }
+  Restart();
+  EXPECT_EQ(Found("1970 "), 0);
+}
+
+TEST_F(CacheWithoutAClockTest, WhileItIsNeverSetRunningTimeCounts) {
+  for (int hour = 0; hour < 24; ++hour) {
+    EXPECT_EQ(Found("1970 "), 20) << hour;
+    for (int part = 0; part < 10; ++part) Pass(6 * kMinute);
+    clock_.SetWall(1000 * kS);
+    Put("stamp", 1);
+    Restart();
+  }
+  EXPECT_EQ(Found("1970 "), 0);
+}
+
+// A time that was never believed, after 1970: neither says when the insert was made.
+TEST_F(CacheWithoutAClockTest, AnInsertFromTheFutureIsNotLostEither) {
+  clock_.SetWall(kRight + 365 * kDay);
+  Put("ahead");
+  Kill();
+  SetClock();
+  Restart();
+  EXPECT_EQ(Found("1970 "), 20);
+  EXPECT_EQ(Found("ahead"), 20);
+  Pass(kDay);
+  Restart();
+  EXPECT_EQ(Found("1970 ") + Found("ahead"), 0);
+}
+
 TEST_F(CacheClockTest, WhatIsInsertedRightAfterALongStandstillHasItsWholeLifetime) {
   Put("friday");
   shard_.reset();

@@ -89,6 +89,19 @@ TEST_F(BelievedTimeTest, AClockThatWasNeverSetIsNotTrusted) {
   EXPECT_EQ(Highest(), 1000 * kS);
 }
 
+TEST_F(BelievedTimeTest, ALogThatWasWrittenWithoutAClockIsNoReasonToDoubtOneThatIsSet) {
+  time_.Start(clock_, 1000 * kS);
+  EXPECT_EQ(Highest(), wall_);
+  clock_.SetWall(wall_ + kDay);
+  EXPECT_EQ(ForExpiry(), wall_) << "and from then on it is trusted like any other";
+}
+
+TEST_F(BelievedTimeTest, WithoutAClockTheLogsOwnTimeGoesOn) {
+  clock_.SetWall(kS);
+  time_.Start(clock_, 1000 * kS);
+  EXPECT_EQ(Highest(), 1000 * kS);
+}
+
 TEST_F(BelievedTimeTest, SlowDriftIsFollowedForEver) {
   time_.Start(clock_, wall_);
   for (int day = 0; day < 300; ++day) {
