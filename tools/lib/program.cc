@@ -1,7 +1,6 @@
 // Writes go to the descriptors and not through stdio: its buffers report a full disk at exit, when nobody looks.
 #include "tools/lib/program.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,7 +10,6 @@
 #include <sstream>
 
 #include "shm/base/standard_descriptors.h"
-#include "shm/base/unique_fd.h"
 
 namespace sutra {
 
@@ -30,20 +28,10 @@ int WriteAll(int fd, std::string_view text) {
   return 0;
 }
 
-// /dev/null, opened so that the use of `fd` fails instead of finding an empty input or a place where results vanish.
-void MakeUseFail(int fd, int mode) {
-  const UniqueFd null(open("/dev/null", mode | O_CLOEXEC));
-  if (null) dup2(null.get(), fd);
-}
-
 }  // namespace
 
 void StartProgram() {
-  const bool no_input = fcntl(STDIN_FILENO, F_GETFD) < 0;
-  const bool no_output = fcntl(STDOUT_FILENO, F_GETFD) < 0;
   if (!OpenStandardDescriptors()) _exit(127);  // no /dev/null: nothing can be said either
-  if (no_input) MakeUseFail(STDIN_FILENO, O_WRONLY);
-  if (no_output) MakeUseFail(STDOUT_FILENO, O_RDONLY);
   std::signal(SIGXFSZ, SIG_IGN);  // a write past `ulimit -f` is then an error with a message
 }
 
