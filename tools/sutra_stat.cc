@@ -172,7 +172,9 @@ int Watch(StatsReader reader, const Options& options) {
     }
     if (screen) frame.insert(0, "\x1b[H\x1b[J");
     if (!screen && !options.json) frame += '\n';  // an empty line parts the frames of a pipe
-    if (Status status = sutra::Print(frame); !status.ok()) return Fail(status.message());
+    const Status status = sutra::Print(frame);
+    if (status.code() == sutra::StatusCode::kCancelled) break;
+    if (!status.ok()) return Fail(status.message());
   }
   return sutra::StatExitCode(life);
 }

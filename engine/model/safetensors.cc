@@ -191,7 +191,18 @@ Status SafetensorsFile::Damaged(const std::string& what) const {
                                              "; fetch the model again and compare its SHA-256");
 }
 
+// What `git clone` leaves without git-lfs: three lines that name the file, in its place.
+Status SafetensorsFile::CheckNoPointer() const {
+  constexpr std::string_view kBegin = "version https://git-lfs";
+  std::string begin(std::min<uint64_t>(size_, kBegin.size()), '\0');
+  if (Status status = Read(begin.data(), begin.size(), 0); !status.ok() || begin != kBegin) return status;
+  return Status(StatusCode::kModelError, "the weights " + path_ +
+                                             " are a git-lfs pointer, not the file itself: install git-lfs and run "
+                                             "'git lfs pull' in the model's folder, or download the file");
+}
+
 Status SafetensorsFile::Parse() {
+  if (Status status = CheckNoPointer(); !status.ok()) return status;
   uint64_t header_bytes = 0;
   if (Status status = Read(&header_bytes, kLengthBytes, 0); !status.ok()) return status;
   if (header_bytes > kHeaderBytesMax) return Damaged("its header claims " + std::to_string(header_bytes) + " bytes");

@@ -56,6 +56,7 @@ class SafetensorsFile {
  private:
   SafetensorsFile() = default;
   Status OpenFile(const std::string& path);
+  Status CheckNoPointer() const;
   Status Parse();
   Status CheckCover(uint64_t data_bytes) const;
   Status Read(void* out, uint64_t bytes, uint64_t offset) const;

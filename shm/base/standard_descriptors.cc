@@ -1,4 +1,4 @@
-// A new descriptor gets the lowest free number, so opening until the number is above 2 fills the gaps and no more.
+// A new descriptor gets the lowest free number: gone through from 0 upwards, each missing one gets its own.
 #include "shm/base/standard_descriptors.h"
 
 #include <fcntl.h>
@@ -7,14 +7,13 @@
 namespace sutra {
 
 bool OpenStandardDescriptors() {
-  for (;;) {
+  constexpr int kModes[] = {O_WRONLY, O_RDONLY, O_RDWR};
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
     // Without O_CLOEXEC: they are for the programs started from here as much as for this one.
-    const int fd = open("/dev/null", O_RDWR);
-    if (fd < 0) return false;
-    if (fd <= STDERR_FILENO) continue;
-    close(fd);
-    return true;
+    if (open("/dev/null", kModes[fd]) != fd) return false;
   }
+  return true;
 }
 
 }  // namespace sutra

@@ -7,8 +7,10 @@
 
 namespace sutra {
 
-// Opens /dev/null on each of 0, 1 and 2 that is closed: reading from it finds the end, writing to it goes nowhere. Says
-// false, having changed nothing that was open, if that is impossible (no /dev/null); errno has the reason.
+// Opens /dev/null on each of 0, 1 and 2 that is closed, so that its use fails (EBADF): a missing input must not look
+// like an empty one, nor a missing output like one that took the results. What is written to a missing standard error
+// goes nowhere. Says false, having changed nothing that was open, if that is impossible (no /dev/null); errno has the
+// reason.
 [[nodiscard]] bool OpenStandardDescriptors();
 
 }  // namespace sutra

@@ -101,6 +101,11 @@ TEST_F(ToolOutput, AClosedStandardOutputIsAnErrorNotAnotherFile) {
   ExpectCode("$EMBED --socket $S --input $D/input >&-", 3);
   ExpectCode("$STAT --socket $S >&-", 1);
   ExpectCode("$STUDY --socket $S --companies 1 --days 1 >&-", 3);
+  for (const char* option : {"--version", "--help"}) {
+    const Finished finished = Shell(std::string("$ENGINE ") + option + " >&-");
+    EXPECT_TRUE(finished.status.exited && finished.status.code == kExitCannotStart) << ToText(finished.status);
+    EXPECT_NE(finished.errors.find("Bad file descriptor"), std::string::npos) << finished.errors;
+  }
 }
 
 TEST_F(ToolOutput, WithoutAnyStandardDescriptorFilesStillWork) {

@@ -1,16 +1,22 @@
 // sutra-embed and sutra-stat as programs, without an engine: invalid lines, usage errors, exit codes.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "shm/base/unique_fd.h"
 #include "tests/kit/temp_dir.h"
 
 namespace sutra {
@@ -60,6 +66,55 @@ class ToolProgram : public ::testing::Test {
   }
   Outcome Ids(const std::string& arguments, const std::string& input) {
     return Run(SUTRA_EMBED_PROGRAM, "--ids --model model " + arguments, input);
+  }
+
+  // Starts sutra-embed; its descriptors 1 and 2 are these, or the files out and err.
+  pid_t Spawn(const std::vector<std::string>& arguments, int output, int errors) {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    const auto file = [&](const char* name) {
+      return open((directory_ / name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    };
+    dup2(output >= 0 ? output : file("out"), STDOUT_FILENO);
+    dup2(errors >= 0 ? errors : file("err"), STDERR_FILENO);
+    std::vector<char*> argv = {const_cast<char*>(SUTRA_EMBED_PROGRAM)};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(SUTRA_EMBED_PROGRAM, argv.data());
+    _exit(127);
+  }
+  static bool WaitUntil(const std::function<bool()>& condition) {
+    for (int i = 0; i < 2000; ++i) {
+      if (condition()) return true;
+      poll(nullptr, 0, 10);
+    }
+    return false;
+  }
+  static bool IsFull(int output) {
+    pollfd ready{output, POLLOUT, 0};
+    return poll(&ready, 1, 0) == 0;
+  }
+  static std::string StatusLine(pid_t child, const std::string& name) {
+    std::ifstream status("/proc/" + std::to_string(child) + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind(name + ":", 0) == 0) return line.substr(name.size() + 1);
+    }
+    return "";
+  }
+  static bool Sleeps(pid_t child) { return StatusLine(child, "State").find('S') != std::string::npos; }
+  static bool CatchesSigint(pid_t child) {
+    return (std::strtoull(StatusLine(child, "SigCgt").c_str(), nullptr, 16) >> (SIGINT - 1) & 1) != 0;
+  }
+  // The exit code of a child that ends by itself; -1 if it has to be killed, 1000 + its signal if one ended it.
+  static int CodeOf(pid_t child) {
+    int status = 0;
+    const bool ended = WaitUntil([&] { return waitpid(child, &status, WNOHANG) == child; });
+    if (!ended) {
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      return -1;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
   }
 
   const test::TempDir directory_;
@@ -133,6 +188,54 @@ TEST_F(ToolProgram, OutputGoesToAFileAndQuietSaysNothing) {
   EXPECT_EQ(run.code, 0);
   EXPECT_EQ(run.out + run.err, "");
   EXPECT_EQ(Read("result.jsonl"), "{\"text\":\"hello\",\"ids\":[2,5,3]}\n");
+}
+
+TEST_F(ToolProgram, AnOutputThatIsTheInputIsAWrongCallAndDestroysNothing) {
+  Write("texts", "hello\n");
+  std::filesystem::create_symlink("texts", directory_ / "link");
+  for (const char* files : {"--input texts --output texts", "--input link --output ./texts", "--output link <texts",
+                            "--input texts >>texts"}) {
+    const std::string command =
+        "cd '" + directory_.path() + "' && '" + SUTRA_EMBED_PROGRAM + "' --ids --model model " + files + " 2>err";
+    const int status = std::system(command.c_str());
+    EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : 128, 2) << files;
+    EXPECT_NE(Read("err").find("is the input"), std::string::npos) << files << "\n" << Read("err");
+    EXPECT_EQ(Read("texts"), "hello\n") << files;
+  }
+}
+
+// Standard output is a full pipe that nobody reads, and in the second round standard error too.
+TEST_F(ToolProgram, OneInterruptionEndsARunWhoseOutputIsBlockedAndSaysWhatIsNotWritten) {
+  for (const bool with_errors : {false, true}) {
+    int pipe_ends[2];
+    ASSERT_EQ(pipe(pipe_ends), 0);
+    const UniqueFd unread(pipe_ends[0]), output(pipe_ends[1]);
+    std::string many;
+    for (int i = 0; i < 100'000; ++i) many += "hello world\n";  // several MiB of ids
+    Write("texts", many);
+    const pid_t child = Spawn({"--ids", "--model", directory_ / "model", "--input", directory_ / "texts"}, output.get(),
+                              with_errors ? output.get() : -1);
+    ASSERT_TRUE(WaitUntil([&] { return IsFull(output.get()) && Sleeps(child); })) << "the pipe never filled";
+    kill(child, SIGINT);
+    const int code = CodeOf(child);
+    EXPECT_EQ(code, 128 + SIGINT) << "with_errors " << with_errors;
+    if (with_errors) continue;
+    EXPECT_NE(Read("err").find("interrupted by SIGINT"), std::string::npos) << Read("err");
+    EXPECT_NE(Read("err").find("are not written"), std::string::npos) << Read("err");
+    EXPECT_EQ(fcntl(output.get(), F_GETFL) & O_NONBLOCK, 0) << "others share this descriptor";
+  }
+}
+
+TEST_F(ToolProgram, AnInterruptionEndsTheWaitForTheReaderOfAFifo) {
+  ASSERT_EQ(mkfifo((directory_ / "fifo").c_str(), 0600), 0);
+  Write("texts", "hello\n");
+  const pid_t child = Spawn(
+      {"--ids", "--model", directory_ / "model", "--input", directory_ / "texts", "--output", directory_ / "fifo"}, -1,
+      -1);
+  ASSERT_TRUE(WaitUntil([&] { return CatchesSigint(child) && Sleeps(child); })) << "it never waited";
+  kill(child, SIGINT);
+  EXPECT_EQ(CodeOf(child), 128 + SIGINT);
+  EXPECT_NE(Read("err").find("nothing reads the output"), std::string::npos) << Read("err");
 }
 
 TEST_F(ToolProgram, NoInputGivesNoOutput) {

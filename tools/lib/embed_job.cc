@@ -20,6 +20,8 @@ constexpr size_t kErrorsShownMax = 8;  // of a NumPy file, whose rows cannot say
 // another text. No text in UTF-8 begins so.
 bool BeginsAsUtf16(std::string_view line) { return line.starts_with("\xff\xfe") || line.starts_with("\xfe\xff"); }
 
+const char* SignalName(int signal) { return signal == SIGINT ? "SIGINT" : "SIGTERM"; }
+
 }  // namespace
 
 EmbedJob::EmbedJob(const EmbedOptions& options, LineReader reader, std::unique_ptr<ResultWriter> writer)
@@ -93,6 +95,7 @@ void EmbedJob::Took(uint64_t tokens) {
 }
 
 void EmbedJob::Wrote(Status status) {
+  if (status.code() == StatusCode::kCancelled) return;  // an interruption, which ends the job anyhow
   if (!status.ok()) Break(std::move(status));
 }
 
@@ -128,8 +131,8 @@ int EmbedJob::EndWith() {
   if (!broken_.ok()) return Fail(kEmbedName, broken_code_, broken_.message() + no_file);
   if (const int signal = InterruptedBy(); signal != 0) {
     return Fail(kEmbedName, 128 + signal,
-                fmt::format("interrupted by {}; {} texts have their result{}", signal == SIGINT ? "SIGINT" : "SIGTERM",
-                            counts_.texts - counts_.failed, no_file));
+                fmt::format("interrupted by {}; {} texts have their result{}{}", SignalName(signal),
+                            counts_.texts - counts_.failed, writer_->Unwritten(), no_file));
   }
   if (counts_.failed == 0) return kEmbedAllOk;
   if (options_.npy()) {
@@ -147,7 +150,14 @@ int WithEmbedJob(const EmbedOptions& options, uint32_t width, const std::functio
   Result<LineReader> reader = LineReader::Open(options.input);
   if (!reader.ok()) return Fail(kEmbedName, kEmbedUsage, reader.status().message());
   CatchInterruptions();  // before this nothing exists that could be lost
-  auto writer = options.npy() ? OpenNpyWriter(options.output, width) : OpenJsonlWriter(options.output);
+  auto writer = options.npy() ? OpenNpyWriter(options.output, width, reader->fd())
+                              : OpenJsonlWriter(options.output, reader->fd());
+  if (!writer.ok() && writer.code() == StatusCode::kCancelled) {
+    const int signal = InterruptedBy();
+    return Fail(kEmbedName, 128 + signal,
+                fmt::format("interrupted by {} before anything was written: {}", SignalName(signal),
+                            writer.status().message()));
+  }
   if (!writer.ok()) return Fail(kEmbedName, kEmbedUsage, writer.status().message());
   EmbedJob job(options, std::move(reader).value(), std::move(writer).value());
   return body(job);

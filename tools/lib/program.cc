@@ -1,17 +1,19 @@
 // Writes go to the descriptors and not through stdio: its buffers report a full disk at exit, when nobody looks.
 #include "tools/lib/program.h"
 
-#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <sstream>
 
 #include "shm/base/standard_descriptors.h"
-#include "shm/base/unique_fd.h"
 
 namespace sutra {
 
@@ -19,40 +21,50 @@ namespace {
 
 volatile std::sig_atomic_t interrupted_by = 0;
 
-// 0, or the errno of the write that failed.
-int WriteAll(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(fd, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return errno;
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  return 0;
-}
+constexpr int kLookAroundMs = 40;  // a blocked write looks this often for an interruption
 
-// /dev/null, opened so that the use of `fd` fails instead of finding an empty input or a place where results vanish.
-void MakeUseFail(int fd, int mode) {
-  const UniqueFd null(open("/dev/null", mode | O_CLOEXEC));
-  if (null) dup2(null.get(), fd);
+// False: the program is interrupted, and the output takes nothing.
+bool WaitWritable(int fd) {
+  for (;;) {
+    const bool interrupted = InterruptedBy() != 0;
+    pollfd ready{fd, POLLOUT, 0};
+    const int polled = poll(&ready, 1, kLookAroundMs);
+    if (polled > 0 || (polled < 0 && errno != EINTR)) return true;  // if only to fail
+    if (polled == 0 && interrupted) return false;
+  }
 }
 
 }  // namespace
 
 void StartProgram() {
-  const bool no_input = fcntl(STDIN_FILENO, F_GETFD) < 0;
-  const bool no_output = fcntl(STDOUT_FILENO, F_GETFD) < 0;
   if (!OpenStandardDescriptors()) _exit(127);  // no /dev/null: nothing can be said either
-  if (no_input) MakeUseFail(STDIN_FILENO, O_WRONLY);
-  if (no_output) MakeUseFail(STDOUT_FILENO, O_RDONLY);
-  std::signal(SIGXFSZ, SIG_IGN);  // a write past `ulimit -f` is then an error with a message
+  std::signal(SIGXFSZ, SIG_IGN);               // a write past `ulimit -f` is then an error with a message
+}
+
+// Not by making the descriptor non-blocking: that would change it for every process that shares it. A pipe that is
+// ready takes PIPE_BUF bytes without blocking.
+int WriteAll(int fd, std::string_view* rest) {
+  struct stat info = {};
+  const bool may_block = fstat(fd, &info) != 0 || !S_ISREG(info.st_mode);
+  while (!rest->empty()) {
+    if (may_block && !WaitWritable(fd)) return ECANCELED;
+    const ssize_t written =
+        write(fd, rest->data(), may_block ? std::min<size_t>(rest->size(), PIPE_BUF) : rest->size());
+    if (written < 0 && (errno == EINTR || (errno == EAGAIN && may_block))) continue;
+    if (written < 0) return errno;
+    rest->remove_prefix(static_cast<size_t>(written));
+  }
+  return 0;
 }
 
 Status Print(std::string_view text) {
-  const int error = WriteAll(STDOUT_FILENO, text);
-  return error == 0 ? Status() : Status::FromErrno(StatusCode::kStorageError, "writing standard output", error);
+  const int error = WriteAll(STDOUT_FILENO, &text);
+  if (error == 0) return Status();
+  return Status::FromErrno(error == ECANCELED ? StatusCode::kCancelled : StatusCode::kStorageError,
+                           "writing standard output", error);
 }
 
-void SayAsIs(std::string_view text) { (void)WriteAll(STDERR_FILENO, text); }
+void SayAsIs(std::string_view text) { (void)WriteAll(STDERR_FILENO, &text); }
 
 void Say(std::string_view program, std::string_view message) {
   SayAsIs(std::string(program) + ": " + std::string(message) + "\n");

@@ -22,7 +22,10 @@ namespace sutra {
 // later, and its use fails: a closed standard output must not look like one that took the results.
 void StartProgram();
 
-// All of `text` to standard output, past any buffer.
+// Writes `rest` from its front and removes what was written. RETURNS 0 or an errno; ECANCELED: interrupted
+// (CatchInterruptions) while the output, a pipe that is full, took nothing.
+int WriteAll(int fd, std::string_view* rest);
+// All of `text` to standard output, past any buffer. kCancelled: as above.
 [[nodiscard]] Status Print(std::string_view text);
 // Standard error: "PROGRAM: MESSAGE\n", or the text as it is.
 void Say(std::string_view program, std::string_view message);

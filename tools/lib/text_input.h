@@ -46,6 +46,7 @@ class LineReader {
   uint64_t bytes_taken() const { return bytes_taken_; }
   uint64_t bytes_total() const { return bytes_total_; }  // 0 when not a regular file
   int error() const { return error_; }
+  int fd() const { return fd_; }
 
  private:
   explicit LineReader(int fd) : fd_(fd) {}

@@ -1,8 +1,8 @@
 // Output of sutra-embed: one JSON line per text, or one NumPy file of all vectors.
 //
 // Thread rule: one thread owns a writer. Invariants: results come in the order of the inputs; JSON lines are written to
-// the target as they come; a NumPy file appears under its name only when every text has its row (it is written beside
-// it, then renamed), so a run that breaks off leaves no partial file. The row of a text without a vector is NaN: rows
+// the target as they come; a NumPy file appears under its name only when every text has its row, so a run that breaks
+// off leaves no partial file. The row of a text without a vector is NaN: rows
 // keep matching lines, and no computation takes it for a vector.
 #pragma once
 
@@ -25,12 +25,15 @@ class ResultWriter {
   virtual Status Error(const InputItem& item, const std::string& error) = 0;
   virtual Status Flush() = 0;
   virtual Status Finish() = 0;  // the result is complete only if this returns kOk
+  // After kCancelled, which a write returns that was interrupted because the output took nothing: what is missing
+  // there, as the end of a sentence, or "".
+  virtual std::string Unwritten() const = 0;
 };
 
-// `path` "-" is standard output.
-Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path);
+// `path` "-" is standard output. The file that is read at `input_fd` is refused as output. kCancelled: interrupted.
+Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path, int input_fd = -1);
 // Every vector has `width` floats.
-Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path, uint32_t width);
+Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path, uint32_t width, int input_fd = -1);
 
 // JSON of a string; bytes that are not UTF-8 become U+FFFD.
 std::string JsonText(const std::string& text);

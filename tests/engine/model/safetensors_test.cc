@@ -85,6 +85,18 @@ TEST_F(Safetensors, MissingFileNamesItAndTheFix) {
   EXPECT_NE(opened.status().message().find("fetch the model again"), std::string::npos);
 }
 
+TEST_F(Safetensors, AGitLfsPointerIsNamedWithTheCommandThatFetchesTheFile) {
+  const auto opened = OpenBytes(
+      "version https://git-lfs.github.com/spec/v1\noid "
+      "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\nsize 90868376\n");
+  ASSERT_FALSE(opened.ok());
+  EXPECT_EQ(opened.code(), StatusCode::kModelError);
+  for (const char* part : {"model.safetensors", "git-lfs pointer", "git lfs pull"}) {
+    EXPECT_NE(opened.status().message().find(part), std::string::npos) << opened.status().message();
+  }
+  EXPECT_EQ(opened.status().message().find("claims"), std::string::npos) << opened.status().message();
+}
+
 TEST_F(Safetensors, DirectoryInPlaceOfTheFileIsRefused) { EXPECT_FALSE(SafetensorsFile::Open(directory_.path()).ok()); }
 
 TEST_F(Safetensors, TruncationAnywhereIsRefused) {

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <set>
 
 namespace sutra {
@@ -43,7 +44,8 @@ int CodeAfterClosing(const std::set<int>& closed) {
       if ((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) _exit(6);
     }
     char byte = 0;
-    if (closed.count(0) == 1 && read(0, &byte, 1) != 0) _exit(7);
+    if (closed.count(0) == 1 && (read(0, &byte, 1) != -1 || errno != EBADF)) _exit(7);
+    if (closed.count(1) == 1 && (write(1, "x", 1) != -1 || errno != EBADF)) _exit(10);
     if (closed.count(2) == 1 && write(2, "x", 1) != 1) _exit(8);
     const int next_after = open("/dev/null", O_RDONLY | O_CLOEXEC);
     _exit(next_after == next_before ? 0 : 9);  // nothing was left open above 2
@@ -53,7 +55,7 @@ int CodeAfterClosing(const std::set<int>& closed) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 100;
 }
 
-TEST(StandardDescriptors, EveryMissingOneIsTheNullDeviceAfterwardsAndTheOthersAreLeftAlone) {
+TEST(StandardDescriptors, AMissingInputOrOutputFailsWhenUsedAndTheOthersAreLeftAlone) {
   for (int mask = 0; mask < 8; ++mask) {
     std::set<int> closed;
     for (int fd = 0; fd <= 2; ++fd) {
