@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/exit_code.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
