@@ -24,6 +24,8 @@ Status StorageError(const std::string& operation, int64_t negative_errno) {
 
 bool IsDiskFull(const Status& status) { return status.os_error() == ENOSPC || status.os_error() == EDQUOT; }
 
+bool IsFileTooLarge(const Status& status) { return status.os_error() == EFBIG; }
+
 void AlignedFree::operator()(std::byte* memory) const { ::operator delete (memory, std::align_val_t{kDiskBlockBytes}); }
 
 AlignedBytes AllocateAligned(size_t bytes) {

@@ -137,6 +137,8 @@ class DiskIo {
 
 // Whether an operation failed because no space is left, on the disk or of the user's quota.
 bool IsDiskFull(const Status& status);
+// The process may not write files of this size (RLIMIT_FSIZE), however much room the disk has.
+bool IsFileTooLarge(const Status& status);
 
 // Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
 std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);

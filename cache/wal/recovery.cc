@@ -318,7 +318,8 @@ class Recovery {
     // A newest segment in which nothing counts is left out of the chain, so that restarts alone do not grow the log.
     // One that the disk cannot read stays (nobody knows what is in it), and one that alone bounds how long entries from
     // before the clock was set live.
-    const bool sets_clock = !chain_.empty() && chain_.front().wall_highest_ns < kClockSetNs &&
+    const bool sets_clock = !chain_.empty() && plan_.clock_set_ns != 0 &&
+                            chain_.front().wall_highest_ns < kClockSetNs &&
                             plan_.clock_set_ns == chain_.back().wall_highest_ns;
     const bool removable = !chain_.empty() && voided_through_ == 0 && !newest_unreadable_ && !sets_clock;
     if (removable && chain_.back().previous_valid_through == plan_.valid_through) {

@@ -112,7 +112,7 @@ Status WalLog::Start(RecoveryPlan plan) {
   Status status = TakeUp();
   if (status.ok()) {
     RequestReserve();
-  } else if (IsDiskFull(status)) {
+  } else if (IsDiskFull(status) || IsFileTooLarge(status)) {
     StopTaking(status);
     return {};
   }
@@ -292,8 +292,7 @@ void WalLog::WriteWatermark() {
 }
 
 void WalLog::Fail(const Status& reason) {
-  Say(LogLevel::kError, "the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
-                            "): it is closed and a new one is started");
+  SayFailed(reason);
   writer_.CloseFile();
   unsynced_.reserve(unsynced_.size() + unplaced_.size());
   std::move(unplaced_.begin(), unplaced_.end(), std::back_inserter(unsynced_));
@@ -316,7 +315,7 @@ void WalLog::SayStopped(const Status& reason) const {
         "the log refuses records (" + reason.message() +
             "): lookups work, removals fail, new entries are lost with this engine; trying again "
             "every second" +
-            (IsDiskFull(reason) ? "; free " + std::to_string(config_.segment_bytes) + " bytes there" : std::string()));
+            (IsDiskFull(reason) || IsFileTooLarge(reason) ? "; " + RoomAdvice(reason) : std::string()));
   } catch (const std::bad_alloc&) {
     return;  // storage_failed says it too
   }

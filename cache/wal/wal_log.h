@@ -130,7 +130,10 @@ class WalLog {
   void Fail(const Status& reason);
   // Refuses all records from now on, until a Probe succeeds.
   void StopTaking(const Status& reason);
+  void SayFailed(const Status& reason);
   void SayStopped(const Status& reason) const;
+  // What a person can do against the lack of room.
+  std::string RoomAdvice(const Status& reason) const;
   void RequestReserve();
   void LeaveOutEmpty();
   void Refuse(std::unique_ptr<WalGroup> group);
@@ -176,6 +179,8 @@ class WalLog {
   LiveEntries::Cursor recycle_cursor_;
   uint64_t evictions_unsaid_ = 0;
   uint64_t evictions_said_next_ns_ = 0;
+  uint64_t failures_unsaid_ = 0;
+  uint64_t failure_said_next_ns_ = 0;
   uint64_t giving_back_said_next_ns_ = 0;
   uint64_t dropping_said_next_ns_ = 0;
   uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve

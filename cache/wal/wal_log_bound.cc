@@ -143,20 +143,39 @@ Status WalLog::BeginGivingBack() {
   return BeginSegment(synced_through_);
 }
 
+std::string WalLog::RoomAdvice(const Status& reason) const {
+  const std::string bytes = std::to_string(config_.segment_bytes) + " bytes";
+  if (!IsFileTooLarge(reason)) return "free " + bytes + " there";
+  return "raise this process's limit of file sizes to " + bytes +
+         " at least (ulimit -f, LimitFSIZE=) and restart it, or " + "lower --wal-segment-bytes";
+}
+
+// Where the disk is full, segment after segment fails: that is one fact.
+void WalLog::SayFailed(const Status& reason) {
+  ++failures_unsaid_;
+  if (clock_->MonotonicNs() < failure_said_next_ns_) return;
+  const std::string count = std::to_string(failures_unsaid_);
+  Say(LogLevel::kError, "the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
+                            "): it is closed and a new one is started" +
+                            (failures_unsaid_ > 1 ? "; " + count + " failures since this was said last" : ""));
+  failures_unsaid_ = 0;
+  failure_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
+}
+
 void WalLog::SayFull(const Status& reason) {
   const bool full = shared_->full.load(kRelaxed);
   uint64_t& next_ns = full ? dropping_said_next_ns_ : giving_back_said_next_ns_;
   if (clock_->MonotonicNs() < next_ns) return;
   next_ns = clock_->MonotonicNs() + kSayNs;
   if (full) {
-    Say(LogLevel::kError, "no reserve segment: " + reason.message() +
-                              "; new entries are served from memory but not logged until there is room: free " +
-                              std::to_string(config_.segment_bytes) + " bytes there");
+    Say(LogLevel::kError,
+        "no reserve segment: " + reason.message() +
+            "; new entries are served from memory but not logged until there is room: " + RoomAdvice(reason));
   } else {
     Say(LogLevel::kWarn, "the disk has no room for another segment (" + reason.message() +
                              "): the log gives back its " + "oldest ones and keeps to " + std::to_string(bound_) +
-                             " bytes; free space there, or lower " + "--wal-bytes-max (" +
-                             std::to_string(config_.wal_bytes_max) + ")");
+                             " bytes; free " + std::to_string(config_.wal_bytes_max - bound_) +
+                             " bytes there, or lower --wal-bytes-max (" + std::to_string(config_.wal_bytes_max) + ")");
   }
 }
 
@@ -168,9 +187,14 @@ void WalLog::Evict(uint64_t through) {
 
 void WalLog::SayEvictions() {
   if (evictions_unsaid_ == 0 || clock_->MonotonicNs() < evictions_said_next_ns_) return;
-  Say(LogLevel::kWarn, std::to_string(evictions_unsaid_) +
-                           " entries were evicted because the log is at its bound: raise --wal-bytes-max (" +
-                           std::to_string(config_.wal_bytes_max) + ") to keep more");
+  const std::string configured = "--wal-bytes-max (" + std::to_string(config_.wal_bytes_max) + ")";
+  const bool disk_full = bound_ < config_.wal_bytes_max;
+  Say(LogLevel::kWarn,
+      std::to_string(evictions_unsaid_) + " entries were evicted because " +
+          (disk_full
+               ? "the disk is full: it holds " + std::to_string(bound_) + " bytes of the log; to keep more, free " +
+                     std::to_string(config_.wal_bytes_max - bound_) + " bytes there, what " + configured + " lacks"
+               : "the log is at its bound: raise " + configured + " to keep more"));
   evictions_unsaid_ = 0;
   evictions_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
 }

@@ -173,6 +173,8 @@ TEST_F(FullDisk, TheOldestEntriesMakeRoomSoThatLoggingNeverEnds) {
   EXPECT_FALSE(stats.log_full);
   EXPECT_GE(Said("or lower --wal-bytes-max (4194304)"), 1u);
   EXPECT_LE(Said("or lower --wal-bytes-max"), 2u) << "33 s: one line a minute at most";
+  EXPECT_GE(Said("entries were evicted because the disk is full"), 1u);
+  EXPECT_EQ(Said("the log is at its bound"), 0u) << "a larger bound would not help";
   EXPECT_EQ(Said("the log failed"), 0u);
   EXPECT_EQ(VersionOf(shard.get(), "live 9999"), 9999);
   ExpectDurable(std::move(shard), {{"live 9999", 9999}, {"live 9900", 9900}});
@@ -213,6 +215,40 @@ TEST_F(FullDisk, TheBoundGrowsAgainWithTheRoom) {
   EXPECT_EQ(shard->Stats().wal_evictions, evictions);
   EXPECT_GT(shard->Stats().wal_segments, 8u);
   EXPECT_LE(UsedBytes(), config_.wal_bytes_max + kModelFileBytes);
+}
+
+// A limit of file sizes is no lack of room: it is named, nothing is evicted for it, and a start serves.
+TEST_F(FullDisk, ALimitOfFileSizesIsNamedAndServedUnder) {
+  Put(Open().get(), "kept", 1);
+  disk_.SetFileLimit(kSegment - 1);
+  auto shard = Open();
+  ASSERT_NE(shard, nullptr);
+  EXPECT_TRUE(shard->Stats().storage_failed);
+  EXPECT_EQ(VersionOf(shard.get(), "kept"), 1);
+  EXPECT_EQ(Said("ulimit -f"), 1u);
+  EXPECT_EQ(Said("free "), 0u);
+  disk_.SetFileLimit(UINT64_MAX);
+  Pass(shard.get(), kS);
+  EXPECT_FALSE(shard->Stats().storage_failed);
+  ExpectDurable(std::move(shard), {{"kept", 1}});
+}
+
+TEST_F(FullDisk, ALimitOfFileSizesWhileRunningEvictsNothing) {
+  auto shard = Open();
+  for (uint32_t round = 0; shard->Stats().wal_segments < 3; ++round) {
+    PutMany(shard.get(), "live " + std::to_string(round) + " ", 20);
+  }
+  disk_.SetFileLimit(kSegment - 1);
+  for (uint32_t round = 0; !shard->Stats().log_full; ++round) {
+    ASSERT_LT(round, 100u);
+    PutMany(shard.get(), "more " + std::to_string(round) + " ", 20);
+  }
+  Pass(shard.get(), kS);
+  EXPECT_EQ(shard->Stats().wal_evictions, 0u);
+  EXPECT_GE(shard->Stats().wal_segments, 3u);
+  EXPECT_EQ(Said("no reserve segment"), 1u);
+  EXPECT_EQ(Said("ulimit -f"), 1u);
+  EXPECT_EQ(Said("free "), 0u);
 }
 
 // Another program takes whatever is given back: one segment a second goes, not the whole log at once.

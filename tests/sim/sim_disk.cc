@@ -28,6 +28,11 @@ uint64_t SimDisk::operations() const {
   return operations_;
 }
 
+void SimDisk::SetFileLimit(uint64_t bytes) {
+  MutexLock lock(mutex_);
+  file_limit_ = bytes;
+}
+
 void SimDisk::SetCapacity(uint64_t bytes) {
   MutexLock lock(mutex_);
   capacity_ = bytes;
@@ -198,6 +203,7 @@ int SimDisk::RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
   const auto found = handles_.find(file);
   if (found == handles_.end()) return -EBADF;
   Node& node = *found->second.node;
+  if (bytes > file_limit_) return -EFBIG;
   if (UsedBytesLocked() + bytes - std::min<uint64_t>(bytes, node.current.size()) > capacity_) return -ENOSPC;
   if (node.current.size() < bytes) node.current.resize(bytes);
   FileOperation operation;

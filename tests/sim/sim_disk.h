@@ -39,6 +39,7 @@ class SimDisk : public DiskIo {
   void SetFaults(const Faults& faults);
   uint64_t operations() const;  // since SetFaults
   void SetCapacity(uint64_t bytes);
+  void SetFileLimit(uint64_t bytes);  // like RLIMIT_FSIZE, for what is allocated
 
   // What is left after a power cut. Open handles become invalid; faults are cleared.
   void PowerCut();
@@ -114,6 +115,7 @@ class SimDisk : public DiskIo {
   uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
   ReadCost read_cost_ SUTRA_GUARDED_BY(mutex_);
   uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
+  uint64_t file_limit_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
   bool powered_off_ SUTRA_GUARDED_BY(mutex_) = false;
   bool cutting_ SUTRA_GUARDED_BY(mutex_) = false;  // the operation under way is the one at which the power goes
   std::map<std::string, NodePtr> names_ SUTRA_GUARDED_BY(mutex_);

@@ -146,7 +146,7 @@ const char* LogState(const StatView& view) {
 
 void StorageLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
-  fmt::format_to(out, "entries   {}, {}, evicted {} ({} of them by the log's bound), expired {}\n",
+  fmt::format_to(out, "entries   {}, {}, evicted {} ({} of them for want of room in the log), expired {}\n",
                  s.gauge(Gauge::kCacheEntries), BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))),
                  s.gauge(Gauge::kCacheEvictions), s.gauge(Gauge::kWalEvictions), s.gauge(Gauge::kCacheExpirations));
   fmt::format_to(out,
