@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <thread>
 
@@ -207,7 +208,11 @@ TEST_F(AllocationSweep, NoThreadOfTheShardEndsWithTheProcess) {
     clock_.Advance(2 * kS);
     std::this_thread::yield();
   }
-  while (!shard->Sync().ok()) clock_.Advance(kS);
+  while (!shard->Sync().ok()) {
+    clock_.Advance(kS);
+    // The committer's turn: refused syncs alone would spend the lifetime of the entries within a fraction of a second.
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   ExpectKept(shard.get());
   shard.reset();
   ExpectKept(Open().get());
