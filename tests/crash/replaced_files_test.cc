@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <fstream>
 #include <map>
 #include <random>
 #include <thread>
@@ -25,11 +24,6 @@ namespace {
 
 using Vectors = std::map<std::string, std::vector<float>>;  // by text
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
 // The versions of one file that the rounds exchange.
 struct ChangingFile {
   std::string name;
@@ -38,7 +32,7 @@ struct ChangingFile {
 
 std::vector<ChangingFile> MakeVersions(TinyModel* model) {
   model->Save();
-  const auto now = [model](const std::string& name) { return ReadAll(model->directory() / name); };
+  const auto now = [model](const std::string& name) { return ReadFile(model->directory() / name); };
   std::vector<ChangingFile> files = {{"model.safetensors", {now("model.safetensors")}},
                                      {"vocab.txt", {now("vocab.txt")}},
                                      {"1_Pooling/config.json", {now("1_Pooling/config.json")}},

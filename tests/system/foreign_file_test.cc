@@ -11,27 +11,17 @@
 #include <functional>
 #include <set>
 
-#include "engine/exit_code.h"
 #include "shm/base/unique_fd.h"
 #include "shm/stats/stats_name.h"
-#include "tests/system/system_fixture.h"
+#include "tests/system/start_fault.h"
 
 namespace sutra::test {
 namespace {
 
 namespace fs = std::filesystem;
 
-class ForeignFile : public SystemTest {
+class ForeignFile : public StartFault {
  protected:
-  static void ExpectCannotStart(EngineProcess& engine, const std::vector<std::string>& words) {
-    engine.Launch();
-    const ExitStatus status = engine.WaitEnd();
-    EXPECT_TRUE(status.exited && status.code == kExitCannotStart) << ToText(status);
-    const std::string log = engine.Log();
-    for (const std::string& word : words) {
-      EXPECT_NE(log.find(word), std::string::npos) << "not said: " << word << "\n" << log;
-    }
-  }
   // A socket of another program at this path.
   static UniqueFd Listen(const std::string& path, int type) {
     UniqueFd fd(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
@@ -55,7 +45,7 @@ TEST_F(ForeignFile, ARegularFileAtAnyPathOfTheEngineIsNamedAndStays) {
   for (const std::string& path :
        {engine.socket(), engine.socket() + ".new", engine.socket() + ".lock", engine.data() + "/LOCK"}) {
     WriteFile(path, "the only copy");
-    ExpectCannotStart(engine, {path, "move it away"});
+    ExpectCannotStart(engine, kExitCannotStart, {path, "move it away"});
     EXPECT_EQ(ReadFile(path), "the only copy") << path;
     unlink(path.c_str());
   }
@@ -70,7 +60,7 @@ TEST_F(ForeignFile, ALinkIsNotFollowed) {
        {engine.socket(), engine.socket() + ".new", engine.socket() + ".lock", engine.data() + "/LOCK"}) {
     WriteFile(target, "the only copy");
     ASSERT_EQ(symlink(target.c_str(), path.c_str()), 0);
-    ExpectCannotStart(engine, {path, "symbolic link"});
+    ExpectCannotStart(engine, kExitCannotStart, {path, "symbolic link"});
     EXPECT_TRUE(fs::is_symlink(path)) << path;
     EXPECT_EQ(ReadFile(target), "the only copy");
     unlink(path.c_str());
@@ -81,7 +71,7 @@ TEST_F(ForeignFile, ALiveSocketOfAnotherProgramIsNamedAndStillServed) {
   for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
     EngineProcess engine;
     const UniqueFd other = Listen(engine.socket(), type);
-    ExpectCannotStart(engine, {engine.socket(), "another program uses a socket there"});
+    ExpectCannotStart(engine, kExitCannotStart, {engine.socket(), "another program uses a socket there"});
     const UniqueFd client(socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
     sockaddr_un address = {};
     address.sun_family = AF_UNIX;
@@ -178,7 +168,7 @@ TEST_F(ForeignFile, AFailedStartKeepsWhatWasThereBefore) {
   ExpectVector(Attached(engine).Embed("kept"), "kept");
   EXPECT_EQ(engine.Terminate().code, kExitClean);
   WriteFile(engine.socket(), "in the way");
-  ExpectCannotStart(engine, {engine.socket()});
+  ExpectCannotStart(engine, kExitCannotStart, {engine.socket()});
   unlink(engine.socket().c_str());
   EXPECT_TRUE(fs::exists(engine.data() + "/LOCK"));
   EXPECT_TRUE(fs::exists(engine.socket() + ".lock"));
