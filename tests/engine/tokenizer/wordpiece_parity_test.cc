@@ -8,6 +8,7 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/engine/tokenizer/test_support.h"
+#include "tests/kit/real_model.h"
 #include "tests/kit/temp_dir.h"
 
 namespace sutra {
@@ -100,16 +101,17 @@ class WordPieceParity : public ::testing::Test {
  protected:
   // The fixtures belong to one vocabulary; without exactly that one there is nothing to compare.
   void SetUp() override {
-    json_ = FileBytes(ModelDir() + "/tokenizer.json");
-    if (json_.empty()) GTEST_SKIP() << "no model in " << ModelDir() << "; run tools/quickstart or set SUTRA_MODEL_DIR";
+    json_ = FileBytes(test::RealModelDirectory() + "/tokenizer.json");
+    if (json_.empty())
+      GTEST_SKIP() << "no model in " << test::RealModelDirectory() << "; run tools/quickstart or set SUTRA_MODEL_DIR";
     uint64_t hash = HashStep(kHashStart, json_.size());
     for (const char byte : json_) hash = HashStep(hash, static_cast<uint8_t>(byte));
     std::ostringstream identity;
     identity << json_.size() << " " << std::hex << std::setw(16) << std::setfill('0') << hash << "\n";
     if (identity.str() != FileBytes(FixturePath("model.txt"))) {
-      GTEST_SKIP() << ModelDir() << " holds another tokenizer.json than the fixtures were made from";
+      GTEST_SKIP() << test::RealModelDirectory() << " holds another tokenizer.json than the fixtures were made from";
     }
-    auto tokenizer = WordPieceTokenizer::Load(ModelDir());
+    auto tokenizer = WordPieceTokenizer::Load(test::RealModelDirectory());
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
     tokenizer_ = std::move(*tokenizer);
   }
@@ -136,8 +138,10 @@ TEST_F(WordPieceParity, TenThousandTextsGiveTheOraclesIdsWithAndWithoutALimit) {
 }
 
 TEST_F(WordPieceParity, VocabTxtGivesTheSameIdsAsTokenizerJson) {
-  std::string vocab = FileBytes(ModelDir() + "/vocab.txt"), settings = FileBytes(ModelDir() + "/tokenizer_config.json");
-  if (vocab.empty() || settings.empty()) GTEST_SKIP() << ModelDir() << " has no vocab.txt with tokenizer_config.json";
+  std::string vocab = FileBytes(test::RealModelDirectory() + "/vocab.txt"),
+              settings = FileBytes(test::RealModelDirectory() + "/tokenizer_config.json");
+  if (vocab.empty() || settings.empty())
+    GTEST_SKIP() << test::RealModelDirectory() << " has no vocab.txt with tokenizer_config.json";
   const test::TempDir folder;
   std::ofstream(folder / "vocab.txt", std::ios::binary) << vocab;
   std::ofstream(folder / "tokenizer_config.json", std::ios::binary) << settings;

