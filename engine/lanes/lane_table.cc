@@ -6,13 +6,15 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "shm/base/vector_room.h"
+
 namespace sutra {
 
 void LaneTable::Add(AttachedLane attached) {
   assert(!in_turn_);
   const uint64_t id = attached.lane->id();
   // What may throw comes first: afterwards the lane is in both lists, or in none.
-  if (order_.size() == order_.capacity()) order_.reserve(std::max<size_t>(16, 2 * order_.size()));
+  MakeRoomForOne(&order_);
   violators_.reserve(order_.capacity());  // each lane at most once per turn
   const auto [place, added] = lanes_.emplace(id, std::move(attached));
   assert(added);

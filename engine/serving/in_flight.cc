@@ -9,12 +9,14 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "shm/base/vector_room.h"
+
 namespace sutra {
 namespace {
 
 void Attach(Computation* computation, Waiter waiter) {
   std::vector<Waiter>& waiters = computation->waiters;
-  if (waiters.size() == waiters.capacity()) waiters.reserve(std::max<size_t>(1, 2 * waiters.size()));  // may throw
+  MakeRoomForOne(&waiters, 1);  // may throw
   if ((waiter.options & kOptionCacheSkipStore) == 0) {
     computation->store = true;
     computation->ttl_s = std::max<uint64_t>(computation->ttl_s, waiter.ttl_s);

@@ -10,17 +10,12 @@
 #include "shm/base/checkpoint.h"
 #include "shm/base/cpu_pause.h"
 #include "shm/base/time.h"
+#include "shm/base/vector_room.h"
 
 namespace sutra {
 namespace {
 
 constexpr int kMemoryRetryMs = 10;
-
-// At least doubled, so that the cost per text stays constant.
-template <typename T>
-void MakeRoomForOne(std::vector<T>* items) {
-  if (items->size() == items->capacity()) items->reserve(std::max<size_t>(16, 2 * items->size()));
-}
 
 }  // namespace
 
