@@ -116,6 +116,14 @@ class WalLog {
   }
 
  private:
+  // What makes a line of the log necessary, counted until the line is said: at most once per minute.
+  struct Occasions {
+    uint64_t unsaid = 0;
+    uint64_t next_ns = 0;
+    // How many the line is to speak of now; 0: none, or not yet.
+    uint64_t TakeIfDue(uint64_t now_ns);
+  };
+
   uint64_t Stamp();
   Status BeginSegment(uint64_t valid_through);
   Status BeginGivingBack();
@@ -177,12 +185,7 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
   LiveEntries::Cursor recycle_cursor_;
-  uint64_t evictions_unsaid_ = 0;
-  uint64_t evictions_said_next_ns_ = 0;
-  uint64_t failures_unsaid_ = 0;
-  uint64_t failure_said_next_ns_ = 0;
-  uint64_t giving_back_said_next_ns_ = 0;
-  uint64_t dropping_said_next_ns_ = 0;
+  Occasions evictions_, failures_, giving_back_, dropping_;  // of a line each
   uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve
   bool wants_watermark_ = false;
   bool writing_watermark_ = false;

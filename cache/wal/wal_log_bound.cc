@@ -1,6 +1,7 @@
 // The bound of the log: old segments are recycled before it is reached, and given back when it is.
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "cache/wal/wal_log.h"
 #include "shm/base/checkpoint.h"
@@ -143,6 +144,12 @@ Status WalLog::BeginGivingBack() {
   return BeginSegment(synced_through_);
 }
 
+uint64_t WalLog::Occasions::TakeIfDue(uint64_t now_ns) {
+  if (unsaid == 0 || now_ns < next_ns) return 0;
+  next_ns = now_ns + kSayNs;
+  return std::exchange(unsaid, 0);
+}
+
 std::string WalLog::RoomAdvice(const Status& reason) const {
   const std::string bytes = std::to_string(config_.segment_bytes) + " bytes";
   if (!IsFileTooLarge(reason)) return "free " + bytes + " there";
@@ -152,21 +159,19 @@ std::string WalLog::RoomAdvice(const Status& reason) const {
 
 // Where the disk is full, segment after segment fails: that is one fact.
 void WalLog::SayFailed(const Status& reason) {
-  ++failures_unsaid_;
-  if (clock_->MonotonicNs() < failure_said_next_ns_) return;
-  const std::string count = std::to_string(failures_unsaid_);
+  ++failures_.unsaid;
+  const uint64_t count = failures_.TakeIfDue(clock_->MonotonicNs());
+  if (count == 0) return;
   Say(LogLevel::kError, "the log failed at segment " + std::to_string(writer_.number()) + " (" + reason.message() +
                             "): it is closed and a new one is started" +
-                            (failures_unsaid_ > 1 ? "; " + count + " failures since this was said last" : ""));
-  failures_unsaid_ = 0;
-  failure_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
+                            (count > 1 ? "; " + std::to_string(count) + " failures since this was said last" : ""));
 }
 
 void WalLog::SayFull(const Status& reason) {
   const bool full = shared_->full.load(kRelaxed);
-  uint64_t& next_ns = full ? dropping_said_next_ns_ : giving_back_said_next_ns_;
-  if (clock_->MonotonicNs() < next_ns) return;
-  next_ns = clock_->MonotonicNs() + kSayNs;
+  Occasions& occasions = full ? dropping_ : giving_back_;
+  ++occasions.unsaid;
+  if (occasions.TakeIfDue(clock_->MonotonicNs()) == 0) return;
   if (full) {
     Say(LogLevel::kError,
         "no reserve segment: " + reason.message() +
@@ -182,21 +187,20 @@ void WalLog::SayFull(const Status& reason) {
 void WalLog::Evict(uint64_t through) {
   const uint64_t evicted = live_->EvictOlder(through);
   shared_->evictions.fetch_add(evicted, kRelaxed);
-  evictions_unsaid_ += evicted;
+  evictions_.unsaid += evicted;
 }
 
 void WalLog::SayEvictions() {
-  if (evictions_unsaid_ == 0 || clock_->MonotonicNs() < evictions_said_next_ns_) return;
+  const uint64_t evicted = evictions_.TakeIfDue(clock_->MonotonicNs());
+  if (evicted == 0) return;
   const std::string configured = "--wal-bytes-max (" + std::to_string(config_.wal_bytes_max) + ")";
   const bool disk_full = bound_ < config_.wal_bytes_max;
   Say(LogLevel::kWarn,
-      std::to_string(evictions_unsaid_) + " entries were evicted because " +
+      std::to_string(evicted) + " entries were evicted because " +
           (disk_full
                ? "the disk is full: it holds " + std::to_string(bound_) + " bytes of the log; to keep more, free " +
                      std::to_string(config_.wal_bytes_max - bound_) + " bytes there, what " + configured + " lacks"
                : "the log is at its bound: raise " + configured + " to keep more"));
-  evictions_unsaid_ = 0;
-  evictions_said_next_ns_ = clock_->MonotonicNs() + kSayNs;
 }
 
 // Renames a damaged segment, to a name that no file has: an earlier one of this number may have been set aside before a
