@@ -90,6 +90,7 @@ class Chaos {
   bool VerifyShard(const std::vector<std::string>& texts);
   bool CheckClients();
   bool EndClients();
+  bool HoldsWhatItShould(ProcessFootprint last) const;
   bool Fail(const std::string& why);
 
   const ChaosOptions options_;
