@@ -44,12 +44,6 @@ ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
   return count < 0 ? -errno : count;
 }
 
-// Clients of one process share its turn in the fair order. The pid only groups; a wrong one does no harm.
-uint64_t FlowOf(const LanePeer& peer, uint64_t lane_id) {
-  constexpr uint64_t kNoPid = 1ull << 63;  // the peer lives in another PID namespace
-  return peer.pid > 0 ? uint64_t{peer.uid} << 32 | static_cast<uint32_t>(peer.pid) : kNoPid | lane_id;
-}
-
 }  // namespace
 
 Acceptor::Acceptor(Options options, Watcher watcher)
@@ -162,7 +156,6 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   if (!connection->refusal.ok()) return Refuse(id, Status(connection->refusal), now_ns);
   const bool has_version = count >= static_cast<ssize_t>(offsetof(HelloMessage, slots));
   if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is not a Sutra hello");
-  connection->peer.name = FieldText(hello.client_name);
   if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
     return Refuse(id,
                   Status(StatusCode::kRefused, "the client speaks lane layout " + std::to_string(hello.layout_major) +
@@ -172,6 +165,7 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
                   now_ns);
   }
   assert(connection->refusal.ok() && connection->lane_id == 0);  // the peer is allowed, and gets one lane
+  connection->client = clients_.Find(connection->peer.uid, connection->peer.pid, FieldText(hello.client_name));
   LaneGeometry geometry;
   Status status = CheckHello(hello, &geometry);
   if (status.ok()) status = Welcome(connection, geometry, now_ns);
@@ -286,10 +280,9 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
 AttachedLane Acceptor::MakeLane(Connection* connection) {
   AttachedLane attached;
   attached.pid_fd = UniqueFd(PeerPidFd(connection->socket.get()));
-  const uint64_t flow = FlowOf(connection->peer, connection->lane_id);
   // The charge ends with the last reference to the lane.
   const std::shared_ptr<LaneQuota::Charge> charge(std::move(connection->charge));
-  auto lane = std::make_unique<Lane>(connection->lane_id, flow, connection->peer, std::move(connection->memory),
+  auto lane = std::make_unique<Lane>(connection->lane_id, std::move(connection->client), std::move(connection->memory),
                                      std::move(connection->event_pipe));
   attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) { delete ended; });
   return attached;
@@ -323,7 +316,7 @@ void Acceptor::RefuseForMemory(uint64_t id, uint64_t now_ns) {
 void Acceptor::Drop(uint64_t id, const std::string& why) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  const LanePeer peer = found->second.peer;
+  const Peer peer = found->second.peer;
   const std::string reason = why;                                      // may lie in the connection
   if (!reason.empty()) options_.stats.Add(Counter::kAttachesRefused);  // before the client sees the end
   Forget(id);

@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lanes/client_table.h"
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_quota.h"
 #include "engine/model/model_info.h"
@@ -73,11 +74,16 @@ class Acceptor {
   static constexpr size_t kPendingMax = 256;
   static constexpr size_t kStrangersMax = 32;  // unauthorised ones kept pending; further ones are dropped silently
 
+  struct Peer {
+    pid_t pid = 0;
+    uid_t uid = 0;
+  };
   struct Connection {
     UniqueFd socket;
-    LanePeer peer;
+    Peer peer;
     uint64_t deadline_ns = 0;
-    Status refusal;  // not ok: the hello is awaited only in order to answer it with this
+    Status refusal;    // not ok: the hello is awaited only in order to answer it with this
+    ClientPtr client;  // from the hello on
     // From the welcome on:
     std::unique_ptr<LaneQuota::Charge> charge;
     LaneMemory memory;
@@ -104,6 +110,7 @@ class Acceptor {
   const Options options_;
   const Watcher watcher_;
   const std::shared_ptr<LaneQuota> quota_;
+  ClientTable clients_;
   LaneIdentity identity_;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;

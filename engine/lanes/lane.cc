@@ -13,10 +13,9 @@
 
 namespace sutra {
 
-Lane::Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe)
+Lane::Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe)
     : id_(id),
-      flow_(flow),
-      peer_(std::move(peer)),
+      client_(std::move(client)),
       memory_(std::move(memory)),
       event_pipe_(std::move(event_pipe)),
       request_(memory_.request()),

@@ -13,24 +13,16 @@
 //    alive: it is closed with the lane and never earlier, since closing any descriptor of the file drops the lock.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <memory>
-#include <string>
 
+#include "engine/lanes/client.h"
 #include "shm/base/mutex.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/layout.h"
 
 namespace sutra {
-
-struct LanePeer {
-  pid_t pid = 0;  // for display only: 0 or meaningless across PID namespaces
-  uid_t uid = 0;
-  std::string name;  // the name that the client gave itself, made printable
-};
 
 // What an answer carries in addition to the vector, which is in the slot already.
 struct Answer {
@@ -45,11 +37,10 @@ struct Answer {
 class Lane {
  public:
   // `event_pipe` is the write end of the event pipe, O_NONBLOCK; it never leaves the engine.
-  Lane(uint64_t id, uint64_t flow, LanePeer peer, LaneMemory memory, UniqueFd event_pipe);
+  Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe);
 
   uint64_t id() const { return id_; }
-  uint64_t flow() const { return flow_; }
-  const LanePeer& peer() const { return peer_; }
+  const ClientPtr& client() const { return client_; }
   const LaneGeometry& geometry() const { return request_.geometry; }
   const LaneMemory& memory() const { return memory_; }
   const RequestLane& request() const { return request_; }
@@ -76,8 +67,7 @@ class Lane {
 
  private:
   const uint64_t id_;
-  const uint64_t flow_;
-  const LanePeer peer_;
+  const ClientPtr client_;
   const LaneMemory memory_;
   const UniqueFd event_pipe_;
   const RequestLane request_;

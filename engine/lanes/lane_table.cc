@@ -99,9 +99,10 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
   lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
   order_.erase(std::find(order_.begin(), order_.end(), lane));
   if (why != nullptr) {
-    const std::string name = lane->peer().name.empty() ? "" : " (" + lane->peer().name + ")";
-    options_.log(LogLevel::kWarn, "lane " + std::to_string(lane_id) + " of uid " + std::to_string(lane->peer().uid) +
-                                      " pid " + std::to_string(lane->peer().pid) + name + " closed: " + why);
+    const Client& client = *lane->client();
+    const std::string name = client.name.empty() ? "" : " (" + client.name + ")";
+    options_.log(LogLevel::kWarn, "lane " + std::to_string(lane_id) + " of uid " + std::to_string(client.uid) +
+                                      " pid " + std::to_string(client.pid) + name + " closed: " + why);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lanes/client.h"
 #include "engine/lanes/priority_class.h"
 
 namespace sutra {
@@ -36,7 +37,7 @@ struct Waiter {
 struct Computation {
   std::string text;
   uint32_t variant = 0;
-  uint64_t flow = 0;  // the client that is charged for it in the fair order
+  ClientPtr client;  // charged for it in the fair order
   std::vector<int32_t> ids;
   bool truncated = false;
   uint64_t queued_ns = 0;

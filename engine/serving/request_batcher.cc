@@ -65,7 +65,7 @@ void RequestBatcher::AdmitLocked(Staged* staged) {
   if (computation.taken) return;  // was queued again when its class rose, and has been served meanwhile
   std::vector<Entry>& heap = heaps_[staged->priority];
   MakeRoomForOne(&heap);
-  uint64_t& finish = finish_tags_[computation.flow];
+  uint64_t& finish = finish_tags_[computation.client->id];
   const uint64_t start = std::max(virtual_time_, finish);
   // A text that is queued again has been charged already.
   if (!staged->again) finish = start + computation.token_count();

@@ -75,7 +75,7 @@ void RequestPath::Compute(Waiter* first, std::string_view text) {
   waiter.tokenised_ns = MonotonicNs();
   computation->text = text;
   computation->variant = kVariantOfModel;
-  computation->flow = waiter.lane->flow();
+  computation->client = waiter.lane->client();
   computation->truncated = encoded.truncated;
   computation->queued_ns = waiter.tokenised_ns;
   model_.batcher.ReserveOne();  // a computation that is under way must reach the workers

@@ -115,7 +115,7 @@ class Program {
       : input_(input),
         geometry_(geometry),
         client_(memory.request_fd(), geometry),
-        lane_(std::make_shared<Lane>(1, 1, LanePeer(), std::move(memory), UniqueFd())),
+        lane_(std::make_shared<Lane>(1, std::make_shared<Client>(1, 0, 0, ""), std::move(memory), UniqueFd())),
         reader_(kTextBytesMax) {}
 
   void Run(Mutator* mutator) {

@@ -140,8 +140,8 @@ TEST_F(AcceptorTest, AHonestClientGetsItsLane) {
   EXPECT_EQ(serving.status, 0u);
   ASSERT_EQ(attached_.size(), 1u);
   EXPECT_EQ(attached_[0].lane->id(), welcome.lane_id);
-  EXPECT_EQ(attached_[0].lane->peer().uid, getuid());
-  EXPECT_EQ(attached_[0].lane->peer().name, "te?st");
+  EXPECT_EQ(attached_[0].lane->client()->uid, getuid());
+  EXPECT_EQ(attached_[0].lane->client()->name, "te?st");
   EXPECT_EQ(acceptor_->pending(), 0u);
 }
 

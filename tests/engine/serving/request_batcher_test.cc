@@ -19,7 +19,7 @@ ComputationPtr Text(const std::string& name, uint32_t tokens, uint64_t flow = 1,
   auto computation = std::make_shared<Computation>();
   computation->text = name;
   computation->ids.resize(tokens);
-  computation->flow = flow;
+  computation->client = std::make_shared<Client>(flow, 0, 0, "");
   computation->queued_ns = queued_ns == 0 ? MonotonicNs() : queued_ns;
   return computation;
 }

@@ -75,7 +75,7 @@ TEST_F(RequestPathTest, AMissIsTokenisedAndQueuedForItsClient) {
   ASSERT_EQ(queued.size(), 1u);
   EXPECT_EQ(queued[0]->text, "apple");
   EXPECT_EQ(queued[0]->token_count(), 5u);
-  EXPECT_EQ(queued[0]->flow, 42u);
+  EXPECT_EQ(queued[0]->client->id, 42u);
   EXPECT_FALSE(queued[0]->truncated);
   EXPECT_EQ(model_->in_flight.LifetimeToStore(queued[0]), kTtlDefault);
   const std::vector<Waiter> waiters = model_->in_flight.Finish(queued[0]);
