@@ -195,10 +195,13 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
     const bool ready = done();
     // SYNC L7 (acquire): all answers of a closed lane are visible; meets the engine's release of the state.
     const bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
+    bool woken = false;
     if (!ready && !closed) {
-      FutexWait(engine.futex_word.futex_address(), word, left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs);
+      woken = FutexWait(engine.futex_word.futex_address(), word, left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs);
     }
     sleepers.fetch_sub(1, std::memory_order_relaxed);  // relaxed: an engine that sees it late makes one needless wake
+    // First of all: the engine has woken only some, and they wake the rest.
+    if (woken) WakeOtherSleepers(lane->connection.mapping.request, lane->connection.mapping.reply, word);
     if (ready || done()) return WaitEnd::kDone;
     // relaxed: only asks whether anything moved
     if (closed || engine.futex_word.load(std::memory_order_relaxed) == word) CheckAlive(lane, MonotonicNs());

@@ -9,6 +9,14 @@
 // The engine: store the result; fence; look at sleepers; if any: futex_word += 1, wake. Without both fences the waiter
 // could miss the result while the engine misses the sleeper, and the waiter sleeps on an answered request. With them
 // one of the two sees the other; and if the engine bumps futex_word after F was read, the kernel refuses the wait.
+// The bump is made by one thread at a time: of two that store the same value, a waiter that read it in between would
+// take the second for no bump at all.
+//
+// A wake costs the engine microseconds per sleeper, so it wakes kWakesPerCall of them at most. A waiter that a wake has
+// reached wakes all others that sleep, at its own process' expense, before it does anything else (WakeOtherSleepers);
+// a timeout or a signal reaches nobody else and needs no such call. Who was asleep when the word was bumped is thus
+// woken by the engine or by one that the engine woke. It does so only if the word has moved since it fell asleep: those
+// woken by such a call who sleep on the new word already end the chain, or two waiters would wake each other for ever.
 //
 // Engine asleep (SYNC L5). The engine: asleep = 1; fence; look at all submission rings; epoll. The client: publish the
 // entry; fence; look at asleep; if 1: one byte on the socket. Same argument with the roles exchanged.
@@ -44,12 +52,16 @@ inline void FullFence() {
 }
 
 // Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller checks again.
-inline void FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
+// RETURNS true if a wake ended it.
+inline bool FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
   const timespec timeout = ToTimespec(timeout_ns);
-  syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
+  return syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0) == 0;
 }
 
-inline void FutexWakeAll(const uint32_t* word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0); }
+inline void FutexWake(const uint32_t* word, int waiters_max) {
+  syscall(SYS_futex, word, FUTEX_WAKE, waiters_max, nullptr, nullptr, 0);
+}
+inline void FutexWakeAll(const uint32_t* word) { FutexWake(word, INT32_MAX); }
 
 // Engine: after publishing one answer or a batch of them. One fence covers sleepers and event loop.
 // RETURNS what the client asked for; the caller writes one byte into the pipe for `event` (EAGAIN counts as rung).
@@ -58,18 +70,36 @@ struct WakeNeeds {
   bool event = false;
 };
 inline WakeNeeds LookForSleepers(const RequestLane& request) {
-  FullFence();  // SYNC L4, L6: the answers' stores before these loads
+  // SYNC L4, L6: the answers' stores before these loads. Nothing else orders them: the loop's answers take no lock, and
+  // even x86 lets a load overtake the stores before it.
+  FullFence();
   WakeNeeds needs;
   // relaxed: ordered by the fence; the value is a hint that can hurt only the client that wrote it
   needs.sleepers = request.client().sleepers.load(std::memory_order_relaxed) != 0;
   needs.event = request.client().event_armed.load(std::memory_order_relaxed) != 0;
   return needs;
 }
-inline void WakeSleepers(const ReplyLane& reply) {
+// Engine: for `sleepers`. REQUIRES that no other thread bumps this lane's word meanwhile.
+inline void BumpFutexWord(const ReplyLane& reply) {
   SharedWord<uint32_t>& word = reply.engine().futex_word;
   // relaxed load: only the engine writes it. SYNC L4 (release): a client that reads the new value sees the answers.
   word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-  FutexWakeAll(word.futex_address());
+}
+// Engine: after the bump; a system call, so without any lock.
+inline constexpr int kWakesPerCall = 4;
+inline void WakeFirstSleepers(const ReplyLane& reply) {
+  FutexWake(reply.engine().futex_word.futex_address(), kWakesPerCall);
+}
+inline void WakeSleepers(const ReplyLane& reply) {
+  BumpFutexWord(reply);
+  WakeFirstSleepers(reply);
+}
+// Client: a wait on `slept_on` was ended by a wake, and this waiter no longer counts among the sleepers.
+inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on) {
+  // relaxed: the wake-up ordered the bump, and every sleeper's addition, before these loads
+  if (request.client().sleepers.load(std::memory_order_relaxed) == 0) return;
+  const SharedWord<uint32_t>& word = reply.engine().futex_word;
+  if (word.load(std::memory_order_relaxed) != slept_on) FutexWakeAll(word.futex_address());
 }
 
 // Engine: before it sleeps in epoll. The caller then looks at every submission ring once more, and stores 0 on waking.

@@ -12,6 +12,16 @@
 #include "shm/sleep_wake.h"
 
 namespace sutra {
+namespace {
+
+constinit thread_local char this_thread = 0;  // its address tells threads apart
+
+// Of a word with one writer at a time.
+void AddOne(std::atomic<uint32_t>* word, std::memory_order order) {
+  word->store(word->load(std::memory_order_relaxed) + 1, order);  // relaxed: nobody else writes it meanwhile
+}
+
+}  // namespace
 
 Lane::Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe)
     : id_(id),
@@ -24,12 +34,31 @@ Lane::Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe
       slot_held_(new std::atomic<uint8_t>[request_.geometry.slots]()),
       completions_(reply_) {}
 
+bool Lane::IsOwner() const {
+  return owner_.load(std::memory_order_relaxed) == &this_thread;  // relaxed: equal only to what this thread stored
+}
+
 bool Lane::Hold(uint32_t slot) {
-  // SYNC E1 (acquire): the answering side is done with the slot's vector; pairs with SYNC E1 (release) in Publish.
+  // SYNC E1 (acquire): the answering side is done with the slot's vector; pairs with SYNC E1 (release) in WriteAnswer.
   if (slot_held_[slot].load(std::memory_order_acquire) != 0) return false;
+  owner_.store(&this_thread, std::memory_order_relaxed);  // relaxed: a worker only finds that it is another's
   slot_held_[slot].store(1, std::memory_order_relaxed);
-  held_.fetch_add(1, std::memory_order_relaxed);
+  AddOne(&taken_, std::memory_order_relaxed);
   return true;
+}
+
+uint32_t Lane::held() const {
+  // relaxed: only a count
+  return taken_.load(std::memory_order_relaxed) - answered_by_loop_.load(std::memory_order_relaxed) -
+         answered_by_workers_.load(std::memory_order_relaxed);
+}
+
+// For the owner. True: the slot that it is about to answer is the only one that anybody holds.
+bool Lane::OnlyHolder() const {
+  const uint32_t left = taken_.load(std::memory_order_relaxed) -  // relaxed: its own words
+                        answered_by_loop_.load(std::memory_order_relaxed);
+  // SYNC E2 (acquire): the workers are done with the completion ring; pairs with SYNC E2 (release) in PublishLocked.
+  return left - answered_by_workers_.load(std::memory_order_acquire) == 1;
 }
 
 void Lane::ShowTaken() {
@@ -48,8 +77,27 @@ bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
 }
 
 bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
+  if (!IsOwner() || !OnlyHolder()) return PublishLocked(slot, sequence, answer);
+  if (!open()) return false;  // only this thread closes it
+  if (!WriteAnswer(slot, sequence, answer)) return false;
+  AddOne(&answered_by_loop_, std::memory_order_relaxed);  // relaxed: the loop's own
+  return true;
+}
+
+bool Lane::PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer) {
   const MutexLock lock(mutex_);
-  if (!open()) return false;
+  if (!open() || !WriteAnswer(slot, sequence, answer)) return false;
+  if (IsOwner()) {
+    AddOne(&answered_by_loop_, std::memory_order_relaxed);  // relaxed: the loop's own
+  } else {
+    // SYNC E2 (release): a loop that sees the count finds the completion ring as we left it; pairs with SYNC E2
+    // (acquire) in OnlyHolder.
+    AddOne(&answered_by_workers_, std::memory_order_release);
+  }
+  return true;
+}
+
+bool Lane::WriteAnswer(uint32_t slot, uint64_t sequence, const Answer& answer) {
   assert(slot_held_[slot].load(std::memory_order_relaxed) == 1);  // relaxed: the caller holds it
   ResultDescriptor& result = reply_.result(slot);
   result.tag = answer.tag;
@@ -61,7 +109,6 @@ bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
   if (SUTRA_CHECKPOINT("reply.written")) return false;
   // SYNC E1 (release): the vector is written; pairs with SYNC E1 (acquire) in Lane::Hold.
   slot_held_[slot].store(0, std::memory_order_release);
-  held_.fetch_sub(1, std::memory_order_relaxed);
   completions_.Publish(slot, sequence, answer.status);
   static_cast<void>(SUTRA_CHECKPOINT("reply.index_published"));
   return true;
@@ -71,8 +118,13 @@ bool Lane::Wake() {
   WakeNeeds needs;
   const auto look = [&] { needs = LookForSleepers(request_); };
   if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
-  const MutexLock lock(mutex_);  // one thread at a time increments the futex word
-  if (needs.sleepers) WakeSleepers(reply_);
+  if (needs.sleepers) {
+    {
+      const MutexLock lock(mutex_);  // one thread at a time increments the word
+      BumpFutexWord(reply_);
+    }
+    WakeFirstSleepers(reply_);
+  }
   // A full pipe is readable already, and behind a closed one no client waits.
   if (needs.event && event_pipe_) {
     const char byte = 1;
@@ -91,8 +143,9 @@ void Lane::Close(StatusCode reason) {
     EngineLine& line = reply_.engine();
     line.close_reason.store(static_cast<uint32_t>(reason), std::memory_order_relaxed);  // ordered by the next store
     line.state.store(kLaneClosed, std::memory_order_release);
-    WakeSleepers(reply_);
+    BumpFutexWord(reply_);
   }
+  WakeFirstSleepers(reply_);
   static_cast<void>(SUTRA_CHECKPOINT("lane.recycled"));
 }
 

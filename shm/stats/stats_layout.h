@@ -11,10 +11,10 @@
 namespace sutra {
 
 inline constexpr uint64_t kStatsMagic = 0x5354415453545553;  // "SUTSTATS"
-inline constexpr uint16_t kStatsMajor = 1;
+inline constexpr uint16_t kStatsMajor = 2;                   // 2: counters and histograms are sums over banks
 inline constexpr uint16_t kStatsMinor = 0;
 
-inline constexpr uint32_t kStatsWordStride = 64;  // of counters and gauges: one cache line each
+inline constexpr uint32_t kStatsWordStride = 8;  // of counters and gauges: one thread writes to a bank
 
 struct StatsLabel {
   char text[32];
@@ -50,8 +50,12 @@ struct StatsHeader {
   char socket[256];
   char disk_io[16];
   char version_text[32];
+  // Each thread that counts has a bank of counters and one of histograms (stats_bank.h); a figure is the sum over them.
+  uint32_t banks;
+  uint32_t reserved;
+  uint64_t counter_bank_bytes, histogram_bank_bytes;  // from one bank to the next
 };
-static_assert(sizeof(StatsHeader) == 656 && offsetof(StatsHeader, magic) == 8 &&
+static_assert(sizeof(StatsHeader) == 680 && offsetof(StatsHeader, banks) == 656 && offsetof(StatsHeader, magic) == 8 &&
               offsetof(StatsHeader, counters) == 32 && offsetof(StatsHeader, counters_offset) == 72 &&
               offsetof(StatsHeader, boot_id) == 104 && offsetof(StatsHeader, version_text) == 624);
 

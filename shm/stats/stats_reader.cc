@@ -25,8 +25,9 @@ namespace ipc = boost::interprocess;
 
 namespace {
 
-constexpr uint64_t kSegmentBytesMax = 16u << 20;  // a segment of ours has about 60 KiB
+constexpr uint64_t kSegmentBytesMax = 16u << 20;  // a segment of ours has about 220 KiB
 constexpr uint32_t kTableEntriesMax = 4096;
+constexpr uint32_t kBanksMax = 256;
 constexpr uint32_t kHistogramBucketsMax = 16 * 60;  // as far as bucket bounds fit 64 bits
 
 // Text from the segment must not steer the reader's terminal.
@@ -70,12 +71,18 @@ Status CheckHeader(const Bytes& bytes, const StatsHeader& h) {
   }
   const uint64_t histogram_bytes = offsetof(StatsHistogram, buckets) + uint64_t{h.histogram_buckets} * 8;
   if (h.histogram_stride_bytes < histogram_bytes) return NotStats("invalid histogram stride");
+  if (h.banks == 0 || h.banks > kBanksMax) return NotStats("invalid number of banks");
+  // Of numbers below 2^12 and 2^32: neither product wraps.
+  if (h.counter_bank_bytes < uint64_t{h.counters} * h.counter_stride_bytes ||
+      h.histogram_bank_bytes < uint64_t{h.histograms} * h.histogram_stride_bytes) {
+    return NotStats("a bank is shorter than its table");
+  }
   if (!bytes.Fits(h.counter_labels_offset, h.counters, sizeof(StatsLabel)) ||
       !bytes.Fits(h.gauge_labels_offset, h.gauges, sizeof(StatsLabel)) ||
       !bytes.Fits(h.histogram_labels_offset, h.histograms, sizeof(StatsLabel)) ||
-      !bytes.Fits(h.counters_offset, h.counters, h.counter_stride_bytes) ||
+      !bytes.Fits(h.counters_offset, h.banks, h.counter_bank_bytes) ||
       !bytes.Fits(h.gauges_offset, h.gauges, h.counter_stride_bytes) ||
-      !bytes.Fits(h.histograms_offset, h.histograms, h.histogram_stride_bytes)) {
+      !bytes.Fits(h.histograms_offset, h.banks, h.histogram_bank_bytes)) {
     return NotStats("a table lies outside the segment");
   }
   return Status();
@@ -87,25 +94,42 @@ std::string LabelAt(const Bytes& bytes, uint64_t table, uint32_t index) {
   return FieldText(label.text);
 }
 
+uint64_t WordAt(const Bytes& bytes, uint64_t offset) {
+  uint64_t value = 0;
+  bytes.Copy(offset, &value);
+  return value;
+}
+
+// Tables of the same words, one per bank; a value is the sum.
+struct Banks {
+  uint32_t count = 1;
+  uint64_t bytes = 0;  // from one to the next
+};
+
 std::map<std::string, uint64_t> ReadWords(const Bytes& bytes, uint64_t labels, uint64_t words, uint32_t count,
-                                          uint32_t stride) {
+                                          uint32_t stride, Banks banks) {
   std::map<std::string, uint64_t> values;
   for (uint32_t i = 0; i < count; ++i) {
     uint64_t value = 0;
-    bytes.Copy(words + uint64_t{i} * stride, &value);
+    for (uint32_t bank = 0; bank < banks.count; ++bank) {
+      value += WordAt(bytes, words + bank * banks.bytes + uint64_t{i} * stride);
+    }
     values[LabelAt(bytes, labels, i)] = value;
   }
   return values;
 }
 
-HistogramSnapshot ReadHistogram(const Bytes& bytes, uint64_t offset, uint32_t buckets) {
+HistogramSnapshot ReadHistogram(const Bytes& bytes, uint64_t first, uint32_t buckets, Banks banks) {
   HistogramSnapshot histogram;
-  bytes.Copy(offset + offsetof(StatsHistogram, count), &histogram.count);
-  bytes.Copy(offset + offsetof(StatsHistogram, sum), &histogram.sum);
-  bytes.Copy(offset + offsetof(StatsHistogram, max), &histogram.max);
   histogram.buckets.resize(buckets);
-  for (uint32_t i = 0; i < buckets; ++i) {
-    bytes.Copy(offset + offsetof(StatsHistogram, buckets) + uint64_t{i} * 8, &histogram.buckets[i]);
+  for (uint32_t bank = 0; bank < banks.count; ++bank) {
+    const uint64_t offset = first + bank * banks.bytes;
+    histogram.count += WordAt(bytes, offset + offsetof(StatsHistogram, count));
+    histogram.sum += WordAt(bytes, offset + offsetof(StatsHistogram, sum));
+    histogram.max = std::max(histogram.max, WordAt(bytes, offset + offsetof(StatsHistogram, max)));
+    for (uint32_t i = 0; i < buckets; ++i) {
+      histogram.buckets[i] += WordAt(bytes, offset + offsetof(StatsHistogram, buckets) + uint64_t{i} * 8);
+    }
   }
   return histogram;
 }
@@ -198,12 +222,13 @@ Result<StatsSnapshot> ParseStats(std::span<const std::byte> data) {
   snapshot.socket = FieldText(h.socket);
   snapshot.disk_io = FieldText(h.disk_io);
   snapshot.version_text = FieldText(h.version_text);
-  snapshot.counters = ReadWords(bytes, h.counter_labels_offset, h.counters_offset, h.counters, h.counter_stride_bytes);
-  snapshot.gauges = ReadWords(bytes, h.gauge_labels_offset, h.gauges_offset, h.gauges, h.counter_stride_bytes);
+  snapshot.counters = ReadWords(bytes, h.counter_labels_offset, h.counters_offset, h.counters, h.counter_stride_bytes,
+                                {h.banks, h.counter_bank_bytes});
+  snapshot.gauges = ReadWords(bytes, h.gauge_labels_offset, h.gauges_offset, h.gauges, h.counter_stride_bytes, Banks());
   for (uint32_t i = 0; i < h.histograms; ++i) {
     const uint64_t offset = h.histograms_offset + uint64_t{i} * h.histogram_stride_bytes;
     snapshot.histograms[LabelAt(bytes, h.histogram_labels_offset, i)] =
-        ReadHistogram(bytes, offset, h.histogram_buckets);
+        ReadHistogram(bytes, offset, h.histogram_buckets, {h.banks, h.histogram_bank_bytes});
   }
   return snapshot;
 }

@@ -31,15 +31,15 @@ constexpr uint32_t kCounters = static_cast<uint32_t>(Counter::kCount);
 constexpr uint32_t kGauges = static_cast<uint32_t>(Gauge::kCount);
 constexpr uint32_t kHistograms = static_cast<uint32_t>(Histogram::kCount);
 
-constexpr uint64_t Align(uint64_t value) { return RoundUp(value, 64); }
+constexpr uint64_t Align(uint64_t value) { return RoundUp(value, 128); }  // two lines: they are fetched in pairs
 
 constexpr uint64_t kCounterLabelsOffset = Align(sizeof(StatsHeader));
 constexpr uint64_t kGaugeLabelsOffset = Align(kCounterLabelsOffset + kCounters * sizeof(StatsLabel));
 constexpr uint64_t kHistogramLabelsOffset = Align(kGaugeLabelsOffset + kGauges * sizeof(StatsLabel));
 constexpr uint64_t kCountersOffset = Align(kHistogramLabelsOffset + kHistograms * sizeof(StatsLabel));
-constexpr uint64_t kGaugesOffset = kCountersOffset + uint64_t{kCounters} * kStatsWordStride;
-constexpr uint64_t kHistogramsOffset = kGaugesOffset + uint64_t{kGauges} * kStatsWordStride;
-constexpr uint64_t kSegmentBytes = kHistogramsOffset + kHistograms * sizeof(StatsHistogram);
+constexpr uint64_t kGaugesOffset = kCountersOffset + kStatsBanks * kStatsCounterBankBytes;
+constexpr uint64_t kHistogramsOffset = Align(kGaugesOffset + uint64_t{kGauges} * kStatsWordStride);
+constexpr uint64_t kSegmentBytes = kHistogramsOffset + kStatsBanks * kStatsHistogramBankBytes;
 
 // Header strings may change while observers copy them: each byte is stored whole, the last one always stays zero.
 void StoreText(std::span<char> field, std::string_view text) {
@@ -135,7 +135,7 @@ Result<std::unique_ptr<StatsSegment>> StatsSegment::Create(const StatsSegmentOpt
 
 std::unique_ptr<StatsSegment> StatsSegment::CreatePrivate() {
   std::unique_ptr<StatsSegment> segment(new StatsSegment);
-  segment->mapping_->private_memory = aligned_alloc(64, Align(kSegmentBytes));
+  segment->mapping_->private_memory = aligned_alloc(128, Align(kSegmentBytes));
   assert(segment->mapping_->private_memory != nullptr);
   std::fill_n(static_cast<std::byte*>(segment->mapping_->private_memory), Align(kSegmentBytes), std::byte{0});
   segment->base_ = static_cast<std::byte*>(segment->mapping_->private_memory);
@@ -173,6 +173,9 @@ void StatsSegment::Fill(const StatsSegmentOptions& options) {
   h.histograms_offset = kHistogramsOffset;
   h.counter_stride_bytes = kStatsWordStride;
   h.histogram_stride_bytes = sizeof(StatsHistogram);
+  h.banks = kStatsBanks;
+  h.counter_bank_bytes = kStatsCounterBankBytes;
+  h.histogram_bank_bytes = kStatsHistogramBankBytes;
   const bool no_boot_id = std::all_of(options.boot_id.begin(), options.boot_id.end(), [](uint8_t b) { return b == 0; });
   const BootId boot_id = no_boot_id ? HostBootId() : options.boot_id;
   std::copy(boot_id.begin(), boot_id.end(), h.boot_id);
@@ -189,8 +192,7 @@ void StatsSegment::Fill(const StatsSegmentOptions& options) {
 }
 
 StatsWriter StatsSegment::writer() const {
-  return StatsWriter(base_ + kCountersOffset, base_ + kGaugesOffset,
-                     reinterpret_cast<StatsHistogram*>(base_ + kHistogramsOffset));
+  return StatsWriter(base_ + kCountersOffset, base_ + kGaugesOffset, base_ + kHistogramsOffset);
 }
 
 void StatsSegment::SetModel(const std::string& model, const std::string& identity, const std::string& precision,

@@ -33,7 +33,7 @@ class EngineStatsTest : public ::testing::Test {
     for (size_t i = 0; i < kGauges; ++i) Word(i).store(kUntouched, std::memory_order_relaxed);
   }
   SharedWord<uint64_t>& Word(size_t gauge) {
-    return *reinterpret_cast<SharedWord<uint64_t>*>(gauges_.data() + gauge * 64);
+    return *reinterpret_cast<SharedWord<uint64_t>*>(gauges_.data() + gauge * kStatsWordStride);
   }
   uint64_t Get(Gauge gauge) { return Word(static_cast<size_t>(gauge)).load(std::memory_order_relaxed); }
   ServedModel::Options ModelOptions(CacheShard* cache) {
@@ -44,7 +44,7 @@ class EngineStatsTest : public ::testing::Test {
             .stats = stats_};
   }
 
-  std::vector<std::byte> gauges_ = std::vector<std::byte>(kGauges * 64);
+  std::vector<std::byte> gauges_ = std::vector<std::byte>(kGauges * kStatsWordStride);
   StatsWriter stats_{nullptr, gauges_.data(), nullptr};
   testing::GatedBackend backend_{4, 64};
   CountingCache cache_;

@@ -30,8 +30,11 @@ std::vector<std::byte> SmallSegment() {
   header->counters_offset = 1536;
   header->gauges_offset = 1536 + 192;
   header->histograms_offset = 2048;
-  header->counter_stride_bytes = 64;
+  header->counter_stride_bytes = 32;
   header->histogram_stride_bytes = 256;
+  header->banks = 2;
+  header->counter_bank_bytes = 96;
+  header->histogram_bank_bytes = 512;
   const auto label = [&](size_t offset, const char* text) {
     std::memcpy(bytes.data() + offset, text, std::strlen(text));
   };

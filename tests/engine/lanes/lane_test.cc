@@ -1,7 +1,16 @@
 #include "engine/lanes/lane.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "tests/kit/scripted_lane.h"
 
@@ -107,6 +116,103 @@ TEST_F(LaneTest, CancellingMeansThisSequenceOnly) {
   scripted_.client().request(1).cancel_sequence.store(5, std::memory_order_relaxed);
   EXPECT_TRUE(lane().Cancelled(1, 5));
   EXPECT_FALSE(lane().Cancelled(1, 6));
+}
+
+// The loop answers hits without the mutex and hands every third request to a worker; the client resubmits at once.
+TEST(LaneThreads, AnswersOfLoopAndWorkerStandInTheRingWithoutAGap) {
+  ScriptedLane scripted({8, 4096, 4});
+  Lane& lane = *scripted.lane();
+  constexpr uint64_t kAnswers = 100'000;
+  constexpr uint32_t kNone = 8;
+  std::atomic<uint32_t> handed_on{kNone};  // a slot that waits for the worker
+  std::atomic<bool> stop{false};
+  std::thread worker([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const uint32_t slot = handed_on.load(std::memory_order_acquire);
+      if (slot == kNone) continue;
+      EXPECT_TRUE(lane.Publish(slot, 1 + slot, Answer()));
+      handed_on.store(kNone, std::memory_order_release);
+    }
+  });
+  uint64_t taken = 0, read = 0;
+  bool held[8] = {};
+  while (read < kAnswers) {
+    const auto slot = static_cast<uint32_t>(taken % 8);
+    if (taken < kAnswers && !held[slot]) {
+      ASSERT_TRUE(lane.Hold(slot));
+      held[slot] = true;
+      if (taken++ % 3 == 0 && handed_on.load(std::memory_order_acquire) == kNone) {
+        handed_on.store(slot, std::memory_order_release);
+      } else {
+        ASSERT_TRUE(lane.Publish(slot, 1 + slot, Answer()));
+      }
+    }
+    uint32_t answered = 0;
+    const CompletionReader::Read result = scripted.completions().Next(&answered);
+    if (result == CompletionReader::Read::kNone) continue;
+    ASSERT_EQ(result, CompletionReader::Read::kSlot) << "a gap at answer " << read;
+    ASSERT_TRUE(held[answered]) << "slot " << answered << " stands there twice";
+    held[answered] = false;
+    ++read;
+  }
+  stop.store(true, std::memory_order_relaxed);
+  worker.join();
+  EXPECT_EQ(lane.held(), 0u);
+}
+
+TEST(LaneThreads, NothingIsAnsweredAfterCloseWhateverTheWorkerIsDoing) {
+  for (int round = 0; round < 100; ++round) {
+    ScriptedLane scripted({64, 4096, 4});
+    Lane& lane = *scripted.lane();
+    for (uint32_t slot = 0; slot < 64; ++slot) ASSERT_TRUE(lane.Hold(slot));
+    std::atomic<uint32_t> answered{0};
+    std::thread worker([&] {
+      for (uint32_t slot = 0; slot < 64; ++slot) {
+        if (lane.Publish(slot, 7, Answer())) answered.fetch_add(1, std::memory_order_relaxed);
+      }
+    });
+    while (round % 2 == 0 && answered.load(std::memory_order_relaxed) == 0) continue;
+    lane.Close(StatusCode::kShuttingDown);
+    uint32_t visible = 0;
+    for (uint32_t slot = 0; slot < 64; ++slot) visible += scripted.answered_sequence(slot) == 7 ? 1 : 0;
+    worker.join();
+    EXPECT_EQ(answered.load(std::memory_order_relaxed), visible);
+  }
+}
+
+// The call that wakes blocks (its pipe is full and waits, as none of an engine does): others answer meanwhile.
+TEST(LaneThreads, NoSystemCallIsMadeUnderTheMutex) {
+  Result<LaneMemory> memory = LaneMemory::Create({8, 4096, 4}, LaneIdentity{77, 1, {}});
+  ASSERT_TRUE(memory.ok());
+  int pipe_fds[2];
+  ASSERT_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
+  const UniqueFd read_end(pipe_fds[0]);
+  const size_t pipe_bytes = static_cast<size_t>(fcntl(pipe_fds[1], F_GETPIPE_SZ));
+  std::vector<char> bytes(pipe_bytes);
+  ASSERT_EQ(write(pipe_fds[1], bytes.data(), pipe_bytes), static_cast<ssize_t>(pipe_bytes));
+  void* client = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory->request_fd(), 0);
+  ASSERT_NE(client, MAP_FAILED);
+  RequestLane{static_cast<std::byte*>(client), memory->request().geometry}.client().event_armed.store(
+      1, std::memory_order_relaxed);
+  Lane lane(1, std::make_shared<Client>(1, 1000, 1, "slow"), std::move(memory).value(), UniqueFd(pipe_fds[1]));
+  ASSERT_TRUE(lane.Hold(0) && lane.Hold(1));
+  std::atomic<pid_t> waker_id{0};
+  std::thread waker([&] {
+    waker_id.store(gettid(), std::memory_order_release);
+    EXPECT_TRUE(lane.Wake());
+  });
+  const auto in_write = [&] {
+    std::ifstream syscall("/proc/self/task/" + std::to_string(waker_id.load(std::memory_order_acquire)) + "/syscall");
+    long number = -1;
+    return bool(syscall >> number) && number == SYS_write;
+  };
+  while (!in_write()) std::this_thread::yield();
+  EXPECT_TRUE(lane.Publish(0, 1, Answer()));  // would hang here: two slots are held, so it takes the mutex
+  lane.SetDraining();
+  lane.Close(StatusCode::kShuttingDown);
+  ASSERT_EQ(read(read_end.get(), bytes.data(), pipe_bytes), static_cast<ssize_t>(pipe_bytes));
+  waker.join();
+  munmap(client, 4096);
 }
 
 using LaneDeathTest = LaneTest;

@@ -77,8 +77,8 @@ TEST_F(StatsReaderTest, AnotherMajorIsRefusedWithBothVersions) {
   std::memcpy(bytes.data(), &version, 4);
   auto snapshot = ParseStats(bytes);
   EXPECT_EQ(snapshot.code(), StatusCode::kRefused);
-  EXPECT_NE(snapshot.status().message().find("2.3"), std::string::npos) << snapshot.status().message();
-  EXPECT_NE(snapshot.status().message().find("1.x"), std::string::npos) << snapshot.status().message();
+  EXPECT_NE(snapshot.status().message().find("3.3"), std::string::npos) << snapshot.status().message();
+  EXPECT_NE(snapshot.status().message().find("2.x"), std::string::npos) << snapshot.status().message();
 }
 
 TEST_F(StatsReaderTest, ANewerMinorIsRead) {
@@ -106,8 +106,12 @@ TEST_F(StatsReaderTest, HostileOffsetsCountsAndStridesNeverLeadOutside) {
                              uint64_t{1} << 40,
                              UINT64_MAX - 63,
                              UINT64_MAX};
-  const size_t first = offsetof(StatsHeader, segment_bytes);
-  for (size_t field = first; field < offsetof(StatsHeader, boot_id); field += 4) {
+  std::vector<size_t> fields;
+  for (size_t at = offsetof(StatsHeader, segment_bytes); at < offsetof(StatsHeader, boot_id); at += 4) {
+    fields.push_back(at);
+  }
+  for (size_t at = offsetof(StatsHeader, banks); at < sizeof(StatsHeader); at += 4) fields.push_back(at);
+  for (const size_t field : fields) {
     for (const uint64_t value : values) {
       for (const size_t width : {size_t{4}, size_t{8}}) {
         std::vector<std::byte> bytes = good;
@@ -125,6 +129,10 @@ TEST_F(StatsReaderTest, HostileOffsetsCountsAndStridesNeverLeadOutside) {
   EXPECT_TRUE(refuses(offsetof(StatsHeader, histograms_offset), good.size()));
   EXPECT_TRUE(refuses(offsetof(StatsHeader, counter_labels_offset), good.size() - 32));
   EXPECT_TRUE(refuses(offsetof(StatsHeader, magic), 1));
+  EXPECT_TRUE(refuses(offsetof(StatsHeader, banks), 0));
+  EXPECT_TRUE(refuses(offsetof(StatsHeader, banks), kStatsBanks + 1));
+  EXPECT_TRUE(refuses(offsetof(StatsHeader, counter_bank_bytes), UINT64_MAX / 2));
+  EXPECT_TRUE(refuses(offsetof(StatsHeader, histogram_bank_bytes), 8));
 }
 
 TEST_F(StatsReaderTest, RandomBytesAreReadSafely) {

@@ -3,6 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <barrier>
+#include <thread>
+#include <vector>
+
 #include "shm/stats/stats_name.h"
 #include "shm/stats/stats_reader.h"
 #include "tests/shm/stats/stats_fixture.h"
@@ -37,6 +41,42 @@ TEST_F(StatsSegmentTest, ObserverReadsWhatTheEngineWrote) {
   EXPECT_EQ(snapshot->engine_generation, 77u);
   EXPECT_EQ(snapshot->boot_id, HostBootId());
   EXPECT_EQ(snapshot->counter("no such label"), 0u);
+}
+
+// More threads than banks: some have one alone, the others share the last one.
+TEST_F(StatsSegmentTest, CountsOfManyThreadsAddUp) {
+  constexpr uint64_t kThreads = 2 * kStatsBanks, kRounds = 1'000'000;
+  auto segment = Create();
+  std::barrier start(static_cast<std::ptrdiff_t>(kThreads));
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      const StatsWriter writer = segment->writer();
+      StatsBankOfThread();  // so that none takes the bank of one that has ended
+      start.arrive_and_wait();
+      for (uint64_t i = 0; i < kRounds; ++i) {
+        writer.Add(Counter::kTexts);
+        writer.Record(Histogram::kHitTotal, t);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(segment->writer().Get(Counter::kTexts), kThreads * kRounds);
+  const StatsSnapshot snapshot = ParseStats(Bytes(*segment)).value();
+  EXPECT_EQ(snapshot.counter(Counter::kTexts), kThreads * kRounds);
+  const HistogramSnapshot& histogram = snapshot.histogram(Histogram::kHitTotal);
+  EXPECT_EQ(histogram.count, kThreads * kRounds);
+  EXPECT_EQ(histogram.max, kThreads - 1);
+  for (uint32_t t = 0; t < kThreads; ++t) EXPECT_EQ(histogram.buckets[t], kRounds) << t;
+}
+
+TEST_F(StatsSegmentTest, ASpanBetweenTwoClocksIsNeverNegative) {
+  auto segment = Create();
+  segment->writer().RecordSpan(Histogram::kStageTake, 1'000, 999);
+  segment->writer().RecordSpan(Histogram::kStageTake, 1'000, 1'007);
+  const StatsSnapshot snapshot = ParseStats(Bytes(*segment)).value();
+  EXPECT_EQ(snapshot.histogram(Histogram::kStageTake).count, 2u);
+  EXPECT_EQ(snapshot.histogram(Histogram::kStageTake).sum, 7u);
 }
 
 TEST_F(StatsSegmentTest, StaysReadableAfterTheEngineEnded) {
