@@ -98,7 +98,8 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
     return Fail(status, "%s: the engine refused: %s", path,
                 welcome->message[0] != '\0' ? welcome->message : sutra_status_text(status));
   }
-  if (fds_received != 4) return Fail(SUTRA_REFUSED, "%s: a welcome without a lane: broken engine build", path);
+  if (fds_received != kWelcomeFds)
+    return Fail(SUTRA_REFUSED, "%s: a welcome without a lane: broken engine build", path);
   return SUTRA_OK;
 }
 
@@ -122,13 +123,15 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   if (outcome != MessageOutcome::kOk && outcome != MessageOutcome::kClosed) return FailStep(path, "hello", outcome);
 
   WelcomeMessage& welcome = lane->welcome;
-  int fds[4] = {-1, -1, -1, -1};
+  int fds[kWelcomeFds] = {-1, -1, -1, -1, -1};
   size_t fds_received = 0, received = 0;
-  outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, 4, &fds_received, &received, deadline_ns);
-  if (outcome == MessageOutcome::kClosed) {
-    // A hello that the engine left unread is reported once, as a reset, before its last message.
-    outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, 4, &fds_received, &received, deadline_ns);
-  }
+  const auto receive = [&] {
+    outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received,
+                             deadline_ns);
+  };
+  receive();
+  // A hello that the engine left unread is reported once, as a reset, before its last message.
+  if (outcome == MessageOutcome::kClosed) receive();
   const uint64_t after_ns = MonotonicNs();
   if (outcome == MessageOutcome::kMalformed && received >= 12 && welcome.magic == kHandshakeMagic) {
     welcome.message[0] = '\0';  // another layout's bytes
@@ -140,10 +143,11 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
     fds[i] = HighFd(fds[i]);
     lost = lost || fds[i] < 0;
   }
-  lane->request_fd = fds[0];
-  lane->reply_fd = fds[1];
-  const int page_fd = fds[2];
-  lane->event_fd = fds[3];
+  lane->request_fd = fds[kFdRequest];
+  lane->reply_fd = fds[kFdReply];
+  lane->tail_fd = fds[kFdTail];
+  lane->event_fd = fds[kFdEvent];
+  const int page_fd = fds[kFdPage];
   (void)SUTRA_CHECKPOINT("attach.fds_received");
 
   sutra_status status = lost ? FailStep(path, "welcome", MessageOutcome::kFdsLost)
@@ -151,7 +155,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
                             ? FailStep(path, "welcome", outcome)
                             : CheckWelcome(path, &welcome, fds_received);
   if (status == SUTRA_OK) {
-    status = MapLane(welcome, lane->request_fd, lane->reply_fd, page_fd, &lane->mapping);
+    status = MapLane(welcome, {lane->request_fd, lane->reply_fd, lane->tail_fd, page_fd}, &lane->mapping);
   }
   if (page_fd >= 0) close(page_fd);
   if (status == SUTRA_OK) status = PrepareEventPipe(lane->event_fd);
@@ -192,7 +196,7 @@ sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t de
     CloseConnection(&made, false);
     return status;
   }
-  assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.event_fd >= 0);
+  assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.tail_fd >= 0 && made.event_fd >= 0);
   *lane = made;
   return SUTRA_OK;
 }
@@ -207,6 +211,7 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   if (lane->request_fd >= 0) close(lane->request_fd);
   (void)SUTRA_CHECKPOINT("detach.lock_dropped");
   if (lane->reply_fd >= 0) close(lane->reply_fd);
+  if (lane->tail_fd >= 0) close(lane->tail_fd);
   if (lane->loop_fd >= 0) close(lane->loop_fd);
   if (lane->reminder_fd >= 0) close(lane->reminder_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);

@@ -36,13 +36,17 @@ void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex)
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
 }
 
-// The memory file grows by every page a long text touched; beyond a bound a free slot gives its pages back.
+// The tail file is an arena; each slot has a region of its own in it, so that nothing needs to be allocated.
+uint64_t TailOffset(const ClientLane* lane, uint32_t slot_index) {
+  return slot_index * lane->connection.mapping.request.geometry.tail_stride();
+}
+
+// The tail file grows by every page a long text touched; beyond a bound a free slot gives its pages back.
 void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
   if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
   const NoCancel no_cancel;
-  const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
-  if (fallocate(lane->connection.request_fd, kPunchHole, static_cast<off_t>(offset),
+  if (fallocate(lane->connection.tail_fd, kPunchHole, static_cast<off_t>(TailOffset(lane, slot_index)),
                 static_cast<off_t>(slot.tail_bytes)) != 0) {
     return;  // the pages stay and remain counted
   }
@@ -53,22 +57,22 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(la
 // The pages are allocated before they are stored to: over the cgroup's memory limit this call fails, and leaves none
 // behind, where a store would get us killed. Nor is the text written with pwrite, which obeys the limit that a process
 // set for the size of its own files (RLIMIT_FSIZE) and would end it with SIGXFSZ.
-bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* tail, uint32_t bytes)
+bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* text, uint32_t bytes)
     SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[slot_index];
-  const uint64_t offset = lane->connection.mapping.request.text_tail_offset(slot_index);
+  const uint64_t offset = TailOffset(lane, slot_index);
   const auto pages = static_cast<uint32_t>(RoundUp(bytes, kPageBytes));
   if (pages > slot.tail_bytes) {
     const NoCancel no_cancel;
     int failed;
     do {
-      failed = fallocate(lane->connection.request_fd, 0, static_cast<off_t>(offset), static_cast<off_t>(pages));
+      failed = fallocate(lane->connection.tail_fd, 0, static_cast<off_t>(offset), static_cast<off_t>(pages));
     } while (failed != 0 && errno == EINTR);
     if (failed != 0) return false;
     lane->tail_bytes += pages - slot.tail_bytes;
     slot.tail_bytes = pages;
   }
-  memcpy(lane->connection.mapping.request.base + offset, tail, bytes);
+  memcpy(lane->connection.mapping.tails + offset, text, bytes);
   return true;
 }
 
@@ -217,14 +221,16 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   (void)SUTRA_CHECKPOINT("send.slot_claimed");
 
   const RequestLane& lane_memory = lane->connection.mapping.request;
-  const uint32_t head_bytes = text_bytes < kTextHeadBytes ? text_bytes : kTextHeadBytes;
+  const bool in_head = text_bytes <= kTextHeadBytes;
   // The engine was the last to read all of these.
   PrefetchForWrite(&lane_memory.submission(lane->submissions.position()), sizeof(uint64_t));
   PrefetchForWrite(&lane_memory.request(index), sizeof(RequestDescriptor));
-  PrefetchForWrite(lane_memory.text_head(index), head_bytes);
-  memcpy(lane_memory.text_head(index), text, head_bytes);
+  if (in_head) {
+    PrefetchForWrite(lane_memory.text_head(index), text_bytes);
+    memcpy(lane_memory.text_head(index), text, text_bytes);
+  }
   (void)SUTRA_CHECKPOINT("send.payload_half");
-  if (text_bytes > head_bytes && !WriteTailLocked(lane, index, text + head_bytes, text_bytes - head_bytes)) {
+  if (!in_head && !WriteTailLocked(lane, index, text, text_bytes)) {
     return Fail(SUTRA_OUT_OF_MEMORY, "writing a text of %u bytes into the lane: %s; free memory or raise its limit",
                 text_bytes, strerror(errno));
   }
@@ -240,7 +246,8 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   descriptor.tag.store(request.tag, std::memory_order_relaxed);
   descriptor.bytes_and_options.store(uint64_t{request.flags} << 32 | text_bytes, std::memory_order_relaxed);
   descriptor.width_and_ttl.store(uint64_t{request.ttl_s} << 32 | request.width, std::memory_order_relaxed);
-  descriptor.priority.store(request.priority, std::memory_order_relaxed);
+  descriptor.priority_and_tail.store(PriorityAndTail(request.priority, in_head ? 0 : TailOffset(lane, index)),
+                                     std::memory_order_relaxed);
   (void)SUTRA_CHECKPOINT("send.payload_done");
 
   slot.sequence = sequence;

@@ -90,7 +90,7 @@ sutra_status CheckHeader(const char* name, const LaneHeader& header, const Welco
 
 }  // namespace
 
-sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd, int page_fd, LaneMapping* mapping) {
+sutra_status MapLane(const WelcomeMessage& welcome, const LaneFiles& files, LaneMapping* mapping) {
   const LaneGeometry geometry = {welcome.slots, welcome.text_bytes_max, welcome.width};
   if (!geometry.valid()) {
     return Fail(SUTRA_REFUSED, "the engine offers a lane outside the layout's limits (%u slots, %u bytes, width %u)",
@@ -99,14 +99,18 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
   LaneMapping made;
   made.request.geometry = geometry;
   made.reply.geometry = geometry;
-  sutra_status status = MapFile("request lane", request_fd, geometry.request_bytes(), geometry.text_tails(),
+  sutra_status status = MapFile("request lane", files.request, geometry.request_bytes(), geometry.request_bytes(),
                                 PROT_READ | PROT_WRITE, &made.request.base);
   if (status == SUTRA_OK) {
     status =
-        MapFile("reply lane", reply_fd, geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ, &made.reply.base);
+        MapFile("reply lane", files.reply, geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ, &made.reply.base);
+  }
+  // Sparse: nothing of it is touched before a long text is written.
+  if (status == SUTRA_OK) {
+    status = MapFile("tail file", files.tail, geometry.tail_bytes(), 0, PROT_READ | PROT_WRITE, &made.tails);
   }
   std::byte* page_base = nullptr;
-  if (status == SUTRA_OK) status = MapFile("engine page", page_fd, kPageBytes, kPageBytes, PROT_READ, &page_base);
+  if (status == SUTRA_OK) status = MapFile("engine page", files.page, kPageBytes, kPageBytes, PROT_READ, &page_base);
   if (page_base != nullptr) made.page = &EnginePageAt(page_base);
   if (status == SUTRA_OK) {
     status = CheckHeader("request lane", made.request.header(), welcome, kRequestLaneMagic, geometry,
@@ -127,7 +131,7 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
     UnmapLane(&made);
     return status;
   }
-  assert(made.request.base != nullptr && made.reply.base != nullptr && made.page != nullptr);
+  assert(made.request.base != nullptr && made.reply.base != nullptr && made.tails != nullptr && made.page != nullptr);
   *mapping = made;
   return SUTRA_OK;
 }
@@ -135,6 +139,7 @@ sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd
 void UnmapLane(LaneMapping* mapping) {
   if (mapping->request.base != nullptr) munmap(mapping->request.base, mapping->request.geometry.request_bytes());
   if (mapping->reply.base != nullptr) munmap(mapping->reply.base, mapping->reply.geometry.reply_bytes());
+  if (mapping->tails != nullptr) munmap(mapping->tails, mapping->request.geometry.tail_bytes());
   if (mapping->page != nullptr) munmap(const_cast<EnginePage*>(mapping->page), kPageBytes);
   *mapping = LaneMapping();
 }

@@ -15,12 +15,20 @@ namespace sutra::client {
 struct LaneMapping {
   RequestLane request;               // read and write
   ReplyLane reply;                   // read-only
+  std::byte* tails = nullptr;        // the tail file; read and write
   const EnginePage* page = nullptr;  // read-only
 };
 
+// The memory files of a welcome. The caller keeps them.
+struct LaneFiles {
+  int request = -1;
+  int reply = -1;
+  int tail = -1;
+  int page = -1;
+};
+
 // RETURNS SUTRA_OK, SUTRA_REFUSED (unsealed, wrong size, other layout: the text says which) or SUTRA_OUT_OF_MEMORY.
-// The caller keeps the descriptors.
-sutra_status MapLane(const WelcomeMessage& welcome, int request_fd, int reply_fd, int page_fd, LaneMapping* mapping);
+sutra_status MapLane(const WelcomeMessage& welcome, const LaneFiles& files, LaneMapping* mapping);
 void UnmapLane(LaneMapping* mapping);
 
 }  // namespace sutra::client

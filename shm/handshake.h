@@ -19,7 +19,7 @@ enum class MessageOutcome : uint8_t {
   kError,      // errno says why
 };
 
-inline constexpr size_t kMessageFdsMax = 4;
+inline constexpr size_t kMessageFdsMax = 5;
 
 // Sends `bytes` as one message with `fd_count` descriptors (at most kMessageFdsMax). `deadline_ns` is on
 // CLOCK_MONOTONIC; 0 tries once. Never raises SIGPIPE.

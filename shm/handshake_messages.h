@@ -2,8 +2,8 @@
 //
 //   client                                  engine
 //   HelloMessage                    ->
-//                                   <-      WelcomeMessage + SCM_RIGHTS {request memfd, reply memfd, engine page
-//                                           memfd, read end of the event pipe}; or a refusal without descriptors
+//                                   <-      WelcomeMessage + SCM_RIGHTS, the descriptors of WelcomeFd; or a refusal
+//                                           without descriptors
 //   (maps, takes the POSIX write lock on byte 0 of the request memfd)
 //   LockedMessage                   ->
 //                                   <-      ServingMessage: the lane is served from here on
@@ -43,14 +43,26 @@ struct WelcomeMessage {
   uint32_t tokens_max;
   uint64_t engine_generation;
   uint64_t lane_id;
-  uint64_t engine_now_ns;  // CLOCK_MONOTONIC of the engine, for the client's offset
-  uint32_t normalizes;     // 1 = vectors have unit length by default
-  uint32_t engine_pid;     // for display
+  uint64_t engine_now_ns;   // CLOCK_MONOTONIC of the engine, for the client's offset
+  uint32_t normalizes;      // 1 = vectors have unit length by default
+  uint32_t engine_pid;      // for display
+  uint32_t retry_after_ms;  // of a refusal with status `overloaded`: worth another try then; otherwise 0
+  uint32_t reserved;
   char model[128];
   char identity[72];  // 64 hex digits
   char message[256];
 };
-static_assert(sizeof(WelcomeMessage) == 520);
+static_assert(sizeof(WelcomeMessage) == 528);
+
+// The descriptors of a welcome, in the order in which they are sent.
+enum WelcomeFd : uint8_t {
+  kFdRequest = 0,  // memfd; carries the client's lock
+  kFdReply = 1,    // memfd; carries the engine's lock
+  kFdTail = 2,     // memfd
+  kFdPage = 3,     // memfd of the engine page
+  kFdEvent = 4,    // read end of the event pipe
+  kWelcomeFds
+};
 
 struct LockedMessage {
   uint64_t magic;

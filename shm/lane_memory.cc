@@ -35,25 +35,25 @@ Status Fail(const char* object, const char* step, uint64_t bytes, int os_error) 
                 os_error);
 }
 
-// A memfd of `bytes` that can be sealed; its first `allocated_bytes` are allocated.
+// A memfd of `bytes` that can be sealed; its first `allocated_bytes` (if any) are allocated.
 Result<UniqueFd> MakeMemfd(const char* name, uint64_t bytes, uint64_t allocated_bytes) {
   UniqueFd fd(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return Fail(name, "memfd_create", bytes, errno);
   if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return Fail(name, "sizing", bytes, errno);
   // ftruncate alone would succeed even with memory full, and the first touch would then raise SIGBUS.
-  int result;
+  int result = 0;
   do {
-    result = fallocate(fd.get(), 0, 0, static_cast<off_t>(allocated_bytes));
+    if (allocated_bytes > 0) result = fallocate(fd.get(), 0, 0, static_cast<off_t>(allocated_bytes));
   } while (result != 0 && errno == EINTR);
   if (result != 0) return Fail(name, "allocation", allocated_bytes, errno);
   return fd;
 }
 
-Result<Mapping> MapFd(const char* name, int fd, uint64_t bytes, uint64_t touched_bytes, int protection) {
+Result<Mapping> MapFd(const char* name, int fd, uint64_t bytes, int protection) {
   void* base = mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return Fail(name, "mapping", bytes, errno);
   // A hint: page tables are filled now rather than in the first requests. Older kernels refuse it.
-  madvise(base, touched_bytes, (protection & PROT_WRITE) != 0 ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  madvise(base, bytes, (protection & PROT_WRITE) != 0 ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
   madvise(base, bytes, MADV_DONTFORK);
   return Mapping(static_cast<std::byte*>(base), bytes);
 }
@@ -89,26 +89,24 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
   LaneMemory lane;
   lane.geometry_ = geometry;
 
-  auto request_fd = MakeMemfd("sutra-request-lane", geometry.request_bytes(), geometry.text_tails());
+  auto request_fd = MakeMemfd("sutra-request-lane", geometry.request_bytes(), geometry.request_bytes());
   if (!request_fd.ok()) return request_fd.status();
   lane.request_fd_ = std::move(request_fd).value();
   {
     // The only time the engine writes the request lane: its header, before the lane is handed out.
-    auto header_map = MapFd("request lane", lane.request_fd_.get(), kPageBytes, kPageBytes, PROT_READ | PROT_WRITE);
+    auto header_map = MapFd("request lane", lane.request_fd_.get(), kPageBytes, PROT_READ | PROT_WRITE);
     if (!header_map.ok()) return header_map.status();
     const RequestLane request{header_map->base(), geometry};
     FillHeader(geometry, identity, kRequestLaneMagic, geometry.request_bytes(), &request.header());
   }
-  auto request_map =
-      MapFd("request lane", lane.request_fd_.get(), geometry.request_bytes(), geometry.text_tails(), PROT_READ);
+  auto request_map = MapFd("request lane", lane.request_fd_.get(), geometry.request_bytes(), PROT_READ);
   if (!request_map.ok()) return request_map.status();
   lane.request_map_ = std::move(request_map).value();
 
   auto reply_fd = MakeMemfd("sutra-reply-lane", geometry.reply_bytes(), geometry.reply_bytes());
   if (!reply_fd.ok()) return reply_fd.status();
   lane.reply_fd_ = std::move(reply_fd).value();
-  auto reply_map =
-      MapFd("reply lane", lane.reply_fd_.get(), geometry.reply_bytes(), geometry.reply_bytes(), PROT_READ | PROT_WRITE);
+  auto reply_map = MapFd("reply lane", lane.reply_fd_.get(), geometry.reply_bytes(), PROT_READ | PROT_WRITE);
   if (!reply_map.ok()) return reply_map.status();
   lane.reply_map_ = std::move(reply_map).value();
   const ReplyLane reply = lane.reply();
@@ -116,16 +114,33 @@ Result<LaneMemory> LaneMemory::Create(const LaneGeometry& geometry, const LaneId
   reply.engine().state.store(kLaneOpen, std::memory_order_relaxed);
   FillHeader(geometry, identity, kReplyLaneMagic, geometry.reply_bytes(), &reply.header());
 
+  auto tail_fd = MakeMemfd("sutra-tail-file", geometry.tail_bytes(), 0);
+  if (!tail_fd.ok()) return tail_fd.status();
+  lane.tail_fd_ = std::move(tail_fd).value();
+
   // The size seals make truncation impossible for both sides; FUTURE_WRITE leaves the map above the only writable one.
   const int size_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   if (fcntl(lane.request_fd_.get(), F_ADD_SEALS, size_seals) != 0) return Fail("request lane", "sealing", 0, errno);
+  if (fcntl(lane.tail_fd_.get(), F_ADD_SEALS, size_seals) != 0) return Fail("tail file", "sealing", 0, errno);
   if (fcntl(lane.reply_fd_.get(), F_ADD_SEALS, size_seals | F_SEAL_FUTURE_WRITE) != 0) {
     return Fail("reply lane", "sealing", 0, errno);
   }
   assert((fcntl(lane.request_fd_.get(), F_GET_SEALS) & size_seals) == size_seals);
+  assert((fcntl(lane.tail_fd_.get(), F_GET_SEALS) & size_seals) == size_seals);
   assert((fcntl(lane.reply_fd_.get(), F_GET_SEALS) & F_SEAL_FUTURE_WRITE) != 0);
   if (!TakeLock(lane.reply_fd_.get())) return Fail("reply lane", "locking", 0, errno);
   return lane;
+}
+
+void LaneMemory::PunchClientFiles() const {
+  const auto punch = [](int fd, uint64_t bytes) {
+    int result;
+    do {
+      result = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+    } while (result != 0 && errno == EINTR);
+  };
+  if (request_fd_) punch(request_fd_.get(), geometry_.request_bytes());
+  if (tail_fd_) punch(tail_fd_.get(), geometry_.tail_bytes());
 }
 
 Result<EnginePageMemory> EnginePageMemory::Create(uint64_t engine_generation) {
@@ -133,7 +148,7 @@ Result<EnginePageMemory> EnginePageMemory::Create(uint64_t engine_generation) {
   auto fd = MakeMemfd("sutra-engine-page", kPageBytes, kPageBytes);
   if (!fd.ok()) return fd.status();
   memory.fd_ = std::move(fd).value();
-  auto map = MapFd("engine page", memory.fd_.get(), kPageBytes, kPageBytes, PROT_READ | PROT_WRITE);
+  auto map = MapFd("engine page", memory.fd_.get(), kPageBytes, PROT_READ | PROT_WRITE);
   if (!map.ok()) return map.status();
   memory.map_ = std::move(map).value();
   EnginePage* page = memory.page();

@@ -1,10 +1,14 @@
-// The engine's side of shared memory: creates a lane's two sealed memfds and the engine page, and keeps them mapped.
+// The engine's side of shared memory: creates a lane's three sealed memfds and the engine page, and maps what it uses.
 // (The client's side, which maps and verifies them, is producer/lane_mapping.h.)
 //
-// Thread rule: create and destroy on one thread; the mapped memory follows layout.h.
-// Invariants: a lane is a fresh pair of memfds, never handed to a second owner; seals are set before the descriptors
-// leave the process; all of a lane except the text tails is allocated at creation, so that no later touch can fail; the
-// engine maps the request lane read-only; the engine's lock on the reply lane is held as long as the object lives.
+// Thread rule: one thread at a time; the mapped memory follows layout.h.
+// Invariants:
+//  - The memfds of a lane are fresh, and never handed to a second owner; their seals are set before they leave the
+//    process.
+//  - All of a lane except the tail file is allocated at creation, so that no later touch can fail. The engine maps the
+//    request lane read-only, and the tail file never: a fault in a mapped page waits while the client punches a hole
+//    around it (0.3 s for a large one), a pread does not.
+//  - The engine's lock on the reply lane is held as long as the object lives.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +34,17 @@ class LaneMemory {
 
   RequestLane request() const { return {request_map_.base(), geometry_}; }  // PROT_READ
   ReplyLane reply() const { return {reply_map_.base(), geometry_}; }
-  int request_fd() const { return request_fd_.get(); }  // for LockHolderAlive and UntrustedRequest; never dup or close
+  int request_fd() const { return request_fd_.get(); }  // for LockHolderAlive; never dup or close
   int reply_fd() const { return reply_fd_.get(); }      // sent to the client; never dup or close: it carries the lock
-  // What counts against quotas: the full size, text tails included.
-  uint64_t charged_bytes() const { return geometry_.request_bytes() + geometry_.reply_bytes(); }
+  int tail_fd() const { return tail_fd_.get(); }        // for UntrustedRequest
+
+  // Gives the pages of what the client wrote back to the system, even if the client keeps the descriptors. (Those of
+  // the reply lane are the client's to keep: vectors that were delivered stay readable.)
+  void PunchClientFiles() const;
 
  private:
   LaneGeometry geometry_;
-  UniqueFd request_fd_, reply_fd_;
+  UniqueFd request_fd_, reply_fd_, tail_fd_;
   Mapping request_map_, reply_map_;
 };
 

@@ -1,6 +1,6 @@
 // Every byte that two processes share in a lane and in the engine page; LAYOUT.md is its picture and its history.
 // This header alone defines them. Standard-layout structs of fixed-width integers, positions as indices, zero harmless
-// everywhere (a client may punch holes into its own request lane). Header-only and free of the C++ runtime.
+// everywhere (a client may punch holes into its own files). Header-only and free of the C++ runtime.
 //
 //   request lane (client writes, engine maps read-only)      reply lane (engine writes, client maps read-only)
 //     LaneHeader            written by the engine once          LaneHeader
@@ -8,7 +8,9 @@
 //     submission ring       u64[slots]                          completion ring    u64[slots]
 //     RequestDescriptor[slots]                                  ResultDescriptor[slots]
 //     text heads            256 B per slot                      vectors            one per slot, 64-byte aligned
-//     text tails            sparse, read with pread
+//
+//   tail file (client writes; sparse; the engine never maps it and reads it with pread)
+//     the texts that are longer than a head, each one whole, where its descriptor says
 //
 // Life of a slot: free -> submitted -> taken -> done -> free (LAYOUT.md says what a death at each arrow does).
 #pragma once
@@ -21,7 +23,7 @@
 
 namespace sutra {
 
-inline constexpr uint16_t kLayoutMajor = 1;  // another major cannot attach
+inline constexpr uint16_t kLayoutMajor = 2;  // another major cannot attach
 inline constexpr uint16_t kLayoutMinor = 0;  // additions that an older peer may ignore
 inline constexpr uint32_t kLayoutVersion = uint32_t{kLayoutMajor} << 16 | kLayoutMinor;
 
@@ -32,7 +34,7 @@ inline constexpr uint64_t kEnginePageMagic = 0x474E454152545553;   // "SUTRAENG"
 inline constexpr uint32_t kSlotsDefault = 256;
 inline constexpr uint32_t kSlotsMin = 2;
 inline constexpr uint32_t kSlotsMax = 4096;               // a power of two
-inline constexpr uint32_t kTextHeadBytes = 256;           // allocated at attach; longer tails are sparse
+inline constexpr uint32_t kTextHeadBytes = 256;           // a longer text lies whole in the tail file
 inline constexpr uint32_t kTextBytesMaxDefault = 65'536;  // of one text
 inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;
 inline constexpr uint32_t kWidthMax = 8192;  // floats per vector
@@ -97,9 +99,15 @@ struct alignas(64) RequestDescriptor {     // written by the client only; the en
   SharedWord<uint64_t> tag;                // the caller's, echoed
   SharedWord<uint64_t> bytes_and_options;  // text bytes | options << 32
   SharedWord<uint64_t> width_and_ttl;      // output width (0 = the model's) | ttl seconds << 32 (0 = the default)
-  SharedWord<uint64_t> priority;           // RequestPriority
+  SharedWord<uint64_t> priority_and_tail;  // RequestPriority | offset of a long text in the tail file << 8
 };
-static_assert(sizeof(RequestDescriptor) == 64 && offsetof(RequestDescriptor, bytes_and_options) == 40);
+static_assert(sizeof(RequestDescriptor) == 64 && offsetof(RequestDescriptor, bytes_and_options) == 40 &&
+              offsetof(RequestDescriptor, priority_and_tail) == 56);
+
+// The offset is ignored for a text that lies in its slot's head.
+constexpr uint64_t PriorityAndTail(uint32_t priority, uint64_t tail_offset) { return tail_offset << 8 | priority; }
+constexpr uint32_t PriorityOf(uint64_t word) { return static_cast<uint32_t>(word & 0xff); }
+constexpr uint64_t TailOffsetOf(uint64_t word) { return word >> 8; }
 
 enum ResultSource : uint32_t {
   kSourceNone = 0,
@@ -166,9 +174,19 @@ struct LaneGeometry {
   constexpr uint64_t submission_ring() const { return client_line() + sizeof(ClientLine); }
   constexpr uint64_t requests() const { return RoundUp(submission_ring() + uint64_t{slots} * 8, 128); }
   constexpr uint64_t text_heads() const { return requests() + uint64_t{slots} * sizeof(RequestDescriptor); }
-  constexpr uint64_t text_tails() const { return RoundUp(text_heads() + uint64_t{slots} * kTextHeadBytes, kPageBytes); }
-  constexpr uint64_t text_tail_bytes() const { return RoundUp(text_bytes_max - kTextHeadBytes, kPageBytes); }
-  constexpr uint64_t request_bytes() const { return text_tails() + slots * text_tail_bytes(); }
+  constexpr uint64_t request_bytes() const {
+    return RoundUp(text_heads() + uint64_t{slots} * kTextHeadBytes, kPageBytes);
+  }
+
+  // The tail file is an arena: a text may lie anywhere in it. The library gives each slot a region of its own.
+  constexpr uint64_t tail_stride() const { return RoundUp(text_bytes_max, kPageBytes); }
+  constexpr uint64_t tail_bytes() const { return slots * tail_stride(); }
+  constexpr bool InTailFile(uint64_t offset, uint64_t bytes) const {
+    return bytes <= tail_bytes() && offset <= tail_bytes() - bytes;
+  }
+
+  // What counts against quotas: everything at full size.
+  constexpr uint64_t charged_bytes() const { return request_bytes() + tail_bytes() + reply_bytes(); }
 
   constexpr uint64_t engine_line() const { return sizeof(LaneHeader); }
   constexpr uint64_t completion_ring() const { return engine_line() + sizeof(EngineLine); }
@@ -196,7 +214,6 @@ struct RequestLane {
   const SharedWord<uint64_t>* text_words(uint32_t slot) const {  // the same bytes, for the engine's untrusted copy
     return reinterpret_cast<const SharedWord<uint64_t>*>(text_head(slot));
   }
-  uint64_t text_tail_offset(uint32_t slot) const { return geometry.text_tails() + slot * geometry.text_tail_bytes(); }
 };
 
 struct ReplyLane {

@@ -222,8 +222,7 @@ WelcomeMessage Acceptor::MakeWelcome(uint64_t now_ns) const {
 }
 
 Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns) {
-  Result<LaneQuota::Charge> charge =
-      quota_->Take(connection->peer.uid, geometry.request_bytes() + geometry.reply_bytes());
+  Result<LaneQuota::Charge> charge = quota_->Take(connection->peer.uid, geometry.charged_bytes());
   if (!charge.ok()) return charge.status();
   identity_.lane_id = lane_next_++;
   Result<LaneMemory> memory = LaneMemory::Create(geometry, identity_);
@@ -247,10 +246,15 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   welcome.text_bytes_max = geometry.text_bytes_max;
   welcome.lane_id = connection->lane_id;
   welcome.engine_now_ns = MonotonicNs();
-  const int fds[] = {connection->memory.request_fd(), connection->memory.reply_fd(), options_.engine_page_fd,
-                     read_end.get()};
+  const LaneMemory& memory_of_lane = connection->memory;
+  int fds[kWelcomeFds];
+  fds[kFdRequest] = memory_of_lane.request_fd();
+  fds[kFdReply] = memory_of_lane.reply_fd();
+  fds[kFdTail] = memory_of_lane.tail_fd();
+  fds[kFdPage] = options_.engine_page_fd;
+  fds[kFdEvent] = read_end.get();
   // The socket's buffer is empty: only a hostile client can make this send block.
-  if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, 4, 0) != MessageOutcome::kOk) {
+  if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, kWelcomeFds, 0) != MessageOutcome::kOk) {
     return Status(StatusCode::kRefused, "the welcome could not be sent");
   }
   return {};
@@ -284,7 +288,12 @@ AttachedLane Acceptor::MakeLane(Connection* connection) {
   const std::shared_ptr<LaneQuota::Charge> charge(std::move(connection->charge));
   auto lane = std::make_unique<Lane>(connection->lane_id, std::move(connection->client), std::move(connection->memory),
                                      std::move(connection->event_pipe));
-  attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) { delete ended; });
+  attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) {
+    // A client whose engine shuts down still has the requests that were not answered.
+    const uint32_t reason = ended->reply().engine().close_reason.load(std::memory_order_relaxed);  // our own word
+    if (reason != static_cast<uint32_t>(StatusCode::kShuttingDown)) ended->memory().PunchClientFiles();
+    delete ended;
+  });
   return attached;
 }
 

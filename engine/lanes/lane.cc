@@ -72,9 +72,7 @@ void Lane::SetDraining() {
   reply_.engine().state.store(kLaneDraining, std::memory_order_release);
 }
 
-bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const {
-  return UntrustedRequest(request_, memory_.request_fd(), slot).Cancelled(sequence);
-}
+bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const { return IsCancelled(request_, slot, sequence); }
 
 bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
   if (!IsOwner() || !OnlyHolder()) return PublishLocked(slot, sequence, answer);

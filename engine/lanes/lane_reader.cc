@@ -26,13 +26,13 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   }
 
   const uint64_t now_ns = MonotonicNs();
-  const UntrustedRequest untrusted(lane->request(), lane->memory().request_fd(), slot);
+  const UntrustedRequest untrusted(lane->request(), lane->memory().tail_fd(), slot);
   CheckedRequest request;
   StatusCode status = StatusCode::kOk;
-  const CopyOutcome outcome = untrusted.CopyAndCheck(now_ns, &request, &status);
+  const CopyOutcome outcome = untrusted.CopyAndCheck(now_ns, buffer_.get(), &request, &status);
   static_cast<void>(SUTRA_CHECKPOINT("poll.header_copied"));
   if (outcome == CopyOutcome::kViolation) {
-    *why = "a request descriptor with a zero sequence or more bytes than the slot has";
+    *why = "a request descriptor with a zero sequence or a text outside the slot and the tail file";
     return Next::kViolation;
   }
 
@@ -56,10 +56,10 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
     taken->status = StatusCode::kBadOption;  // this version has no shorter output widths
   } else if (request.deadline_ns <= now_ns) {
     taken->status = StatusCode::kDeadlineExceeded;
-  } else if (untrusted.Cancelled(request.sequence)) {
+  } else if (request.cancelled) {
     taken->status = StatusCode::kCancelled;
   } else {
-    if (!untrusted.CopyText(request, buffer_.get())) {
+    if (!untrusted.CopyLongText(request, buffer_.get())) {
       *why = "a text that cannot be read";
       return Next::kViolation;
     }

@@ -12,25 +12,36 @@
 
 namespace sutra {
 
-UntrustedRequest::UntrustedRequest(const RequestLane& lane, int request_fd, uint32_t slot)
-    : lane_(lane), request_fd_(request_fd), slot_(slot) {
+UntrustedRequest::UntrustedRequest(const RequestLane& lane, int tail_fd, uint32_t slot)
+    : lane_(lane), tail_fd_(tail_fd), slot_(slot) {
   assert(slot < lane.geometry.slots);
 }
 
-CopyOutcome UntrustedRequest::CopyAndCheck(uint64_t now_ns, CheckedRequest* request, StatusCode* status) const {
-  // The text is read right after: its cache lines are fetched together with the descriptor's.
+CopyOutcome UntrustedRequest::CopyAndCheck(uint64_t now_ns, char* text, CheckedRequest* request,
+                                           StatusCode* status) const {
+  // The text's cache lines are fetched together with the descriptor's.
   for (uint32_t offset = 0; offset < kTextHeadBytes; offset += 64) {
     __builtin_prefetch(lane_.text_head(slot_) + offset);
   }
   Words words;
-  if (!RunGuarded([&] { LoadWords(&words); })) return CopyOutcome::kViolation;
+  const auto copy = [&] {
+    LoadWords(&words);
+    const auto bytes = static_cast<uint32_t>(words.bytes_and_options);
+    if (bytes <= kTextHeadBytes) LoadHead(text, bytes);
+  };
+  if (!RunGuarded(copy)) return CopyOutcome::kViolation;
   if (words.sequence == 0 || words.sequence >> 56 != 0) return CopyOutcome::kViolation;
   const auto text_bytes = static_cast<uint32_t>(words.bytes_and_options);
   if (text_bytes > lane_.geometry.text_bytes_max) return CopyOutcome::kViolation;
+  request->tail_offset = TailOffsetOf(words.priority_and_tail);
+  if (text_bytes > kTextHeadBytes && !lane_.geometry.InTailFile(request->tail_offset, text_bytes)) {
+    return CopyOutcome::kViolation;
+  }
 
   request->sequence = words.sequence;
   request->tag = words.tag;
   request->text_bytes = text_bytes;
+  request->cancelled = words.cancel_sequence == words.sequence;
   const bool plausible = words.submitted_ns <= now_ns && now_ns - words.submitted_ns <= kSubmittedAgeNsMax;
   request->submitted_ns = plausible ? words.submitted_ns : now_ns;
   request->deadline_ns = words.deadline_ns == 0 ? request->submitted_ns + kRequestTimeoutNsDefault : words.deadline_ns;
@@ -40,18 +51,17 @@ CopyOutcome UntrustedRequest::CopyAndCheck(uint64_t now_ns, CheckedRequest* requ
   request->options = static_cast<uint32_t>(words.bytes_and_options >> 32);
   request->width = static_cast<uint32_t>(words.width_and_ttl);
   request->ttl_s = static_cast<uint32_t>(words.width_and_ttl >> 32);
-  *status = Check(words.priority, request);
+  *status = Check(PriorityOf(words.priority_and_tail), request);
   return *status == StatusCode::kOk ? CopyOutcome::kOk : CopyOutcome::kAnswer;
 }
 
-bool UntrustedRequest::CopyText(const CheckedRequest& request, char* text) const {
-  const uint32_t head_bytes = request.text_bytes < kTextHeadBytes ? request.text_bytes : kTextHeadBytes;
-  if (!RunGuarded([&] { LoadHead(text, head_bytes); })) return false;
-  const uint32_t tail_bytes = request.text_bytes - head_bytes;
-  // pread neither faults nor allocates: reading an untouched mapping would allocate pages on the engine's account.
-  for (uint32_t done = 0; done < tail_bytes;) {
-    const ssize_t count = pread(request_fd_, text + head_bytes + done, tail_bytes - done,
-                                static_cast<off_t>(lane_.text_tail_offset(slot_) + done));
+// pread neither faults nor allocates nor waits for a hole that the client is punching; in a mapping, an untouched page
+// would be allocated on the engine's account, and one that is being punched would be waited for.
+bool UntrustedRequest::CopyLongText(const CheckedRequest& request, char* text) const {
+  if (request.text_bytes <= kTextHeadBytes) return true;
+  for (uint32_t done = 0; done < request.text_bytes;) {
+    const ssize_t count =
+        pread(tail_fd_, text + done, request.text_bytes - done, static_cast<off_t>(request.tail_offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
     done += static_cast<uint32_t>(count);
@@ -59,12 +69,10 @@ bool UntrustedRequest::CopyText(const CheckedRequest& request, char* text) const
   return true;
 }
 
-bool UntrustedRequest::Cancelled(uint64_t sequence) const {
+bool IsCancelled(const RequestLane& lane, uint32_t slot, uint64_t sequence) {
   bool cancelled = false;
   // relaxed: a hint that publishes nothing
-  const auto look = [&] {
-    cancelled = lane_.request(slot_).cancel_sequence.load(std::memory_order_relaxed) == sequence;
-  };
+  const auto look = [&] { cancelled = lane.request(slot).cancel_sequence.load(std::memory_order_relaxed) == sequence; };
   return RunGuarded(look) && cancelled;
 }
 
@@ -72,12 +80,13 @@ void UntrustedRequest::LoadWords(Words* words) const {
   // relaxed: the entry's SYNC L1 acquire ordered these after the client's writes; later changes harm only the client
   const RequestDescriptor& descriptor = lane_.request(slot_);
   words->sequence = descriptor.sequence.load(std::memory_order_relaxed);
+  words->cancel_sequence = descriptor.cancel_sequence.load(std::memory_order_relaxed);
   words->submitted_ns = descriptor.submitted_ns.load(std::memory_order_relaxed);
   words->deadline_ns = descriptor.deadline_ns.load(std::memory_order_relaxed);
   words->tag = descriptor.tag.load(std::memory_order_relaxed);
   words->bytes_and_options = descriptor.bytes_and_options.load(std::memory_order_relaxed);
   words->width_and_ttl = descriptor.width_and_ttl.load(std::memory_order_relaxed);
-  words->priority = descriptor.priority.load(std::memory_order_relaxed);
+  words->priority_and_tail = descriptor.priority_and_tail.load(std::memory_order_relaxed);
 }
 
 void UntrustedRequest::LoadHead(char* text, uint32_t bytes) const {
@@ -93,7 +102,7 @@ void UntrustedRequest::LoadHead(char* text, uint32_t bytes) const {
   }
 }
 
-StatusCode UntrustedRequest::Check(uint64_t priority, CheckedRequest* request) const {
+StatusCode UntrustedRequest::Check(uint32_t priority, CheckedRequest* request) const {
   if (request->text_bytes == 0) return StatusCode::kEmptyText;
   if ((request->options & ~kOptionsKnown) != 0) return StatusCode::kBadOption;
   const uint32_t both = kOptionNormalize | kOptionRaw;

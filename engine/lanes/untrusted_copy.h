@@ -3,9 +3,10 @@
 // can thus give a garbled text (which harms only that client), never a torn check. The copy is what gets hashed and
 // embedded, so a client that edits its text after the check cannot poison the cache.
 //
-// Thread rule: the thread that owns the lane's SubmissionReader; any thread may call Cancelled.
+// Thread rule: the thread that owns the lane's SubmissionReader; any thread may call IsCancelled.
 // Invariants: no offset and no length from the client is used before it was bounded by the engine's own geometry; a
-// fault while copying (SIGBUS) gives kViolation and does not kill the engine.
+// fault while copying (SIGBUS) gives kViolation and does not kill the engine; descriptor, cancel flag and the text in
+// the slot's head come over under one guard.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,8 @@ struct CheckedRequest {
   uint32_t width = 0;    // 1 .. the lane's width
   uint32_t ttl_s = 0;    // 0 = the engine's default
   PriorityClass priority = kClassNormal;
+  bool cancelled = false;    // the caller no longer wants it (a hint)
+  uint64_t tail_offset = 0;  // of a text over kTextHeadBytes; all of it lies in the tail file
 };
 
 enum class CopyOutcome : uint8_t {
@@ -41,30 +44,33 @@ enum class CopyOutcome : uint8_t {
 
 class UntrustedRequest {
  public:
-  // `request_fd` is the engine's descriptor of the request lane, for the tail of long texts. REQUIRES slot < slots.
-  UntrustedRequest(const RequestLane& lane, int request_fd, uint32_t slot);
+  // `tail_fd` is the engine's descriptor of the tail file. REQUIRES slot < slots.
+  UntrustedRequest(const RequestLane& lane, int tail_fd, uint32_t slot);
 
-  // On kAnswer `request` holds sequence, tag and submitted_ns, `status` the reason.
-  CopyOutcome CopyAndCheck(uint64_t now_ns, CheckedRequest* request, StatusCode* status) const;
+  // On kOk `text`, which has room for text_bytes_max, holds a text of at most kTextHeadBytes. On kAnswer `request`
+  // holds sequence, tag and submitted_ns, `status` the reason.
+  CopyOutcome CopyAndCheck(uint64_t now_ns, char* text, CheckedRequest* request, StatusCode* status) const;
 
-  // Copies text_bytes of the checked request to `text`. RETURNS false = violation (a fault or a short read).
-  [[nodiscard]] bool CopyText(const CheckedRequest& request, char* text) const;
-
-  // The caller no longer wants the request (a hint, read at any time while the engine holds the slot).
-  bool Cancelled(uint64_t sequence) const;
+  // Copies a longer text of the checked request to `text`; a short one is there already. RETURNS false = violation (a
+  // short read).
+  [[nodiscard]] bool CopyLongText(const CheckedRequest& request, char* text) const;
 
  private:
   struct Words {
-    uint64_t sequence, submitted_ns, deadline_ns, tag, bytes_and_options, width_and_ttl, priority;
+    uint64_t sequence, cancel_sequence, submitted_ns, deadline_ns, tag, bytes_and_options, width_and_ttl,
+        priority_and_tail;
   };
 
   void LoadWords(Words* words) const;
   void LoadHead(char* text, uint32_t bytes) const;
-  StatusCode Check(uint64_t priority, CheckedRequest* request) const;
+  StatusCode Check(uint32_t priority, CheckedRequest* request) const;
 
   RequestLane lane_;
-  int request_fd_;
+  int tail_fd_;
   uint32_t slot_;
 };
+
+// The caller no longer wants the request (a hint, read at any time while the engine holds the slot).
+bool IsCancelled(const RequestLane& lane, uint32_t slot, uint64_t sequence);
 
 }  // namespace sutra

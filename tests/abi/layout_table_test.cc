@@ -77,7 +77,7 @@ std::string MakeTable() {
   FIELD(RequestDescriptor, tag);
   FIELD(RequestDescriptor, bytes_and_options);
   FIELD(RequestDescriptor, width_and_ttl);
-  FIELD(RequestDescriptor, priority);
+  FIELD(RequestDescriptor, priority_and_tail);
   SIZE(ResultDescriptor);
   FIELD(ResultDescriptor, word);
   FIELD(ResultDescriptor, tag);
@@ -142,9 +142,16 @@ std::string MakeTable() {
   FIELD(WelcomeMessage, engine_now_ns);
   FIELD(WelcomeMessage, normalizes);
   FIELD(WelcomeMessage, engine_pid);
+  FIELD(WelcomeMessage, retry_after_ms);
   FIELD(WelcomeMessage, model);
   FIELD(WelcomeMessage, identity);
   FIELD(WelcomeMessage, message);
+  VALUE(kFdRequest);
+  VALUE(kFdReply);
+  VALUE(kFdTail);
+  VALUE(kFdPage);
+  VALUE(kFdEvent);
+  VALUE(kWelcomeFds);
   SIZE(LockedMessage);
   SIZE(ServingMessage);
 
@@ -153,8 +160,9 @@ std::string MakeTable() {
   table.Add("lane(256,65536,384).submission_ring", geometry.submission_ring());
   table.Add("lane(256,65536,384).requests", geometry.requests());
   table.Add("lane(256,65536,384).text_heads", geometry.text_heads());
-  table.Add("lane(256,65536,384).text_tails", geometry.text_tails());
   table.Add("lane(256,65536,384).request_bytes", geometry.request_bytes());
+  table.Add("lane(256,65536,384).tail_stride", geometry.tail_stride());
+  table.Add("lane(256,65536,384).tail_bytes", geometry.tail_bytes());
   table.Add("lane(256,65536,384).completion_ring", geometry.completion_ring());
   table.Add("lane(256,65536,384).results", geometry.results());
   table.Add("lane(256,65536,384).vectors", geometry.vectors());

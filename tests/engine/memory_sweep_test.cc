@@ -238,10 +238,10 @@ class AttachSweep : public ::testing::Test {
     if (send(client.get(), &hello, sizeof(hello), MSG_NOSIGNAL) != sizeof(hello)) return false;
     InMemory([&] { acceptor_->OnReady(id_, MonotonicNs()); });
     WelcomeMessage welcome = {};
-    int fds[4];
+    int fds[kWelcomeFds];
     size_t fds_received = 0, received = 0;
-    const MessageOutcome outcome =
-        ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, 4, &fds_received, &received, MonotonicNs() + 1);
+    const MessageOutcome outcome = ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, kWelcomeFds,
+                                                  &fds_received, &received, MonotonicNs() + 1);
     for (size_t i = 0; i < fds_received; ++i) close(fds[i]);
     if (outcome != MessageOutcome::kOk || welcome.status != 0) {
       *told = outcome != MessageOutcome::kTimeout;

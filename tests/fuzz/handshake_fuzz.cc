@@ -198,11 +198,11 @@ class Attack {
     int fds[kMessageFdsMax];
     size_t fds_received = 0, received = 0;
     const MessageOutcome outcome =
-        ReceiveMessage(*client, &welcome, sizeof(welcome), fds, 4, &fds_received, &received, 0);
+        ReceiveMessage(*client, &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received, 0);
     if (outcome == MessageOutcome::kOk) {
       for (size_t i = 0; i < fds_received; ++i) close(fds[i]);
       if (input_->Below(4) != 0) locked.lane_id = welcome.lane_id;
-      FUZZ_CHECK((welcome.status == 0) == (fds_received == 4));
+      FUZZ_CHECK((welcome.status == 0) == (fds_received == kWelcomeFds));
       FUZZ_CHECK(welcome.message[sizeof(welcome.message) - 1] == '\0');
     }
     Send(*client, &locked, sizeof(locked), {});

@@ -37,9 +37,8 @@ class ClientMap {
   }
   ~ClientMap() { munmap(lane_.base, bytes_); }
   const RequestLane& lane() const { return lane_; }
-  // The tails are sparse: writing there would only spend memory.
   SharedWord<uint64_t>& Word(uint32_t index) const {
-    const auto words = static_cast<uint32_t>(lane_.geometry.text_tails() / 8);
+    const auto words = static_cast<uint32_t>(bytes_ / 8);
     return *reinterpret_cast<SharedWord<uint64_t>*>(lane_.base + uint64_t{index % words} * 8);
   }
 
@@ -154,17 +153,18 @@ class Program {
     const auto bytes = static_cast<uint32_t>(input_->Edge(geometry_.text_bytes_max));
     set(descriptor.bytes_and_options, uint64_t{input_->Byte()} << 32 | bytes);
     set(descriptor.width_and_ttl, input_->Edge(geometry_.width) << (input_->Byte() % 2 * 32));
-    set(descriptor.priority, input_->Edge(3));
+    set(descriptor.priority_and_tail, input_->Edge(3) | input_->Edge(geometry_.tail_bytes()) << 8);
     set(descriptor.tag, input_->Byte());
     const std::string_view text = input_->Take(input_->Below(40));
     if (!text.empty()) std::memcpy(client_.lane().text_head(slot), text.data(), text.size());
   }
 
   void PunchHole() {
-    const auto pages = static_cast<uint32_t>(geometry_.request_bytes() / kPageBytes);
+    const bool tail = input_->Below(2) == 0;
+    const auto pages = static_cast<uint32_t>((tail ? geometry_.tail_bytes() : geometry_.request_bytes()) / kPageBytes);
     const off_t offset = static_cast<off_t>(uint64_t{input_->Below(pages)} * kPageBytes);
-    FUZZ_CHECK(fallocate(lane_->memory().request_fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
-                         static_cast<off_t>(kPageBytes)) == 0);
+    FUZZ_CHECK(fallocate(tail ? lane_->memory().tail_fd() : lane_->memory().request_fd(),
+                         FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(kPageBytes)) == 0);
   }
 
   void Mutate(Mutator* mutator) {

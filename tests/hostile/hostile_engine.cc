@@ -67,31 +67,34 @@ const std::map<std::string, Spoil> kOffers = {
     {"wrong-magic", [](Offer* o) { o->welcome.magic = 1; }},
     {"no-descriptors", [](Offer* o) { o->fds.clear(); }},
     {"one-descriptor", [](Offer* o) { o->fds.resize(1); }},
-    {"five-descriptors", [](Offer* o) { o->fds.push_back(STDERR_FILENO); }},
+    {"six-descriptors", [](Offer* o) { o->fds.push_back(STDERR_FILENO); }},
     {"sixty-four-descriptors", [](Offer* o) { o->fds.resize(64, STDERR_FILENO); }},
     {"devices-for-lanes",
      [](Offer* o) {
        for (int& fd : o->fds) fd = STDERR_FILENO;
      }},
-    {"unsealed-request-lane", [](Offer* o) { o->Replace(0, Memory(o->lane.request().geometry.request_bytes(), 0)); }},
-    {"unsealed-reply-lane", [](Offer* o) { o->Replace(1, Memory(o->lane.reply().geometry.reply_bytes(), 0)); }},
-    {"unsealed-page", [](Offer* o) { o->Replace(2, Memory(kPageBytes, 0)); }},
-    {"short-request-lane", [](Offer* o) { o->Replace(0, Memory(kPageBytes, kSizeSeals)); }},
-    {"short-reply-lane", [](Offer* o) { o->Replace(1, Memory(kPageBytes, kSizeSeals)); }},
-    {"empty-page", [](Offer* o) { o->Replace(2, Memory(0, kSizeSeals)); }},
+    {"unsealed-request-lane",
+     [](Offer* o) { o->Replace(kFdRequest, Memory(o->lane.request().geometry.request_bytes(), 0)); }},
+    {"unsealed-reply-lane", [](Offer* o) { o->Replace(kFdReply, Memory(o->lane.reply().geometry.reply_bytes(), 0)); }},
+    {"unsealed-tail-file", [](Offer* o) { o->Replace(kFdTail, Memory(o->lane.request().geometry.tail_bytes(), 0)); }},
+    {"short-tail-file", [](Offer* o) { o->Replace(kFdTail, Memory(kPageBytes, kSizeSeals)); }},
+    {"unsealed-page", [](Offer* o) { o->Replace(kFdPage, Memory(kPageBytes, 0)); }},
+    {"short-request-lane", [](Offer* o) { o->Replace(kFdRequest, Memory(kPageBytes, kSizeSeals)); }},
+    {"short-reply-lane", [](Offer* o) { o->Replace(kFdReply, Memory(kPageBytes, kSizeSeals)); }},
+    {"empty-page", [](Offer* o) { o->Replace(kFdPage, Memory(0, kSizeSeals)); }},
     {"zeros-for-lanes",
      [](Offer* o) {
-       o->Replace(0, Memory(o->lane.request().geometry.request_bytes(), kSizeSeals));
-       o->Replace(1, Memory(o->lane.reply().geometry.reply_bytes(), kSizeSeals));
-       o->Replace(2, Memory(kPageBytes, kSizeSeals));
+       o->Replace(kFdRequest, Memory(o->lane.request().geometry.request_bytes(), kSizeSeals));
+       o->Replace(kFdReply, Memory(o->lane.reply().geometry.reply_bytes(), kSizeSeals));
+       o->Replace(kFdPage, Memory(kPageBytes, kSizeSeals));
      }},
     {"read-only-request-lane",
      [](Offer* o) {
        const int fd = open(("/proc/self/fd/" + std::to_string(o->lane.request_fd())).c_str(), O_RDONLY | O_CLOEXEC);
-       o->Replace(0, fd);
+       o->Replace(kFdRequest, fd);
      }},
-    {"lanes-swapped", [](Offer* o) { std::swap(o->fds[0], o->fds[1]); }},
-    {"file-for-a-pipe", [](Offer* o) { o->Replace(3, Memory(kPageBytes, 0)); }},
+    {"lanes-swapped", [](Offer* o) { std::swap(o->fds[kFdRequest], o->fds[kFdReply]); }},
+    {"file-for-a-pipe", [](Offer* o) { o->Replace(kFdEvent, Memory(kPageBytes, 0)); }},
     {"slots-odd", [](Offer* o) { o->welcome.slots = 3; }},
     {"slots-zero", [](Offer* o) { o->welcome.slots = 0; }},
     {"slots-max", [](Offer* o) { o->welcome.slots = UINT32_MAX; }},
@@ -267,10 +270,15 @@ void MakeOffer(const HelloMessage& hello, uint64_t lane_id, const std::string& b
   std::snprintf(welcome.model, sizeof(welcome.model), "fake");
   const bool other_model = behaviour == "another-model-each-time" && lane_id > 1;
   std::snprintf(welcome.identity, sizeof(welcome.identity), "%064d", other_model ? static_cast<int>(lane_id) : 1);
-  offer->fds = {offer->lane.request_fd(), offer->lane.reply_fd(), offer->page.fd(), offer->event_read.get()};
+  offer->fds.resize(kWelcomeFds);
+  offer->fds[kFdRequest] = offer->lane.request_fd();
+  offer->fds[kFdReply] = offer->lane.reply_fd();
+  offer->fds[kFdTail] = offer->lane.tail_fd();
+  offer->fds[kFdPage] = offer->page.fd();
+  offer->fds[kFdEvent] = offer->event_read.get();
 }
 
-// SendMessage of the library allows four descriptors; a liar sends as many as it likes.
+// SendMessage of the library allows five descriptors; a liar sends as many as it likes.
 void SendOffer(int socket, const Offer& offer) {
   iovec part = {const_cast<WelcomeMessage*>(&offer.welcome), offer.welcome_bytes};
   std::vector<char> control(CMSG_SPACE(sizeof(int) * offer.fds.size()));

@@ -60,15 +60,16 @@ TEST_P(BadOfferTest, IsRefusedWithAReason) {
 INSTANTIATE_TEST_SUITE_P(
     Offers, BadOfferTest,
     testing::Values("hangs-up", "says-nothing", "says-garbage", "short-welcome", "one-byte-welcome", "wrong-magic",
-                    "no-descriptors", "one-descriptor", "five-descriptors", "sixty-four-descriptors",
+                    "no-descriptors", "one-descriptor", "six-descriptors", "sixty-four-descriptors",
                     "devices-for-lanes", "unsealed-request-lane", "unsealed-reply-lane", "unsealed-page",
-                    "short-request-lane", "short-reply-lane", "empty-page", "zeros-for-lanes", "read-only-request-lane",
-                    "lanes-swapped", "file-for-a-pipe", "slots-odd", "slots-zero", "slots-max",
-                    "slots-more-than-the-lane", "width-zero", "width-max", "width-more-than-the-lane", "text-bytes-max",
-                    "text-bytes-zero", "unterminated-refusal", "unknown-refusal", "refusal-with-descriptors",
-                    "other-layout", "other-layout-in-the-header", "unfinished-header", "unknown-features",
-                    "header-of-another-lane", "header-of-another-generation", "header-of-another-shape",
-                    "page-of-another-generation", "never-serves", "serving-refused", "serving-garbage"),
+                    "unsealed-tail-file", "short-request-lane", "short-reply-lane", "short-tail-file", "empty-page",
+                    "zeros-for-lanes", "read-only-request-lane", "lanes-swapped", "file-for-a-pipe", "slots-odd",
+                    "slots-zero", "slots-max", "slots-more-than-the-lane", "width-zero", "width-max",
+                    "width-more-than-the-lane", "text-bytes-max", "text-bytes-zero", "unterminated-refusal",
+                    "unknown-refusal", "refusal-with-descriptors", "other-layout", "other-layout-in-the-header",
+                    "unfinished-header", "unknown-features", "header-of-another-lane", "header-of-another-generation",
+                    "header-of-another-shape", "page-of-another-generation", "never-serves", "serving-refused",
+                    "serving-garbage"),
     [](const auto& behaviour) {
       std::string name = behaviour.param;
       for (char& c : name) c = c == '-' ? '_' : c;

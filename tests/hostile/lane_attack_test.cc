@@ -1,7 +1,13 @@
-// Attacks through the contents of the request lane: indices, lengths, content, and the segment as a whole. A lane has
-// no offsets that a client could choose (shm/layout.h), so attacks on offsets rewrite the header instead.
+// Attacks through the contents of the request lane and of the tail file: indices, lengths, the one offset that a client
+// chooses (of a long text in the tail file), content, and the segments as a whole. The other places follow from the
+// geometry (shm/layout.h), so attacks on them rewrite the header instead.
+#include <sys/stat.h>
+
 #include <atomic>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <random>
 #include <thread>
@@ -35,6 +41,17 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // an attacker has no orde
 void SubmitSpoilt(RawClient& client, void (*spoil)(RequestDescriptor& descriptor)) {
   client.FillSlot(0, "a text with a spoilt descriptor", 1);
   spoil(client.request().request(0));
+  client.PublishEntry(0, RingEntry(0, 0));
+  client.Ring();
+}
+
+// A long text (a hole: zeros) that its descriptor places at `offset` of the tail file.
+constexpr uint64_t kLongTextBytes = 1000;
+void SubmitLong(RawClient& client, uint64_t offset) {
+  client.FillSlot(0, "", 1);
+  RequestDescriptor& descriptor = client.request().request(0);
+  descriptor.bytes_and_options.store(kLongTextBytes, kRelaxed);
+  descriptor.priority_and_tail.store(PriorityAndTail(kPriorityNormal, offset), kRelaxed);
   client.PublishEntry(0, RingEntry(0, 0));
   client.Ring();
 }
@@ -144,6 +161,25 @@ const LaneAttack kAttacks[] = {
        Flicker(c.request().request(0).bytes_and_options, 4, UINT32_MAX, [&] { SubmitMany(c, 50, "four and more"); });
      }},
 
+    // Offsets in the tail file.
+    {"TailOneByteOver", End::kViolation, kNone,
+     [](RawClient& c) { SubmitLong(c, c.geometry().tail_bytes() - kLongTextBytes + 1); }},
+    {"TailAtTheEnd", End::kViolation, kNone, [](RawClient& c) { SubmitLong(c, c.geometry().tail_bytes()); }},
+    {"TailOffsetMax", End::kViolation, kNone, [](RawClient& c) { SubmitLong(c, UINT64_MAX >> 8); }},
+    {"TailOffsetWraps", End::kViolation, kNone,
+     [](RawClient& c) { SubmitLong(c, (UINT64_MAX >> 8) - kLongTextBytes + 1); }},
+    {"TailUpToTheLastByte", End::kAnswered, kNone,  // an arena: any place in the file is valid
+     [](RawClient& c) { SubmitLong(c, c.geometry().tail_bytes() - kLongTextBytes); }},
+    {"TailOffsetOfAShortText", End::kAnswered, kNone,
+     [](RawClient& c) {
+       SubmitSpoilt(c, [](RequestDescriptor& d) { d.priority_and_tail.store(UINT64_MAX << 8, kRelaxed); });
+     }},
+    {"TailOffsetChangingBetweenTwoReads", End::kHarmless, kNone,
+     [](RawClient& c) {
+       Flicker(c.request().request(0).priority_and_tail, 0, UINT64_MAX << 8,
+               [&] { SubmitMany(c, 50, std::string(kLongTextBytes, 'f')); });
+     }},
+
     // Other numbers of a request.
     {"SequenceZero", End::kViolation, kNone,
      [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.sequence.store(0, kRelaxed); }); }},
@@ -169,7 +205,9 @@ const LaneAttack kAttacks[] = {
        SubmitSpoilt(c, [](RequestDescriptor& d) { d.width_and_ttl.store(uint64_t{UINT32_MAX} << 32, kRelaxed); });
      }},
     {"PriorityMax", End::kAnswered, StatusCode::kBadOption,
-     [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.priority.store(UINT64_MAX, kRelaxed); }); }},
+     [](RawClient& c) {
+       SubmitSpoilt(c, [](RequestDescriptor& d) { d.priority_and_tail.store(UINT64_MAX, kRelaxed); });
+     }},
     {"DeadlineMax", End::kAnswered, kNone,
      [](RawClient& c) { SubmitSpoilt(c, [](RequestDescriptor& d) { d.deadline_ns.store(UINT64_MAX, kRelaxed); }); }},
     {"DeadlineInThePast", End::kAnswered, StatusCode::kDeadlineExceeded,
@@ -216,6 +254,7 @@ const LaneAttack kAttacks[] = {
        for (int i = 0; i < 50; ++i) {
          c.Submit(static_cast<uint32_t>(i) % c.geometry().slots, "and a hole under it");
          EXPECT_TRUE(c.PunchHole(0, c.geometry().request_bytes()));
+         EXPECT_TRUE(c.PunchTail(0, c.geometry().tail_bytes()));
        }
      }},
     {"VersionRewrittenLive", End::kAnswered, kNone,
@@ -266,6 +305,48 @@ TEST_P(LaneAttackTest, EndsWithEngineAliveAndNeighbourRight) {
 
 INSTANTIATE_TEST_SUITE_P(Attacks, LaneAttackTest, testing::ValuesIn(kAttacks),
                          [](const auto& attack) { return std::string(attack.param.name); });
+
+// A page fault inside a mapped hole waits until the client has finished punching it, and every lane with it. So the
+// files that a client can make large are not mapped at all: what is mapped of a lane is small, whatever its texts are.
+TEST_F(HostileTest, TheEngineMapsNoFileInWhichAClientCanPunchALargeHole) {
+  HelloMessage hello = RawClient::Hello();
+  hello.slots = kSlotsMax;
+  RawClient client = RawClient::Attach(engine_->socket(), hello);
+  ASSERT_TRUE(client.lane_ready()) << client.welcome().message;
+  ASSERT_GE(client.geometry().tail_bytes(), 256u << 20);
+  const std::string text(5000, 't');
+  const uint64_t sequence = client.Submit(0, text);
+  EXPECT_EQ(client.WaitAnswer(0, sequence, kWaitMs), StatusCode::kOk) << "a long text is read all the same";
+  std::ifstream maps("/proc/" + std::to_string(engine_->process().pid()) + "/maps");
+  int request_lanes = 0;
+  for (std::string line; std::getline(maps, line);) {
+    EXPECT_EQ(line.find("sutra-tail-file"), std::string::npos) << line;
+    if (line.find("sutra-request-lane") == std::string::npos) continue;
+    ++request_lanes;
+    uint64_t from = 0, to = 0;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64, &from, &to), 2);
+    EXPECT_LE(to - from, 2u << 20) << line;
+  }
+  EXPECT_EQ(request_lanes, 2) << "the attacker's and the neighbour's: the names have changed, this test sees nothing";
+}
+
+// The descriptors that a client keeps after its lane has ended keep no pages of what it wrote.
+TEST_F(HostileTest, AClosedLanesTextsAreGivenBackThoughTheClientKeepsTheDescriptors) {
+  RawClient client = Attach();
+  const uint64_t sequence = client.Submit(0, std::string(5000, 't'));
+  EXPECT_EQ(client.WaitAnswer(0, sequence, kWaitMs), StatusCode::kOk);
+  const auto pages = [](int fd) {
+    struct stat info = {};
+    EXPECT_EQ(fstat(fd, &info), 0);
+    return info.st_blocks;
+  };
+  EXPECT_GT(pages(client.request_fd()), 0);
+  EXPECT_GT(pages(client.tail_fd()), 0);
+  client.socket_owner() = UniqueFd();
+  EXPECT_TRUE(engine_->WaitStats(
+      [&](const StatsSnapshot&) { return pages(client.request_fd()) == 0 && pages(client.tail_fd()) == 0; }));
+  ExpectOnlyNeighbourLeft();
+}
 
 TEST_F(HostileTest, AnOddTextGetsItsOwnVectorFromARawClient) {
   RawClient client = Attach();

@@ -91,12 +91,12 @@ class EchoServer {
     const ReplyLane reply = lane->memory.reply();
     PrefetchForWrite(reply.vector(slot), reply.geometry.vector_stride());
     PrefetchForWrite(&reply.result(slot), sizeof(ResultDescriptor));
-    const UntrustedRequest untrusted(lane->memory.request(), lane->memory.request_fd(), slot);
+    const UntrustedRequest untrusted(lane->memory.request(), lane->memory.tail_fd(), slot);
     Held held = {slot, {}, StatusCode::kOk, 0};
-    const CopyOutcome outcome = untrusted.CopyAndCheck(MonotonicNs(), &held.request, &held.status);
+    const CopyOutcome outcome = untrusted.CopyAndCheck(MonotonicNs(), text_.data(), &held.request, &held.status);
     if (outcome == CopyOutcome::kViolation) return false;
     if (outcome == CopyOutcome::kOk) {
-      if (!untrusted.CopyText(held.request, text_.data())) return false;
+      if (!untrusted.CopyLongText(held.request, text_.data())) return false;
       held.hash = EchoHash(text_.data(), held.request.text_bytes);
     }
     lane->holds[slot] = true;
@@ -110,9 +110,8 @@ class EchoServer {
     if (options_.reverse) std::reverse(lane->held.begin(), lane->held.end());
     const ReplyLane reply = lane->memory.reply();
     for (const Held& held : lane->held) {
-      const UntrustedRequest untrusted(lane->memory.request(), lane->memory.request_fd(), held.slot);
       StatusCode status = held.status == StatusCode::kOk ? options_.answer : held.status;
-      if (untrusted.Cancelled(held.request.sequence)) {
+      if (IsCancelled(lane->memory.request(), held.slot, held.request.sequence)) {
         status = StatusCode::kCancelled;
         control_->cancelled.fetch_add(1, std::memory_order_relaxed);
       }
@@ -221,7 +220,7 @@ class EchoServer {
     }
     WelcomeMessage welcome = MakeWelcome(hello);
     if (welcome.status != 0) {
-      (void)SendMessage(socket.get(), &welcome, sizeof(welcome), nullptr, 0, deadline_ns);
+      (void)SendMessage(socket.get(), &welcome, options_.welcome_bytes, nullptr, 0, deadline_ns);
       return;
     }
     OpenLane(std::move(socket), welcome, deadline_ns);
@@ -280,7 +279,12 @@ class EchoServer {
     lane->event_write = UniqueFd(pipe_fds[1]);
     fcntl(lane->event_write.get(), F_SETFL, O_NONBLOCK);
 
-    int fds[4] = {lane->memory.request_fd(), lane->memory.reply_fd(), page_.fd(), event_read.get()};
+    int fds[kWelcomeFds];
+    fds[kFdRequest] = lane->memory.request_fd();
+    fds[kFdReply] = lane->memory.reply_fd();
+    fds[kFdTail] = lane->memory.tail_fd();
+    fds[kFdPage] = page_.fd();
+    fds[kFdEvent] = event_read.get();
     UniqueFd fake;
     if (options_.hostile == Hostile::kUnsealed || options_.hostile == Hostile::kWrongSize) {
       const bool wrong_size = options_.hostile == Hostile::kWrongSize;
@@ -288,10 +292,10 @@ class EchoServer {
       const auto bytes = static_cast<off_t>(geometry.request_bytes() - (wrong_size ? kPageBytes : 0));
       if (ftruncate(fake.get(), bytes) != 0) return;
       if (wrong_size) fcntl(fake.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-      fds[0] = fake.get();
+      fds[kFdRequest] = fake.get();
     }
-    if (options_.hostile == Hostile::kNotAPipe) fds[3] = lane->memory.reply_fd();
-    const size_t fd_count = options_.hostile == Hostile::kNoDescriptors ? 0 : 4;
+    if (options_.hostile == Hostile::kNotAPipe) fds[kFdEvent] = lane->memory.reply_fd();
+    const size_t fd_count = options_.hostile == Hostile::kNoDescriptors ? 0 : kWelcomeFds;
     if (SendMessage(socket.get(), &welcome, sizeof(welcome), fds, fd_count, deadline_ns) != MessageOutcome::kOk) return;
 
     LockedMessage locked = {};

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "shm/base/status.h"
+#include "shm/handshake_messages.h"
 #include "shm/layout.h"
 
 namespace sutra::test {
@@ -24,6 +25,7 @@ struct EchoOptions {
   std::string model = "echo-model";
   std::string identity = std::string(64, 'e');
   uint16_t layout_major = kLayoutMajor;
+  size_t welcome_bytes = sizeof(WelcomeMessage);  // of a refusal
   StatusCode refuse = StatusCode::kOk;
   StatusCode answer = StatusCode::kOk;  // of every text
   Hostile hostile = Hostile::kNo;

@@ -35,12 +35,18 @@ bool Until(int timeout_ms, const std::function<bool()>& done) {
   return true;
 }
 
+bool Punch(int fd, uint64_t offset, uint64_t bytes) {
+  return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                   static_cast<off_t>(bytes)) == 0;
+}
+
 }  // namespace
 
 RawClient::RawClient(RawClient&& other) noexcept
     : socket_(std::move(other.socket_)),
       request_fd_(std::move(other.request_fd_)),
       reply_fd_(std::move(other.reply_fd_)),
+      tail_fd_(std::move(other.tail_fd_)),
       page_fd_(std::move(other.page_fd_)),
       event_fd_(std::move(other.event_fd_)),
       request_base_(std::exchange(other.request_base_, nullptr)),
@@ -111,15 +117,16 @@ int RawClient::Send(const void* bytes, size_t size, const std::vector<int>& fds)
 }
 
 std::optional<WelcomeMessage> RawClient::ReceiveWelcome(int timeout_ms) {
-  int fds[4] = {-1, -1, -1, -1};
+  int fds[kWelcomeFds] = {-1, -1, -1, -1, -1};
   size_t fds_received = 0, received = 0;
-  const MessageOutcome outcome =
-      ReceiveMessage(socket(), &welcome_, sizeof(welcome_), fds, 4, &fds_received, &received, Deadline(timeout_ms));
+  const MessageOutcome outcome = ReceiveMessage(socket(), &welcome_, sizeof(welcome_), fds, kWelcomeFds, &fds_received,
+                                                &received, Deadline(timeout_ms));
   if (outcome != MessageOutcome::kOk) return std::nullopt;
-  request_fd_ = UniqueFd(fds[0]);
-  reply_fd_ = UniqueFd(fds[1]);
-  page_fd_ = UniqueFd(fds[2]);
-  event_fd_ = UniqueFd(fds[3]);
+  request_fd_ = UniqueFd(fds[kFdRequest]);
+  reply_fd_ = UniqueFd(fds[kFdReply]);
+  tail_fd_ = UniqueFd(fds[kFdTail]);
+  page_fd_ = UniqueFd(fds[kFdPage]);
+  event_fd_ = UniqueFd(fds[kFdEvent]);
   return welcome_;
 }
 
@@ -167,14 +174,15 @@ void RawClient::Ring() const {
 
 void RawClient::FillSlot(uint32_t slot, std::string_view text, uint64_t sequence) const {
   const RequestLane lane = request();
-  const size_t head = std::min<size_t>(text.size(), kTextHeadBytes);
+  const size_t head = text.size() <= kTextHeadBytes ? text.size() : 0;
   uint64_t words[kTextHeadBytes / 8] =
       {};  // stored as words: another thread of an attack may write them at the same time
   if (head > 0) std::memcpy(words, text.data(), head);
   auto* const target = reinterpret_cast<SharedWord<uint64_t>*>(lane.text_head(slot));
   for (size_t i = 0; i * 8 < head; ++i) target[i].store(words[i], std::memory_order_relaxed);  // as the fields below
-  if (text.size() > head) {
-    std::memcpy(lane.base + lane.text_tail_offset(slot), text.data() + head, text.size() - head);
+  const bool is_long = text.size() > kTextHeadBytes;
+  if (is_long) {
+    static_cast<void>(!pwrite(tail_fd(), text.data(), text.size(), static_cast<off_t>(TailOffset(slot))));
   }
   RequestDescriptor& descriptor = lane.request(slot);
   // relaxed: the entry publishes them
@@ -185,7 +193,8 @@ void RawClient::FillSlot(uint32_t slot, std::string_view text, uint64_t sequence
   descriptor.tag.store(sequence, std::memory_order_relaxed);
   descriptor.bytes_and_options.store(text.size(), std::memory_order_relaxed);
   descriptor.width_and_ttl.store(0, std::memory_order_relaxed);
-  descriptor.priority.store(0, std::memory_order_relaxed);
+  descriptor.priority_and_tail.store(PriorityAndTail(kPriorityNormal, is_long ? TailOffset(slot) : 0),
+                                     std::memory_order_relaxed);
 }
 
 void RawClient::PublishEntry(uint64_t position, uint64_t entry) const {
@@ -225,9 +234,7 @@ StatusCode RawClient::close_reason() const {
   return static_cast<StatusCode>(reply().engine().close_reason.load(std::memory_order_relaxed));  // after the state
 }
 
-bool RawClient::PunchHole(uint64_t offset, uint64_t bytes) const {
-  return fallocate(request_fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                   static_cast<off_t>(bytes)) == 0;
-}
+bool RawClient::PunchHole(uint64_t offset, uint64_t bytes) const { return Punch(request_fd(), offset, bytes); }
+bool RawClient::PunchTail(uint64_t offset, uint64_t bytes) const { return Punch(tail_fd(), offset, bytes); }
 
 }  // namespace sutra::test

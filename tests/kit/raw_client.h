@@ -32,6 +32,7 @@ class RawClient {
   int socket() const { return socket_.get(); }
   UniqueFd& socket_owner() { return socket_; }
   int request_fd() const { return request_fd_.get(); }
+  int tail_fd() const { return tail_fd_.get(); }
   int event_fd() const { return event_fd_.get(); }
   UniqueFd& event_owner() { return event_fd_; }
   bool lane_ready() const { return served_; }
@@ -52,6 +53,8 @@ class RawClient {
   bool HungUp(int timeout_ms) const;
   void Ring() const;  // the doorbell
 
+  // Where FillSlot puts the long text of a slot.
+  uint64_t TailOffset(uint32_t slot) const { return slot * geometry_.tail_stride(); }
   // The parts of a submission, each of which a test may corrupt on its own.
   void FillSlot(uint32_t slot, std::string_view text, uint64_t sequence) const;
   void PublishEntry(uint64_t position, uint64_t entry) const;
@@ -65,13 +68,15 @@ class RawClient {
   std::vector<float> Vector(uint32_t slot) const;
   bool WaitClosed(int timeout_ms) const;
   StatusCode close_reason() const;
-  // Every byte of the allocated part of the request lane, as words.
+  // Every byte of the request lane, as words.
   SharedWord<uint64_t>* words() const { return reinterpret_cast<SharedWord<uint64_t>*>(request_base_); }
-  size_t word_count() const { return geometry_.text_tails() / 8; }
+  size_t word_count() const { return geometry_.request_bytes() / 8; }
+  // Of the request lane, and of the tail file.
   bool PunchHole(uint64_t offset, uint64_t bytes) const;
+  bool PunchTail(uint64_t offset, uint64_t bytes) const;
 
  private:
-  UniqueFd socket_, request_fd_, reply_fd_, page_fd_, event_fd_;
+  UniqueFd socket_, request_fd_, reply_fd_, tail_fd_, page_fd_, event_fd_;
   std::byte* request_base_ = nullptr;
   std::byte* reply_base_ = nullptr;
   LaneGeometry geometry_;

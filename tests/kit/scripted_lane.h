@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,7 @@ struct ScriptedRequest {
   uint32_t width = 0;
   uint32_t ttl_s = 0;
   uint64_t priority = 0;
+  std::optional<uint64_t> tail_offset = {};  // of a long text; nothing = a region of the slot's own
   uint64_t submitted_ns = MonotonicNs();
   uint64_t deadline_ns = 0;
 };
@@ -65,12 +67,13 @@ class ScriptedLane {
     descriptor.tag.store(request.tag, relaxed);
     descriptor.bytes_and_options.store(text.size() | uint64_t{request.options} << 32, relaxed);
     descriptor.width_and_ttl.store(request.width | uint64_t{request.ttl_s} << 32, relaxed);
-    descriptor.priority.store(request.priority, relaxed);
-    const size_t head = std::min<size_t>(text.size(), kTextHeadBytes);
-    std::memcpy(client_.text_head(slot), text.data(), head);
-    if (text.size() > head) {
-      std::memcpy(client_.base + client_.text_tail_offset(slot), text.data() + head, text.size() - head);
-    }
+    const bool is_long = text.size() > kTextHeadBytes;
+    const uint64_t own_offset = is_long ? slot * client_.geometry.tail_stride() : 0;
+    const uint64_t offset = request.tail_offset.value_or(own_offset);
+    descriptor.priority_and_tail.store(request.priority | offset << 8, relaxed);
+    if (!is_long) return static_cast<void>(std::memcpy(client_.text_head(slot), text.data(), text.size()));
+    EXPECT_EQ(pwrite(lane_->memory().tail_fd(), text.data(), text.size(), static_cast<off_t>(offset)),
+              static_cast<ssize_t>(text.size()));
   }
   void Submit(uint32_t slot, std::string_view text, const ScriptedRequest& request = {}) {
     Fill(slot, text, request);

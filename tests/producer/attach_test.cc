@@ -114,7 +114,18 @@ TEST_F(ClientAttach, OtherLayoutMajorIsRefusedAndBothVersionsAreNamed) {
   EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_REFUSED);
   const std::string text = sutra_error_text();
   EXPECT_NE(text.find("7.0"), std::string::npos) << text;
-  EXPECT_NE(text.find("1.0"), std::string::npos) << text;
+  EXPECT_NE(text.find("2.0"), std::string::npos) << text;
+}
+
+// The engine of layout 1 sends a shorter welcome: only its first bytes, which no layout moves, can be understood.
+TEST_F(ClientAttach, AnEngineOfLayout1IsRefusedAndBothVersionsAreNamed) {
+  EchoOptions old;
+  old.layout_major = 1;
+  old.welcome_bytes = 520;
+  StartEngine(old);
+  EXPECT_EQ(AttachStatus(AttachOptions()), SUTRA_REFUSED);
+  const std::string text = sutra_error_text();
+  EXPECT_NE(text.find("the engine has layout 1.0, this library 2.0"), std::string::npos) << text;
 }
 
 TEST_F(ClientAttach, RefusalsKeepTheStatusACallerCanActOn) {
@@ -191,7 +202,7 @@ TEST_F(ClientAttach, DescriptorsOfALaneAreCloseOnExec) {
     ++opened;
     EXPECT_NE(flags & FD_CLOEXEC, 0) << fd;
   }
-  EXPECT_EQ(opened, 4);  // socket, request lane, reply lane, event pipe
+  EXPECT_EQ(opened, 5);  // socket, request lane, reply lane, tail file, event pipe
 }
 
 }  // namespace

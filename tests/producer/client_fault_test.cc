@@ -174,8 +174,8 @@ TEST_F(ClientFault, CanaryWhatIsLeftIsSeen) {
   StartEngine();
   const Left before = LookAround();
   ClientPtr client = Attach(4);
-  EXPECT_EQ(LookAround().descriptors, before.descriptors + 4);
-  EXPECT_EQ(LookAround().mappings, before.mappings + 3);
+  EXPECT_EQ(LookAround().descriptors, before.descriptors + 5);
+  EXPECT_EQ(LookAround().mappings, before.mappings + 4);
   client.reset();
   EXPECT_TRUE(LookAround() == before);
 }

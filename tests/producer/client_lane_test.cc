@@ -40,21 +40,37 @@ TEST_F(ClientLaneTest, SubmitWritesTheWholeRequestBeforeItIsPublished) {
   EXPECT_EQ(descriptor.tag.load(std::memory_order_relaxed), 9u);
   EXPECT_EQ(descriptor.bytes_and_options.load(std::memory_order_relaxed), uint64_t{SUTRA_RAW} << 32 | 6);
   EXPECT_EQ(descriptor.width_and_ttl.load(std::memory_order_relaxed), uint64_t{60} << 32 | 8);
-  EXPECT_EQ(descriptor.priority.load(std::memory_order_relaxed), uint64_t{SUTRA_PRIORITY_BULK});
+  EXPECT_EQ(descriptor.priority_and_tail.load(std::memory_order_relaxed), uint64_t{SUTRA_PRIORITY_BULK});
   EXPECT_EQ(
       descriptor.deadline_ns.load(std::memory_order_relaxed) - descriptor.submitted_ns.load(std::memory_order_relaxed),
       5000u);
   EXPECT_EQ(std::memcmp(engine_.memory().request().text_head(slot), "a text", 6), 0);
 }
 
-TEST_F(ClientLaneTest, TheTextBehindTheHeadIsInTheMemoryFile) {
-  const std::string text = std::string(kTextHeadBytes, 'h') + "the tail";
-  const uint32_t slot = Submit(text);
-  char tail[8];
-  ASSERT_EQ(pread(engine_.memory().request_fd(), tail, 8,
-                  static_cast<off_t>(engine_.memory().request().text_tail_offset(slot))),
-            8);
-  EXPECT_EQ(std::string(tail, 8), "the tail");
+TEST_F(ClientLaneTest, ATextThatDoesNotFitIntoTheHeadLiesWholeInTheTailFile) {
+  Submit("the first slot's");
+  const std::string text = std::string(kTextHeadBytes, 'h') + "!";
+  const Request request = {.timeout_ns = 5000, .priority = SUTRA_PRIORITY_QUERY};
+  const uint32_t slot = Submit(text, request);
+  const uint64_t word = engine_.Request(slot).priority_and_tail.load(std::memory_order_relaxed);  // relaxed: one thread
+  EXPECT_EQ(PriorityOf(word), uint32_t{SUTRA_PRIORITY_QUERY});
+  const LaneGeometry& geometry = engine_.memory().request().geometry;
+  ASSERT_TRUE(geometry.InTailFile(TailOffsetOf(word), text.size()));
+  std::string found(text.size(), '?');
+  ASSERT_EQ(pread(engine_.memory().tail_fd(), found.data(), found.size(), static_cast<off_t>(TailOffsetOf(word))),
+            static_cast<ssize_t>(text.size()));
+  EXPECT_EQ(found, text);
+}
+
+TEST_F(ClientLaneTest, LongTextsOfTwoSlotsDoNotOverlap) {
+  const uint32_t first = Submit(std::string(8192, 'a')), second = Submit(std::string(8192, 'b'));
+  for (const auto& [slot, letter] : {std::pair(first, 'a'), std::pair(second, 'b')}) {
+    const uint64_t offset =
+        TailOffsetOf(engine_.Request(slot).priority_and_tail.load(std::memory_order_relaxed));  // relaxed: one thread
+    std::string found(8192, '?');
+    ASSERT_EQ(pread(engine_.memory().tail_fd(), found.data(), found.size(), static_cast<off_t>(offset)), 8192);
+    EXPECT_EQ(found, std::string(8192, letter));
+  }
 }
 
 // A limit that a process set for the size of its own files: a write beyond it would end the process with SIGXFSZ.

@@ -71,7 +71,9 @@ class EngineEnd {
     connection.event_fd = client_events_.release();
     connection.request_fd = fcntl(memory_.request_fd(), F_DUPFD_CLOEXEC, 0);
     connection.reply_fd = fcntl(memory_.reply_fd(), F_DUPFD_CLOEXEC, 0);
-    EXPECT_EQ(client::MapLane(connection.welcome, connection.request_fd, connection.reply_fd, page_.fd(),
+    connection.tail_fd = fcntl(memory_.tail_fd(), F_DUPFD_CLOEXEC, 0);
+    EXPECT_EQ(client::MapLane(connection.welcome,
+                              {connection.request_fd, connection.reply_fd, connection.tail_fd, page_.fd()},
                               &connection.mapping),
               SUTRA_OK)
         << sutra_error_text();

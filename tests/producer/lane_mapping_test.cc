@@ -18,8 +18,11 @@ namespace {
 class LaneMappingTest : public testing::Test {
  protected:
   sutra_status Map(const WelcomeMessage& welcome, client::LaneMapping* mapping) {
-    return client::MapLane(welcome, engine_.memory().request_fd(), engine_.memory().reply_fd(), engine_.page_fd(),
-                           mapping);
+    return client::MapLane(welcome, Files(), mapping);
+  }
+  client::LaneFiles Files() {
+    const LaneMemory& memory = engine_.memory();
+    return {memory.request_fd(), memory.reply_fd(), memory.tail_fd(), engine_.page_fd()};
   }
   // Lines of /proc/self/maps that show memory files.
   static size_t MappedFiles() {
@@ -37,7 +40,7 @@ TEST_F(LaneMappingTest, MapsWhatTheEngineMadeAndUnmapsAllOfIt) {
   const size_t before = MappedFiles();
   client::LaneMapping mapping;
   ASSERT_EQ(Map(engine_.Welcome(), &mapping), SUTRA_OK) << sutra_error_text();
-  EXPECT_EQ(MappedFiles(), before + 3);
+  EXPECT_EQ(MappedFiles(), before + 4);
   engine_.Vector(1)[3] = 2.5f;
   EXPECT_EQ(mapping.reply.vector(1)[3], 2.5f);
   EXPECT_EQ(mapping.page->engine_generation, engine_.page()->engine_generation);
@@ -78,7 +81,7 @@ TEST_F(LaneMappingTest, AnotherLayoutIsRefusedWithBothVersions) {
   EXPECT_EQ(Map(engine_.Welcome(), &mapping), SUTRA_REFUSED);
   const std::string text = sutra_error_text();
   EXPECT_NE(text.find("9.4"), std::string::npos) << text;
-  EXPECT_NE(text.find("1.0"), std::string::npos) << text;
+  EXPECT_NE(text.find("2.0"), std::string::npos) << text;
 }
 
 TEST_F(LaneMappingTest, FeaturesThatThisLibraryDoesNotHaveAreRefused) {
@@ -93,10 +96,10 @@ TEST_F(LaneMappingTest, FeaturesThatThisLibraryDoesNotHaveAreRefused) {
 
 TEST_F(LaneMappingTest, ThePageOfAnotherEngineIsRefused) {
   const EnginePageMemory other = EnginePageMemory::Create(1234).value();
+  client::LaneFiles files = Files();
+  files.page = other.fd();
   client::LaneMapping mapping;
-  EXPECT_EQ(client::MapLane(engine_.Welcome(), engine_.memory().request_fd(), engine_.memory().reply_fd(), other.fd(),
-                            &mapping),
-            SUTRA_REFUSED);
+  EXPECT_EQ(client::MapLane(engine_.Welcome(), files, &mapping), SUTRA_REFUSED);
 }
 
 TEST_F(LaneMappingTest, AFileThatCouldShrinkUnderTheReaderIsRefused) {
@@ -108,9 +111,9 @@ TEST_F(LaneMappingTest, AFileThatCouldShrinkUnderTheReaderIsRefused) {
     if (seals != 0) {
       ASSERT_EQ(fcntl(file.get(), F_ADD_SEALS, seals), 0);
     }
-    EXPECT_EQ(
-        client::MapLane(engine_.Welcome(), engine_.memory().request_fd(), file.get(), engine_.page_fd(), &mapping),
-        SUTRA_REFUSED);
+    client::LaneFiles files = Files();
+    files.reply = file.get();
+    EXPECT_EQ(client::MapLane(engine_.Welcome(), files, &mapping), SUTRA_REFUSED);
     EXPECT_NE(std::string(sutra_error_text()).find("sealed"), std::string::npos) << sutra_error_text();
   }
 }
@@ -123,7 +126,8 @@ TEST_F(LaneMappingTest, AForkedChildHasNoMapping) {
     unsigned char resident;
     const bool request = mincore(mapping.request.base, 1, &resident) == 0;
     const bool reply = mincore(mapping.reply.base, 1, &resident) == 0;
-    _exit((request ? 1 : 0) | (reply ? 2 : 0));
+    const bool tails = mincore(mapping.tails, 1, &resident) == 0;
+    _exit((request ? 1 : 0) | (reply ? 2 : 0) | (tails ? 4 : 0));
   }
   int status = -1;
   ASSERT_EQ(waitpid(child, &status, 0), child);

@@ -59,7 +59,7 @@ class Handshake : public testing::Test {
 
   int sockets_[2] = {-1, -1};
   Packet packet_ = {};
-  int fds_[kMessageFdsMax] = {-1, -1, -1, -1};
+  int fds_[kMessageFdsMax] = {-1, -1, -1, -1, -1};
   size_t fds_received_ = 99, received_ = 99;
 };
 

@@ -53,14 +53,14 @@ TEST_F(Segment, HeadersCarryTheHandshakesNumbers) {
   EXPECT_EQ(memory_.reply().engine().state.load(std::memory_order_relaxed), kLaneOpen);
 }
 
-TEST_F(Segment, EverythingButTextTailsIsAllocated) {
-  EXPECT_GE(AllocatedBytes(memory_.request_fd()), kGeometry.text_tails());
-  EXPECT_LT(AllocatedBytes(memory_.request_fd()), kGeometry.request_bytes());
+TEST_F(Segment, EverythingButTheTailFileIsAllocated) {
+  EXPECT_GE(AllocatedBytes(memory_.request_fd()), kGeometry.request_bytes());
+  EXPECT_EQ(AllocatedBytes(memory_.tail_fd()), 0u);
   EXPECT_GE(AllocatedBytes(memory_.reply_fd()), kGeometry.reply_bytes());
 }
 
 TEST_F(Segment, NeitherSideCanResizeAndTheClientCannotWriteReplies) {
-  for (const int fd : {memory_.request_fd(), memory_.reply_fd()}) {
+  for (const int fd : {memory_.request_fd(), memory_.reply_fd(), memory_.tail_fd()}) {
     EXPECT_NE(ftruncate(fd, 0), 0);
     EXPECT_NE(ftruncate(fd, 1 << 30), 0);
     EXPECT_NE(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0) << "the set of seals must be closed";
@@ -76,6 +76,28 @@ TEST_F(Segment, NeitherSideCanResizeAndTheClientCannotWriteReplies) {
   EXPECT_NE(mprotect(readable, 4096, PROT_READ | PROT_WRITE), 0);
   munmap(readable, 4096);
   memory_.reply().engine().taken.store(5, std::memory_order_relaxed);  // the engine's own map still writes
+}
+
+TEST_F(Segment, WhatTheClientWroteIsGivenBackThoughItsDescriptorsStayOpen) {
+  ASSERT_EQ(fallocate(memory_.tail_fd(), 0, 0, static_cast<off_t>(kGeometry.tail_bytes())), 0);
+  memory_.PunchClientFiles();
+  EXPECT_EQ(AllocatedBytes(memory_.request_fd()), 0u);
+  EXPECT_EQ(AllocatedBytes(memory_.tail_fd()), 0u);
+  EXPECT_GE(AllocatedBytes(memory_.reply_fd()), kGeometry.reply_bytes());
+}
+
+TEST(LaneGeometry, AnyPlaceInsideTheTailFileIsValidAndNoSumWraps) {
+  const uint64_t bytes = kGeometry.tail_bytes();
+  EXPECT_EQ(bytes, 8u * 8192);
+  EXPECT_TRUE(kGeometry.InTailFile(0, 1));
+  EXPECT_TRUE(kGeometry.InTailFile(0, bytes));
+  EXPECT_TRUE(kGeometry.InTailFile(bytes - 300, 300));
+  EXPECT_FALSE(kGeometry.InTailFile(bytes - 300, 301));
+  EXPECT_FALSE(kGeometry.InTailFile(bytes, 1));
+  EXPECT_FALSE(kGeometry.InTailFile(1, bytes));
+  EXPECT_FALSE(kGeometry.InTailFile(UINT64_MAX, 300));
+  EXPECT_FALSE(kGeometry.InTailFile(UINT64_MAX - 299, 300));
+  EXPECT_FALSE(kGeometry.InTailFile(0, UINT64_MAX));
 }
 
 TEST_F(Segment, ImpossibleGeometriesAreRefused) {

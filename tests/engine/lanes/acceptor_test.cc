@@ -81,9 +81,9 @@ class AcceptorTest : public ::testing::Test {
   WelcomeMessage Ask(const UniqueFd& client, const HelloMessage& hello, size_t* fd_count = nullptr) {
     Send(client, &hello, sizeof(hello));
     WelcomeMessage welcome = {};
-    int fds[4];
+    int fds[kWelcomeFds];
     size_t fds_received = 0, received = 0;
-    EXPECT_EQ(ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, 4, &fds_received, &received,
+    EXPECT_EQ(ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received,
                              MonotonicNs() + kNsPerSecond),
               MessageOutcome::kOk);
     for (size_t i = 0; i < fds_received; ++i) close(fds[i]);
@@ -125,7 +125,7 @@ TEST_F(AcceptorTest, AHonestClientGetsItsLane) {
   size_t fd_count = 0;
   const WelcomeMessage welcome = Ask(client, hello, &fd_count);
   EXPECT_EQ(welcome.status, 0u) << welcome.message;
-  EXPECT_EQ(fd_count, 4u);
+  EXPECT_EQ(fd_count, size_t{kWelcomeFds});
   EXPECT_EQ(welcome.slots, 8u);
   EXPECT_EQ(welcome.width, 4u);
   EXPECT_EQ(welcome.tokens_max, 64u);
@@ -155,8 +155,18 @@ TEST_F(AcceptorTest, WhatTheModelIsNotIsRefusedWithBothValues) {
   ExpectRefused(hello, "fake");
   hello = Hello();
   hello.layout_major = 9;
-  ExpectRefused(hello, "layout 9.0, this engine 1.0");
+  ExpectRefused(hello, "layout 9.0, this engine 2.0");
   EXPECT_EQ(refused(), 3u);
+}
+
+// Its hello has the same size; of the answer it can read the first bytes, which no layout moves.
+TEST_F(AcceptorTest, ALibraryOfLayout1IsRefusedAndBothVersionsAreNamed) {
+  Listen();
+  HelloMessage hello = Hello();
+  hello.layout_major = 1;
+  ExpectRefused(hello, "the client speaks lane layout 1.0, this engine 2.0");
+  EXPECT_EQ(offsetof(WelcomeMessage, layout_major), 8u);
+  EXPECT_EQ(offsetof(WelcomeMessage, status), 12u);
 }
 
 TEST_F(AcceptorTest, TheModelMayBeNamedByItsIdentity) {

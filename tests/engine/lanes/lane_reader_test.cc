@@ -203,7 +203,7 @@ TEST_F(LaneReaderTest, SurvivesRandomMemoryThatChangesMeanwhile) {
         descriptor.deadline_ns.store((*source)() % 2 == 0 ? 0 : (*source)(), kRelaxed);
         descriptor.bytes_and_options.store((*source)() % 4200 | ((*source)() % 40) << 32, kRelaxed);
         descriptor.width_and_ttl.store((*source)() % 6, kRelaxed);
-        descriptor.priority.store((*source)() % 4, kRelaxed);
+        descriptor.priority_and_tail.store((*source)() % 4, kRelaxed);
       }
     };
     scribble(&random);
