@@ -48,7 +48,7 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kState, vitals.state);
   stats.Set(Gauge::kLanes, vitals.lanes);
   stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
-  stats.Set(Gauge::kQueueTokens, model.batcher.queued_tokens());
+  stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
   stats.Set(Gauge::kInFlightTexts, model.in_flight.size());
   if (model.cache != nullptr) ShowCache(stats, model.cache->Stats());
 }

@@ -6,7 +6,6 @@
 #include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
-#include "shm/base/utf8.h"
 
 namespace sutra {
 
@@ -65,7 +64,6 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
     }
     static_cast<void>(SUTRA_CHECKPOINT("poll.payload_copied"));
     taken->text = std::string_view(buffer_.get(), request.text_bytes);
-    if (!IsValidUtf8(taken->text)) taken->status = StatusCode::kInvalidUtf8;
   }
   return Next::kTaken;
 }

@@ -17,7 +17,6 @@ Answer AnswerOf(const Waiter& waiter, StatusCode status, ResultSource source) {
   answer.tag = waiter.tag;
   answer.stage_ns[kSubmitted] = waiter.submitted_ns;
   answer.stage_ns[kTaken] = waiter.taken_ns;
-  answer.stage_ns[kTokenised] = waiter.tokenised_ns;
   return answer;
 }
 
@@ -74,6 +73,7 @@ void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> un
   Answer answer = AnswerOf(waiter, StatusCode::kOk, waiter.joined ? kSourceJoined : kSourceModel);
   answer.token_count = token_count;
   answer.truncated = truncated;
+  if (!waiter.joined) answer.stage_ns[kTokenised] = times.tokenised_ns;
   answer.stage_ns[kBatched] = times.batched_ns;
   answer.stage_ns[kComputed] = times.computed_ns;
   const uint64_t now_ns = MonotonicNs();
@@ -83,7 +83,8 @@ void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> un
   if (truncated) stats_.Add(Counter::kTruncated);
   stats_.Record(Histogram::kMissTotal, Since(now_ns, waiter.submitted_ns));
   stats_.Record(Histogram::kStagePublish, Since(now_ns, times.computed_ns));
-  if (!waiter.joined) stats_.Record(Histogram::kStageQueue, Since(times.batched_ns, waiter.tokenised_ns));
+  if (!waiter.joined)
+    stats_.Record(Histogram::kStageQueue, Since(times.batched_ns, waiter.taken_ns + times.tokenising_ns));
 }
 
 void ReplyWriter::Wake(Lane* lane) const {

@@ -16,6 +16,8 @@ namespace sutra {
 struct ComputeTimes {
   uint64_t batched_ns = 0;
   uint64_t computed_ns = 0;
+  uint64_t tokenised_ns = 0;   // of the text, not of the batch, like the next
+  uint64_t tokenising_ns = 0;  // how long that took
 };
 
 class ReplyWriter {

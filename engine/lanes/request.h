@@ -1,9 +1,8 @@
 // What the engine knows about a text in flight: a Waiter is one request of one lane, a Computation is one text for the
 // model, with all its waiters.
 //
-// Thread rule: a Waiter is a value. A Computation is created by the loop thread, and from the moment it is in InFlight
-// its `waiters`, `priority` and `ttl_s` belong to InFlight's mutex; `taken` belongs to the batcher's mutex; all else is
-// constant.
+// Thread rule: a Waiter is a value. A Computation is created by the loop thread; from the moment it is in InFlight its
+// fields belong to whom the groups below say.
 #pragma once
 
 #include <cstdint>
@@ -28,28 +27,40 @@ struct Waiter {
   uint64_t submitted_ns = 0;
   uint64_t deadline_ns = 0;
   uint64_t taken_ns = 0;
-  uint64_t tokenised_ns = 0;
   uint32_t ttl_s = 0;
   PriorityClass priority = kClassNormal;
   bool joined = false;  // waits for a computation that another request started
 };
 
 struct Computation {
+  // Constant, but for the text: the worker drops that when the computation has ended.
   std::string text;
   uint32_t variant = 0;
-  ClientPtr client;  // charged for it in the fair order
-  std::vector<int32_t> ids;
-  bool truncated = false;
+  ClientPtr client;            // whose request started it
+  uint32_t cost_estimate = 1;  // in the order, until it is tokenised (text_cost.h)
   uint64_t queued_ns = 0;
 
+  // InFlight's mutex.
   std::vector<Waiter> waiters;
-  PriorityClass priority = kClassNormal;  // the highest class of its waiters
-  uint64_t ttl_s = 0;                     // the longest lifetime of the waiters that want it stored
-  bool store = false;                     // at least one waiter wants it stored
+  uint64_t ttl_s = 0;      // the longest lifetime of the waiters that want it stored
+  bool store = false;      // at least one waiter wants it stored
+  bool truncated = false;  // the worker found it longer than the model's limit
 
+  // The batcher's mutex.
   bool taken = false;
 
-  uint32_t token_count() const { return static_cast<uint32_t>(ids.size()); }
+  // The worker that took it.
+  std::vector<int32_t> ids;  // of a text that did not fit into its batch and opens the next one
+  uint32_t token_count = 0;
+  uint64_t tokenised_ns = 0;
+  uint64_t tokenising_ns = 0;  // how long that took
+
+  // Loop thread: where it was queued last.
+  uint64_t queued_for = 0;  // a client's number
+  PriorityClass queued_class = kClassNormal;
+
+  // When it has ended: an entry of it may lie in the queue of a client that joined it for long after.
+  void DropText() { std::string().swap(text); }
 };
 
 using ComputationPtr = std::shared_ptr<Computation>;

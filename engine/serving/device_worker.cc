@@ -1,4 +1,4 @@
-// The life of a batch: pruned and topped up, computed (halved where it fails), stored, answered, its lanes woken.
+// The life of a batch after it is formed: computed (halved where it fails), stored, answered, its lanes woken.
 #include "engine/serving/device_worker.h"
 
 #include <pthread.h>
@@ -7,6 +7,8 @@
 #include <cassert>
 #include <cmath>
 #include <new>
+#include <span>
+#include <string>
 #include <utility>
 
 #include "engine/lanes/lane.h"
@@ -27,7 +29,9 @@ float Length(const float* vector, uint32_t width) {
 }  // namespace
 
 DeviceWorker::DeviceWorker(ServedModel* model, Options options)
-    : model_(*model), options_(std::move(options)), width_(model_.info.width), thread_([this] { Run(); }) {}
+    : model_(*model), options_(std::move(options)), width_(model_.info.width), former_(model), thread_([this] {
+        Run();
+      }) {}
 
 DeviceWorker::~DeviceWorker() { Stop(); }
 
@@ -38,85 +42,39 @@ void DeviceWorker::Stop() {
 
 void DeviceWorker::Run() {
   pthread_setname_np(pthread_self(), "sutra-device");
-  std::vector<ComputationPtr> batch;
-  while (NextBatch(&batch)) {
+  while (const Batch* batch = former_.Next()) {
+    const uint64_t started_ns = MonotonicNs();
     try {
-      Serve(batch);
+      Serve(*batch);
     } catch (const std::bad_alloc&) {
       model_.stats.Add(Counter::kOutOfMemory);
-      for (const ComputationPtr& computation : batch) Fail(computation, StatusCode::kOutOfMemory);
+      for (const ComputationPtr& computation : batch->texts) Fail(computation, StatusCode::kOutOfMemory);
       WakeLanes();
     }
+    former_.Served(MonotonicNs() - started_ns);
   }
   WakeLanes();
 }
 
-// A batch of texts that still have waiters. Space that pruning leaves free is filled from the queue, so that abandoned
-// texts take no space from the others. False after the batcher's Stop.
-bool DeviceWorker::NextBatch(std::vector<ComputationPtr>* batch) {
-  while (model_.batcher.NextBatch(batch)) {
-    size_t pruned_up_to = 0;
-    while (Prune(batch, pruned_up_to)) {
-      pruned_up_to = batch->size();
-      if (!model_.batcher.TopUp(MonotonicNs(), batch)) break;
-    }
-    if (!batch->empty()) return true;
-  }
-  return false;
-}
-
-// Removes the texts without waiters, from `begin` on, before the model sees them. True if there were any.
-bool DeviceWorker::Prune(std::vector<ComputationPtr>* batch, size_t begin) {
-  const uint64_t now_ns = MonotonicNs();
-  const auto first = batch->begin() + static_cast<std::ptrdiff_t>(begin);
-  const auto unwanted = [&](const ComputationPtr& computation) { return !StillWanted(computation, now_ns); };
-  const auto end = std::remove_if(first, batch->end(), unwanted);
-  const bool any = end != batch->end();
-  batch->erase(end, batch->end());
-  return any;
-}
-
-// Removes waiters that are gone: answers cancelled and late ones, drops those whose lane is closed. False when none is
-// left.
-bool DeviceWorker::StillWanted(const ComputationPtr& computation, uint64_t now_ns) {
-  const auto gone = [now_ns](const Waiter& waiter) {
-    return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
-  };
-  std::vector<Waiter> removed;
-  bool wanted = true;
-  try {
-    wanted = model_.in_flight.Prune(computation, gone, &removed);
-  } catch (const std::bad_alloc&) {
-    return true;  // computed for nothing, perhaps
-  }
-  for (const Waiter& waiter : removed) {
-    model_.replies.Refuse(waiter,
-                          waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
-    model_.replies.Wake(waiter.lane.get());  // at once, because there may be no further batch
-  }
-  return wanted;
-}
-
-void DeviceWorker::Serve(const std::vector<ComputationPtr>& batch) {
-  uint64_t tokens = 0;
-  for (const ComputationPtr& computation : batch) tokens += computation->token_count();
-  busy_texts_.store(static_cast<uint32_t>(batch.size()), std::memory_order_relaxed);
+void DeviceWorker::Serve(const Batch& batch) {
+  const size_t texts = batch.texts.size();
+  busy_texts_.store(static_cast<uint32_t>(texts), std::memory_order_relaxed);
   model_.stats.Add(Counter::kBatches);
-  model_.stats.Add(Counter::kBatchTexts, batch.size());
-  model_.stats.Add(Counter::kTokens, tokens);
-  model_.stats.Record(Histogram::kBatchSizeTexts, batch.size());
-  model_.stats.Record(Histogram::kBatchSizeTokens, tokens);
+  model_.stats.Add(Counter::kBatchTexts, texts);
+  model_.stats.Add(Counter::kTokens, batch.ids.size());
+  model_.stats.Record(Histogram::kBatchSizeTexts, texts);
+  model_.stats.Record(Histogram::kBatchSizeTokens, batch.ids.size());
   times_.batched_ns = MonotonicNs();
   failed_calls_ = 0;
-  Compute(batch, 0, batch.size());
+  Compute(batch, 0, texts);
   WakeLanes();
   model_.stats.Add(Counter::kWorkerBusyNs, MonotonicNs() - times_.batched_ns);
   busy_texts_.store(0, std::memory_order_relaxed);
 }
 
 // Halves a batch that fails, so that one bad text, or too little memory for a large batch, does not fail the others.
-void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
-  assert(begin < end && end <= batch.size());
+void DeviceWorker::Compute(const Batch& batch, size_t begin, size_t end) {
+  assert(begin < end && end <= batch.texts.size());
   Status status(StatusCode::kModelError, "too many failed calls in one batch");
   if (failed_calls_ < kFailedCallsMax) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.started"));
@@ -127,19 +85,20 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
   times_.computed_ns = MonotonicNs();
   if (status.ok()) {
     model_.stats.Record(Histogram::kStageCompute, times_.computed_ns - times_.batched_ns);
-    for (size_t i = begin; i < end; ++i) Answer(batch[i], vectors_.data() + (i - begin) * width_);
+    for (size_t i = begin; i < end; ++i) Answer(batch.texts[i], vectors_.data() + (i - begin) * width_);
     return;
   }
   ++failed_calls_;
   if (status.code() == StatusCode::kEngineGone) {
-    for (size_t i = begin; i < end; ++i) Fail(batch[i], StatusCode::kModelError);
+    for (size_t i = begin; i < end; ++i) Fail(batch.texts[i], StatusCode::kModelError);
     failed_calls_ = kFailedCallsMax;
     if (options_.device_lost) options_.device_lost(status);
     return;
   }
   if (end - begin == 1) {
-    Log(batch[begin], status);
-    return Fail(batch[begin], status.code() == StatusCode::kOutOfMemory ? status.code() : StatusCode::kModelError);
+    Log(batch.texts[begin], status);
+    return Fail(batch.texts[begin],
+                status.code() == StatusCode::kOutOfMemory ? status.code() : StatusCode::kModelError);
   }
   const size_t middle = begin + (end - begin) / 2;
   Compute(batch, begin, middle);
@@ -147,7 +106,7 @@ void DeviceWorker::Compute(const std::vector<ComputationPtr>& batch, size_t begi
 }
 
 // Too little memory for the whole may be enough for its halves.
-Status DeviceWorker::EmbedInMemory(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
+Status DeviceWorker::EmbedInMemory(const Batch& batch, size_t begin, size_t end) {
   try {
     return Embed(batch, begin, end);
   } catch (const std::bad_alloc&) {
@@ -156,17 +115,15 @@ Status DeviceWorker::EmbedInMemory(const std::vector<ComputationPtr>& batch, siz
   }
 }
 
-Status DeviceWorker::Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end) {
-  ids_.clear();
-  offsets_.assign(1, 0);
-  for (size_t i = begin; i < end; ++i) {
-    ids_.insert(ids_.end(), batch[i]->ids.begin(), batch[i]->ids.end());
-    offsets_.push_back(static_cast<int32_t>(ids_.size()));
-  }
+Status DeviceWorker::Embed(const Batch& batch, size_t begin, size_t end) {
+  const int32_t first_id = batch.offsets[begin], end_id = batch.offsets[end];
+  offsets_.clear();
+  for (size_t i = begin; i <= end; ++i) offsets_.push_back(batch.offsets[i] - first_id);
   vectors_.resize((end - begin) * width_);
   outputs_.resize(end - begin);
   for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = vectors_.data() + i * width_;
-  return model_.backend.Embed(TokenBatch{ids_, offsets_}, outputs_);
+  const std::span ids(batch.ids.data() + first_id, static_cast<size_t>(end_id - first_id));
+  return model_.backend.Embed(TokenBatch{ids, offsets_}, outputs_);
 }
 
 void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
@@ -183,10 +140,13 @@ void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
     if (ttl_s.has_value()) Store(computation, unit, norm, *ttl_s);
     waiters = model_.in_flight.FinishStored(computation, ttl_s);
   }
+  times_.tokenised_ns = computation->tokenised_ns;
+  times_.tokenising_ns = computation->tokenising_ns;
   for (const Waiter& waiter : *waiters) {
-    model_.replies.AnswerComputed(waiter, unit, norm, computation->token_count(), computation->truncated, times_);
+    model_.replies.AnswerComputed(waiter, unit, norm, computation->token_count, computation->truncated, times_);
     RememberWake(waiter);
   }
+  computation->DropText();
 }
 
 // A vector that cannot be stored is served all the same.
@@ -194,7 +154,7 @@ void DeviceWorker::Store(const ComputationPtr& computation, std::span<const floa
   if (model_.cache == nullptr) return;
   try {
     model_.cache->Insert(computation->text, computation->variant, unit,
-                         {norm, computation->token_count(), computation->truncated}, ttl_s);
+                         {norm, computation->token_count, computation->truncated}, ttl_s);
   } catch (const std::bad_alloc&) {
     model_.stats.Add(Counter::kOutOfMemory);
   }
@@ -206,6 +166,7 @@ void DeviceWorker::Fail(const ComputationPtr& computation, StatusCode code) {
     model_.replies.Refuse(waiter, code);
     RememberWake(waiter);
   }
+  computation->DropText();
 }
 
 void DeviceWorker::Log(const ComputationPtr& failed, const Status& why) try {

@@ -1,5 +1,5 @@
-// One thread that owns one model backend: pulls batches, computes, stores, answers. The engine has one worker per
-// device (or CPU core group); several pull from the same batcher.
+// One thread that owns one model backend: forms batches (BatchFormer), computes, stores, answers. The engine has one
+// worker per device (or CPU core group); several pull from the same batcher.
 //
 // Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the current batch.
 // Invariants: memory that is short fails the texts of the batch that are not answered yet, and nothing else; a vector
@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/serving/batch_former.h"
 #include "engine/serving/served_model.h"
 #include "shm/base/log_line.h"
 
@@ -39,13 +40,10 @@ class DeviceWorker {
   static constexpr int kFailedCallsMax = 64;
 
   void Run();
-  bool NextBatch(std::vector<ComputationPtr>* batch);
-  bool Prune(std::vector<ComputationPtr>* batch, size_t begin);
-  bool StillWanted(const ComputationPtr& computation, uint64_t now_ns);
-  void Serve(const std::vector<ComputationPtr>& batch);
-  void Compute(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
-  Status EmbedInMemory(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
-  Status Embed(const std::vector<ComputationPtr>& batch, size_t begin, size_t end);
+  void Serve(const Batch& batch);
+  void Compute(const Batch& batch, size_t begin, size_t end);
+  Status EmbedInMemory(const Batch& batch, size_t begin, size_t end);
+  Status Embed(const Batch& batch, size_t begin, size_t end);
   void Answer(const ComputationPtr& computation, float* vector);
   void Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s);
   void Fail(const ComputationPtr& computation, StatusCode code);
@@ -59,7 +57,7 @@ class DeviceWorker {
   std::atomic<uint32_t> busy_texts_{0};
 
   // Used by the thread only; kept between batches so that a batch allocates nothing in the steady state.
-  std::vector<int32_t> ids_;
+  BatchFormer former_;
   std::vector<int32_t> offsets_;
   std::vector<float> vectors_;
   std::vector<float*> outputs_;

@@ -21,7 +21,6 @@ void Attach(Computation* computation, Waiter waiter) {
     computation->store = true;
     computation->ttl_s = std::max<uint64_t>(computation->ttl_s, waiter.ttl_s);
   }
-  computation->priority = std::min(computation->priority, waiter.priority);
   waiters.push_back(std::move(waiter));
 }
 
@@ -50,16 +49,14 @@ InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, con
   if (found == computations_.end()) return JoinResult::kNone;
   Computation& under_way = *found->second;
   if (under_way.truncated && (waiter.options & kOptionReject) != 0) return JoinResult::kTooLong;
-  const PriorityClass before = under_way.priority;
   Attach(&under_way, waiter);
   under_way.waiters.back().joined = true;
   *computation = found->second;
-  return under_way.priority < before ? JoinResult::kJoinedRaised : JoinResult::kJoined;
+  return JoinResult::kJoined;
 }
 
 void InFlight::Start(const ComputationPtr& computation, Waiter first) {
   assert(computation->waiters.empty());
-  computation->priority = kClassBulk;
   computation->waiters.reserve(1);
   const MutexLock lock(mutex_);
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
@@ -80,7 +77,22 @@ void InFlight::EraseLocked(const ComputationPtr& computation) {
 bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
                      std::vector<Waiter>* removed) {
   const MutexLock lock(mutex_);
+  return PruneLocked(computation, gone, removed);
+}
+
+bool InFlight::Truncate(const ComputationPtr& computation, std::vector<Waiter>* removed) {
+  const MutexLock lock(mutex_);
+  const auto refuses = [](const Waiter& waiter) { return (waiter.options & kOptionReject) != 0; };
+  const bool wanted = PruneLocked(computation, refuses, removed);
+  computation->truncated = true;
+  return wanted;
+}
+
+bool InFlight::PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                           std::vector<Waiter>* removed) {
   std::vector<Waiter>& waiters = computation->waiters;
+  // Before anything moves, since it may throw: a partition moves waiters too, through memory that it may do without.
+  removed->reserve(removed->size() + waiters.size());
   const auto first_gone =
       std::stable_partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return !gone(waiter); });
   removed->insert(removed->end(), std::make_move_iterator(first_gone), std::make_move_iterator(waiters.end()));

@@ -22,11 +22,11 @@ namespace sutra {
 
 class InFlight {
  public:
-  enum class JoinResult { kNone, kJoined, kJoinedRaised, kTooLong };
+  enum class JoinResult { kNone, kJoined, kTooLong };
 
-  // Adds `waiter` to the computation of this text, if one is under way. kJoinedRaised: its class rose, so *computation
-  // must be queued again. kTooLong: it is under way, but truncated, and the waiter refuses truncation (kOptionReject);
-  // nothing was added. The lock is not taken while nothing is under way.
+  // Adds `waiter` to the computation of this text, if one is under way. kTooLong: it is under way, but known to be
+  // truncated, and the waiter refuses truncation (kOptionReject); nothing was added. The lock is not taken while
+  // nothing is under way.
   JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
 
   // The computation is under way from here on, and `first` waits for it. REQUIRES: Join returned kNone for this text
@@ -37,6 +37,10 @@ class InFlight {
   // computation is no longer under way.
   bool Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
              std::vector<Waiter>* removed);
+
+  // The text proved longer than the model's limit. Hands the waiters that refuse truncation to the caller; later ones
+  // cannot join. False: no waiter is left, and the computation is no longer under way.
+  bool Truncate(const ComputationPtr& computation, std::vector<Waiter>* removed);
 
   // Ends the computation: it can no longer be joined. All waiters are handed to the caller. Allocates nothing.
   std::vector<Waiter> Finish(const ComputationPtr& computation);
@@ -65,6 +69,8 @@ class InFlight {
     size_t operator()(const Key& key) const;
   };
 
+  bool PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                   std::vector<Waiter>* removed) SUTRA_REQUIRES(mutex_);
   void EraseLocked(const ComputationPtr& computation) SUTRA_REQUIRES(mutex_);
   void CheckCanaries() const SUTRA_REQUIRES(mutex_);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/lanes/lane.h"
+#include "engine/serving/text_cost.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/time.h"
 #include "shm/layout.h"
@@ -33,7 +34,7 @@ void RequestPath::Answer(LaneReader::Taken* request, bool draining) {
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
   if (Join(waiter, taken.text)) return;
   if (AnswerFromCache(waiter, taken.text)) return;
-  Compute(&waiter, taken.text);
+  Compute(waiter, taken.text);
 }
 
 bool RequestPath::Join(const Waiter& waiter, std::string_view text) {
@@ -42,8 +43,7 @@ bool RequestPath::Join(const Waiter& waiter, std::string_view text) {
   switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return false;
     case InFlight::JoinResult::kTooLong: model_.replies.Refuse(waiter, StatusCode::kTextTooLong); return true;
-    case InFlight::JoinResult::kJoinedRaised: model_.batcher.Add(computation, waiter.priority, true); break;
-    case InFlight::JoinResult::kJoined: break;
+    case InFlight::JoinResult::kJoined: Queue(computation, waiter, true); break;
   }
   model_.stats.Add(Counter::kJoined);
   return true;
@@ -64,25 +64,33 @@ bool RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   return true;
 }
 
-void RequestPath::Compute(Waiter* first, std::string_view text) {
-  Waiter& waiter = *first;
-  if (model_.batcher.full()) return model_.replies.Refuse(waiter, StatusCode::kOverloaded);
-  auto computation = std::make_shared<Computation>();
-  const Encoded encoded = model_.tokenizer.Encode(text, model_.info.tokens_max, &computation->ids);
-  if (encoded.truncated && (waiter.options & kOptionReject) != 0) {
-    return model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
+// The text is only copied here: the worker checks and tokenises it.
+void RequestPath::Compute(const Waiter& first, std::string_view text) {
+  if (!model_.batcher.Admits(*first.lane->client(), text.size())) {
+    return model_.replies.Refuse(first, StatusCode::kOverloaded);
   }
-  waiter.tokenised_ns = MonotonicNs();
+  auto computation = std::make_shared<Computation>();
   computation->text = text;
   computation->variant = kVariantOfModel;
-  computation->client = waiter.lane->client();
-  computation->truncated = encoded.truncated;
-  computation->queued_ns = waiter.tokenised_ns;
+  computation->client = first.lane->client();
+  computation->cost_estimate = EstimatedTextCost(text.size(), model_.info.tokens_max);
+  computation->queued_ns = first.taken_ns;
   model_.batcher.ReserveOne();  // a computation that is under way must reach the workers
-  model_.in_flight.Start(computation, waiter);
-  model_.batcher.Add(computation, waiter.priority, false);
+  model_.in_flight.Start(computation, first);
+  Queue(computation, first, false);
   model_.stats.Add(Counter::kMisses);
-  model_.stats.Record(Histogram::kStageTokenise, waiter.tokenised_ns - waiter.taken_ns);
+}
+
+// A text that is joined is queued again where its new waiter may reach it sooner: at another client, which is charged
+// if its turn comes first, or in a higher class of the same client. REQUIRES: the batcher's ReserveOne.
+void RequestPath::Queue(const ComputationPtr& computation, const Waiter& waiter, bool joined) {
+  const uint64_t client = waiter.lane->client()->id;
+  // Only where it was queued last is remembered: more would cost more than the entry that it saves.
+  if (joined && client == computation->queued_for && waiter.priority >= computation->queued_class) return;
+  computation->queued_for = client;
+  computation->queued_class = waiter.priority;
+  model_.batcher.Add(computation, {.client = client, .priority = waiter.priority, .deadline_ns = waiter.deadline_ns},
+                     joined);
 }
 
 }  // namespace sutra

@@ -2,7 +2,7 @@
 // waits.
 //
 // Order: a text that is in flight already is joined before the cache is asked (in_flight.h says why); a hit is copied
-// directly into the reply slot and answered here, without another thread; a miss is tokenised and staged in the
+// directly into the reply slot and answered here, without another thread; a miss is copied and staged in the
 // batcher.
 //
 // Thread rule: the loop thread. The parts of the model that it uses have thread rules of their own.
@@ -27,7 +27,8 @@ class RequestPath {
   void Answer(LaneReader::Taken* request, bool draining);
   bool Join(const Waiter& waiter, std::string_view text);
   bool AnswerFromCache(const Waiter& waiter, std::string_view text);
-  void Compute(Waiter* first, std::string_view text);
+  void Compute(const Waiter& first, std::string_view text);
+  void Queue(const ComputationPtr& computation, const Waiter& waiter, bool joined);
 
   ServedModel& model_;
 };

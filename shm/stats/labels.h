@@ -80,7 +80,7 @@ namespace sutra {
   X(kMissTotal, "miss_total_ns")         /* submitted to published, computed or joined */    \
   X(kStageTake, "stage_take_ns")         /* submitted to taken */                            \
   X(kStageTokenise, "stage_tokenise_ns") /* taken to tokenised */                            \
-  X(kStageQueue, "stage_queue_ns")       /* tokenised to batched */                          \
+  X(kStageQueue, "stage_queue_ns")       /* taken to batched, without tokenising */          \
   X(kStageCompute, "stage_compute_ns")   /* batched to computed */                           \
   X(kStagePublish, "stage_publish_ns")   /* computed to published */                         \
   X(kBatchSizeTexts, "batch_size_texts")                                                     \

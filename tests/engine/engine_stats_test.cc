@@ -66,9 +66,10 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   ServedModel model(ModelOptions(&cache_));
   auto computation = std::make_shared<Computation>();
   computation->text = "waiting";
-  computation->ids = {1, 2, 3};
+  computation->client = std::make_shared<Client>(1, 0, 0, "");
+  computation->cost_estimate = 3;
   model.in_flight.Start(computation, Waiter());
-  model.batcher.Add(computation, kClassNormal, false);
+  model.batcher.Add(computation, {.client = 1}, false);
   ShowConstants(stats_, model.info);
   ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3});
   EXPECT_EQ(Get(Gauge::kPid), static_cast<uint64_t>(getpid()));

