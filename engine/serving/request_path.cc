@@ -7,7 +7,7 @@
 
 #include "engine/lanes/lane.h"
 #include "shm/base/checkpoint.h"
-#include "shm/base/time.h"
+#include "shm/base/cycle_clock.h"
 #include "shm/layout.h"
 #include "shm/text_key.h"
 
@@ -26,7 +26,7 @@ void RequestPath::Answer(LaneReader::Taken* request, bool draining) {
   LaneReader::Taken& taken = *request;
   model_.stats.Add(Counter::kTexts);
   Waiter& waiter = taken.waiter;
-  model_.stats.Record(Histogram::kStageTake, waiter.taken_ns - waiter.submitted_ns);
+  model_.stats.RecordSpan(Histogram::kStageTake, waiter.submitted_ns, waiter.taken_ns);
   if (draining) return model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
   if (taken.status != StatusCode::kOk) return model_.replies.Refuse(waiter, taken.status);
   waiter.ttl_s = static_cast<uint32_t>(
@@ -72,7 +72,7 @@ void RequestPath::Compute(Waiter* first, std::string_view text) {
   if (encoded.truncated && (waiter.options & kOptionReject) != 0) {
     return model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
   }
-  waiter.tokenised_ns = MonotonicNs();
+  waiter.tokenised_ns = CycleNs();
   computation->text = text;
   computation->variant = kVariantOfModel;
   computation->client = waiter.lane->client();
@@ -82,7 +82,7 @@ void RequestPath::Compute(Waiter* first, std::string_view text) {
   model_.in_flight.Start(computation, waiter);
   model_.batcher.Add(computation, waiter.priority, false);
   model_.stats.Add(Counter::kMisses);
-  model_.stats.Record(Histogram::kStageTokenise, waiter.tokenised_ns - waiter.taken_ns);
+  model_.stats.RecordSpan(Histogram::kStageTokenise, waiter.taken_ns, waiter.tokenised_ns);
 }
 
 }  // namespace sutra
