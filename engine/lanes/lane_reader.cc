@@ -5,7 +5,7 @@
 
 #include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
-#include "shm/base/time.h"
+#include "shm/base/cycle_clock.h"
 
 namespace sutra {
 
@@ -24,7 +24,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
     return Next::kViolation;
   }
 
-  const uint64_t now_ns = MonotonicNs();
+  const uint64_t now_ns = CycleNs();
   const UntrustedRequest untrusted(lane->request(), lane->memory().tail_fd(), slot);
   CheckedRequest request;
   StatusCode status = StatusCode::kOk;

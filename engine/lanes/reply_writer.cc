@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "engine/lanes/lane.h"
+#include "shm/base/cycle_clock.h"
 #include "shm/base/time.h"
 #include "shm/layout.h"
 
@@ -19,8 +20,6 @@ Answer AnswerOf(const Waiter& waiter, StatusCode status, ResultSource source) {
   answer.stage_ns[kTaken] = waiter.taken_ns;
   return answer;
 }
-
-uint64_t Since(uint64_t later_ns, uint64_t earlier_ns) { return later_ns > earlier_ns ? later_ns - earlier_ns : 0; }
 
 }  // namespace
 
@@ -42,7 +41,7 @@ void ReplyWriter::CountReply(StatusCode status) const {
 
 void ReplyWriter::Refuse(const Waiter& waiter, StatusCode status) const {
   Answer answer = AnswerOf(waiter, status, kSourceNone);
-  answer.stage_ns[kPublished] = MonotonicNs();
+  answer.stage_ns[kPublished] = CycleNs();
   if (waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) CountReply(status);
 }
 
@@ -54,12 +53,12 @@ void ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_cou
   Answer answer = AnswerOf(waiter, StatusCode::kOk, kSourceShard);
   answer.token_count = token_count;
   answer.truncated = truncated;
-  const uint64_t now_ns = MonotonicNs();
+  const uint64_t now_ns = CycleNs();
   answer.stage_ns[kPublished] = now_ns;
   if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
-  stats_.Record(Histogram::kHitTotal, Since(now_ns, waiter.submitted_ns));
+  stats_.RecordSpan(Histogram::kHitTotal, waiter.submitted_ns, now_ns);
 }
 
 void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> unit, float norm, uint32_t token_count,
@@ -81,10 +80,11 @@ void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> un
   if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
-  stats_.Record(Histogram::kMissTotal, Since(now_ns, waiter.submitted_ns));
-  stats_.Record(Histogram::kStagePublish, Since(now_ns, times.computed_ns));
-  if (!waiter.joined)
-    stats_.Record(Histogram::kStageQueue, Since(times.batched_ns, waiter.taken_ns + times.tokenising_ns));
+  stats_.RecordSpan(Histogram::kMissTotal, waiter.submitted_ns, now_ns);
+  stats_.RecordSpan(Histogram::kStagePublish, times.computed_ns, now_ns);
+  if (!waiter.joined) {
+    stats_.RecordSpan(Histogram::kStageQueue, waiter.taken_ns + times.tokenising_ns, times.batched_ns);
+  }
 }
 
 void ReplyWriter::Wake(Lane* lane) const {

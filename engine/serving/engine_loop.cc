@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "shm/base/checkpoint.h"
+#include "shm/base/cycle_clock.h"
 #include "shm/base/numbers.h"
 #include "shm/sleep_wake.h"
 
@@ -85,14 +86,14 @@ void EngineLoop::ReportDeviceLost() {
 EngineLoop::End EngineLoop::Run() {
   // relaxed: observers of the page need no ordering
   options_.page->state.store(kEngineServing, std::memory_order_relaxed);
-  uint64_t last_work_ns = MonotonicNs();
+  uint64_t last_work_ns = CycleNs();
   uint64_t next_events_ns = 0;
   // Adaptive: the spin doubles after finding work and halves after finding none; never above spin_us.
   const uint64_t spin_ns_max = uint64_t{options_.spin_us} * 1000;
   uint64_t spin_ns = spin_ns_max;
   while (!failed_) {
     const bool worked = PollLanes();
-    const uint64_t now_ns = MonotonicNs();
+    const uint64_t now_ns = CycleNs();
     model_.stats.Add(Counter::kLoopRounds);
     if (worked) {
       last_work_ns = now_ns;
@@ -104,7 +105,7 @@ EngineLoop::End EngineLoop::Run() {
     if (!worked && now_ns - last_work_ns >= spin_ns) {
       spin_ns = std::max(spin_ns / 2, spin_ns_max / 8);
       Sleep(now_ns);
-      last_work_ns = MonotonicNs();
+      last_work_ns = CycleNs();
       next_events_ns = last_work_ns + kEventsEveryNs;
     } else if (now_ns >= next_events_ns) {
       HandleEvents(0);

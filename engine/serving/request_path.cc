@@ -8,7 +8,7 @@
 #include "engine/lanes/lane.h"
 #include "engine/serving/text_cost.h"
 #include "shm/base/checkpoint.h"
-#include "shm/base/time.h"
+#include "shm/base/cycle_clock.h"
 #include "shm/layout.h"
 #include "shm/text_key.h"
 
@@ -27,7 +27,7 @@ void RequestPath::Answer(LaneReader::Taken* request, bool draining) {
   LaneReader::Taken& taken = *request;
   model_.stats.Add(Counter::kTexts);
   Waiter& waiter = taken.waiter;
-  model_.stats.Record(Histogram::kStageTake, waiter.taken_ns - waiter.submitted_ns);
+  model_.stats.RecordSpan(Histogram::kStageTake, waiter.submitted_ns, waiter.taken_ns);
   if (draining) return model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
   if (taken.status != StatusCode::kOk) return model_.replies.Refuse(waiter, taken.status);
   waiter.ttl_s = static_cast<uint32_t>(
