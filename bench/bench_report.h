@@ -27,7 +27,8 @@ class Report {
  public:
   explicit Report(std::string name) : name_(std::move(name)) {}
 
-  // A figure measured several times, in the order of the table. `key` is the JSON key, `title` is for people.
+  // A figure measured several times, in the order of the table. `key` is the JSON key, `title` is for people. One that
+  // could not be measured (no values) is null in the JSON object; say why in a note.
   void Add(const std::string& key, const std::string& title, std::vector<double> values) {
     rows_.push_back(Row{key, title, std::move(values)});
   }
@@ -40,11 +41,16 @@ class Report {
     std::printf("%s\n  cpu      %s, %ld cores\n  features %s\n  kernel   %s\n  compiler %s\n  commit   %s\n\n",
                 name_.c_str(), machine.cpu.c_str(), machine.cores, machine.features.c_str(), machine.kernel.c_str(),
                 __VERSION__, machine.commit.c_str());
-    std::printf("%-52s %5s %14s %12s %14s %14s\n", "", "runs", "median", "MAD", "min", "max");
+    std::printf("%-52s %5s %14s %14s %14s %14s\n", "", "runs", "median", "MAD", "min", "max");
     for (const Row& row : rows_) {
+      if (row.values.empty()) {
+        std::printf("%-52s %5d %14s\n", row.title.c_str(), 0, "-");
+        continue;
+      }
       const Spread s = SpreadOf(row.values);
-      std::printf("%-52s %5zu %14.1f %12.1f %14.1f %14.1f\n", row.title.c_str(), row.values.size(), s.median, s.mad,
-                  s.min, s.max);
+      std::printf("%-52s %5zu", row.title.c_str(), row.values.size());
+      for (const double value : {s.median, s.mad, s.min, s.max}) std::printf(" %14.*f", Decimals(s.median), value);
+      std::printf("\n");
     }
     for (const std::string& note : notes_) std::printf("%s\n", note.c_str());
     if (!json) return;
@@ -54,6 +60,10 @@ class Report {
         name_.c_str(), machine.cpu.c_str(), machine.cores, machine.features.c_str(), machine.kernel.c_str(),
         machine.commit.c_str());
     for (const Row& row : rows_) {
+      if (row.values.empty()) {
+        std::printf(", \"%s\": null", row.key.c_str());
+        continue;
+      }
       const Spread s = SpreadOf(row.values);
       std::printf(", \"%s\": %.6g, \"%s_mad\": %.6g, \"%s_min\": %.6g, \"%s_max\": %.6g, \"%s_runs\": %zu",
                   row.key.c_str(), s.median, row.key.c_str(), s.mad, row.key.c_str(), s.min, row.key.c_str(), s.max,
@@ -75,6 +85,9 @@ class Report {
     std::string cpu = "unknown", features, kernel, commit;
     long cores = 0;
   };
+
+  // Ratios are small numbers, and a tenth says little about them.
+  static int Decimals(double value) { return std::abs(value) < 10 ? 3 : 1; }
 
   static Spread SpreadOf(const std::vector<double>& values) {
     Spread spread;

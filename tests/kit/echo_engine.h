@@ -1,4 +1,4 @@
-// A small engine for tests and benches: a forked process that serves lanes over the real shared-memory pieces and
+// A small engine for tests: a forked process that serves lanes over the real shared-memory pieces and
 // answers each text with a deterministic vector. It can stall, stop, die, drain, refuse, and hand out broken lanes.
 // A process, not a thread: liveness rests on locks that a process cannot see of itself.
 #pragma once

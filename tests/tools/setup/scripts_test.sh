@@ -34,6 +34,9 @@ packages=$("$repo/tools/setup/install_packages" --print)
 for package in libboost-dev clang clang-format; do
   grep -qx "$package" <<<"$packages" || fail "install_packages --print lacks $package"
 done
+grep -qx redis-server <<<"$packages" && fail "install_packages takes a package that only a benchmark needs"
+grep -qx redis-server <<<"$("$repo/tools/setup/install_packages" --print redis-server)" ||
+  fail "install_packages does not take a package that is named"
 
 # libtorch is fetched for a CPU without AVX-512 only.
 # shellcheck source=tools/setup/script_common.sh
