@@ -125,9 +125,16 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   app.add_option("--allow-gid", texts->allow_gids, "Groups whose members may attach: numbers, comma-separated")
       ->check(IdList());
   Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Maximum number of lanes served at once");
-  Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange, "Maximum number of lanes per user");
+  Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange,
+         "Maximum number of lanes per user (0: all if only one may attach, else an eighth)");
+  Number(app, "--lanes-per-client-max", &config->lanes_per_client_max, kLanesPerClientRange,
+         "Maximum number of lanes per client process");
   Number(app, "--lane-bytes-max", &config->lane_bytes_max, kLaneBytesRange,
          "Maximum shared memory of all lanes, charged at full size");
+  Number(app, "--lane-bytes-per-uid-max", &config->lane_bytes_per_uid_max, kLaneBytesShareRange,
+         "Maximum shared memory of the lanes of one user (0: as for the number of lanes)");
+  Number(app, "--lane-bytes-per-client-max", &config->lane_bytes_per_client_max, kLaneBytesShareRange,
+         "Maximum shared memory of the lanes of one client process (0: a quarter)");
   Number(app, "--slots", &config->slots, kSlotsRange, "Default number of slots per lane")->check(PowerOfTwo());
   Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Maximum bytes of one text");
 }

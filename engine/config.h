@@ -42,7 +42,10 @@ struct EngineConfig {
   std::vector<gid_t> allow_gids;
   uint32_t lanes_max = kLanesRange.otherwise;
   uint32_t lanes_per_uid_max = kLanesPerUidRange.otherwise;
+  uint32_t lanes_per_client_max = kLanesPerClientRange.otherwise;
   uint64_t lane_bytes_max = kLaneBytesRange.otherwise;
+  uint64_t lane_bytes_per_uid_max = kLaneBytesShareRange.otherwise;     // 0 = derived, as is lanes_per_uid_max
+  uint64_t lane_bytes_per_client_max = kLaneBytesShareRange.otherwise;  // 0 = derived
   uint32_t slots = kSlotsRange.otherwise;
   uint32_t text_bytes_max = kTextBytesRange.otherwise;
 

@@ -34,23 +34,36 @@ void WriteLog(LogLevel level, const std::string& line) {
   }
 }
 
-// A lane takes five descriptors; the usual soft limit of 1024 is too small for that, the hard limit is not. Where it
-// is, fewer lanes are served: a client that is refused is better off than one that waits for a descriptor.
-LaneQuota::Limits LaneLimits(const EngineConfig& config) {
-  constexpr rlim_t kPerLane = 5, kOthers = 64;
-  LaneQuota::Limits limits = {
-      .lanes_max = config.lanes_max, .lanes_per_uid_max = config.lanes_per_uid_max, .bytes_max = config.lane_bytes_max};
+// One client process cannot take what others need; one user can only where there are no others.
+ClientTable::Limits LaneQuotas(const EngineConfig& config) {
+  const bool one_user = config.allow_gids.empty() && std::all_of(config.allow_uids.begin(), config.allow_uids.end(),
+                                                                 [](uid_t uid) { return uid == geteuid(); });
+  const uint32_t users = one_user ? 1 : 8;
+  const auto given_or = [](auto given, auto otherwise) { return given != 0 ? given : otherwise; };
+  return {.total = {.lanes = config.lanes_max, .bytes = config.lane_bytes_max},
+          .per_uid = {.lanes = given_or(config.lanes_per_uid_max, std::max(config.lanes_max / users, 1u)),
+                      .bytes = given_or(config.lane_bytes_per_uid_max, config.lane_bytes_max / users)},
+          .per_client = {.lanes = config.lanes_per_client_max,
+                         .bytes = given_or(config.lane_bytes_per_client_max, config.lane_bytes_max / 4)}};
+}
+
+// A lane takes five descriptors and its process one; the usual soft limit of 1024 is too small for that, the hard limit
+// is not. Where it is, fewer lanes are served: a client that is refused is better off than one that waits for a
+// descriptor.
+ClientTable::Limits LaneLimits(const EngineConfig& config) {
+  constexpr rlim_t kPerLane = 6, kOthers = 64;
+  ClientTable::Limits limits = LaneQuotas(config);
   rlimit files;
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return limits;
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
   const rlim_t needed = kPerLane * config.lanes_max + kOthers;
   if (files.rlim_cur >= needed) return limits;
-  limits.lanes_max = static_cast<uint32_t>(std::max(files.rlim_cur, kOthers + kPerLane) - kOthers) / kPerLane;
+  limits.total.lanes = static_cast<uint32_t>(std::max(files.rlim_cur, kOthers + kPerLane) - kOthers) / kPerLane;
   limits.lanes_raised_by = "limit of open files (ulimit -n, LimitNOFILE=)";
   spdlog::warn(
       "the limit of {} open files allows {} lanes, not the {} of --lanes-max: raise LimitNOFILE= (ulimit -n) to {}",
-      files.rlim_cur, limits.lanes_max, config.lanes_max, needed);
+      files.rlim_cur, limits.total.lanes, config.lanes_max, needed);
   return limits;
 }
 

@@ -64,7 +64,7 @@ class Engine {
   StartTraces traces_;
   bool served_ = false;
   std::optional<EngineLock> data_lock_, socket_lock_;
-  LaneQuota::Limits lane_limits_;
+  ClientTable::Limits lane_limits_;
   uint64_t generation_ = 0;
   std::unique_ptr<ModelBackend> backend_;
   std::unique_ptr<DiskIo> disk_;

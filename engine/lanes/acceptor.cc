@@ -47,7 +47,9 @@ ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
 }  // namespace
 
 Acceptor::Acceptor(Options options, Watcher watcher)
-    : options_(std::move(options)), watcher_(std::move(watcher)), quota_(std::make_shared<LaneQuota>(options_.quota)) {
+    : options_(std::move(options)),
+      watcher_(std::move(watcher)),
+      clients_(std::make_shared<ClientTable>(options_.quota)) {
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -165,7 +167,8 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
                   now_ns);
   }
   assert(connection->refusal.ok() && connection->lane_id == 0);  // the peer is allowed, and gets one lane
-  connection->client = clients_.Find(connection->peer.uid, connection->peer.pid, FieldText(hello.client_name));
+  connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
+                                      FieldText(hello.client_name));
   LaneGeometry geometry;
   Status status = CheckHello(hello, &geometry);
   if (status.ok()) status = Welcome(connection, geometry, now_ns);
@@ -222,7 +225,7 @@ WelcomeMessage Acceptor::MakeWelcome(uint64_t now_ns) const {
 }
 
 Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns) {
-  Result<LaneQuota::Charge> charge = quota_->Take(connection->peer.uid, geometry.charged_bytes());
+  Result<ClientTable::Charge> charge = clients_->Take(connection->client, geometry.charged_bytes());
   if (!charge.ok()) return charge.status();
   identity_.lane_id = lane_next_++;
   Result<LaneMemory> memory = LaneMemory::Create(geometry, identity_);
@@ -237,7 +240,7 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   }
   const UniqueFd read_end(pipe_fds[0]);
   connection->event_pipe = UniqueFd(pipe_fds[1]);
-  connection->charge = std::make_unique<LaneQuota::Charge>(std::move(charge).value());
+  connection->charge = std::move(charge).value();
   connection->memory = std::move(memory).value();
   connection->lane_id = identity_.lane_id;
 
@@ -283,9 +286,8 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
 
 AttachedLane Acceptor::MakeLane(Connection* connection) {
   AttachedLane attached;
-  attached.pid_fd = UniqueFd(PeerPidFd(connection->socket.get()));
   // The charge ends with the last reference to the lane.
-  const std::shared_ptr<LaneQuota::Charge> charge(std::move(connection->charge));
+  const auto charge = std::make_shared<ClientTable::Charge>(std::move(connection->charge));
   auto lane = std::make_unique<Lane>(connection->lane_id, std::move(connection->client), std::move(connection->memory),
                                      std::move(connection->event_pipe));
   attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) {

@@ -23,7 +23,6 @@
 
 #include "engine/lanes/client_table.h"
 #include "engine/lanes/lane.h"
-#include "engine/lanes/lane_quota.h"
 #include "engine/model/model_info.h"
 #include "shm/base/log_line.h"
 #include "shm/handshake_messages.h"
@@ -44,7 +43,7 @@ class Acceptor {
     uint64_t engine_generation = 0;
     int engine_page_fd = -1;
     PeerAliveFunction peer_alive = LockHolderAlive;
-    LaneQuota::Limits quota;
+    ClientTable::Limits quota;
     StatsWriter stats;
     LogLine log;  // rate-limited by the callee
   };
@@ -85,7 +84,7 @@ class Acceptor {
     Status refusal;    // not ok: the hello is awaited only in order to answer it with this
     ClientPtr client;  // from the hello on
     // From the welcome on:
-    std::unique_ptr<LaneQuota::Charge> charge;
+    ClientTable::Charge charge;
     LaneMemory memory;
     UniqueFd event_pipe;
     uint64_t lane_id = 0;
@@ -109,8 +108,7 @@ class Acceptor {
 
   const Options options_;
   const Watcher watcher_;
-  const std::shared_ptr<LaneQuota> quota_;
-  ClientTable clients_;
+  const std::shared_ptr<ClientTable> clients_;
   LaneIdentity identity_;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;

@@ -12,16 +12,32 @@
 #include <string>
 #include <utility>
 
+#include "shm/base/unique_fd.h"
+
 namespace sutra {
 
+// What lanes claim.
+struct LaneShare {
+  uint32_t lanes = 0;
+  uint64_t bytes = 0;  // at full size
+};
+
 struct Client {
-  Client(uint64_t number, uid_t owner, pid_t process, std::string called)
-      : id(number), uid(owner), pid(process), name(std::move(called)) {}
+  Client(uint64_t number, uid_t owner, pid_t process, std::string called, UniqueFd process_fd = UniqueFd())
+      : id(number), uid(owner), pid(process), name(std::move(called)), pid_fd(std::move(process_fd)) {}
 
   const uint64_t id;  // unique within one engine
   const uid_t uid;
   const pid_t pid;         // for display only: 0 or meaningless across PID namespaces
   const std::string name;  // what the client calls itself, made printable
+  const UniqueFd pid_fd;   // readable when the process has ended; may be empty
+
+  // The mutex of ClientTable: what its lanes claim, those included that have ended and are not given back yet.
+  LaneShare share;
+  // Loop thread: its lanes in the LaneTable.
+  uint32_t lanes_served = 0;
+  // Attaches that were refused. Relaxed: only counts.
+  std::atomic<uint64_t> refusals{0};
 
   // Loop thread: bytes that its lanes may still take in this turn; below zero after a text that was larger.
   int64_t turn_bytes = 0;

@@ -100,11 +100,10 @@ class Lane {
   CompletionWriter completions_;
 };
 
-// A lane whose client passed the handshake, with the descriptors that report the client's end.
+// A lane whose client passed the handshake, with the descriptor that reports the client's end.
 struct AttachedLane {
   std::shared_ptr<Lane> lane;
   UniqueFd socket;
-  UniqueFd pid_fd;  // may be empty: then only the socket and the sweep report its end
 };
 
 }  // namespace sutra

@@ -21,7 +21,8 @@ void LaneTable::Add(AttachedLane attached) {
   AttachedLane& kept = place->second;
   order_.push_back(kept.lane);
   watcher_.watch_socket(kept.socket.get(), id);
-  if (kept.pid_fd) watcher_.watch_process(kept.pid_fd.get(), id);
+  Client& client = *kept.lane->client();
+  if (client.lanes_served++ == 0 && client.pid_fd) watcher_.watch_process(client.pid_fd.get(), client.id);
   options_.stats.Add(Counter::kAttaches);
   if (draining_) kept.lane->SetDraining();
   static_cast<void>(added);
@@ -52,15 +53,18 @@ void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
   if (hung_up) EndLane(lane_id, End::kDied, "its process died");
 }
 
-// A hint; the lock decides. A dying process may still hold it for a moment: the sweep checks again.
-void LaneTable::OnProcessEnd(uint64_t lane_id) {
-  const auto found = lanes_.find(lane_id);
-  if (found == lanes_.end()) return;
-  if (options_.peer_alive(found->second.lane->memory().request_fd())) {
-    watcher_.unwatch(found->second.pid_fd.get());
-  } else {
-    OnDeath(lane_id);
+// A hint; the locks decide. A dying process may still hold them for a moment: the sweep checks again.
+void LaneTable::OnProcessEnd(uint64_t client_id) {
+  ClientPtr client;
+  std::vector<uint64_t> dead;
+  for (const auto& [id, attached] : lanes_) {
+    const Lane& lane = *attached.lane;
+    if (lane.client()->id != client_id) continue;
+    client = lane.client();
+    if (!options_.peer_alive(lane.memory().request_fd())) dead.push_back(id);
   }
+  for (const uint64_t id : dead) OnDeath(id);
+  if (client != nullptr && client->lanes_served > 0) watcher_.unwatch(client->pid_fd.get());
 }
 
 void LaneTable::Sweep() {
@@ -96,7 +100,9 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
       options_.stats.Add(Counter::kLanesViolated);
       break;
   }
-  lanes_.erase(found);  // closes socket and pidfd, which also ends their watches
+  lanes_.erase(found);  // closes the socket, which also ends its watch
+  Client& process = *lane->client();
+  if (--process.lanes_served == 0 && process.pid_fd) watcher_.unwatch(process.pid_fd.get());
   order_.erase(std::find(order_.begin(), order_.end(), lane));
   if (why != nullptr) {
     const Client& client = *lane->client();
@@ -113,7 +119,10 @@ void LaneTable::SetDraining() {
 
 void LaneTable::CloseAll(StatusCode reason) {
   assert(!in_turn_);
-  for (const std::shared_ptr<Lane>& lane : order_) lane->Close(reason);
+  for (const std::shared_ptr<Lane>& lane : order_) {
+    lane->Close(reason);
+    --lane->client()->lanes_served;
+  }
   order_.clear();
   lanes_.clear();
 }

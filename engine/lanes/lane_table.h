@@ -32,11 +32,11 @@ class LaneTable {
     StatsWriter stats;
     LogLine log;  // rate-limited by the callee
   };
-  // The loop watches descriptors on the table's behalf; an event carries the lane's id back. A watch ends with its
-  // descriptor.
+  // The loop watches descriptors on the table's behalf; an event carries the id back. A watch ends with its descriptor.
+  // A process is watched while it has lanes.
   struct Watcher {
     std::function<void(int fd, uint64_t lane_id)> watch_socket;
-    std::function<void(int fd, uint64_t lane_id)> watch_process;
+    std::function<void(int fd, uint64_t client_id)> watch_process;
     std::function<void(int fd)> unwatch;
   };
 
@@ -63,8 +63,8 @@ class LaneTable {
 
   // The socket of the lane is readable or, with `hung_up`, at its end. Takes a bounded number of doorbells.
   void OnSocket(uint64_t lane_id, bool hung_up);
-  // The pidfd of the lane is readable.
-  void OnProcessEnd(uint64_t lane_id);
+  // The pidfd of the client is readable.
+  void OnProcessEnd(uint64_t client_id);
   // Checks for every lane whether its process is alive.
   void Sweep();
 

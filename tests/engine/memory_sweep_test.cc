@@ -193,7 +193,7 @@ class AttachSweep : public ::testing::Test {
     options_.text_bytes_max = 4096;
     options_.slots_default = 8;
     options_.peer_alive = Alive;
-    options_.quota = {.lanes_max = 64, .lanes_per_uid_max = 64, .bytes_max = 1ull << 30};
+    options_.quota = {.total = {64, 1ull << 30}, .per_uid = {64, 1ull << 30}, .per_client = {64, 1ull << 30}};
     options_.engine_page_fd = page_.fd();
     options_.stats = stats_->writer();
     options_.log = [](LogLevel, const std::string&) {};

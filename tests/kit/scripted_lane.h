@@ -35,7 +35,9 @@ struct ScriptedRequest {
 
 class ScriptedLane {
  public:
-  explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t client = 1) {
+  explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t client = 1)
+      : ScriptedLane(geometry, id, std::make_shared<Client>(client, 1000, 1, "scripted")) {}
+  ScriptedLane(LaneGeometry geometry, uint64_t id, ClientPtr client) {
     Result<LaneMemory> memory = LaneMemory::Create(geometry, LaneIdentity{77, id, {}});
     EXPECT_TRUE(memory.ok()) << memory.status().message();
     int pipe_fds[2] = {-1, -1};
@@ -47,8 +49,7 @@ class ScriptedLane {
     client_map_ = Mapping(static_cast<std::byte*>(base), geometry.request_bytes());
     client_ = {client_map_.base(), geometry};
     writer_ = SubmissionWriter(client_);
-    lane_ = std::make_shared<Lane>(id, std::make_shared<Client>(client, 1000, 1, "scripted"), std::move(memory).value(),
-                                   UniqueFd(pipe_fds[1]));
+    lane_ = std::make_shared<Lane>(id, std::move(client), std::move(memory).value(), UniqueFd(pipe_fds[1]));
     completions_ = CompletionReader(lane_->reply());
   }
 

@@ -27,7 +27,8 @@ namespace {
 bool lock_is_held = true;
 bool FakePeerAlive(int) { return lock_is_held; }
 
-constexpr LaneQuota::Limits kAmple = {.lanes_max = 256, .lanes_per_uid_max = 256, .bytes_max = 8ull << 30};
+constexpr LaneShare kMuch = {.lanes = 256, .bytes = 8ull << 30};
+constexpr ClientTable::Limits kAmple = {.total = kMuch, .per_uid = kMuch, .per_client = kMuch};
 
 class AcceptorTest : public ::testing::Test {
  protected:
@@ -197,7 +198,7 @@ TEST_F(AcceptorTest, SizesOutsideTheLimitsAreRefused) {
 }
 
 TEST_F(AcceptorTest, QuotasAreChargedUntilTheLaneIsGone) {
-  options_.quota.lanes_max = 1;
+  options_.quota.total.lanes = 1;
   Listen();
   {
     const UniqueFd client = Connect();
@@ -215,13 +216,13 @@ TEST_F(AcceptorTest, QuotasAreChargedUntilTheLaneIsGone) {
 }
 
 TEST_F(AcceptorTest, MemoryAndUserBoundsNameTheirOption) {
-  options_.quota.bytes_max = 1 << 20;
+  options_.quota.total.bytes = 1 << 20;
   Listen();
   HelloMessage large = Hello();
   large.slots = 4096;
   ExpectRefused(large, "--lane-bytes-max");
   options_.quota = kAmple;
-  options_.quota.lanes_per_uid_max = 1;
+  options_.quota.per_uid.lanes = 1;
   Listen();
   const UniqueFd first = Connect();
   EXPECT_EQ(Ask(first, Hello()).status, 0u);
@@ -280,7 +281,7 @@ TEST_F(AcceptorTest, EachStepHasASecond) {
 }
 
 TEST_F(AcceptorTest, WhoConnectsAndVanishesLeavesNothing) {
-  options_.quota.lanes_max = 4;
+  options_.quota.total.lanes = 4;
   Listen();
   for (int i = 0; i < 200; ++i) {
     {

@@ -23,7 +23,7 @@ bool FakePeerAlive(int fd) { return dead_fds.count(fd) == 0; }
 
 // One client as the table sees it: a lane, and the two ends of its socket.
 struct Client {
-  explicit Client(uint64_t id) : scripted({8, 4096, 4}, id, id) {
+  explicit Client(uint64_t id, ClientPtr process) : scripted({8, 4096, 4}, id, std::move(process)) {
     int fds[2] = {-1, -1};
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
     client = UniqueFd(fds[0]);
@@ -46,14 +46,17 @@ class LaneTableTest : public ::testing::Test {
  protected:
   LaneTableTest() { dead_fds.clear(); }
 
-  std::unique_ptr<Client> Attach(uint64_t id, bool with_pid_fd = false) {
-    auto client = std::make_unique<Client>(id);
+  // A process of its own, whose pidfd is any descriptor: the table hands it to the watcher.
+  static ClientPtr Process(uint64_t id, bool with_pid_fd = true) {
+    return std::make_shared<sutra::Client>(id, 1000, 1, "scripted", UniqueFd(with_pid_fd ? dup(STDERR_FILENO) : -1));
+  }
+  std::unique_ptr<Client> Attach(uint64_t id) { return Attach(id, Process(100 + id, false)); }
+  std::unique_ptr<Client> Attach(uint64_t id, const ClientPtr& process) {
+    auto client = std::make_unique<Client>(id, process);
     socket_fd_ = client->engine.get();
     AttachedLane attached;
     attached.lane = client->scripted.lane();
     attached.socket = std::move(client->engine);
-    // Any descriptor does: the table hands it to the watcher and closes it.
-    if (with_pid_fd) attached.pid_fd = UniqueFd(dup(attached.socket.get()));
     table_.Add(std::move(attached));
     return client;
   }
@@ -81,9 +84,9 @@ TEST_F(LaneTableTest, AnAddedLaneIsWatchedCountedAndPolled) {
   const auto first = Attach(7);
   EXPECT_EQ(watched_sockets_, (std::vector<std::pair<int, uint64_t>>{{socket_fd_, 7}}));
   EXPECT_TRUE(watched_processes_.empty());
-  const auto second = Attach(8, true);
-  ASSERT_EQ(watched_processes_.size(), 1u);
-  EXPECT_EQ(watched_processes_[0].second, 8u);
+  const ClientPtr process = Process(77);
+  const auto second = Attach(8, process);
+  EXPECT_EQ(watched_processes_, (std::vector<std::pair<int, uint64_t>>{{process->pid_fd.get(), 77}}));
   EXPECT_EQ(Count(Counter::kAttaches), 2u);
   EXPECT_EQ(table_.size(), 2u);
 }
@@ -157,14 +160,41 @@ TEST_F(LaneTableTest, ASweepFindsWhoseLockIsGone) {
 }
 
 TEST_F(LaneTableTest, APidfdIsAHintAndTheLockDecides) {
-  const auto client = Attach(1, true);
+  const auto client = Attach(1, Process(77));
   table_.OnProcessEnd(1);
+  EXPECT_TRUE(unwatched_.empty()) << "the id of a lane is not one of a process";
+  table_.OnProcessEnd(77);
   EXPECT_EQ(table_.size(), 1u);  // dying, and still holding its lock
   EXPECT_EQ(unwatched_, std::vector<int>({watched_processes_[0].first}));
   client->Die();
-  table_.OnProcessEnd(1);
+  table_.OnProcessEnd(77);
   EXPECT_EQ(table_.size(), 0u);
   EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+}
+
+TEST_F(LaneTableTest, AProcessIsWatchedOnceAndAsLongAsItHasLanes) {
+  const ClientPtr process = Process(77), other = Process(78);
+  const auto a = Attach(1, process), b = Attach(2, process), c = Attach(3, other);
+  ASSERT_EQ(watched_processes_.size(), 2u);
+  a->Send(0);
+  table_.OnSocket(1, false);
+  EXPECT_TRUE(unwatched_.empty());
+  b->Send(0);
+  table_.OnSocket(2, false);
+  EXPECT_EQ(unwatched_, std::vector<int>({process->pid_fd.get()})) << "an ended process would stay readable";
+  const auto d = Attach(4, process);
+  EXPECT_EQ(watched_processes_.size(), 3u);
+}
+
+TEST_F(LaneTableTest, TheEndOfAProcessEndsAllItsLanesAndNoOthers) {
+  const ClientPtr process = Process(77), other = Process(78);
+  const auto a = Attach(1, process), b = Attach(2, other), c = Attach(3, process);
+  a->Die();
+  b->Die();
+  c->Die();
+  table_.OnProcessEnd(77);
+  EXPECT_EQ(Turn(), Ids({2}));
+  EXPECT_EQ(Count(Counter::kLanesDead), 2u);
 }
 
 TEST_F(LaneTableTest, AViolatorIsClosedAfterTheTurnAndCountedWithItsReason) {
@@ -211,7 +241,7 @@ TEST_F(LaneTableTest, EventsOfLanesThatEndedAreIgnored) {
   client->Send(0);
   table_.OnSocket(1, false);
   table_.OnSocket(1, true);
-  table_.OnProcessEnd(1);
+  table_.OnProcessEnd(101);
   table_.OnSocket(99, true);
   EXPECT_EQ(Count(Counter::kDetaches), 1u);
   EXPECT_EQ(Count(Counter::kLanesDead), 0u);

@@ -115,7 +115,7 @@ class EngineLoopTest : public ::testing::Test {
     int fds[2] = {-1, -1};
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
     client->socket = UniqueFd(fds[0]);
-    loop_->Add({.lane = client->scripted.lane(), .socket = UniqueFd(fds[1]), .pid_fd = UniqueFd()});
+    loop_->Add({.lane = client->scripted.lane(), .socket = UniqueFd(fds[1])});
   }
   void Run() {
     thread_ = std::thread([this] { end_ = loop_->Run(); });

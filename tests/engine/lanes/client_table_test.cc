@@ -1,0 +1,212 @@
+// Which connections are one client, and what a client, a user and all together may claim.
+#include "engine/lanes/client_table.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "shm/peer_liveness.h"
+
+namespace sutra {
+namespace {
+
+using Charge = ClientTable::Charge;
+
+constexpr ClientTable::Limits kLimits = {.total = {.lanes = 4, .bytes = 1000},
+                                         .per_uid = {.lanes = 3, .bytes = 800},
+                                         .per_client = {.lanes = 2, .bytes = 600}};
+
+// Two connected sockets of this process.
+struct Pair {
+  Pair() {
+    int fds[2] = {-1, -1};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    ours = UniqueFd(fds[0]);
+    theirs = UniqueFd(fds[1]);
+  }
+  UniqueFd ours, theirs;
+};
+
+// A child process that made the pair (the kernel notes who made it), until it is destroyed.
+class Child {
+ public:
+  Child() {
+    int link[2] = {-1, -1};
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, link), 0);
+    child_ = fork();
+    if (child_ == 0) {
+      close(link[0]);  // its own copy would hide the parent's end
+      const Pair made;
+      msghdr message = {};
+      char byte = 'x';
+      iovec part = {&byte, 1};
+      alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+      message.msg_iov = &part;
+      message.msg_iovlen = 1;
+      message.msg_control = control;
+      message.msg_controllen = sizeof(control);
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      const int fd = made.ours.get();
+      std::copy_n(reinterpret_cast<const char*>(&fd), sizeof(fd), reinterpret_cast<char*>(CMSG_DATA(header)));
+      if (sendmsg(link[1], &message, 0) != 1) _exit(1);
+      static_cast<void>(!read(link[1], &byte, 1));
+      _exit(0);
+    }
+    close(link[1]);
+    keep_ = UniqueFd(link[0]);
+    msghdr message = {};
+    char byte;
+    iovec part = {&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    EXPECT_EQ(recvmsg(keep_.get(), &message, MSG_CMSG_CLOEXEC), 1);
+    int fd = -1;
+    std::copy_n(reinterpret_cast<const char*>(CMSG_DATA(CMSG_FIRSTHDR(&message))), sizeof(fd),
+                reinterpret_cast<char*>(&fd));
+    socket_ = UniqueFd(fd);
+  }
+  ~Child() {
+    keep_.reset();
+    waitpid(child_, nullptr, 0);
+  }
+  int socket() const { return socket_.get(); }
+  pid_t pid() const { return child_; }
+
+ private:
+  pid_t child_ = -1;
+  UniqueFd keep_, socket_;
+};
+
+class ClientTableTest : public ::testing::Test {
+ protected:
+  ClientPtr Me(const std::string& name = "me") { return table_->Find(pair_.ours.get(), 1000, getpid(), name); }
+  // A client that shares nothing with others: a process that the kernel cannot name.
+  ClientPtr Stranger(uid_t uid) { return table_->Find(-1, uid, 0, "stranger"); }
+  std::string WhyNot(const ClientPtr& client, uint64_t bytes) {
+    const LaneShare before = table_->total();
+    const Result<Charge> charge = table_->Take(client, bytes);
+    EXPECT_EQ(charge.code(), StatusCode::kRefused);
+    EXPECT_EQ(table_->total().lanes, before.lanes);
+    EXPECT_EQ(table_->total().bytes, before.bytes);
+    return charge.status().message();
+  }
+  void ExpectRefused(const ClientPtr& client, uint64_t bytes, const std::string& number, const std::string& option) {
+    const std::string why = WhyNot(client, bytes);
+    EXPECT_NE(why.find(" " + number + " "), std::string::npos) << why;
+    EXPECT_EQ(why.rfind(option), why.size() - option.size()) << why;
+  }
+
+  const std::shared_ptr<ClientTable> table_ = std::make_shared<ClientTable>(kLimits);
+  const Pair pair_;
+};
+
+TEST_F(ClientTableTest, AllConnectionsOfAProcessAreOneClientAndItsFirstNameStays) {
+  const Pair other;
+  const ClientPtr first = Me("first");
+  const ClientPtr again = table_->Find(other.ours.get(), 1000, getpid(), "second");
+  EXPECT_EQ(first, again);
+  EXPECT_EQ(first->name, "first");
+  EXPECT_TRUE(first->pid_fd) << "one descriptor for all its lanes";
+  EXPECT_EQ(table_->size(), 1u);
+}
+
+TEST_F(ClientTableTest, AnotherProcessIsAnotherClientEvenUnderTheSamePid) {
+  const Child child;
+  const ClientPtr mine = Me();
+  // As two containers would look: both are process 1 to themselves, and the engine sees no pid.
+  const ClientPtr theirs = table_->Find(child.socket(), 1000, 0, "theirs");
+  const ClientPtr again = table_->Find(child.socket(), 1000, 0, "theirs");
+  EXPECT_NE(mine, theirs);
+  EXPECT_EQ(theirs, again) << "known by its pidfd though it has no pid here";
+  EXPECT_NE(table_->Find(pair_.ours.get(), 1001, getpid(), "me"), mine) << "another user";
+}
+
+TEST_F(ClientTableTest, AClientThatNothingRefersToIsForgotten) {
+  uint64_t id = 0;
+  {
+    const ClientPtr client = Me();
+    id = client->id;
+    const Charge charge = table_->Take(client, 1).value();
+    EXPECT_EQ(table_->size(), 1u);
+  }
+  EXPECT_EQ(table_->size(), 0u);
+  EXPECT_GT(Me()->id, id);
+}
+
+TEST_F(ClientTableTest, AChargeKeepsItsClient) {
+  Charge charge = table_->Take(Me(), 1).value();
+  EXPECT_EQ(table_->size(), 1u);
+  charge = Charge();
+  EXPECT_EQ(table_->size(), 0u);
+}
+
+// What older kernels leave: a pidfd without an identity of its own.
+TEST(ClientKey, WithoutThePidfdsInodeTheStartTimeTellsProcessesApart) {
+  const ClientKey mine = KeyOfClient(-1, 1000, getpid(), 1);
+  EXPECT_EQ(mine.kind, ClientKey::Kind::kStartTime);
+  EXPECT_EQ(mine, KeyOfClient(-1, 1000, getpid(), 2));
+  EXPECT_GT(mine.number, 0u);
+  const ClientKey parent = KeyOfClient(-1, 1000, getppid(), 3);
+  EXPECT_NE(mine, parent);
+  const UniqueFd no_pidfd(dup(STDERR_FILENO));
+  EXPECT_EQ(KeyOfClient(no_pidfd.get(), 1000, getpid(), 4), mine) << "not every descriptor has an inode that counts";
+  // Nothing is known: each connection is a client of its own.
+  EXPECT_NE(KeyOfClient(-1, 1000, 0, 5), KeyOfClient(-1, 1000, 0, 6));
+  EXPECT_EQ(KeyOfClient(-1, 1000, 0, 5).kind, ClientKey::Kind::kUnknown);
+}
+
+TEST_F(ClientTableTest, EachBoundNamesItsNumberAndItsOption) {
+  const ClientPtr a = Stranger(1), b = Stranger(1), c = Stranger(2);
+  ExpectRefused(a, 601, "600", "--lane-bytes-per-client-max");
+  const Charge a1 = table_->Take(a, 500).value();
+  ExpectRefused(b, 301, "800", "--lane-bytes-per-uid-max");
+  ExpectRefused(c, 501, "1000", "--lane-bytes-max");
+  const Charge a2 = table_->Take(a, 100).value();
+  ExpectRefused(a, 0, "2", "--lanes-per-client-max");
+  const Charge b1 = table_->Take(b, 100).value();
+  ExpectRefused(b, 0, "3", "--lanes-per-uid-max");
+  const Charge c1 = table_->Take(c, 100).value();
+  ExpectRefused(c, 0, "4", "--lanes-max");
+  EXPECT_EQ(a->refusals.load(std::memory_order_relaxed), 2u);
+  EXPECT_EQ(table_->ShareOf(*a).lanes, 2u);
+  EXPECT_EQ(table_->ShareOf(*a).bytes, 600u);
+  EXPECT_EQ(table_->total().bytes, 800u);
+}
+
+TEST_F(ClientTableTest, AChargeIsGivenBackOnceWhereverItWent) {
+  const ClientPtr client = Stranger(1);
+  {
+    Charge charge = table_->Take(client, 600).value();
+    Charge moved = std::move(charge);
+    auto again = std::make_unique<Charge>(std::move(moved));
+    EXPECT_EQ(table_->total().lanes, 1u);
+    std::thread([&] { again.reset(); }).join();
+    EXPECT_EQ(table_->total().lanes, 0u);
+  }
+  EXPECT_EQ(table_->total().bytes, 0u);
+  EXPECT_TRUE(table_->Take(client, 600).ok());
+}
+
+TEST_F(ClientTableTest, SumsOfBytesDoNotWrap) {
+  const ClientPtr client = Stranger(1);
+  const Charge first = table_->Take(client, 599).value();
+  EXPECT_FALSE(table_->Take(client, UINT64_MAX).ok());
+  EXPECT_FALSE(table_->Take(client, UINT64_MAX - 598).ok());
+  EXPECT_TRUE(table_->Take(client, 1).ok());
+}
+
+}  // namespace
+}  // namespace sutra
