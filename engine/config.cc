@@ -158,7 +158,9 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
 void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--batch-tokens-max", &config->batch_tokens_max, kBatchTokensRange, "Maximum number of tokens per batch");
   Number(app, "--queue-texts-max", &config->queue_texts_max, kQueueTextsRange,
-         "Maximum number of texts waiting for the model; further ones are `overloaded`");
+         "Maximum number of texts waiting for the model; one client gets at most half, further ones are `overloaded`");
+  Number(app, "--queue-bytes-max", &config->queue_bytes_max, kQueueBytesRange,
+         "Maximum memory of the texts waiting for the model; shared out in the same way");
   Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "How long the loop spins before it sleeps");
   Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "How long SIGTERM waits for requests in flight");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
@@ -189,6 +191,9 @@ Status CheckTogether(const EngineConfig& config) {
   if (config.socket.size() > kSocketPathBytesMax) {
     return bad("--socket " + config.socket + " has " + std::to_string(config.socket.size()) +
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
+  }
+  if (config.queue_bytes_max < config.text_bytes_max) {
+    return bad("--queue-bytes-max must hold at least one text of --text-bytes-max");
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");

@@ -64,6 +64,7 @@ struct EngineConfig {
   // Scheduling.
   uint32_t batch_tokens_max = kBatchTokensRange.otherwise;
   uint32_t queue_texts_max = kQueueTextsRange.otherwise;
+  uint64_t queue_bytes_max = kQueueBytesRange.otherwise;
   uint32_t spin_us = kSpinUsRange.otherwise;
   uint32_t drain_s = kDrainSecondsRange.otherwise;
 

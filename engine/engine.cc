@@ -237,6 +237,7 @@ ServedModel::Options Engine::MakeModelOptions() {
           .batches = {.tokens_max = config_.batch_tokens_max,
                       .texts_max = config_.batch_tokens_max,  // every text has a token: tokens alone bound a batch
                       .queue_texts_max = config_.queue_texts_max,
+                      .queue_bytes_max = config_.queue_bytes_max,
                       .spin_us = worker_spin_us},
           .stats = stats_};
 }

@@ -49,6 +49,7 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kLanes, vitals.lanes);
   stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
   stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
+  stats.Set(Gauge::kQueueBytes, model.batcher.queued_bytes());
   stats.Set(Gauge::kInFlightTexts, model.in_flight.size());
   if (model.cache != nullptr) ShowCache(stats, model.cache->Stats());
 }

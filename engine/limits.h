@@ -46,6 +46,7 @@ static_assert(kFakeWidthRange.high <= kCacheWidthMax);
 // Scheduling.
 inline constexpr OptionRange<uint32_t> kBatchTokensRange = {16, 4096, 1 << 20};
 inline constexpr OptionRange<uint32_t> kQueueTextsRange = {1, 65'536, 1 << 24};
+inline constexpr OptionRange<uint64_t> kQueueBytesRange = {kMebibyte, 256 * kMebibyte, kTebibyte};
 inline constexpr OptionRange<uint32_t> kSpinUsRange = {0, 50, 1'000'000};
 inline constexpr OptionRange<uint32_t> kDrainSecondsRange = {0, 30, 3600};
 

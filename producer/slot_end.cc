@@ -40,6 +40,10 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) 
   return SUTRA_NOT_READY;
 }
 
+uint32_t RetryAfterMs(const ClientLane* lane, uint32_t slot_index, sutra_status status) {
+  return status == SUTRA_OVERLOADED ? ReadOnce(lane->connection.mapping.reply.result(slot_index).retry_after_ms) : 0;
+}
+
 void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* result) {
   const ClientSlot& slot = lane->slots[slot_index];
   const uint32_t ended = slot.ended.load(std::memory_order_acquire);  // SYNC C3 (acquire): see EndSlot
@@ -62,6 +66,7 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* resul
   result->source = source <= kSourceModel ? source : SUTRA_SOURCE_NONE;
   result->token_count = token_count < tokens_max ? token_count : tokens_max;
   result->truncated = (ReadOnce(answer.flags) & kResultTruncated) != 0 ? 1 : 0;
+  result->retry_after_ms = RetryAfterMs(lane, slot_index, result->status);
   if (result->status != SUTRA_OK) return;
   const uint32_t width = ReadOnce(answer.width);
   result->width = width < reply.geometry.width ? width : reply.geometry.width;

@@ -21,4 +21,8 @@ sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
 // Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
 void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
 
+// When the engine wants an `overloaded` request submitted again, in ms; 0 = it does not say. REQUIRES: it ended by the
+// engine's answer.
+uint32_t RetryAfterMs(const ClientLane* lane, uint32_t slot, sutra_status status);
+
 }  // namespace sutra::client

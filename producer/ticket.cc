@@ -13,7 +13,7 @@ static_assert(kLaneTableSize == 1u << kTicketLaneBits && kSlotsMax == 1u << kTic
 // Why the engine would answer a status other than SUTRA_OK, and what helps.
 const char* AnswerText(sutra_status status) {
   switch (status) {
-    case SUTRA_OVERLOADED: return "its queue is full; submit again later, or see who fills it with sutra-stat";
+    case SUTRA_OVERLOADED: return "this client has its share of the queue; submit less at a time, or see sutra-stat";
     case SUTRA_EMPTY_TEXT: return "there is nothing in the text for the model";
     case SUTRA_INVALID_UTF8: return "the text is not valid UTF-8; convert it, or replace its invalid bytes";
     case SUTRA_TEXT_TOO_LONG: return "the text has more tokens than the model takes; split it or drop SUTRA_REJECT";
@@ -100,6 +100,9 @@ void ExplainEnd(const sutra_client* client, const ClientLane* lane, uint32_t slo
     const uint64_t asked = lane->connection.mapping.request.request(slot).width_and_ttl.load(std::memory_order_relaxed);
     Fail(status, "the engine answered: bad option; it serves width %u (asked for: %u), or it is older than an option",
          client->info.width, static_cast<uint32_t>(asked));
+  } else if (const uint32_t retry_ms = RetryAfterMs(lane, slot, status); retry_ms != 0) {
+    Fail(status, "the engine answered: %s; %s; retry in %u ms", sutra_status_text(status), AnswerText(status),
+         retry_ms);
   } else {
     Fail(status, "the engine answered: %s; %s", sutra_status_text(status), AnswerText(status));
   }

@@ -127,9 +127,11 @@ struct alignas(128) ResultDescriptor {  // written by the engine only
   uint32_t token_count;
   uint32_t width;                  // floats written
   uint64_t stage_ns[kStageCount];  // engine's CLOCK_MONOTONIC; 0 = stage not passed
-  uint8_t reserved[48];
+  uint32_t retry_after_ms;         // of an `overloaded` answer: when to submit again; 0 = no hint
+  uint8_t reserved[44];
 };
-static_assert(sizeof(ResultDescriptor) == 128 && offsetof(ResultDescriptor, stage_ns) == 32);
+static_assert(sizeof(ResultDescriptor) == 128 && offsetof(ResultDescriptor, stage_ns) == 32 &&
+              offsetof(ResultDescriptor, retry_after_ms) == 80);
 
 enum EngineState : uint32_t { kEngineStarting = 0, kEngineServing = 1, kEngineDraining = 2, kEngineClosed = 3 };
 

@@ -103,6 +103,7 @@ bool Lane::WriteAnswer(uint32_t slot, uint64_t sequence, const Answer& answer) {
   result.flags = answer.truncated ? uint32_t{kResultTruncated} : 0;
   result.token_count = answer.token_count;
   result.width = answer.status == StatusCode::kOk ? geometry().width : 0;
+  result.retry_after_ms = answer.retry_after_ms;
   for (uint32_t stage = 0; stage < kStageCount; ++stage) result.stage_ns[stage] = answer.stage_ns[stage];
   if (SUTRA_CHECKPOINT("reply.written")) return false;
   // SYNC E1 (release): the vector is written; pairs with SYNC E1 (acquire) in Lane::Hold.

@@ -35,6 +35,7 @@ struct Answer {
   ResultSource source = kSourceNone;
   uint32_t token_count = 0;
   bool truncated = false;
+  uint32_t retry_after_ms = 0;  // of an `overloaded` answer
   uint64_t tag = 0;
   uint64_t stage_ns[kStageCount] = {};
 };

@@ -39,8 +39,9 @@ void ReplyWriter::CountReply(StatusCode status) const {
   }
 }
 
-void ReplyWriter::Refuse(const Waiter& waiter, StatusCode status) const {
+void ReplyWriter::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms) const {
   Answer answer = AnswerOf(waiter, status, kSourceNone);
+  answer.retry_after_ms = retry_after_ms;
   answer.stage_ns[kPublished] = CycleNs();
   if (waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) CountReply(status);
 }

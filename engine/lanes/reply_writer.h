@@ -30,8 +30,8 @@ class ReplyWriter {
     return (options & kOptionRaw) == 0 && normalizes_;
   }
 
-  // An answer without a vector.
-  void Refuse(const Waiter& waiter, StatusCode status) const;
+  // An answer without a vector. `retry_after_ms`: the hint of an `overloaded` one.
+  void Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0) const;
 
   // The unit vector of the text is already in the waiter's slot (a cache hit).
   void AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const;

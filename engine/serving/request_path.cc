@@ -67,7 +67,7 @@ bool RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
 // The text is only copied here: the worker checks and tokenises it.
 void RequestPath::Compute(const Waiter& first, std::string_view text) {
   if (!model_.batcher.Admits(*first.lane->client(), text.size())) {
-    return model_.replies.Refuse(first, StatusCode::kOverloaded);
+    return model_.replies.Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
   }
   auto computation = std::make_shared<Computation>();
   computation->text = text;

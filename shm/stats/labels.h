@@ -72,7 +72,8 @@ namespace sutra {
   X(kSocketLost, "socket_lost")                       \
   X(kDataLost, "data_lost")                           \
   X(kWalEvictions, "wal_evictions")                   \
-  X(kLogFull, "log_full")
+  X(kLogFull, "log_full")                             \
+  X(kQueueBytes, "queue_bytes")
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

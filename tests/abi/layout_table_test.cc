@@ -86,6 +86,7 @@ std::string MakeTable() {
   FIELD(ResultDescriptor, token_count);
   FIELD(ResultDescriptor, width);
   FIELD(ResultDescriptor, stage_ns);
+  FIELD(ResultDescriptor, retry_after_ms);
   SIZE(EnginePage);
   FIELD(EnginePage, layout_version);
   FIELD(EnginePage, page_bytes);
@@ -209,6 +210,7 @@ std::string MakeTable() {
   FIELD(sutra_result, truncated);
   FIELD(sutra_result, tag);
   FIELD(sutra_result, stage_ns);
+  FIELD(sutra_result, retry_after_ms);
   return table.text();
 }
 

@@ -80,6 +80,7 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   EXPECT_EQ(Get(Gauge::kLanes), 3u);
   EXPECT_EQ(Get(Gauge::kQueueTexts), 1u);
   EXPECT_EQ(Get(Gauge::kQueueTokens), 3u);
+  EXPECT_EQ(Get(Gauge::kQueueBytes), 7u);
   EXPECT_EQ(Get(Gauge::kInFlightTexts), 1u);
   EXPECT_EQ(Get(Gauge::kCacheEntries), 11u);
   EXPECT_EQ(Get(Gauge::kWalSyncs), 12u);

@@ -31,6 +31,17 @@ TEST_F(SlotEndTest, AnAnswerIsFinal) {
   EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OVERLOADED);
 }
 
+TEST_F(SlotEndTest, AnOverloadedAnswerSaysWhenToSubmitAgainAndNoOtherDoes) {
+  const uint32_t refused = Submit(), served = Submit();
+  for (const uint32_t slot : {refused, served}) engine_.Result(slot).retry_after_ms = 250;
+  engine_.Answer(refused, StatusCode::kOverloaded);
+  engine_.Answer(served);
+  EXPECT_EQ(client::SettleSlot(lane_, refused, 0), SUTRA_OVERLOADED);
+  EXPECT_EQ(ResultOf(refused).retry_after_ms, 250u);
+  EXPECT_EQ(client::SettleSlot(lane_, served, 0), SUTRA_OK);
+  EXPECT_EQ(ResultOf(served).retry_after_ms, 0u);
+}
+
 TEST_F(SlotEndTest, ATicketThatEndedAtItsDeadlineStaysEnded) {
   const uint32_t slot = Submit();
   const uint64_t deadline_ns = lane_->slots[slot].deadline_ns;

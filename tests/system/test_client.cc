@@ -2,15 +2,16 @@
 //   attach                 attaches, reports it, waits for a signal
 //   hold     --count N     submits N texts, reports it, never takes an answer
 //   stream   --count N     embeds N texts in batches and checks every vector; N = 0: until SIGTERM
-//   cycle                  attaches, embeds one text, detaches; repeats until killed
-//   scan     --canary1 A --canary2 B   embeds, then looks for the text AB in all shared memory of this process
-//   chaos                  chaos_client.cc
+//   ingest   --count N --bytes B [--query 1]   keeps N texts of class bulk waiting, after one query if asked, until
+//   SIGTERM cycle                  attaches, embeds one text, detaches; repeats until killed scan     --canary1 A
+//   --canary2 B   embeds, then looks for the text AB in all shared memory of this process chaos chaos_client.cc
 // Exit codes: 0 all answers correct; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
 // `--corrupt N` damages every N-th vector before the check: the canary of every harness that uses this program.
 #include "tests/system/test_client.h"
 
 #include <poll.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -83,6 +84,46 @@ int RunStream(const Arguments& arguments) {
   return 0;
 }
 
+// Whatever is answered, or refused, is replaced by another text.
+int RunIngest(const Arguments& arguments) {
+  sutra_attach_options options = ClientHandle::DefaultOptions();
+  options.slots = 4096;
+  options.lanes_max = 1;
+  ClientHandle client;
+  if (client.Attach(arguments.Text("socket"), options) != SUTRA_OK) return Complain(kCannotAttach, sutra_error_text());
+  sutra_options bulk = ClientHandle::RequestOptions(0, 60'000), query = bulk;
+  bulk.priority = SUTRA_PRIORITY_BULK;
+  query.priority = SUTRA_PRIORITY_QUERY;
+  uint64_t number = 0, waiting = 0;
+  const auto submit = [&] {
+    std::string text = "ingest " + std::to_string(getpid()) + " " + std::to_string(number++) + " ";
+    text.resize(std::max<size_t>(text.size(), arguments.Number("bytes", 32)), 'x');
+    sutra_ticket ticket = 0;
+    const bool submitted = sutra_submit(client.get(), text.data(), text.size(), &bulk, &ticket) == SUTRA_OK;
+    waiting += submitted;
+    return submitted;
+  };
+  const uint64_t count = arguments.Number("count", 1000);
+  while (waiting < count) {
+    if (!submit()) poll(nullptr, 0, 1);
+  }
+  if (arguments.Number("query", 0) != 0) {
+    const Reply reply = client.Embed("the ingest's query", query);
+    if (reply.status != SUTRA_OK) return Complain(kBadStatus, sutra_status_text(reply.status));
+  }
+  Say("ingesting");
+  while (stop_asked == 0) {
+    sutra_ticket done[64];
+    const size_t found = sutra_poll(client.get(), done, 64);
+    for (size_t i = 0; i < found; ++i) sutra_release(client.get(), done[i]);
+    waiting -= found;
+    while (waiting < count && submit()) {
+    }
+    if (found == 0) poll(nullptr, 0, 1);
+  }
+  return 0;
+}
+
 int RunCycle(const Arguments& arguments) {
   Say("cycling");
   for (uint64_t round = 0; stop_asked == 0; ++round) {
@@ -132,6 +173,7 @@ int Run(const Arguments& arguments) {
   if (arguments.duty == "attach") return RunAttach(arguments);
   if (arguments.duty == "hold") return RunHold(arguments);
   if (arguments.duty == "stream") return RunStream(arguments);
+  if (arguments.duty == "ingest") return RunIngest(arguments);
   if (arguments.duty == "cycle") return RunCycle(arguments);
   if (arguments.duty == "scan") return RunScan(arguments);
   if (arguments.duty == "chaos") return RunChaos(arguments);

@@ -43,7 +43,7 @@ typedef uint32_t sutra_status; /* treat an unknown number as SUTRA_MODEL_ERROR *
 #define SUTRA_OK 0u
 #define SUTRA_NOT_READY 1u  /* the wait timed out; the ticket stays valid */
 #define SUTRA_FULL 2u       /* no free slot: release tickets or attach with more slots */
-#define SUTRA_OVERLOADED 3u /* the engine refuses work for now: retry later */
+#define SUTRA_OVERLOADED 3u /* the engine refuses work for now: submit again after retry_after_ms */
 #define SUTRA_EMPTY_TEXT 4u /* zero bytes; NUL is an ordinary character */
 #define SUTRA_INVALID_UTF8 5u
 #define SUTRA_TEXT_TOO_LONG 6u /* over sutra_info.text_bytes_max, or over tokens_max with SUTRA_REJECT */
@@ -128,7 +128,9 @@ typedef struct sutra_result {
   uint32_t token_count;
   uint32_t truncated; /* 1 = only the first tokens_max tokens were used */
   uint64_t tag;
-  uint64_t stage_ns[6]; /* submitted, taken, tokenised, batched, computed, published; 0 = not passed */
+  uint64_t stage_ns[6];    /* submitted, taken, tokenised, batched, computed, published; 0 = not passed */
+  uint32_t retry_after_ms; /* SUTRA_OVERLOADED: submit again after so long; 0 = unknown */
+  uint32_t reserved;       /* 0 */
 } sutra_result;
 
 /* Attaches to the engine at the Unix socket `path`; `options` may be NULL. RETURNS SUTRA_OK and *client, otherwise

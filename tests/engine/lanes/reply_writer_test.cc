@@ -83,7 +83,8 @@ TEST_F(ReplyWriterTest, AJoinedWaiterIsToldSo) {
 }
 
 TEST_F(ReplyWriterTest, ARefusalCarriesNoVector) {
-  replies_.Refuse(WaiterOf(0, 9), StatusCode::kOverloaded);
+  replies_.Refuse(WaiterOf(0, 9), StatusCode::kOverloaded, 120);
+  EXPECT_EQ(scripted_.result(0).retry_after_ms, 120u);
   EXPECT_EQ(scripted_.status(0), StatusCode::kOverloaded);
   EXPECT_EQ(scripted_.answered_sequence(0), 9u);
   EXPECT_EQ(scripted_.result(0).width, 0u);

@@ -199,6 +199,7 @@ TEST_F(RequestPathTest, BeyondItsShareAClientIsRefusedAndOthersAreNot) {
   Send(1, "second");
   Send(2, "third");
   EXPECT_EQ(scripted_.status(2), StatusCode::kOverloaded);
+  EXPECT_EQ(scripted_.result(2).retry_after_ms, QueueBounds::kRetryMsUnknown);
   SendFrom(&other_, 0, "theirs");
   EXPECT_EQ(other_.answered_sequence(0), 0u);
   Store("hit");
