@@ -95,7 +95,7 @@ Status Assign(Target* target, Result<T> result) {
 
 }  // namespace
 
-Engine::Engine(const EngineConfig& config) : config_(config), client_log_(WriteLog), worker_log_(WriteLog) {}
+Engine::Engine(const EngineConfig& config) : config_(config), client_logs_(WriteLog) {}
 Engine::~Engine() {
   if (!served_) RemoveTraces();
 }
@@ -225,7 +225,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .engine_page_fd = page_.fd(),
           .quota = lane_limits_,
           .stats = stats_,
-          .log = [this](LogLevel level, const std::string& line) { client_log_(level, line); }};
+          .log = client_logs_.log()};
 }
 
 ServedModel::Options Engine::MakeModelOptions() {
@@ -268,9 +268,7 @@ Status Engine::StartWorker() {
     loop_->ReportDeviceLost();
   };
   try {
-    worker_.emplace(&*model_, DeviceWorker::Options{
-                                  .log = [this](LogLevel level, const std::string& line) { worker_log_(level, line); },
-                                  .device_lost = device_lost});
+    worker_.emplace(&*model_, DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
     return {};
   } catch (const std::system_error& error) {
     return Status(StatusCode::kOutOfMemory,

@@ -59,7 +59,7 @@ class Engine {
   void RemoveTraces();
 
   const EngineConfig& config_;
-  LogLimiter client_log_, worker_log_;  // for messages that clients can provoke
+  LogBudgets client_logs_;  // for messages that clients can provoke
   std::optional<Shutdown> shutdown_;
   StartTraces traces_;
   bool served_ = false;

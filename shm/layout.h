@@ -72,11 +72,13 @@ enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, k
 struct alignas(128) EngineLine {      // written by the engine only
   SharedWord<uint32_t> futex_word;    // bumped before each wake
   SharedWord<uint32_t> state;         // LaneState; draining: no more is taken; closed: no more is answered
-  SharedWord<uint64_t> taken;         // submissions taken, for observers
   SharedWord<uint32_t> close_reason;  // StatusCode, set before kLaneClosed
-  uint8_t reserved[108];
+  uint8_t reserved0[52];
+  SharedWord<uint64_t> taken;  // submissions taken, for observers; stored each turn, so not beside `state`, which every
+                               // submit reads
+  uint8_t reserved1[56];
 };
-static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, taken) == 8);
+static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, taken) == 64);
 
 // Option bits of a request; a request with an unknown bit is answered kBadOption.
 enum RequestOption : uint32_t {

@@ -61,7 +61,8 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
     if (!socket) {
       const int error = errno;
       if (error != EMFILE && error != ENFILE && error != ENOMEM && error != ENOBUFS) return true;
-      options_.log(LogLevel::kError, std::string("cannot accept: ") + std::strerror(error) + kFilesFix);
+      options_.log(LogKind::kAcceptFailed, LogLevel::kError,
+                   std::string("cannot accept: ") + std::strerror(error) + kFilesFix);
       if (error == EMFILE || error == ENFILE) AcceptWithSpare(listen_fd, now_ns);
       return false;
     }
@@ -328,11 +329,12 @@ void Acceptor::Drop(uint64_t id, const std::string& why) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   const Peer peer = found->second.peer;
+  const LogKind kind = found->second.refusal.ok() ? LogKind::kAttachRefused : LogKind::kStrangerRefused;
   const std::string reason = why;                                      // may lie in the connection
   if (!reason.empty()) options_.stats.Add(Counter::kAttachesRefused);  // before the client sees the end
   Forget(id);
   if (reason.empty()) return;
-  options_.log(LogLevel::kWarn,
+  options_.log(kind, LogLevel::kWarn,
                "refused uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid) + ": " + reason);
 }
 

@@ -45,7 +45,7 @@ class Acceptor {
     PeerAliveFunction peer_alive = LockHolderAlive;
     ClientTable::Limits quota;
     StatsWriter stats;
-    LogLine log;  // rate-limited by the callee
+    KindLog log;  // rate-limited by the callee
   };
 
   // The loop adds and removes descriptors on the acceptor's behalf; an event carries the `id` back.

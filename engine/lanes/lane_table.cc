@@ -107,8 +107,9 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
   if (why != nullptr) {
     const Client& client = *lane->client();
     const std::string name = client.name.empty() ? "" : " (" + client.name + ")";
-    options_.log(LogLevel::kWarn, "lane " + std::to_string(lane_id) + " of uid " + std::to_string(client.uid) +
-                                      " pid " + std::to_string(client.pid) + name + " closed: " + why);
+    options_.log(end == End::kViolated ? LogKind::kLaneViolated : LogKind::kLaneDied, LogLevel::kWarn,
+                 "lane " + std::to_string(lane_id) + " of uid " + std::to_string(client.uid) + " pid " +
+                     std::to_string(client.pid) + name + " closed: " + why);
   }
 }
 

@@ -30,7 +30,7 @@ class LaneTable {
   struct Options {
     PeerAliveFunction peer_alive = LockHolderAlive;
     StatsWriter stats;
-    LogLine log;  // rate-limited by the callee
+    KindLog log;  // rate-limited by the callee
   };
   // The loop watches descriptors on the table's behalf; an event carries the id back. A watch ends with its descriptor.
   // A process is watched while it has lanes.

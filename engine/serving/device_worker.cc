@@ -171,7 +171,7 @@ void DeviceWorker::Fail(const ComputationPtr& computation, StatusCode code) {
 
 void DeviceWorker::Log(const ComputationPtr& failed, const Status& why) try {
   if (!options_.log) return;
-  options_.log(LogLevel::kError,
+  options_.log(LogKind::kModelFailed, LogLevel::kError,
                "the model failed on a text of " + std::to_string(failed->text.size()) + " bytes: " + why.message());
 } catch (const std::bad_alloc&) {  // the counters say it
 }

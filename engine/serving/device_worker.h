@@ -23,7 +23,7 @@ namespace sutra {
 class DeviceWorker {
  public:
   struct Options {
-    LogLine log;
+    KindLog log;                                     // rate-limited by the callee
     std::function<void(const Status&)> device_lost;  // the backend returned kEngineGone: its device is unusable
   };
 

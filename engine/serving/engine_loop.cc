@@ -70,7 +70,7 @@ bool EngineLoop::Watch(int fd, uint64_t tag) {
   event.events = EPOLLIN | EPOLLRDHUP;
   event.data.u64 = tag;
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return true;
-  client_log_(LogLevel::kError,
+  client_log_(LogKind::kWatchFailed, LogLevel::kError,
               std::string("epoll refused a descriptor: ") + std::strerror(errno) + "; see fs.epoll.max_user_watches");
   return false;
 }

@@ -102,7 +102,7 @@ class EngineLoop {
 
   const Options options_;
   ServedModel& model_;
-  const LogLine client_log_;  // for messages that clients can provoke; its owner limits the rate
+  const KindLog client_log_;  // for messages that clients can provoke; its owner limits the rate
   RequestPath path_;
   LaneReader reader_;
   UniqueFd epoll_;

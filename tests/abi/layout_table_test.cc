@@ -67,8 +67,8 @@ std::string MakeTable() {
   SIZE(EngineLine);
   FIELD(EngineLine, futex_word);
   FIELD(EngineLine, state);
-  FIELD(EngineLine, taken);
   FIELD(EngineLine, close_reason);
+  FIELD(EngineLine, taken);
   SIZE(RequestDescriptor);
   FIELD(RequestDescriptor, sequence);
   FIELD(RequestDescriptor, cancel_sequence);

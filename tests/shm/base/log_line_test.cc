@@ -41,5 +41,35 @@ TEST(LogLimiter, AnEmptySinkDropsTheLines) {
   limiter(LogLevel::kWarn, "nobody reads this");
 }
 
+// A client that attaches and is refused a thousand times a second.
+TEST(LogBudgets, AFloodOfOneKindHidesNoOther) {
+  g_now_ns = 5 * kNsPerSecond;
+  std::vector<std::string> lines;
+  LogBudgets budgets([&](LogLevel, const std::string& line) { lines.push_back(line); }, Now);
+  const KindLog log = budgets.log(), other_part = budgets.log();
+  for (int i = 0; i < 1000; ++i) log(LogKind::kAttachRefused, LogLevel::kWarn, "refused");
+  other_part(LogKind::kAttachRefused, LogLevel::kWarn, "refused");
+  other_part(LogKind::kLaneDied, LogLevel::kWarn, "died");
+  log(LogKind::kModelFailed, LogLevel::kError, "failed");
+  log(LogLevel::kWarn, "other");
+  EXPECT_EQ(lines, (std::vector<std::string>{"refused", "died", "failed", "other"}));
+  g_now_ns += kNsPerSecond;
+  log(LogKind::kAttachRefused, LogLevel::kWarn, "refused");
+  EXPECT_EQ(lines.back(), "refused (1000 lines left out before)");
+}
+
+TEST(KindLog, APlainSinkGetsEveryLineAndNoneMayBeThere) {
+  std::vector<std::string> lines;
+  const KindLog log = [&](LogLevel, const std::string& line) { lines.push_back(line); };
+  KindLog copy = log;
+  copy(LogKind::kLaneDied, LogLevel::kWarn, "one");
+  copy(LogKind::kLaneDied, LogLevel::kWarn, "two");
+  EXPECT_EQ(lines, (std::vector<std::string>{"one", "two"}));
+  copy = {};
+  EXPECT_FALSE(copy);
+  copy(LogKind::kLaneDied, LogLevel::kWarn, "nobody reads this");
+  EXPECT_FALSE(KindLog(LogLine()));
+}
+
 }  // namespace
 }  // namespace sutra
