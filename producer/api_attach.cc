@@ -1,5 +1,6 @@
 // The life of a client: sutra_attach, sutra_detach, sutra_get_info.
-#include "producer/lane_pool.h"
+#include "producer/lane_helper.h"
+#include "producer/lane_open.h"
 #include "producer/request_check.h"
 
 using namespace sutra;          // NOLINT: this file only implements the C functions below
@@ -18,7 +19,9 @@ extern "C" sutra_status sutra_attach(const char* path, const sutra_attach_option
   sutra_client* made = NewClient(path, copy, hello);
   if (made == nullptr) return Fail(SUTRA_OUT_OF_MEMORY, "no memory for a client");
   const uint64_t timeout_ms = copy.timeout_ms == 0 ? kAttachTimeoutMsDefault : copy.timeout_ms;
-  status = OpenFirstLane(made, MonotonicNs() + timeout_ms * kNsPerMs);
+  status = OpenHelper(made);
+  if (status == SUTRA_OK) status = OpenFirstLane(made, MonotonicNs() + timeout_ms * kNsPerMs);
+  if (status == SUTRA_OK) status = StartHelper(made);
   if (status != SUTRA_OK) {
     FreeClient(made, false);
     return status;
@@ -38,7 +41,7 @@ extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* i
   if (bytes == 0) return FailStruct("sutra_info", StructRead::kUnknownSize);
   sutra_info copy = client->info;
   {
-    const MutexLock lock(client->open_mutex);
+    const MutexLock lock(client->attempt_mutex);
     copy.engine_pid = client->engine_pid;
     copy.engine_generation = client->engine_generation;
   }

@@ -35,6 +35,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     ClientLane* lane = nullptr;
     if (!AcquireLane(client, now_ns, &lane, &status)) break;
     const size_t before = done;
+    const bool watched = lane->pipe_watched;
     while (status == SUTRA_OK && done < count && lane->free_count > 0) {
       const size_t bytes = text_bytes[done];  // read once: what was checked is what is submitted
       status = CheckText(client, texts[done], bytes);
@@ -46,6 +47,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     }
     if (done > before) {
       UnlockAndRing(lane);
+      if (watched) NoteDeadline(&client->signals, now_ns + request.timeout_ns);
     } else {
       lane->mutex.Unlock();
     }
@@ -83,37 +85,10 @@ extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t
     FailNull("tickets");
     return 0;
   }
-  const uint64_t now_ns = MonotonicNs();
-  const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  size_t found = 0;
-  for (uint32_t i = 0; i < lanes && found < count; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);            // relaxed: ordered by the count
-    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
-    const MutexLock lock(lane->mutex);
-    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen) {
-      found += PollLocked(lane, tickets + found, count - found, now_ns);
-    }
-  }
-  return found;
+  return PollClient(client, tickets, count, MonotonicNs());
 }
 
-extern "C" int sutra_event_fd(sutra_client* client) {
-  if (CheckClient(client) != SUTRA_OK) return -1;
-  // Of the first lane in use: a caller with an event loop submits through one lane. Opens one if none is left.
-  const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t attempt = 0; attempt < 2; ++attempt) {
-    for (uint32_t i = 0; i < lanes; ++i) {
-      ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-      const MutexLock lock(lane->mutex);
-      if (const int fd = EventFdLocked(lane, MonotonicNs()); fd >= 0) return fd;
-    }
-    sutra_status status;
-    ClientLane* lane = nullptr;
-    if (!AcquireLane(client, MonotonicNs(), &lane, &status)) return -1;
-    lane->mutex.Unlock();
-  }
-  return -1;
-}
+extern "C" int sutra_event_fd(sutra_client* client) { return CheckClient(client) == SUTRA_OK ? EventFdOf(client) : -1; }
 
 extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) {
   if (const sutra_status status = CheckClient(client); status != SUTRA_OK) return status;

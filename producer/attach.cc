@@ -212,8 +212,6 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   (void)SUTRA_CHECKPOINT("detach.lock_dropped");
   if (lane->reply_fd >= 0) close(lane->reply_fd);
   if (lane->tail_fd >= 0) close(lane->tail_fd);
-  if (lane->loop_fd >= 0) close(lane->loop_fd);
-  if (lane->reminder_fd >= 0) close(lane->reminder_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
   if (lane->socket >= 0) close(lane->socket);
   *lane = LaneConnection();

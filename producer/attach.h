@@ -13,12 +13,10 @@ namespace sutra::client {
 
 struct LaneConnection {
   int socket = -1;
-  int request_fd = -1;   // carries our lock: the only descriptor of the file, never dup'ed
-  int reply_fd = -1;     // to ask whether the engine is alive
-  int tail_fd = -1;      // to allocate and give back what long texts need
-  int event_fd = -1;     // read end of the event pipe
-  int loop_fd = -1;      // for the caller's event loop, from its first call of sutra_event_fd on: pipe or reminder
-  int reminder_fd = -1;  // ours: readable while a poll left something unreported
+  int request_fd = -1;  // carries our lock: the only descriptor of the file, never dup'ed
+  int reply_fd = -1;    // to ask whether the engine is alive
+  int tail_fd = -1;     // to allocate and give back what long texts need
+  int event_fd = -1;    // read end of the event pipe
   LaneMapping mapping;
   int64_t engine_clock_ahead_ns = 0;  // engine's CLOCK_MONOTONIC minus ours; not 0 only across time namespaces
   WelcomeMessage welcome = {};

@@ -3,18 +3,18 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <new>
 
+#include "producer/lane_death.h"
 #include "producer/no_cancel.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/random.h"
-#include "shm/peer_liveness.h"
 #include "shm/prefetch.h"
 
 namespace sutra::client {
@@ -34,6 +34,14 @@ void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex)
   assert(lane->free_count < lane->slot_count && lane->slots[slot].phase != SlotPhase::kFree);
   lane->slots[slot].phase = SlotPhase::kFree;
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
+}
+
+void AbandonLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->abandoned_count < lane->slot_count);
+  lane->slots[slot].phase = SlotPhase::kAbandoned;
+  lane->abandoned_ring[(lane->abandoned_first + lane->abandoned_count) % lane->slot_count] =
+      static_cast<uint16_t>(slot);
+  ++lane->abandoned_count;
 }
 
 // The tail file is an arena; each slot has a region of its own in it, so that nothing needs to be allocated.
@@ -98,19 +106,19 @@ uint64_t OnEngineClock(const ClientLane* lane, uint64_t ns) {
 
 }  // namespace
 
-ClientLane* MakeClientLane(uint32_t index, uint32_t slots) {
+ClientLane* MakeClientLane(ClientSignals* signals, uint32_t index, uint32_t slots) {
   assert(slots >= kSlotsMin && slots <= kSlotsMax);
   void* memory = malloc(sizeof(ClientLane));
   auto* slot_memory = static_cast<ClientSlot*>(malloc(slots * sizeof(ClientSlot)));
-  auto* stack = static_cast<uint16_t*>(malloc(slots * sizeof(uint16_t)));
-  if (memory == nullptr || slot_memory == nullptr || stack == nullptr) {
+  auto* indices = static_cast<uint16_t*>(malloc(2 * slots * sizeof(uint16_t)));
+  if (memory == nullptr || slot_memory == nullptr || indices == nullptr) {
     free(memory);
     free(slot_memory);
-    free(stack);
+    free(indices);
     return nullptr;
   }
   for (uint32_t i = 0; i < slots; ++i) new (&slot_memory[i]) ClientSlot();
-  return new (memory) ClientLane(index, slots, slot_memory, stack, FirstSequence(memory));
+  return new (memory) ClientLane(signals, index, slots, slot_memory, indices, FirstSequence(memory));
 }
 
 void DestroyClientLane(ClientLane* lane, bool forked) {
@@ -137,48 +145,37 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   lane->abandoned_count = 0;
   lane->tail_bytes = 0;
   lane->sweep_due = false;
-  lane->reminded = false;
-  // relaxed: no other thread sees the lane yet. An event loop that outlived an engine wants the new one's bytes too.
-  connection.mapping.request.client().event_armed.store(lane->event_used ? 1 : 0, std::memory_order_relaxed);
   lane->sweep_at_ns = 0;
+  lane->room_asked = false;
+  lane->death_told = false;
+  lane->pipe_watched = false;
+  lane->armed = false;
   lane->spin_misses.store(0, std::memory_order_relaxed);  // relaxed: a heuristic
   lane->spin_skip.store(0, std::memory_order_relaxed);
   lane->alive_checked_ns.store(0, std::memory_order_relaxed);
   lane->gone.store(0, std::memory_order_relaxed);  // relaxed: published by the phase below
   lane->phase.store(LanePhase::kOpen, std::memory_order_release);
+  WatchPipeLocked(lane);
+  if (lane->signals->watch_fd < 0) return;
+  // Once, then the helper thread asks the lock at its own pace: a hung-up socket stays so.
+  epoll_event event = {};
+  event.events = EPOLLRDHUP | EPOLLONESHOT;
+  event.data.u64 = lane->index;
+  epoll_ctl(lane->signals->watch_fd, EPOLL_CTL_ADD, connection.socket, &event);
 }
 
 bool RetireLocked(ClientLane* lane) {
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return true;  // relaxed: under the mutex
   if (!IsGone(lane) || HeldLocked(lane) != 0 || lane->ring_pins != 0) return false;
   lane->phase.store(LanePhase::kEmpty, std::memory_order_relaxed);
+  // Taken out by name: where a forked child has the descriptors too, closing ours would leave them in.
+  if (lane->pipe_watched) ForgetPipe(lane->signals, lane->connection.event_fd);
+  lane->pipe_watched = false;
+  if (lane->signals->watch_fd >= 0) {
+    epoll_ctl(lane->signals->watch_fd, EPOLL_CTL_DEL, lane->connection.socket, nullptr);
+  }
   CloseConnection(&lane->connection, false);
   return true;
-}
-
-bool CheckAlive(ClientLane* lane, uint64_t now_ns) {
-  if (IsGone(lane)) return false;
-  lane->alive_checked_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only paces the checks
-  const EngineLine& engine = lane->connection.mapping.reply.engine();
-  // SYNC L7 (acquire): close_reason and all answers; meets the engine's release of the state.
-  bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
-  if (!closed && LockHolderAlive(lane->connection.reply_fd)) return true;
-  // Once more: between the two looks it may have closed the lane in order and left, which is not a crash.
-  if (!closed) closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;  // SYNC L7 (acquire)
-  uint32_t reason = SUTRA_ENGINE_GONE;
-  if (closed) {
-    const uint32_t said = engine.close_reason.load(std::memory_order_relaxed);  // relaxed: ordered by the state
-    if (said == SUTRA_SHUTTING_DOWN || said == SUTRA_PROTOCOL_VIOLATION) reason = said;
-  }
-  // SYNC C1 (release): a thread that sees `gone` sees the answers that preceded it; meets IsGone.
-  lane->gone.store(reason, std::memory_order_release);
-  return false;
-}
-
-bool HungUp(const ClientLane* lane) {
-  const NoCancel no_cancel;
-  pollfd item = {lane->connection.socket, 0, 0};  // hang-up and error are reported unasked
-  return poll(&item, 1, 0) > 0;
 }
 
 sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) {
@@ -199,12 +196,19 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) {
 }
 
 uint32_t ReapLocked(ClientLane* lane) {
-  for (uint32_t i = 0; lane->abandoned_count > 0 && i < lane->slot_count; ++i) {
-    ClientSlot& slot = lane->slots[i];
-    if (slot.phase != SlotPhase::kAbandoned || !IsAnswered(lane, i, slot.sequence)) continue;
+  uint32_t looks = lane->abandoned_count < kReapLooksMax ? lane->abandoned_count : kReapLooksMax;
+  for (; looks > 0; --looks) {
+    const uint32_t index = lane->abandoned_ring[lane->abandoned_first];
+    const ClientSlot& slot = lane->slots[index];
+    assert(slot.phase == SlotPhase::kAbandoned);
+    lane->abandoned_first = (lane->abandoned_first + 1) % lane->slot_count;
     --lane->abandoned_count;
-    GiveTailBackLocked(lane, i);
-    FreeSlotLocked(lane, i);
+    if (IsAnswered(lane, index, slot.sequence)) {
+      GiveTailBackLocked(lane, index);
+      FreeSlotLocked(lane, index);
+    } else {
+      AbandonLocked(lane, index);  // to the end
+    }
   }
   return lane->free_count;
 }
@@ -277,13 +281,12 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
     GiveTailBackLocked(lane, slot_index);
     FreeSlotLocked(lane, slot_index);
     (void)SUTRA_CHECKPOINT("recv.index_released");
-    if (lane->waiters > 0) lane->slot_freed.NotifyOne();
+    if (lane->room_asked) lane->room_asked = RoomFreed(lane->signals);
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
     lane->connection.mapping.request.request(slot_index)
         .cancel_sequence.store(slot.sequence, std::memory_order_relaxed);  // relaxed: a hint
-    slot.phase = SlotPhase::kAbandoned;
-    ++lane->abandoned_count;
+    AbandonLocked(lane, slot_index);
   }
   if (IsGone(lane)) RetireLocked(lane);
 }
@@ -299,10 +302,28 @@ void RingPinned(ClientLane* lane) {
     const NoCancel no_cancel;
     if (!SendDoorbell(lane->connection.socket)) CheckAlive(lane, MonotonicNs());
   }
-  const MutexLock lock(lane->mutex);
-  assert(lane->ring_pins > 0);
-  --lane->ring_pins;
-  if (IsGone(lane)) RetireLocked(lane);
+  Unpin(lane);
+}
+
+void ArmLocked(ClientLane* lane) {
+  lane->armed = true;
+  // relaxed: see the fence
+  lane->connection.mapping.request.client().event_armed.store(1, std::memory_order_relaxed);
+  FullFence();  // SYNC L6: the store before the loads of the completion ring
+}
+
+void DisarmLocked(ClientLane* lane) {
+  lane->armed = false;
+  // relaxed: an engine that sees it late rings once more than needed
+  lane->connection.mapping.request.client().event_armed.store(0, std::memory_order_relaxed);
+}
+
+void WatchPipeLocked(ClientLane* lane) {
+  // relaxed: under the mutex
+  if (lane->pipe_watched || lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen || IsGone(lane)) return;
+  if (!WatchPipe(lane->signals, lane->connection.event_fd)) return;
+  lane->pipe_watched = true;
+  ArmLocked(lane);  // before whatever the caller submits or polls next
 }
 
 void UnlockAndRing(ClientLane* lane) {

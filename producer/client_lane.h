@@ -11,7 +11,7 @@
 //   - A slot is submitted again only after the engine answered its last request: the submission ring cannot overflow.
 //   - Sequences of a ClientLane never repeat, even when it is opened again for another engine.
 //   - The mappings of a dead lane stay while a slot is held (vectors already delivered stay readable) and while a
-//     thread is about to ring its doorbell.
+//     thread pins them: to ring the doorbell, or to look for a death.
 #pragma once
 
 #include <stdint.h>
@@ -19,6 +19,7 @@
 #include <atomic>
 
 #include "producer/attach.h"
+#include "producer/client_signals.h"
 #include "shm/base/mutex.h"
 #include "shm/lane_ring.h"
 #include "shm/sleep_wake.h"
@@ -30,6 +31,7 @@ inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // from this age on
 inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // but at most this often
 inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll checks every slot this often
 inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, per lane; more is given back
+inline constexpr uint32_t kReapLooksMax = 64;                // abandoned slots that one call looks at
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
 enum class SlotPhase : uint32_t {
@@ -62,17 +64,19 @@ struct ClientSlot {
 };
 
 struct ClientLane {
-  // `slot_memory` and `stack_memory` have room for `slots` entries.
-  ClientLane(uint32_t table_index, uint32_t slots_wanted, ClientSlot* slot_memory, uint16_t* stack_memory,
-             uint64_t sequence_first)
-      : index(table_index),
+  // `slot_memory` has room for `slots` entries, `index_memory` for twice as many.
+  ClientLane(ClientSignals* of_client, uint32_t table_index, uint32_t slots_wanted, ClientSlot* slot_memory,
+             uint16_t* index_memory, uint64_t sequence_first)
+      : signals(of_client),
+        index(table_index),
         slot_count(slots_wanted),
         slots(slot_memory),
         sequence_next(sequence_first),
-        free_stack(stack_memory) {}
+        free_stack(index_memory),
+        abandoned_ring(index_memory + slots_wanted) {}
 
   Mutex mutex;
-  CondVar slot_freed;    // for blocking calls that found the lane full
+  ClientSignals* const signals;
   const uint32_t index;  // in the client's table
   const uint32_t slot_count;
   ClientSlot* const slots;
@@ -90,14 +94,18 @@ struct ClientLane {
   uint64_t sequence_next SUTRA_GUARDED_BY(mutex);         // starts at a random number: old tickets mean nothing here
   uint16_t* const free_stack SUTRA_PT_GUARDED_BY(mutex);  // last in, first out: the warm slot is used again
   uint32_t free_count SUTRA_GUARDED_BY(mutex) = 0;
+  // The abandoned slots, first in, first out: the engine answers them about in this order.
+  uint16_t* const abandoned_ring SUTRA_PT_GUARDED_BY(mutex);
+  uint32_t abandoned_first SUTRA_GUARDED_BY(mutex) = 0;
   uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
-  uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;     // threads waiting for slot_freed
-  uint32_t ring_pins SUTRA_GUARDED_BY(mutex) = 0;   // threads between PinForRingLocked and RingPinned
+  uint32_t ring_pins SUTRA_GUARDED_BY(mutex) = 0;   // threads that use the mapping without holding a slot
   uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
-  bool event_used SUTRA_GUARDED_BY(mutex) = false;  // the caller has an event loop: sutra_poll arms the pipe
-  bool reminded SUTRA_GUARDED_BY(mutex) = false;    // connection.reminder_fd is readable
+  bool room_asked SUTRA_GUARDED_BY(mutex) = false;    // a call found the lane full: the next release tells
+  bool death_told SUTRA_GUARDED_BY(mutex) = false;    // to everyone who sleeps (TellDeath)
+  bool pipe_watched SUTRA_GUARDED_BY(mutex) = false;  // by the client's event descriptor: sutra_poll arms the pipe
+  bool armed SUTRA_GUARDED_BY(mutex) = false;         // what ClientLine::event_armed says
 };
 
 struct Request {  // sutra_options, checked
@@ -110,7 +118,7 @@ struct Request {  // sutra_options, checked
 };
 
 // RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.
-ClientLane* MakeClientLane(uint32_t index, uint32_t slots);
+ClientLane* MakeClientLane(ClientSignals* signals, uint32_t index, uint32_t slots);
 void DestroyClientLane(ClientLane* lane, bool forked);
 
 // REQUIRES an empty lane.
@@ -121,7 +129,8 @@ bool RetireLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 // SUTRA_OK, or why this lane takes no new request: SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ...
 // *stalled is set if the engine's heartbeat is old: it is stopped or overloaded, or dead, as CheckAlive will say.
 sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTRA_REQUIRES(lane->mutex);
-// Frees abandoned slots whose requests the engine has answered. RETURNS free_count.
+// Frees abandoned slots whose requests the engine has answered, among the kReapLooksMax that it looks at: each look
+// takes a line from the engine. RETURNS free_count.
 uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 
 // Takes a free slot (REQUIRES free_count > 0) for `holder` (kTicket or kCall), copies the text and publishes it; the
@@ -143,11 +152,15 @@ void UnlockAndRing(ClientLane* lane) SUTRA_RELEASE(lane->mutex);
 bool PinForRingLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 void RingPinned(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 
+// Lets the engine ring for each answer from here on, or no more. REQUIRES pipe_watched.
+void ArmLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+void DisarmLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+// Adds an open lane's pipe to the client's event descriptor, if there is one.
+void WatchPipeLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+
 // Asks the kernel whether the engine holds its lock. RETURNS false once the engine is gone or closed the lane; results
 // that were published before are visible then.
 bool CheckAlive(ClientLane* lane, uint64_t now_ns);
-// True if the engine's end of the socket is closed: a hint to call CheckAlive now.
-bool HungUp(const ClientLane* lane);
 inline bool IsGone(const ClientLane* lane) {
   return lane->gone.load(std::memory_order_acquire) != 0;  // SYNC C1 (acquire): meets CheckAlive
 }
@@ -181,8 +194,6 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
   }
   SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
   const EngineLine& engine = lane->connection.mapping.reply.engine();
-  // A request written into a dead engine's lane fails here and not after the first slice.
-  if (HungUp(lane)) CheckAlive(lane, now_ns);
   for (;;) {
     if (IsGone(lane)) return done() ? WaitEnd::kDone : WaitEnd::kGone;
     now_ns = MonotonicNs();
@@ -196,7 +207,8 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
     // SYNC L7 (acquire): all answers of a closed lane are visible; meets the engine's release of the state.
     const bool closed = engine.state.load(std::memory_order_acquire) == kLaneClosed;
     bool woken = false;
-    if (!ready && !closed) {
+    // `gone` after the fence: a thread that tells of a death sees this sleeper, or is seen here (TellDeath).
+    if (!ready && !closed && !IsGone(lane)) {
       woken = FutexWait(engine.futex_word.futex_address(), word, left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs);
     }
     sleepers.fetch_sub(1, std::memory_order_relaxed);  // relaxed: an engine that sees it late makes one needless wake

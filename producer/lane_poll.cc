@@ -4,11 +4,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "producer/high_fd.h"
 #include "producer/no_cancel.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -41,42 +38,6 @@ bool DrainEvents(ClientLane* lane) {
   return true;
 }
 
-// What the caller's event loop sleeps on: the engine's pipe, which a poll may have read for answers that did not fit
-// into its array, and a reminder of our own for those.
-bool MakeLoopFd(LaneConnection* connection) {
-  const int reminder_fd = HighFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  const int loop_fd = HighFd(epoll_create1(EPOLL_CLOEXEC));
-  epoll_event event = {};
-  event.events = EPOLLIN;
-  if (reminder_fd >= 0 && loop_fd >= 0 && epoll_ctl(loop_fd, EPOLL_CTL_ADD, connection->event_fd, &event) == 0 &&
-      epoll_ctl(loop_fd, EPOLL_CTL_ADD, reminder_fd, &event) == 0) {
-    connection->reminder_fd = reminder_fd;
-    connection->loop_fd = loop_fd;
-    return true;
-  }
-  Fail(SUTRA_OUT_OF_MEMORY, "a descriptor for an event loop: %s; raise the limit of open files", strerror(errno));
-  const NoCancel no_cancel;
-  if (reminder_fd >= 0) close(reminder_fd);
-  if (loop_fd >= 0) close(loop_fd);
-  return false;
-}
-
-// The caller may sleep now although there is more to report: then the descriptor stays readable.
-void RemindLocked(ClientLane* lane, bool more) SUTRA_REQUIRES(lane->mutex) {
-  if (lane->connection.loop_fd < 0 || lane->reminded == more) return;
-  const NoCancel no_cancel;
-  uint64_t number = 1;
-  const ssize_t done = more ? write(lane->connection.reminder_fd, &number, sizeof(number))
-                            : read(lane->connection.reminder_fd, &number, sizeof(number));
-  if (done == static_cast<ssize_t>(sizeof(number))) lane->reminded = more;
-}
-
-bool HasMoreLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
-  CompletionReader look = lane->completions;
-  uint32_t slot = 0;
-  return lane->sweep_due || look.Next(&slot) != CompletionReader::Read::kNone;
-}
-
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
 size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   size_t found = 0;
@@ -96,15 +57,21 @@ size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64
 
 size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
   size_t found = 0;
-  bool armed = !lane->event_used;
+  bool looked_armed = !lane->pipe_watched;
   uint32_t reads_left = 2 * lane->slot_count;  // twice what an engine can have published meanwhile
   while (found < count) {
     if (reads_left-- == 0) {
+      if (!looked_armed) ArmLocked(lane);
       lane->sweep_due = true;
       break;
     }
     uint32_t index = 0;
     const CompletionReader::Read read = lane->completions.Next(&index);
+    if (read != CompletionReader::Read::kNone) {
+      // While the caller is busy with answers, the engine need not make a system call for each.
+      if (lane->armed) DisarmLocked(lane);
+      looked_armed = !lane->pipe_watched;
+    }
     if (read == CompletionReader::Read::kSlot) {
       if (TakeReport(lane, index, 0)) tickets[found++] = TicketOf(lane, index);
       continue;
@@ -113,33 +80,85 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
       lane->sweep_due = true;
       continue;
     }
-    if (armed) break;
+    if (looked_armed) break;
     // Nothing left: from here on the engine rings again. What it published before it could see that is read now.
     if (!DrainEvents(lane)) CheckAlive(lane, now_ns);
-    lane->connection.mapping.request.client().event_armed.store(1,
-                                                                std::memory_order_relaxed);  // relaxed: see the fence
-    FullFence();  // SYNC L6: the store before the loads of the completion ring
-    armed = true;
+    ArmLocked(lane);
+    looked_armed = true;
   }
   if (now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kSleepSliceNs) CheckAlive(lane, now_ns);
   if (IsGone(lane) || now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
   if (lane->sweep_due && found < count) found += SweepLocked(lane, tickets + found, count - found, now_ns);
   assert(found <= count);
-  if (lane->event_used) RemindLocked(lane, found == count && HasMoreLocked(lane));
   return found;
 }
 
-int EventFdLocked(ClientLane* lane, uint64_t now_ns) {
-  // relaxed: under the mutex
-  if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen || !CheckAlive(lane, now_ns)) return -1;
-  if (!lane->event_used) {
-    lane->event_used = true;
-    lane->connection.mapping.request.client().event_armed.store(1,
-                                                                std::memory_order_relaxed);  // relaxed: see the fence
-    FullFence();  // SYNC L6: armed before whatever the caller submits or polls next
+namespace {
+
+// The earliest deadline of the tickets that are still to be reported.
+uint64_t EarliestDeadlineLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
+  uint64_t earliest_ns = kNever;
+  for (uint32_t i = 0; i < lane->slot_count; ++i) {
+    const ClientSlot& slot = lane->slots[i];
+    // relaxed: a ticket that is reported meanwhile costs a needless wake
+    if (slot.phase != SlotPhase::kTicket || slot.reported.load(std::memory_order_relaxed) != 0) continue;
+    if (slot.deadline_ns < earliest_ns) earliest_ns = slot.deadline_ns;
   }
-  if (lane->connection.loop_fd < 0 && !MakeLoopFd(&lane->connection)) return -1;
-  return lane->connection.loop_fd;
+  return earliest_ns;
+}
+
+template <typename Visit>
+void ForEachOpenLane(sutra_client* client, const Visit& visit) {
+  const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  for (uint32_t i = 0; i < lanes; ++i) {
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);            // relaxed: ordered by the count
+    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
+    const MutexLock lock(lane->mutex);
+    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && !visit(lane)) return;
+  }
+}
+
+}  // namespace
+
+size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+  ClientSignals* signals = &client->signals;
+  const bool events = HasEventLoop(*signals);
+  const bool timer = events && TakeTimer(signals, now_ns);
+  size_t found = 0;
+  uint64_t earliest_ns = kNever;
+  do {
+    ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+      if (timer) lane->sweep_due = true;
+      found += PollLocked(lane, tickets + found, count - found, now_ns);
+      if (timer) {
+        const uint64_t lane_ns = EarliestDeadlineLocked(lane);
+        if (lane_ns < earliest_ns) earliest_ns = lane_ns;
+      }
+      return timer || found < count;
+    });
+    // A reminder that was taken may be for what another thread changed behind this one's look.
+  } while (events && found < count && TakeReminder(signals));
+  if (timer && earliest_ns != kNever) NoteDeadline(signals, earliest_ns);
+  if (events && found == count && count > 0) Remind(signals);
+  return found;
+}
+
+int EventFdOf(sutra_client* client) {
+  const int fd = OpenSignals(&client->signals);
+  if (fd < 0) return -1;
+  bool all = true;
+  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+    const bool watched = lane->pipe_watched;
+    WatchPipeLocked(lane);
+    all = all && (lane->pipe_watched || IsGone(lane));
+    // What was submitted before this call has its deadline too.
+    if (lane->pipe_watched && !watched) NoteDeadline(&client->signals, EarliestDeadlineLocked(lane));
+    return true;
+  });
+  if (all) return fd;
+  Fail(SUTRA_OUT_OF_MEMORY, "a lane's answers for the event loop: %s; raise fs.epoll.max_user_watches",
+       strerror(errno));
+  return -1;
 }
 
 }  // namespace sutra::client

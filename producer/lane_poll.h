@@ -1,21 +1,24 @@
-// What an event loop asks of a lane: the tickets that are done, and a descriptor that says when to ask.
-// Thread rule: ...Locked functions need the lane's mutex.
-// Invariants: a ticket is reported once, by sutra_poll or by sutra_wait; while one is known to be unreported, the
-// descriptor is readable.
+// What an event loop asks of a client: the tickets that are done, and the descriptor that says when to ask.
+//
+// Thread rule: any thread; ...Locked functions need the lane's mutex.
+// Invariants: a ticket is reported once, by sutra_poll or by sutra_wait. After a poll that found fewer than it had room
+// for, every lane's engine rings for the next answer, and the timer is set for the earliest deadline; after one that
+// filled its room the descriptor is readable.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "producer/client_lane.h"
+#include "producer/lane_pool.h"
 
 namespace sutra::client {
 
-// Writes up to `count` tickets that are done and were not reported before. RETURNS how many. Arms the event pipe when
-// it found fewer than `count`.
+// Writes up to `count` tickets of the client that are done and were not reported before. RETURNS how many.
+size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns);
+// The same of one open lane. Stops the engine's ringing when it finds something, and asks for it again before its last
+// look when it found fewer than `count`.
 size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex);
-// RETURNS the descriptor for the caller's event loop of an open lane, armed from the first call on; -1 if the lane is
-// closed, its engine gone, or no descriptor left.
-int EventFdLocked(ClientLane* lane, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex);
+// RETURNS the descriptor for the caller's event loop, the same one at each call; -1 if no descriptor is left.
+int EventFdOf(sutra_client* client);
 
 }  // namespace sutra::client

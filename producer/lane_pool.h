@@ -1,10 +1,13 @@
-// The client object behind embed.h: its lanes, which of them a call uses, and attaching again after an engine dies.
+// The client object behind embed.h: its lanes, and which of them a call uses. lane_open.h opens them, on the thread
+// that lane_helper.h has for it.
 //
-// Thread rule: any thread. A call holds at most one lane's mutex and never waits while holding it; `open_mutex` is
-// taken without a lane's mutex held. Invariants: the table's lanes are created once and never freed before the client;
-// every lane has the same slot count, width and model identity, since the callers' buffers depend on them.
+// Thread rule: any thread. A call holds at most one lane's mutex, and never waits while holding it; `attempt_mutex` is
+// a leaf that is held for a few words, never during a handshake. Invariants: the table's lanes are created once and
+// never freed before the client; every lane has the same slot count, width and model identity, since the callers'
+// buffers depend on them.
 #pragma once
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,10 +24,20 @@ inline constexpr uint32_t kLanesDefault = 4;
 inline constexpr uint32_t kLanesLimit = 32;
 inline constexpr uint32_t kAttachTimeoutMsDefault = 5000;
 inline constexpr uint32_t kSpinUsDefault = 30;
-inline constexpr uint32_t kLaneTableSize = 64;  // open lanes, and dead ones whose vectors are still held
-inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;
+inline constexpr uint32_t kLaneTableSize = 64;                // open lanes, and dead ones whose vectors are still held
+inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;  // of one attempt to open another lane
+inline constexpr uint64_t kAwaitLaneNs = 300 * kNsPerMs;  // a blocking call waits this long for one, on a busy machine
 inline constexpr uint64_t kBackoffNsMin = 10 * kNsPerMs;
 inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
+
+struct LaneHelper {  // see lane_helper.h
+  pthread_t thread = {};
+  bool running = false;
+  int wake_fd = -1;
+  std::atomic<uint32_t> stop = 0;
+  std::atomic<uint32_t> asked = 0;    // a call wants a lane
+  std::atomic<uint32_t> opening = 0;  // an attempt is under way
+};
 
 }  // namespace sutra::client
 
@@ -39,14 +52,18 @@ struct sutra_client {
   std::atomic<sutra::client::ClientLane*> lanes[sutra::client::kLaneTableSize] = {};
   std::atomic<uint32_t> lane_count = 0;  // entries of `lanes` in use
 
-  mutable sutra::Mutex open_mutex;          // one thread opens a lane at a time
+  sutra::client::ClientSignals signals;
+  sutra::client::LaneHelper helper;
+
+  mutable sutra::Mutex attempt_mutex;
   std::atomic<uint64_t> open_after_ns = 0;  // backoff
-  uint64_t backoff_ns SUTRA_GUARDED_BY(open_mutex) = sutra::client::kBackoffNsMin;
-  // Of the last attempt that left the client without a lane.
-  sutra_status open_status SUTRA_GUARDED_BY(open_mutex) = SUTRA_OK;
-  char open_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(open_mutex) = {};
-  uint32_t engine_pid SUTRA_GUARDED_BY(open_mutex) = 0;
-  uint64_t engine_generation SUTRA_GUARDED_BY(open_mutex) = 0;
+  uint64_t backoff_ns SUTRA_GUARDED_BY(attempt_mutex) = sutra::client::kBackoffNsMin;
+  uint64_t attempts SUTRA_GUARDED_BY(attempt_mutex) = 0;                   // that ended, after the first lane
+  sutra_status attempt_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // of the last one
+  char attempt_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
+  sutra_status lost_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // how the last lane ended, until the next opens
+  uint32_t engine_pid SUTRA_GUARDED_BY(attempt_mutex) = 0;
+  uint64_t engine_generation SUTRA_GUARDED_BY(attempt_mutex) = 0;
 };
 
 namespace sutra::client {
@@ -56,18 +73,14 @@ inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_
 // A client without a lane. `path` and `hello` are checked (CheckAttach). RETURNS nullptr when out of memory.
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);
-// Opens the first lane, for sutra_attach.
-sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 
-// For a caller that found all lanes busy or full: opens one more, unless there are lanes_max by now or another thread
-// is opening one. RETURNS true and *lane with its mutex held.
-bool AddLane(sutra_client* client, uint64_t now_ns, ClientLane** lane) SUTRA_EXCLUDES(client->open_mutex)
-    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 // RETURNS true and *lane with its mutex held, open, and with at least one free slot; or false and *status: SUTRA_FULL,
-// SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Opens a lane where that helps and is possible within kReopenTimeoutNs.
+// SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Never waits for anything but a lane's mutex: the helper thread is asked
+// for a lane where that helps.
 bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
-// The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL.
+// The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
+// attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off).
 bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The shared client library needs libc only, and exports exactly what exports.txt lists.
+# The shared client library needs libc only, stays loaded, and exports exactly what exports.txt lists.
 #   library_check.sh libsutra_embed.so exports.txt
 set -eu
 library=$1
@@ -8,6 +8,11 @@ expected=$2
 needed=$(readelf -dW "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
 if [ "$needed" != "libc.so.6" ]; then
   echo "NEEDED entries are not libc.so.6 alone: $needed" >&2
+  exit 1
+fi
+
+if ! readelf -dW "$library" | grep -q NODELETE; then
+  echo "the library can be unloaded under its helper thread: link it with -z nodelete" >&2
   exit 1
 fi
 

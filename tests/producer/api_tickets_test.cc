@@ -5,6 +5,7 @@
 #include <set>
 #include <thread>
 
+#include "producer/lane_pool.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -329,6 +330,76 @@ TEST_F(ClientTicket, EventDescriptorWakesAnEpollLoop) {
     }
   }
   close(epoll_fd);
+}
+
+// One descriptor for all lanes: of the first, of those that were opened before it was asked for, and of later ones.
+TEST_F(ClientTicket, EventDescriptorCoversEveryLane) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 3);
+  const auto fill = [&](size_t count) {
+    std::set<sutra_ticket> tickets;
+    while (tickets.size() < count) {
+      sutra_ticket ticket = 0;
+      if (Submit(client, "x", &ticket) == SUTRA_OK) tickets.insert(ticket);
+    }
+    return tickets;
+  };
+  engine_->control().hold = 1;
+  std::set<sutra_ticket> expected = fill(4);
+  const int event_fd = sutra_event_fd(client.get());
+  ASSERT_GE(event_fd, 0);
+  sutra_ticket none;
+  EXPECT_EQ(sutra_poll(client.get(), &none, 1), 0u);
+  expected.merge(fill(2));
+  ASSERT_EQ(client->lane_count.load(), 3u);
+  engine_->control().hold = 0;
+  sutra_ticket wake = 0;  // the echo engine answers what it held at its next turn
+  EXPECT_EQ(Submit(client, "no room", &wake), SUTRA_FULL);
+  std::set<sutra_ticket> found;
+  while (found.size() < expected.size()) {
+    pollfd item = {event_fd, POLLIN, 0};
+    ASSERT_EQ(poll(&item, 1, 60'000), 1);
+    sutra_ticket some[8];
+    const size_t count = sutra_poll(client.get(), some, 8);
+    found.insert(some, some + count);
+  }
+  EXPECT_EQ(found, expected);
+}
+
+TEST_F(ClientTicket, EventDescriptorTellsOfADeadlineThoughTheEngineIsStopped) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  const int event_fd = sutra_event_fd(client.get());
+  ASSERT_GE(event_fd, 0);
+  sutra_ticket ticket = 0, done = 0;
+  EXPECT_EQ(sutra_poll(client.get(), &done, 1), 0u);
+  engine_->Stop();
+  const sutra_options options = RequestOptions(50);
+  ASSERT_EQ(Submit(client, "x", &ticket, &options), SUTRA_OK);
+  pollfd item = {event_fd, POLLIN, 0};
+  ASSERT_EQ(poll(&item, 1, 60'000), 1) << "nothing wakes the event loop";
+  EXPECT_EQ(sutra_poll(client.get(), &done, 1), 1u);
+  EXPECT_EQ(done, ticket);
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 0, nullptr), SUTRA_DEADLINE_EXCEEDED);
+  engine_->Continue();
+}
+
+TEST_F(ClientTicket, EventDescriptorTellsOfRoomAfterFull) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 1);
+  const int event_fd = sutra_event_fd(client.get());
+  ASSERT_GE(event_fd, 0);
+  sutra_ticket held[2], extra = 0, none;
+  for (sutra_ticket& ticket : held) ASSERT_EQ(Submit(client, "held", &ticket), SUTRA_OK);
+  for (const sutra_ticket ticket : held) ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, nullptr), SUTRA_OK);
+  EXPECT_EQ(Submit(client, "no room", &extra), SUTRA_FULL);
+  while (sutra_poll(client.get(), &none, 1) != 0) {
+  }
+  pollfd item = {event_fd, POLLIN, 0};
+  while (poll(&item, 1, 0) == 1) EXPECT_EQ(sutra_poll(client.get(), &none, 1), 0u);  // a byte that came late
+  std::thread([&] { sutra_release(client.get(), held[1]); }).join();
+  EXPECT_EQ(poll(&item, 1, 60'000), 1);
+  EXPECT_EQ(Submit(client, "room", &extra), SUTRA_OK);
 }
 
 }  // namespace

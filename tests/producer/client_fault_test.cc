@@ -3,14 +3,18 @@
 // calls here (--wrap), so that they can also be told to lie.
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include "producer/lane_pool.h"
 #include "tests/producer/client_fixture.h"
@@ -22,9 +26,23 @@ namespace {
 // Of this thread only: the engine's process and gtest's other threads are never counted.
 thread_local int fail_at = 0;  // the how-manieth call from now fails; 0 = none
 thread_local int failures = 0;
+thread_local int sockets_opened = 0;
+// The same of the library's helper thread.
+std::atomic<int> helper_fail_at = 0, helper_failures = 0;
 thread_local std::function<void()>* before_get_lock = nullptr;  // called before the next look at the engine's lock
 
+bool IsHelper() {
+  char name[16] = {};
+  return pthread_getname_np(pthread_self(), name, sizeof(name)) == 0 && std::string(name) == "sutra-client";
+}
+
 bool FailsNow(int cause) {
+  if (helper_fail_at != 0 && IsHelper()) {
+    if (--helper_fail_at != 0) return false;
+    ++helper_failures;
+    errno = cause;
+    return true;
+  }
   if (fail_at == 0 || --fail_at != 0) return false;
   ++failures;
   errno = cause;
@@ -43,6 +61,8 @@ int __real_socket(int domain, int type, int protocol);
 int __real_fcntl(int fd, int command, ...);
 int __real_eventfd(unsigned count, int flags);
 int __real_epoll_create1(int flags);
+int __real_timerfd_create(int clock, int flags);
+int __real_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument);
 
 void* __wrap_malloc(size_t bytes) { return sutra::test::FailsNow(ENOMEM) ? nullptr : __real_malloc(bytes); }
 void* __wrap_mmap(void* address, size_t bytes, int protection, int flags, int fd, off_t offset) {
@@ -57,12 +77,20 @@ int __wrap_fallocate(int fd, int mode, off_t offset, off_t bytes) {
   return sutra::test::FailsNow(ENOSPC) ? -1 : __real_fallocate(fd, mode, offset, bytes);
 }
 int __wrap_socket(int domain, int type, int protocol) {
+  ++sutra::test::sockets_opened;
   return sutra::test::FailsNow(EMFILE) ? -1 : __real_socket(domain, type, protocol);
 }
 int __wrap_eventfd(unsigned count, int flags) {
   return sutra::test::FailsNow(EMFILE) ? -1 : __real_eventfd(count, flags);
 }
 int __wrap_epoll_create1(int flags) { return sutra::test::FailsNow(EMFILE) ? -1 : __real_epoll_create1(flags); }
+int __wrap_timerfd_create(int clock, int flags) {
+  return sutra::test::FailsNow(EMFILE) ? -1 : __real_timerfd_create(clock, flags);
+}
+int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) {
+  if (sutra::test::FailsNow(EAGAIN)) return EAGAIN;
+  return __real_pthread_create(thread, attributes, start, argument);
+}
 int __wrap_fcntl(int fd, int command, ...) {
   va_list arguments;
   va_start(arguments, command);
@@ -84,7 +112,7 @@ namespace {
 class ClientFault : public ClientTest {
  protected:
   struct Left {
-    size_t descriptors = 0, mappings = 0;
+    size_t descriptors = 0, mappings = 0, threads = 0;
     bool operator==(const Left&) const = default;
   };
   static Left LookAround() {
@@ -92,6 +120,10 @@ class ClientFault : public ClientTest {
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
       (void)entry;
       ++left.descriptors;
+    }
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+      (void)entry;
+      ++left.threads;
     }
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) left.mappings += line.find("/memfd:") != std::string::npos;
@@ -174,7 +206,8 @@ TEST_F(ClientFault, CanaryWhatIsLeftIsSeen) {
   StartEngine();
   const Left before = LookAround();
   ClientPtr client = Attach(4);
-  EXPECT_EQ(LookAround().descriptors, before.descriptors + 5);
+  EXPECT_EQ(LookAround().descriptors, before.descriptors + 7);  // five of the lane, two of the helper thread
+  EXPECT_EQ(LookAround().threads, before.threads + 1);
   EXPECT_EQ(LookAround().mappings, before.mappings + 4);
   client.reset();
   EXPECT_TRUE(LookAround() == before);
@@ -184,24 +217,67 @@ TEST_F(ClientFault, CanaryWhatIsLeftIsSeen) {
 TEST_F(ClientFault, ALaneThatCannotBeAddedLeavesTheClientWithTheOthers) {
   StartEngine();
   const ClientPtr client = Attach(2, 2);
+  const auto attempts = [&] {
+    const MutexLock lock(client->attempt_mutex);
+    return client->attempts;
+  };
   sutra_ticket tickets[3] = {};
   ASSERT_EQ(Submit(client, "a", &tickets[0]), SUTRA_OK);
   ASSERT_EQ(Submit(client, "b", &tickets[1]), SUTRA_OK);
   const Left before = LookAround();
   for (int n = 1;; ++n) {
+    const uint64_t attempts_before = attempts();
     client->open_after_ns = 0;
-    fail_at = n;
-    failures = 0;
-    const sutra_status status = Submit(client, "c", &tickets[2]);
-    fail_at = 0;
-    if (failures == 0) {
+    helper_failures = 0;
+    helper_fail_at = n;
+    sutra_status status = Submit(client, "c", &tickets[2]);
+    while (attempts() == attempts_before) std::this_thread::yield();
+    helper_fail_at = 0;
+    if (helper_failures == 0) {
+      // The helper may have been so quick that the same call found the new lane.
+      if (status == SUTRA_FULL) status = Submit(client, "c", &tickets[2]);
       EXPECT_EQ(status, SUTRA_OK) << sutra_error_text();
       EXPECT_GT(n, 5);
       break;
     }
-    ASSERT_EQ(status, SUTRA_FULL) << n;
+    EXPECT_EQ(status, SUTRA_FULL);
     EXPECT_TRUE(LookAround() == before) << n;
   }
+}
+
+// Something listens and answers nothing: an engine that is stopped, or in a long start.
+TEST_F(ClientFault, NoSubmitAttachesOrWaitsForAnAttach) {
+  StartEngine();
+  const ClientPtr client = Attach(2, 2);
+  engine_.reset();
+  const int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(listener, 8), 0);
+  sockets_opened = 0;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const int connection = accept(listener, nullptr, nullptr);  // the helper's
+    ASSERT_GE(connection, 0);
+    int calls = 0;
+    char bytes[4096];
+    while (recv(connection, bytes, sizeof(bytes), MSG_DONTWAIT) != 0) {  // until it gives up
+      sutra_ticket ticket = 0;
+      const sutra_status status = Submit(client, "x", &ticket);
+      ASSERT_TRUE(status == SUTRA_ENGINE_GONE) << sutra_status_text(status);
+      sutra_info info = embed::Info();
+      ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
+      ASSERT_EQ(sutra_poll(client.get(), &ticket, 1), 0u);
+      ++calls;
+    }
+    EXPECT_GT(calls, 1) << "a call waited for the attempt";
+    close(connection);
+  }
+  EXPECT_EQ(sockets_opened, 0) << "a call attached by itself";
+  EXPECT_NE(std::string(sutra_error_text()).find("no answer in time"), std::string::npos) << sutra_error_text();
+  close(listener);
+  unlink(path_.c_str());
 }
 
 class LaneFault : public LaneTest {};

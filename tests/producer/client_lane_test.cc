@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <thread>
+#include <vector>
 
 #include "producer/slot_end.h"
 #include "tests/producer/lane_fixture.h"
@@ -175,6 +176,29 @@ TEST_F(ClientLaneTest, SequencesGoOnWhenTheLaneIsOpenedForAnotherEngine) {
   EXPECT_EQ(next.Take(), static_cast<int>(again));
 }
 
+// Each look takes a line from the engine; a submit that finds a lane of 4,096 slots full must not look at all of them.
+TEST(ClientLaneReap, LooksAtABoundedNumberOfSlotsInTheOrderOfTheirRelease) {
+  EngineEnd engine(256);
+  sutra_client client;
+  ClientLane* lane = client::MakeClientLane(&client.signals, 0, 256);
+  lane->mutex.Lock();
+  client::OpenLocked(lane, engine.Connect());
+  std::vector<uint32_t> slots(256);
+  for (uint32_t& slot : slots) {
+    ASSERT_EQ(client::SubmitLocked(lane, "text", 4, {}, MonotonicNs(), SlotPhase::kTicket, &slot), SUTRA_OK);
+  }
+  for (const uint32_t slot : slots) client::ReleaseLocked(lane, slot);
+  EXPECT_EQ(client::ReapLocked(lane), 0u);
+  for (const uint32_t slot : slots) engine.Answer(slot);
+  for (uint32_t free = client::kReapLooksMax; free <= 256; free += client::kReapLooksMax) {
+    EXPECT_EQ(client::ReapLocked(lane), free);
+  }
+  EXPECT_EQ(lane->abandoned_count, 0u);
+  EXPECT_EQ(client::ReapLocked(lane), 256u);
+  lane->mutex.Unlock();
+  client::DestroyClientLane(lane, false);
+}
+
 // What another thread decided between a thread's look and its result: the result obeys the deciding word.
 // The tickets may be released, and the engine may die, before the thread that submitted them rings.
 TEST_F(ClientLaneTest, ALaneStaysOpenUntilTheDoorbellUnderWayIsRung) {
@@ -195,7 +219,7 @@ TEST_F(ClientLaneTest, ALaneStaysOpenUntilTheDoorbellUnderWayIsRung) {
 }
 
 TEST_F(ClientLaneTest, SequencesBeginAtRandomAndNeverLookLikeNoTicket) {
-  ClientLane* other = client::MakeClientLane(3, 4);
+  ClientLane* other = client::MakeClientLane(&client_.signals, 3, 4);
   {
     const MutexLock lock(lane_->mutex);
     const MutexLock other_lock(other->mutex);

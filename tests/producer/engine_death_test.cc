@@ -8,6 +8,12 @@
 
 #include "tests/producer/client_fixture.h"
 
+#if defined(__SANITIZE_THREAD__)
+// A forked child that attaches starts a thread, where the parent had one too: ThreadSanitizer ends it unless told not
+// to.
+extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
+#endif
+
 namespace sutra::test {
 namespace {
 
@@ -70,8 +76,9 @@ TEST_F(ClientEngineDeath, DeadEngineMakesNewCallsFailAtOnceAndAReplacementIsFoun
   ASSERT_EQ(sutra_get_info(client.get(), &before), SUTRA_OK);
   engine_->Kill();
   EXPECT_EQ(Embed(client, "into the void"), SUTRA_ENGINE_GONE);
-  EXPECT_EQ(Embed(client, "again"), SUTRA_ENGINE_GONE);
-  EXPECT_NE(std::string(sutra_error_text()).find("nothing listens"), std::string::npos) << sutra_error_text();
+  do {  // an attempt that reached the dying engine has another reason
+    EXPECT_EQ(Embed(client, "again"), SUTRA_ENGINE_GONE);
+  } while (std::string(sutra_error_text()).find("nothing listens") == std::string::npos);
   StartEngine();
   EXPECT_EQ(EmbedUntilServed(client, "after"), SUTRA_OK);
   ASSERT_EQ(sutra_get_info(client.get(), &after), SUTRA_OK);
@@ -171,9 +178,30 @@ TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
     EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_ENGINE_GONE);
     sutra_release(client.get(), ticket);
   }
-  EXPECT_EQ(sutra_event_fd(client.get()), -1);
+  EXPECT_EQ(sutra_event_fd(client.get()), event_fd) << "one descriptor for the client's whole life";
+}
+
+TEST_F(ClientEngineDeath, AnEventLoopHearsOfTheNextEngineAndGoesOnWithTheSameDescriptor) {
   StartEngine();
-  while (sutra_event_fd(client.get()) < 0) std::this_thread::yield();
+  const ClientPtr client = Attach(8, 2);
+  const int event_fd = sutra_event_fd(client.get());
+  ASSERT_GE(event_fd, 0);
+  for (int round = 0; round < 3; ++round) {
+    engine_->Kill();
+    StartEngine();
+    sutra_ticket ticket = 0, done = 0;
+    while (Submit(client, "next", &ticket) != SUTRA_OK) {
+      pollfd item = {event_fd, POLLIN, 0};
+      ASSERT_EQ(poll(&item, 1, 60'000), 1) << "the revival must be told";
+      while (sutra_poll(client.get(), &done, 1) == 1) sutra_release(client.get(), done);
+    }
+    while (sutra_poll(client.get(), &done, 1) == 0) {
+      pollfd item = {event_fd, POLLIN, 0};
+      ASSERT_EQ(poll(&item, 1, 60'000), 1);
+    }
+    EXPECT_EQ(done, ticket);
+    sutra_release(client.get(), ticket);
+  }
 }
 
 TEST_F(ClientEngineDeath, DetachWithOutstandingTicketsIsClean) {

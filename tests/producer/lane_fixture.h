@@ -15,6 +15,7 @@
 
 #include "producer/attach.h"
 #include "producer/client_lane.h"
+#include "producer/lane_pool.h"
 #include "shm/base/unique_fd.h"
 #include "shm/handshake_messages.h"
 #include "shm/lane_memory.h"
@@ -152,12 +153,15 @@ class LaneTest : public testing::Test {
  protected:
   void SetUp() override {
     alarm(100);  // the watchdog: a hang becomes a failure that names the test
-    lane_ = client::MakeClientLane(3, engine_.memory().reply().geometry.slots);
+    lane_ = client::MakeClientLane(&client_.signals, 3, engine_.memory().reply().geometry.slots);
+    client_.lanes[0] = lane_;
+    client_.lane_count = 1;
     const MutexLock lock(lane_->mutex);
     client::OpenLocked(lane_, engine_.Connect());
   }
   void TearDown() override {
     client::DestroyClientLane(lane_, false);
+    client::CloseSignals(&client_.signals);
     alarm(0);
   }
 
@@ -182,6 +186,7 @@ class LaneTest : public testing::Test {
   uint64_t Sequence(uint32_t slot) const { return lane_->slots[slot].sequence; }
 
   EngineEnd engine_;
+  sutra_client client_;  // with the lane as its only one
   client::ClientLane* lane_ = nullptr;
 };
 

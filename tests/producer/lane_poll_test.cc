@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "producer/lane_death.h"
 #include "producer/ticket.h"
 #include "tests/producer/lane_fixture.h"
 
@@ -30,9 +31,15 @@ class LanePollTest : public LaneTest {
     }
   }
   sutra_ticket TicketOf(uint32_t slot) const { return client::TicketOf(lane_, slot); }
-  int EventFd() {
-    const MutexLock lock(lane_->mutex);
-    return client::EventFdLocked(lane_, MonotonicNs());
+  int EventFd() { return client::EventFdOf(&client_); }
+  std::vector<sutra_ticket> PollClient(size_t count, uint64_t now_ns = MonotonicNs()) {
+    std::vector<sutra_ticket> tickets(count);
+    tickets.resize(client::PollClient(&client_, tickets.data(), count, now_ns));
+    return tickets;
+  }
+  bool Readable(int timeout_ms = 0) {
+    pollfd item = {EventFd(), POLLIN, 0};
+    return poll(&item, 1, timeout_ms) == 1;
   }
   uint32_t Armed() {
     return engine_.memory().request().client().event_armed.load(std::memory_order_relaxed);  // relaxed: one thread
@@ -103,22 +110,30 @@ TEST_F(LanePollTest, TheDescriptorIsArmedWhenItIsGivenOutAndAfterEachPollThatFou
   const uint32_t slot = Submit();
   engine_.Answer(slot);
   engine_.RingEvent();
-  pollfd item = {fd, POLLIN, 0};
-  EXPECT_EQ(poll(&item, 1, 0), 1);
-  EXPECT_EQ(Poll(4).size(), 1u);
-  EXPECT_EQ(poll(&item, 1, 0), 0) << "the poll read the event";
+  EXPECT_TRUE(Readable());
+  EXPECT_EQ(PollClient(4).size(), 1u);
+  EXPECT_FALSE(Readable()) << "the poll read the event";
   EXPECT_EQ(Armed(), 1u);
+}
+
+// A caller that is busy with answers costs the engine no system call for each.
+TEST_F(LanePollTest, WhileAPollHasNoRoomForAllTheEngineIsNotAskedToRing) {
+  ASSERT_GE(EventFd(), 0);
+  for (int i = 0; i < 4; ++i) engine_.Answer(Submit());
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(PollClient(1).size(), 1u);
+    EXPECT_EQ(Armed(), 0u);
+    EXPECT_TRUE(Readable()) << "the caller may sleep now all the same";
+  }
+  EXPECT_TRUE(PollClient(1).empty());
+  EXPECT_EQ(Armed(), 1u);
+  EXPECT_FALSE(Readable());
 }
 
 // The poll has read the engine's byte and has no room for what it found by looking at every slot.
 TEST_F(LanePollTest, TheDescriptorStaysReadableWhileMoreIsKnownThanThePollHadRoomFor) {
-  const int fd = EventFd();
-  ASSERT_GE(fd, 0);
-  const auto readable = [&] {
-    pollfd item = {fd, POLLIN, 0};
-    return poll(&item, 1, 0) == 1;
-  };
-  EXPECT_FALSE(readable());
+  ASSERT_GE(EventFd(), 0);
+  EXPECT_FALSE(Readable());
   for (int i = 0; i < 6; ++i) {  // laps the completion ring
     const uint32_t slot = Submit("text", {}, client::SlotPhase::kCall);
     engine_.Answer(slot);
@@ -126,19 +141,63 @@ TEST_F(LanePollTest, TheDescriptorStaysReadableWhileMoreIsKnownThanThePollHadRoo
   }
   for (int i = 0; i < 3; ++i) engine_.Answer(Submit());
   engine_.RingEvent();
-  EXPECT_TRUE(readable());
-  EXPECT_EQ(Poll(1).size(), 1u);
-  EXPECT_TRUE(readable());
-  EXPECT_EQ(Poll(1).size(), 1u);
-  EXPECT_TRUE(readable());
-  for (int i = 0; i < 3 && readable(); ++i) Poll(4);
-  EXPECT_FALSE(readable()) << "all is reported";
+  EXPECT_TRUE(Readable());
+  EXPECT_EQ(PollClient(1).size(), 1u);
+  EXPECT_TRUE(Readable());
+  EXPECT_EQ(PollClient(1).size(), 1u);
+  EXPECT_TRUE(Readable());
+  for (int i = 0; i < 3 && Readable(); ++i) PollClient(4);
+  EXPECT_FALSE(Readable()) << "all is reported";
 }
 
-TEST_F(LanePollTest, ALaneWhoseEngineIsGoneHasNoDescriptor) {
+// A stopped engine rings for nothing: the deadline itself makes the descriptor readable.
+TEST_F(LanePollTest, TheDescriptorBecomesReadableAtTheEarliestDeadline) {
+  const uint32_t before = Submit("text", {.timeout_ns = 20 * kNsPerMs});  // before there is a descriptor
   ASSERT_GE(EventFd(), 0);
+  EXPECT_TRUE(Readable(60'000));
+  EXPECT_EQ(PollClient(4), std::vector<sutra_ticket>{TicketOf(before)});
+  EXPECT_FALSE(Readable());
+  const uint64_t now_ns = MonotonicNs();
+  const uint32_t late = Submit("text", {.timeout_ns = 3600 * kNsPerSecond});
+  client::NoteDeadline(&client_.signals, now_ns + 3600 * kNsPerSecond);
+  const uint32_t soon = Submit("text", {.timeout_ns = 20 * kNsPerMs});
+  client::NoteDeadline(&client_.signals, now_ns + 20 * kNsPerMs);
+  EXPECT_TRUE(Readable(60'000));
+  EXPECT_EQ(PollClient(4), std::vector<sutra_ticket>{TicketOf(soon)});
+  EXPECT_FALSE(Readable());
+  EXPECT_GE(client_.signals.timer_ns.load(), now_ns + 3600 * kNsPerSecond) << "set for the next";
+  EXPECT_LT(client_.signals.timer_ns.load(), client::kNever);
+  Release(late);
+}
+
+TEST_F(LanePollTest, ADeadlineWithoutRoomToReportItKeepsTheDescriptorReadable) {
+  ASSERT_GE(EventFd(), 0);
+  for (int i = 0; i < 3; ++i) Submit("text", {.timeout_ns = 1});
+  client::NoteDeadline(&client_.signals, MonotonicNs());
+  std::set<sutra_ticket> found;
+  while (found.size() < 3) {
+    ASSERT_TRUE(Readable());
+    for (const sutra_ticket ticket : PollClient(1)) EXPECT_TRUE(found.insert(ticket).second);
+  }
+  EXPECT_TRUE(PollClient(1).empty());
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(LanePollTest, TheDescriptorIsTheSameAfterADeathWhichMakesItReadableOnce) {
+  const int fd = EventFd();
+  ASSERT_GE(fd, 0);
+  const uint32_t lost = Submit();
   engine_.Die();
-  EXPECT_EQ(EventFd(), -1);
+  ASSERT_TRUE(client::Pin(lane_));
+  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  client::LanesChanged(&client_.signals, true);
+  client::TellDeath(lane_);
+  client::Unpin(lane_);
+  EXPECT_TRUE(Readable());
+  EXPECT_EQ(PollClient(4), std::vector<sutra_ticket>{TicketOf(lost)});
+  EXPECT_TRUE(PollClient(4).empty());
+  EXPECT_FALSE(Readable()) << "the closed pipe of a dead engine is none of its parts any more";
+  EXPECT_EQ(EventFd(), fd);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <thread>
 
+#include "producer/lane_death.h"
 #include "tests/producer/lane_fixture.h"
 
 namespace sutra::test {

@@ -1,16 +1,24 @@
 /* Sutra embedding client: text in, vector out, through lock-free rings shared with a co-located engine process.
  *
  * Thread-safety: a sutra_client may be used by any number of threads at once; a ticket by one thread at a time (any
- * thread), only releases of one ticket may race. No thread waits for another's request. Not for signal handlers. No
- * call is a cancellation point: pthread_cancel ends a thread after its call.
+ * thread, also after the one that submitted it ended), only releases of one ticket may race. No thread waits for
+ * another's request. Not for signal handlers; a signal neither ends nor lengthens a wait.
+ *
+ * Cancellation: no call is a cancellation point: pthread_cancel ends a thread after its call, with nothing locked.
+ * Asynchronous cancellation is not supported, nor is leaving a call by longjmp or pthread_exit from a handler.
+ *
+ * The library's thread: each client has one ("sutra-client", from sutra_attach to sutra_detach; all signals are blocked
+ * in it). It attaches, and watches for the engine's death, so that no submit, poll or info does or waits for either.
+ * Exec and the end of the program need no detach before them.
  *
  * Fork: in a child every call with its parent's client returns SUTRA_FORKED (sutra_poll 0, sutra_event_fd -1,
- * sutra_release nothing), and vectors that were delivered in place are not mapped there. Detach and attach in the
- * child.
+ * sutra_release nothing), and vectors that were delivered in place are not mapped there (copied ones are ordinary
+ * memory). Detach and attach in the child; the parent's client is not affected by either.
  *
- * Engine death: every call returns within a second of it with SUTRA_ENGINE_GONE, and the next call attaches again. An
- * engine that is stopped is not dead: requests fail with SUTRA_DEADLINE_EXCEEDED at their deadline. Vectors that were
- * delivered stay valid.
+ * Engine death: waits end within milliseconds with SUTRA_ENGINE_GONE; submits fail with it at once, blocking calls
+ * after the attempt to attach that is under way (a third of a second at most), until the library's thread has attached
+ * again. An engine that is stopped is not dead: requests fail with SUTRA_DEADLINE_EXCEEDED at their deadline. Vectors
+ * that were delivered stay valid.
  *
  * Stale tickets: one that is 0, released, of another client, or kept over detach and attach is SUTRA_BAD_ARGUMENT, and
  * sutra_release does nothing with it. A request ends once: its status never changes after a call returned it.
@@ -137,15 +145,18 @@ typedef struct sutra_result {
  * *client is NULL: SUTRA_ENGINE_GONE when nothing listens there or the engine dies meanwhile, SUTRA_REFUSED,
  * SUTRA_OVERLOADED, SUTRA_SHUTTING_DOWN, SUTRA_OUT_OF_MEMORY, SUTRA_DEADLINE_EXCEEDED, SUTRA_BAD_OPTION. */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
-/* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards. Outstanding tickets
- * end; vectors become invalid. The same after fork (frees the child's copy) and after the engine's death. */
+/* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards: a second detach is
+ * undefined, as a second free is. Outstanding tickets end; vectors and the event descriptor become invalid. The same
+ * after fork (frees the child's copy) and after the engine's death. May wait 0.1 s for an attach to a stopped engine.
+ */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
 
-/* Submits one text: copies it, never blocks. `options` may be NULL. RETURNS SUTRA_OK and *ticket, or SUTRA_FULL,
- * SUTRA_TEXT_TOO_LONG, SUTRA_EMPTY_TEXT, SUTRA_BAD_OPTION, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, SUTRA_FORKED (no
- * ticket then). If the engine dies later, the ticket fails with SUTRA_ENGINE_GONE. */
+/* Submits one text: copies it, never attaches or blocks. `options` may be NULL. RETURNS SUTRA_OK and *ticket, or (no
+ * ticket then) SUTRA_FULL: the library's thread may open another lane, up to lanes_max; SUTRA_TEXT_TOO_LONG,
+ * SUTRA_EMPTY_TEXT, SUTRA_BAD_OPTION, SUTRA_OUT_OF_MEMORY, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, SUTRA_FORKED. If the
+ * engine dies later, the ticket fails with SUTRA_ENGINE_GONE. */
 SUTRA_API sutra_status sutra_submit(sutra_client* client, const char* text, size_t text_bytes,
                                     const sutra_options* options, sutra_ticket* ticket);
 /* Submits as many texts as there are free slots, with one doorbell; *submitted says how many (tickets[0..*submitted)).
@@ -164,12 +175,11 @@ SUTRA_API sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uin
  * sutra_embed_batch have none. RETURNS how many; 0 for a bad argument. As many as `count`: there may be more, so poll
  * again. After the engine's death all unanswered tickets are done. */
 SUTRA_API size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count);
-/* A descriptor that becomes readable when tickets may be done or the engine died (for epoll, tokio's AsyncFd); owned
- * by the client, only to be waited for. After it, and once before the first wait, call sutra_poll until it returns
- * fewer than it had room for: that arms the descriptor, which otherwise stays readable. A deadline alone does not make
- * it readable: poll when the next one is due. RETURNS -1 if the engine is gone, without descriptors, or for a bad
- * argument. It covers one lane only, so attach with lanes_max = 1; the engine's death closes it at some later call:
- * after SUTRA_ENGINE_GONE ask for it again. */
+/* A descriptor for event loops (epoll, tokio's AsyncFd), the same one until sutra_detach; owned by the client, only to
+ * be waited for. It becomes readable when tickets of any lane may be done, by answers or at a deadline; when the engine
+ * died or the next one is attached; and when there is room again after SUTRA_FULL. After it, and once before the first
+ * wait, call sutra_poll until it returns fewer than it had room for: that arms the descriptor, which otherwise stays
+ * readable. RETURNS -1 without descriptors or for a bad argument. */
 SUTRA_API int sutra_event_fd(sutra_client* client);
 /* A hint: the engine may still answer. The ticket still has to be released. SUTRA_BAD_ARGUMENT for a stale ticket. A
  * dead engine's tickets are unaffected. */

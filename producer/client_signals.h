@@ -1,0 +1,84 @@
+// How the caller's threads and event loops learn that something changed in a client: the one descriptor that
+// sutra_event_fd returns, and the condition that calls without a slot wait for.
+//
+// The descriptor is an epoll descriptor with every lane's pipe in it (answers), a reminder of our own (more to report
+// than a poll had room for, a death, a new lane, room after SUTRA_FULL) and a timer (the earliest deadline).
+//
+// Thread rule: any thread. `mutex` is a leaf: it may be taken with a lane's mutex held, is held for a few words and at
+// most one system call on our own eventfd, which never blocks, and no other lock is taken under it.
+// Invariants: the descriptor never changes once it exists; `reminded` is 1 while the reminder is readable; the timer is
+// set for `timer_ns`, which is not later than the deadline of any ticket that an event loop waits for.
+#pragma once
+
+#include <stdint.h>
+
+#include <atomic>
+
+#include "shm/base/mutex.h"
+
+namespace sutra::client {
+
+inline constexpr uint64_t kNever = UINT64_MAX;
+
+struct ClientSignals {
+  Mutex mutex;
+  CondVar changed;
+  uint64_t turns SUTRA_GUARDED_BY(mutex) = 0;    // releases and new lanes so far, of interest to waiters
+  uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;  // calls that wait for a slot or a lane
+
+  // The descriptor's parts: made at the first call of sutra_event_fd, under the mutex; -1 until then.
+  std::atomic<int> loop_fd = -1;
+  int reminder_fd = -1;
+  int timer_fd = -1;
+  std::atomic<uint32_t> reminded = 0;     // changes under the mutex
+  std::atomic<uint32_t> room_wanted = 0;  // the caller with the event loop was told SUTRA_FULL
+  std::atomic<uint64_t> timer_ns = kNever;
+
+  int watch_fd = -1;  // the helper thread's epoll descriptor, with the lanes' sockets in it (lane_helper.h)
+};
+
+// A descriptor for event loops. RETURNS it, or -1 and an explanation: no descriptors left.
+int OpenSignals(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+void CloseSignals(ClientSignals* signals);
+inline bool HasEventLoop(const ClientSignals& signals) {
+  // relaxed: a thread that must not miss it takes the mutex in between (WatchPipe)
+  return signals.loop_fd.load(std::memory_order_relaxed) >= 0;
+}
+
+// Adds a lane's pipe to the descriptor, if there is one. RETURNS whether it is watched.
+bool WatchPipe(ClientSignals* signals, int event_fd) SUTRA_EXCLUDES(signals->mutex);
+// REQUIRES: watched. Before it is closed: a forked child that has the pipe too would keep it in the descriptor.
+void ForgetPipe(ClientSignals* signals, int event_fd);
+
+// Makes the descriptor readable, if there is one, until TakeReminder.
+void Remind(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+// RETURNS true if it was: what is looked at afterwards includes what the reminder was for.
+bool TakeReminder(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+
+// After submitting: the descriptor becomes readable at deadline_ns at the latest.
+void NoteDeadline(ClientSignals* signals, uint64_t deadline_ns);
+// RETURNS true if the timer is due. It is off then: the caller looks at all deadlines and notes the earliest again.
+bool TakeTimer(ClientSignals* signals, uint64_t now_ns);
+
+// After a slot became free in a lane that a call found full. RETURNS whether calls still wait for the next one.
+bool RoomFreed(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+// After a lane died, was opened, or could not be: all waiters look again, and an event loop if `events`.
+void LanesChanged(ClientSignals* signals, bool events) SUTRA_EXCLUDES(signals->mutex);
+
+// A call that waits. From its construction on no change is missed: the caller looks, and waits only if it found none.
+class RoomWaiter {
+ public:
+  explicit RoomWaiter(ClientSignals* signals);
+  ~RoomWaiter();
+  RoomWaiter(const RoomWaiter&) = delete;
+  RoomWaiter& operator=(const RoomWaiter&) = delete;
+
+  // Until something changed since the last call, or until_ns.
+  void Wait(uint64_t until_ns);
+
+ private:
+  ClientSignals* const signals_;
+  uint64_t turn_ = 0;
+};
+
+}  // namespace sutra::client

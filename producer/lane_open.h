@@ -1,0 +1,27 @@
+// Opening lanes: the first one in sutra_attach, every other one by the client's helper thread, so that no call of the
+// caller waits for an engine's handshake.
+//
+// Thread rule: one thread at a time: the one that attaches, and from StartHelper on the helper thread.
+// Invariants: only that thread adds lanes to the client's table; no mutex is held during a handshake.
+#pragma once
+
+#include <stdint.h>
+
+#include "producer/lane_pool.h"
+
+namespace sutra::client {
+
+// Opens the first lane, and keeps what the engine said of itself. RETURNS what sutra_attach returns.
+sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
+// Opens one more within kReopenTimeoutNs. After it, whether it worked or not, calls that wait look again; a failure
+// sets the time of the next attempt (backoff) and the reason that calls without a lane return.
+bool OpenLane(sutra_client* client) SUTRA_EXCLUDES(client->attempt_mutex);
+
+// What the lanes look like as of now.
+struct LaneCount {
+  uint32_t usable = 0;
+  bool stalled = false;  // the engine's heartbeat is old: it would not answer an attach
+};
+LaneCount CountLanes(sutra_client* client, uint64_t now_ns);
+
+}  // namespace sutra::client
