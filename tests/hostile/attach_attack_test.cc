@@ -185,6 +185,19 @@ TEST_F(SilentAttachTest, ConnectionsOfManyProcessesThatSayNothingKeepNobodyElseO
   EXPECT_EQ(Served(), 10) << why_;
 }
 
+// They claim memory for a second each.
+TEST_F(SilentAttachTest, ConnectionsOfAnotherUserThatNeverTakeTheirLanesKeepNobodyOut) {
+  if (!IsRoot()) GTEST_SKIP() << "SKIPPED: needs root to become another user";
+  StartEngine({"--allow-uid", "65534", "--lanes-max", "64"});
+  ASSERT_EQ(chmod(engine_->directory().path().c_str(), 0755), 0);
+  std::vector<std::unique_ptr<ChildProcess>> attackers;
+  for (int i = 0; i < 4; ++i) {
+    attackers.push_back(StartAttacker("connect-silently", {"connections=100", "hello=1"}, 65534));
+    EXPECT_EQ(Said(*attackers.back(), "silent"), "");
+  }
+  EXPECT_EQ(Served(), 10) << why_;
+}
+
 class LogFloodTest : public FloodTest {
  protected:
   static RawClient RefusedClient(const std::string& socket) {

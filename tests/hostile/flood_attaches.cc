@@ -9,10 +9,13 @@
 #include <random>
 #include <sutra/embed.hpp>
 #include <thread>
+#include <utility>
 
 #include "shm/base/time.h"
+#include "shm/handshake.h"
 #include "tests/hostile/flood_client.h"
 #include "tests/kit/fake_model_answers.h"
+#include "tests/kit/raw_client.h"
 
 namespace sutra::test {
 namespace {
@@ -25,6 +28,30 @@ int ConnectTo(const std::string& path) {
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
   close(fd);
   return -1;
+}
+
+// Of a child that is dead when this returns.
+RawClient BorrowedSocket(const std::string& path) {
+  int pair[2] = {-1, -1};
+  static_cast<void>(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+  RawClient lender, borrower;
+  lender.socket_owner() = UniqueFd(pair[0]);
+  borrower.socket_owner() = UniqueFd(pair[1]);
+  const pid_t child = fork();
+  if (child == 0) {
+    const RawClient connected = RawClient::Connect(path);
+    const char byte = 1;
+    static_cast<void>(lender.Send(&byte, 1, {connected.socket()}));
+    _exit(0);
+  }
+  waitpid(child, nullptr, 0);
+  char byte = 0;
+  int fd = -1;
+  size_t fds = 0, received = 0;
+  static_cast<void>(ReceiveMessage(borrower.socket(), &byte, 1, &fd, 1, &fds, &received, MonotonicNs() + kNsPerSecond));
+  RawClient client;
+  client.socket_owner() = UniqueFd(fd);
+  return client;
 }
 
 struct Lives {
@@ -153,10 +180,15 @@ int StormAttaches(const FloodArguments& arguments) {
   return 0;
 }
 
-// Keeps `connections` connections open that say nothing, and opens a new one for each that the engine closes. Says
-// "silent" when they were all tried once.
+// Keeps `connections` connections open that say nothing, and opens a new one for each that the engine closes. With
+// hello=1 they ask for a lane of 4,096 slots and say nothing more; with vanish=1 they hang up at once. Says "silent"
+// when they were all tried once.
 int ConnectSilently(const FloodArguments& arguments) {
   std::vector<int> fds(arguments.Number("connections", 500), -1);
+  const bool says_hello = arguments.Number("hello", 0) == 1, vanishes = arguments.Number("vanish", 0) == 1;
+  HelloMessage hello = RawClient::Hello();
+  hello.slots = 4096;
+  hello.text_bytes_max = 256;
   for (bool told = false;; Pause(1000)) {
     for (int& fd : fds) {
       char byte = 0;
@@ -164,10 +196,50 @@ int ConnectSilently(const FloodArguments& arguments) {
       if (open) continue;
       if (fd >= 0) close(fd);
       fd = ConnectTo(arguments.socket);
+      if (fd >= 0 && says_hello) static_cast<void>(!send(fd, &hello, sizeof(hello), MSG_NOSIGNAL));
+      if (fd >= 0 && vanishes) close(std::exchange(fd, -1));
     }
     if (!told) Say("silent");
     told = true;
   }
+}
+
+// Attaches `lanes` lanes over sockets that a child each connected and handed over before it ended: to the engine each
+// has another peer. Then as QueueTexts.
+int BorrowIdentities(const FloodArguments& arguments) {
+  std::vector<RawClient> clients;
+  HelloMessage hello = RawClient::Hello();
+  hello.slots = 16;
+  for (int refusals = 0; clients.size() < arguments.Number("lanes", 50) && refusals < 100;) {
+    RawClient client = BorrowedSocket(arguments.socket);
+    const bool attached = client.Send(&hello, sizeof(hello)) == 0 && client.ReceiveWelcome(10'000).has_value() &&
+                          client.welcome().status == 0 && client.MapLane() && client.TakeLock() &&
+                          client.SendLocked() == 0 && client.ReceiveServing(10'000).has_value();
+    if (attached) {
+      clients.push_back(std::move(client));
+    } else {
+      ++refusals;
+      Pause(20'000);
+    }
+  }
+  Say("attached " + std::to_string(clients.size()));
+  const uint32_t texts = static_cast<uint32_t>(arguments.Number("texts", 12));
+  for (size_t i = 0; i < clients.size(); ++i) {
+    for (uint32_t slot = 0; slot < texts; ++slot) {
+      clients[i].Submit(slot, "borrowed " + std::to_string(i) + "." + std::to_string(slot) + std::string(480, 'b'));
+    }
+  }
+  Say("queued " + std::to_string(clients.size() * texts));
+  std::string times;
+  for (const RawClient& client : clients) {
+    for (uint32_t slot = 0; slot < texts; ++slot) {
+      if (client.WaitAnswer(slot, slot + 1, 90'000) != StatusCode::kOk) continue;
+      const ResultDescriptor& result = client.reply().result(slot);
+      times += std::to_string(result.stage_ns[kTaken]) + " " + std::to_string(result.stage_ns[kBatched]) + " ";
+    }
+  }
+  Say(times);
+  return 0;
 }
 
 // `lives` attaches, half of them processes that are killed at random, the rest in this process with or without answers

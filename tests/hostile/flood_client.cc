@@ -62,6 +62,7 @@ int RunDuty(const FloodArguments& arguments) {
   if (arguments.duty == "park-threads") return ParkThreads(arguments);
   if (arguments.duty == "storm-attaches") return StormAttaches(arguments);
   if (arguments.duty == "connect-silently") return ConnectSilently(arguments);
+  if (arguments.duty == "borrow-identities") return BorrowIdentities(arguments);
   if (arguments.duty == "live-many-lives") return LiveManyLives(arguments);
   return kFloodUsage;
 }

@@ -60,6 +60,7 @@ int ParkThreads(const FloodArguments& arguments);  // thousands of threads on on
 // flood_attaches.cc
 int StormAttaches(const FloodArguments& arguments);  // attaches and detaches for ever, tells when
 int ConnectSilently(const FloodArguments& arguments);
+int BorrowIdentities(const FloodArguments& arguments);  // sockets that other processes connected
 int LiveManyLives(const FloodArguments& arguments);
 
 }  // namespace sutra::test

@@ -65,6 +65,15 @@ class FloodTest : public testing::Test {
     return pairs;
   }
 
+  // `option=value` if this engine has the option.
+  static std::vector<std::string> IfKnown(const std::string& option, const std::string& value) {
+    SpawnOptions help;
+    help.args = {EngineProgram(), "--help"};
+    help.log_path = "/dev/null";
+    if (RunToEnd(help, kWaitMs).output.find(option) == std::string::npos) return {};
+    return {option, value};
+  }
+
   std::unique_ptr<EngineProcess> engine_;
 
  private:

@@ -14,11 +14,15 @@ namespace {
 
 std::atomic<bool> stop_asked{false};
 
-// `bytes` bytes that differ in their first bytes. "accents" is one word of three-byte letters, the dearest text for a
-// tokenizer that looks for accents; "words" is many short words.
+// `bytes` bytes that differ in their first bytes, unless they are the "same" or "invalid". "accents" is one word of
+// three-byte letters, the dearest text for a tokenizer that looks for accents; "words" is many short words.
 std::string MakeText(const std::string& kind, size_t bytes, uint64_t number) {
   std::string text = std::to_string(getpid()) + "." + std::to_string(number) + " ";
-  if (kind == "accents") {
+  if (kind == "same") {
+    text = "the same text" + std::string(bytes, 's');
+  } else if (kind == "invalid") {
+    text = std::string(bytes, '\xff');
+  } else if (kind == "accents") {
     while (text.size() + 3 <= bytes) text += "\xe1\xb8\x9d";
   } else if (kind == "words") {
     static const char* const kWords[] = {"learn ", "vector ", "storage ", "concept ", "query ", "engine "};
@@ -59,7 +63,7 @@ sutra_options RequestOptions(const FloodArguments& arguments) {
   sutra_options options = embed::RequestOptions();
   options.priority = static_cast<sutra_priority>(arguments.Number("priority", SUTRA_PRIORITY_BULK));
   options.flags = SUTRA_CACHE_SKIP_STORE;
-  options.timeout_ms = 90'000;
+  options.timeout_ms = static_cast<uint32_t>(arguments.Number("timeout_ms", 90'000));
   return options;
 }
 

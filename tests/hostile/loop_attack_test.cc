@@ -87,12 +87,8 @@ class LoopAttackTest : public FloodTest {
   }
   static std::vector<std::string> ManyLanes() {
     std::vector<std::string> args = {"--lanes-max", "256", "--lanes-per-uid-max", "256"};
-    SpawnOptions help;
-    help.args = {EngineProgram(), "--help"};
-    help.log_path = "/dev/null";
-    if (RunToEnd(help, kWaitMs).output.find("--lanes-per-client-max") != std::string::npos) {
-      args.insert(args.end(), {"--lanes-per-client-max", "256"});
-    }
+    const std::vector<std::string> more = IfKnown("--lanes-per-client-max", "256");
+    args.insert(args.end(), more.begin(), more.end());
     return args;
   }
 

@@ -122,6 +122,15 @@ TEST_F(OrderAttackTest, ManyLanesOfAClientInAnotherPidNamespaceAreOneShare) {
   EXPECT_LE(ServedDuringOneHundred(), 100 + kFair);
 }
 
+// Whoever holds the lock on a lane is its client, not who connected the socket.
+TEST_F(OrderAttackTest, LanesOverSocketsThatDeadProcessesConnectedAreOneShare) {
+  StartSlowEngine();
+  attacker_ = StartAttacker("borrow-identities", {"lanes=50", "texts=12"});
+  ASSERT_GE(SaidNumber(*attacker_, "attached"), 1U);
+  ASSERT_GT(SaidNumber(*attacker_, "queued"), 0U);
+  EXPECT_LE(ServedDuringOneHundred(), 100 + kFair);
+}
+
 TEST_F(OrderAttackTest, ClientsInAnotherPidNamespaceAreToldApart) {
   if (!IsRoot()) GTEST_SKIP() << "SKIPPED: needs root to make a PID namespace";
   StartSlowEngine({"--lanes-per-client-max", "10"});
