@@ -14,11 +14,13 @@ namespace {
 
 std::atomic<bool> stop_asked{false};
 
-// `bytes` bytes that differ in their first bytes, unless they are the "same" or "invalid". "accents" is one word of
-// three-byte letters, the dearest text for a tokenizer that looks for accents; "words" is many short words.
+// `bytes` bytes that differ in their first bytes, unless they are the "same", "popular" or "invalid". "accents" is one
+// word of three-byte letters, the dearest text for a tokenizer that looks for accents; "words" is many short words.
 std::string MakeText(const std::string& kind, size_t bytes, uint64_t number) {
   std::string text = std::to_string(getpid()) + "." + std::to_string(number) + " ";
-  if (kind == "same") {
+  if (kind == "popular") {  // what the victim will ask
+    text = "query " + std::to_string(number % 200);
+  } else if (kind == "same") {
     text = "the same text" + std::string(bytes, 's');
   } else if (kind == "invalid") {
     text = std::string(bytes, '\xff');
@@ -79,8 +81,9 @@ uint32_t Hint(const R& result) {
 
 }  // namespace
 
-// Says "attached LANES", waits for SIGUSR1 if start=1, queues `texts` texts on each lane, then asks `queries` queries
-// of the same client; says "queued TEXTS"; then, per text that was answered, "TAKEN BATCHED" in one line, and "end".
+// Says "attached LANES", waits for SIGUSR1 if start=1, queues `texts` texts on each lane, the last of them `last` if
+// given, then asks `queries` queries of the same client; says "queued TEXTS"; then, per text that was answered, "TAKEN
+// BATCHED" in one line, and "end".
 int QueueTexts(const FloodArguments& arguments) {
   const std::vector<std::unique_ptr<embed::Client>> clients = AttachLanes(arguments);
   if (clients.empty()) return kFloodCannotAttach;
@@ -90,6 +93,7 @@ int QueueTexts(const FloodArguments& arguments) {
   for (uint64_t i = 0; i < arguments.Number("texts", 1) * clients.size(); ++i) {
     texts.push_back(MakeText(kind, bytes, i));
   }
+  if (!arguments.Text("last").empty()) texts.back() = arguments.Text("last");
   Say("attached " + std::to_string(clients.size()));
   if (arguments.Number("start", 0) == 1) AwaitStart();
   std::vector<embed::Ticket> tickets;

@@ -122,6 +122,15 @@ TEST_F(OrderAttackTest, ManyLanesOfAClientInAnotherPidNamespaceAreOneShare) {
   EXPECT_LE(ServedDuringOneHundred(), 100 + kFair);
 }
 
+// The victim's text joins the same text of the attacker, which stands at the end of its backlog.
+TEST_F(OrderAttackTest, ATextThatAnotherQueuedBeforeWaitsForNobodysBacklog) {
+  StartSlowEngine();
+  std::vector<std::string> attack = Backlog(SUTRA_PRIORITY_BULK);
+  attack.push_back("last=" + TextOfVictim(0));
+  Queue(attack);
+  EXPECT_LE(ServedBeforeEach(1), kFair);
+}
+
 // Whoever holds the lock on a lane is its client, not who connected the socket.
 TEST_F(OrderAttackTest, LanesOverSocketsThatDeadProcessesConnectedAreOneShare) {
   StartSlowEngine();
@@ -210,6 +219,41 @@ TEST_F(QueueAttackTest, AQueueFilledByQueriesOfOneClientIsFullForNobodysBulk) {
   std::string why;
   EXPECT_EQ(Unanswered(SUTRA_PRIORITY_BULK, &why), 0u) << why;
   ExpectAttackersPay(*attacker);
+}
+
+TEST_F(QueueAttackTest, AQueueFilledByManyClientsIsFullForNobodyElse) {
+  StartFullEngine();
+  std::vector<std::unique_ptr<ChildProcess>> attackers;
+  for (int i = 0; i < 12; ++i) {
+    attackers.push_back(StartAttacker("flood-texts", {"slots=1024", "text_bytes_max=256"}));
+    EXPECT_EQ(Said(*attackers.back(), "attached"), "1");
+    Said(*attackers.back(), "full");
+  }
+  std::string why;
+  EXPECT_EQ(Unanswered(SUTRA_PRIORITY_QUERY, &why), 0U) << why;
+}
+
+// The attacker's texts are refused, or late, and some of them are the victim's, too: it waits for the same computation.
+TEST_F(QueueAttackTest, ARefusalOfATextIsNoRefusalOfAnothersSameText) {
+  StartFullEngine();
+  const auto filler = StartAttacker("flood-texts", {"lanes=8", "slots=1024", "text_bytes_max=256"});
+  Said(*filler, "attached");
+  Said(*filler, "full");
+  const auto attacker = StartAttacker("flood-texts", {"lanes=4", "slots=1024", "text_bytes_max=256", "kind=popular"});
+  Said(*attacker, "attached");
+  Said(*attacker, "full");
+  std::string why;
+  EXPECT_EQ(Unanswered(SUTRA_PRIORITY_NORMAL, &why), 0U) << why;
+}
+
+TEST_F(QueueAttackTest, ADeadlineOfATextIsNoDeadlineOfAnothersSameText) {
+  StartFullEngine();
+  const auto attacker =
+      StartAttacker("flood-texts", {"slots=1024", "text_bytes_max=256", "kind=popular", "timeout_ms=3"});
+  Said(*attacker, "attached");
+  Said(*attacker, "full");
+  std::string why;
+  EXPECT_EQ(Unanswered(SUTRA_PRIORITY_NORMAL, &why), 0U) << why;
 }
 
 // The same count while the victim fills the queue itself: it must see refusals.
