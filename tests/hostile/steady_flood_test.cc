@@ -49,7 +49,7 @@ TEST_P(SteadyFlood, SilencesNobodyElse) {
     }
   }
   std::vector<Interval> tenths;
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 8; ++i) {
     const uint64_t start = MonotonicNs();
     poll(nullptr, 0, 100);
     tenths.push_back({start, start + 100 * kNsPerMs});
@@ -58,7 +58,7 @@ TEST_P(SteadyFlood, SilencesNobodyElse) {
   EXPECT_EQ(victim.wrong(), "");
   std::printf("%zu tenths silent; %zu answers, longest wait %.1f ms\n", victim.Silent(tenths), victim.answers(),
               static_cast<double>(victim.LongestWaitNs()) / 1e6);
-  EXPECT_LE(victim.Silent(tenths), tenths.size() / 3);
+  EXPECT_LE(victim.Silent(tenths), tenths.size() / 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, SteadyFlood, testing::ValuesIn(kFloods),
