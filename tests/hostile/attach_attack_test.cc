@@ -35,8 +35,8 @@ Attached TryAttach(embed::Client* client, const std::string& socket, uint32_t ti
 
 // The pages of lane memory that only a client's descriptors keep alive are the engine's in the eyes of its cgroup.
 TEST_F(AttachAttackTest, DescriptorsKeptAfterADetachHoldNoMoreThanTheLanesMayHave) {
-  constexpr uint64_t kLaneBytes = 24 * kMebi;
-  StartEngine({"--lane-bytes-max", std::to_string(kLaneBytes), "--lanes-max", "4"});
+  constexpr uint64_t kLaneBytes = 96 * kMebi;  // a quarter of it for one client
+  StartEngine({"--lane-bytes-max", std::to_string(kLaneBytes), "--lanes-max", "8"});
   const auto attacker = StartAttacker("hoard-memory", {"rounds=150", "slots=4096"});
   const uint64_t accepted = SaidNumber(*attacker, "accepted");
   const uint64_t refused = SaidNumber(*attacker, "refused");
@@ -47,7 +47,7 @@ TEST_F(AttachAttackTest, DescriptorsKeptAfterADetachHoldNoMoreThanTheLanesMayHav
   EXPECT_GT(accepted, 0u);
   EXPECT_GT(refused, 0u) << "150 attaches in a row are no attack?";
   EXPECT_EQ(hinted, refused);
-  EXPECT_LE(held, 3 * kLaneBytes);
+  EXPECT_LE(held, kLaneBytes);
   // And nobody else pays for it.
   EXPECT_TRUE(engine_->WaitLanes(0));
   Victim victim;
