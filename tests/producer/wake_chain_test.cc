@@ -73,7 +73,7 @@ class WakeChainTest : public testing::Test {
     waits.store(0);
     wakes.store(0);
     last_bump_ns.store(UINT64_MAX);
-    lane_ = client::MakeClientLane(3, engine_.memory().reply().geometry.slots);
+    lane_ = client::MakeClientLane(&signals_, 3, engine_.memory().reply().geometry.slots);
     const MutexLock lock(lane_->mutex);
     client::OpenLocked(lane_, engine_.Connect());
   }
@@ -116,6 +116,7 @@ class WakeChainTest : public testing::Test {
   }
 
   EngineEnd engine_{512};
+  client::ClientSignals signals_;
   client::ClientLane* lane_ = nullptr;
 };
 
