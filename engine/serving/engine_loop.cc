@@ -107,8 +107,7 @@ EngineLoop::End EngineLoop::Run() {
     if (draining_ && DrainFinished(now_ns)) return drain_cut_ ? End::kDrainCut : End::kDrained;
     if (!worked && now_ns - last_work_ns >= spin_ns) {
       spin_ns = std::max(spin_ns / 2, spin_ns_max / 8);
-      Sleep(now_ns);
-      last_work_ns = CycleNs();
+      if (Sleep(now_ns)) last_work_ns = CycleNs();  // a heartbeat alone is nothing to spin after
     } else if (now_ns >= next_events_ns_) {
       HandleEvents(0);
     } else if (!worked) {
@@ -152,19 +151,23 @@ int64_t EngineLoop::PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes) {
   return cost;
 }
 
-void EngineLoop::Sleep(uint64_t now_ns) {
+// False if nothing but time passed.
+bool EngineLoop::Sleep(uint64_t now_ns) {
   // SYNC L5: announce, fence, check once more; a client that published before saw no sleeper, and its entry is found
   // here.
   AnnounceEngineAsleep(options_.page);
-  if (!PollLanes()) {
+  bool stirred = PollLanes();
+  if (!stirred) {
     model_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
-    HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
+    stirred = HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
   }
   AnnounceEngineAwake(options_.page);
+  return stirred;
 }
 
-void EngineLoop::HandleEvents(int timeout_ms) {
+// False if there were none.
+bool EngineLoop::HandleEvents(int timeout_ms) {
   epoll_event events[kEventsPerTurn];
   const int count = epoll_wait(epoll_.get(), events, kEventsPerTurn, timeout_ms);
   if (count < 0 && errno != EINTR) failed_ = true;
@@ -175,6 +178,7 @@ void EngineLoop::HandleEvents(int timeout_ms) {
     const bool hung_up = (events[i].events & (EPOLLHUP | EPOLLERR)) != 0;
     InMemory([&] { HandleEvent(tag & kTagKindMask, tag & ~uint64_t{kTagKindMask}, hung_up); });
   }
+  return count > 0;
 }
 
 void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {

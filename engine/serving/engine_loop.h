@@ -90,11 +90,11 @@ class EngineLoop {
   static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 
   int64_t PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes);
-  void HandleEvents(int timeout_ms);
+  bool HandleEvents(int timeout_ms);
   void HandleEvent(uint64_t kind, uint64_t id, bool hung_up);
   template <typename Step>
   void InMemory(const Step& step);
-  void Sleep(uint64_t now_ns);
+  bool Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
   void ShowGauges(uint64_t now_ns) const;
   void StartDrain(uint64_t now_ns);
