@@ -94,6 +94,12 @@ void LaneTable::OnDeath(const AttachedLane& attached) {
   EndLane(attached.lane->id(), detached ? End::kDetached : End::kDied, detached ? nullptr : "its process died");
 }
 
+void LaneTable::Sweep() {
+  AskLocks(&unwatched_);
+  unwatched_.insert(unwatched_.end(), dying_.begin(), dying_.end());
+  dying_.clear();
+}
+
 void LaneTable::AskLocks(std::vector<uint64_t>* lane_ids) {
   for (size_t i = lane_ids->size(); i-- > 0;) {
     const auto found = lanes_.find((*lane_ids)[i]);

@@ -72,8 +72,9 @@ class LaneTable {
   void OnProcessEnd(uint64_t client_id);
   // Asks the locks of lanes whose pidfd spoke while the lock was held: a dying process may hold it for a moment.
   void AskDying() { AskLocks(&dying_); }
-  // Asks the locks of lanes whose socket or process is not watched.
-  void Sweep() { AskLocks(&unwatched_); }
+  // Asks the locks of lanes whose socket or process is not watched. To these belong, from now on, lanes whose process
+  // keeps its lock although its pidfd spoke: it connected for another one.
+  void Sweep();
 
   // All lanes, including those added later, accept no further requests.
   void SetDraining();

@@ -278,6 +278,21 @@ TEST_F(LaneTableTest, APidfdIsAHintAndTheLockIsAskedUntilItIsGone) {
   EXPECT_TRUE(asked_fds.empty());
 }
 
+// A process that ended had connected for another one, which holds the lock and lives: hostile, or odd.
+TEST_F(LaneTableTest, ALockThatOutlivesItsPidfdIsAskedNoMoreOftenThanASweep) {
+  const auto client = Attach(1, Process(77));
+  table_.OnProcessEnd(77);
+  table_.Sweep();
+  asked_fds.clear();
+  table_.AskDying();
+  EXPECT_TRUE(asked_fds.empty());
+  table_.Sweep();
+  EXPECT_EQ(asked_fds, std::vector<int>({client->request_fd()}));
+  client->Die();
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 0u);
+}
+
 TEST_F(LaneTableTest, APidfdOfAProcessWhoseLockIsGoneEndsTheLaneAtOnce) {
   const auto client = Attach(1, Process(77));
   client->Die();
