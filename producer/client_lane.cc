@@ -292,7 +292,7 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
 }
 
 bool PinForRingLocked(ClientLane* lane) {
-  if (!EngineAsleep(lane->connection.mapping.page)) return false;
+  if (!NeedsDoorbell(lane->connection.mapping.page, lane->connection.mapping.reply)) return false;
   ++lane->ring_pins;
   return true;
 }

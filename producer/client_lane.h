@@ -148,7 +148,7 @@ inline sutra_ticket TicketOf(const ClientLane* lane, uint32_t slot) {
 // After publishing one request or many: wakes the engine if it sleeps. The system call is made without the mutex, when
 // another thread may already have released the new tickets: the pin keeps the lane from being closed meanwhile.
 void UnlockAndRing(ClientLane* lane) SUTRA_RELEASE(lane->mutex);
-// Its two halves. RETURNS false if the engine is awake: then there is nothing to ring and no pin.
+// Its two halves. RETURNS false if the engine is awake and polls the lane: then there is nothing to ring and no pin.
 bool PinForRingLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 void RingPinned(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 

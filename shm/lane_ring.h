@@ -65,6 +65,12 @@ class SubmissionReader {
     ++position_;
     return Take::kTaken;
   }
+  // Whether Next would find an entry, valid or not.
+  bool HasNext() const {
+    SubmissionReader copy = *this;
+    uint32_t slot = 0;
+    return copy.Next(&slot) != Take::kNone;
+  }
   // Submissions taken so far; the engine copies it into EngineLine::taken for observers.
   uint64_t position() const { return position_; }
 

@@ -73,12 +73,14 @@ struct alignas(128) EngineLine {      // written by the engine only
   SharedWord<uint32_t> futex_word;    // bumped before each wake
   SharedWord<uint32_t> state;         // LaneState; draining: no more is taken; closed: no more is answered
   SharedWord<uint32_t> close_reason;  // StatusCode, set before kLaneClosed
-  uint8_t reserved0[52];
+  SharedWord<uint32_t> parked;  // 1 = not polled: ring the doorbell after publishing, although the engine is awake
+  uint8_t reserved0[48];
   SharedWord<uint64_t> taken;  // submissions taken, for observers; stored each turn, so not beside `state`, which every
                                // submit reads
   uint8_t reserved1[56];
 };
-static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, taken) == 64);
+static_assert(sizeof(EngineLine) == 128 && offsetof(EngineLine, state) == 4 && offsetof(EngineLine, parked) == 12 &&
+              offsetof(EngineLine, taken) == 64);
 
 // Option bits of a request; a request with an unknown bit is answered kBadOption.
 enum RequestOption : uint32_t {

@@ -18,8 +18,21 @@
 // woken by the engine or by one that the engine woke. It does so only if the word has moved since it fell asleep: those
 // woken by such a call who sleep on the new word already end the chain, or two waiters would wake each other for ever.
 //
-// Engine asleep (SYNC L5). The engine: asleep = 1; fence; look at all submission rings; epoll. The client: publish the
-// entry; fence; look at asleep; if 1: one byte on the socket. Same argument with the roles exchanged.
+// Engine asleep (SYNC L5) and lane parked (SYNC L8). The engine: asleep = 1; fence; look at the rings that are polled;
+// epoll. And at times: parked = 1; fence; look at this lane's ring; if it is empty: poll it no longer. The client:
+// publish the entry; fence; look at asleep and at parked; if either is 1: one byte on the socket, which ends the sleep
+// and lets the engine store parked = 0 and poll the lane again. Same argument with the roles exchanged, once per word:
+//  - A client that reads parked = 0 from before a parking published before the look of that parking, which finds the
+//    entry: the lane stays polled. One that reads the 0 of an unparking is polled from then on until the next parking.
+//    Either way the lane is polled, and what a polled lane holds is the business of asleep alone: a client that reads
+//    asleep = 0 from before a sleep published before that sleep's look, which includes every polled lane.
+//  - So the client may take both words from one fence, in any order, although the engine changes the two at different
+//    times. A sleep never needs to park, and a parking that happens while the engine sleeps does not exist: one thread.
+//  - parked = 0 is stored before the lane's doorbells are read, and it is polled from then on: bytes that are read
+//    afterwards belong to entries that a later look finds. A doorbell that finds the socket full (EAGAIN) has unread
+//    ones before it, whose reading comes after the entry.
+// Without the client's fence both words may be read before the entry is visible; without the engine's, its look comes
+// before the client can see the word: either way the client does not ring and nobody looks.
 //
 // Event loop (SYNC L6). The client: event_armed = 1; fence; look at the completion ring. The engine: publish; fence;
 // look at event_armed; if 1: one byte into the pipe.
@@ -111,10 +124,24 @@ inline void AnnounceEngineAwake(EnginePage* page) {
   page->asleep.store(0, std::memory_order_relaxed);  // relaxed: a client that sees it late sends one needless byte
 }
 
-// Client: after publishing one submission or many. RETURNS true if the engine sleeps: then SendDoorbell.
-inline bool EngineAsleep(const EnginePage* page) {
-  FullFence();                                               // SYNC L5: the entries' stores before this load
-  return page->asleep.load(std::memory_order_relaxed) != 0;  // relaxed: ordered by the fence
+// Engine: the lane will no longer be polled. The caller fences (once for many lanes: SYNC L8), looks at the lane's ring
+// once more, and takes it back if there is an entry.
+inline void AnnounceParked(const ReplyLane& reply) {
+  reply.engine().parked.store(1, std::memory_order_relaxed);  // relaxed: ordered by the caller's fence
+}
+inline void AnnouncePolled(const ReplyLane& reply) {
+  reply.engine().parked.store(0, std::memory_order_relaxed);  // relaxed: a client that sees it late rings needlessly
+}
+inline bool IsParked(const ReplyLane& reply) {
+  return reply.engine().parked.load(std::memory_order_relaxed) != 0;  // relaxed: the engine asks its own word
+}
+
+// Client: after publishing one submission or many. RETURNS true if the engine would not find them: then SendDoorbell.
+inline bool NeedsDoorbell(const EnginePage* page, const ReplyLane& reply) {
+  FullFence();  // SYNC L5, L8: the entries' stores before these loads
+  // relaxed: ordered by the fence
+  return page->asleep.load(std::memory_order_relaxed) != 0 ||
+         reply.engine().parked.load(std::memory_order_relaxed) != 0;
 }
 // RETURNS false if the engine hung up.
 inline bool SendDoorbell(int socket) {
@@ -122,6 +149,8 @@ inline bool SendDoorbell(int socket) {
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // full: the doorbell has been rung
 }
-inline bool RingDoorbell(const EnginePage* page, int socket) { return !EngineAsleep(page) || SendDoorbell(socket); }
+inline bool RingDoorbell(const EnginePage* page, const ReplyLane& reply, int socket) {
+  return !NeedsDoorbell(page, reply) || SendDoorbell(socket);
+}
 
 }  // namespace sutra

@@ -36,6 +36,7 @@ struct Client {
   LaneShare share;
   // Loop thread: its lanes in the LaneTable.
   uint32_t lanes_served = 0;
+  bool process_watched = false;  // an event will tell that the process has ended
   // Attaches that were refused. Relaxed: only counts.
   std::atomic<uint64_t> refusals{0};
 

@@ -3,28 +3,38 @@
 
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <new>
 
 #include "shm/base/vector_room.h"
+#include "shm/sleep_wake.h"
 
 namespace sutra {
 
 void LaneTable::Add(AttachedLane attached) {
   assert(!in_turn_);
-  const uint64_t id = attached.lane->id();
-  // What may throw comes first: afterwards the lane is in both lists, or in none.
-  MakeRoomForOne(&order_);
-  violators_.reserve(order_.capacity());  // each lane at most once per turn
+  const std::shared_ptr<Lane> lane = attached.lane;
+  const uint64_t id = lane->id();
+  // What may throw comes first: afterwards the lane is everywhere, or nowhere. A lane is at most once per turn in
+  // violators_ and, until the next look, in each of the others.
+  if (violators_.capacity() <= lanes_.size()) violators_.reserve(2 * lanes_.size() + 16);
+  MakeRoomForOne(&unwatched_);
   const auto [place, added] = lanes_.emplace(id, std::move(attached));
   assert(added);
-  AttachedLane& kept = place->second;
-  order_.push_back(kept.lane);
-  watcher_.watch_socket(kept.socket.get(), id);
-  Client& client = *kept.lane->client();
-  if (client.lanes_served++ == 0 && client.pid_fd) watcher_.watch_process(client.pid_fd.get(), client.id);
+  const bool hears = watcher_.watch_socket(place->second.socket.get(), id);
+  try {
+    order_.Add(lane, hears);
+  } catch (const std::bad_alloc&) {
+    lanes_.erase(place);
+    throw;
+  }
+  Client& client = *lane->client();
+  if (client.lanes_served++ == 0) {
+    client.process_watched = client.pid_fd && watcher_.watch_process(client.pid_fd.get(), client.id);
+  }
+  if (!hears || !client.process_watched) unwatched_.push_back(id);
   options_.stats.Add(Counter::kAttaches);
-  if (draining_) kept.lane->SetDraining();
+  if (draining_) lane->SetDraining();
   static_cast<void>(added);
 }
 
@@ -36,24 +46,33 @@ void LaneTable::EndViolators() {
   }
 }
 
-// Doorbells are drained without being examined; a byte of 0 announces a detach. A socket that hangs up without it
-// belongs to a process that died or no longer speaks to the engine: its lane ends either way.
+// Doorbells are drained without being examined; a byte of 0 announces a detach. At the end of a socket there is at most
+// what it holds, which is read in one go: the goodbye is the last of it.
+LaneTable::Heard LaneTable::ReadDoorbells(int socket, bool at_end) {
+  const int count_max = at_end ? kDoorbellsAtEnd : kDoorbellsPerEvent;
+  for (int i = 0; i < count_max; ++i) {
+    char byte = 1;
+    const ssize_t count = recv(socket, &byte, 1, MSG_DONTWAIT);
+    if (count > 0 && byte == 0) return Heard::kGoodbye;
+    if (count > 0) continue;
+    return count < 0 && (errno == EAGAIN || errno == EINTR) ? Heard::kNothingMore : Heard::kHangUp;
+  }
+  return Heard::kNothingMore;  // another event tells of the rest
+}
+
+// A socket that hangs up without a goodbye belongs to a process that died or no longer speaks to the engine: its lane
+// ends either way.
 void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
   const auto found = lanes_.find(lane_id);
   if (found == lanes_.end()) return;
-  const int socket = found->second.socket.get();
-  for (int i = 0; i < kDoorbellsPerEvent; ++i) {
-    char byte = 1;
-    const ssize_t count = recv(socket, &byte, 1, MSG_DONTWAIT);
-    if (count > 0 && byte == 0) return EndLane(lane_id, End::kDetached, nullptr);
-    if (count > 0) continue;
-    if (count == 0 || (errno != EAGAIN && errno != EINTR)) hung_up = true;
-    break;
-  }
-  if (hung_up) EndLane(lane_id, End::kDied, "its process died");
+  const std::shared_ptr<Lane>& lane = found->second.lane;
+  // Before the doorbells are read: without memory for it they stay, and tell again.
+  if (IsParked(lane->reply())) order_.Add(lane, true);
+  const Heard heard = ReadDoorbells(found->second.socket.get(), hung_up);
+  if (heard == Heard::kGoodbye) return EndLane(lane_id, End::kDetached, nullptr);
+  if (heard == Heard::kHangUp || hung_up) EndLane(lane_id, End::kDied, "its process died");
 }
 
-// A hint; the locks decide. A dying process may still hold them for a moment: the sweep checks again.
 void LaneTable::OnProcessEnd(uint64_t client_id) {
   ClientPtr client;
   std::vector<uint64_t> dead;
@@ -61,24 +80,36 @@ void LaneTable::OnProcessEnd(uint64_t client_id) {
     const Lane& lane = *attached.lane;
     if (lane.client()->id != client_id) continue;
     client = lane.client();
-    if (!options_.peer_alive(lane.memory().request_fd())) dead.push_back(id);
+    (options_.peer_alive(lane.memory().request_fd()) ? dying_ : dead).push_back(id);
   }
-  for (const uint64_t id : dead) OnDeath(id);
-  if (client != nullptr && client->lanes_served > 0) watcher_.unwatch(client->pid_fd.get());
-}
-
-void LaneTable::Sweep() {
-  std::vector<uint64_t> dead;
-  for (const auto& [id, attached] : lanes_) {
-    if (!options_.peer_alive(attached.lane->memory().request_fd())) dead.push_back(id);
-  }
-  for (const uint64_t id : dead) OnDeath(id);
+  for (const uint64_t id : dead) OnDeath(lanes_.at(id));
+  if (client == nullptr || client->lanes_served == 0) return;
+  watcher_.unwatch(client->pid_fd.get());
+  client->process_watched = false;
 }
 
 // The lock is gone. A goodbye may still be unread; it distinguishes a detach from a death.
-void LaneTable::OnDeath(uint64_t lane_id) {
-  OnSocket(lane_id, false);
-  EndLane(lane_id, End::kDied, "its process died");
+void LaneTable::OnDeath(const AttachedLane& attached) {
+  const bool detached = ReadDoorbells(attached.socket.get(), true) == Heard::kGoodbye;
+  EndLane(attached.lane->id(), detached ? End::kDetached : End::kDied, detached ? nullptr : "its process died");
+}
+
+void LaneTable::Sweep() {
+  AskLocks(&unwatched_);
+  unwatched_.insert(unwatched_.end(), dying_.begin(), dying_.end());
+  dying_.clear();
+}
+
+void LaneTable::AskLocks(std::vector<uint64_t>* lane_ids) {
+  for (size_t i = lane_ids->size(); i-- > 0;) {
+    const auto found = lanes_.find((*lane_ids)[i]);
+    if (found != lanes_.end()) {
+      if (options_.peer_alive(found->second.lane->memory().request_fd())) continue;
+      OnDeath(found->second);
+    }
+    (*lane_ids)[i] = lane_ids->back();
+    lane_ids->pop_back();
+  }
 }
 
 void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
@@ -101,9 +132,12 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
       break;
   }
   lanes_.erase(found);  // closes the socket, which also ends its watch
+  order_.Remove(lane.get());
   Client& process = *lane->client();
-  if (--process.lanes_served == 0 && process.pid_fd) watcher_.unwatch(process.pid_fd.get());
-  order_.erase(std::find(order_.begin(), order_.end(), lane));
+  if (--process.lanes_served == 0 && process.pid_fd) {
+    watcher_.unwatch(process.pid_fd.get());
+    process.process_watched = false;
+  }
   if (why != nullptr) {
     const Client& client = *lane->client();
     const std::string name = client.name.empty() ? "" : " (" + client.name + ")";
@@ -115,17 +149,21 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
 
 void LaneTable::SetDraining() {
   draining_ = true;
-  for (const std::shared_ptr<Lane>& lane : order_) lane->SetDraining();
+  for (const auto& [id, attached] : lanes_) attached.lane->SetDraining();
 }
 
 void LaneTable::CloseAll(StatusCode reason) {
   assert(!in_turn_);
-  for (const std::shared_ptr<Lane>& lane : order_) {
-    lane->Close(reason);
-    --lane->client()->lanes_served;
+  for (const auto& [id, attached] : lanes_) {
+    attached.lane->Close(reason);
+    --attached.lane->client()->lanes_served;
   }
-  order_.clear();
+  options_.stats.Add(reason == StatusCode::kShuttingDown ? Counter::kLanesShutDown : Counter::kLanesEngineFailed,
+                     lanes_.size());
+  order_.Clear();
   lanes_.clear();
+  unwatched_.clear();
+  dying_.clear();
 }
 
 }  // namespace sutra

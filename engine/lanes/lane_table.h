@@ -1,12 +1,14 @@
-// The lanes that are being served: the order in which they are polled, and how each of them ends: by a goodbye, by the
-// death of its process, or because its client broke the protocol.
+// The lanes that are being served, and how each of them ends: by a goodbye, by the death of its process, or because its
+// client broke the protocol. Which of them are polled, and when, is the order's (turn_order.h).
 //
 // Thread rule: the loop thread.
 // Invariants:
 //  - A lane is in the table from Add to its end. A lane that ended is closed, counted under its reason, and no longer
 //    polled.
-//  - A process is dead when its lock is gone or its socket hung up. A pidfd is a hint; a sweep does not need it.
-//  - No lane is added and none ends while a turn visits them.
+//  - A process is dead when its lock is gone or its socket hung up; a pidfd is a hint. The lock is asked only where
+//    nothing else would tell: when the pidfd spoke, and at each sweep for lanes whose socket or process is not watched.
+//  - No lane is added and none ends during a turn.
+//  - A parked lane's socket is watched.
 #pragma once
 
 #include <cassert>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "engine/lanes/lane.h"
+#include "engine/lanes/turn_order.h"
 #include "shm/base/log_line.h"
 #include "shm/peer_liveness.h"
 #include "shm/stats/stats_writer.h"
@@ -32,40 +35,45 @@ class LaneTable {
     StatsWriter stats;
     KindLog log;  // rate-limited by the callee
   };
-  // The loop watches descriptors on the table's behalf; an event carries the id back. A watch ends with its descriptor.
-  // A process is watched while it has lanes.
+  // The loop watches descriptors on the table's behalf; an event carries the id back. False: it is not watched. A watch
+  // ends with its descriptor. A process is watched while it has lanes.
   struct Watcher {
-    std::function<void(int fd, uint64_t lane_id)> watch_socket;
-    std::function<void(int fd, uint64_t client_id)> watch_process;
+    std::function<bool(int fd, uint64_t lane_id)> watch_socket;
+    std::function<bool(int fd, uint64_t client_id)> watch_process;
     std::function<void(int fd)> unwatch;
   };
 
   LaneTable(Options options, Watcher watcher) : options_(std::move(options)), watcher_(std::move(watcher)) {}
 
-  size_t size() const { return order_.size(); }
+  size_t size() const { return lanes_.size(); }
+  size_t parked() const { return lanes_.size() - order_.lanes(); }
 
   void Add(AttachedLane attached);
 
-  // Calls visit(const std::shared_ptr<Lane>&) once per lane; each turn begins with the next lane.
-  template <typename Visit>
-  void VisitInTurn(const Visit& visit) {
-    const size_t count = order_.size();
-    if (count == 0) return;
-    first_ = (first_ + 1) % count;
+  // See TurnOrder::Turn.
+  template <typename Take, typename Over>
+  bool Turn(const Take& take, const Over& over) {
     in_turn_ = true;
-    for (size_t i = 0; i < count; ++i) visit(order_[first_ + i < count ? first_ + i : first_ + i - count]);
+    const bool more = order_.Turn(take, over);
     in_turn_ = false;
+    return more;
   }
+  // Lanes that were silent since the last call are no longer polled until their client rings.
+  void ParkSilent() { order_.ParkSilent(); }
 
   // The client of this lane broke the protocol; `why` is a literal. The lane ends with EndViolators, after the turn.
   void ReportViolation(const Lane& lane, const char* why) { violators_.emplace_back(lane.id(), why); }
   void EndViolators();
 
-  // The socket of the lane is readable or, with `hung_up`, at its end. Takes a bounded number of doorbells.
+  // The socket of the lane is readable or, with `hung_up`, at its end. Takes a bounded number of doorbells; the lane is
+  // polled in the next turn.
   void OnSocket(uint64_t lane_id, bool hung_up);
   // The pidfd of the client is readable.
   void OnProcessEnd(uint64_t client_id);
-  // Checks for every lane whether its process is alive.
+  // Asks the locks of lanes whose pidfd spoke while the lock was held: a dying process may hold it for a moment.
+  void AskDying() { AskLocks(&dying_); }
+  // Asks the locks of lanes whose socket or process is not watched. To these belong, from now on, lanes whose process
+  // keeps its lock although its pidfd spoke: it connected for another one.
   void Sweep();
 
   // All lanes, including those added later, accept no further requests.
@@ -74,18 +82,23 @@ class LaneTable {
   void CloseAll(StatusCode reason);
 
  private:
-  static constexpr int kDoorbellsPerEvent = 64;
+  static constexpr int kDoorbellsPerEvent = 16;
+  static constexpr int kDoorbellsAtEnd = 1024;  // more than a socket's buffer holds
 
   enum class End { kDetached, kDied, kViolated };
+  enum class Heard { kNothingMore, kGoodbye, kHangUp };
 
+  static Heard ReadDoorbells(int socket, bool at_end);
   void EndLane(uint64_t lane_id, End end, const char* why);
-  void OnDeath(uint64_t lane_id);
+  void OnDeath(const AttachedLane& attached);
+  void AskLocks(std::vector<uint64_t>* lane_ids);
 
   const Options options_;
   const Watcher watcher_;
   std::unordered_map<uint64_t, AttachedLane> lanes_;  // by id
-  std::vector<std::shared_ptr<Lane>> order_;          // the same lanes, in the order of polling
-  size_t first_ = 0;                                  // where the last turn began
+  TurnOrder order_;                                   // those that are polled
+  // By id; of lanes that ended, ids may remain until the next look.
+  std::vector<uint64_t> unwatched_, dying_;
   std::vector<std::pair<uint64_t, const char*>> violators_;
   bool in_turn_ = false;
   bool draining_ = false;

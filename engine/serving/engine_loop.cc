@@ -42,8 +42,8 @@ EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* m
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       fault_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       lanes_({.peer_alive = attach.peer_alive, .stats = model->stats, .log = attach.log},
-             {.watch_socket = [this](int fd, uint64_t id) { Watch(fd, kTagSocket | id); },
-              .watch_process = [this](int fd, uint64_t id) { Watch(fd, kTagPid | id); },
+             {.watch_socket = [this](int fd, uint64_t id) { return Watch(fd, kTagSocket | id); },
+              .watch_process = [this](int fd, uint64_t id) { return Watch(fd, kTagPid | id); },
               .unwatch = [this](int fd) { Unwatch(fd); }}),
       acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
                                     .unwatch = [this](int fd) { Unwatch(fd); },
@@ -87,7 +87,6 @@ EngineLoop::End EngineLoop::Run() {
   // relaxed: observers of the page need no ordering
   options_.page->state.store(kEngineServing, std::memory_order_relaxed);
   uint64_t last_work_ns = CycleNs();
-  uint64_t next_events_ns = 0;
   // Adaptive: the spin doubles after finding work and halves after finding none; never above spin_us.
   const uint64_t spin_ns_max = uint64_t{options_.spin_us} * 1000;
   uint64_t spin_ns = spin_ns_max;
@@ -100,16 +99,17 @@ EngineLoop::End EngineLoop::Run() {
       spin_ns = std::min(spin_ns_max, spin_ns * 2 + 1);
     }
     if (now_ns >= next_tick_ns_) Tick(now_ns);
+    if (now_ns >= next_park_ns_) {
+      next_park_ns_ = now_ns + kParkEveryNs;
+      lanes_.ParkSilent();
+    }
     if (device_lost_.load(std::memory_order_acquire)) return End::kDeviceLost;
     if (draining_ && DrainFinished(now_ns)) return drain_cut_ ? End::kDrainCut : End::kDrained;
     if (!worked && now_ns - last_work_ns >= spin_ns) {
       spin_ns = std::max(spin_ns / 2, spin_ns_max / 8);
-      Sleep(now_ns);
-      last_work_ns = CycleNs();
-      next_events_ns = last_work_ns + kEventsEveryNs;
-    } else if (now_ns >= next_events_ns) {
+      if (Sleep(now_ns)) last_work_ns = CycleNs();  // a heartbeat alone is nothing to spin after
+    } else if (now_ns >= next_events_ns_) {
       HandleEvents(0);
-      next_events_ns = now_ns + kEventsEveryNs;
     } else if (!worked) {
       CpuPause();
     }
@@ -118,19 +118,20 @@ EngineLoop::End EngineLoop::Run() {
 }
 
 bool EngineLoop::PollLanes() {
-  bool worked = false;
-  lanes_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { worked |= PollLane(lane); });
+  turn_until_ns_ = 0;
+  turn_over_ = false;
+  const bool more =
+      lanes_.Turn([this](const std::shared_ptr<Lane>& lane, int64_t bytes) { return PollLane(lane, bytes); },
+                  [this] { return turn_over_; });
   model_.batcher.Flush();
-  flush_at_ns_ = 0;
   InMemory([&] { lanes_.EndViolators(); });
-  return worked;
+  return more;
 }
 
-bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
+int64_t EngineLoop::PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes) {
   LaneReader::Taken taken;
-  uint32_t count = 0;
-  size_t bytes = 0;
-  for (; count < kRequestsPerTurn && bytes < kBytesPerTurn; ++count) {
+  int64_t cost = 0;
+  while (cost < bytes) {
     const char* why = "";
     const LaneReader::Next next = reader_.Take(lane, &taken, &why);
     if (next == LaneReader::Next::kNone) break;
@@ -139,42 +140,45 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
       break;
     }
     const uint64_t taken_ns = taken.waiter.taken_ns;
-    bytes += taken.text.size();
+    if (turn_until_ns_ == 0) turn_until_ns_ = taken_ns + kTurnNs;
+    turn_over_ = taken_ns >= turn_until_ns_;
+    cost += TurnOrder::kRequestBytes + static_cast<int64_t>(taken.text.size());
     path_.Handle(std::move(taken), draining_);
-    // A turn over many lanes is long: free workers should not have to wait for its end.
-    if (flush_at_ns_ == 0) flush_at_ns_ = taken_ns + kFlushEveryNs;
-    if (taken_ns >= flush_at_ns_) {
-      model_.batcher.Flush();
-      flush_at_ns_ = 0;
-    }
   }
-  if (count == 0) return false;
+  if (cost == 0) return 0;
   lane->ShowTaken();
   model_.replies.Wake(lane.get());
-  return true;
+  return cost;
 }
 
-void EngineLoop::Sleep(uint64_t now_ns) {
+// False if nothing but time passed.
+bool EngineLoop::Sleep(uint64_t now_ns) {
   // SYNC L5: announce, fence, check once more; a client that published before saw no sleeper, and its entry is found
   // here.
   AnnounceEngineAsleep(options_.page);
-  if (!PollLanes()) {
+  bool stirred = PollLanes();
+  if (!stirred) {
     model_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
-    HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
+    stirred = HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
   }
   AnnounceEngineAwake(options_.page);
+  return stirred;
 }
 
-void EngineLoop::HandleEvents(int timeout_ms) {
+// False if there were none.
+bool EngineLoop::HandleEvents(int timeout_ms) {
   epoll_event events[kEventsPerTurn];
   const int count = epoll_wait(epoll_.get(), events, kEventsPerTurn, timeout_ms);
   if (count < 0 && errno != EINTR) failed_ = true;
+  // A full list has a rest; epoll returns those first, and a turn comes in between.
+  next_events_ns_ = count == kEventsPerTurn ? 0 : CycleNs() + kEventsEveryNs;
   for (int i = 0; i < count; ++i) {
     const uint64_t tag = events[i].data.u64;
     const bool hung_up = (events[i].events & (EPOLLHUP | EPOLLERR)) != 0;
     InMemory([&] { HandleEvent(tag & kTagKindMask, tag & ~uint64_t{kTagKindMask}, hung_up); });
   }
+  return count > 0;
 }
 
 void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
@@ -188,10 +192,7 @@ void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
     case kTagSignal:
       if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
       break;
-    case kTagPending:
-      acceptor_.OnReady(id, MonotonicNs());
-      PollLanes();  // creating a large lane takes milliseconds: a burst of attaches must not delay the others
-      break;
+    case kTagPending: acceptor_.OnReady(id, MonotonicNs()); break;
     case kTagSocket: lanes_.OnSocket(id, hung_up); break;
     case kTagPid: lanes_.OnProcessEnd(id); break;
     default: break;  // the fault event only ends the wait
@@ -210,6 +211,7 @@ void EngineLoop::InMemory(const Step& step) {
 void EngineLoop::Tick(uint64_t now_ns) {
   next_tick_ns_ = now_ns + options_.tick_ns;
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
+  InMemory([&] { lanes_.AskDying(); });
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
     InMemory([&] { lanes_.Sweep(); });
@@ -228,7 +230,10 @@ void EngineLoop::Tick(uint64_t now_ns) {
 void EngineLoop::ShowGauges(uint64_t now_ns) const {
   if (!options_.show_gauges) return;
   const uint32_t state = options_.page->state.load(std::memory_order_relaxed);  // relaxed: our own word
-  options_.show_gauges({.now_ns = now_ns, .state = static_cast<EngineState>(state), .lanes = lanes_.size()});
+  options_.show_gauges({.now_ns = now_ns,
+                        .state = static_cast<EngineState>(state),
+                        .lanes = lanes_.size(),
+                        .lanes_parked = lanes_.parked()});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {

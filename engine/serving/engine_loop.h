@@ -9,9 +9,10 @@
 // Memory that is short fails one request, one attach or one line of the log, never the loop: each step of a turn is
 // caught on its own (InMemory), and leaves what it works on as it was, or ended.
 //
-// Bounds of a turn: kRequestsPerTurn requests or kBytesPerTurn bytes of text per lane, kEventsPerTurn events. A stopped
-// or slow client costs one load of its ring per turn. When nothing happens the loop spins for at most spin_us and then
-// sleeps in epoll, waking only for the heartbeat.
+// Bounds of a turn: a quantum per client (turn_order.h), and kTurnNs over all clients; the next turn goes on where this
+// one stopped, and heartbeat, events, attaches and expiry come between turns. kEventsPerTurn events. A silent lane is
+// parked after kParkEveryNs to twice that, and costs nothing from then on. When nothing happens the loop spins for at
+// most spin_us and then sleeps in epoll, waking only for the heartbeat.
 #pragma once
 
 #include <atomic>
@@ -39,6 +40,7 @@ class EngineLoop {
     uint64_t now_ns = 0;
     EngineState state = kEngineStarting;
     size_t lanes = 0;
+    size_t lanes_parked = 0;
   };
   struct Options {
     ListeningSocket* listener = nullptr;
@@ -70,29 +72,29 @@ class EngineLoop {
   End Run();
   // Serves a lane from the next turn on. Called by the acceptor when a handshake is complete.
   void Add(AttachedLane attached) { lanes_.Add(std::move(attached)); }
-  // One turn of Run over all lanes; true if a request was taken.
+  // One turn of Run. False if the ring of every lane that is not parked was looked at and was empty.
   bool PollLanes();
+
   // Marks every lane closed and hangs up. Nothing is answered after it.
   void CloseLanes(StatusCode reason);
 
   // Any thread: the device is lost; Run ends as soon as possible.
   void ReportDeviceLost();
 
-  static constexpr uint32_t kRequestsPerTurn = 32;
-  static constexpr size_t kBytesPerTurn = 256 << 10;  // the text that exceeds it is the last one
+  static constexpr uint64_t kTurnNs = 200'000;  // no client's visit begins later; staged texts wait for the turn's end
+  static constexpr uint64_t kParkEveryNs = 10 * kNsPerMs;
 
  private:
-  static constexpr int kEventsPerTurn = 64;
+  static constexpr int kEventsPerTurn = 16;
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
-  static constexpr uint64_t kEventsEveryNs = 100'000;  // while rings are busy
-  static constexpr uint64_t kFlushEveryNs = 300'000;   // staged texts wait at most this long for the turn's end
+  static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 
-  bool PollLane(const std::shared_ptr<Lane>& lane);
-  void HandleEvents(int timeout_ms);
+  int64_t PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes);
+  bool HandleEvents(int timeout_ms);
   void HandleEvent(uint64_t kind, uint64_t id, bool hung_up);
   template <typename Step>
   void InMemory(const Step& step);
-  void Sleep(uint64_t now_ns);
+  bool Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
   void ShowGauges(uint64_t now_ns) const;
   void StartDrain(uint64_t now_ns);
@@ -113,7 +115,10 @@ class EngineLoop {
   uint64_t next_tick_ns_ = 0;
   uint64_t next_sweep_ns_ = 0;
   uint64_t next_check_ns_ = 0;
-  uint64_t flush_at_ns_ = 0;  // 0 = nothing was taken since the last flush
+  uint64_t next_park_ns_ = 0;
+  uint64_t next_events_ns_ = 0;
+  uint64_t turn_until_ns_ = 0;  // 0 = nothing was taken in this turn yet
+  bool turn_over_ = false;
   bool listening_ = false;
   bool draining_ = false;
   uint64_t drain_until_ns_ = 0;

@@ -37,7 +37,9 @@ namespace sutra {
   X(kLoopRounds, "loop_rounds")                    \
   X(kWorkerBusyNs, "worker_busy_ns")               \
   X(kRepliesOutOfMemory, "replies_out_of_memory")  \
-  X(kOutOfMemory, "out_of_memory")
+  X(kOutOfMemory, "out_of_memory")                 \
+  X(kLanesShutDown, "lanes_shut_down")             \
+  X(kLanesEngineFailed, "lanes_engine_failed")
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \
@@ -73,7 +75,8 @@ namespace sutra {
   X(kDataLost, "data_lost")                           \
   X(kWalEvictions, "wal_evictions")                   \
   X(kLogFull, "log_full")                             \
-  X(kQueueBytes, "queue_bytes")
+  X(kQueueBytes, "queue_bytes")                       \
+  X(kLanesParked, "lanes_parked")
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

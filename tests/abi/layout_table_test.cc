@@ -68,6 +68,7 @@ std::string MakeTable() {
   FIELD(EngineLine, futex_word);
   FIELD(EngineLine, state);
   FIELD(EngineLine, close_reason);
+  FIELD(EngineLine, parked);
   FIELD(EngineLine, taken);
   SIZE(RequestDescriptor);
   FIELD(RequestDescriptor, sequence);

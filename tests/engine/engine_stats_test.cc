@@ -53,7 +53,7 @@ class EngineStatsTest : public ::testing::Test {
 TEST_F(EngineStatsTest, EveryGaugeIsShown) {
   ServedModel model(ModelOptions(&cache_));
   ShowConstants(stats_, model.info);
-  ShowGauges(model, {.now_ns = 5, .state = kEngineServing, .lanes = 3});
+  ShowGauges(model, {.now_ns = 5, .state = kEngineServing, .lanes = 3, .lanes_parked = 2});
   const char* labels[] = {
 #define SUTRA_LABEL(name, label) label,
       SUTRA_GAUGES(SUTRA_LABEL)
@@ -71,7 +71,7 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   model.in_flight.Start(computation, Waiter());
   model.batcher.Add(computation, {.client = 1}, false);
   ShowConstants(stats_, model.info);
-  ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3});
+  ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2});
   EXPECT_EQ(Get(Gauge::kPid), static_cast<uint64_t>(getpid()));
   EXPECT_EQ(Get(Gauge::kModelWidth), 4u);
   EXPECT_EQ(Get(Gauge::kModelTokensMax), 64u);

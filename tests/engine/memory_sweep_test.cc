@@ -202,10 +202,10 @@ class AttachSweep : public ::testing::Test {
     std::memcpy(address_.sun_path, path.c_str(), path.size());
   }
   void Make() {
-    table_.emplace(
-        LaneTable::Options{.peer_alive = Alive, .stats = stats_->writer(), .log = options_.log},
-        LaneTable::Watcher{
-            .watch_socket = [](int, uint64_t) {}, .watch_process = [](int, uint64_t) {}, .unwatch = [](int) {}});
+    table_.emplace(LaneTable::Options{.peer_alive = Alive, .stats = stats_->writer(), .log = options_.log},
+                   LaneTable::Watcher{.watch_socket = [](int, uint64_t) { return true; },
+                                      .watch_process = [](int, uint64_t) { return true; },
+                                      .unwatch = [](int) {}});
     acceptor_.emplace(options_, Acceptor::Watcher{[this](int, uint64_t id) { id_ = id; }, [](int) {},
                                                   [this](AttachedLane lane) {
                                                     lane_id_ = lane.lane->id();

@@ -22,6 +22,7 @@ class MemoryCache : public CacheShard {
   };
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
+    if (on_lookup) on_lookup(text);
     const MutexLock lock(mutex_);
     const auto found = entries_.find({std::string(text), variant});
     if (found == entries_.end()) return false;
@@ -45,6 +46,7 @@ class MemoryCache : public CacheShard {
   void SetStorageLost(bool) override {}
   CacheStats Stats() const override { return {}; }
 
+  std::function<void(std::string_view)> on_lookup;  // what happens before a lookup; set it before the loop starts
   std::function<void()> on_insert;  // what happens while a result is being stored; set it before the worker starts
 
   Entry Get(const std::string& text) {

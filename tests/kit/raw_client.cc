@@ -199,6 +199,7 @@ void RawClient::FillSlot(uint32_t slot, std::string_view text, uint64_t sequence
 
 void RawClient::PublishEntry(uint64_t position, uint64_t entry) const {
   request().submission(position).store(entry, std::memory_order_release);
+  Ring();  // needed or not: the lane may be parked
 }
 
 uint64_t RawClient::Submit(uint32_t slot, std::string_view text) {
@@ -206,7 +207,6 @@ uint64_t RawClient::Submit(uint32_t slot, std::string_view text) {
   FillSlot(slot, text, sequence);
   PublishEntry(position_, RingEntry(position_, slot));
   ++position_;
-  Ring();
   return sequence;
 }
 

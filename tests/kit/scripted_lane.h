@@ -37,6 +37,7 @@ class ScriptedLane {
  public:
   explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t client = 1)
       : ScriptedLane(geometry, id, std::make_shared<Client>(client, 1000, 1, "scripted")) {}
+  // A further lane of that client.
   ScriptedLane(LaneGeometry geometry, uint64_t id, ClientPtr client) {
     Result<LaneMemory> memory = LaneMemory::Create(geometry, LaneIdentity{77, id, {}});
     EXPECT_TRUE(memory.ok()) << memory.status().message();

@@ -266,12 +266,18 @@ TEST_F(ClientLaneTest, AWaitEndsWhenItIsDoneAtItsTimeOrWithTheEngine) {
   death.join();
 }
 
-TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForASleepingEngine) {
+TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForAParkedLaneOrASleepingEngine) {
   const auto ring = [&] {
     lane_->mutex.Lock();
     client::UnlockAndRing(lane_);
   };
   char byte;
+  ring();
+  EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), -1);
+  AnnounceParked(engine_.memory().reply());
+  ring();
+  EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), 1);
+  AnnouncePolled(engine_.memory().reply());
   ring();
   EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), -1);
   AnnounceEngineAsleep(engine_.page());

@@ -82,12 +82,13 @@ void TrafficLines(const StatView& view, Lines out) {
                  Rate(view, Counter::kMisses), 100 * shares.Share(shares.misses));
   fmt::format_to(
       out,
-      "queue     {} texts, {} tokens, {}, in flight {}; lanes {} (attached {}, refused {}, died {}, broke the "
-      "protocol {})\n",
+      "queue     {} texts, {} tokens, {}, in flight {}; lanes {} ({} of them parked; attached {}, refused {}, "
+      "detached {}, died {}, broke the protocol {})\n",
       s.gauge(Gauge::kQueueTexts), s.gauge(Gauge::kQueueTokens),
       BytesText(static_cast<double>(s.gauge(Gauge::kQueueBytes))), s.gauge(Gauge::kInFlightTexts),
-      s.gauge(Gauge::kLanes), s.counter(Counter::kAttaches), s.counter(Counter::kAttachesRefused),
-      s.counter(Counter::kLanesDead), s.counter(Counter::kLanesViolated));
+      s.gauge(Gauge::kLanes), s.gauge(Gauge::kLanesParked), s.counter(Counter::kAttaches),
+      s.counter(Counter::kAttachesRefused), s.counter(Counter::kDetaches), s.counter(Counter::kLanesDead),
+      s.counter(Counter::kLanesViolated));
   std::string failed;
   for (const auto& [label, count] : s.counters) {
     if (count != 0 && label.rfind("replies_", 0) == 0 && label != LabelOf(Counter::kRepliesOk)) {

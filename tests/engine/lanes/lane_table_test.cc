@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/sleep_wake.h"
 #include "shm/stats/stats_segment.h"
 #include "tests/kit/scripted_lane.h"
 
@@ -19,7 +20,11 @@ using testing::ScriptedLane;
 using Ids = std::vector<uint64_t>;
 
 std::set<int> dead_fds;  // request memfds whose lock is gone
-bool FakePeerAlive(int fd) { return dead_fds.count(fd) == 0; }
+std::vector<int> asked_fds;
+bool FakePeerAlive(int fd) {
+  asked_fds.push_back(fd);
+  return dead_fds.count(fd) == 0;
+}
 
 // One client as the table sees it: a lane, and the two ends of its socket.
 struct Client {
@@ -32,7 +37,9 @@ struct Client {
   void Send(char byte, int times = 1) {
     for (int i = 0; i < times; ++i) EXPECT_EQ(send(client.get(), &byte, 1, MSG_NOSIGNAL), 1);
   }
-  void Die() { dead_fds.insert(scripted.lane()->memory().request_fd()); }
+  int request_fd() const { return scripted.lane()->memory().request_fd(); }
+  void Die() { dead_fds.insert(request_fd()); }
+  bool parked() const { return IsParked(scripted.lane()->reply()); }
   uint32_t state() const { return scripted.lane()->reply().engine().state.load(std::memory_order_relaxed); }
   StatusCode close_reason() const {
     return static_cast<StatusCode>(scripted.lane()->reply().engine().close_reason.load(std::memory_order_relaxed));
@@ -62,8 +69,24 @@ class LaneTableTest : public ::testing::Test {
   }
   Ids Turn() {
     Ids ids;
-    table_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) { ids.push_back(lane->id()); });
+    Visit([&](const std::shared_ptr<Lane>& lane) { ids.push_back(lane->id()); });
     return ids;
+  }
+  // A turn that finds every ring empty.
+  template <typename Look>
+  void Visit(const Look& look) {
+    table_.Turn(
+        [&](const std::shared_ptr<Lane>& lane, int64_t) {
+          look(lane);
+          return int64_t{0};
+        },
+        [] { return false; });
+  }
+  // Silent for twice the time that parks.
+  void Park() {
+    table_.ParkSilent();
+    Turn();
+    table_.ParkSilent();
   }
   uint64_t Count(Counter counter) { return stats_->writer().Get(counter); }
 
@@ -71,12 +94,23 @@ class LaneTableTest : public ::testing::Test {
   std::vector<std::string> lines_;
   std::vector<std::pair<int, uint64_t>> watched_sockets_, watched_processes_;
   std::vector<int> unwatched_;
+  bool epoll_is_full_ = false;
   int socket_fd_ = -1;  // of the last Attach
   LaneTable table_{{.peer_alive = FakePeerAlive,
                     .stats = stats_->writer(),
                     .log = [this](LogLevel, const std::string& line) { lines_.push_back(line); }},
-                   {.watch_socket = [this](int fd, uint64_t id) { watched_sockets_.emplace_back(fd, id); },
-                    .watch_process = [this](int fd, uint64_t id) { watched_processes_.emplace_back(fd, id); },
+                   {.watch_socket =
+                        [this](int fd, uint64_t id) {
+                          if (epoll_is_full_) return false;
+                          watched_sockets_.emplace_back(fd, id);
+                          return true;
+                        },
+                    .watch_process =
+                        [this](int fd, uint64_t id) {
+                          if (epoll_is_full_) return false;
+                          watched_processes_.emplace_back(fd, id);
+                          return true;
+                        },
                     .unwatch = [this](int fd) { unwatched_.push_back(fd); }}};
 };
 
@@ -91,17 +125,75 @@ TEST_F(LaneTableTest, AnAddedLaneIsWatchedCountedAndPolled) {
   EXPECT_EQ(table_.size(), 2u);
 }
 
-TEST_F(LaneTableTest, EachTurnVisitsEveryLaneOnceAndBeginsWithTheNext) {
+TEST_F(LaneTableTest, EachTurnVisitsEveryLaneOnce) {
   EXPECT_EQ(Turn(), Ids());
   const auto a = Attach(1), b = Attach(2), c = Attach(3);
-  EXPECT_EQ(Turn(), Ids({2, 3, 1}));
-  EXPECT_EQ(Turn(), Ids({3, 1, 2}));
-  EXPECT_EQ(Turn(), Ids({1, 2, 3}));
+  for (int i = 0; i < 3; ++i) {
+    const Ids ids = Turn();
+    EXPECT_EQ(ids.size(), 3u);
+    EXPECT_EQ(std::set<uint64_t>(ids.begin(), ids.end()), std::set<uint64_t>({1, 2, 3}));
+  }
+}
+
+TEST_F(LaneTableTest, ASilentLaneIsParkedUntilItsSocketSpeaks) {
+  const auto client = Attach(1);
+  Park();
+  EXPECT_EQ(Turn(), Ids());
+  EXPECT_EQ(table_.parked(), 1u);
+  EXPECT_EQ(table_.size(), 1u);
+  EXPECT_TRUE(client->parked());
+  client->Send(1);
+  table_.OnSocket(1, false);
+  EXPECT_FALSE(client->parked());
+  EXPECT_EQ(Turn(), Ids({1}));
+  table_.OnSocket(1, false);  // once
+  EXPECT_EQ(Turn(), Ids({1}));
+}
+
+TEST_F(LaneTableTest, ALaneThatCannotBeHeardIsNeitherParkedNorLeftOutOfTheSweep) {
+  epoll_is_full_ = true;
+  const auto client = Attach(1, Process(77));
+  Park();
+  EXPECT_EQ(Turn(), Ids({1}));
+  EXPECT_EQ(table_.parked(), 0u);
+  client->Die();
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 0u);
+}
+
+TEST_F(LaneTableTest, AParkedLaneDetachesAndDies) {
+  const auto detaches = Attach(1), hangs_up = Attach(2, Process(72)), dies = Attach(3, Process(73)), killed = Attach(4);
+  Park();
+  EXPECT_EQ(table_.parked(), 4u);
+  detaches->Send(0);
+  table_.OnSocket(1, false);
+  hangs_up->client = UniqueFd();
+  table_.OnSocket(2, true);
+  dies->Die();
+  table_.OnProcessEnd(73);
+  killed->Die();
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(table_.parked(), 0u);
+  EXPECT_EQ(Turn(), Ids());
+  EXPECT_EQ(Count(Counter::kDetaches), 1u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 3u);
+}
+
+// Everything that its client still sent is read, however often it rang.
+TEST_F(LaneTableTest, AGoodbyeBehindManyDoorbellsIsADetach) {
+  const auto client = Attach(1);
+  client->Send(1, 100);
+  client->Send(0);
+  client->client = UniqueFd();
+  table_.OnSocket(1, true);
+  EXPECT_EQ(Count(Counter::kDetaches), 1u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 0u);
 }
 
 TEST_F(LaneTableTest, DoorbellsAreTakenInBoundedNumbers) {
   const auto client = Attach(1);
-  client->Send(1, 100);
+  client->Send(1, 20);
   table_.OnSocket(1, false);
   char byte;
   EXPECT_EQ(recv(socket_fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT), 1);  // some are left for the next event
@@ -159,17 +251,53 @@ TEST_F(LaneTableTest, ASweepFindsWhoseLockIsGone) {
   EXPECT_EQ(alive->state(), uint32_t{kLaneOpen});
 }
 
-TEST_F(LaneTableTest, APidfdIsAHintAndTheLockDecides) {
+TEST_F(LaneTableTest, ASweepAsksOnlyWhereNothingElseTells) {
+  const auto watched = Attach(1, Process(77)), half = Attach(2);
+  asked_fds.clear();
+  table_.Sweep();
+  table_.AskDying();
+  EXPECT_EQ(asked_fds, std::vector<int>({half->request_fd()}));
+}
+
+TEST_F(LaneTableTest, APidfdIsAHintAndTheLockIsAskedUntilItIsGone) {
   const auto client = Attach(1, Process(77));
   table_.OnProcessEnd(1);
   EXPECT_TRUE(unwatched_.empty()) << "the id of a lane is not one of a process";
   table_.OnProcessEnd(77);
   EXPECT_EQ(table_.size(), 1u);  // dying, and still holding its lock
   EXPECT_EQ(unwatched_, std::vector<int>({watched_processes_[0].first}));
+  table_.AskDying();
+  table_.AskDying();
+  EXPECT_EQ(table_.size(), 1u);
+  client->Die();
+  table_.AskDying();
+  EXPECT_EQ(table_.size(), 0u);
+  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
+  asked_fds.clear();
+  table_.AskDying();
+  EXPECT_TRUE(asked_fds.empty());
+}
+
+// A process that ended had connected for another one, which holds the lock and lives: hostile, or odd.
+TEST_F(LaneTableTest, ALockThatOutlivesItsPidfdIsAskedNoMoreOftenThanASweep) {
+  const auto client = Attach(1, Process(77));
+  table_.OnProcessEnd(77);
+  table_.Sweep();
+  asked_fds.clear();
+  table_.AskDying();
+  EXPECT_TRUE(asked_fds.empty());
+  table_.Sweep();
+  EXPECT_EQ(asked_fds, std::vector<int>({client->request_fd()}));
+  client->Die();
+  table_.Sweep();
+  EXPECT_EQ(table_.size(), 0u);
+}
+
+TEST_F(LaneTableTest, APidfdOfAProcessWhoseLockIsGoneEndsTheLaneAtOnce) {
+  const auto client = Attach(1, Process(77));
   client->Die();
   table_.OnProcessEnd(77);
   EXPECT_EQ(table_.size(), 0u);
-  EXPECT_EQ(Count(Counter::kLanesDead), 1u);
 }
 
 TEST_F(LaneTableTest, AProcessIsWatchedOnceAndAsLongAsItHasLanes) {
@@ -200,11 +328,11 @@ TEST_F(LaneTableTest, TheEndOfAProcessEndsAllItsLanesAndNoOthers) {
 TEST_F(LaneTableTest, AViolatorIsClosedAfterTheTurnAndCountedWithItsReason) {
   const auto honest = Attach(1), violator = Attach(2);
   Ids seen;
-  table_.VisitInTurn([&](const std::shared_ptr<Lane>& lane) {
+  Visit([&](const std::shared_ptr<Lane>& lane) {
     seen.push_back(lane->id());
     if (lane->id() == 2) table_.ReportViolation(*lane, "it wrote nonsense");
   });
-  EXPECT_EQ(seen, Ids({2, 1}));
+  EXPECT_EQ(seen.size(), 2u);
   EXPECT_EQ(table_.size(), 2u);
   table_.EndViolators();
   EXPECT_EQ(Turn(), Ids({1}));
@@ -216,8 +344,9 @@ TEST_F(LaneTableTest, AViolatorIsClosedAfterTheTurnAndCountedWithItsReason) {
   EXPECT_EQ(Count(Counter::kLanesViolated), 1u);
 }
 
-TEST_F(LaneTableTest, DrainingReachesLanesThatAreAddedLater) {
+TEST_F(LaneTableTest, DrainingReachesParkedLanesAndThoseThatAreAddedLater) {
   const auto early = Attach(1);
+  Park();
   table_.SetDraining();
   const auto late = Attach(2);
   EXPECT_EQ(early->state(), uint32_t{kLaneDraining});
@@ -226,7 +355,10 @@ TEST_F(LaneTableTest, DrainingReachesLanesThatAreAddedLater) {
 
 TEST_F(LaneTableTest, CloseAllClosesEveryLaneAndHangsUp) {
   const auto a = Attach(1), b = Attach(2);
+  Park();
   table_.CloseAll(StatusCode::kShuttingDown);
+  EXPECT_EQ(Count(Counter::kLanesShutDown), 2u);
+  EXPECT_EQ(Count(Counter::kLanesEngineFailed), 0u);
   EXPECT_EQ(table_.size(), 0u);
   for (const auto* client : {a.get(), b.get()}) {
     EXPECT_EQ(client->close_reason(), StatusCode::kShuttingDown);
@@ -251,7 +383,7 @@ using LaneTableDeathTest = LaneTableTest;
 
 TEST_F(LaneTableDeathTest, ALaneThatIsAddedWhileATurnVisitsIsOurBug) {
   const auto client = Attach(1);
-  EXPECT_DEATH(table_.VisitInTurn([&](const std::shared_ptr<Lane>&) { Attach(2); }), "in_turn_");
+  EXPECT_DEATH(Visit([&](const std::shared_ptr<Lane>&) { Attach(2); }), "in_turn_");
 }
 
 }  // namespace

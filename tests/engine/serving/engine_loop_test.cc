@@ -42,6 +42,9 @@ bool FakePeerAlive(int) { return lock_is_held.load(std::memory_order_relaxed); }
 // A client whose lane has passed the handshake.
 struct Client {
   explicit Client(uint64_t id, uint32_t slots = 8) : scripted({slots, kTextBytesMax, kWidth}, id, id) {}
+  // A further lane of that process.
+  Client(uint64_t id, const ClientPtr& process) : scripted({8, kTextBytesMax, kWidth}, id, process) {}
+  const ClientPtr& client() const { return scripted.lane()->client(); }
   StatusCode Await(uint32_t slot, uint64_t sequence = 1) const {
     while (scripted.answered_sequence(slot) != sequence) std::this_thread::yield();
     return scripted.status(slot);
@@ -54,6 +57,14 @@ struct Client {
     return static_cast<StatusCode>(scripted.lane()->reply().engine().close_reason.load(std::memory_order_relaxed));
   }
   uint64_t taken() const { return scripted.lane()->reply().engine().taken.load(std::memory_order_relaxed); }
+
+  void AwaitTaken(uint64_t count) const {
+    while (taken() < count) std::this_thread::yield();
+  }
+  void AwaitParked() const {
+    while (!IsParked(scripted.lane()->reply())) std::this_thread::yield();
+  }
+  bool Ring(const EnginePage* page) const { return RingDoorbell(page, scripted.lane()->reply(), socket.get()); }
 
   ScriptedLane scripted;
   UniqueFd socket;
@@ -124,6 +135,23 @@ class EngineLoopTest : public ::testing::Test {
     thread_.join();
     return end_;
   }
+  // A stranger's attach: its first message is nonsense, so the loop hangs up.
+  UniqueFd Connect() {
+    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    const std::string path = directory_ / "s";
+    std::copy(path.begin(), path.end(), address.sun_path);
+    EXPECT_EQ(connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    const char nonsense[] = "not a hello";
+    EXPECT_GT(send(socket.get(), nonsense, sizeof(nonsense), MSG_NOSIGNAL), 0);
+    return socket;
+  }
+  // As the library does.
+  void Send(Client& client, uint32_t slot, std::string_view text) {
+    client.scripted.Submit(slot, text);
+    EXPECT_TRUE(client.Ring(page_.page()));
+  }
   uint64_t Count(Counter counter) { return stats_->writer().Get(counter); }
   void AwaitCount(Counter counter, uint64_t at_least) {
     while (Count(counter) < at_least) std::this_thread::yield();
@@ -154,10 +182,10 @@ TEST_F(EngineLoopTest, ARequestIsAnsweredByTheModelAndItsRepeatByTheCache) {
   Attach(&client);
   Attach(&other);
   Run();
-  client.scripted.Submit(0, "apple");
+  Send(client, 0, "apple");
   ASSERT_EQ(client.Await(0), StatusCode::kOk);
   EXPECT_EQ(client.scripted.result(0).source, uint32_t{kSourceModel});
-  other.scripted.Submit(5, "apple");
+  Send(other, 5, "apple");
   ASSERT_EQ(other.Await(5), StatusCode::kOk);
   EXPECT_EQ(other.scripted.result(5).source, uint32_t{kSourceShard});
   EXPECT_EQ(other.scripted.vector(5), client.scripted.vector(0));
@@ -165,23 +193,24 @@ TEST_F(EngineLoopTest, ARequestIsAnsweredByTheModelAndItsRepeatByTheCache) {
   EXPECT_EQ(Count(Counter::kTexts), 2u);
 }
 
-TEST_F(EngineLoopTest, ATurnTakesABoundedNumberOfRequestsFromEachLane) {
+TEST_F(EngineLoopTest, ATurnTakesAQuantumOfRequestsFromEachClient) {
   Make({});
   Client many(1, 64), one(2);
   Attach(&many);
   Attach(&one);
-  for (uint32_t slot = 0; slot < 40; ++slot) many.scripted.Submit(slot, "text " + std::to_string(slot));
+  for (uint32_t slot = 0; slot < 60; ++slot) many.scripted.Submit(slot, "text " + std::to_string(slot));
   one.scripted.Submit(0, "one");
   EXPECT_TRUE(loop_->PollLanes());
-  EXPECT_EQ(many.taken(), EngineLoop::kRequestsPerTurn);
   EXPECT_EQ(one.taken(), 1u);
-  EXPECT_EQ(model_->batcher.queued_texts(), EngineLoop::kRequestsPerTurn + 1);
+  const uint64_t first = many.taken();
+  EXPECT_LE(first, uint64_t{TurnOrder::kQuantumBytes / TurnOrder::kRequestBytes});
+  EXPECT_EQ(model_->batcher.queued_texts(), first + 1);
   EXPECT_TRUE(loop_->PollLanes());
-  EXPECT_EQ(many.taken(), 40u);
+  EXPECT_EQ(many.taken(), 60u);
   EXPECT_FALSE(loop_->PollLanes());
 }
 
-TEST_F(EngineLoopTest, ATurnTakesABoundedNumberOfBytesFromEachLane) {
+TEST_F(EngineLoopTest, ALongTextIsPaidForByTheTurnsAfterIt) {
   Make({});
   Client client(1);
   Attach(&client);
@@ -189,9 +218,67 @@ TEST_F(EngineLoopTest, ATurnTakesABoundedNumberOfBytesFromEachLane) {
     client.scripted.Submit(slot, std::string(kTextBytesMax, static_cast<char>('a' + slot)));
   }
   EXPECT_TRUE(loop_->PollLanes());
-  EXPECT_EQ(client.taken(), EngineLoop::kBytesPerTurn / kTextBytesMax);
-  EXPECT_TRUE(loop_->PollLanes());
-  EXPECT_EQ(client.taken(), 8u);
+  EXPECT_EQ(client.taken(), 1u);
+  int turns = 1;
+  for (; client.taken() < 8; ++turns) EXPECT_TRUE(loop_->PollLanes()) << "a turn that passes over is not idle";
+  EXPECT_GE(turns, 7 * (kTextBytesMax / TurnOrder::kQuantumBytes));
+}
+
+// However many lanes a process fills, the others wait for one quantum of it and the rest of one text.
+TEST_F(EngineLoopTest, LanesOfOneProcessDoNotMultiplyWhatOthersWait) {
+  Make({});
+  constexpr size_t kLongText = 8 << 10;
+  size_t before_victim = 0;
+  bool victim_served = false;
+  cache_.on_lookup = [&](std::string_view text) {
+    victim_served |= text == "victim";
+    if (!victim_served) before_victim += text.size();
+  };
+  Client victim(1);
+  std::vector<std::unique_ptr<Client>> flood;
+  for (uint64_t id = 2; id < 62; ++id) {
+    if (id == 32) Attach(&victim);
+    flood.push_back(flood.empty() ? std::make_unique<Client>(id) : std::make_unique<Client>(id, flood[0]->client()));
+    Attach(flood.back().get());
+    for (uint32_t slot = 0; slot < 4; ++slot) {
+      flood.back()->scripted.Submit(slot, std::to_string(id * 10 + slot) + std::string(kLongText, 'x'));
+    }
+  }
+  victim.scripted.Submit(0, "victim");
+  while (!victim_served) EXPECT_TRUE(loop_->PollLanes());
+  EXPECT_LE(before_victim, size_t{TurnOrder::kQuantumBytes} + kLongText + 100);
+}
+
+// Hundreds of texts that take long: the heart beats and a stranger is answered meanwhile, since no turn takes them all.
+TEST_F(EngineLoopTest, HeartbeatAndAttachesGoOnWhileManyClientsAreBusy) {
+  Make({.tick_ns = 1});
+  std::vector<std::unique_ptr<Client>> clients;
+  for (uint64_t id = 1; id <= 40; ++id) {
+    clients.push_back(std::make_unique<Client>(id));
+    Attach(clients.back().get());
+    clients.back()->scripted.Submit(0, "text " + std::to_string(id));
+  }
+  UniqueFd stranger;
+  int texts = 0, beats = 0;
+  uint64_t beat_ns = 0;
+  bool stranger_answered = false;
+  cache_.on_lookup = [&](std::string_view) {
+    const uint64_t until_ns = MonotonicNs() + 2 * EngineLoop::kTurnNs;
+    while (MonotonicNs() < until_ns) CpuPause();
+    const uint64_t now_beat_ns = page_.page()->heartbeat_ns.load(std::memory_order_relaxed);
+    if (now_beat_ns != beat_ns) ++beats;
+    beat_ns = now_beat_ns;
+    if (texts++ == 0) stranger = Connect();
+    char byte;
+    stranger_answered |= recv(stranger.get(), &byte, 1, MSG_DONTWAIT) == 0;
+  };
+  Run();
+  for (const auto& client : clients) client->AwaitTaken(1);
+  loop_->ReportDeviceLost();
+  AwaitEnd();
+  EXPECT_EQ(texts, 40);
+  EXPECT_GE(beats, 15);  // a turn takes at most two of these texts
+  EXPECT_TRUE(stranger_answered);
 }
 
 // Without a tick to wake it, only the doorbell tells a sleeping loop about a request. The first half shows that it
@@ -207,11 +294,11 @@ TEST_F(EngineLoopTest, ADoorbellWakesASleepingLoop) {
   const uint64_t until_ns = MonotonicNs() + 20 * kNsPerMs;
   while (MonotonicNs() < until_ns) std::this_thread::yield();
   EXPECT_EQ(client.scripted.answered_sequence(0), 0u);
-  EXPECT_TRUE(RingDoorbell(page_.page(), client.socket.get()));
+  EXPECT_TRUE(client.Ring(page_.page()));
   EXPECT_EQ(client.Await(0), StatusCode::kOk);
   for (uint64_t sequence = 2; sequence < 200; ++sequence) {
     client.scripted.Submit(0, "again " + std::to_string(sequence), {.sequence = sequence});
-    ASSERT_TRUE(RingDoorbell(page_.page(), client.socket.get()));
+    ASSERT_TRUE(client.Ring(page_.page()));
     ASSERT_EQ(client.Await(0, sequence), StatusCode::kOk);
   }
 }
@@ -222,8 +309,15 @@ TEST_F(EngineLoopTest, WithinItsSpinTheLoopNeedsNoDoorbell) {
   Client client(1);
   Attach(&client);
   Run();
-  client.scripted.Submit(0, "seen while polling");
-  EXPECT_EQ(client.Await(0), StatusCode::kOk);
+  for (uint64_t sequence = 1;; ++sequence) {
+    client.scripted.Submit(0, "seen while polling", {.sequence = sequence});
+    const bool parked = NeedsDoorbell(page_.page(), client.scripted.lane()->reply());  // this thread was away for long
+    if (parked) {
+      EXPECT_TRUE(client.Ring(page_.page()));
+    }
+    EXPECT_EQ(client.Await(0, sequence), StatusCode::kOk);
+    if (!parked) break;
+  }
   EXPECT_EQ(Count(Counter::kEngineSleeps), 0u);
 }
 
@@ -234,12 +328,12 @@ TEST_F(EngineLoopTest, ADrainAnswersWhatWasTakenAndRefusesTheRest) {
   Attach(&client);
   Run();
   backend_.SetOpen(false);
-  client.scripted.Submit(0, "taken");
+  Send(client, 0, "taken");
   backend_.WaitForCalls(1);
   kill(getpid(), SIGTERM);
   client.AwaitState(kLaneDraining);
   EXPECT_EQ(page_.page()->state.load(std::memory_order_relaxed), uint32_t{kEngineDraining});
-  client.scripted.Submit(1, "too late");
+  Send(client, 1, "too late");
   EXPECT_EQ(client.Await(1), StatusCode::kShuttingDown);
   EXPECT_EQ(client.scripted.answered_sequence(0), 0u);
   backend_.SetOpen(true);
@@ -256,7 +350,7 @@ TEST_F(EngineLoopTest, ADrainWhoseTimeIsOverAnswersShuttingDown) {
   Client client(1);
   Attach(&client);
   Run();
-  client.scripted.Submit(0, "taken");
+  Send(client, 0, "taken");
   while (model_->in_flight.size() == 0) std::this_thread::yield();
   kill(getpid(), SIGTERM);
   EXPECT_EQ(AwaitEnd(), EngineLoop::End::kDrainCut);
@@ -272,14 +366,14 @@ TEST_F(EngineLoopTest, AViolatedLaneIsClosedAndCountedAndTheOthersAreServed) {
   Attach(&honest);
   backend_.SetOpen(false);
   Run();
-  violator.scripted.Submit(0, "first");
+  Send(violator, 0, "first");
   backend_.WaitForCalls(1);
-  violator.scripted.Submit(0, "again, though it is held");
+  Send(violator, 0, "again, though it is held");
   violator.AwaitState(kLaneClosed);
   EXPECT_EQ(violator.close_reason(), StatusCode::kProtocolViolation);
   AwaitCount(Counter::kLanesViolated, 1);
   backend_.SetOpen(true);
-  honest.scripted.Submit(0, "honest");
+  Send(honest, 0, "honest");
   EXPECT_EQ(honest.Await(0), StatusCode::kOk);
   EXPECT_EQ(violator.scripted.answered_sequence(0), 0u);
 }
@@ -328,7 +422,7 @@ TEST_F(EngineLoopTest, ALostDeviceEndsTheLoop) {
   Run();
   AwaitFirstSleep();
   client.scripted.Submit(0, "text");
-  ASSERT_TRUE(RingDoorbell(page_.page(), client.socket.get()));
+  ASSERT_TRUE(client.Ring(page_.page()));
   EXPECT_EQ(AwaitEnd(), EngineLoop::End::kDeviceLost);
   EXPECT_EQ(client.Await(0), StatusCode::kModelError);
 }
@@ -336,17 +430,64 @@ TEST_F(EngineLoopTest, ALostDeviceEndsTheLoop) {
 TEST_F(EngineLoopTest, AConnectionIsAcceptedByTheLoop) {
   Make({});
   Run();
-  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const std::string path = directory_ / "s";
-  std::copy(path.begin(), path.end(), address.sun_path);
-  ASSERT_EQ(connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-  const char nonsense[] = "not a hello";
-  ASSERT_GT(send(socket.get(), nonsense, sizeof(nonsense), MSG_NOSIGNAL), 0);
+  const UniqueFd socket = Connect();
   char byte;
   EXPECT_EQ(recv(socket.get(), &byte, 1, 0), 0);  // hung up
   EXPECT_EQ(Count(Counter::kAttachesRefused), 1u);
+}
+
+// The loop never sleeps here: only the lane's own word makes its client ring.
+TEST_F(EngineLoopTest, ASilentLaneIsParkedAndServedWhenItsClientRings) {
+  Make({.spin_us = 1'000'000'000});
+  StartWorker();
+  Client client(1);
+  Attach(&client);
+  Run();
+  for (uint64_t sequence = 1; sequence <= 3; ++sequence) {
+    client.AwaitParked();
+    client.scripted.Submit(0, "text " + std::to_string(sequence), {.sequence = sequence});
+    EXPECT_TRUE(client.Ring(page_.page()));
+    EXPECT_EQ(client.Await(0, sequence), StatusCode::kOk);
+    EXPECT_FALSE(NeedsDoorbell(page_.page(), client.scripted.lane()->reply())) << "it is polled again";
+  }
+  EXPECT_EQ(Count(Counter::kEngineSleeps), 0u);
+}
+
+// Parked lanes are told too, and their requests are refused as everybody's.
+TEST_F(EngineLoopTest, ADrainReachesParkedLanes) {
+  Make({.spin_us = 1'000'000'000, .drain_s = 3600});
+  StartWorker();
+  Client busy(1), parked(2);
+  Attach(&busy);
+  Attach(&parked);
+  Run();
+  parked.AwaitParked();
+  backend_.SetOpen(false);
+  busy.scripted.Submit(0, "taken");
+  EXPECT_TRUE(busy.Ring(page_.page()));
+  backend_.WaitForCalls(1);
+  parked.AwaitParked();
+  kill(getpid(), SIGTERM);
+  parked.AwaitState(kLaneDraining);
+  parked.scripted.Submit(0, "too late");
+  EXPECT_TRUE(parked.Ring(page_.page()));
+  EXPECT_EQ(parked.Await(0), StatusCode::kShuttingDown);
+  backend_.SetOpen(true);
+  EXPECT_EQ(AwaitEnd(), EngineLoop::End::kDrained);
+  loop_->CloseLanes(StatusCode::kShuttingDown);
+  EXPECT_EQ(parked.close_reason(), StatusCode::kShuttingDown);
+  EXPECT_EQ(Count(Counter::kLanesShutDown), 2u);
+}
+
+TEST_F(EngineLoopTest, AParkedLaneWhoseSocketHangsUpDies) {
+  Make({.spin_us = 1'000'000'000, .tick_ns = kNeverNs});
+  Client client(1);
+  Attach(&client);
+  Run();
+  client.AwaitParked();
+  client.socket = UniqueFd();
+  client.AwaitState(kLaneClosed);
+  EXPECT_EQ(client.close_reason(), StatusCode::kEngineGone);
 }
 
 }  // namespace
