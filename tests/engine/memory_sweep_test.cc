@@ -60,8 +60,10 @@ class RequestSweep : public ::testing::Test {
   void Turn() {
     LaneReader::Taken taken;
     const char* why = "";
-    while (reader_.Take(lane_.lane(), &taken, &why) == LaneReader::Next::kTaken) {
-      path_->Handle(std::move(taken), false);
+    for (const ScriptedLane* lane : {&lane_, &other_}) {
+      while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) {
+        path_->Handle(std::move(taken), false);
+      }
     }
     model_->batcher.Flush();
   }
@@ -83,6 +85,7 @@ class RequestSweep : public ::testing::Test {
   GatedBackend backend_{kWidth};
   MemoryCache cache_;
   ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 42};
+  ScriptedLane other_{LaneGeometry{8, 4096, kWidth}, 2, 43};
   LaneReader reader_{4096};
   std::optional<ServedModel> model_;
   std::optional<RequestPath> path_;
@@ -160,6 +163,39 @@ TEST_F(RequestSweep, AJoinFailsAloneAndTheFirstRequestIsAnswered) {
     EXPECT_TRUE(joined == StatusCode::kOk || joined == StatusCode::kOutOfMemory) << StatusName(joined);
     EXPECT_EQ(model_->in_flight.size(), 0u) << nth;
   }
+}
+
+// Texts that do not fit into one batch, one that another client joins, and an invalid one: whatever fails, all are
+// answered, and nothing is left in the queue or in anybody's share of it.
+TEST_F(RequestSweep, WhateverFailsEveryTextIsAnsweredAndTheQueueEndsEmpty) {
+  uint64_t refused = 0, nth = 1;
+  for (bool failed = true; failed; ++nth) {
+    ASSERT_LT(nth, kFailuresMax);
+    Make();
+    StartWorker();
+    const uint64_t sequence = ++sequence_;
+    const std::string number = std::to_string(nth);
+    Submit(0, std::string(58, 'a') + number, sequence);
+    Submit(1, std::string(58, 'b') + number, sequence);
+    Submit(2, std::string(58, 'c') + "\xff" + number, sequence);
+    ScriptedRequest request;
+    request.sequence = sequence;
+    other_.Submit(0, std::string(58, 'b') + number, request);
+    {
+      FailingNew memory(nth, FailingNew::Whose::kAllThreads);
+      Turn();
+      for (uint32_t slot = 0; slot < 3; ++slot) refused += Await(slot, sequence) == StatusCode::kOutOfMemory;
+      while (other_.answered_sequence(0) != sequence) model_->batcher.Flush();
+      failed = memory.failed();
+    }
+    EXPECT_TRUE(lane_.status(2) == StatusCode::kInvalidUtf8 || lane_.status(2) == StatusCode::kOutOfMemory) << nth;
+    EXPECT_EQ(model_->in_flight.size(), 0u) << nth;
+    EXPECT_EQ(model_->batcher.queued_texts(), 0u) << nth;
+    EXPECT_EQ(model_->batcher.queued_bytes(), 0u) << nth;
+    EXPECT_EQ(model_->batcher.queued_cost(), 0u) << nth;
+    EXPECT_EQ(lane_.lane()->client()->queued_bytes.load(std::memory_order_relaxed), 0u) << nth;
+  }
+  EXPECT_GT(refused, 3u);  // the canary
 }
 
 TEST_F(RequestSweep, AHitIsAnsweredOrOutOfMemory) {
