@@ -19,6 +19,8 @@
 namespace sutra::client {
 
 inline constexpr uint64_t kNever = UINT64_MAX;
+inline constexpr uint32_t kBusyMissesMax = 3;
+inline constexpr uint32_t kBusySkip = 32;
 
 struct ClientSignals {
   Mutex mutex;
@@ -34,7 +36,12 @@ struct ClientSignals {
   std::atomic<uint32_t> room_wanted = 0;  // the caller with the event loop was told SUTRA_FULL
   std::atomic<uint64_t> timer_ns = kNever;
 
-  int watch_fd = -1;  // the helper thread's epoll descriptor, with the lanes' sockets in it (lane_helper.h)
+  // Of sutra_poll alone: how long an event loop polls on before the engine is asked to ring (PollsOn in lane_poll.cc).
+  alignas(64) std::atomic<uint64_t> busy_since_ns = 0;  // the last answer was found; 0 = the engine is asked
+  std::atomic<uint32_t> busy_misses = 0;                // in a row
+  std::atomic<uint32_t> busy_skip = 0;                  // answers left after which the engine is asked at once
+
+  alignas(64) int watch_fd = -1;  // the helper thread's epoll descriptor, with the lanes' sockets in it (lane_helper.h)
 };
 
 // A descriptor for event loops. RETURNS it, or -1 and an explanation: no descriptors left.

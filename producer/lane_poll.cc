@@ -55,9 +55,10 @@ size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64
 
 }  // namespace
 
-size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm) {
+  arm = arm && lane->pipe_watched;
   size_t found = 0;
-  bool looked_armed = !lane->pipe_watched;
+  bool looked_armed = !arm;
   uint32_t reads_left = 2 * lane->slot_count;  // twice what an engine can have published meanwhile
   while (found < count) {
     if (reads_left-- == 0) {
@@ -70,7 +71,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
     if (read != CompletionReader::Read::kNone) {
       // While the caller is busy with answers, the engine need not make a system call for each.
       if (lane->armed) DisarmLocked(lane);
-      looked_armed = !lane->pipe_watched;
+      looked_armed = !arm;
     }
     if (read == CompletionReader::Read::kSlot) {
       if (TakeReport(lane, index, 0)) tickets[found++] = TicketOf(lane, index);
@@ -120,26 +121,75 @@ void ForEachOpenLane(sutra_client* client, const Visit& visit) {
 
 }  // namespace
 
+namespace {
+
+// Polling shorter than the typical wait is worse than sleeping at once, for the caller and for the engine: as in
+// WorthSpinning, an event loop whose answers keep coming later is asked to only now and then.
+bool PollsOn(sutra_client* client, bool found, uint64_t now_ns) {
+  ClientSignals& signals = client->signals;
+  // relaxed: a heuristic; lost updates do not matter
+  const uint64_t since_ns = signals.busy_since_ns.load(std::memory_order_relaxed);
+  if (found) {
+    if (since_ns != 0) signals.busy_misses.store(0, std::memory_order_relaxed);  // it came while the caller polled
+    const uint32_t skip = signals.busy_skip.load(std::memory_order_relaxed);
+    if (skip != 0) signals.busy_skip.store(skip - 1, std::memory_order_relaxed);
+    signals.busy_since_ns.store(skip == 0 ? now_ns : 0, std::memory_order_relaxed);
+    return skip == 0 && client->spin_ns > 0;
+  }
+  if (since_ns == 0) return false;
+  if (now_ns - since_ns < client->spin_ns) return true;
+  signals.busy_since_ns.store(0, std::memory_order_relaxed);
+  const uint32_t misses = signals.busy_misses.load(std::memory_order_relaxed) + 1;
+  signals.busy_misses.store(misses, std::memory_order_relaxed);
+  if (misses >= kBusyMissesMax) signals.busy_skip.store(kBusySkip, std::memory_order_relaxed);
+  return false;
+}
+
+// One pass over the lanes.
+size_t PollLanes(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm) {
+  size_t found = 0;
+  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+    found += PollLocked(lane, tickets + found, count - found, now_ns, arm);
+    return found < count;
+  });
+  return found;
+}
+
+// At a deadline every slot is looked at, whose own it may be; and the timer is set for the next one.
+void SweepAllLater(sutra_client* client) {
+  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+    lane->sweep_due = true;
+    return true;
+  });
+}
+void NoteEarliestDeadline(sutra_client* client) {
+  uint64_t earliest_ns = kNever;
+  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+    const uint64_t lane_ns = EarliestDeadlineLocked(lane);
+    if (lane_ns < earliest_ns) earliest_ns = lane_ns;
+    return true;
+  });
+  if (earliest_ns != kNever) NoteDeadline(&client->signals, earliest_ns);
+}
+
+}  // namespace
+
 size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
   ClientSignals* signals = &client->signals;
-  const bool events = HasEventLoop(*signals);
-  const bool timer = events && TakeTimer(signals, now_ns);
-  size_t found = 0;
-  uint64_t earliest_ns = kNever;
-  do {
-    ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
-      if (timer) lane->sweep_due = true;
-      found += PollLocked(lane, tickets + found, count - found, now_ns);
-      if (timer) {
-        const uint64_t lane_ns = EarliestDeadlineLocked(lane);
-        if (lane_ns < earliest_ns) earliest_ns = lane_ns;
-      }
-      return timer || found < count;
-    });
+  if (!HasEventLoop(*signals)) return PollLanes(client, tickets, count, now_ns, false);
+  const bool timer = TakeTimer(signals, now_ns);
+  if (timer) SweepAllLater(client);
+  size_t found = PollLanes(client, tickets, count, now_ns, false);
+  if (count > 0 && (found == count || PollsOn(client, found > 0, now_ns))) {
+    Remind(signals);
+  } else if (count > 0) {
     // A reminder that was taken may be for what another thread changed behind this one's look.
-  } while (events && found < count && TakeReminder(signals));
-  if (timer && earliest_ns != kNever) NoteDeadline(signals, earliest_ns);
-  if (events && found == count && count > 0) Remind(signals);
+    do {
+      found += PollLanes(client, tickets + found, count - found, now_ns, true);
+    } while (found < count && TakeReminder(signals));
+    if (found == count) Remind(signals);
+  }
+  if (timer) NoteEarliestDeadline(client);
   return found;
 }
 

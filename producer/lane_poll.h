@@ -1,9 +1,9 @@
 // What an event loop asks of a client: the tickets that are done, and the descriptor that says when to ask.
 //
 // Thread rule: any thread; ...Locked functions need the lane's mutex.
-// Invariants: a ticket is reported once, by sutra_poll or by sutra_wait. After a poll that found fewer than it had room
-// for, every lane's engine rings for the next answer, and the timer is set for the earliest deadline; after one that
-// filled its room the descriptor is readable.
+// Invariants: a ticket is reported once, by sutra_poll or by sutra_wait. After a poll every lane's engine rings for the
+// next answer and the timer is set for the earliest deadline, or the descriptor is readable: after one that filled its
+// room, and while the caller polls so often that answers are found without a sleep.
 #pragma once
 
 #include <stddef.h>
@@ -15,9 +15,10 @@ namespace sutra::client {
 
 // Writes up to `count` tickets of the client that are done and were not reported before. RETURNS how many.
 size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns);
-// The same of one open lane. Stops the engine's ringing when it finds something, and asks for it again before its last
-// look when it found fewer than `count`.
-size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex);
+// The same of one open lane. Stops the engine's ringing when it finds something. If `arm`, asks for it again before its
+// last look when it found fewer than `count`.
+size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm)
+    SUTRA_REQUIRES(lane->mutex);
 // RETURNS the descriptor for the caller's event loop, the same one at each call; -1 if no descriptor is left.
 int EventFdOf(sutra_client* client);
 

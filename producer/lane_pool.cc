@@ -48,6 +48,11 @@ bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Client
     const uint32_t index = start + i < count ? start + i : start + i - count;
     ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
+    // Without its mutex, under which a dead lane's memory is unmapped.
+    if (const uint32_t gone = lane->gone.load(std::memory_order_relaxed); gone != 0) {  // relaxed: only a number
+      survey->unusable = gone;
+      continue;
+    }
     if (wait_for_mutex) {
       lane->mutex.Lock();
     } else if (!lane->mutex.TryLock()) {

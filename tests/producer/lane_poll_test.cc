@@ -19,7 +19,7 @@ class LanePollTest : public LaneTest {
   std::vector<sutra_ticket> Poll(size_t count, uint64_t now_ns = MonotonicNs()) {
     std::vector<sutra_ticket> tickets(count);
     const MutexLock lock(lane_->mutex);
-    tickets.resize(client::PollLocked(lane_, tickets.data(), count, now_ns));
+    tickets.resize(client::PollLocked(lane_, tickets.data(), count, now_ns, true));
     return tickets;
   }
   std::set<sutra_ticket> PollAll(size_t at_once) {
@@ -128,6 +128,51 @@ TEST_F(LanePollTest, WhileAPollHasNoRoomForAllTheEngineIsNotAskedToRing) {
   EXPECT_TRUE(PollClient(1).empty());
   EXPECT_EQ(Armed(), 1u);
   EXPECT_FALSE(Readable());
+}
+
+// Answers that are found without a sleep cost the engine no system call, and the caller none either.
+TEST_F(LanePollTest, WhileACallerPollsOnTheEngineIsNotAskedToRing) {
+  client_.spin_ns = kNsPerSecond;  // time is the test's: it says when each poll is
+  ASSERT_GE(EventFd(), 0);
+  const uint64_t start_ns = MonotonicNs();
+  EXPECT_TRUE(PollClient(4, start_ns).empty());
+  EXPECT_EQ(Armed(), 1u) << "no answer was found yet";
+  uint64_t now_ns = start_ns;
+  for (int round = 0; round < 100; ++round) {
+    const uint32_t slot = Submit();
+    if (round > 0) {
+      EXPECT_EQ(Armed(), 0u) << "the engine would write a byte for this answer";
+    }
+    engine_.Answer(slot);
+    EXPECT_EQ(PollClient(4, ++now_ns).size(), 1u);
+    EXPECT_TRUE(PollClient(4, ++now_ns).empty());
+    EXPECT_TRUE(Readable()) << "a caller that sleeps now must be woken";
+    Release(slot);
+  }
+  EXPECT_TRUE(PollClient(4, now_ns + 2 * kNsPerSecond).empty());
+  EXPECT_EQ(Armed(), 1u) << "nothing came for as long as a wait would spin";
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(LanePollTest, ACallerWhoseAnswersComeLaterIsNotKeptFromItsSleep) {
+  client_.spin_ns = kNsPerMs;
+  ASSERT_GE(EventFd(), 0);
+  uint64_t now_ns = MonotonicNs();
+  uint32_t polls_before_sleep[16] = {};
+  for (uint32_t& polls : polls_before_sleep) {
+    const uint32_t slot = Submit();
+    engine_.Answer(slot);
+    EXPECT_EQ(PollClient(4, now_ns).size(), 1u);
+    for (; Readable(); ++polls) {
+      now_ns += 400 * kNsPerUs;
+      EXPECT_TRUE(PollClient(4, now_ns).empty());
+    }
+    EXPECT_EQ(Armed(), 1u);
+    Release(slot);
+  }
+  EXPECT_EQ(polls_before_sleep[0], 3u);
+  EXPECT_EQ(polls_before_sleep[client::kBusyMissesMax], 0u) << "it never paid off";
+  EXPECT_EQ(polls_before_sleep[15], 0u);
 }
 
 // The poll has read the engine's byte and has no room for what it found by looking at every slot.

@@ -97,7 +97,7 @@ typedef struct sutra_attach_options { /* zero = default */
   uint32_t width;          /* refuse an engine whose vectors have another width */
   uint32_t text_bytes_max; /* of one text; default: the engine's (64 KiB) */
   uint32_t timeout_ms;     /* of the attach, default 5000 */
-  uint32_t spin_us;        /* spin before sleeping in a wait, default 30 */
+  uint32_t spin_us;        /* spin before sleeping in a wait, default 30; see also sutra_event_fd */
   uint32_t reserved;       /* zero */
   const char* model;       /* refuse an engine that serves another model (name or identity prefix); NULL = any */
   const char* client_name; /* shown to the operator; may be NULL */
@@ -179,7 +179,8 @@ SUTRA_API size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t 
  * be waited for. It becomes readable when tickets of any lane may be done, by answers or at a deadline; when the engine
  * died or the next one is attached; and when there is room again after SUTRA_FULL. After it, and once before the first
  * wait, call sutra_poll until it returns fewer than it had room for: that arms the descriptor, which otherwise stays
- * readable. RETURNS -1 without descriptors or for a bad argument. */
+ * readable. It also stays readable for spin_us after an answer, unless that never pays off, so that a caller who polls
+ * in a loop costs the engine no system call per answer. RETURNS -1 without descriptors or for a bad argument. */
 SUTRA_API int sutra_event_fd(sutra_client* client);
 /* A hint: the engine may still answer. The ticket still has to be released. SUTRA_BAD_ARGUMENT for a stale ticket. A
  * dead engine's tickets are unaffected. */
