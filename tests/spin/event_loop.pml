@@ -9,10 +9,10 @@
  *            a3 one byte into the pipe             Lane::Wake (engine/lanes/lane.cc)
  *   poll     p1 under the lane's mutex: read entries while there is room   PollLocked (producer/lane_poll.cc)
  *            p2 the first one: event_armed = 0     DisarmLocked (producer/client_lane.cc)
- *            p3 none left: drain the pipe          DrainEvents
- *            p4 event_armed = 1, fence, p1 again   ArmLocked
- *            p5 the array is full: remind          PollClient, Remind (producer/client_signals.cc)
- *            p6 it is not: take the reminder; if there was one, poll again   TakeReminder
+ *            p3 the array is full, or the caller had better poll on: remind   PollClient, Remind
+ *            p4 otherwise p1 again; none left: drain the pipe                 DrainEvents
+ *            p5 event_armed = 1, fence, p1 again   ArmLocked
+ *            p6 the array is full: remind; otherwise take the reminder, and if there was one p4   TakeReminder
  */
 #ifndef ROOM
 #define ROOM 1
@@ -71,9 +71,9 @@ proctype Worker() {
 
 inline Drain(me) { atomic { DRAINED(me) -> pipe = false } }
 
-inline PollLocked(me) {
+inline PollLocked(me, arm) {
   atomic { !locked -> locked = true };
-  looked_armed = false;
+  looked_armed = !arm;
   do
   :: found == ROOM -> break
   :: found < ROOM ->
@@ -81,7 +81,7 @@ inline PollLocked(me) {
 #ifdef MUT_DISARMED_AFTER_LAST_LOOK
      :: atomic { HasNext(me) -> next++; found++ };
 #else
-     :: atomic { HasNext(me) -> next++; found++; looked_armed = false };   /* p1 */
+     :: atomic { HasNext(me) -> next++; found++; looked_armed = !arm };    /* p1 */
 #endif
 #ifndef NEVER_CLEARED
         if
@@ -92,10 +92,10 @@ inline PollLocked(me) {
      :: atomic { !HasNext(me) && looked_armed -> break }
      :: atomic { !HasNext(me) && !looked_armed };
 #ifndef MUT_DRAIN_AFTER_LOOK
-        Drain(me);                                                         /* p3 */
+        Drain(me);                                                         /* p4 */
 #endif
         is_armed = true;
-        Store(me, ARMED, 1);                                               /* p4 */
+        Store(me, ARMED, 1);                                               /* p5 */
 #ifndef MUT_NO_CLIENT_FENCE
         Fence(me);
 #endif
@@ -106,7 +106,10 @@ inline PollLocked(me) {
      fi
   od;
 #ifdef MUT_DRAIN_AFTER_LOOK
-  Drain(me);
+  if
+  :: arm -> Drain(me)
+  :: else
+  fi;
 #endif
 #ifdef PLAIN_UNLOCK
   locked = false
@@ -115,29 +118,45 @@ inline PollLocked(me) {
 #endif
 }
 
+inline Remind(me) { atomic { DRAINED(me) -> reminder = true } }
+
 proctype Application(byte me) {
   byte found;
   bool looked_armed;
   do
   :: next == ANSWERS -> break
   :: (pipe || reminder) && next < ANSWERS ->
-again:
-     PollLocked(me);
-     if
-#ifndef MUT_NO_REMINDER
-     :: found == ROOM -> atomic { DRAINED(me) -> reminder = true }         /* p5 */
-#else
+     PollLocked(me, false);
+     if                                                                    /* p3 */
+#ifdef MUT_NO_REMINDER
      :: found == ROOM -> skip
-#endif
-     :: found < ROOM ->                                                    /* p6 */
-        if
-        :: atomic { reminder && DRAINED(me) -> reminder = false };
-#ifndef MUT_REMINDER_TAKEN_LAST
-           goto again
 #else
-           skip
+     :: found == ROOM -> Remind(me)
 #endif
-        :: !reminder -> skip
+#ifdef MUT_POLLS_ON_UNREMINDED
+     :: found < ROOM -> skip
+#else
+     :: found < ROOM -> Remind(me)
+#endif
+     :: found < ROOM ->
+again:
+        PollLocked(me, true);
+        if                                                                 /* p6 */
+#ifdef MUT_NO_REMINDER
+        :: found == ROOM -> skip
+#else
+        :: found == ROOM -> Remind(me)
+#endif
+        :: found < ROOM ->
+           if
+           :: atomic { reminder && DRAINED(me) -> reminder = false };
+#ifndef MUT_REMINDER_TAKEN_LAST
+              goto again
+#else
+              skip
+#endif
+           :: !reminder -> skip
+           fi
         fi
      fi;
      found = 0
