@@ -140,7 +140,7 @@ bool EngineLoop::PollLane(const std::shared_ptr<Lane>& lane) {
     }
     const uint64_t taken_ns = taken.waiter.taken_ns;
     bytes += taken.text.size();
-    path_.Handle(std::move(taken), draining_);
+    path_.Handle(&taken, draining_);
     // A turn over many lanes is long: free workers should not have to wait for its end.
     if (flush_at_ns_ == 0) flush_at_ns_ = taken_ns + kFlushEveryNs;
     if (taken_ns >= flush_at_ns_) {

@@ -61,7 +61,7 @@ class RequestSweep : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     while (reader_.Take(lane_.lane(), &taken, &why) == LaneReader::Next::kTaken) {
-      path_->Handle(std::move(taken), false);
+      path_->Handle(&taken, false);
     }
     model_->batcher.Flush();
   }
