@@ -31,7 +31,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
   while (status == SUTRA_OK && done < count) {
     status = CheckText(client, texts[done], text_bytes[done]);
     if (status != SUTRA_OK) break;
-    const uint64_t now_ns = MonotonicNs();
+    const uint64_t now_ns = CycleNs();
     ClientLane* lane = nullptr;
     if (!AcquireLane(client, now_ns, &lane, &status)) break;
     const size_t before = done;

@@ -20,6 +20,7 @@
 
 #include "producer/attach.h"
 #include "producer/client_signals.h"
+#include "shm/base/cycle_clock.h"
 #include "shm/base/mutex.h"
 #include "shm/lane_ring.h"
 #include "shm/sleep_wake.h"
@@ -177,7 +178,7 @@ void NoteSpin(ClientLane* lane, bool hit);
 template <typename Done>
 WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const Done& done) {
   if (done()) return WaitEnd::kDone;
-  uint64_t now_ns = MonotonicNs();
+  uint64_t now_ns = CycleNs();
   if (spin_ns > 0 && WorthSpinning(lane)) {
     const uint64_t spin_until_ns = now_ns + spin_ns < until_ns ? now_ns + spin_ns : until_ns;
     while (now_ns < spin_until_ns) {
@@ -188,7 +189,7 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
         }
         CpuPause();
       }
-      now_ns = MonotonicNs();
+      now_ns = CycleNs();
     }
     NoteSpin(lane, false);
   }

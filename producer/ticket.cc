@@ -32,14 +32,14 @@ WaitEnd AwaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, u
   const ClientSlot& slot = lane->slots[slot_index];
   if (timeout_ns == 0) {
     // Looking once makes no system call, but a loop of looks must notice a death too.
-    const uint64_t now_ns = MonotonicNs();
+    const uint64_t now_ns = CycleNs();
     const uint64_t checked_ns = lane->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
     if (now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, now_ns);
     return WaitEnd::kTime;
   }
   uint64_t last_ns = slot.deadline_ns;
   if (timeout_ns != kUntilDeadline) {
-    const uint64_t until_ns = MonotonicNs() + timeout_ns;
+    const uint64_t until_ns = CycleNs() + timeout_ns;
     if (until_ns < last_ns) last_ns = until_ns;
   }
   return WaitUntil(lane, last_ns, client->spin_ns, [&] {

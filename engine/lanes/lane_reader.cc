@@ -36,8 +36,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   }
 
   Waiter& waiter = taken->waiter;
-  waiter = Waiter();
-  waiter.lane = lane;
+  if (waiter.lane != lane) waiter.lane = lane;  // a hit of the lane that was read last touches no reference count
   waiter.slot = slot;
   waiter.options = request.options;
   waiter.sequence = request.sequence;
@@ -47,6 +46,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   waiter.taken_ns = now_ns;
   waiter.ttl_s = request.ttl_s;
   waiter.priority = request.priority;
+  waiter.joined = false;
   taken->text = {};
   taken->status = status;
   if (outcome == CopyOutcome::kAnswer) return Next::kTaken;

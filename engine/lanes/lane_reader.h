@@ -26,7 +26,8 @@ class LaneReader {
   // Reads from lanes whose slots hold at most `text_bytes_max`.
   explicit LaneReader(uint32_t text_bytes_max) : buffer_bytes_(text_bytes_max), buffer_(new char[text_bytes_max]) {}
 
-  // `lane` is not owned by the reader; the waiter keeps it alive. On kViolation *why says what the client did.
+  // `lane` is not owned by the reader; the waiter keeps it alive. `taken` may be the one of the call before: then its
+  // waiter keeps the reference that it has. On kViolation *why says what the client did.
   Next Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why);
 
  private:

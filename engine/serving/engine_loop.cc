@@ -143,7 +143,7 @@ int64_t EngineLoop::PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes) {
     if (turn_until_ns_ == 0) turn_until_ns_ = taken_ns + kTurnNs;
     turn_over_ = taken_ns >= turn_until_ns_;
     cost += TurnOrder::kRequestBytes + static_cast<int64_t>(taken.text.size());
-    path_.Handle(std::move(taken), draining_);
+    path_.Handle(&taken, draining_);
   }
   if (cost == 0) return 0;
   lane->ShowTaken();

@@ -14,7 +14,8 @@
 
 namespace sutra {
 // Memory that runs out fails this request: each step below leaves the waiter where it is until it can no longer fail.
-void RequestPath::Handle(LaneReader::Taken taken, bool draining) {
+void RequestPath::Handle(LaneReader::Taken* request, bool draining) {
+  LaneReader::Taken& taken = *request;
   try {
     Answer(&taken, draining);
   } catch (const std::bad_alloc&) {

@@ -21,7 +21,7 @@ class RequestPath {
 
   // Answers the request, or hands it on. `draining`: new requests are refused. A request for which memory is short is
   // answered `out of memory`.
-  void Handle(LaneReader::Taken taken, bool draining);
+  void Handle(LaneReader::Taken* request, bool draining);
 
  private:
   void Answer(LaneReader::Taken* request, bool draining);

@@ -3,7 +3,8 @@
 // Thread rule: every call may come from any thread.
 // Rules for implementations and callers:
 //  - MonotonicNs never decreases; every deadline inside the process is measured on it.
-//  - BootNs never decreases either, and counts the time that the host was suspended; lifetimes are measured on it.
+//  - BootNs never decreases on one thread (two threads may differ by microseconds), and counts the time that the host
+//  was suspended; lifetimes are measured on it.
 //  - WallNs may jump either way; it is only written to disk (entry expiry) and compared with what was written there.
 #pragma once
 

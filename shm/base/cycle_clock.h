@@ -139,4 +139,13 @@ inline uint64_t CycleNs() {
   return clock.NowNs();
 }
 
+// CLOCK_BOOTTIME in the same way. A suspend of the host may be missed by the readings of the first interval after it.
+struct MachineBootCycles : MachineCycles {
+  static uint64_t NowNs() { return BootNs(); }
+};
+inline uint64_t CycleBootNs() {
+  static constinit thread_local CycleClock<MachineBootCycles> clock;
+  return clock.NowNs();
+}
+
 }  // namespace sutra

@@ -61,9 +61,7 @@ class RequestSweep : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     for (const ScriptedLane* lane : {&lane_, &other_}) {
-      while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) {
-        path_->Handle(std::move(taken), false);
-      }
+      while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) path_->Handle(&taken, false);
     }
     model_->batcher.Flush();
   }

@@ -49,7 +49,7 @@ class DeviceWorkerTest : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
-      path_->Handle(std::move(taken), draining);
+      path_->Handle(&taken, draining);
     }
     model_->batcher.Flush();
   }

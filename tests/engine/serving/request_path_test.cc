@@ -51,7 +51,7 @@ class RequestPathTest : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     ASSERT_EQ(reader_.Take(lane->lane(), &taken, &why), LaneReader::Next::kTaken) << why;
-    path_->Handle(std::move(taken), draining);
+    path_->Handle(&taken, draining);
     model_->batcher.Flush();
   }
   bool Answered(uint32_t slot) const { return scripted_.answered_sequence(slot) != 0; }
