@@ -49,7 +49,8 @@ ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
 Acceptor::Acceptor(Options options, Watcher watcher)
     : options_(std::move(options)),
       watcher_(std::move(watcher)),
-      clients_(std::make_shared<ClientTable>(options_.quota)) {
+      clients_(std::make_shared<ClientTable>(options_.quota)),
+      maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)) {
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -144,11 +145,16 @@ void Acceptor::OnReady(uint64_t id, uint64_t now_ns) {
 }
 
 void Acceptor::OnMessage(uint64_t id, Connection* connection, uint64_t now_ns) {
-  if (connection->lane_id == 0) {
-    OnHello(id, connection, now_ns);
-  } else {
-    OnLocked(id, connection);
+  switch (connection->step) {
+    case Step::kHello: return OnHello(id, connection, now_ns);
+    case Step::kLock: return OnLocked(id, connection);
+    case Step::kCharge:
+    case Step::kMemory: break;
   }
+  char byte;
+  const ssize_t count = ReceiveBytes(connection->socket.get(), &byte, sizeof(byte));
+  if (count == -EAGAIN) return;
+  Drop(id, count > 0 ? "it spoke before it was welcome" : "");
 }
 
 void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
@@ -167,14 +173,75 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
                                                    ": use a client library and an engine of the same version"),
                   now_ns);
   }
-  assert(connection->refusal.ok() && connection->lane_id == 0);  // the peer is allowed, and gets one lane
+  assert(connection->refusal.ok() && connection->client == nullptr);  // the peer is allowed, and gets one lane
   connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
                                       FieldText(hello.client_name));
-  LaneGeometry geometry;
-  Status status = CheckHello(hello, &geometry);
-  if (status.ok()) status = Welcome(connection, geometry, now_ns);
+  Status status = CheckHello(hello, &connection->geometry);
+  if (status.ok()) status = OrderMemory(id, connection);
   if (!status.ok()) return Refuse(id, status, now_ns);
-  connection->deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
+}
+
+Status Acceptor::OrderMemory(uint64_t id, Connection* connection) {
+  connection->deadline_ns = UINT64_MAX;  // until the welcome it is the engine's turn
+  Result<ClientTable::Charge> charge = clients_->Take(connection->client, connection->geometry.charged_bytes());
+  if (!charge.ok()) {
+    // A client that detached a moment ago may have what it gave back.
+    connection->step = Step::kCharge;
+    return maker_->ending() > 0 ? Status() : charge.status();
+  }
+  connection->lane_id = identity_.lane_id = lane_next_++;
+  connection->step = Step::kMemory;
+  maker_->Make(
+      {.id = id, .geometry = connection->geometry, .identity = identity_, .charge = std::move(charge).value()});
+  return {};
+}
+
+void Acceptor::OnMade(uint64_t now_ns) {
+  while (std::optional<LaneMaker::Made> made = maker_->TakeMade()) {
+    const uint64_t id = made->id;
+    try {
+      OnMemory(std::move(*made), now_ns);
+    } catch (const std::bad_alloc&) {
+      options_.stats.Add(Counter::kOutOfMemory);
+      RefuseForMemory(id, now_ns);
+    }
+  }
+  TryChargesAgain(now_ns);
+}
+
+void Acceptor::OnMemory(LaneMaker::Made made, uint64_t now_ns) {
+  const auto found = connections_.find(made.id);
+  if (found == connections_.end()) return maker_->GiveBack(std::move(made.memory), std::move(made.charge));
+  Connection& connection = found->second;
+  assert(connection.step == Step::kMemory);
+  connection.charge = std::move(made.charge);
+  connection.memory = std::move(made.memory);
+  Status status = made.status;
+  if (status.ok()) status = Welcome(&connection, now_ns);
+  if (!status.ok()) return Refuse(made.id, status, now_ns);
+  connection.step = Step::kLock;
+  connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
+}
+
+void Acceptor::TryChargesAgain(uint64_t now_ns) {
+  for (auto next = connections_.begin(); next != connections_.end();) {
+    const auto current = next++;
+    if (current->second.step != Step::kCharge) continue;
+    const uint64_t id = current->first;
+    try {
+      const Status status = OrderMemory(id, &current->second);
+      if (!status.ok()) Refuse(id, status, now_ns);
+    } catch (const std::bad_alloc&) {
+      options_.stats.Add(Counter::kOutOfMemory);
+      RefuseForMemory(id, now_ns);
+    }
+  }
+}
+
+size_t Acceptor::making() const {
+  return static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(), [](const auto& item) {
+    return item.second.step == Step::kCharge || item.second.step == Step::kMemory;
+  }));
 }
 
 Status Acceptor::CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const {
@@ -225,12 +292,7 @@ WelcomeMessage Acceptor::MakeWelcome(uint64_t now_ns) const {
   return welcome;
 }
 
-Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns) {
-  Result<ClientTable::Charge> charge = clients_->Take(connection->client, geometry.charged_bytes());
-  if (!charge.ok()) return charge.status();
-  identity_.lane_id = lane_next_++;
-  Result<LaneMemory> memory = LaneMemory::Create(geometry, identity_);
-  if (!memory.ok()) return memory.status();
+Status Acceptor::Welcome(Connection* connection, uint64_t now_ns) {
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
     const int error = errno;
@@ -241,13 +303,9 @@ Status Acceptor::Welcome(Connection* connection, const LaneGeometry& geometry, u
   }
   const UniqueFd read_end(pipe_fds[0]);
   connection->event_pipe = UniqueFd(pipe_fds[1]);
-  connection->charge = std::move(charge).value();
-  connection->memory = std::move(memory).value();
-  connection->lane_id = identity_.lane_id;
-
   WelcomeMessage welcome = MakeWelcome(now_ns);
-  welcome.slots = geometry.slots;
-  welcome.text_bytes_max = geometry.text_bytes_max;
+  welcome.slots = connection->geometry.slots;
+  welcome.text_bytes_max = connection->geometry.text_bytes_max;
   welcome.lane_id = connection->lane_id;
   welcome.engine_now_ns = MonotonicNs();
   const LaneMemory& memory_of_lane = connection->memory;
@@ -287,15 +345,12 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
 
 AttachedLane Acceptor::MakeLane(Connection* connection) {
   AttachedLane attached;
-  // The charge ends with the last reference to the lane.
+  // Whoever drops the last reference hands the lane over to be given back; its charge ends then.
   const auto charge = std::make_shared<ClientTable::Charge>(std::move(connection->charge));
   auto lane = std::make_unique<Lane>(connection->lane_id, std::move(connection->client), std::move(connection->memory),
                                      std::move(connection->event_pipe));
-  attached.lane = std::shared_ptr<Lane>(lane.release(), [charge](Lane* ended) {
-    // A client whose engine shuts down still has the requests that were not answered.
-    const uint32_t reason = ended->reply().engine().close_reason.load(std::memory_order_relaxed);  // our own word
-    if (reason != static_cast<uint32_t>(StatusCode::kShuttingDown)) ended->memory().PunchClientFiles();
-    delete ended;
+  attached.lane = std::shared_ptr<Lane>(lane.release(), [maker = maker_, charge](Lane* ended) {
+    maker->GiveBack(std::unique_ptr<Lane>(ended), std::move(*charge));
   });
   return attached;
 }
@@ -313,7 +368,7 @@ void Acceptor::Refuse(uint64_t id, const Status& status, uint64_t now_ns) {
 void Acceptor::RefuseForMemory(uint64_t id, uint64_t now_ns) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  if (found->second.lane_id == 0) {
+  if (found->second.step != Step::kLock) {
     WelcomeMessage welcome = MakeWelcome(now_ns);
     welcome.status = static_cast<uint32_t>(StatusCode::kOutOfMemory);
     constexpr std::string_view kMessage = "the engine is out of memory: give its process or cgroup more";
@@ -341,8 +396,16 @@ void Acceptor::Drop(uint64_t id, const std::string& why) {
 void Acceptor::Forget(uint64_t id) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
-  watcher_.unwatch(found->second.socket.get());
+  Connection& connection = found->second;
+  watcher_.unwatch(connection.socket.get());
+  if (connection.memory.request_fd() >= 0) {
+    maker_->GiveBack(std::move(connection.memory), std::move(connection.charge));
+  }
   connections_.erase(found);
+}
+
+void Acceptor::Close() {
+  while (!connections_.empty()) Forget(connections_.begin()->first);
 }
 
 void Acceptor::Expire(uint64_t now_ns) {

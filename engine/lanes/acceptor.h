@@ -1,8 +1,8 @@
 // Accepts on the engine's Unix socket and takes clients through the attach handshake (shm/handshake_messages.h): hello,
-// checks and quotas, a fresh pair of sealed memfds, the client's lock. The result is a lane that may be served.
+// checks and quotas, fresh sealed memfds, the client's lock. The result is a lane that may be served.
 //
 // Thread rule: the loop thread. Nothing here blocks: each connection is a small state machine driven by the loop's
-// epoll, and each step of a client may take kAttachStepMsMax.
+// epoll, and each step of a client may take kAttachStepMsMax. The memory is made by the thread of LaneMaker.
 // Invariants:
 //  - Only allowed users get past the hello (SO_PEERCRED and the peer's groups; the socket's mode is not relied upon).
 //  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
@@ -23,6 +23,7 @@
 
 #include "engine/lanes/client_table.h"
 #include "engine/lanes/lane.h"
+#include "engine/lanes/lane_maker.h"
 #include "engine/model/model_info.h"
 #include "shm/base/log_line.h"
 #include "shm/handshake_messages.h"
@@ -57,22 +58,40 @@ class Acceptor {
 
   Acceptor(Options options, Watcher watcher);
 
+  // kOk, or why no lane can be made.
+  Status Start() { return maker_->Start(); }
+  // Readable when OnMade has something to do.
+  int made_fd() const { return maker_->fd(); }
+
   // The listening socket is readable. Accepts a bounded number of connections. False: out of descriptors (the next
   // client was accepted with the spare one and will be told), so stop watching the socket until the next Expire.
   bool OnListen(int listen_fd, uint64_t now_ns);
   // The connection `id` is readable or hung up.
   void OnReady(uint64_t id, uint64_t now_ns);
+  // Lane memory was made or given back.
+  void OnMade(uint64_t now_ns);
   // Drops connections whose current step timed out.
   void Expire(uint64_t now_ns);
 
   size_t pending() const { return connections_.size(); }
-  void Close() { connections_.clear(); }
+  // Of those, the ones that wait for the engine.
+  size_t making() const;
+  const ClientTable& clients() const { return *clients_; }
+  void Close();
+  // The engine leaves: its clients still have the requests that were not answered.
+  void KeepTexts() { maker_->KeepTexts(); }
 
  private:
   static constexpr int kAcceptsPerTurn = 16;
   static constexpr size_t kPendingMax = 256;
   static constexpr size_t kStrangersMax = 32;  // unauthorised ones kept pending; further ones are dropped silently
 
+  enum class Step : uint8_t {
+    kHello,   // waits for the client's hello
+    kCharge,  // waits for the charge of a lane that has ended and is being given back
+    kMemory,  // waits for its memory
+    kLock,    // waits for the client's lock
+  };
   struct Peer {
     pid_t pid = 0;
     uid_t uid = 0;
@@ -80,9 +99,12 @@ class Acceptor {
   struct Connection {
     UniqueFd socket;
     Peer peer;
-    uint64_t deadline_ns = 0;
-    Status refusal;    // not ok: the hello is awaited only in order to answer it with this
-    ClientPtr client;  // from the hello on
+    Step step = Step::kHello;
+    uint64_t deadline_ns = 0;  // of the client's next message
+    Status refusal;            // not ok: the hello is awaited only in order to answer it with this
+    // From the hello on:
+    ClientPtr client;
+    LaneGeometry geometry;
     // From the welcome on:
     ClientTable::Charge charge;
     LaneMemory memory;
@@ -99,8 +121,11 @@ class Acceptor {
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);
-  static AttachedLane MakeLane(Connection* connection);
-  Status Welcome(Connection* connection, const LaneGeometry& geometry, uint64_t now_ns);
+  Status OrderMemory(uint64_t id, Connection* connection);
+  void OnMemory(LaneMaker::Made made, uint64_t now_ns);
+  void TryChargesAgain(uint64_t now_ns);
+  AttachedLane MakeLane(Connection* connection);
+  Status Welcome(Connection* connection, uint64_t now_ns);
   WelcomeMessage MakeWelcome(uint64_t now_ns) const;
   void Refuse(uint64_t id, const Status& status, uint64_t now_ns);
   void Drop(uint64_t id, const std::string& why);
@@ -109,6 +134,7 @@ class Acceptor {
   const Options options_;
   const Watcher watcher_;
   const std::shared_ptr<ClientTable> clients_;
+  const std::shared_ptr<LaneMaker> maker_;
   LaneIdentity identity_;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;

@@ -28,6 +28,7 @@ enum Tag : uint64_t {
   kTagPending = 4ull << 56,
   kTagSocket = 5ull << 56,
   kTagPid = 6ull << 56,
+  kTagMade = 7ull << 56,
   kTagKindMask = 0xffull << 56,
 };
 
@@ -59,6 +60,8 @@ Status EngineLoop::Prepare() {
   bool watched = listening_;
   if (options_.shutdown != nullptr) watched &= Watch(options_.shutdown->fd(), kTagSignal);
   watched &= Watch(fault_event_.get(), kTagFault);
+  if (Status status = acceptor_.Start(); !status.ok()) return status;
+  watched &= Watch(acceptor_.made_fd(), kTagMade);
   return watched ? Status() : Status(StatusCode::kOutOfMemory, "epoll refused a descriptor");
 }
 
@@ -193,6 +196,7 @@ void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
       if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
       break;
     case kTagPending: acceptor_.OnReady(id, MonotonicNs()); break;
+    case kTagMade: acceptor_.OnMade(MonotonicNs()); break;
     case kTagSocket: lanes_.OnSocket(id, hung_up); break;
     case kTagPid: lanes_.OnProcessEnd(id); break;
     default: break;  // the fault event only ends the wait
@@ -265,6 +269,7 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 }
 
 void EngineLoop::CloseLanes(StatusCode reason) {
+  acceptor_.KeepTexts();
   lanes_.CloseAll(reason);
   acceptor_.Close();
   options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count

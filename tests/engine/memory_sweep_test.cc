@@ -2,6 +2,7 @@
 // hit and an attach. Whatever fails, the engine goes on, nothing stays in flight, and the same operation works as soon
 // as there is memory again.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -245,6 +246,7 @@ class AttachSweep : public ::testing::Test {
                                                     lane_id_ = lane.lane->id();
                                                     table_->Add(std::move(lane));
                                                   }});
+    ASSERT_TRUE(acceptor_->Start().ok());
   }
   UniqueFd Connect() {
     UniqueFd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -271,6 +273,11 @@ class AttachSweep : public ::testing::Test {
     *told = true;
     if (send(client.get(), &hello, sizeof(hello), MSG_NOSIGNAL) != sizeof(hello)) return false;
     InMemory([&] { acceptor_->OnReady(id_, MonotonicNs()); });
+    while (acceptor_->making() > 0) {
+      pollfd made = {acceptor_->made_fd(), POLLIN, 0};
+      poll(&made, 1, -1);
+      InMemory([&] { acceptor_->OnMade(MonotonicNs()); });
+    }
     WelcomeMessage welcome = {};
     int fds[kWelcomeFds];
     size_t fds_received = 0, received = 0;
@@ -289,7 +296,9 @@ class AttachSweep : public ::testing::Test {
     *told = count >= 0 || errno != EAGAIN;
     return count == sizeof(serving) && serving.status == 0 && table_->size() == 1;
   }
+  // Once everything is given back.
   int NextDescriptor() const {
+    while (acceptor_->clients().total().lanes > 0) poll(nullptr, 0, 1);
     const int fd = dup(STDERR_FILENO);
     close(fd);
     return fd;

@@ -2,6 +2,7 @@
 // number of descriptors, from several connections at once.
 // Oracle: nothing is served without a valid hello and a held lock, and no descriptor stays open.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -121,6 +122,7 @@ class Attack {
       lanes_.push_back(std::move(lane));
     };
     acceptor_ = std::make_unique<Acceptor>(std::move(options), std::move(watcher));
+    FUZZ_CHECK(acceptor_->Start().ok());
   }
   ~Attack() {
     for (const int fd : clients_) close(fd);
@@ -158,6 +160,11 @@ class Attack {
     FUZZ_CHECK(acceptor_->OnListen(world_->listener->fd(), now_ns_));
     const std::map<int, uint64_t> readable = watched_;
     for (const auto& [fd, id] : readable) acceptor_->OnReady(id, now_ns_);
+    while (acceptor_->making() > 0) {
+      pollfd made = {acceptor_->made_fd(), POLLIN, 0};
+      poll(&made, 1, -1);
+      acceptor_->OnMade(now_ns_);
+    }
     acceptor_->OnReady(input_->U64(), now_ns_);  // an event of a connection that is gone
     lane_is_due_ = false;
   }

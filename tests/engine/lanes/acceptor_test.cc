@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -57,6 +58,7 @@ class AcceptorTest : public ::testing::Test {
     acceptor_ = std::make_unique<Acceptor>(
         options_, Acceptor::Watcher{[this](int, uint64_t id) { ids_.push_back(id); }, [](int) {},
                                     [this](AttachedLane lane) { attached_.push_back(std::move(lane)); }});
+    ASSERT_TRUE(acceptor_->Start().ok());
   }
   UniqueFd Connect() {
     UniqueFd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
@@ -77,6 +79,15 @@ class AcceptorTest : public ::testing::Test {
   void Send(const UniqueFd& client, const void* bytes, size_t size) {
     EXPECT_EQ(send(client.get(), bytes, size, 0), static_cast<ssize_t>(size));
     acceptor_->OnReady(ids_.back(), MonotonicNs());
+    Settle();
+  }
+  // What the loop does until no client waits for the engine.
+  void Settle() {
+    while (acceptor_->making() > 0) {
+      pollfd item = {acceptor_->made_fd(), POLLIN, 0};
+      poll(&item, 1, -1);
+      acceptor_->OnMade(MonotonicNs());
+    }
   }
   // Sends a hello and reads the answer; the descriptors are closed.
   WelcomeMessage Ask(const UniqueFd& client, const HelloMessage& hello, size_t* fd_count = nullptr) {
