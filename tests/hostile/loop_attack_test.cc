@@ -178,14 +178,16 @@ TEST_F(SilenceTest, HolesThatAClientPunchesIntoItsOwnMemoryHoldUpNobodyElse) {
 }
 
 // The largest lanes that there are: 4,096 slots, 8,192 numbers a vector.
-TEST_F(SilenceTest, LargeAttachesHoldUpNobodyElse) {
+TEST_F(SilenceTest, LargeAttachesAndTheirEndsHoldUpNobodyElse) {
   StartEngine({"--fake-width", "8192", "--text-bytes-max", "4096"});
   VictimStream victim(engine_->socket());
-  const auto attacker = StartAttacker("storm-attaches", {"slots=4096", "rounds=8"});
+  const auto attacker = StartAttacker("storm-attaches", {"slots=4096", "rounds=8", "calm_ms=20"});
   EXPECT_EQ(Said(*attacker, "storming"), "");
   const std::vector<Interval> attaches = LongerThan(10, SaidPairs(*attacker));
+  const std::vector<Interval> after_detaches = SaidPairs(*attacker);
   if (attaches.size() < 4) GTEST_SKIP() << "SKIPPED: no attach takes 10 ms here, so none could hold up anybody";
   ExpectAnswersDuring(victim, attaches);
+  ExpectAnswersDuring(victim, after_detaches);
 }
 
 // What the two tests above count sees an engine that stands still.
