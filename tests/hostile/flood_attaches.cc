@@ -153,14 +153,15 @@ void LiveAndBeKilled(const FloodArguments& arguments, std::mt19937_64& random) {
 
 }  // namespace
 
-// Attaches with `slots` slots and detaches until killed or `rounds` times; says "storming" first and "START END ..." of
-// all attaches in one line at the end.
+// Attaches with `slots` slots and detaches until killed or `rounds` times; says "storming" first and at the end, in a
+// line each, "START END ..." of all attaches and of the `calm_ms` after each detach.
 int StormAttaches(const FloodArguments& arguments) {
   sutra_attach_options options = embed::AttachOptions();
   options.lanes_max = 1;
   options.slots = static_cast<uint32_t>(arguments.Number("slots", 4096));
   Say("storming");
-  std::string times;
+  const uint64_t calm_ms = arguments.Number("calm_ms", 0);
+  std::string times, calm_times;
   int failed = 0;
   for (uint64_t accepted = 0; accepted < arguments.Number("rounds", UINT64_MAX);) {
     embed::Client client;
@@ -169,6 +170,10 @@ int StormAttaches(const FloodArguments& arguments) {
     if (status == SUTRA_OK) {
       times += std::to_string(start) + " " + std::to_string(MonotonicNs()) + " ";
       ++accepted;
+      client.Detach();
+      const uint64_t detached = MonotonicNs();
+      Pause(calm_ms * 1000);
+      calm_times += std::to_string(detached) + " " + std::to_string(MonotonicNs()) + " ";
     } else if (++failed < 500) {
       Pause(10'000);
     } else {
@@ -177,6 +182,7 @@ int StormAttaches(const FloodArguments& arguments) {
     }
   }
   Say(times);
+  Say(calm_times);
   return 0;
 }
 

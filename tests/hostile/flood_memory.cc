@@ -126,7 +126,7 @@ int ParkThreads(const FloodArguments& arguments) {
   Parked parked = {.word = &client.reply().engine().futex_word};
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, 32768);
+  pthread_attr_setstacksize(&attributes, 131072);
   uint64_t made = 0;
   for (pthread_t thread; made < arguments.Number("threads", 2000); ++made) {
     if (pthread_create(&thread, &attributes, Park, &parked) != 0) break;
