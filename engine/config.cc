@@ -129,6 +129,8 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "Maximum number of lanes per user (0: all if only one may attach, else an eighth)");
   Number(app, "--lanes-per-client-max", &config->lanes_per_client_max, kLanesPerClientRange,
          "Maximum number of lanes per client process");
+  Number(app, "--attach-rate-max", &config->attach_rate_max, kAttachRateRange,
+         "Maximum attaches per second and user, after 64 at once");
   Number(app, "--lane-bytes-max", &config->lane_bytes_max, kLaneBytesRange,
          "Maximum shared memory of all lanes, charged at full size");
   Number(app, "--lane-bytes-per-uid-max", &config->lane_bytes_per_uid_max, kLaneBytesShareRange,
@@ -310,6 +312,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   EngineConfig& config = parsed.config;
   const Texts& texts = all.texts;
 
+  config.lanes_max_given = all.app.count("--lanes-max") != 0;
   config.cache = !texts.no_cache;
   // CLI::IsMember has checked that each of these is a valid name.
   config.backend = *EnumOf(kBackendNames, texts.backend);

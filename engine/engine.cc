@@ -48,9 +48,9 @@ ClientTable::Limits LaneQuotas(const EngineConfig& config) {
 }
 
 // A lane takes five descriptors and its process one; the usual soft limit of 1024 is too small for that, the hard limit
-// is not. Where it is, fewer lanes are served: a client that is refused is better off than one that waits for a
-// descriptor.
-ClientTable::Limits LaneLimits(const EngineConfig& config) {
+// is not. Where it is, fewer lanes are served than by default: a client that is refused is better off than one that
+// waits for a descriptor. What an operator asked for is not lowered in silence: it is an error.
+Result<ClientTable::Limits> LaneLimits(const EngineConfig& config) {
   constexpr rlim_t kPerLane = 6, kOthers = 64;
   ClientTable::Limits limits = LaneQuotas(config);
   rlimit files;
@@ -61,9 +61,11 @@ ClientTable::Limits LaneLimits(const EngineConfig& config) {
   if (files.rlim_cur >= needed) return limits;
   limits.total.lanes = static_cast<uint32_t>(std::max(files.rlim_cur, kOthers + kPerLane) - kOthers) / kPerLane;
   limits.lanes_raised_by = "limit of open files (ulimit -n, LimitNOFILE=)";
-  spdlog::warn(
-      "the limit of {} open files allows {} lanes, not the {} of --lanes-max: raise LimitNOFILE= (ulimit -n) to {}",
-      files.rlim_cur, limits.total.lanes, config.lanes_max, needed);
+  const std::string why = "the limit of " + std::to_string(files.rlim_cur) + " open files carries " +
+                          std::to_string(limits.total.lanes) + " lanes, not the " + std::to_string(config.lanes_max) +
+                          " of --lanes-max: raise LimitNOFILE= (ulimit -n) to " + std::to_string(needed);
+  if (config.lanes_max_given) return Status(StatusCode::kBadOption, why + ", or lower --lanes-max");
+  spdlog::warn("{}", why);
   return limits;
 }
 
@@ -103,7 +105,7 @@ Engine::~Engine() {
 Status Engine::PrepareProcess() {
   if (Status status = Assign(&shutdown_, Shutdown::Prepare(WriteLog)); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
-  lane_limits_ = LaneLimits(config_);
+  if (Status status = Assign(&lane_limits_, LaneLimits(config_)); !status.ok()) return status;
   RaiseFileSizeLimit();
   return {};
 }
@@ -181,7 +183,7 @@ Status Engine::Reserve() {
   }
   if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
-  ShowConstants(stats_, model);
+  ShowConstants(stats_, model, lane_limits_.total.lanes);
   if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
   return Assign(&listener_, ListeningSocket::Prepare(config_.socket, config_.socket_mode));
 }
@@ -224,6 +226,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .engine_generation = generation_,
           .engine_page_fd = page_.fd(),
           .quota = lane_limits_,
+          .attach_rate_max = config_.attach_rate_max,
           .stats = stats_,
           .log = client_logs_.log()};
 }

@@ -31,7 +31,8 @@ void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
 
 }  // namespace
 
-void ShowConstants(const StatsWriter& stats, const ModelInfo& model) {
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max) {
+  stats.Set(Gauge::kLanesMax, lanes_max);
   stats.Set(Gauge::kStartWallNs, WallNs());
   stats.Set(Gauge::kPid, static_cast<uint64_t>(getpid()));
   stats.Set(Gauge::kModelWidth, model.width);

@@ -10,7 +10,7 @@
 
 namespace sutra {
 
-void ShowConstants(const StatsWriter& stats, const ModelInfo& model);
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max);
 void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals);
 
 }  // namespace sutra

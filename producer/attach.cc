@@ -178,27 +178,45 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   outcome = ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
   if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
   if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
-    return Fail(SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path, sutra_status_text(serving.status));
+    const bool leaving = serving.magic == kHandshakeMagic && serving.status == SUTRA_SHUTTING_DOWN;
+    return Fail(leaving ? SUTRA_SHUTTING_DOWN : SUTRA_REFUSED, "%s: the engine does not serve the lane: %s", path,
+                sutra_status_text(serving.status));
   }
   return SUTRA_OK;
 }
 
 }  // namespace
 
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
-  const NoCancel no_cancel;
+namespace {
+
+sutra_status AttachOnce(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane,
+                        uint32_t* retry_after_ms) {
   LaneConnection made;
   sutra_status status = Connect(path, deadline_ns, &made.socket);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.socket_connected");
   status = Handshake(path, hello, deadline_ns, &made);
   if (status != SUTRA_OK) {
+    if (status == SUTRA_OVERLOADED) *retry_after_ms = made.welcome.retry_after_ms;
     CloseConnection(&made, false);
     return status;
   }
   assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.tail_fd >= 0 && made.event_fd >= 0);
   *lane = made;
   return SUTRA_OK;
+}
+
+}  // namespace
+
+// An engine that has too many attaches at a time says when to come again: others start at the same moment, too.
+sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+  const NoCancel no_cancel;
+  for (;;) {
+    uint32_t retry_after_ms = 0;
+    const sutra_status status = AttachOnce(path, hello, deadline_ns, lane, &retry_after_ms);
+    if (retry_after_ms == 0 || MonotonicNs() + retry_after_ms * kNsPerMs >= deadline_ns) return status;
+    poll(nullptr, 0, static_cast<int>(retry_after_ms < 1000 ? retry_after_ms : 1000));  // the engine may exaggerate
+  }
 }
 
 void CloseConnection(LaneConnection* lane, bool forked) {

@@ -29,12 +29,6 @@ constexpr char kFilesFix[] = "; raise the engine's limit of open files (ulimit -
 // A zero-filled or full character field, made fit for a log line.
 std::string FieldText(std::span<const char> field) { return Printable(FieldView(field), HighBytes::kReplace); }
 
-template <size_t kSize>
-void SetField(char (&field)[kSize], const std::string& text) {
-  std::memset(field, 0, kSize);
-  std::memcpy(field, text.data(), std::min(text.size(), kSize - 1));
-}
-
 // One message without its descriptors. Negative: -errno.
 ssize_t ReceiveBytes(int socket, void* bytes, size_t size) {
   ssize_t count;
@@ -50,7 +44,8 @@ Acceptor::Acceptor(Options options, Watcher watcher)
     : options_(std::move(options)),
       watcher_(std::move(watcher)),
       clients_(std::make_shared<ClientTable>(options_.quota)),
-      maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)) {
+      maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)),
+      rate_(options_.attach_rate_max) {
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -67,7 +62,7 @@ bool Acceptor::OnListen(int listen_fd, uint64_t now_ns) {
       if (error == EMFILE || error == ENFILE) AcceptWithSpare(listen_fd, now_ns);
       return false;
     }
-    Admit(std::move(socket), Status(), now_ns);
+    Admit(std::move(socket), Refusal(), now_ns);
   }
   return true;
 }
@@ -80,11 +75,13 @@ bool Acceptor::AcceptWithSpare(int listen_fd, uint64_t now_ns) {
   UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return false;
   Admit(std::move(socket),
-        Status(StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix), now_ns);
+        {.status = {StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix},
+         .reason = Counter::kRefusedMemory},
+        now_ns);
   return true;
 }
 
-void Acceptor::Admit(UniqueFd socket, const Status& refusal, uint64_t now_ns) {
+void Acceptor::Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns) {
   struct ucred credentials = {};
   socklen_t length = sizeof(credentials);
   if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return;
@@ -94,27 +91,49 @@ void Acceptor::Admit(UniqueFd socket, const Status& refusal, uint64_t now_ns) {
     connection.socket = std::move(socket);
     connection.peer.pid = credentials.pid;
     connection.peer.uid = credentials.uid;
+    connection.peer.gid = credentials.gid;
     connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
     connection.refusal = refusal;
     watcher_.watch(connection.socket.get(), id);
-    // Refused after the hello: closing the socket earlier would give the client an error without the reason.
-    if (!Allowed(connection.socket.get(), credentials.uid, credentials.gid)) {
-      connection.refusal = Status(StatusCode::kRefused, "uid " + std::to_string(credentials.uid) +
-                                                            " may not attach: start the engine with --allow-uid or "
-                                                            "--allow-gid");
-      if (Strangers() > kStrangersMax) Drop(id, connection.refusal.message());
-    } else if (connections_.size() > kPendingMax) {
-      Drop(id, "more than " + std::to_string(kPendingMax) + " attaches are under way");
-    }
+    AdmitOrRefuse(id, &connection, now_ns);
   } catch (const std::bad_alloc&) {
     Forget(id);  // it is not known whether it may attach
     options_.stats.Add(Counter::kOutOfMemory);
   }
 }
 
+void Acceptor::AdmitOrRefuse(uint64_t id, Connection* connection, uint64_t now_ns) {
+  const uid_t uid = connection->peer.uid;
+  if (draining_) return RefuseAtOnce(id, DrainRefusal(), now_ns);
+  if (!Allowed(connection->socket.get(), uid, connection->peer.gid)) {
+    // Refused after the hello; further strangers are not worth an answer.
+    connection->refusal = {.status = {StatusCode::kRefused, "uid " + std::to_string(uid) +
+                                                                " may not attach: start the engine with --allow-uid "
+                                                                "or --allow-gid"},
+                           .reason = Counter::kRefusedPermission};
+    if (Strangers() > kStrangersMax) Drop(id, connection->refusal.status.message(), Counter::kRefusedPermission);
+    return;
+  }
+  const bool all = connections_.size() > kPendingMax, of_uid = PendingOf(uid) > kPendingPerUidMax;
+  if (!all && !of_uid) return;
+  const std::string whose = of_uid ? " of uid " + std::to_string(uid) : "";
+  RefuseAtOnce(id,
+               {.status = {StatusCode::kOverloaded, std::to_string(of_uid ? kPendingPerUidMax : kPendingMax) +
+                                                        " attaches" + whose + " are under way: try again in " +
+                                                        std::to_string(kPendingRetryMs) + " ms"},
+                .reason = Counter::kRefusedPending,
+                .retry_after_ms = kPendingRetryMs},
+               now_ns);
+}
+
 size_t Acceptor::Strangers() const {
   return static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(),
-                                           [](const auto& item) { return !item.second.refusal.ok(); }));
+                                           [](const auto& item) { return !item.second.refusal.status.ok(); }));
+}
+
+size_t Acceptor::PendingOf(uid_t uid) const {
+  return static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(),
+                                           [uid](const auto& item) { return item.second.peer.uid == uid; }));
 }
 
 bool Acceptor::Allowed(int socket, uid_t uid, gid_t gid) const {
@@ -154,40 +173,54 @@ void Acceptor::OnMessage(uint64_t id, Connection* connection, uint64_t now_ns) {
   char byte;
   const ssize_t count = ReceiveBytes(connection->socket.get(), &byte, sizeof(byte));
   if (count == -EAGAIN) return;
-  Drop(id, count > 0 ? "it spoke before it was welcome" : "");
+  if (count <= 0) return Forget(id);
+  Drop(id, "it spoke before it was welcome", Counter::kRefusedProtocol);
 }
 
 void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   HelloMessage hello = {};
   const ssize_t count = ReceiveBytes(connection->socket.get(), &hello, sizeof(hello));
   if (count == -EAGAIN) return;
-  if (count <= 0) return Drop(id, count == 0 ? "" : "the socket failed");
-  if (!connection->refusal.ok()) return Refuse(id, Status(connection->refusal), now_ns);
+  if (count == 0) return Forget(id);
+  if (count < 0) return Drop(id, "the socket failed", Counter::kRefusedProtocol);
+  if (!connection->refusal.status.ok()) return Refuse(id, Refusal(connection->refusal), now_ns);
   const bool has_version = count >= static_cast<ssize_t>(offsetof(HelloMessage, slots));
-  if (!has_version || hello.magic != kHandshakeMagic) return Drop(id, "its first message is not a Sutra hello");
-  if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
-    return Refuse(id,
-                  Status(StatusCode::kRefused, "the client speaks lane layout " + std::to_string(hello.layout_major) +
-                                                   "." + std::to_string(hello.layout_minor) + ", this engine " +
-                                                   std::to_string(kLayoutMajor) + "." + std::to_string(kLayoutMinor) +
-                                                   ": use a client library and an engine of the same version"),
-                  now_ns);
+  if (!has_version || hello.magic != kHandshakeMagic) {
+    return Drop(id, "its first message is not a Sutra hello", Counter::kRefusedProtocol);
   }
-  assert(connection->refusal.ok() && connection->client == nullptr);  // the peer is allowed, and gets one lane
+  if (hello.layout_major != kLayoutMajor || count != sizeof(hello)) {
+    const std::string message = "the client speaks lane layout " + std::to_string(hello.layout_major) + "." +
+                                std::to_string(hello.layout_minor) + ", this engine " + std::to_string(kLayoutMajor) +
+                                "." + std::to_string(kLayoutMinor) +
+                                ": use a client library and an engine of the same version";
+    return Refuse(id, {.status = {StatusCode::kRefused, message}, .reason = Counter::kRefusedVersion}, now_ns);
+  }
+  assert(connection->refusal.status.ok() && connection->client == nullptr);  // the peer is allowed, and gets one lane
+  if (const uint32_t wait_ms = rate_.Take(connection->peer.uid, now_ns); wait_ms > 0) {
+    const std::string message = "uid " + std::to_string(connection->peer.uid) + " attaches more than " +
+                                std::to_string(options_.attach_rate_max) + " times per second: try again in " +
+                                std::to_string(wait_ms) + " ms, or start the engine with a larger --attach-rate-max";
+    return Refuse(
+        id, {.status = {StatusCode::kOverloaded, message}, .reason = Counter::kRefusedRate, .retry_after_ms = wait_ms},
+        now_ns);
+  }
   connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
                                       FieldText(hello.client_name));
-  Status status = CheckHello(hello, &connection->geometry);
-  if (status.ok()) status = OrderMemory(id, connection);
-  if (!status.ok()) return Refuse(id, status, now_ns);
+  Refusal refusal = {.status = CheckHello(hello, &connection->geometry), .reason = Counter::kRefusedModel};
+  if (refusal.status.ok()) refusal = OrderMemory(id, connection);
+  if (!refusal.status.ok()) return Refuse(id, refusal, now_ns);
 }
 
-Status Acceptor::OrderMemory(uint64_t id, Connection* connection) {
+Acceptor::Refusal Acceptor::OrderMemory(uint64_t id, Connection* connection) {
   connection->deadline_ns = UINT64_MAX;  // until the welcome it is the engine's turn
-  Result<ClientTable::Charge> charge = clients_->Take(connection->client, connection->geometry.charged_bytes());
+  ClientTable::Bound over;
+  Result<ClientTable::Charge> charge = clients_->Take(connection->client, connection->geometry.charged_bytes(), &over);
   if (!charge.ok()) {
     // A client that detached a moment ago may have what it gave back.
     connection->step = Step::kCharge;
-    return maker_->ending() > 0 ? Status() : charge.status();
+    if (maker_->ending() > 0) return {};
+    const bool lanes = over == ClientTable::Bound::kLanes;
+    return {.status = charge.status(), .reason = lanes ? Counter::kRefusedLanes : Counter::kRefusedBytes};
   }
   connection->lane_id = identity_.lane_id = lane_next_++;
   connection->step = Step::kMemory;
@@ -218,7 +251,7 @@ void Acceptor::OnMemory(LaneMaker::Made made, uint64_t now_ns) {
   connection.memory = std::move(made.memory);
   Status status = made.status;
   if (status.ok()) status = Welcome(&connection, now_ns);
-  if (!status.ok()) return Refuse(made.id, status, now_ns);
+  if (!status.ok()) return Refuse(made.id, {.status = status, .reason = Counter::kRefusedMemory}, now_ns);
   connection.step = Step::kLock;
   connection.deadline_ns = now_ns + kAttachStepMsMax * kNsPerMs;
 }
@@ -229,8 +262,8 @@ void Acceptor::TryChargesAgain(uint64_t now_ns) {
     if (current->second.step != Step::kCharge) continue;
     const uint64_t id = current->first;
     try {
-      const Status status = OrderMemory(id, &current->second);
-      if (!status.ok()) Refuse(id, status, now_ns);
+      const Refusal refusal = OrderMemory(id, &current->second);
+      if (!refusal.status.ok()) Refuse(id, refusal, now_ns);
     } catch (const std::bad_alloc&) {
       options_.stats.Add(Counter::kOutOfMemory);
       RefuseForMemory(id, now_ns);
@@ -275,23 +308,6 @@ Status Acceptor::CheckHello(const HelloMessage& hello, LaneGeometry* geometry) c
   return {};
 }
 
-WelcomeMessage Acceptor::MakeWelcome(uint64_t now_ns) const {
-  WelcomeMessage welcome = {};
-  welcome.magic = kHandshakeMagic;
-  welcome.layout_major = kLayoutMajor;
-  welcome.layout_minor = kLayoutMinor;
-  welcome.width = options_.model.width;
-  welcome.text_bytes_max = options_.text_bytes_max;
-  welcome.tokens_max = options_.model.tokens_max;
-  welcome.engine_generation = options_.engine_generation;
-  welcome.engine_now_ns = now_ns;
-  welcome.normalizes = options_.model.normalizes ? 1 : 0;
-  welcome.engine_pid = static_cast<uint32_t>(getpid());
-  SetField(welcome.model, options_.model.name);
-  SetField(welcome.identity, options_.model.identity);
-  return welcome;
-}
-
 Status Acceptor::Welcome(Connection* connection, uint64_t now_ns) {
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0) {
@@ -326,7 +342,7 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   LockedMessage locked = {};
   const ssize_t count = ReceiveBytes(connection->socket.get(), &locked, sizeof(locked));
   if (count == -EAGAIN) return;
-  if (count <= 0) return Drop(id, "");
+  if (count <= 0) return Forget(id);
   const bool valid = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
                      locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
   AttachedLane attached;
@@ -335,8 +351,10 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   serving.magic = kHandshakeMagic;
   serving.status = static_cast<uint32_t>(valid ? StatusCode::kOk : StatusCode::kProtocolViolation);
   const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
-  if (!valid) return Drop(id, "it does not hold the lock on its request lane");
-  if (sent != MessageOutcome::kOk) return Drop(id, "");
+  if (!valid) {
+    return Drop(id, "it does not hold the lock on its request lane", Counter::kRefusedProtocol);
+  }
+  if (sent != MessageOutcome::kOk) return Forget(id);
   attached.socket = std::move(connection->socket);
   watcher_.unwatch(attached.socket.get());
   connections_.erase(id);
@@ -353,66 +371,6 @@ AttachedLane Acceptor::MakeLane(Connection* connection) {
     maker->GiveBack(std::unique_ptr<Lane>(ended), std::move(*charge));
   });
   return attached;
-}
-
-void Acceptor::Refuse(uint64_t id, const Status& status, uint64_t now_ns) {
-  Connection& connection = connections_.at(id);
-  WelcomeMessage welcome = MakeWelcome(now_ns);
-  welcome.status = static_cast<uint32_t>(status.code());
-  SetField(welcome.message, status.message());
-  static_cast<void>(SendMessage(connection.socket.get(), &welcome, sizeof(welcome), nullptr, 0, 0));
-  Drop(id, status.message());
-}
-
-// Needs no memory itself. A client that waits for the answer to its lock is not at this point any more: it is dropped.
-void Acceptor::RefuseForMemory(uint64_t id, uint64_t now_ns) {
-  const auto found = connections_.find(id);
-  if (found == connections_.end()) return;
-  if (found->second.step != Step::kLock) {
-    WelcomeMessage welcome = MakeWelcome(now_ns);
-    welcome.status = static_cast<uint32_t>(StatusCode::kOutOfMemory);
-    constexpr std::string_view kMessage = "the engine is out of memory: give its process or cgroup more";
-    static_assert(kMessage.size() < sizeof(welcome.message));
-    std::copy(kMessage.begin(), kMessage.end(), welcome.message);
-    static_cast<void>(SendMessage(found->second.socket.get(), &welcome, sizeof(welcome), nullptr, 0, 0));
-  }
-  options_.stats.Add(Counter::kAttachesRefused);
-  Forget(id);
-}
-
-void Acceptor::Drop(uint64_t id, const std::string& why) {
-  const auto found = connections_.find(id);
-  if (found == connections_.end()) return;
-  const Peer peer = found->second.peer;
-  const LogKind kind = found->second.refusal.ok() ? LogKind::kAttachRefused : LogKind::kStrangerRefused;
-  const std::string reason = why;                                      // may lie in the connection
-  if (!reason.empty()) options_.stats.Add(Counter::kAttachesRefused);  // before the client sees the end
-  Forget(id);
-  if (reason.empty()) return;
-  options_.log(kind, LogLevel::kWarn,
-               "refused uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid) + ": " + reason);
-}
-
-void Acceptor::Forget(uint64_t id) {
-  const auto found = connections_.find(id);
-  if (found == connections_.end()) return;
-  Connection& connection = found->second;
-  watcher_.unwatch(connection.socket.get());
-  if (connection.memory.request_fd() >= 0) {
-    maker_->GiveBack(std::move(connection.memory), std::move(connection.charge));
-  }
-  connections_.erase(found);
-}
-
-void Acceptor::Close() {
-  while (!connections_.empty()) Forget(connections_.begin()->first);
-}
-
-void Acceptor::Expire(uint64_t now_ns) {
-  for (auto next = connections_.begin(); next != connections_.end();) {
-    const auto current = next++;
-    if (current->second.deadline_ns <= now_ns) Drop(current->first, "the handshake timed out (1 s per step)");
-  }
 }
 
 }  // namespace sutra

@@ -7,7 +7,9 @@
 //  - Only allowed users get past the hello (SO_PEERCRED and the peer's groups; the socket's mode is not relied upon).
 //  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
 //    a received copy of our own reply memfd would drop the lock that proves that the engine is alive.
-//  - A refusal gives cause and fix, to the client and (once a second) to the log.
+//  - A refusal gives cause and fix, to the client and (once a second) to the log, and is counted under its reason.
+//  - A client that says nothing costs its own user a place, never all of them. Nobody loses its turn because the loop
+//    was late: what a client has sent is read before its time is said to be up.
 //  - Out of memory or of descriptors, an attach is refused or dropped; nobody is let in for want of memory for the
 //    refusal.
 #pragma once
@@ -21,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lanes/attach_rate.h"
 #include "engine/lanes/client_table.h"
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_maker.h"
@@ -45,6 +48,7 @@ class Acceptor {
     int engine_page_fd = -1;
     PeerAliveFunction peer_alive = LockHolderAlive;
     ClientTable::Limits quota;
+    uint32_t attach_rate_max = 200;  // per second and user
     StatsWriter stats;
     KindLog log;  // rate-limited by the callee
   };
@@ -70,20 +74,23 @@ class Acceptor {
   void OnReady(uint64_t id, uint64_t now_ns);
   // Lane memory was made or given back.
   void OnMade(uint64_t now_ns);
-  // Drops connections whose current step timed out.
+  // Drops connections whose current step timed out, but for what they have sent meanwhile.
   void Expire(uint64_t now_ns);
+  // From now on every client is refused with `shutting down`, those included that are under way.
+  void Drain(uint64_t now_ns);
 
   size_t pending() const { return connections_.size(); }
   // Of those, the ones that wait for the engine.
   size_t making() const;
   const ClientTable& clients() const { return *clients_; }
-  void Close();
   // The engine leaves: its clients still have the requests that were not answered.
   void KeepTexts() { maker_->KeepTexts(); }
 
  private:
   static constexpr int kAcceptsPerTurn = 16;
   static constexpr size_t kPendingMax = 256;
+  static constexpr size_t kPendingPerUidMax = 64;
+  static constexpr uint32_t kPendingRetryMs = 100;
   static constexpr size_t kStrangersMax = 32;  // unauthorised ones kept pending; further ones are dropped silently
 
   enum class Step : uint8_t {
@@ -92,16 +99,22 @@ class Acceptor {
     kMemory,  // waits for its memory
     kLock,    // waits for the client's lock
   };
+  struct Refusal {
+    Status status;
+    Counter reason = Counter::kRefusedProtocol;
+    uint32_t retry_after_ms = 0;
+  };
   struct Peer {
     pid_t pid = 0;
     uid_t uid = 0;
+    gid_t gid = 0;
   };
   struct Connection {
     UniqueFd socket;
     Peer peer;
     Step step = Step::kHello;
     uint64_t deadline_ns = 0;  // of the client's next message
-    Status refusal;            // not ok: the hello is awaited only in order to answer it with this
+    Refusal refusal;           // not ok: the hello is awaited only in order to answer it with this
     // From the hello on:
     ClientPtr client;
     LaneGeometry geometry;
@@ -112,7 +125,8 @@ class Acceptor {
     uint64_t lane_id = 0;
   };
 
-  void Admit(UniqueFd socket, const Status& refusal, uint64_t now_ns);
+  void Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns);
+  void AdmitOrRefuse(uint64_t id, Connection* connection, uint64_t now_ns);
   bool AcceptWithSpare(int listen_fd, uint64_t now_ns);
   void OnMessage(uint64_t id, Connection* connection, uint64_t now_ns);
   void RefuseForMemory(uint64_t id, uint64_t now_ns);
@@ -121,21 +135,26 @@ class Acceptor {
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);
-  Status OrderMemory(uint64_t id, Connection* connection);
+  Refusal OrderMemory(uint64_t id, Connection* connection);
   void OnMemory(LaneMaker::Made made, uint64_t now_ns);
   void TryChargesAgain(uint64_t now_ns);
   AttachedLane MakeLane(Connection* connection);
   Status Welcome(Connection* connection, uint64_t now_ns);
   WelcomeMessage MakeWelcome(uint64_t now_ns) const;
-  void Refuse(uint64_t id, const Status& status, uint64_t now_ns);
-  void Drop(uint64_t id, const std::string& why);
+  void Refuse(uint64_t id, const Refusal& refusal, uint64_t now_ns);
+  static Refusal DrainRefusal();
+  void RefuseAtOnce(uint64_t id, const Refusal& refusal, uint64_t now_ns);
+  void Drop(uint64_t id, const std::string& why, Counter reason);
   size_t Strangers() const;
+  size_t PendingOf(uid_t uid) const;
 
   const Options options_;
   const Watcher watcher_;
   const std::shared_ptr<ClientTable> clients_;
   const std::shared_ptr<LaneMaker> maker_;
   LaneIdentity identity_;
+  AttachRate rate_;
+  bool draining_ = false;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;
   uint64_t connection_next_ = 1;

@@ -79,10 +79,10 @@ void ClientTable::Forget(const ClientKey& key) {
   if (found != clients_.end() && found->second.expired()) clients_.erase(found);
 }
 
-Result<ClientTable::Charge> ClientTable::Take(const ClientPtr& client, uint64_t bytes) {
+Result<ClientTable::Charge> ClientTable::Take(const ClientPtr& client, uint64_t bytes, Bound* over) {
   const MutexLock lock(mutex_);
   LaneShare& of_uid = by_uid_[client->uid];
-  if (Status status = Check(*client, of_uid, bytes); !status.ok()) {
+  if (Status status = Check(*client, of_uid, bytes, over); !status.ok()) {
     if (of_uid.lanes == 0) by_uid_.erase(client->uid);
     client->refusals.fetch_add(1, std::memory_order_relaxed);  // relaxed: only a count
     return status;
@@ -98,7 +98,7 @@ Result<ClientTable::Charge> ClientTable::Take(const ClientPtr& client, uint64_t 
   return charge;
 }
 
-Status ClientTable::Check(const Client& client, const LaneShare& of_uid, uint64_t bytes) const {
+Status ClientTable::Check(const Client& client, const LaneShare& of_uid, uint64_t bytes, Bound* bound) const {
   const auto over = [](uint64_t limit, const std::string& what, const char* option) {
     return Status(StatusCode::kRefused, "the engine's limit of " + std::to_string(limit) + " " + what +
                                             " is reached: detach others, attach with fewer slots or shorter texts, or "
@@ -110,6 +110,7 @@ Status ClientTable::Check(const Client& client, const LaneShare& of_uid, uint64_
   const auto asked = [&] { return " with the " + std::to_string(bytes) + " asked for"; };
   const auto too_many = [bytes](uint64_t used, uint64_t limit) { return used > limit || bytes > limit - used; };
   const Limits& most = limits_;
+  *bound = Bound::kLanes;
   if (total_.lanes >= most.total.lanes) return over(most.total.lanes, "lanes", most.lanes_raised_by);
   if (of_uid.lanes >= most.per_uid.lanes) {
     return over(most.per_uid.lanes, "lanes" + of_user(), "--lanes-per-uid-max");
@@ -117,6 +118,7 @@ Status ClientTable::Check(const Client& client, const LaneShare& of_uid, uint64_
   if (client.share.lanes >= most.per_client.lanes) {
     return over(most.per_client.lanes, "lanes" + of_process(), "--lanes-per-client-max");
   }
+  *bound = Bound::kBytes;
   if (too_many(total_.bytes, most.total.bytes)) {
     return over(most.total.bytes, "bytes of all lanes" + asked(), "--lane-bytes-max");
   }

@@ -77,15 +77,16 @@ class ClientTable : public std::enable_shared_from_this<ClientTable> {
   // The client that connected `socket`: the one that exists already, or a new one, called `name`. The loop thread.
   ClientPtr Find(int socket, uid_t uid, pid_t pid, const std::string& name);
 
-  // For one lane. kRefused names the bound that is reached and the option that raises it.
-  Result<Charge> Take(const ClientPtr& client, uint64_t bytes);
+  // For one lane. kRefused names the bound that is reached and the option that raises it; *over says its kind.
+  enum class Bound : uint8_t { kLanes, kBytes };
+  Result<Charge> Take(const ClientPtr& client, uint64_t bytes, Bound* over);
 
   LaneShare total() const;
   LaneShare ShareOf(const Client& client) const;
   size_t size() const;
 
  private:
-  Status Check(const Client& client, const LaneShare& of_uid, uint64_t bytes) const SUTRA_REQUIRES(mutex_);
+  Status Check(const Client& client, const LaneShare& of_uid, uint64_t bytes, Bound* over) const SUTRA_REQUIRES(mutex_);
   void Return(Client* client, uint64_t bytes);
   void Forget(const ClientKey& key);
 

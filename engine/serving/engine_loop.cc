@@ -227,7 +227,7 @@ void EngineLoop::Tick(uint64_t now_ns) {
       if (options_.check_files()) listening_ = false;  // the old socket's watch ended with it
     });
   }
-  if (!listening_ && !draining_) InMemory([&] { listening_ = Watch(options_.listener->fd(), kTagListen); });
+  if (!listening_) InMemory([&] { listening_ = Watch(options_.listener->fd(), kTagListen); });
   ShowGauges(now_ns);
 }
 
@@ -244,9 +244,7 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
-  if (listening_) Unwatch(options_.listener->fd());
-  listening_ = false;
-  acceptor_.Close();
+  InMemory([&] { acceptor_.Drain(now_ns); });
   lanes_.SetDraining();
   if (options_.log) {
     options_.log(LogLevel::kInfo, "draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
@@ -271,7 +269,11 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 void EngineLoop::CloseLanes(StatusCode reason) {
   acceptor_.KeepTexts();
   lanes_.CloseAll(reason);
-  acceptor_.Close();
+  // Whoever came since the last turn (a sync may have taken seconds) is told, too.
+  InMemory([&] {
+    acceptor_.Drain(MonotonicNs());
+    for (int turn = 0; turn < kLastAccepts; ++turn) acceptor_.OnListen(options_.listener->fd(), MonotonicNs());
+  });
   options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count
   ShowGauges(MonotonicNs());
 }

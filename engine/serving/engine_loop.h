@@ -86,6 +86,7 @@ class EngineLoop {
 
  private:
   static constexpr int kEventsPerTurn = 16;
+  static constexpr int kLastAccepts = 16;  // a whole backlog
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 

@@ -52,7 +52,7 @@ class EngineStatsTest : public ::testing::Test {
 
 TEST_F(EngineStatsTest, EveryGaugeIsShown) {
   ServedModel model(ModelOptions(&cache_));
-  ShowConstants(stats_, model.info);
+  ShowConstants(stats_, model.info, 256);
   ShowGauges(model, {.now_ns = 5, .state = kEngineServing, .lanes = 3, .lanes_parked = 2});
   const char* labels[] = {
 #define SUTRA_LABEL(name, label) label,
@@ -70,7 +70,7 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   computation->cost_estimate = 3;
   model.in_flight.Start(computation, Waiter());
   model.batcher.Add(computation, {.client = 1}, false);
-  ShowConstants(stats_, model.info);
+  ShowConstants(stats_, model.info, 256);
   ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2});
   EXPECT_EQ(Get(Gauge::kPid), static_cast<uint64_t>(getpid()));
   EXPECT_EQ(Get(Gauge::kModelWidth), 4u);

@@ -136,7 +136,7 @@ class Attack {
         case 0:
           if (clients_.size() < 8) clients_.push_back(world_->Connect());
           break;
-        case 1: acceptor_->Expire(now_ns_); break;
+        case 1: Expire(); break;
         case 2: HangUp(); break;
         case 3: SendBytes(); break;
         case 4: SendHello(); break;
@@ -148,8 +148,11 @@ class Attack {
       }
     }
     Serve();
-    now_ns_ += 10 * kNsPerSecond;
-    acceptor_->Expire(now_ns_);
+    // What a client has sent is read first, and may take it one step further: hello, lock, nothing more to read.
+    for (int i = 0; i < 3; ++i) {
+      now_ns_ += 10 * kNsPerSecond;
+      Expire();
+    }
     FUZZ_CHECK(acceptor_->pending() == 0 && watched_.empty());
   }
 
@@ -160,13 +163,23 @@ class Attack {
     FUZZ_CHECK(acceptor_->OnListen(world_->listener->fd(), now_ns_));
     const std::map<int, uint64_t> readable = watched_;
     for (const auto& [fd, id] : readable) acceptor_->OnReady(id, now_ns_);
+    Settle();
+    acceptor_->OnReady(input_->U64(), now_ns_);  // an event of a connection that is gone
+    lane_is_due_ = false;
+  }
+
+  void Expire() {
+    lane_is_due_ = lock_is_held;
+    acceptor_->Expire(now_ns_);
+    Settle();
+    lane_is_due_ = false;
+  }
+  void Settle() {
     while (acceptor_->making() > 0) {
       pollfd made = {acceptor_->made_fd(), POLLIN, 0};
       poll(&made, 1, -1);
       acceptor_->OnMade(now_ns_);
     }
-    acceptor_->OnReady(input_->U64(), now_ns_);  // an event of a connection that is gone
-    lane_is_due_ = false;
   }
 
   int* Client() {

@@ -88,7 +88,17 @@ RawClient RawClient::Connect(const std::string& path) {
   return client;
 }
 
+// Who comes too often is told when to come again.
 RawClient RawClient::Attach(const std::string& path, const HelloMessage& hello) {
+  for (const uint64_t deadline_ns = Deadline(10'000);;) {
+    RawClient client = AttachOnce(path, hello);
+    const uint32_t retry_after_ms = client.welcome_.retry_after_ms;
+    if (client.lane_ready() || retry_after_ms == 0 || MonotonicNs() >= deadline_ns) return client;
+    poll(nullptr, 0, static_cast<int>(std::min(retry_after_ms, 1000u)));
+  }
+}
+
+RawClient RawClient::AttachOnce(const std::string& path, const HelloMessage& hello) {
   RawClient client = Connect(path);
   if (client.socket() < 0 || client.Send(&hello, sizeof(hello)) != 0) return client;
   if (!client.ReceiveWelcome(10'000).has_value() || !client.MapLane() || !client.TakeLock()) return client;

@@ -29,6 +29,9 @@ class RawClient {
   // The whole handshake, as a client library does it. `lane_ready()` says whether it is served.
   static RawClient Attach(const std::string& path, const HelloMessage& hello = Hello());
 
+  // One try, even if the engine says when to try again.
+  static RawClient AttachOnce(const std::string& path, const HelloMessage& hello = Hello());
+
   int socket() const { return socket_.get(); }
   UniqueFd& socket_owner() { return socket_; }
   int request_fd() const { return request_fd_.get(); }

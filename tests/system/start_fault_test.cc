@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,6 +65,17 @@ TEST_F(StartFault, AMissingModelIsNamed) {
   EngineProcess engine(options);
   engine.options().args = {"--backend", "torch", "--model", engine.directory() / "no-such-model"};
   ExpectCannotStart(engine, kExitCannotStart, {"no-such-model", "cannot start"});
+}
+
+TEST_F(StartFault, MoreLanesThanTheDescriptorLimitCarriesAreAnErrorIfTheyWereAskedFor) {
+  EngineProcess engine;
+  engine.options().limits = {{RLIMIT_NOFILE, 304}};
+  engine.options().args = {"--lanes-max", "41"};
+  ExpectCannotStart(engine, kExitCannotStart, {"304", "40 lanes", "41", "LimitNOFILE=", "310"});
+  engine.options().args = {};
+  ASSERT_TRUE(engine.Start());
+  ExpectSays(engine, {"40 lanes, not the 256 of --lanes-max"});
+  EXPECT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kLanesMax) == 40; }));
 }
 
 TEST_F(StartFault, WhatItPrintsAtStartIsAConfigurationFile) {

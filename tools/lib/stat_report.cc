@@ -70,6 +70,17 @@ void EngineLines(const StatView& view, Lines out) {
   fmt::format_to(out, "socket    {}   version {}\n", s.socket, s.version_text);
 }
 
+// ", reason count" for each counter that is not zero and whose label is this prefix and a reason other than `ok`.
+std::string NonZero(const StatsSnapshot& s, std::string_view prefix) {
+  std::string text;
+  for (const auto& [label, count] : s.counters) {
+    if (count == 0 || label.rfind(prefix, 0) != 0 || label == LabelOf(Counter::kRepliesOk)) continue;
+    text += fmt::format(", {} {}", label.substr(prefix.size()), count);
+  }
+  std::replace(text.begin(), text.end(), '_', ' ');
+  return text;
+}
+
 void TrafficLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
   const TextShares shares = SharesOf(s);
@@ -82,21 +93,16 @@ void TrafficLines(const StatView& view, Lines out) {
                  Rate(view, Counter::kMisses), 100 * shares.Share(shares.misses));
   fmt::format_to(
       out,
-      "queue     {} texts, {} tokens, {}, in flight {}; lanes {} ({} of them parked; attached {}, refused {}, "
+      "queue     {} texts, {} tokens, {}, in flight {}; lanes {} of {} ({} of them parked; attached {}, refused {}, "
       "detached {}, died {}, broke the protocol {})\n",
       s.gauge(Gauge::kQueueTexts), s.gauge(Gauge::kQueueTokens),
       BytesText(static_cast<double>(s.gauge(Gauge::kQueueBytes))), s.gauge(Gauge::kInFlightTexts),
-      s.gauge(Gauge::kLanes), s.gauge(Gauge::kLanesParked), s.counter(Counter::kAttaches),
+      s.gauge(Gauge::kLanes), s.gauge(Gauge::kLanesMax), s.gauge(Gauge::kLanesParked), s.counter(Counter::kAttaches),
       s.counter(Counter::kAttachesRefused), s.counter(Counter::kDetaches), s.counter(Counter::kLanesDead),
       s.counter(Counter::kLanesViolated));
-  std::string failed;
-  for (const auto& [label, count] : s.counters) {
-    if (count != 0 && label.rfind("replies_", 0) == 0 && label != LabelOf(Counter::kRepliesOk)) {
-      failed += fmt::format(", {} {}", label.substr(8), count);
-    }
-  }
-  std::replace(failed.begin(), failed.end(), '_', ' ');
-  fmt::format_to(out, "replies   ok {}{}\n", s.counter(Counter::kRepliesOk), failed);
+  const std::string refused = NonZero(s, "attach_refused_");
+  if (!refused.empty()) fmt::format_to(out, "refused   {}\n", refused.substr(2));
+  fmt::format_to(out, "replies   ok {}{}\n", s.counter(Counter::kRepliesOk), NonZero(s, "replies_"));
 }
 
 void BatchLines(const StatView& view, Lines out) {

@@ -115,6 +115,13 @@ class AcceptorTest : public ::testing::Test {
     char byte;
     EXPECT_EQ(recv(client.get(), &byte, 1, 0), 0);
   }
+  // Of a client that says nothing itself.
+  static WelcomeMessage Welcome(const UniqueFd& client) {
+    WelcomeMessage welcome = {};
+    EXPECT_EQ(recv(client.get(), &welcome, sizeof(welcome), MSG_DONTWAIT), static_cast<ssize_t>(sizeof(welcome)));
+    return welcome;
+  }
+  uint64_t Count(Counter counter) { return stats_->writer().Get(counter); }
   uint64_t refused() { return stats_->writer().Get(Counter::kAttachesRefused); }
 
   const test::TempDir directory_;
@@ -291,7 +298,92 @@ TEST_F(AcceptorTest, EachStepHasASecond) {
   EXPECT_EQ(acceptor_->pending(), 0u);
 }
 
+TEST_F(AcceptorTest, WhatAClientSentBeforeTheLoopCouldReadItIsReadBeforeItsTimeIsUp) {
+  Listen();
+  const UniqueFd prompt = Connect();
+  const HelloMessage hello = Hello();
+  ASSERT_EQ(send(prompt.get(), &hello, sizeof(hello), 0), static_cast<ssize_t>(sizeof(hello)));
+  const uint64_t late_ns = MonotonicNs() + 5 * kNsPerSecond;  // the loop was busy for that long
+  acceptor_->Expire(late_ns);
+  EXPECT_EQ(acceptor_->making(), 1u);
+  Settle();
+  acceptor_->Expire(late_ns);
+  EXPECT_EQ(acceptor_->pending(), 0u) << "but a lock that never comes is waited for in vain";
+  EXPECT_EQ(Count(Counter::kRefusedTimeout), 1u);
+}
+
+TEST_F(AcceptorTest, AttachesBeyondTheRateAreToldWhenToComeAgain) {
+  options_.attach_rate_max = 1;
+  Listen();
+  for (uint32_t i = 0; i < AttachRate::kBurst; ++i) {
+    EXPECT_EQ(Ask(Connect(), Hello()).status, 0u) << i;
+    acceptor_->OnReady(ids_.back(), MonotonicNs());  // it has hung up again
+  }
+  const WelcomeMessage refused = Ask(Connect(), Hello());
+  EXPECT_EQ(refused.status, static_cast<uint32_t>(StatusCode::kOverloaded));
+  EXPECT_GT(refused.retry_after_ms, 0u);
+  EXPECT_LE(refused.retry_after_ms, 1000u);
+  EXPECT_NE(std::string(refused.message).find(std::to_string(refused.retry_after_ms) + " ms"), std::string::npos)
+      << refused.message;
+  EXPECT_NE(std::string(refused.message).find("--attach-rate-max"), std::string::npos) << refused.message;
+  EXPECT_EQ(Count(Counter::kRefusedRate), 1u);
+}
+
+TEST_F(AcceptorTest, SilentClientsCostTheirOwnUserItsPlacesAndTheNextIsToldSo) {
+  Listen();
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 64; ++i) silent.push_back(Connect());
+  EXPECT_EQ(acceptor_->pending(), 64u);
+  const UniqueFd next = Connect();
+  const WelcomeMessage refused = Welcome(next);
+  EXPECT_EQ(refused.status, static_cast<uint32_t>(StatusCode::kOverloaded));
+  EXPECT_GT(refused.retry_after_ms, 0u);
+  EXPECT_EQ(acceptor_->pending(), 64u) << "places are left for other users";
+  EXPECT_EQ(Count(Counter::kRefusedPending), 1u);
+  acceptor_->Expire(MonotonicNs() + 2 * kNsPerSecond);
+  EXPECT_EQ(Ask(Connect(), Hello()).status, 0u);
+}
+
+TEST_F(AcceptorTest, WhileTheEngineDrainsEveryClientIsRefusedAtOnce) {
+  Listen();
+  const UniqueFd silent = Connect(), mapping = Connect();
+  EXPECT_EQ(Ask(mapping, Hello()).status, 0u);
+  acceptor_->Drain(MonotonicNs());
+  EXPECT_EQ(acceptor_->pending(), 0u);
+  EXPECT_EQ(Welcome(silent).status, static_cast<uint32_t>(StatusCode::kShuttingDown));
+  ServingMessage serving = {};
+  EXPECT_EQ(recv(mapping.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kShuttingDown));
+  const UniqueFd late = Connect();
+  EXPECT_EQ(Welcome(late).status, static_cast<uint32_t>(StatusCode::kShuttingDown)) << "without a hello";
+  EXPECT_EQ(Count(Counter::kRefusedDraining), 3u);
+  EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, EveryRefusalIsCountedOnceUnderItsReason) {
+  options_.quota.total = {.lanes = 1, .bytes = 1 << 20};
+  Listen();
+  HelloMessage hello = Hello();
+  hello.layout_major = 1;
+  Ask(Connect(), hello);
+  hello = Hello();
+  hello.width = 5;
+  Ask(Connect(), hello);
+  hello = Hello();
+  hello.slots = 4096;
+  Ask(Connect(), hello);
+  const UniqueFd first = Connect();
+  Ask(first, Hello());
+  Ask(Connect(), Hello());
+  Send(Connect(), "nonsense", 8);
+  const Counter reasons[] = {Counter::kRefusedVersion, Counter::kRefusedModel, Counter::kRefusedBytes,
+                             Counter::kRefusedLanes, Counter::kRefusedProtocol};
+  for (const Counter reason : reasons) EXPECT_EQ(Count(reason), 1u) << LabelOf(reason);
+  EXPECT_EQ(refused(), std::size(reasons));
+}
+
 TEST_F(AcceptorTest, WhoConnectsAndVanishesLeavesNothing) {
+  options_.attach_rate_max = 1'000'000;
   options_.quota.total.lanes = 4;
   Listen();
   for (int i = 0; i < 200; ++i) {

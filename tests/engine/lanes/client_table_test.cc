@@ -95,9 +95,10 @@ class ClientTableTest : public ::testing::Test {
   ClientPtr Me(const std::string& name = "me") { return table_->Find(pair_.ours.get(), 1000, getpid(), name); }
   // A client that shares nothing with others: a process that the kernel cannot name.
   ClientPtr Stranger(uid_t uid) { return table_->Find(-1, uid, 0, "stranger"); }
+  Result<Charge> Take(const ClientPtr& client, uint64_t bytes) { return table_->Take(client, bytes, &bound_); }
   std::string WhyNot(const ClientPtr& client, uint64_t bytes) {
     const LaneShare before = table_->total();
-    const Result<Charge> charge = table_->Take(client, bytes);
+    const Result<Charge> charge = Take(client, bytes);
     EXPECT_EQ(charge.code(), StatusCode::kRefused);
     EXPECT_EQ(table_->total().lanes, before.lanes);
     EXPECT_EQ(table_->total().bytes, before.bytes);
@@ -107,9 +108,11 @@ class ClientTableTest : public ::testing::Test {
     const std::string why = WhyNot(client, bytes);
     EXPECT_NE(why.find(" " + number + " "), std::string::npos) << why;
     EXPECT_EQ(why.rfind(option), why.size() - option.size()) << why;
+    EXPECT_EQ(bound_ == ClientTable::Bound::kBytes, option.find("bytes") != std::string::npos);
   }
 
   const std::shared_ptr<ClientTable> table_ = std::make_shared<ClientTable>(kLimits);
+  ClientTable::Bound bound_ = {};
   const Pair pair_;
 };
 
@@ -139,7 +142,7 @@ TEST_F(ClientTableTest, AClientThatNothingRefersToIsForgotten) {
   {
     const ClientPtr client = Me();
     id = client->id;
-    const Charge charge = table_->Take(client, 1).value();
+    const Charge charge = Take(client, 1).value();
     EXPECT_EQ(table_->size(), 1u);
   }
   EXPECT_EQ(table_->size(), 0u);
@@ -147,7 +150,7 @@ TEST_F(ClientTableTest, AClientThatNothingRefersToIsForgotten) {
 }
 
 TEST_F(ClientTableTest, AChargeKeepsItsClient) {
-  Charge charge = table_->Take(Me(), 1).value();
+  Charge charge = Take(Me(), 1).value();
   EXPECT_EQ(table_->size(), 1u);
   charge = Charge();
   EXPECT_EQ(table_->size(), 0u);
@@ -171,14 +174,14 @@ TEST(ClientKey, WithoutThePidfdsInodeTheStartTimeTellsProcessesApart) {
 TEST_F(ClientTableTest, EachBoundNamesItsNumberAndItsOption) {
   const ClientPtr a = Stranger(1), b = Stranger(1), c = Stranger(2);
   ExpectRefused(a, 601, "600", "--lane-bytes-per-client-max");
-  const Charge a1 = table_->Take(a, 500).value();
+  const Charge a1 = Take(a, 500).value();
   ExpectRefused(b, 301, "800", "--lane-bytes-per-uid-max");
   ExpectRefused(c, 501, "1000", "--lane-bytes-max");
-  const Charge a2 = table_->Take(a, 100).value();
+  const Charge a2 = Take(a, 100).value();
   ExpectRefused(a, 0, "2", "--lanes-per-client-max");
-  const Charge b1 = table_->Take(b, 100).value();
+  const Charge b1 = Take(b, 100).value();
   ExpectRefused(b, 0, "3", "--lanes-per-uid-max");
-  const Charge c1 = table_->Take(c, 100).value();
+  const Charge c1 = Take(c, 100).value();
   ExpectRefused(c, 0, "4", "--lanes-max");
   EXPECT_EQ(a->refusals.load(std::memory_order_relaxed), 2u);
   EXPECT_EQ(table_->ShareOf(*a).lanes, 2u);
@@ -189,7 +192,7 @@ TEST_F(ClientTableTest, EachBoundNamesItsNumberAndItsOption) {
 TEST_F(ClientTableTest, AChargeIsGivenBackOnceWhereverItWent) {
   const ClientPtr client = Stranger(1);
   {
-    Charge charge = table_->Take(client, 600).value();
+    Charge charge = Take(client, 600).value();
     Charge moved = std::move(charge);
     auto again = std::make_unique<Charge>(std::move(moved));
     EXPECT_EQ(table_->total().lanes, 1u);
@@ -197,15 +200,15 @@ TEST_F(ClientTableTest, AChargeIsGivenBackOnceWhereverItWent) {
     EXPECT_EQ(table_->total().lanes, 0u);
   }
   EXPECT_EQ(table_->total().bytes, 0u);
-  EXPECT_TRUE(table_->Take(client, 600).ok());
+  EXPECT_TRUE(Take(client, 600).ok());
 }
 
 TEST_F(ClientTableTest, SumsOfBytesDoNotWrap) {
   const ClientPtr client = Stranger(1);
-  const Charge first = table_->Take(client, 599).value();
-  EXPECT_FALSE(table_->Take(client, UINT64_MAX).ok());
-  EXPECT_FALSE(table_->Take(client, UINT64_MAX - 598).ok());
-  EXPECT_TRUE(table_->Take(client, 1).ok());
+  const Charge first = Take(client, 599).value();
+  EXPECT_FALSE(Take(client, UINT64_MAX).ok());
+  EXPECT_FALSE(Take(client, UINT64_MAX - 598).ok());
+  EXPECT_TRUE(Take(client, 1).ok());
 }
 
 }  // namespace

@@ -26,7 +26,10 @@ class LaneMakerTest : public ::testing::Test {
   void Order(uint64_t id, const LaneGeometry& geometry = kGeometry) {
     maker_->Make({.id = id, .geometry = geometry, .identity = {77, id, {}}, .charge = Charge()});
   }
-  ClientTable::Charge Charge() { return std::move(clients_->Take(client_, 1000)).value(); }
+  ClientTable::Charge Charge() {
+    ClientTable::Bound bound;
+    return std::move(clients_->Take(client_, 1000, &bound)).value();
+  }
   LaneMaker::Made Await() {
     for (;;) {
       if (std::optional<LaneMaker::Made> made = maker_->TakeMade()) return std::move(*made);
@@ -126,8 +129,9 @@ TEST(LaneMaker, WithoutAThreadNothingIsLeftEither) {
       std::make_shared<ClientTable>(ClientTable::Limits{.total = kMuch, .per_uid = kMuch, .per_client = kMuch});
   {
     LaneMaker maker(1);
+    ClientTable::Bound bound;
     const ClientPtr client = clients->Find(-1, 1000, 0, "client");
-    maker.GiveBack(LaneMemory(), std::move(clients->Take(client, 1)).value());
+    maker.GiveBack(LaneMemory(), std::move(clients->Take(client, 1, &bound)).value());
     EXPECT_EQ(maker.ending(), 1u);
   }
   EXPECT_EQ(clients->total().lanes, 0u);

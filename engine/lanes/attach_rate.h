@@ -1,0 +1,50 @@
+// How often a user may attach. Each attach costs the engine memory that a client can keep for itself by keeping the
+// descriptors, and some work; a user that attaches all the time must not cost the others their service.
+//
+// A bucket per user: kBurst at once, which is what one client of the library may have (64 lanes), so that a pool that
+// opens all of them at once is never slowed down; then the rate. Whoever comes too early is told when to come again,
+// and the library does so, within its timeout: an engine that was restarted gets its thousand lanes back in 5 s.
+//
+// Thread rule: the loop thread. Header-only.
+#pragma once
+
+#include <sys/types.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+#include <map>
+
+#include "shm/base/numbers.h"
+#include "shm/base/time.h"
+
+namespace sutra {
+
+class AttachRate {
+ public:
+  static constexpr uint32_t kBurst = 64;
+
+  explicit AttachRate(uint32_t per_second) : interval_ns_(kNsPerSecond / std::max(per_second, 1u)) {}
+
+  // 0: one attach of this user may go on, and counts. Otherwise: the milliseconds until the next one may.
+  uint32_t Take(uid_t uid, uint64_t now_ns) {
+    // When the bucket is full again: the earlier, the more is in it. A full one needs no entry.
+    std::erase_if(full_at_ns_, [now_ns](const auto& item) { return item.second <= now_ns; });
+    uint64_t& full_at_ns = full_at_ns_[uid];
+    const uint64_t next_ns = std::max(full_at_ns, now_ns) + interval_ns_;
+    const uint64_t most_ns = now_ns + kBurst * interval_ns_;
+    if (next_ns <= most_ns) {
+      full_at_ns = next_ns;
+      return 0;
+    }
+    return static_cast<uint32_t>(std::max<uint64_t>(DivideRoundUp(next_ns - most_ns, kNsPerMs), 1));
+  }
+
+  size_t users() const { return full_at_ns_.size(); }
+
+ private:
+  const uint64_t interval_ns_;
+  std::map<uid_t, uint64_t> full_at_ns_;
+};
+
+}  // namespace sutra
