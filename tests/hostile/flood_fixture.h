@@ -18,6 +18,15 @@
 
 namespace sutra::test {
 
+// The option and its value if this engine has it.
+inline std::vector<std::string> OptionIfKnown(const std::string& option, const std::string& value) {
+  SpawnOptions help;
+  help.args = {EngineProgram(), "--help"};
+  help.log_path = "/dev/null";
+  if (RunToEnd(help, kWaitMs).output.find(option) == std::string::npos) return {};
+  return {option, value};
+}
+
 class FloodTest : public testing::Test {
  protected:
   void StartEngine(std::vector<std::string> args = {}, std::vector<std::string> environment = {},
@@ -63,15 +72,6 @@ class FloodTest : public testing::Test {
     std::vector<Interval> pairs;
     for (Interval pair; line >> pair.start_ns >> pair.end_ns;) pairs.push_back(pair);
     return pairs;
-  }
-
-  // `option=value` if this engine has the option.
-  static std::vector<std::string> IfKnown(const std::string& option, const std::string& value) {
-    SpawnOptions help;
-    help.args = {EngineProgram(), "--help"};
-    help.log_path = "/dev/null";
-    if (RunToEnd(help, kWaitMs).output.find(option) == std::string::npos) return {};
-    return {option, value};
   }
 
   std::unique_ptr<EngineProcess> engine_;

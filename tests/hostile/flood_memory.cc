@@ -11,7 +11,6 @@
 #include <atomic>
 #include <climits>
 #include <cstring>
-#include <sutra/embed.hpp>
 #include <thread>
 
 #include "shm/base/time.h"
@@ -31,6 +30,15 @@ void Fill(const HeldFile& file, uint64_t from) {
   for (uint64_t offset = from; offset < file.bytes; offset += kBytes.size()) {
     const size_t bytes = std::min<uint64_t>(kBytes.size(), file.bytes - offset);
     static_cast<void>(!pwrite(file.fd, kBytes.data(), bytes, static_cast<off_t>(offset)));
+  }
+}
+
+template <typename W>
+uint32_t Hint(const W& welcome) {
+  if constexpr (requires { welcome.retry_after_ms; }) {
+    return welcome.retry_after_ms;
+  } else {
+    return 0;
   }
 }
 
@@ -85,27 +93,27 @@ int PunchHoles(const FloodArguments& arguments) {
 // Attaches `rounds` times, each time keeps the descriptors and detaches; says "accepted N", "refused N", "hinted N"
 // (refusals that name a time to try again) and "held BYTES" (pages of lane memory that only its descriptors keep).
 int HoardMemory(const FloodArguments& arguments) {
-  sutra_attach_options options = embed::AttachOptions();
-  options.lanes_max = 1;
-  options.slots = static_cast<uint32_t>(arguments.Number("slots", 4096));
-  options.text_bytes_max = 256;
+  HelloMessage hello = RawClient::Hello();
+  hello.slots = static_cast<uint32_t>(arguments.Number("slots", 4096));
+  hello.text_bytes_max = 256;
   uint64_t accepted = 0, refused = 0, hinted = 0;
   std::string reason;
   for (uint64_t round = 0; round < arguments.Number("rounds", 150); ++round) {
-    embed::Client client;
-    const sutra_status status = client.Attach(arguments.socket, options);
-    if (status != SUTRA_OK) {
+    RawClient client = RawClient::Connect(arguments.socket);  // step by step: the library would wait and try again
+    const bool welcome = client.Send(&hello, sizeof(hello)) == 0 && client.ReceiveWelcome(10'000).has_value() &&
+                         client.welcome().status == 0;
+    if (!welcome || !client.MapLane() || !client.TakeLock() || client.SendLocked() != 0 ||
+        !client.ReceiveServing(10'000).has_value()) {
       ++refused;
-      reason = sutra_error_text();
-      hinted += status == SUTRA_OVERLOADED && reason.find(" ms") != std::string::npos;
-      Pause(5'000);
+      reason = client.welcome().message;
+      hinted += client.welcome().status == static_cast<uint32_t>(StatusCode::kOverloaded) && Hint(client.welcome()) > 0;
+      Pause(2'000);
       continue;
     }
     ++accepted;
     for (const HeldFile& file : HeldLaneFiles()) {
       if (file.fd < 1000) fcntl(file.fd, F_DUPFD, 1000);
     }
-    client.Detach();
   }
   Pause(500'000);  // for what the engine takes back after a detach
   uint64_t held = 0;
