@@ -33,6 +33,7 @@ const Batch* BatchFormer::Next() {
 void BatchFormer::Served(uint64_t ns) {
   model_.batcher.CountServed(batch_.cost, ns);
   long_ = full_ && ns > kLongNs;
+  batch_.texts.clear();  // they keep their clients, which may be gone before there is another batch
 }
 
 void BatchFormer::Form() {

@@ -34,7 +34,7 @@ class BatchFormer {
   // Waits for texts and forms a batch of them; the last one is no longer valid. Null after the batcher's Stop.
   const Batch* Next();
 
-  // The last batch was served and took so long.
+  // The last batch was served and took so long; it is no longer valid.
   void Served(uint64_t ns);
 
  private:

@@ -161,7 +161,9 @@ TEST_F(WalLogTest, FailuresOfOneMinuteAreSaidOnceAndCounted) {
   ASSERT_TRUE(Start().ok());
   for (const uint64_t wait_s : {0u, 1u, 1u, 60u}) {
     clock_.Advance(wait_s * 1'000'000'000);
-    if (wait_s == 60) EXPECT_FALSE(Said("failures since this was said last"));
+    if (wait_s == 60) {
+      EXPECT_FALSE(Said("failures since this was said last"));
+    }
     Fail(1, false);
     ASSERT_TRUE(Commit("t", 1, true)->Wait());
   }

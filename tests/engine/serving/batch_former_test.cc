@@ -94,6 +94,16 @@ TEST_F(BatchFormerTest, ATextThatDoesNotFitIsTheFirstOfTheNextBatch) {
   EXPECT_EQ(bulk_.lane()->client()->queued_bytes.load(std::memory_order_relaxed), 0u);
 }
 
+TEST_F(BatchFormerTest, ABatchThatWasServedKeepsNothingOfItsClients) {
+  Send(&bulk_, 0, "a");
+  const Batch* batch = former_->Next();
+  ASSERT_EQ(batch->texts.size(), 1u);
+  const std::weak_ptr<Computation> text = batch->texts[0];
+  model_->in_flight.Finish(batch->texts[0]);
+  former_->Served(1000);
+  EXPECT_TRUE(text.expired());
+}
+
 TEST_F(BatchFormerTest, ATextOverTheBudgetGoesAlone) {
   Make(16);
   Send(&bulk_, 0, Named('a', 60));
