@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -81,6 +82,8 @@ class CacheShard {
   // Copies the vector (`width` floats) and its value out and returns true on an exact, unexpired match.
   // `variant` distinguishes options that change the vector (0 = no such option).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
+  // The same without waiting: nothing if another thread holds the entry's lock and does not give it back at once.
+  virtual std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
   // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened
   // to it. If the log's queue is full, the log record is dropped and counted; the entry still serves from memory.

@@ -132,6 +132,10 @@ bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector,
   return store_.Lookup(store_.KeyOf(text, variant), clock_, vector, value);
 }
 
+std::optional<bool> LoggedShard::TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
+  return store_.TryLookup(store_.KeyOf(text, variant), clock_, vector, value);
+}
+
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
                          const CacheValue& value, uint64_t ttl_s) {
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;

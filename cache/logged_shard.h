@@ -29,6 +29,7 @@ class LoggedShard final : public CacheShard {
   ~LoggedShard() override;
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
+  std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
               uint64_t ttl_s) override;
   Status Erase(std::string_view text, uint32_t variant) override;

@@ -226,12 +226,25 @@ Mutex& EntryStore::MutexOf(const EntryKey& key) const { return StripeOf(key).mut
 bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
   Stripe& stripe = StripeOf(key);
   MutexLock lock(stripe.mutex);
-  Stripe::Slot* slot = stripe.Find(key);
+  return LookupIn(&stripe, key, clock, vector, value);
+}
+
+std::optional<bool> EntryStore::TryLookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
+  Stripe& stripe = StripeOf(key);
+  if (!stripe.mutex.TryLockBriefly()) return std::nullopt;
+  const bool found = LookupIn(&stripe, key, clock, vector, value);
+  stripe.mutex.Unlock();
+  return found;
+}
+
+bool EntryStore::LookupIn(Stripe* stripe, const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
+  stripe->AssertHeld();
+  Stripe::Slot* slot = stripe->Find(key);
   if (slot == nullptr) return false;
   Entry& entry = *slot->entry;
   if (entry.expires_ns <= clock->BootNs()) {
-    ++stripe.counts.expirations;
-    stripe.Remove(slot);
+    ++stripe->counts.expirations;
+    stripe->Remove(slot);
     return false;
   }
   entry.referenced = true;

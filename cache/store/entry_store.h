@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -64,6 +65,8 @@ class EntryStore {
   Mutex& MutexOf(const EntryKey& key) const;
 
   bool Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
+  // Nothing if another thread holds the stripe's lock and does not give it back at once.
+  std::optional<bool> TryLookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
 
   // Stores or replaces. False when the entry alone exceeds its stripe's bounds, or when no memory is left.
   bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
@@ -100,6 +103,7 @@ class EntryStore {
  private:
   struct Entry;
   struct Stripe;
+  bool LookupIn(Stripe* stripe, const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
   Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
 
   const Limits limits_;

@@ -74,17 +74,24 @@ void Lane::SetDraining() {
 
 bool Lane::Cancelled(uint32_t slot, uint64_t sequence) const { return IsCancelled(request_, slot, sequence); }
 
-bool Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
-  if (!IsOwner() || !OnlyHolder()) return PublishLocked(slot, sequence, answer);
-  if (!open()) return false;  // only this thread closes it
-  if (!WriteAnswer(slot, sequence, answer)) return false;
+Lane::Published Lane::Publish(uint32_t slot, uint64_t sequence, const Answer& answer) {
+  if (!IsOwner()) {
+    const MutexLock lock(mutex_);
+    return PublishLocked(slot, sequence, answer);
+  }
+  if (!OnlyHolder()) {
+    if (!mutex_.TryLockBriefly()) return Published::kBusy;
+    const MutexLock lock(mutex_, MutexLock::Held());
+    return PublishLocked(slot, sequence, answer);
+  }
+  if (!open()) return Published::kClosed;  // only this thread closes it
+  if (!WriteAnswer(slot, sequence, answer)) return Published::kClosed;
   AddOne(&answered_by_loop_, std::memory_order_relaxed);  // relaxed: the loop's own
-  return true;
+  return Published::kDone;
 }
 
-bool Lane::PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer) {
-  const MutexLock lock(mutex_);
-  if (!open() || !WriteAnswer(slot, sequence, answer)) return false;
+Lane::Published Lane::PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer) {
+  if (!open() || !WriteAnswer(slot, sequence, answer)) return Published::kClosed;
   if (IsOwner()) {
     AddOne(&answered_by_loop_, std::memory_order_relaxed);  // relaxed: the loop's own
   } else {
@@ -92,7 +99,7 @@ bool Lane::PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer)
     // (acquire) in OnlyHolder.
     AddOne(&answered_by_workers_, std::memory_order_release);
   }
-  return true;
+  return Published::kDone;
 }
 
 bool Lane::WriteAnswer(uint32_t slot, uint64_t sequence, const Answer& answer) {

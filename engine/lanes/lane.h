@@ -64,8 +64,10 @@ class Lane {
   bool Cancelled(uint32_t slot, uint64_t sequence) const;
   // Where the vector of a held slot is written; only its holder writes there.
   float* vector(uint32_t slot) const { return reply_.vector(slot); }
-  // Publishes the answer of a held slot and releases it; false (and nothing written) after Close.
-  bool Publish(uint32_t slot, uint64_t sequence, const Answer& answer);
+  // Publishes the answer of a held slot and releases it. kClosed, and nothing written, after Close. kBusy, and nothing
+  // written, only for the loop thread, which does not wait: a worker that answers others has lost its CPU meanwhile.
+  enum class Published : uint8_t { kDone, kClosed, kBusy };
+  [[nodiscard]] Published Publish(uint32_t slot, uint64_t sequence, const Answer& answer);
   // Wakes the sleepers of this lane, or the first few, who wake the rest (sleep_wake.h): at most one futex call and one
   // byte, both without the mutex. Returns true if there were any.
   bool Wake();
@@ -76,7 +78,7 @@ class Lane {
   bool IsOwner() const;
   bool OnlyHolder() const;
   bool WriteAnswer(uint32_t slot, uint64_t sequence, const Answer& answer);
-  bool PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer);
+  Published PublishLocked(uint32_t slot, uint64_t sequence, const Answer& answer) SUTRA_REQUIRES(mutex_);
 
   const uint64_t id_;
   const ClientPtr client_;

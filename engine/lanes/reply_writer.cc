@@ -2,6 +2,7 @@
 #include "engine/lanes/reply_writer.h"
 
 #include <algorithm>
+#include <cassert>
 
 #include "engine/lanes/lane.h"
 #include "shm/base/cycle_clock.h"
@@ -39,14 +40,16 @@ void ReplyWriter::CountReply(StatusCode status) const {
   }
 }
 
-void ReplyWriter::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms) const {
+bool ReplyWriter::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms) const {
   Answer answer = AnswerOf(waiter, status, kSourceNone);
   answer.retry_after_ms = retry_after_ms;
   answer.stage_ns[kPublished] = CycleNs();
-  if (waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) CountReply(status);
+  const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
+  if (published == Lane::Published::kDone) CountReply(status);
+  return published != Lane::Published::kBusy;
 }
 
-void ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const {
+bool ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const {
   if (!WantsUnitLength(waiter.options)) {
     float* vector = waiter.lane->vector(waiter.slot);
     for (uint32_t i = 0; i < waiter.lane->geometry().width; ++i) vector[i] *= norm;
@@ -56,10 +59,12 @@ void ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_cou
   answer.truncated = truncated;
   const uint64_t now_ns = CycleNs();
   answer.stage_ns[kPublished] = now_ns;
-  if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
+  const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
+  if (published != Lane::Published::kDone) return published == Lane::Published::kClosed;
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
   stats_.RecordSpan(Histogram::kHitTotal, waiter.submitted_ns, now_ns);
+  return true;
 }
 
 void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> unit, float norm, uint32_t token_count,
@@ -78,7 +83,9 @@ void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> un
   answer.stage_ns[kComputed] = times.computed_ns;
   const uint64_t now_ns = MonotonicNs();
   answer.stage_ns[kPublished] = now_ns;
-  if (!waiter.lane->Publish(waiter.slot, waiter.sequence, answer)) return;
+  const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
+  assert(published != Lane::Published::kBusy);  // a worker waits
+  if (published != Lane::Published::kDone) return;
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
   stats_.RecordSpan(Histogram::kMissTotal, waiter.submitted_ns, now_ns);

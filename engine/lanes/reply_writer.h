@@ -30,11 +30,12 @@ class ReplyWriter {
     return (options & kOptionRaw) == 0 && normalizes_;
   }
 
-  // An answer without a vector. `retry_after_ms`: the hint of an `overloaded` one.
-  void Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0) const;
+  // An answer without a vector. `retry_after_ms`: the hint of an `overloaded` one. False, and nothing happened, only
+  // for the loop thread: a worker has the lane (Lane::Publish).
+  bool Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0) const;
 
-  // The unit vector of the text is already in the waiter's slot (a cache hit).
-  void AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const;
+  // The unit vector of the text is already in the waiter's slot (a cache hit). False: as above, but for the vector.
+  [[nodiscard]] bool AnswerHit(const Waiter& waiter, float norm, uint32_t token_count, bool truncated) const;
 
   // `unit` has unit length (or is all zero).
   void AnswerComputed(const Waiter& waiter, std::span<const float> unit, float norm, uint32_t token_count,

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "shm/base/checkpoint.h"
+#include "shm/base/cpu_pause.h"
 #include "shm/base/cycle_clock.h"
 #include "shm/base/numbers.h"
 #include "shm/sleep_wake.h"
@@ -123,18 +124,42 @@ EngineLoop::End EngineLoop::Run() {
 bool EngineLoop::PollLanes() {
   turn_until_ns_ = 0;
   turn_over_ = false;
+  if (!blocked_.empty()) TryBlocked();
   const bool more =
       lanes_.Turn([this](const std::shared_ptr<Lane>& lane, int64_t bytes) { return PollLane(lane, bytes); },
                   [this] { return turn_over_; });
   model_.batcher.Flush();
   InMemory([&] { lanes_.EndViolators(); });
-  return more;
+  return more || !blocked_.empty();
+}
+
+// A request that met a lock whose holder lost its CPU waits here with its lane; all others go on.
+void EngineLoop::Handle(LaneReader::Taken* request) {
+  if (path_.Handle(request, draining_)) return;
+  try {
+    blocked_.emplace_back(*request);
+  } catch (const std::bad_alloc&) {
+    while (!path_.HandleAgain(request, draining_)) CpuPause();
+  }
+}
+
+void EngineLoop::TryBlocked() {
+  blocked_.remove_if([this](Blocked& blocked) {
+    if (!path_.HandleAgain(&blocked.request, draining_)) return false;
+    model_.replies.Wake(blocked.request.waiter.lane.get());
+    return true;
+  });
+}
+
+bool EngineLoop::IsBlocked(const Lane& lane) const {
+  return std::any_of(blocked_.begin(), blocked_.end(),
+                     [&lane](const Blocked& blocked) { return blocked.request.waiter.lane.get() == &lane; });
 }
 
 int64_t EngineLoop::PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes) {
   LaneReader::Taken taken;
   int64_t cost = 0;
-  while (cost < bytes) {
+  while (cost < bytes && (blocked_.empty() || !IsBlocked(*lane))) {
     const char* why = "";
     const LaneReader::Next next = reader_.Take(lane, &taken, &why);
     if (next == LaneReader::Next::kNone) break;
@@ -146,7 +171,7 @@ int64_t EngineLoop::PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes) {
     if (turn_until_ns_ == 0) turn_until_ns_ = taken_ns + kTurnNs;
     turn_over_ = taken_ns >= turn_until_ns_;
     cost += TurnOrder::kRequestBytes + static_cast<int64_t>(taken.text.size());
-    path_.Handle(&taken, draining_);
+    Handle(&taken);
   }
   if (cost == 0) return 0;
   lane->ShowTaken();
@@ -254,11 +279,11 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 
 // When no computation is under way, everything taken is answered: hits and refusals are answered as they are taken.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
-  if (model_.in_flight.size() == 0) return true;
+  if (model_.in_flight.size() == 0 && blocked_.empty()) return true;
   if (now_ns < drain_until_ns_) return false;
   InMemory([&] {
     for (const Waiter& waiter : model_.in_flight.TakeAll()) {
-      model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
+      while (!model_.replies.Refuse(waiter, StatusCode::kShuttingDown)) CpuPause();
       model_.replies.Wake(waiter.lane.get());
     }
     drain_cut_ = true;
@@ -269,6 +294,7 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 void EngineLoop::CloseLanes(StatusCode reason) {
   acceptor_.KeepTexts();
   lanes_.CloseAll(reason);
+  blocked_.clear();
   // Whoever came since the last turn (a sync may have taken seconds) is told, too.
   InMemory([&] {
     acceptor_.Drain(MonotonicNs());

@@ -17,6 +17,7 @@
 
 #include <atomic>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -90,7 +91,19 @@ class EngineLoop {
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 
+  // A taken request that waits for another thread's lock (RequestPath::Handle). Its lane is not read meanwhile.
+  struct Blocked {
+    explicit Blocked(const LaneReader::Taken& taken) : text(taken.text), request(taken) { request.text = text; }
+    Blocked(const Blocked&) = delete;
+    Blocked& operator=(const Blocked&) = delete;
+    const std::string text;
+    LaneReader::Taken request;
+  };
+
   int64_t PollLane(const std::shared_ptr<Lane>& lane, int64_t bytes);
+  void Handle(LaneReader::Taken* request);
+  void TryBlocked();
+  bool IsBlocked(const Lane& lane) const;
   bool HandleEvents(int timeout_ms);
   void HandleEvent(uint64_t kind, uint64_t id, bool hung_up);
   template <typename Step>
@@ -112,6 +125,7 @@ class EngineLoop {
   UniqueFd fault_event_;  // in-process only: an eventfd never crosses a trust boundary
   LaneTable lanes_;
   Acceptor acceptor_;
+  std::list<Blocked> blocked_;  // almost always empty
 
   uint64_t next_tick_ns_ = 0;
   uint64_t next_sweep_ns_ = 0;

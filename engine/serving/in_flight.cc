@@ -43,7 +43,8 @@ void InFlight::CheckCanaries() const {
 InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,
                                     ComputationPtr* computation) {
   if (size() == 0) return JoinResult::kNone;
-  const MutexLock lock(mutex_);
+  if (!mutex_.TryLockBriefly()) return JoinResult::kBusy;
+  const MutexLock lock(mutex_, MutexLock::Held());
   CheckCanaries();
   const auto found = computations_.find(Key{text, variant});
   if (found == computations_.end()) return JoinResult::kNone;
@@ -55,21 +56,24 @@ InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, con
   return JoinResult::kJoined;
 }
 
-void InFlight::Start(const ComputationPtr& computation, Waiter first) {
+bool InFlight::Start(const ComputationPtr& computation, Waiter first) {
   assert(computation->waiters.empty());
   computation->waiters.reserve(1);
-  const MutexLock lock(mutex_);
+  if (!mutex_.TryLockBriefly()) return false;
+  const MutexLock lock(mutex_, MutexLock::Held());
   const bool added = computations_.emplace(Key{computation->text, computation->variant}, computation).second;
   Attach(computation.get(), std::move(first));  // allocates nothing
   assert(added);
   static_cast<void>(added);
   count_.fetch_add(1, std::memory_order_relaxed);  // only the loop thread starts computations, and it is the reader
+  return true;
 }
 
 void InFlight::EraseLocked(const ComputationPtr& computation) {
   const auto found = computations_.find(Key{computation->text, computation->variant});
   if (found == computations_.end() || found->second != computation) return;
   computations_.erase(found);
+  ended_.store(ended_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // relaxed: under the lock
   count_.fetch_sub(1, std::memory_order_release);
   assert(count_.load(std::memory_order_relaxed) == computations_.size());  // relaxed: changed under the lock only
 }

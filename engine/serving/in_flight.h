@@ -3,8 +3,12 @@
 //
 // Out of memory, a call throws std::bad_alloc and has changed nothing.
 //
-// Thread-safe. An ordering makes "once" exact: the worker stores a result in the cache before it calls Finish, and the
-// loop calls Join before it asks the cache, so a text is found in one of the two.
+// Thread-safe. The loop never waits here: a worker that loses its CPU while it has the lock keeps it for milliseconds,
+// in which the loop has others to serve (Join and Start say kBusy then).
+//
+// An ordering makes "once" exact: the worker stores a result in the cache before it ends the computation. The loop asks
+// the cache first, so that a hit touches nothing here, then joins; if neither has the text and a computation ended in
+// between (ended()), it may have been this one, and the cache is asked once more.
 #pragma once
 
 #include <atomic>
@@ -22,16 +26,21 @@ namespace sutra {
 
 class InFlight {
  public:
-  enum class JoinResult { kNone, kJoined, kTooLong };
+  enum class JoinResult {
+    kNone,
+    kJoined,
+    kTooLong,
+    kBusy,  // nothing happened: a worker holds the lock, and does not give it back at once
+  };
 
   // Adds `waiter` to the computation of this text, if one is under way. kTooLong: it is under way, but known to be
   // truncated, and the waiter refuses truncation (kOptionReject); nothing was added. The lock is not taken while
-  // nothing is under way.
+  // nothing is under way. The loop thread.
   JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
 
   // The computation is under way from here on, and `first` waits for it. REQUIRES: Join returned kNone for this text
-  // (only the loop thread starts computations).
-  void Start(const ComputationPtr& computation, Waiter first);
+  // (only the loop thread starts computations). False, and nothing happened, when a worker holds the lock.
+  [[nodiscard]] bool Start(const ComputationPtr& computation, Waiter first);
 
   // Removes the waiters for which `gone` is true and hands them to the caller. False: no waiter is left, and the
   // computation is no longer under way.
@@ -57,6 +66,10 @@ class InFlight {
   std::vector<Waiter> TakeAll();
 
   size_t size() const { return count_.load(std::memory_order_acquire); }
+  // Computations that have ended. A loop that reads the same number before a lookup in the cache that misses and after
+  // a Join that finds nothing knows that the text is neither cached nor under way. (acquire: the lookup comes after
+  // it.)
+  uint64_t ended() const { return ended_.load(std::memory_order_acquire); }
 
  private:
   struct Key {
@@ -85,6 +98,7 @@ class InFlight {
   // Entries of the map. Lowered (release) after the removal, and the removal follows the insert into the cache: a loop
   // that reads 0 (acquire) finds the result in the cache.
   std::atomic<size_t> count_{0};
+  std::atomic<uint64_t> ended_{0};  // raised under the lock
 };
 
 }  // namespace sutra

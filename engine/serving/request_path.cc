@@ -1,4 +1,4 @@
-// Join, cache, compute: each step answers the request or passes it to the next one.
+// Cache, join, compute: each step answers the request or passes it to the next one.
 #include "engine/serving/request_path.h"
 
 #include <algorithm>
@@ -13,62 +13,75 @@
 #include "shm/text_key.h"
 
 namespace sutra {
+
 // Memory that runs out fails this request: each step below leaves the waiter where it is until it can no longer fail.
-void RequestPath::Handle(LaneReader::Taken* request, bool draining) {
-  LaneReader::Taken& taken = *request;
+bool RequestPath::Handle(LaneReader::Taken* request, bool draining) {
+  model_.stats.Add(Counter::kTexts);
+  model_.stats.RecordSpan(Histogram::kStageTake, request->waiter.submitted_ns, request->waiter.taken_ns);
+  return HandleAgain(request, draining);
+}
+
+bool RequestPath::HandleAgain(LaneReader::Taken* request, bool draining) {
   try {
-    Answer(&taken, draining);
+    return Answer(request, draining);
   } catch (const std::bad_alloc&) {
     model_.stats.Add(Counter::kOutOfMemory);
-    model_.replies.Refuse(taken.waiter, StatusCode::kOutOfMemory);
+    return model_.replies.Refuse(request->waiter, StatusCode::kOutOfMemory);
   }
 }
 
-void RequestPath::Answer(LaneReader::Taken* request, bool draining) {
-  LaneReader::Taken& taken = *request;
-  model_.stats.Add(Counter::kTexts);
-  Waiter& waiter = taken.waiter;
-  model_.stats.RecordSpan(Histogram::kStageTake, waiter.submitted_ns, waiter.taken_ns);
+bool RequestPath::Answer(LaneReader::Taken* request, bool draining) {
+  Waiter& waiter = request->waiter;
   if (draining) return model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
-  if (taken.status != StatusCode::kOk) return model_.replies.Refuse(waiter, taken.status);
+  if (request->status != StatusCode::kOk) return model_.replies.Refuse(waiter, request->status);
   waiter.ttl_s = static_cast<uint32_t>(
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
-  if (Join(waiter, taken.text)) return;
-  if (AnswerFromCache(waiter, taken.text)) return;
-  Compute(waiter, taken.text);
+  const uint64_t ended = model_.in_flight.ended();
+  Step step = AnswerFromCache(waiter, request->text);
+  if (step == Step::kNothing) step = Join(waiter, request->text);
+  // What ended between the two may have been this text: then it is in the cache by now.
+  if (step == Step::kNothing && model_.in_flight.ended() != ended) step = AnswerFromCache(waiter, request->text);
+  if (step == Step::kNothing) step = Compute(waiter, request->text);
+  return step == Step::kDone;
 }
 
-bool RequestPath::Join(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms) {
+  return model_.replies.Refuse(waiter, status, retry_after_ms) ? Step::kDone : Step::kBusy;
+}
+
+RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text) {
   ComputationPtr computation;
   model_.batcher.ReserveOne();  // before it has joined: from then on it cannot be refused
   switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
-    case InFlight::JoinResult::kNone: return false;
-    case InFlight::JoinResult::kTooLong: model_.replies.Refuse(waiter, StatusCode::kTextTooLong); return true;
-    case InFlight::JoinResult::kJoined: Queue(computation, waiter, true); break;
+    case InFlight::JoinResult::kNone: return Step::kNothing;
+    case InFlight::JoinResult::kBusy: return Step::kBusy;
+    case InFlight::JoinResult::kTooLong: return Refuse(waiter, StatusCode::kTextTooLong);
+    case InFlight::JoinResult::kJoined: break;
   }
+  Queue(computation, waiter, true);
   model_.stats.Add(Counter::kJoined);
-  return true;
+  return Step::kDone;
 }
 
-bool RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
-  if (model_.cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return false;
+  if (model_.cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
   CacheValue value;
-  if (!model_.cache->Lookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value)) return false;
+  const std::optional<bool> found =
+      model_.cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
+  if (!found.has_value()) return Step::kBusy;
+  if (!*found) return Step::kNothing;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));
-  if (value.truncated && (waiter.options & kOptionReject) != 0) {
-    model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
-    return true;
-  }
+  if (value.truncated && (waiter.options & kOptionReject) != 0) return Refuse(waiter, StatusCode::kTextTooLong);
+  if (!model_.replies.AnswerHit(waiter, value.norm, value.token_count, value.truncated)) return Step::kBusy;
   model_.stats.Add(Counter::kHits);
-  model_.replies.AnswerHit(waiter, value.norm, value.token_count, value.truncated);
-  return true;
+  return Step::kDone;
 }
 
 // The text is only copied here: the worker checks and tokenises it.
-void RequestPath::Compute(const Waiter& first, std::string_view text) {
+RequestPath::Step RequestPath::Compute(const Waiter& first, std::string_view text) {
   if (!model_.batcher.Admits(*first.lane->client(), text.size())) {
-    return model_.replies.Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
+    return Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
   }
   auto computation = std::make_shared<Computation>();
   computation->text = text;
@@ -77,9 +90,10 @@ void RequestPath::Compute(const Waiter& first, std::string_view text) {
   computation->cost_estimate = EstimatedTextCost(text.size(), model_.info.tokens_max);
   computation->queued_ns = first.taken_ns;
   model_.batcher.ReserveOne();  // a computation that is under way must reach the workers
-  model_.in_flight.Start(computation, first);
+  if (!model_.in_flight.Start(computation, first)) return Step::kBusy;
   Queue(computation, first, false);
   model_.stats.Add(Counter::kMisses);
+  return Step::kDone;
 }
 
 // A text that is joined is queued again where its new waiter may reach it sooner: at another client, which is charged

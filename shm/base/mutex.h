@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "shm/base/cpu_pause.h"
+
 #if defined(__clang__)
 #define SUTRA_THREAD_ATTRIBUTE(attribute) __attribute__((attribute))
 #else
@@ -44,6 +46,15 @@ class SUTRA_CAPABILITY("mutex") Mutex {
     assert(error == 0);
   }
   bool TryLock() SUTRA_TRY_ACQUIRE(true) { return pthread_mutex_trylock(&mutex_) == 0; }
+  // For a thread that must not wait for another to be scheduled: tries for about a microsecond, which is longer than a
+  // short critical section takes and much shorter than the milliseconds for which its holder may lose its CPU.
+  bool TryLockBriefly() SUTRA_TRY_ACQUIRE(true) {
+    for (int i = 0; i < 64; ++i) {
+      if (TryLock()) return true;
+      CpuPause();
+    }
+    return false;
+  }
   void Unlock() SUTRA_RELEASE() {
     [[maybe_unused]] const int error = pthread_mutex_unlock(&mutex_);
     assert(error == 0);
@@ -57,7 +68,9 @@ class SUTRA_CAPABILITY("mutex") Mutex {
 // Holds a Mutex for a scope; can release and reacquire it meanwhile.
 class SUTRA_SCOPED_CAPABILITY MutexLock {
  public:
+  struct Held {};  // the caller has it already
   explicit MutexLock(Mutex& mutex) SUTRA_ACQUIRE(mutex) : mutex_(mutex) { mutex_.Lock(); }
+  MutexLock(Mutex& mutex, Held) SUTRA_REQUIRES(mutex) : mutex_(mutex) {}
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
   ~MutexLock() SUTRA_RELEASE() {

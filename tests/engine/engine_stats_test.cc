@@ -68,7 +68,7 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   computation->text = "waiting";
   computation->client = std::make_shared<Client>(1, 0, 0, "");
   computation->cost_estimate = 3;
-  model.in_flight.Start(computation, Waiter());
+  ASSERT_TRUE(model.in_flight.Start(computation, Waiter()));
   model.batcher.Add(computation, {.client = 1}, false);
   ShowConstants(stats_, model.info, 256);
   ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2});

@@ -62,7 +62,9 @@ class RequestSweep : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     for (const ScriptedLane* lane : {&lane_, &other_}) {
-      while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) path_->Handle(&taken, false);
+      while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) {
+        while (!path_->Handle(&taken, false)) std::this_thread::yield();  // the worker has a lock
+      }
     }
     model_->batcher.Flush();
   }

@@ -216,7 +216,7 @@ class Program {
     const Waiter waiter = waiters_.back();
     waiters_.pop_back();
     lane_->vector(waiter.slot)[geometry_.width - 1] = 1.0F;
-    FUZZ_CHECK(lane_->Publish(waiter.slot, waiter.sequence, Answer()));
+    FUZZ_CHECK(lane_->Publish(waiter.slot, waiter.sequence, Answer()) == Lane::Published::kDone);
     FUZZ_CHECK(LoadResultWord(lane_->reply(), waiter.slot) == ResultWord(waiter.sequence, 0));
     static_cast<void>(lane_->Wake());
   }

@@ -23,12 +23,27 @@ class MemoryCache : public CacheShard {
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
     if (on_lookup) on_lookup(text);
-    const MutexLock lock(mutex_);
+    MutexLock lock(mutex_);
     const auto found = entries_.find({std::string(text), variant});
-    if (found == entries_.end()) return false;
+    if (found == entries_.end()) {
+      lock.Unlock();
+      if (after_lookup) after_lookup(text);
+      return false;
+    }
     std::copy(found->second.vector.begin(), found->second.vector.end(), vector);
     *value = found->second.value;
     return true;
+  }
+  std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
+    MutexLock lock(mutex_);
+    if (text == busy_) return std::nullopt;
+    lock.Unlock();
+    return Lookup(text, variant, vector, value);
+  }
+  // Lookups of this text find a lock that another thread holds.
+  void SetBusy(std::string text) {
+    const MutexLock lock(mutex_);
+    busy_ = std::move(text);
   }
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
               uint64_t ttl_s) override {
@@ -46,7 +61,8 @@ class MemoryCache : public CacheShard {
   void SetStorageLost(bool) override {}
   CacheStats Stats() const override { return {}; }
 
-  std::function<void(std::string_view)> on_lookup;  // what happens before a lookup; set it before the loop starts
+  std::function<void(std::string_view)> on_lookup;     // what happens before a lookup; set it before the loop starts
+  std::function<void(std::string_view)> after_lookup;  // what happens after a lookup that found nothing; likewise
   std::function<void()> on_insert;  // what happens while a result is being stored; set it before the worker starts
 
   Entry Get(const std::string& text) {
@@ -62,6 +78,7 @@ class MemoryCache : public CacheShard {
   Mutex mutex_;
   std::map<std::pair<std::string, uint32_t>, Entry> entries_ SUTRA_GUARDED_BY(mutex_);
   int inserts_ SUTRA_GUARDED_BY(mutex_) = 0;
+  std::string busy_ SUTRA_GUARDED_BY(mutex_);
 };
 
 }  // namespace sutra::testing

@@ -42,6 +42,23 @@ class EntryStoreTest : public testing::Test {
   std::unique_ptr<EntryStore> store_;
 };
 
+TEST_F(EntryStoreTest, ALookupThatMayNotWaitSaysSoWhileAnotherThreadHasTheLock) {
+  Make(100);
+  EXPECT_TRUE(Insert("text", 1));
+  const EntryKey key = store_->KeyOf("text", 0);
+  std::vector<float> vector(kWidth);
+  CacheValue value;
+  const auto find = [&] { return store_->TryLookup(key, &clock_, vector.data(), &value); };
+  EXPECT_EQ(find(), std::optional(true));
+  EXPECT_EQ(vector, VectorOf("text", 1));
+  {
+    const MutexLock lock(store_->MutexOf(key));
+    EXPECT_EQ(find(), std::nullopt);
+  }
+  EXPECT_TRUE(Erase("text"));
+  EXPECT_EQ(find(), std::optional(false));
+}
+
 TEST_F(EntryStoreTest, AnswersExactlyWhatWasStored) {
   Make(100);
   EXPECT_TRUE(Insert("text", 1));

@@ -124,7 +124,7 @@ TEST_F(LaneReaderTest, AnAnsweredSlotMayBeUsedAgain) {
     request.sequence = sequence;
     scripted_.Submit(5, "a", request);
     ASSERT_EQ(TakeStatus(), StatusCode::kOk);
-    ASSERT_TRUE(scripted_.lane()->Publish(5, sequence, {}));
+    ASSERT_EQ(scripted_.lane()->Publish(5, sequence, {}), Lane::Published::kDone);
     EXPECT_EQ(scripted_.answered_sequence(5), sequence);
   }
   EXPECT_EQ(scripted_.lane()->held(), 0u);

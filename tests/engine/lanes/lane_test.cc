@@ -34,7 +34,7 @@ TEST_F(LaneTest, ASlotIsHeldUntilItsAnswerIsPublished) {
   EXPECT_FALSE(lane().Hold(3));
   EXPECT_TRUE(lane().Hold(4));
   EXPECT_EQ(lane().held(), 2u);
-  EXPECT_TRUE(lane().Publish(3, 1, Answer()));
+  EXPECT_EQ(lane().Publish(3, 1, Answer()), Lane::Published::kDone);
   EXPECT_EQ(lane().held(), 1u);
   EXPECT_TRUE(lane().Hold(3));
 }
@@ -47,7 +47,7 @@ TEST_F(LaneTest, AnAnswerIsWrittenWholeAndTheWordLast) {
   answer.tag = 99;
   answer.stage_ns[kPublished] = 1234;
   ASSERT_TRUE(lane().Hold(2));
-  ASSERT_TRUE(lane().Publish(2, 17, answer));
+  ASSERT_EQ(lane().Publish(2, 17, answer), Lane::Published::kDone);
   EXPECT_EQ(scripted_.answered_sequence(2), 17u);
   EXPECT_EQ(scripted_.status(2), StatusCode::kOk);
   const ResultDescriptor& result = scripted_.result(2);
@@ -66,7 +66,7 @@ TEST_F(LaneTest, ARefusalHasNoVector) {
   Answer answer;
   answer.status = StatusCode::kOverloaded;
   ASSERT_TRUE(lane().Hold(0));
-  ASSERT_TRUE(lane().Publish(0, 1, answer));
+  ASSERT_EQ(lane().Publish(0, 1, answer), Lane::Published::kDone);
   EXPECT_EQ(scripted_.status(0), StatusCode::kOverloaded);
   EXPECT_EQ(scripted_.result(0).width, 0u);
 }
@@ -78,7 +78,7 @@ TEST_F(LaneTest, AfterCloseNothingIsAnsweredAndTheReasonStands) {
   EXPECT_FALSE(lane().open());
   EXPECT_EQ(state(), uint32_t{kLaneClosed});
   EXPECT_NE(futex_word(), before);  // sleeping clients see the end
-  EXPECT_FALSE(lane().Publish(0, 1, Answer()));
+  EXPECT_EQ(lane().Publish(0, 1, Answer()), Lane::Published::kClosed);
   EXPECT_EQ(scripted_.answered_sequence(0), 0u);
   lane().Close(StatusCode::kEngineGone);  // the first reason counts
   EXPECT_EQ(line().close_reason.load(std::memory_order_relaxed), static_cast<uint32_t>(StatusCode::kShuttingDown));
@@ -133,7 +133,7 @@ TEST(LaneThreads, AnswersOfLoopAndWorkerStandInTheRingWithoutAGap) {
         std::this_thread::yield();
         continue;
       }
-      EXPECT_TRUE(lane.Publish(slot, 1 + slot, Answer()));
+      EXPECT_EQ(lane.Publish(slot, 1 + slot, Answer()), Lane::Published::kDone);
       handed_on.store(kNone, std::memory_order_release);
     }
   });
@@ -147,7 +147,7 @@ TEST(LaneThreads, AnswersOfLoopAndWorkerStandInTheRingWithoutAGap) {
       if (taken++ % 3 == 0 && handed_on.load(std::memory_order_acquire) == kNone) {
         handed_on.store(slot, std::memory_order_release);
       } else {
-        ASSERT_TRUE(lane.Publish(slot, 1 + slot, Answer()));
+        while (lane.Publish(slot, 1 + slot, Answer()) == Lane::Published::kBusy) std::this_thread::yield();
       }
     }
     uint32_t answered = 0;
@@ -174,7 +174,7 @@ TEST(LaneThreads, NothingIsAnsweredAfterCloseWhateverTheWorkerIsDoing) {
     std::atomic<uint32_t> answered{0};
     std::thread worker([&] {
       for (uint32_t slot = 0; slot < 64; ++slot) {
-        if (lane.Publish(slot, 7, Answer())) answered.fetch_add(1, std::memory_order_relaxed);
+        if (lane.Publish(slot, 7, Answer()) == Lane::Published::kDone) answered.fetch_add(1, std::memory_order_relaxed);
       }
     });
     while (round % 2 == 0 && answered.load(std::memory_order_relaxed) == 0) continue;
@@ -213,7 +213,7 @@ TEST(LaneThreads, NoSystemCallIsMadeUnderTheMutex) {
     return bool(syscall >> number) && number == SYS_write;
   };
   while (!in_write()) std::this_thread::yield();
-  EXPECT_TRUE(lane.Publish(0, 1, Answer()));  // would hang here: two slots are held, so it takes the mutex
+  EXPECT_EQ(lane.Publish(0, 1, Answer()), Lane::Published::kDone);  // two slots are held, so it takes the mutex
   lane.SetDraining();
   lane.Close(StatusCode::kShuttingDown);
   ASSERT_EQ(read(read_end.get(), bytes.data(), pipe_bytes), static_cast<ssize_t>(pipe_bytes));
@@ -224,7 +224,7 @@ TEST(LaneThreads, NoSystemCallIsMadeUnderTheMutex) {
 using LaneDeathTest = LaneTest;
 
 TEST_F(LaneDeathTest, AnswersOfSlotsThatNobodyHoldsAreOurBug) {
-  EXPECT_DEATH(lane().Publish(1, 1, Answer()), "slot_held_");
+  EXPECT_DEATH(static_cast<void>(lane().Publish(1, 1, Answer())), "slot_held_");
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ TEST_F(ReplyWriterTest, RawAndUnitAnswersComeFromOneVector) {
 TEST_F(ReplyWriterTest, AHitIsScaledInPlaceAndSaysShard) {
   const Waiter waiter = WaiterOf(3, 1, kOptionRaw);
   std::copy(unit_.begin(), unit_.end(), scripted_.lane()->vector(3));
-  replies_.AnswerHit(waiter, 5, 6, false);
+  ASSERT_TRUE(replies_.AnswerHit(waiter, 5, 6, false));
   EXPECT_EQ(scripted_.vector(3), (std::vector<float>{3, 4, 0, 0}));
   EXPECT_EQ(scripted_.result(3).source, uint32_t{kSourceShard});
   EXPECT_EQ(scripted_.result(3).token_count, 6u);

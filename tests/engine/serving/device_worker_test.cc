@@ -49,7 +49,7 @@ class DeviceWorkerTest : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
-      path_->Handle(&taken, draining);
+      while (!path_->Handle(&taken, draining)) std::this_thread::yield();  // the worker has a lock
     }
     model_->batcher.Flush();
   }

@@ -210,6 +210,40 @@ TEST_F(EngineLoopTest, ATurnTakesAQuantumOfRequestsFromEachClient) {
   EXPECT_FALSE(loop_->PollLanes());
 }
 
+TEST_F(EngineLoopTest, ARequestThatMeetsAHeldLockWaitsWithItsLaneAndNobodyElseDoes) {
+  Make({});
+  Client blocked(1, 64), other(2);
+  Attach(&blocked);
+  Attach(&other);
+  for (const char* text : {"apple", "pear"}) cache_.Insert(text, 0, std::vector<float>(kWidth, 0.5f), {}, 77);
+  cache_.SetBusy("apple");
+  blocked.scripted.Submit(0, "apple");
+  blocked.scripted.Submit(1, "pear");
+  other.scripted.Submit(0, "pear");
+  EXPECT_TRUE(loop_->PollLanes());
+  EXPECT_TRUE(loop_->PollLanes()) << "the loop must not sleep";
+  EXPECT_EQ(other.Await(0), StatusCode::kOk);
+  EXPECT_EQ(blocked.taken(), 1u) << "answers of a lane keep their order where they can";
+  cache_.SetBusy("");
+  EXPECT_TRUE(loop_->PollLanes());
+  EXPECT_EQ(blocked.Await(0), StatusCode::kOk);
+  EXPECT_EQ(blocked.Await(1), StatusCode::kOk);
+  EXPECT_FALSE(loop_->PollLanes());
+}
+
+TEST_F(EngineLoopTest, ABlockedRequestIsAnsweredBeforeADrainEnds) {
+  Make({.drain_s = 30});
+  Client client(1);
+  Attach(&client);
+  cache_.SetBusy("apple");
+  Run();
+  Send(client, 0, "apple");
+  client.AwaitTaken(1);
+  kill(getpid(), SIGTERM);
+  EXPECT_EQ(client.Await(0), StatusCode::kShuttingDown);
+  EXPECT_EQ(AwaitEnd(), EngineLoop::End::kDrained);
+}
+
 TEST_F(EngineLoopTest, ALongTextIsPaidForByTheTurnsAfterIt) {
   Make({});
   Client client(1);

@@ -31,7 +31,7 @@ ComputationPtr ComputationOf(const std::string& text) {
 
 ComputationPtr Start(InFlight* in_flight, const std::string& text, const Waiter& first) {
   const ComputationPtr computation = ComputationOf(text);
-  in_flight->Start(computation, first);
+  while (!in_flight->Start(computation, first)) std::this_thread::yield();  // another thread has the lock
   return computation;
 }
 

@@ -51,7 +51,7 @@ class RequestPathTest : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     ASSERT_EQ(reader_.Take(lane->lane(), &taken, &why), LaneReader::Next::kTaken) << why;
-    path_->Handle(&taken, draining);
+    ASSERT_TRUE(path_->Handle(&taken, draining));
     model_->batcher.Flush();
   }
   bool Answered(uint32_t slot) const { return scripted_.answered_sequence(slot) != 0; }
@@ -126,15 +126,49 @@ TEST_F(RequestPathTest, WithoutACacheEveryTextIsComputed) {
   EXPECT_EQ(Queued().size(), 1u);
 }
 
-TEST_F(RequestPathTest, ATextUnderWayIsJoinedBeforeTheCacheIsAsked) {
+TEST_F(RequestPathTest, ATextUnderWayIsJoinedUnlessItIsCachedByNow) {
   Send(0, "apple");
-  Store("apple");
   Send(1, "apple");
   EXPECT_FALSE(Answered(1));
+  EXPECT_EQ(Count(Counter::kJoined), 1u);
+  Store("apple");
+  Send(2, "apple");
+  EXPECT_TRUE(Answered(2));
   const std::vector<ComputationPtr> queued = Queued();
   ASSERT_EQ(queued.size(), 1u);
   EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 2u);
-  EXPECT_EQ(Count(Counter::kJoined), 1u);
+}
+
+// The worker stores and ends the computation just after the lookup missed: the text is in neither of the two looks.
+TEST_F(RequestPathTest, ATextThatEndsBetweenTheTwoLooksIsNotComputedAgain) {
+  Send(0, "apple");
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  cache_.after_lookup = [&](std::string_view) {
+    cache_.after_lookup = nullptr;
+    Store("apple");
+    model_->in_flight.Finish(queued[0]);
+  };
+  Send(1, "apple");
+  EXPECT_TRUE(Answered(1));
+  EXPECT_EQ(Count(Counter::kMisses), 1u);
+}
+
+TEST_F(RequestPathTest, ARequestThatMeetsAHeldLockIsLeftAsItWas) {
+  Store("apple");
+  scripted_.Submit(0, "apple");
+  LaneReader::Taken taken;
+  const char* why = "";
+  ASSERT_EQ(reader_.Take(scripted_.lane(), &taken, &why), LaneReader::Next::kTaken);
+  cache_.SetBusy("apple");
+  EXPECT_FALSE(path_->Handle(&taken, false));
+  EXPECT_FALSE(path_->HandleAgain(&taken, false));
+  EXPECT_FALSE(Answered(0));
+  cache_.SetBusy("");
+  EXPECT_TRUE(path_->HandleAgain(&taken, false));
+  EXPECT_TRUE(Answered(0));
+  EXPECT_EQ(Count(Counter::kTexts), 1u);
+  EXPECT_EQ(Count(Counter::kHits), 1u);
 }
 
 TEST_F(RequestPathTest, AJoinOfAHigherClassIsServedInItsClass) {
