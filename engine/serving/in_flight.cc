@@ -70,6 +70,7 @@ void InFlight::EraseLocked(const ComputationPtr& computation) {
   const auto found = computations_.find(Key{computation->text, computation->variant});
   if (found == computations_.end() || found->second != computation) return;
   computations_.erase(found);
+  // SYNC E3 (release): the insert into the cache, which precedes the removal; meets SYNC E3 (acquire) in size.
   count_.fetch_sub(1, std::memory_order_release);
   assert(count_.load(std::memory_order_relaxed) == computations_.size());  // relaxed: changed under the lock only
 }
@@ -132,7 +133,7 @@ std::vector<Waiter> InFlight::TakeAll() {
     computation->waiters.clear();
   }
   computations_.clear();
-  count_.store(0, std::memory_order_release);
+  count_.store(0, std::memory_order_release);  // SYNC E3 (release): as in EraseLocked
   return all;
 }
 
