@@ -42,9 +42,9 @@ struct EngineConfig {
   std::vector<gid_t> allow_gids;
   uint32_t lanes_max = kLanesRange.otherwise;
   bool lanes_max_given = false;  // by the command line or the file
-  uint32_t attach_rate_max = kAttachRateRange.otherwise;
   uint32_t lanes_per_uid_max = kLanesPerUidRange.otherwise;
   uint32_t lanes_per_client_max = kLanesPerClientRange.otherwise;
+  uint32_t attach_rate_max = kAttachRateRange.otherwise;
   uint64_t lane_bytes_max = kLaneBytesRange.otherwise;
   uint64_t lane_bytes_per_uid_max = kLaneBytesShareRange.otherwise;     // 0 = derived, as is lanes_per_uid_max
   uint64_t lane_bytes_per_client_max = kLaneBytesShareRange.otherwise;  // 0 = derived

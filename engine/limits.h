@@ -26,12 +26,11 @@ inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};  // 
 
 // Lanes.
 inline constexpr OptionRange<uint32_t> kLanesRange = {1, 256, 4096};
-inline constexpr OptionRange<uint32_t> kLanesPerUidRange = {0, 0,
-                                                            4096};  // 0: derived, as are the next ones (engine.cc)
+inline constexpr OptionRange<uint32_t> kLanesPerUidRange = {0, 0, 4096};  // 0: derived (LaneQuotas in engine.cc)
 inline constexpr OptionRange<uint32_t> kLanesPerClientRange = {1, 64, 4096};
 inline constexpr OptionRange<uint32_t> kAttachRateRange = {1, 200, 1'000'000};
 inline constexpr OptionRange<uint64_t> kLaneBytesRange = {kMebibyte, 8ull << 30, 16 * kTebibyte};
-inline constexpr OptionRange<uint64_t> kLaneBytesShareRange = {0, 0, 16 * kTebibyte};
+inline constexpr OptionRange<uint64_t> kLaneBytesShareRange = {0, 0, 16 * kTebibyte};  // 0: derived
 inline constexpr OptionRange<uint32_t> kSlotsRange = {kSlotsMin, kSlotsDefault, kSlotsMax};
 inline constexpr OptionRange<uint32_t> kTextBytesRange = {kTextHeadBytes, kTextBytesMaxDefault, kTextBytesMaxLimit};
 

@@ -98,8 +98,9 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
     return Fail(status, "%s: the engine refused: %s", path,
                 welcome->message[0] != '\0' ? welcome->message : sutra_status_text(status));
   }
-  if (fds_received != kWelcomeFds)
+  if (fds_received != kWelcomeFds) {
     return Fail(SUTRA_REFUSED, "%s: a welcome without a lane: broken engine build", path);
+  }
   return SUTRA_OK;
 }
 
@@ -184,10 +185,6 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   }
   return SUTRA_OK;
 }
-
-}  // namespace
-
-namespace {
 
 sutra_status AttachOnce(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane,
                         uint32_t* retry_after_ms) {

@@ -37,7 +37,7 @@ struct Client {
   // Loop thread: its lanes in the LaneTable.
   uint32_t lanes_served = 0;
   bool process_watched = false;  // an event will tell that the process has ended
-  // Attaches that were refused. Relaxed: only counts.
+  // Its attaches that a quota refused. Relaxed: only counts.
   std::atomic<uint64_t> refusals{0};
 
   // Loop thread: bytes that its lanes may still take in this turn; below zero after a text that was larger.

@@ -134,7 +134,8 @@ bool LaneMaker::EndOne() {
     const LaneMemory& memory = ended.lane != nullptr ? ended.lane->memory() : ended.memory;
     if (!keep_texts_.load(std::memory_order_relaxed)) memory.PunchClientFiles();  // relaxed: see KeepTexts
   }
-  ending_.fetch_sub(1, std::memory_order_release);  // its charge was returned before
+  // SYNC E4 (release): its charge was returned before; meets SYNC E4 (acquire) in ending.
+  ending_.fetch_sub(1, std::memory_order_release);
   Ring();
   return true;
 }

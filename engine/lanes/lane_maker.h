@@ -57,6 +57,7 @@ class LaneMaker {
   void GiveBack(std::unique_ptr<Lane> lane, ClientTable::Charge charge);
   void GiveBack(LaneMemory memory, ClientTable::Charge charge);
   // Handed over, but not gone yet: their charges will be returned.
+  // SYNC E4 (acquire): the charges of those that are gone were returned; meets SYNC E4 (release) in EndOne.
   uint32_t ending() const { return ending_.load(std::memory_order_acquire); }
 
   // From now on the files of lanes are closed as they are: the engine leaves, and its clients still have the requests

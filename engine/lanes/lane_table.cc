@@ -133,13 +133,12 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
   }
   lanes_.erase(found);  // closes the socket, which also ends its watch
   order_.Remove(lane.get());
-  Client& process = *lane->client();
-  if (--process.lanes_served == 0 && process.pid_fd) {
-    watcher_.unwatch(process.pid_fd.get());
-    process.process_watched = false;
+  Client& client = *lane->client();
+  if (--client.lanes_served == 0 && client.pid_fd) {
+    watcher_.unwatch(client.pid_fd.get());
+    client.process_watched = false;
   }
   if (why != nullptr) {
-    const Client& client = *lane->client();
     const std::string name = client.name.empty() ? "" : " (" + client.name + ")";
     options_.log(end == End::kViolated ? LogKind::kLaneViolated : LogKind::kLaneDied, LogLevel::kWarn,
                  "lane " + std::to_string(lane_id) + " of uid " + std::to_string(client.uid) + " pid " +

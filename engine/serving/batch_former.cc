@@ -23,7 +23,7 @@ const Batch* BatchFormer::Next() {
     try {
       Form();
     } catch (const std::bad_alloc&) {  // what was taken is served; it gives memory back
-      if (batch_.texts.empty()) poll(nullptr, 0, 10);
+      if (batch_.texts.empty()) poll(nullptr, 0, RequestBatcher::kMemoryRetryMs);
     }
     if (!batch_.texts.empty()) return &batch_;
   }

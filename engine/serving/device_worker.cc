@@ -58,7 +58,6 @@ void DeviceWorker::Run() {
 
 void DeviceWorker::Serve(const Batch& batch) {
   const size_t texts = batch.texts.size();
-  busy_texts_.store(static_cast<uint32_t>(texts), std::memory_order_relaxed);
   model_.stats.Add(Counter::kBatches);
   model_.stats.Add(Counter::kBatchTexts, texts);
   model_.stats.Add(Counter::kTokens, batch.ids.size());
@@ -69,7 +68,6 @@ void DeviceWorker::Serve(const Batch& batch) {
   Compute(batch, 0, texts);
   WakeLanes();
   model_.stats.Add(Counter::kWorkerBusyNs, MonotonicNs() - times_.batched_ns);
-  busy_texts_.store(0, std::memory_order_relaxed);
 }
 
 // Halves a batch that fails, so that one bad text, or too little memory for a large batch, does not fail the others.

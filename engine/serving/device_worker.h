@@ -7,7 +7,6 @@
 // batch is halved until the bad texts are isolated); a result is stored before its computation ends.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,9 +31,6 @@ class DeviceWorker {
 
   void Stop();
 
-  // Number of texts in the current batch; 0 when idle.
-  uint32_t busy_texts() const { return busy_texts_.load(std::memory_order_relaxed); }  // for display only
-
  private:
   // Failed calls per batch before its remaining texts are given up.
   static constexpr int kFailedCallsMax = 64;
@@ -54,7 +50,6 @@ class DeviceWorker {
   ServedModel& model_;
   const Options options_;
   const uint32_t width_;
-  std::atomic<uint32_t> busy_texts_{0};
 
   // Used by the thread only; kept between batches so that a batch allocates nothing in the steady state.
   BatchFormer former_;

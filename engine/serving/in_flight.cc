@@ -74,6 +74,7 @@ void InFlight::EraseLocked(const ComputationPtr& computation) {
   if (found == computations_.end() || found->second != computation) return;
   computations_.erase(found);
   ended_.store(ended_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // relaxed: under the lock
+  // SYNC E3 (release): the insert into the cache, which precedes the removal; meets SYNC E3 (acquire) in size.
   count_.fetch_sub(1, std::memory_order_release);
   assert(count_.load(std::memory_order_relaxed) == computations_.size());  // relaxed: changed under the lock only
 }
@@ -136,7 +137,7 @@ std::vector<Waiter> InFlight::TakeAll() {
     computation->waiters.clear();
   }
   computations_.clear();
-  count_.store(0, std::memory_order_release);
+  count_.store(0, std::memory_order_release);  // SYNC E3 (release): as in EraseLocked
   return all;
 }
 

@@ -65,6 +65,7 @@ class InFlight {
   // Takes all waiters (at the end of a drain that timed out).
   std::vector<Waiter> TakeAll();
 
+  // SYNC E3 (acquire): a result that is not counted any more is in the cache; meets SYNC E3 (release) in EraseLocked.
   size_t size() const { return count_.load(std::memory_order_acquire); }
   // Computations that have ended. A loop that reads the same number before a lookup in the cache that misses and after
   // a Join that finds nothing knows that the text is neither cached nor under way. (acquire: the lookup comes after
@@ -95,9 +96,7 @@ class InFlight {
   uint64_t canary_before_ = kCanary;
   std::unordered_map<Key, ComputationPtr, KeyHash> computations_ SUTRA_GUARDED_BY(mutex_){16, KeyHash{RandomSeed()}};
   uint64_t canary_after_ = kCanary;
-  // Entries of the map. Lowered (release) after the removal, and the removal follows the insert into the cache: a loop
-  // that reads 0 (acquire) finds the result in the cache.
-  std::atomic<size_t> count_{0};
+  std::atomic<size_t> count_{0};  // entries of the map
   std::atomic<uint64_t> ended_{0};  // raised under the lock
 };
 

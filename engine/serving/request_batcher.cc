@@ -12,12 +12,6 @@
 #include "shm/base/vector_room.h"
 
 namespace sutra {
-namespace {
-
-constexpr int kMemoryRetryMs = 10;
-
-}  // namespace
-
 RequestBatcher::RequestBatcher(const Limits& limits)
     : limits_(limits), bounds_(limits.queue_texts_max, limits.queue_bytes_max) {
   assert(limits.tokens_max > 0 && limits.texts_max > 0);
@@ -115,7 +109,7 @@ bool RequestBatcher::WaitForText() {
       }
     } catch (const std::bad_alloc&) {
       if (announced) gate_.Cancel();
-      poll(nullptr, 0, kMemoryRetryMs);  // nobody announces that there is memory again
+      poll(nullptr, 0, kMemoryRetryMs);
       continue;
     }
     gate_.Sleep(epoch);

@@ -27,6 +27,8 @@ namespace sutra {
 
 class RequestBatcher {
  public:
+  static constexpr int kMemoryRetryMs = 10;  // nobody announces that there is memory again
+
   struct Limits {
     uint32_t tokens_max = 0;  // per batch, like texts_max
     uint32_t texts_max = 0;
@@ -81,7 +83,7 @@ class RequestBatcher {
     QueuePlace place;
   };
 
-  static constexpr size_t kArrivalsMax = 1024;
+  static constexpr size_t kArrivalsMax = 1024;  // moved into the order at a time
   static constexpr size_t kWorkersMax = 64;
   bool HasText();
   void AdmitArrivalsLocked() SUTRA_REQUIRES(mutex_);

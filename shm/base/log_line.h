@@ -51,7 +51,6 @@ class LogLimiter {
 
 // Kinds of lines that clients can cause. Each has a budget of its own: a client that causes one kind hides no other.
 enum class LogKind : uint8_t {
-  kOther,
   kAttachRefused,    // of a client that may attach
   kStrangerRefused,  // of a user that may not
   kAcceptFailed,     // no descriptor, no memory
@@ -81,7 +80,6 @@ class KindLog {
   void operator()(LogKind kind, LogLevel level, const std::string& line) const {
     if (sink_) sink_(kind, level, line);
   }
-  void operator()(LogLevel level, const std::string& line) const { (*this)(LogKind::kOther, level, line); }
 
  private:
   Sink sink_;

@@ -96,7 +96,7 @@ namespace sutra {
   X(kHitTotal, "hit_total_ns")           /* submitted to published, answered by the shard */ \
   X(kMissTotal, "miss_total_ns")         /* submitted to published, computed or joined */    \
   X(kStageTake, "stage_take_ns")         /* submitted to taken */                            \
-  X(kStageTokenise, "stage_tokenise_ns") /* taken to tokenised */                            \
+  X(kStageTokenise, "stage_tokenise_ns") /* the tokenising itself */                         \
   X(kStageQueue, "stage_queue_ns")       /* taken to batched, without tokenising */          \
   X(kStageCompute, "stage_compute_ns")   /* batched to computed */                           \
   X(kStagePublish, "stage_publish_ns")   /* computed to published */                         \

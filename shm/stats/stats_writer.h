@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "shm/base/numbers.h"
 #include "shm/stats/histogram.h"
 #include "shm/stats/labels.h"
 #include "shm/stats/stats_bank.h"
@@ -14,10 +15,11 @@
 
 namespace sutra {
 
+// Two lines, which are fetched in pairs, never hold words of two banks.
 inline constexpr uint64_t kStatsCounterBankBytes =
-    (uint64_t{static_cast<uint32_t>(Counter::kCount)} * kStatsWordStride + 127) / 128 * 128;
+    RoundUp(uint64_t{static_cast<uint32_t>(Counter::kCount)} * kStatsWordStride, 128);
 inline constexpr uint64_t kStatsHistogramBankBytes =
-    (uint64_t{static_cast<uint32_t>(Histogram::kCount)} * sizeof(StatsHistogram) + 127) / 128 * 128;
+    RoundUp(uint64_t{static_cast<uint32_t>(Histogram::kCount)} * sizeof(StatsHistogram), 128);
 
 // The engine's side: plain pointers into the mapped segment, or into private memory when no segment is wanted (tests).
 // Cheap to copy; the segment outlives it.

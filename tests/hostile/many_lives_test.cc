@@ -47,7 +47,6 @@ class ManyLives : public testing::Test {
            std::to_string(held.resident_kib >> 10) + " MiB resident, " + std::to_string(held.shared_kib >> 10) +
            " MiB of them shared";
   }
-  // Two descriptors and a thread come and go: a log file, a helper.
   static bool NoMore(const Held& now, const Held& before) {
     const bool memory = now.resident_kib <= before.resident_kib + kMemoryKib || kMemoryIsTheSanitizers;
     return now.footprint.descriptors <= before.footprint.descriptors &&

@@ -64,7 +64,6 @@ class RawClient {
   // All of it, at the next position. RETURNS its sequence.
   uint64_t Submit(uint32_t slot, std::string_view text);
   uint64_t position() const { return position_; }
-  void set_position(uint64_t position) { position_ = position; }
 
   // The answer to `sequence` in `slot`, at most `timeout_ms`; nothing if the lane was closed without one.
   std::optional<StatusCode> WaitAnswer(uint32_t slot, uint64_t sequence, int timeout_ms) const;

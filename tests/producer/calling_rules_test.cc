@@ -15,9 +15,6 @@ namespace {
 
 class CallingRules : public ClientTest {
  protected:
-  void WaitUntilTaken(uint64_t count) {
-    while (engine_->control().taken.load() < count) std::this_thread::yield();
-  }
   // RETURNS the child's wait status.
   template <typename Child>
   static int InChild(const Child& child) {

@@ -29,8 +29,8 @@ class Fairness : public SystemTest {
   EngineProcess engine_;
 };
 
-// A2: the query, served at once because of its class, moved the virtual time to the end of the ingest's whole backlog:
-// 500 batches were served before another client's text.
+// A query that is served at once because of its class must not move the virtual time to the end of its sender's
+// backlog: then 500 batches come before another client's text.
 TEST_F(Fairness, AQueryOfAnIngestDoesNotPutOtherClientsBehindItsBacklog) {
   Start("65536", "5000");
   const auto ingest = StartClient(engine_, "ingest", {{"count", "1000"}, {"bytes", "32"}, {"query", "1"}});
@@ -42,7 +42,7 @@ TEST_F(Fairness, AQueryOfAnIngestDoesNotPutOtherClientsBehindItsBacklog) {
   ExpectRight(*ingest);
 }
 
-// A6: the ingest filled the queue, and other clients were `overloaded`.
+// An ingest that fills the queue must not make other clients `overloaded`.
 TEST_F(Fairness, AnIngestThatFillsTheQueueIsRefusedAndOtherClientsAreNot) {
   Start("64", "2000");
   const auto ingest = StartClient(engine_, "ingest", {{"count", "1000"}, {"bytes", "32"}});

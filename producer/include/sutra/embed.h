@@ -1,33 +1,28 @@
 /* Sutra embedding client: text in, vector out, through lock-free rings shared with a co-located engine process.
  *
  * Thread-safety: a sutra_client may be used by any number of threads at once; a ticket by one thread at a time (any
- * thread, also after the one that submitted it ended), only releases of one ticket may race. No thread waits for
- * another's request. Not for signal handlers; a signal neither ends nor lengthens a wait.
+ * thread), only releases of one ticket may race. No thread waits for another's request. Not for signal handlers; a
+ * signal neither ends nor lengthens a wait. No call is a cancellation point: pthread_cancel ends a thread after its
+ * call. (Not supported: asynchronous cancellation, and leaving a call by longjmp.)
  *
- * Cancellation: no call is a cancellation point: pthread_cancel ends a thread after its call, with nothing locked.
- * Asynchronous cancellation is not supported, nor is leaving a call by longjmp or pthread_exit from a handler.
- *
- * The library's thread: each client has one ("sutra-client", from sutra_attach to sutra_detach; all signals are blocked
- * in it). It attaches, and watches for the engine's death, so that no submit, poll or info does or waits for either.
- * Exec and the end of the program need no detach before them.
+ * The library's thread ("sutra-client", one per client, all signals blocked) attaches and watches for the engine's
+ * death, so that no submit, poll or info does or waits for either. Exec and exit need no detach before them.
  *
  * Fork: in a child every call with its parent's client returns SUTRA_FORKED (sutra_poll 0, sutra_event_fd -1,
- * sutra_release nothing), and vectors that were delivered in place are not mapped there (copied ones are ordinary
- * memory). Detach and attach in the child; the parent's client is not affected by either.
+ * sutra_release nothing), and vectors that were delivered in place are not mapped. Detach and attach in the child.
  *
  * Engine death: waits end within milliseconds with SUTRA_ENGINE_GONE; submits fail with it at once, blocking calls
- * after the attempt to attach that is under way (a third of a second at most), until the library's thread has attached
- * again. An engine that is stopped is not dead: requests fail with SUTRA_DEADLINE_EXCEEDED at their deadline. Vectors
- * that were delivered stay valid.
+ * after the attempt to attach that is under way (0.3 s at most), until the library has attached again. Delivered
+ * vectors stay valid. A stopped engine is not dead: requests fail with SUTRA_DEADLINE_EXCEEDED at their deadline.
  *
  * Stale tickets: one that is 0, released, of another client, or kept over detach and attach is SUTRA_BAD_ARGUMENT, and
  * sutra_release does nothing with it. A request ends once: its status never changes after a call returned it.
  *
  * ABI: every structure starts with `size`, which the caller sets to sizeof before the call, in structures that the
- * library writes too. A caller may be older than the library (shorter structures: no byte beyond `size` is read or
- * written) or newer (what the library does not know is zeroed in results; in options it must be zero, else
- * SUTRA_BAD_OPTION). SUTRA_BAD_ARGUMENT: a size below the first version's or over 4096, or NULL where the call does not
- * say that it may be. Needs libc only; keeps no descriptor below 3. C11 and C++17. */
+ * library writes too. A caller may be older than the library (no byte beyond `size` is read or written) or newer (what
+ * the library does not know is zeroed in results; in options it must be zero, else SUTRA_BAD_OPTION).
+ * SUTRA_BAD_ARGUMENT: a size below the first version's or over 4096, or NULL where the call does not say that it may
+ * be. Needs libc only; keeps no descriptor below 3. C11 and C++17. */
 #ifndef SUTRA_EMBED_H
 #define SUTRA_EMBED_H
 
@@ -146,9 +141,8 @@ typedef struct sutra_result {
  * SUTRA_OVERLOADED, SUTRA_SHUTTING_DOWN, SUTRA_OUT_OF_MEMORY, SUTRA_DEADLINE_EXCEEDED, SUTRA_BAD_OPTION. */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
 /* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards: a second detach is
- * undefined, as a second free is. Outstanding tickets end; vectors and the event descriptor become invalid. The same
- * after fork (frees the child's copy) and after the engine's death. May wait 0.1 s for an attach to a stopped engine.
- */
+ * undefined. Outstanding tickets end; vectors and the event descriptor become invalid. The same after fork (frees the
+ * child's copy) and after the engine's death. May wait 0.1 s for an attach to a stopped engine. */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
@@ -186,8 +180,7 @@ SUTRA_API int sutra_event_fd(sutra_client* client);
  * dead engine's tickets are unaffected. */
 SUTRA_API sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket);
 /* Ends the ticket; its vector becomes invalid; an unfinished request is cancelled and its slot returns when answered.
- * `client` may be NULL. Does nothing with a stale ticket. A dead lane's mappings go when its last ticket is released.
- */
+ * `client` may be NULL. Does nothing with a stale ticket. A dead lane's mappings go with its last ticket. */
 SUTRA_API void sutra_release(sutra_client* client, sutra_ticket ticket);
 
 /* Submit, wait, copy `width` floats to `vector`, release. `options` and `result` may be NULL; result->vector is

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "shm/handshake.h"
 #include "shm/peer_liveness.h"
 
 namespace sutra {
@@ -38,44 +39,22 @@ struct Pair {
 class Child {
  public:
   Child() {
-    int link[2] = {-1, -1};
-    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, link), 0);
+    Pair link;
+    char byte = 'x';
     child_ = fork();
     if (child_ == 0) {
-      close(link[0]);  // its own copy would hide the parent's end
+      close(link.ours.get());  // its own copy would hide the parent's end
       const Pair made;
-      msghdr message = {};
-      char byte = 'x';
-      iovec part = {&byte, 1};
-      alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-      message.msg_iov = &part;
-      message.msg_iovlen = 1;
-      message.msg_control = control;
-      message.msg_controllen = sizeof(control);
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof(int));
       const int fd = made.ours.get();
-      std::copy_n(reinterpret_cast<const char*>(&fd), sizeof(fd), reinterpret_cast<char*>(CMSG_DATA(header)));
-      if (sendmsg(link[1], &message, 0) != 1) _exit(1);
-      static_cast<void>(!read(link[1], &byte, 1));
+      if (SendMessage(link.theirs.get(), &byte, 1, &fd, 1, 0) != MessageOutcome::kOk) _exit(1);
+      static_cast<void>(!read(link.theirs.get(), &byte, 1));
       _exit(0);
     }
-    close(link[1]);
-    keep_ = UniqueFd(link[0]);
-    msghdr message = {};
-    char byte;
-    iovec part = {&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    EXPECT_EQ(recvmsg(keep_.get(), &message, MSG_CMSG_CLOEXEC), 1);
+    keep_ = std::move(link.ours);
+    link.theirs.reset();  // a child that fails is a hang-up
     int fd = -1;
-    std::copy_n(reinterpret_cast<const char*>(CMSG_DATA(CMSG_FIRSTHDR(&message))), sizeof(fd),
-                reinterpret_cast<char*>(&fd));
+    size_t fds_received = 0, received = 0;
+    EXPECT_EQ(ReceiveMessage(keep_.get(), &byte, 1, &fd, 1, &fds_received, &received, UINT64_MAX), MessageOutcome::kOk);
     socket_ = UniqueFd(fd);
   }
   ~Child() {

@@ -48,8 +48,8 @@ TEST(FairOrder, FairMeansCostNotTexts) {
   EXPECT_EQ(NextOf(&order, 5), Names({"long0", "short0", "short1", "short2", "long1"}));
 }
 
-// A2: tags that advanced when texts arrived let one query of a client, served at once because of its class, lift the
-// virtual time beyond all that this client had queued, so that everybody else's texts waited behind its backlog.
+// With tags that advance when texts arrive, one query of a client, served at once because of its class, lifts the
+// virtual time beyond all that this client has queued, so that everybody else's texts wait behind its backlog.
 TEST(FairOrder, AQueryOfAClientWithABacklogDoesNotPutOthersBehindIt) {
   FairOrder order;
   for (int i = 0; i < 2000; ++i) Add(&order, "bulk", 64, At(1, kClassBulk));

@@ -24,7 +24,7 @@ uint64_t Fill(QueueBounds* bounds, Client* client, size_t bytes = 0) {
   return count;
 }
 
-// A6: a bound for all together let one client fill the queue, and everybody else's texts were refused.
+// With one bound for all together, one client fills the queue, and everybody else's texts are refused.
 TEST(QueueBounds, OneClientHoldsAtMostHalfAndKClientsLeaveAPartInKPlusOne) {
   for (uint64_t k = 1; k <= 9; ++k) {
     QueueBounds bounds(1000, kBytesMax);

@@ -226,7 +226,7 @@ TEST_F(RequestPathTest, ATruncatedTextIsRefusedAsAskedWhereItIsKnownToBeTruncate
   EXPECT_EQ(scripted_.status(3), StatusCode::kTextTooLong);
 }
 
-// A6: the bound was the same for all together, so whoever filled the queue had everybody else refused.
+// With one bound for all together, whoever fills the queue has everybody else refused.
 TEST_F(RequestPathTest, BeyondItsShareAClientIsRefusedAndOthersAreNot) {
   Make(&cache_, 4);
   Send(0, "first");
