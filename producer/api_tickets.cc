@@ -25,6 +25,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
   if (count > 0 && (texts == nullptr || text_bytes == nullptr || tickets == nullptr)) {
     return FailNull("texts, text_bytes or tickets");
   }
+  if (count == 0) EndRoomWish(&client->signals);  // else AcquireLane does
   Request request;
   status = CheckRequest(client, options, &request);
   size_t done = 0;

@@ -30,18 +30,24 @@ uint32_t HeldLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
   return lane->slot_count - lane->free_count - lane->abandoned_count;
 }
 
-void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
-  assert(lane->free_count < lane->slot_count && lane->slots[slot].phase != SlotPhase::kFree);
-  lane->slots[slot].phase = SlotPhase::kFree;
-  lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
+void PlaceAbandonedLocked(ClientLane* lane, uint32_t slot, uint32_t at) SUTRA_REQUIRES(lane->mutex) {
+  lane->abandoned_ring[at] = static_cast<uint16_t>(slot);
+  lane->slots[slot].abandoned_at = at;
 }
 
 void AbandonLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
   assert(lane->abandoned_count < lane->slot_count);
   lane->slots[slot].phase = SlotPhase::kAbandoned;
-  lane->abandoned_ring[(lane->abandoned_first + lane->abandoned_count) % lane->slot_count] =
-      static_cast<uint16_t>(slot);
+  PlaceAbandonedLocked(lane, slot, (lane->abandoned_first + lane->abandoned_count) % lane->slot_count);
   ++lane->abandoned_count;
+}
+
+// The oldest one takes its place: wherever it is in the ring, this is one step.
+void TakeAbandonedLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->abandoned_count > 0 && lane->abandoned_ring[lane->slots[slot].abandoned_at] == slot);
+  PlaceAbandonedLocked(lane, lane->abandoned_ring[lane->abandoned_first], lane->slots[slot].abandoned_at);
+  lane->abandoned_first = (lane->abandoned_first + 1) % lane->slot_count;
+  --lane->abandoned_count;
 }
 
 // The tail file is an arena; each slot has a region of its own in it, so that nothing needs to be allocated.
@@ -60,6 +66,16 @@ void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(la
   }
   lane->tail_bytes -= slot.tail_bytes;
   slot.tail_bytes = 0;
+}
+
+// Of a request that was answered. Whoever found the lane full learns of it, by whichever call the slot came free.
+void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
+  assert(lane->free_count < lane->slot_count && lane->slots[slot].phase != SlotPhase::kFree);
+  GiveTailBackLocked(lane, slot);
+  lane->slots[slot].phase = SlotPhase::kFree;
+  lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
+  (void)SUTRA_CHECKPOINT("recv.index_released");
+  if (lane->room_asked) lane->room_asked = RoomFreed(lane->signals);
 }
 
 // The pages are allocated before they are stored to: over the cgroup's memory limit this call fails, and leaves none
@@ -199,18 +215,21 @@ uint32_t ReapLocked(ClientLane* lane) {
   uint32_t looks = lane->abandoned_count < kReapLooksMax ? lane->abandoned_count : kReapLooksMax;
   for (; looks > 0; --looks) {
     const uint32_t index = lane->abandoned_ring[lane->abandoned_first];
-    const ClientSlot& slot = lane->slots[index];
-    assert(slot.phase == SlotPhase::kAbandoned);
-    lane->abandoned_first = (lane->abandoned_first + 1) % lane->slot_count;
-    --lane->abandoned_count;
-    if (IsAnswered(lane, index, slot.sequence)) {
-      GiveTailBackLocked(lane, index);
+    TakeAbandonedLocked(lane, index);
+    if (IsAnswered(lane, index, lane->slots[index].sequence)) {
       FreeSlotLocked(lane, index);
     } else {
       AbandonLocked(lane, index);  // to the end
     }
   }
   return lane->free_count;
+}
+
+void ReapSlotLocked(ClientLane* lane, uint32_t slot_index) {
+  assert(lane->slots[slot_index].phase == SlotPhase::kAbandoned);
+  if (!IsAnswered(lane, slot_index, lane->slots[slot_index].sequence)) return;
+  TakeAbandonedLocked(lane, slot_index);
+  FreeSlotLocked(lane, slot_index);
 }
 
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
@@ -278,12 +297,9 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
   slot.ticket.store(0,
                     std::memory_order_relaxed);  // relaxed: under the mutex; another's look at it is checked under it
   if (IsAnswered(lane, slot_index, slot.sequence)) {
-    GiveTailBackLocked(lane, slot_index);
     FreeSlotLocked(lane, slot_index);
-    (void)SUTRA_CHECKPOINT("recv.index_released");
-    if (lane->room_asked) lane->room_asked = RoomFreed(lane->signals);
   } else {
-    // The slot stays with the engine until it answers; a submit that finds the lane full reaps it then.
+    // The slot stays with the engine until it answers; a submit that finds the lane full, or a poll, reaps it then.
     lane->connection.mapping.request.request(slot_index)
         .cancel_sequence.store(slot.sequence, std::memory_order_relaxed);  // relaxed: a hint
     AbandonLocked(lane, slot_index);

@@ -57,6 +57,7 @@ struct ClientSlot {
   std::atomic<uint32_t> reported = 0;    // 1 = the caller knows that it is done
   SlotPhase phase = SlotPhase::kFree;    // under the lane's mutex
   uint32_t tail_bytes = 0;               // pages that long texts left behind in the memory file; under the mutex
+  uint32_t abandoned_at = 0;             // of an abandoned slot: its place in the ring of them; under the mutex
   // Written under the mutex by the submit; then of whoever holds the slot.
   uint64_t sequence = 0;
   uint64_t tag = 0;
@@ -95,7 +96,7 @@ struct ClientLane {
   uint64_t sequence_next SUTRA_GUARDED_BY(mutex);         // starts at a random number: old tickets mean nothing here
   uint16_t* const free_stack SUTRA_PT_GUARDED_BY(mutex);  // last in, first out: the warm slot is used again
   uint32_t free_count SUTRA_GUARDED_BY(mutex) = 0;
-  // The abandoned slots, first in, first out: the engine answers them about in this order.
+  // The abandoned slots, about first in, first out: the engine answers them about in this order.
   uint16_t* const abandoned_ring SUTRA_PT_GUARDED_BY(mutex);
   uint32_t abandoned_first SUTRA_GUARDED_BY(mutex) = 0;
   uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
@@ -103,7 +104,8 @@ struct ClientLane {
   uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
-  bool room_asked SUTRA_GUARDED_BY(mutex) = false;    // a call found the lane full: the next release tells
+  bool room_asked SUTRA_GUARDED_BY(mutex) =
+      false;  // a call found the lane full: the next slot that comes free is told of
   bool death_told SUTRA_GUARDED_BY(mutex) = false;    // to everyone who sleeps (TellDeath)
   bool pipe_watched SUTRA_GUARDED_BY(mutex) = false;  // by the client's event descriptor: sutra_poll arms the pipe
   bool armed SUTRA_GUARDED_BY(mutex) = false;         // what ClientLine::event_armed says
@@ -133,6 +135,8 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTR
 // Frees abandoned slots whose requests the engine has answered, among the kReapLooksMax that it looks at: each look
 // takes a line from the engine. RETURNS free_count.
 uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+// The same of one abandoned slot.
+void ReapSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 
 // Takes a free slot (REQUIRES free_count > 0) for `holder` (kTicket or kCall), copies the text and publishes it; the
 // caller rings afterwards.

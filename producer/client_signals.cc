@@ -29,16 +29,53 @@ void CloseAll(int first, int second, int third) {
   }
 }
 
-void RemindLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
+// Makes the reminder readable for `reason`, which is reminded or room_told. Written for each of the two, so that an
+// edge-triggered loop has an edge for each.
+void RemindLocked(ClientSignals* signals, std::atomic<uint32_t>* reason) SUTRA_REQUIRES(signals->mutex) {
   // relaxed: both change under the mutex
-  if (signals->loop_fd.load(std::memory_order_relaxed) < 0 || signals->reminded.load(std::memory_order_relaxed) != 0) {
-    return;
-  }
+  if (signals->loop_fd.load(std::memory_order_relaxed) < 0 || reason->load(std::memory_order_relaxed) != 0) return;
   const NoCancel no_cancel;
   const uint64_t one = 1;
   if (write(signals->reminder_fd, &one, sizeof(one)) == static_cast<ssize_t>(sizeof(one))) {
-    signals->reminded.store(1, std::memory_order_relaxed);
+    reason->store(1, std::memory_order_relaxed);
   }
+}
+
+// RETURNS true if the reminder was readable for `reason`: not any more, unless it is for the other one.
+bool TakeLocked(ClientSignals* signals, std::atomic<uint32_t>* reason) SUTRA_REQUIRES(signals->mutex) {
+  // relaxed: they change under the mutex
+  if (reason->exchange(0, std::memory_order_relaxed) == 0) return false;
+  if (signals->reminded.load(std::memory_order_relaxed) != 0 ||
+      signals->room_told.load(std::memory_order_relaxed) != 0) {
+    return true;
+  }
+  const NoCancel no_cancel;
+  uint64_t number = 0;
+  (void)!read(signals->reminder_fd, &number, sizeof(number));
+  return true;
+}
+
+void TellRoomLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
+  // relaxed: changes under the mutex
+  if (signals->room_wish.load(std::memory_order_relaxed) != 0) RemindLocked(signals, &signals->room_told);
+}
+
+void EndWishLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
+  signals->room_wish.store(0, std::memory_order_relaxed);  // relaxed: changes under the mutex
+  signals->room_wishers = 0;
+  TakeLocked(signals, &signals->room_told);
+}
+
+// RETURNS true if others are left that wish.
+bool LeaveWishLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
+  const uint64_t wish = signals->room_wish.load(std::memory_order_relaxed);  // relaxed: changes under the mutex
+  uint64_t& joined = CurrentThread().room_wish_joined;
+  if (wish == 0 || joined != wish) return wish != 0;  // another thread ended it
+  joined = 0;
+  assert(signals->room_wishers > 0);
+  if (--signals->room_wishers > 0) return true;
+  EndWishLocked(signals);
+  return false;
 }
 
 // Set for `ns`, or off for kNever; either way it is not readable any more, unless `ns` has passed.
@@ -101,19 +138,54 @@ void ForgetPipe(ClientSignals* signals, int event_fd) {
 void Remind(ClientSignals* signals) {
   if (!HasEventLoop(*signals)) return;
   const MutexLock lock(signals->mutex);
-  RemindLocked(signals);
+  RemindLocked(signals, &signals->reminded);
 }
 
 bool TakeReminder(ClientSignals* signals) {
   // relaxed: one that comes after this look leaves the descriptor readable
   if (signals->reminded.load(std::memory_order_relaxed) == 0) return false;
   const MutexLock lock(signals->mutex);
-  if (signals->reminded.load(std::memory_order_relaxed) == 0) return false;  // another poll took it
-  const NoCancel no_cancel;
-  uint64_t number = 0;
-  (void)!read(signals->reminder_fd, &number, sizeof(number));
-  signals->reminded.store(0, std::memory_order_relaxed);
-  return true;
+  return TakeLocked(signals, &signals->reminded);  // unless another poll took it
+}
+
+void WishForRoom(ClientSignals* signals) {
+  if (!HasEventLoop(*signals)) return;
+  static std::atomic<uint64_t> last_wish{0};
+  const MutexLock lock(signals->mutex);
+  uint64_t wish = signals->room_wish.load(std::memory_order_relaxed);  // relaxed: changes under the mutex
+  if (wish == 0) {
+    wish = last_wish.fetch_add(1, std::memory_order_relaxed) + 1;  // relaxed: only a number
+    signals->room_wish.store(wish, std::memory_order_relaxed);
+  }
+  ++signals->room_wishers;
+  CurrentThread().room_wish_joined = wish;
+  // This thread found none of the room that was told of. If the next look does, TakeWishBack tells of it again.
+  TakeLocked(signals, &signals->room_told);
+}
+
+void TakeWishBack(ClientSignals* signals) {
+  const MutexLock lock(signals->mutex);
+  if (LeaveWishLocked(signals)) TellRoomLocked(signals);
+}
+
+void LearnRoomWish(ClientSignals* signals) {
+  // relaxed: what is told after this look leaves the descriptor readable, and the next poll learns of it
+  if (signals->room_told.load(std::memory_order_relaxed) == 0) return;
+  CurrentThread().room_wish_learned = signals->room_wish.load(std::memory_order_relaxed);
+}
+
+void EndRoomWish(ClientSignals* signals) {
+  // relaxed: a thread sees the wish that it joined or learned of; another is none of its business
+  const uint64_t wish = signals->room_wish.load(std::memory_order_relaxed);
+  const ThreadState& thread = CurrentThread();
+  if (wish == 0 || (thread.room_wish_joined != wish && thread.room_wish_learned != wish)) return;
+  const MutexLock lock(signals->mutex);
+  if (signals->room_wish.load(std::memory_order_relaxed) != wish) return;  // another thread ended it
+  if (thread.room_wish_learned == wish) {
+    EndWishLocked(signals);
+  } else {
+    LeaveWishLocked(signals);
+  }
 }
 
 void NoteDeadline(ClientSignals* signals, uint64_t deadline_ns) {
@@ -139,8 +211,7 @@ bool RoomFreed(ClientSignals* signals) {
   const MutexLock lock(signals->mutex);
   ++signals->turns;
   if (signals->waiters > 0) signals->changed.NotifyOne();
-  // relaxed: whoever set it looked at the lanes afterwards, under the mutex of the one with the room
-  if (signals->room_wanted.exchange(0, std::memory_order_relaxed) != 0) RemindLocked(signals);
+  TellRoomLocked(signals);
   return signals->waiters > 0;
 }
 
@@ -149,8 +220,8 @@ void LanesChanged(ClientSignals* signals, bool events) {
   ++signals->turns;
   signals->changed.NotifyAll();
   if (!events) return;
-  signals->room_wanted.store(0, std::memory_order_relaxed);  // relaxed: as in RoomFreed
-  RemindLocked(signals);
+  RemindLocked(signals, &signals->reminded);
+  TellRoomLocked(signals);
 }
 
 RoomWaiter::RoomWaiter(ClientSignals* signals) : signals_(signals) {

@@ -4,10 +4,17 @@
 // The descriptor is an epoll descriptor with every lane's pipe in it (answers), a reminder of our own (more to report
 // than a poll had room for, a death, a new lane, room after SUTRA_FULL) and a timer (the earliest deadline).
 //
+// Room: a thread that is told SUTRA_FULL wishes for it, and from the moment that there is some the descriptor is
+// readable until a submit ends the wish. No poll ends it: an event loop may poll between SUTRA_FULL and its sleep, and
+// can do nothing about the room there. Nor does any submit, or another thread's would take what a sleeping loop is to
+// be told: each thread's next submit ends its own part of the wish, and all of it if the thread polled since the room
+// was told, as an event loop does that submits what others could not.
+//
 // Thread rule: any thread. `mutex` is a leaf: it may be taken with a lane's mutex held, is held for a few words and at
 // most one system call on our own eventfd, which never blocks, and no other lock is taken under it.
-// Invariants: the descriptor never changes once it exists; `reminded` is 1 while the reminder is readable; the timer is
-// set for `timer_ns`, which is not later than the deadline of any ticket that an event loop waits for.
+// Invariants: the descriptor never changes once it exists; the reminder is readable while `reminded` or `room_told` is
+// 1; room_told is 1 only while there is a wish; the timer is set for `timer_ns`, which is not later than the deadline
+// of any ticket that an event loop waits for.
 #pragma once
 
 #include <stdint.h>
@@ -32,8 +39,10 @@ struct ClientSignals {
   std::atomic<int> loop_fd = -1;
   int reminder_fd = -1;
   int timer_fd = -1;
-  std::atomic<uint32_t> reminded = 0;     // changes under the mutex
-  std::atomic<uint32_t> room_wanted = 0;  // the caller with the event loop was told SUTRA_FULL
+  std::atomic<uint32_t> reminded = 0;   // these three change under the mutex. Until TakeReminder
+  std::atomic<uint32_t> room_told = 0;  // until EndRoomWish
+  std::atomic<uint64_t> room_wish = 0;  // a number that no other wish of this process has; 0 = nobody waits for room
+  uint32_t room_wishers SUTRA_GUARDED_BY(mutex) = 0;  // threads told SUTRA_FULL that did not submit since
   std::atomic<uint64_t> timer_ns = kNever;
 
   // Of sutra_poll alone: how long an event loop polls on before the engine is asked to ring (PollsOn in lane_poll.cc).
@@ -62,12 +71,22 @@ void Remind(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 // RETURNS true if it was: what is looked at afterwards includes what the reminder was for.
 bool TakeReminder(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 
+// Before the look for room that decides on SUTRA_FULL: this thread makes a wish or joins the one that there is.
+void WishForRoom(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+// After that look found room after all, or another reason than SUTRA_FULL.
+void TakeWishBack(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+// At a poll: this thread learns of the wish if its room has been told.
+void LearnRoomWish(ClientSignals* signals);
+// Before a submit's first look for room: ends what this thread has to do with the wish.
+void EndRoomWish(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
+
 // After submitting: the descriptor becomes readable at deadline_ns at the latest.
 void NoteDeadline(ClientSignals* signals, uint64_t deadline_ns);
 // RETURNS true if the timer is due. It is off then: the caller looks at all deadlines and notes the earliest again.
 bool TakeTimer(ClientSignals* signals, uint64_t now_ns);
 
-// After a slot became free in a lane that a call found full. RETURNS whether calls still wait for the next one.
+// After a slot became free in a lane that a call found full: wakes a waiting call, and tells the event loop that
+// wishes. RETURNS whether calls still wait for the next one.
 bool RoomFreed(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 // After a lane died, was opened, or could not be: all waiters look again, and an event loop if `events`.
 void LanesChanged(ClientSignals* signals, bool events) SUTRA_EXCLUDES(signals->mutex);

@@ -13,9 +13,11 @@
 namespace sutra::client {
 namespace {
 
-// Reports a slot once: to sutra_poll, unless sutra_wait already told the caller.
-bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) {
+// Reports a slot once: to sutra_poll, unless sutra_wait already told the caller. A slot without a ticket may be free
+// now: its entry, which nobody reads again, is the only sign of that.
+bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   ClientSlot& slot = lane->slots[index];
+  if (slot.phase == SlotPhase::kAbandoned) ReapSlotLocked(lane, index);
   if (slot.phase != SlotPhase::kTicket) return false;
   // relaxed: it only counts
   if (slot.reported.load(std::memory_order_relaxed) != 0) return false;
@@ -190,6 +192,7 @@ size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uin
     if (found == count) Remind(signals);
   }
   if (timer) NoteEarliestDeadline(client);
+  LearnRoomWish(signals);
   return found;
 }
 

@@ -86,27 +86,28 @@ sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
               client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
 }
 
-bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status, bool* owed)
+// `wish`: where there is no room, the caller's event loop is told once there is.
+bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** lane, sutra_status* status, bool* owed)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   Survey survey;
   if (PickLane(client, now_ns, false, lane, &survey)) return true;
-  if (survey.open > 0) {
-    if (survey.open < client->lanes_max && !survey.stalled) AskForLane(client, true);
-    // Once more, now waiting for lanes that others hold. Those that are full will say when they have room, to waiting
-    // calls, and to the caller's event loop if this is set before.
-    // relaxed: the lanes' mutexes order it
-    if (HasEventLoop(client->signals)) client->signals.room_wanted.store(1, std::memory_order_relaxed);
-    survey = Survey();
-    if (PickLane(client, now_ns, true, lane, &survey)) return true;
+  if (survey.open > 0 && survey.open < client->lanes_max && !survey.stalled) AskForLane(client, true);
+  // Once more, now waiting for lanes that others hold. Those that are full will say when they have room, to waiting
+  // calls, and to the caller's event loop if it wished before; so will a lane that this look does not see yet.
+  if (wish) WishForRoom(&client->signals);
+  survey = Survey();
+  const bool found = PickLane(client, now_ns, true, lane, &survey);
+  if (!found) {
+    *owed = survey.owed;
+    *status = survey.open == 0
+                  ? FailWithoutLane(client, survey.unusable)
+                  : Fail(SUTRA_FULL,
+                         "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
+                         "slots or lanes_max",
+                         client->info.slots);
   }
-  *owed = survey.owed;
-  *status = survey.open == 0
-                ? FailWithoutLane(client, survey.unusable)
-                : Fail(SUTRA_FULL,
-                       "no free slot: tickets hold all %u slots of every lane; release some, or attach with more slots "
-                       "or lanes_max",
-                       client->info.slots);
-  return false;
+  if (wish && (found || *status != SUTRA_FULL)) TakeWishBack(&client->signals);
+  return found;
 }
 
 // Waits for the attempt to open a lane that is under way or due. RETURNS false at once if the helper thread backs off.
@@ -155,17 +156,19 @@ void FreeClient(sutra_client* client, bool forked) {
 
 bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status) {
   bool owed = false;
-  return AcquireLane(client, now_ns, lane, status, &owed);
+  EndRoomWish(&client->signals);
+  return AcquireLane(client, now_ns, true, lane, status, &owed);
 }
 
 bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status) {
-  if (AcquireLane(client, MonotonicNs(), lane, status)) return true;
+  bool owed = false;
+  if (AcquireLane(client, MonotonicNs(), false, lane, status, &owed)) return true;
   bool awaited = false;
   RoomWaiter waiter(&client->signals);  // from here on no release and no new lane is missed
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    bool owed = false;
-    if (AcquireLane(client, now_ns, lane, status, &owed)) return true;
+    owed = false;
+    if (AcquireLane(client, now_ns, false, lane, status, &owed)) return true;
     if (*status != SUTRA_FULL) {
       if (awaited || !AwaitAttempt(client, &waiter, until_ns)) return false;
       awaited = true;

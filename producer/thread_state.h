@@ -10,7 +10,9 @@ namespace sutra::client {
 
 struct ThreadState {
   char error_text[512];
-  uint32_t lane_hint;  // where to look for a free lane first
+  uint32_t lane_hint;          // where to look for a free lane first
+  uint64_t room_wish_joined;   // wishes for room (client_signals.h): the one that counts this thread,
+  uint64_t room_wish_learned;  // and the one that it polled after
 };
 ThreadState& CurrentThread();
 

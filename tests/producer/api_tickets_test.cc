@@ -384,25 +384,5 @@ TEST_F(ClientTicket, EventDescriptorTellsOfADeadlineThoughTheEngineIsStopped) {
   engine_->Continue();
 }
 
-TEST_F(ClientTicket, EventDescriptorTellsOfRoomAfterFull) {
-  StartEngine();
-  const ClientPtr client = Attach(2, 1);
-  const int event_fd = sutra_event_fd(client.get());
-  ASSERT_GE(event_fd, 0);
-  sutra_ticket held[2], extra = 0, none;
-  for (sutra_ticket& ticket : held) ASSERT_EQ(Submit(client, "held", &ticket), SUTRA_OK);
-  for (const sutra_ticket ticket : held) ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, nullptr), SUTRA_OK);
-  engine_->Stop();  // no byte of it comes late
-  EXPECT_EQ(Submit(client, "no room", &extra), SUTRA_FULL);
-  pollfd item = {event_fd, POLLIN, 0};
-  do {
-    EXPECT_EQ(sutra_poll(client.get(), &none, 1), 0u);
-  } while (poll(&item, 1, 0) == 1);
-  std::thread([&] { sutra_release(client.get(), held[1]); }).join();
-  EXPECT_EQ(poll(&item, 1, 60'000), 1) << "nothing wakes the event loop";
-  EXPECT_EQ(Submit(client, "room", &extra), SUTRA_OK);
-  engine_->Continue();
-}
-
 }  // namespace
 }  // namespace sutra::test

@@ -176,6 +176,24 @@ TEST_F(ClientLaneTest, SequencesGoOnWhenTheLaneIsOpenedForAnotherEngine) {
   EXPECT_EQ(next.Take(), static_cast<int>(again));
 }
 
+// As a poll does it that reads the engine's entries, whatever their order; the others are still found afterwards.
+TEST_F(ClientLaneTest, AnAbandonedSlotIsReapedAloneWhereverItIsAmongTheOthers) {
+  const uint32_t slots[] = {Submit(), Submit(), Submit(), Submit()};
+  for (const uint32_t slot : slots) Release(slot);
+  const MutexLock lock(lane_->mutex);
+  client::ReapSlotLocked(lane_, slots[2]);
+  EXPECT_EQ(lane_->free_count, 0u) << "not answered";
+  for (const int i : {2, 0, 3}) {
+    engine_.Answer(slots[i]);
+    client::ReapSlotLocked(lane_, slots[i]);
+    EXPECT_EQ(Phase(slots[i]), SlotPhase::kFree);
+  }
+  EXPECT_EQ(lane_->abandoned_count, 1u);
+  EXPECT_EQ(client::ReapLocked(lane_), 3u);
+  engine_.Answer(slots[1]);
+  EXPECT_EQ(client::ReapLocked(lane_), 4u);
+}
+
 // Each look takes a line from the engine; a submit that finds a lane of 4,096 slots full must not look at all of them.
 TEST(ClientLaneReap, LooksAtABoundedNumberOfSlotsInTheOrderOfTheirRelease) {
   EngineEnd engine(256);

@@ -115,15 +115,73 @@ TEST_F(ClientSignalsTest, TheTimerFollowsItsWordWhoeverSetsItAtOnce) {
   }
 }
 
-TEST_F(ClientSignalsTest, FreedRoomIsToldToTheEventLoopThatAskedForIt) {
+TEST_F(ClientSignalsTest, RoomIsToldFromAWishUntilTheSubmitThatEndsIt) {
   EXPECT_FALSE(client::RoomFreed(&signals_));
-  EXPECT_FALSE(Readable()) << "nobody asked";
-  signals_.room_wanted = 1;
+  EXPECT_FALSE(Readable()) << "nobody wished";
+  client::WishForRoom(&signals_);
+  EXPECT_FALSE(Readable()) << "there is none";
   EXPECT_FALSE(client::RoomFreed(&signals_)) << "no call waits";
   EXPECT_TRUE(Readable());
-  EXPECT_TRUE(client::TakeReminder(&signals_));
+  EXPECT_FALSE(client::TakeReminder(&signals_)) << "no business of a poll";
   client::RoomFreed(&signals_);
-  EXPECT_FALSE(Readable()) << "once";
+  EXPECT_TRUE(Readable());
+  client::EndRoomWish(&signals_);
+  EXPECT_FALSE(Readable());
+  client::RoomFreed(&signals_);
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(ClientSignalsTest, ALaneIsRoomToo) {
+  client::WishForRoom(&signals_);
+  client::LanesChanged(&signals_, true);
+  EXPECT_TRUE(client::TakeReminder(&signals_));
+  EXPECT_TRUE(Readable());
+  client::EndRoomWish(&signals_);
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(ClientSignalsTest, AReminderAndRoomAreReadableIndependently) {
+  client::WishForRoom(&signals_);
+  client::RoomFreed(&signals_);
+  client::Remind(&signals_);
+  client::EndRoomWish(&signals_);
+  EXPECT_TRUE(Readable());
+  EXPECT_TRUE(client::TakeReminder(&signals_));
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(ClientSignalsTest, OneThreadsWishOutlivesThatOfAnother) {
+  client::WishForRoom(&signals_);
+  std::thread([&] {
+    client::WishForRoom(&signals_);
+    client::EndRoomWish(&signals_);
+    client::EndRoomWish(&signals_);
+    client::WishForRoom(&signals_);
+    client::TakeWishBack(&signals_);
+  }).join();
+  client::RoomFreed(&signals_);
+  EXPECT_TRUE(Readable());
+  std::thread([&] { client::EndRoomWish(&signals_); }).join();
+  EXPECT_TRUE(Readable());
+  std::thread([&] {
+    client::WishForRoom(&signals_);
+    EXPECT_FALSE(Readable()) << "it looks again itself";
+    client::TakeWishBack(&signals_);
+  }).join();
+  EXPECT_TRUE(Readable()) << "it found the room after all, and the other one may find some too";
+  client::EndRoomWish(&signals_);
+  EXPECT_FALSE(Readable());
+}
+
+TEST_F(ClientSignalsTest, AThreadThatPolledAfterTheRoomWasToldEndsTheWishOfAll) {
+  for (int i = 0; i < 3; ++i) std::thread([&] { client::WishForRoom(&signals_); }).join();
+  client::LearnRoomWish(&signals_);
+  client::RoomFreed(&signals_);
+  client::EndRoomWish(&signals_);
+  EXPECT_TRUE(Readable()) << "it polled before";
+  client::LearnRoomWish(&signals_);
+  client::EndRoomWish(&signals_);
+  EXPECT_FALSE(Readable());
 }
 
 TEST_F(ClientSignalsTest, AWaiterMissesNoChangeBetweenItsLookAndItsWait) {
