@@ -344,7 +344,7 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   if (count == -EAGAIN) return;
   if (count <= 0) return Forget(id);
   const bool valid = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
-                     locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
+                     locked.lane_id == connection->lane_id && HoldsItsLane(*connection);
   AttachedLane attached;
   if (valid) attached = MakeLane(connection);  // before the client is told: afterwards nothing may fail
   ServingMessage serving = {};
@@ -352,13 +352,19 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   serving.status = static_cast<uint32_t>(valid ? StatusCode::kOk : StatusCode::kProtocolViolation);
   const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
   if (!valid) {
-    return Drop(id, "it does not hold the lock on its request lane", Counter::kRefusedProtocol);
+    return Drop(id, "the process that connected does not hold the lock on its request lane", Counter::kRefusedProtocol);
   }
   if (sent != MessageOutcome::kOk) return Forget(id);
   attached.socket = std::move(connection->socket);
   watcher_.unwatch(attached.socket.get());
   connections_.erase(id);
   watcher_.attached(std::move(attached));
+}
+
+// The pidfd is asked last: while its process lives, the pid is nobody else's.
+bool Acceptor::HoldsItsLane(const Connection& connection) const {
+  return options_.peer_alive(connection.memory.request_fd(), connection.peer.pid) &&
+         !ProcessEnded(connection.client->pid_fd.get());
 }
 
 AttachedLane Acceptor::MakeLane(Connection* connection) {

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -26,7 +27,11 @@ namespace sutra {
 namespace {
 
 bool lock_is_held = true;
-bool FakePeerAlive(int) { return lock_is_held; }
+int asked_pid = -1;
+bool FakePeerAlive(int, int pid) {
+  asked_pid = pid;
+  return lock_is_held;
+}
 
 constexpr LaneShare kMuch = {.lanes = 256, .bytes = 8ull << 30};
 constexpr ClientTable::Limits kAmple = {.total = kMuch, .per_uid = kMuch, .per_client = kMuch};
@@ -259,6 +264,52 @@ TEST_F(AcceptorTest, WhoDoesNotHoldTheLockIsNotServed) {
   EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
   EXPECT_TRUE(attached_.empty());
   EXPECT_EQ(acceptor_->pending(), 0u);
+}
+
+TEST_F(AcceptorTest, TheLockIsAskedForTheProcessThatConnected) {
+  Listen();
+  const UniqueFd client = Connect();
+  const WelcomeMessage welcome = Ask(client, Hello());
+  asked_pid = -1;
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  EXPECT_EQ(asked_pid, getpid());
+  EXPECT_EQ(attached_.size(), 1u);
+}
+
+// Its socket lives on in the process that it was handed to, here: this one.
+TEST_F(AcceptorTest, ASocketWhoseProcessHasEndedBringsNoLaneThoughALockIsHeld) {
+  Listen();
+  int pair[2] = {-1, -1};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+  const UniqueFd to_child(pair[0]), from_child(pair[1]);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.c_str(), path_.size());
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) _exit(1);
+    const char byte = 1;
+    _exit(SendMessage(to_child.get(), &byte, 1, &fd, 1, 0) == MessageOutcome::kOk ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  ASSERT_EQ(status, 0);
+  char byte = 0;
+  int fd = -1;
+  size_t fds_received = 0, received = 0;
+  ASSERT_EQ(ReceiveMessage(from_child.get(), &byte, 1, &fd, 1, &fds_received, &received, MonotonicNs() + kNsPerSecond),
+            MessageOutcome::kOk);
+  const UniqueFd client(fd);
+  EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));
+  const WelcomeMessage welcome = Ask(client, Hello());
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  ServingMessage serving = {};
+  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
+  EXPECT_TRUE(attached_.empty());
 }
 
 TEST_F(AcceptorTest, NonsenseInsteadOfAHelloIsDropped) {
