@@ -36,9 +36,7 @@ Attached TryAttach(embed::Client* client, const std::string& socket, uint32_t ti
 // The pages of lane memory that only a client's descriptors keep alive are the engine's in the eyes of its cgroup.
 TEST_F(AttachAttackTest, DescriptorsKeptAfterADetachHoldWhatTheRateOfAttachesAllows) {
   constexpr uint64_t kLaneBytes = 96 * kMebi;  // a quarter of it for one client
-  std::vector<std::string> args = OptionIfKnown("--attach-rate-max", "20");
-  args.insert(args.end(), {"--lane-bytes-max", std::to_string(kLaneBytes), "--lanes-max", "8"});
-  StartEngine(args);
+  StartEngine({"--attach-rate-max", "20", "--lane-bytes-max", std::to_string(kLaneBytes), "--lanes-max", "8"});
   const auto attacker = StartAttacker("hoard-memory", {"rounds=150", "slots=4096"});
   const uint64_t accepted = SaidNumber(*attacker, "accepted");
   const uint64_t refused = SaidNumber(*attacker, "refused");

@@ -18,15 +18,6 @@
 
 namespace sutra::test {
 
-// The option and its value if this engine has it.
-inline std::vector<std::string> OptionIfKnown(const std::string& option, const std::string& value) {
-  SpawnOptions help;
-  help.args = {EngineProgram(), "--help"};
-  help.log_path = "/dev/null";
-  if (RunToEnd(help, kWaitMs).output.find(option) == std::string::npos) return {};
-  return {option, value};
-}
-
 class FloodTest : public testing::Test {
  protected:
   void StartEngine(std::vector<std::string> args = {}, std::vector<std::string> environment = {},

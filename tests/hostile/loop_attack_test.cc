@@ -92,10 +92,7 @@ class LoopAttackTest : public FloodTest {
     return all;
   }
   static std::vector<std::string> ManyLanes() {
-    std::vector<std::string> args = {"--lanes-max", "256", "--lanes-per-uid-max", "256"};
-    const std::vector<std::string> more = OptionIfKnown("--lanes-per-client-max", "256");
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return {"--lanes-max", "256", "--lanes-per-uid-max", "256", "--lanes-per-client-max", "256"};
   }
 
   Victim victim_;

@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(Of, SteadyFlood, testing::ValuesIn(kFloods),
 
 // Texts that wait are copies in the engine's own memory.
 TEST_F(FloodTest, LongTextsThatWaitTakeABoundedPartOfTheEnginesMemory) {
-  StartEngine(OptionIfKnown("--queue-bytes-max", "16777216"), {"SUTRA_FAKE_DELAY_US=20000"});
+  StartEngine({"--queue-bytes-max", "16777216"}, {"SUTRA_FAKE_DELAY_US=20000"});
   const auto resident_kib = [&] {
     std::ifstream status("/proc/" + std::to_string(engine_->process().pid()) + "/status");
     for (std::string line; std::getline(status, line);) {
