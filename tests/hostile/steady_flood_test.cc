@@ -39,6 +39,7 @@ TEST_P(SteadyFlood, SilencesNobodyElse) {
   const Flood& flood = GetParam();
   StartEngine({"--batch-tokens-max", "1024"}, {"SUTRA_FAKE_DELAY_US=2000"});
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   std::vector<std::unique_ptr<ChildProcess>> attackers;
   for (int i = 0; i < flood.processes; ++i) {
     attackers.push_back(StartAttacker(flood.duty, flood.values));

@@ -93,6 +93,11 @@ class VictimStream {
     if (thread_.joinable()) thread_.join();
   }
 
+  // It has been answered `count` times: from now on, whoever silences it is seen.
+  bool WaitAnswers(uint64_t count) const {
+    for (int i = 0; i < 10'000 && answers() < count; ++i) poll(nullptr, 0, 1);
+    return answers() >= count;
+  }
   uint64_t answers() const {
     const std::lock_guard lock(mutex_);
     return published_.size();
