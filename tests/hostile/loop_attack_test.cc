@@ -92,7 +92,8 @@ class LoopAttackTest : public FloodTest {
     return all;
   }
   static std::vector<std::string> ManyLanes() {
-    return {"--lanes-max", "256", "--lanes-per-uid-max", "256", "--lanes-per-client-max", "256"};
+    return {"--lanes-max",       "256",    "--lanes-per-uid-max", "256", "--lanes-per-client-max", "256",
+            "--attach-rate-max", "1000000"};
   }
 
   Victim victim_;
