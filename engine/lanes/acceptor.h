@@ -138,7 +138,7 @@ class Acceptor {
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);
   bool HoldsItsLane(const Connection& connection) const;
-  Refusal OrderMemory(uint64_t id, Connection* connection);
+  Refusal OrderMemory(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnMemory(LaneMaker::Made made, uint64_t now_ns);
   void TryChargesAgain(uint64_t now_ns);
   AttachedLane MakeLane(Connection* connection);
@@ -156,7 +156,7 @@ class Acceptor {
   const std::shared_ptr<ClientTable> clients_;
   const std::shared_ptr<LaneMaker> maker_;
   LaneIdentity identity_;
-  AttachRate rate_;
+  AttachRate rate_, reply_bytes_rate_;
   bool draining_ = false;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;

@@ -55,6 +55,23 @@ TEST_F(AttachAttackTest, DescriptorsKeptAfterADetachHoldWhatTheRateOfAttachesAll
   EXPECT_EQ(victim.Ask("after the hoard").wrong, "");
 }
 
+// However fast it attaches: the quota of its user at once, then a rate.
+TEST_F(AttachAttackTest, DescriptorsKeptAfterADetachHoldWhatTheRateOfReplyMemoryAllows) {
+  constexpr uint64_t kLaneBytes = 96 * kMebi;
+  StartEngine({"--attach-rate-max", "1000000", "--lane-bytes-max", std::to_string(kLaneBytes)});
+  const uint64_t start = MonotonicNs();
+  const auto attacker = StartAttacker("hoard-memory", {"rounds=150", "slots=4096"});
+  const uint64_t accepted = SaidNumber(*attacker, "accepted");
+  const uint64_t refused = SaidNumber(*attacker, "refused");
+  EXPECT_EQ(SaidNumber(*attacker, "hinted"), refused);
+  const uint64_t held = SaidNumber(*attacker, "held");
+  const double seconds = static_cast<double>(MonotonicNs() - start) / 1e9;
+  std::printf("%zu accepted, %zu refused; %.1f MiB held after %.1f s; %s\n", accepted, refused,
+              static_cast<double>(held) / static_cast<double>(kMebi), seconds, Said(*attacker, "reason").c_str());
+  EXPECT_GT(refused, 0u);
+  EXPECT_LE(static_cast<double>(held), static_cast<double>(kLaneBytes) + seconds * 16.0 * static_cast<double>(kMebi));
+}
+
 TEST_F(AttachAttackTest, CanaryMemoryOfAttachedLanesIsCounted) {
   StartEngine();
   std::vector<RawClient> clients;

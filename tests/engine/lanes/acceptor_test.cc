@@ -380,6 +380,33 @@ TEST_F(AcceptorTest, AttachesBeyondTheRateAreToldWhenToComeAgain) {
   EXPECT_EQ(Count(Counter::kRefusedRate), 1u);
 }
 
+// Lanes that come and go: each leaves its reply memory to a client that keeps the descriptor.
+TEST_F(AcceptorTest, ReplyMemoryBeyondTheRateIsRefusedWithTheTimeToComeAgain) {
+  options_.attach_rate_max = 1'000'000;
+  HelloMessage hello = Hello();
+  hello.slots = 1024;
+  hello.text_bytes_max = kTextHeadBytes;
+  const LaneGeometry geometry = {1024, kTextHeadBytes, 4};
+  options_.quota.per_uid.bytes = geometry.charged_bytes();
+  const auto at_once = static_cast<int>(geometry.charged_bytes() / geometry.reply_bytes());
+  Listen();
+  WelcomeMessage welcome = {};
+  int accepted = 0;
+  for (; accepted < 100 && welcome.status == 0; ++accepted) {
+    welcome = Ask(Connect(), hello);
+    acceptor_->OnReady(ids_.back(), MonotonicNs());  // it has hung up again
+    Settle();
+  }
+  EXPECT_GT(accepted, at_once);
+  EXPECT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kOverloaded)) << welcome.message;
+  EXPECT_GT(welcome.retry_after_ms, 0u);
+  EXPECT_NE(std::string(welcome.message).find("reply memory"), std::string::npos) << welcome.message;
+  EXPECT_EQ(Count(Counter::kRefusedRate), 1u);
+  EXPECT_EQ(acceptor_->clients().total().lanes, 0u) << "a refusal charges nothing";
+  hello.slots = 2;
+  EXPECT_EQ(Ask(Connect(), hello).status, 0u) << "a small lane may come earlier";
+}
+
 TEST_F(AcceptorTest, SilentClientsCostTheirOwnUserItsPlacesAndTheNextIsToldSo) {
   Listen();
   std::vector<UniqueFd> silent;
