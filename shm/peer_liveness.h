@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -17,7 +18,8 @@
 
 namespace sutra {
 
-using PeerAliveFunction = bool (*)(int fd);
+// Whether the process `pid` holds the lock on `fd`.
+using PeerAliveFunction = bool (*)(int fd, int pid);
 
 // RETURNS true if the calling process now holds the lock on `fd` (opened for writing).
 [[nodiscard]] inline bool TakeLock(int fd) {
@@ -44,7 +46,27 @@ using PeerAliveFunction = bool (*)(int fd);
   return lock.l_type != F_UNLCK;
 }
 
-// A pidfd of the process that connected `socket`, readable when it dies: a fast hint to ask LockHolderAlive.
+// RETURNS false if the kernel says that no process, or another one than `pid`, holds the lock on `fd`. `pid` is that of
+// SO_PEERCRED, and 0 for a process that this PID namespace does not see: its lock bears a 0, too, and so does that of
+// every other process out there. A lock that belongs to an open file description (F_OFD_SETLK) bears a -1: it would
+// last as long as our own descriptor, and proves nothing.
+[[nodiscard]] inline bool LockHeldBy(int fd, int pid) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;
+  lock.l_len = 1;
+  if (fcntl(fd, F_GETLK, &lock) != 0) return true;  // proves nothing
+  return lock.l_type != F_UNLCK && lock.l_pid == pid;
+}
+
+// RETURNS true if the process of `pid_fd` has ended, with all its threads. Without a pidfd (-1) that is not known.
+[[nodiscard]] inline bool ProcessEnded(int pid_fd) {
+  struct pollfd item = {pid_fd, POLLIN, 0};
+  return pid_fd >= 0 && poll(&item, 1, 0) == 1;
+}
+
+// A pidfd of the process that connected `socket`, readable when that process has ended.
 // RETURNS -1 if the kernel has neither SO_PEERPIDFD nor a pid visible in this PID namespace.
 [[nodiscard]] inline int PeerPidFd(int socket) {
   constexpr int kSoPeerPidFd = 77;  // Linux 6.5; works across sibling PID namespaces, unlike SO_PEERCRED
@@ -54,7 +76,7 @@ using PeerAliveFunction = bool (*)(int fd);
     fcntl(pid_fd, F_SETFD, FD_CLOEXEC);
     return pid_fd;
   }
-  // The fallback may name the wrong process if the pid was reused; it is only a hint.
+  // If the pid was reused meanwhile, it names another process: but then the one that connected has ended.
   struct {
     int pid;
     unsigned uid, gid;

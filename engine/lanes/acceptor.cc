@@ -45,7 +45,8 @@ Acceptor::Acceptor(Options options, Watcher watcher)
       watcher_(std::move(watcher)),
       clients_(std::make_shared<ClientTable>(options_.quota)),
       maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)),
-      rate_(options_.attach_rate_max) {
+      rate_(options_.attach_rate_max),
+      reply_bytes_rate_(AttachRate::kReplyBytesPerSecond, options_.quota.per_uid.bytes) {
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -207,11 +208,11 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
                                       FieldText(hello.client_name));
   Refusal refusal = {.status = CheckHello(hello, &connection->geometry), .reason = Counter::kRefusedModel};
-  if (refusal.status.ok()) refusal = OrderMemory(id, connection);
+  if (refusal.status.ok()) refusal = OrderMemory(id, connection, now_ns);
   if (!refusal.status.ok()) return Refuse(id, refusal, now_ns);
 }
 
-Acceptor::Refusal Acceptor::OrderMemory(uint64_t id, Connection* connection) {
+Acceptor::Refusal Acceptor::OrderMemory(uint64_t id, Connection* connection, uint64_t now_ns) {
   connection->deadline_ns = UINT64_MAX;  // until the welcome it is the engine's turn
   ClientTable::Bound over;
   Result<ClientTable::Charge> charge = clients_->Take(connection->client, connection->geometry.charged_bytes(), &over);
@@ -221,6 +222,16 @@ Acceptor::Refusal Acceptor::OrderMemory(uint64_t id, Connection* connection) {
     if (maker_->ending() > 0) return {};
     const bool lanes = over == ClientTable::Bound::kLanes;
     return {.status = charge.status(), .reason = lanes ? Counter::kRefusedLanes : Counter::kRefusedBytes};
+  }
+  // What was charged will be given back, but for what the client keeps.
+  const uint64_t bytes = connection->geometry.reply_bytes();
+  if (const uint32_t wait_ms = reply_bytes_rate_.Take(connection->peer.uid, now_ns, bytes); wait_ms > 0) {
+    const std::string message = "uid " + std::to_string(connection->peer.uid) + " is given more than " +
+                                std::to_string(AttachRate::kReplyBytesPerSecond) +
+                                " bytes of reply memory per second: try again in " + std::to_string(wait_ms) +
+                                " ms, attach with fewer slots, or start the engine with a larger "
+                                "--lane-bytes-per-uid-max";
+    return {.status = {StatusCode::kOverloaded, message}, .reason = Counter::kRefusedRate, .retry_after_ms = wait_ms};
   }
   connection->lane_id = identity_.lane_id = lane_next_++;
   connection->step = Step::kMemory;
@@ -262,7 +273,7 @@ void Acceptor::TryChargesAgain(uint64_t now_ns) {
     if (current->second.step != Step::kCharge) continue;
     const uint64_t id = current->first;
     try {
-      const Refusal refusal = OrderMemory(id, &current->second);
+      const Refusal refusal = OrderMemory(id, &current->second, now_ns);
       if (!refusal.status.ok()) Refuse(id, refusal, now_ns);
     } catch (const std::bad_alloc&) {
       options_.stats.Add(Counter::kOutOfMemory);
@@ -344,7 +355,7 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   if (count == -EAGAIN) return;
   if (count <= 0) return Forget(id);
   const bool valid = count == sizeof(locked) && locked.magic == kHandshakeMagic &&
-                     locked.lane_id == connection->lane_id && options_.peer_alive(connection->memory.request_fd());
+                     locked.lane_id == connection->lane_id && HoldsItsLane(*connection);
   AttachedLane attached;
   if (valid) attached = MakeLane(connection);  // before the client is told: afterwards nothing may fail
   ServingMessage serving = {};
@@ -352,13 +363,19 @@ void Acceptor::OnLocked(uint64_t id, Connection* connection) {
   serving.status = static_cast<uint32_t>(valid ? StatusCode::kOk : StatusCode::kProtocolViolation);
   const MessageOutcome sent = SendMessage(connection->socket.get(), &serving, sizeof(serving), nullptr, 0, 0);
   if (!valid) {
-    return Drop(id, "it does not hold the lock on its request lane", Counter::kRefusedProtocol);
+    return Drop(id, "the process that connected does not hold the lock on its request lane", Counter::kRefusedProtocol);
   }
   if (sent != MessageOutcome::kOk) return Forget(id);
   attached.socket = std::move(connection->socket);
   watcher_.unwatch(attached.socket.get());
   connections_.erase(id);
   watcher_.attached(std::move(attached));
+}
+
+// The pidfd is asked last: while its process lives, the pid is nobody else's.
+bool Acceptor::HoldsItsLane(const Connection& connection) const {
+  return options_.peer_alive(connection.memory.request_fd(), connection.peer.pid) &&
+         !ProcessEnded(connection.client->pid_fd.get());
 }
 
 AttachedLane Acceptor::MakeLane(Connection* connection) {

@@ -8,6 +8,8 @@
 //  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
 //    a received copy of our own reply memfd would drop the lock that proves that the engine is alive.
 //  - A refusal gives cause and fix, to the client and (once a second) to the log, and is counted under its reason.
+//  - The process that connected is the one that locks, and it lives: a socket that another process hands on brings no
+//    lane. So there are no more clients than processes, each with the share, the turns and the quota of one.
 //  - A client that says nothing costs its own user a place, never all of them. Nobody loses its turn because the loop
 //    was late: what a client has sent is read before its time is said to be up.
 //  - Out of memory or of descriptors, an attach is refused or dropped; nobody is let in for want of memory for the
@@ -46,7 +48,7 @@ class Acceptor {
     ModelInfo model;
     uint64_t engine_generation = 0;
     int engine_page_fd = -1;
-    PeerAliveFunction peer_alive = LockHolderAlive;
+    PeerAliveFunction peer_alive = LockHeldBy;
     ClientTable::Limits quota;
     uint32_t attach_rate_max = 200;  // per second and user
     StatsWriter stats;
@@ -135,7 +137,8 @@ class Acceptor {
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);
-  Refusal OrderMemory(uint64_t id, Connection* connection);
+  bool HoldsItsLane(const Connection& connection) const;
+  Refusal OrderMemory(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnMemory(LaneMaker::Made made, uint64_t now_ns);
   void TryChargesAgain(uint64_t now_ns);
   AttachedLane MakeLane(Connection* connection);
@@ -153,7 +156,7 @@ class Acceptor {
   const std::shared_ptr<ClientTable> clients_;
   const std::shared_ptr<LaneMaker> maker_;
   LaneIdentity identity_;
-  AttachRate rate_;
+  AttachRate rate_, reply_bytes_rate_;
   bool draining_ = false;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;

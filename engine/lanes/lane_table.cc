@@ -16,7 +16,7 @@ void LaneTable::Add(AttachedLane attached) {
   const std::shared_ptr<Lane> lane = attached.lane;
   const uint64_t id = lane->id();
   // What may throw comes first: afterwards the lane is everywhere, or nowhere. A lane is at most once per turn in
-  // violators_ and, until the next look, in each of the others.
+  // violators_ and, until the next sweep, in unwatched_.
   if (violators_.capacity() <= lanes_.size()) violators_.reserve(2 * lanes_.size() + 16);
   MakeRoomForOne(&unwatched_);
   const auto [place, added] = lanes_.emplace(id, std::move(attached));
@@ -74,41 +74,29 @@ void LaneTable::OnSocket(uint64_t lane_id, bool hung_up) {
 }
 
 void LaneTable::OnProcessEnd(uint64_t client_id) {
-  ClientPtr client;
   std::vector<uint64_t> dead;
   for (const auto& [id, attached] : lanes_) {
-    const Lane& lane = *attached.lane;
-    if (lane.client()->id != client_id) continue;
-    client = lane.client();
-    (options_.peer_alive(lane.memory().request_fd()) ? dying_ : dead).push_back(id);
+    if (attached.lane->client()->id == client_id) dead.push_back(id);
   }
   for (const uint64_t id : dead) OnDeath(lanes_.at(id));
-  if (client == nullptr || client->lanes_served == 0) return;
-  watcher_.unwatch(client->pid_fd.get());
-  client->process_watched = false;
 }
 
-// The lock is gone. A goodbye may still be unread; it distinguishes a detach from a death.
+// The process, or its lock, is gone. A goodbye may still be unread; it distinguishes a detach from a death.
 void LaneTable::OnDeath(const AttachedLane& attached) {
   const bool detached = ReadDoorbells(attached.socket.get(), true) == Heard::kGoodbye;
   EndLane(attached.lane->id(), detached ? End::kDetached : End::kDied, detached ? nullptr : "its process died");
 }
 
 void LaneTable::Sweep() {
-  AskLocks(&unwatched_);
-  unwatched_.insert(unwatched_.end(), dying_.begin(), dying_.end());
-  dying_.clear();
-}
-
-void LaneTable::AskLocks(std::vector<uint64_t>* lane_ids) {
-  for (size_t i = lane_ids->size(); i-- > 0;) {
-    const auto found = lanes_.find((*lane_ids)[i]);
+  for (size_t i = unwatched_.size(); i-- > 0;) {
+    const auto found = lanes_.find(unwatched_[i]);
     if (found != lanes_.end()) {
-      if (options_.peer_alive(found->second.lane->memory().request_fd())) continue;
+      const Lane& lane = *found->second.lane;
+      if (options_.peer_alive(lane.memory().request_fd(), lane.client()->pid)) continue;
       OnDeath(found->second);
     }
-    (*lane_ids)[i] = lane_ids->back();
-    lane_ids->pop_back();
+    unwatched_[i] = unwatched_.back();
+    unwatched_.pop_back();
   }
 }
 
@@ -162,7 +150,6 @@ void LaneTable::CloseAll(StatusCode reason) {
   order_.Clear();
   lanes_.clear();
   unwatched_.clear();
-  dying_.clear();
 }
 
 }  // namespace sutra

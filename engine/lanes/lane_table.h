@@ -31,7 +31,7 @@ namespace sutra {
 class LaneTable {
  public:
   struct Options {
-    PeerAliveFunction peer_alive = LockHolderAlive;
+    PeerAliveFunction peer_alive = LockHeldBy;
     StatsWriter stats;
     KindLog log;  // rate-limited by the callee
   };
@@ -68,12 +68,9 @@ class LaneTable {
   // The socket of the lane is readable or, with `hung_up`, at its end. Takes a bounded number of doorbells; the lane is
   // polled in the next turn.
   void OnSocket(uint64_t lane_id, bool hung_up);
-  // The pidfd of the client is readable.
+  // The pidfd of the client is readable: its lanes end, whoever else holds their sockets or locks by now.
   void OnProcessEnd(uint64_t client_id);
-  // Asks the locks of lanes whose pidfd spoke while the lock was held: a dying process may hold it for a moment.
-  void AskDying() { AskLocks(&dying_); }
-  // Asks the locks of lanes whose socket or process is not watched. To these belong, from now on, lanes whose process
-  // keeps its lock although its pidfd spoke: it connected for another one.
+  // Asks the locks of lanes whose socket or process is not watched.
   void Sweep();
 
   // All lanes, including those added later, accept no further requests.
@@ -82,7 +79,9 @@ class LaneTable {
   void CloseAll(StatusCode reason);
 
  private:
-  static constexpr int kDoorbellsPerEvent = 16;
+  // The one that was needed, and one that crossed with the engine's waking up. Of who rings without need, the loop reads
+  // no more than that between two turns; epoll tells of the rest, behind the events of others.
+  static constexpr int kDoorbellsPerEvent = 2;
   static constexpr int kDoorbellsAtEnd = 1024;  // more than a socket's buffer holds
 
   enum class End { kDetached, kDied, kViolated };
@@ -91,14 +90,12 @@ class LaneTable {
   static Heard ReadDoorbells(int socket, bool at_end);
   void EndLane(uint64_t lane_id, End end, const char* why);
   void OnDeath(const AttachedLane& attached);
-  void AskLocks(std::vector<uint64_t>* lane_ids);
 
   const Options options_;
   const Watcher watcher_;
   std::unordered_map<uint64_t, AttachedLane> lanes_;  // by id
   TurnOrder order_;                                   // those that are polled
-  // By id; of lanes that ended, ids may remain until the next look.
-  std::vector<uint64_t> unwatched_, dying_;
+  std::vector<uint64_t> unwatched_;                   // by id; of lanes that ended, ids may remain until the next sweep
   std::vector<std::pair<uint64_t, const char*>> violators_;
   bool in_turn_ = false;
   bool draining_ = false;

@@ -240,7 +240,6 @@ void EngineLoop::InMemory(const Step& step) {
 void EngineLoop::Tick(uint64_t now_ns) {
   next_tick_ns_ = now_ns + options_.tick_ns;
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
-  InMemory([&] { lanes_.AskDying(); });
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
     InMemory([&] { lanes_.Sweep(); });

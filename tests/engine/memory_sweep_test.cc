@@ -218,7 +218,7 @@ TEST_F(RequestSweep, AHitIsAnsweredOrOutOfMemory) {
 
 class AttachSweep : public ::testing::Test {
  protected:
-  static bool Alive(int) { return true; }
+  static bool Alive(int, int) { return true; }
 
   AttachSweep() : listener_(std::move(ListeningSocket::Open(directory_ / "s", 0600)).value()) {
     page_ = std::move(EnginePageMemory::Create(77)).value();

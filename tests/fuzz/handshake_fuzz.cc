@@ -54,7 +54,7 @@ struct World {
 };
 
 bool lock_is_held;
-bool AnswerLock(int) { return lock_is_held; }
+bool AnswerLock(int, int) { return lock_is_held; }
 
 void Send(int socket, const void* bytes, size_t size, const std::vector<int>& fds) {
   iovec part = {const_cast<void*>(bytes), size};

@@ -210,41 +210,20 @@ int ConnectSilently(const FloodArguments& arguments) {
   }
 }
 
-// Attaches `lanes` lanes over sockets that a child each connected and handed over before it ended: to the engine each
-// has another peer. Then as QueueTexts.
+// Tries `tries` times to attach over a socket that a child connected and handed over before it ended: to the engine
+// each would have another peer. Says "attached LANES" and keeps them.
 int BorrowIdentities(const FloodArguments& arguments) {
   std::vector<RawClient> clients;
-  HelloMessage hello = RawClient::Hello();
-  hello.slots = 16;
-  for (int refusals = 0; clients.size() < arguments.Number("lanes", 50) && refusals < 100;) {
+  const HelloMessage hello = RawClient::Hello();
+  for (uint64_t tries = 0; tries < arguments.Number("tries", 50); ++tries) {
     RawClient client = BorrowedSocket(arguments.socket);
-    const bool attached = client.Send(&hello, sizeof(hello)) == 0 && client.ReceiveWelcome(10'000).has_value() &&
-                          client.welcome().status == 0 && client.MapLane() && client.TakeLock() &&
-                          client.SendLocked() == 0 && client.ReceiveServing(10'000).has_value();
-    if (attached) {
-      clients.push_back(std::move(client));
-    } else {
-      ++refusals;
-      Pause(20'000);
-    }
+    if (client.Send(&hello, sizeof(hello)) != 0 || !client.ReceiveWelcome(10'000).has_value()) continue;
+    if (client.welcome().status != 0 || !client.MapLane() || !client.TakeLock() || client.SendLocked() != 0) continue;
+    const std::optional<ServingMessage> serving = client.ReceiveServing(10'000);
+    if (serving.has_value() && serving->status == 0) clients.push_back(std::move(client));
   }
   Say("attached " + std::to_string(clients.size()));
-  const uint32_t texts = static_cast<uint32_t>(arguments.Number("texts", 12));
-  for (size_t i = 0; i < clients.size(); ++i) {
-    for (uint32_t slot = 0; slot < texts; ++slot) {
-      clients[i].Submit(slot, "borrowed " + std::to_string(i) + "." + std::to_string(slot) + std::string(480, 'b'));
-    }
-  }
-  Say("queued " + std::to_string(clients.size() * texts));
-  std::string times;
-  for (const RawClient& client : clients) {
-    for (uint32_t slot = 0; slot < texts; ++slot) {
-      if (client.WaitAnswer(slot, slot + 1, 90'000) != StatusCode::kOk) continue;
-      const ResultDescriptor& result = client.reply().result(slot);
-      times += std::to_string(result.stage_ns[kTaken]) + " " + std::to_string(result.stage_ns[kBatched]) + " ";
-    }
-  }
-  Say(times);
+  pause();
   return 0;
 }
 

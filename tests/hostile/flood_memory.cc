@@ -33,15 +33,6 @@ void Fill(const HeldFile& file, uint64_t from) {
   }
 }
 
-template <typename W>
-uint32_t Hint(const W& welcome) {
-  if constexpr (requires { welcome.retry_after_ms; }) {
-    return welcome.retry_after_ms;
-  } else {
-    return 0;
-  }
-}
-
 struct Parked {
   SharedWord<uint32_t>* word;
   std::atomic<uint64_t> waiting{0}, woken{0};
@@ -106,7 +97,8 @@ int HoardMemory(const FloodArguments& arguments) {
         !client.ReceiveServing(10'000).has_value()) {
       ++refused;
       reason = client.welcome().message;
-      hinted += client.welcome().status == static_cast<uint32_t>(StatusCode::kOverloaded) && Hint(client.welcome()) > 0;
+      hinted += client.welcome().status == static_cast<uint32_t>(StatusCode::kOverloaded) &&
+                client.welcome().retry_after_ms > 0;
       Pause(2'000);
       continue;
     }

@@ -69,16 +69,6 @@ sutra_options RequestOptions(const FloodArguments& arguments) {
   return options;
 }
 
-// The engine's hint with a refusal.
-template <typename R>
-uint32_t Hint(const R& result) {
-  if constexpr (requires { result.retry_after_ms; }) {
-    return result.retry_after_ms;
-  } else {
-    return 0;
-  }
-}
-
 }  // namespace
 
 // Says "attached LANES", waits for SIGUSR1 if start=1, queues `texts` texts on each lane, the last of them `last` if
@@ -139,7 +129,7 @@ int FloodTexts(const FloodArguments& arguments) {
           static_cast<void>(sutra_wait(clients[i]->get(), done[j], 0, &result));
           ok += result.status == SUTRA_OK;
           overloaded += result.status == SUTRA_OVERLOADED;
-          hinted += result.status == SUTRA_OVERLOADED && Hint(result) > 0;
+          hinted += result.status == SUTRA_OVERLOADED && result.retry_after_ms > 0;
           sutra_release(clients[i]->get(), done[j]);
         }
       }

@@ -247,13 +247,21 @@ TEST_F(HandshakeAttackTest, TheClientCannotChangeItsSegments) {
   EXPECT_EQ(client.WaitAnswer(0, sequence, kWaitMs), StatusCode::kOk);
 }
 
-// The lock is on byte 0 of the request lane; closing any descriptor of the file drops it, which opening it again
-// reveals.
-TEST_F(HandshakeAttackTest, AClientThatDropsItsLockLosesItsLane) {
-  RawClient client = Attach();
-  client.DropLock();
-  EXPECT_TRUE(client.WaitClosed(kWaitMs));
-  ExpectOnlyNeighbourLeft();
+// A lock of the open file description is shared with the engine, and would outlive its process.
+TEST_F(HandshakeAttackTest, ALockOfTheOpenFileIsNoLock) {
+  RawClient client = Connect();
+  const HelloMessage hello = RawClient::Hello();
+  ASSERT_EQ(client.Send(&hello, sizeof(hello)), 0);
+  ASSERT_TRUE(client.ReceiveWelcome(kWaitMs).has_value());
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_len = 1;
+  ASSERT_EQ(fcntl(client.request_fd(), F_OFD_SETLK, &lock), 0);
+  ASSERT_EQ(client.SendLocked(), 0);
+  const std::optional<ServingMessage> serving = client.ReceiveServing(kWaitMs);
+  ASSERT_TRUE(serving.has_value());
+  EXPECT_EQ(static_cast<StatusCode>(serving->status), StatusCode::kProtocolViolation);
+  ExpectRefused(client);
 }
 
 class OtherUserAttackTest : public HandshakeAttackTest {

@@ -14,14 +14,58 @@ namespace {
 
 using LifecycleAttackTest = HostileTest;
 
-TEST_F(LifecycleAttackTest, AForkedChildDoesNotKeepADeadClientsLane) {
-  const std::unique_ptr<ChildProcess> client = StartHostile("fork-and-wait");
-  const std::string said = client->ReadLine(kWaitMs).value_or("");
-  ASSERT_EQ(said.find("grandchild "), 0U) << said;
-  ASSERT_TRUE(engine_->WaitLanes(2));
-  client->Signal(SIGKILL);
-  ExpectOnlyNeighbourLeft();  // while the client is neither reaped nor without descendants
-  EXPECT_EQ(kill(std::stoi(said.substr(11)), SIGKILL), 0) << "the grandchild held everything but the lock till now";
+class ForkAttackTest : public LifecycleAttackTest {
+ protected:
+  void ExpectTheLaneToEndWithTheClientNotWithItsChild(const std::string& duty) {
+    const std::unique_ptr<ChildProcess> client = StartHostile(duty);
+    const std::string said = client->ReadLine(kWaitMs).value_or("");
+    ASSERT_EQ(said.find("grandchild "), 0U) << said;
+    ASSERT_TRUE(engine_->WaitLanes(2));
+    EXPECT_TRUE(neighbour_->WaitAnswers(kAnswersAfterwards));
+    EXPECT_TRUE(engine_->WaitStats([](const StatsSnapshot& now) { return now.gauge("lanes") == 2; }, 3));
+    client->Signal(SIGKILL);
+    ExpectOnlyNeighbourLeft();  // while the client is neither reaped nor without descendants
+    EXPECT_EQ(kill(std::stoi(said.substr(11)), SIGKILL), 0) << "the grandchild held everything but the lock till now";
+  }
+};
+
+TEST_F(ForkAttackTest, AForkedChildDoesNotKeepADeadClientsLane) {
+  ExpectTheLaneToEndWithTheClientNotWithItsChild("fork-and-wait");
+}
+
+// Nobody asks for the lock of a lane whose socket and process tell.
+TEST_F(ForkAttackTest, AClientThatDropsItsLockKeepsItsLaneUntilItsProcessEndsAndCostsNobody) {
+  ExpectTheLaneToEndWithTheClientNotWithItsChild("fork-without-lock");
+}
+
+// One process is one client: with the sockets of its children it would have a share, a quota and turns for each.
+class BorrowedIdentityTest : public LifecycleAttackTest {
+ protected:
+  void ExpectSays(const std::string& duty, const std::vector<std::string>& lines) {
+    const std::unique_ptr<ChildProcess> client = StartHostile(duty);
+    for (const std::string& line : lines) EXPECT_EQ(client->ReadLine(kWaitMs), line);
+    const std::optional<ExitStatus> status = client->Wait(kWaitMs);
+    EXPECT_TRUE(status.has_value() && status->exited && status->code == 0) << duty;
+    ExpectOnlyNeighbourLeft();
+  }
+};
+
+TEST_F(BorrowedIdentityTest, ASocketOfAProcessThatEndedBringsNoLane) { ExpectSays("borrow-of-the-dead", {"refused"}); }
+
+TEST_F(BorrowedIdentityTest, ASocketOfAnotherLivingProcessBringsNoLane) {
+  ExpectSays("borrow-of-the-living", {"refused"});
+}
+
+TEST_F(BorrowedIdentityTest, ASocketHandedOverAfterItsHelloBringsNoLane) {
+  ExpectSays("borrow-after-hello", {"refused"});
+}
+
+TEST_F(BorrowedIdentityTest, ALaneEndsWithItsProcessThoughAnotherTakesSocketMemoryAndLock) {
+  ExpectSays("inherit-lane", {"attached", "closed"});
+}
+
+TEST_F(BorrowedIdentityTest, ALaneEndsWithItsProcessThoughTheLockIsKeptInASharedTableOfFiles) {
+  ExpectSays("inherit-files", {"attached", "closed"});
 }
 
 TEST_F(LifecycleAttackTest, AnExecGivesTheLaneBack) {

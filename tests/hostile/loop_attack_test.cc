@@ -92,10 +92,8 @@ class LoopAttackTest : public FloodTest {
     return all;
   }
   static std::vector<std::string> ManyLanes() {
-    std::vector<std::string> args = {"--lanes-max", "256", "--lanes-per-uid-max", "256"};
-    const std::vector<std::string> more = OptionIfKnown("--lanes-per-client-max", "256");
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return {"--lanes-max",       "256",    "--lanes-per-uid-max", "256", "--lanes-per-client-max", "256",
+            "--attach-rate-max", "1000000"};
   }
 
   Victim victim_;
@@ -169,6 +167,7 @@ class SilenceTest : public FloodTest {
 TEST_F(SilenceTest, HolesThatAClientPunchesIntoItsOwnMemoryHoldUpNobodyElse) {
   StartEngine();
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   const auto attacker = StartAttacker("punch-holes", {"slots=4096", "rounds=5"});
   EXPECT_EQ(Said(*attacker, "attached"), "");
   EXPECT_EQ(Said(*attacker, "punched"), "");
@@ -181,6 +180,7 @@ TEST_F(SilenceTest, HolesThatAClientPunchesIntoItsOwnMemoryHoldUpNobodyElse) {
 TEST_F(SilenceTest, LargeAttachesAndTheirEndsHoldUpNobodyElse) {
   StartEngine({"--fake-width", "8192", "--text-bytes-max", "4096"});
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   const auto attacker = StartAttacker("storm-attaches", {"slots=4096", "rounds=8", "calm_ms=20"});
   EXPECT_EQ(Said(*attacker, "storming"), "");
   const std::vector<Interval> attaches = LongerThan(10, SaidPairs(*attacker));
@@ -194,6 +194,7 @@ TEST_F(SilenceTest, LargeAttachesAndTheirEndsHoldUpNobodyElse) {
 TEST_F(SilenceTest, CanaryAnEngineThatIsStoppedIsSeen) {
   StartEngine();
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   std::vector<Interval> stops;
   for (int i = 0; i < 6; ++i) {
     engine_->process().Stop();
@@ -223,6 +224,7 @@ class WakeStormTest : public FloodTest {
 TEST_F(WakeStormTest, AnAnswerWakesAFewOfThousandsOfThreads) {
   StartEngine();
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   const uint64_t woken = WokenByOneAnswer({"threads=3000"});
   EXPECT_GT(woken, 0u);
   EXPECT_LE(woken, 2 * kWakesMax);  // taken and answered may be two wakes

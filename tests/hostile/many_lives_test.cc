@@ -84,9 +84,8 @@ class ManyLives : public testing::Test {
 
   static EngineOptions Options() {
     EngineOptions options;
-    options.args = {"--cache-entries-max", "1000", "--wal-segment-bytes", "262144", "--wal-bytes-max", "2097152"};
-    const std::vector<std::string> fast = OptionIfKnown("--attach-rate-max", "1000000");
-    options.args.insert(options.args.end(), fast.begin(), fast.end());
+    options.args = {"--cache-entries-max", "1000",    "--wal-segment-bytes", "262144",
+                    "--wal-bytes-max",     "2097152", "--attach-rate-max",   "1000000"};
     options.environment = {"SUTRA_FAKE_TOKENS_MAX=131072"};  // the answer to a truncated text is not known
     return options;
   }

@@ -131,14 +131,12 @@ TEST_F(OrderAttackTest, ATextThatAnotherQueuedBeforeWaitsForNobodysBacklog) {
   EXPECT_LE(ServedBeforeEach(1), kFair);
 }
 
-// Whoever holds the lock on a lane should be its client, not who connected the socket: one process is fifty clients
-// today, each with a share, a turn of the loop and a quota of its own.
-TEST_F(OrderAttackTest, DISABLED_LanesOverSocketsThatDeadProcessesConnectedAreOneShare) {
+// They would be fifty clients, each with a share, a turn of the loop and a quota of its own.
+TEST_F(OrderAttackTest, LanesOverSocketsThatDeadProcessesConnectedAreRefused) {
   StartSlowEngine();
-  attacker_ = StartAttacker("borrow-identities", {"lanes=50", "texts=12"});
-  ASSERT_GE(SaidNumber(*attacker_, "attached"), 1U);
-  ASSERT_GT(SaidNumber(*attacker_, "queued"), 0U);
-  EXPECT_LE(ServedDuringOneHundred(), 100 + kFair);
+  attacker_ = StartAttacker("borrow-identities", {"tries=60"});
+  EXPECT_EQ(Said(*attacker_, "attached"), "0");
+  EXPECT_TRUE(engine_->WaitLanes(1));
 }
 
 TEST_F(OrderAttackTest, ClientsInAnotherPidNamespaceAreToldApart) {

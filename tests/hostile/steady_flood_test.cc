@@ -39,6 +39,7 @@ TEST_P(SteadyFlood, SilencesNobodyElse) {
   const Flood& flood = GetParam();
   StartEngine({"--batch-tokens-max", "1024"}, {"SUTRA_FAKE_DELAY_US=2000"});
   VictimStream victim(engine_->socket());
+  ASSERT_TRUE(victim.WaitAnswers(10)) << victim.wrong();
   std::vector<std::unique_ptr<ChildProcess>> attackers;
   for (int i = 0; i < flood.processes; ++i) {
     attackers.push_back(StartAttacker(flood.duty, flood.values));
@@ -66,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(Of, SteadyFlood, testing::ValuesIn(kFloods),
 
 // Texts that wait are copies in the engine's own memory.
 TEST_F(FloodTest, LongTextsThatWaitTakeABoundedPartOfTheEnginesMemory) {
-  StartEngine(OptionIfKnown("--queue-bytes-max", "16777216"), {"SUTRA_FAKE_DELAY_US=20000"});
+  StartEngine({"--queue-bytes-max", "16777216"}, {"SUTRA_FAKE_DELAY_US=20000"});
   const auto resident_kib = [&] {
     std::ifstream status("/proc/" + std::to_string(engine_->process().pid()) + "/status");
     for (std::string line; std::getline(status, line);) {

@@ -61,7 +61,7 @@ class Victim {
     waited.taken_ns = result.stage_ns[1];
     waited.batched_ns = result.stage_ns[3];
     waited.published_ns = result.stage_ns[5];
-    waited.retry_after_ms = Hint(result);
+    waited.retry_after_ms = result.retry_after_ms;
     if (result.status != SUTRA_OK) {
       waited.wrong = std::string("status ") + sutra_status_text(result.status);
     } else if (std::vector<float> vector(result.vector, result.vector + result.width);
@@ -74,14 +74,6 @@ class Victim {
   void ExpectAnyVector() { expects_fake_ = false; }  // of a model whose answers are not known
 
  private:
-  template <typename R>
-  static uint32_t Hint(const R& result) {
-    if constexpr (requires { result.retry_after_ms; }) {
-      return result.retry_after_ms;
-    } else {
-      return 0;
-    }
-  }
   embed::Client client_;
   bool expects_fake_ = true;
 };
@@ -101,6 +93,11 @@ class VictimStream {
     if (thread_.joinable()) thread_.join();
   }
 
+  // It has been answered `count` times: from now on, whoever silences it is seen.
+  bool WaitAnswers(uint64_t count) const {
+    for (int i = 0; i < 10'000 && answers() < count; ++i) poll(nullptr, 0, 1);
+    return answers() >= count;
+  }
   uint64_t answers() const {
     const std::lock_guard lock(mutex_);
     return published_.size();

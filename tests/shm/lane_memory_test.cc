@@ -139,6 +139,9 @@ TEST_F(Segment, LivenessFollowsTheKernelsLockNotTheDescriptors) {
   char byte;
   ASSERT_EQ(read(from_child[0], &byte, 1), 1);
   EXPECT_TRUE(LockHolderAlive(memory_.request_fd()));
+  EXPECT_TRUE(LockHeldBy(memory_.request_fd(), child));
+  EXPECT_FALSE(LockHeldBy(memory_.request_fd(), getpid()));
+  EXPECT_FALSE(LockHeldBy(memory_.request_fd(), 0)) << "this namespace sees the holder";
   kill(child, SIGSTOP);
   int status;
   waitpid(child, &status, WUNTRACED);
@@ -149,6 +152,62 @@ TEST_F(Segment, LivenessFollowsTheKernelsLockNotTheDescriptors) {
   EXPECT_FALSE(LockHolderAlive(memory_.request_fd()));
   waitpid(child, &status, 0);
   close(to_child[1]);
+}
+
+// It would stay as long as our own descriptor of the same open file.
+TEST_F(Segment, ALockOfTheOpenFileDescriptionIsNobodys) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_len = 1;
+  ASSERT_EQ(fcntl(memory_.request_fd(), F_OFD_SETLK, &lock), 0);
+  for (const int pid : {0, -1, static_cast<int>(getpid())}) {
+    EXPECT_EQ(LockHeldBy(memory_.request_fd(), pid), pid == -1) << pid;
+  }
+}
+
+// As an engine in a container sees a client outside: both have no number there.
+TEST_F(Segment, AHolderOutsideOfThePidNamespaceIsNumberZero) {
+  const pid_t holder = fork();
+  if (holder == 0) {
+    if (!TakeLock(memory_.request_fd())) _exit(1);
+    for (;;) pause();
+  }
+  while (!LockHeldBy(memory_.request_fd(), holder)) poll(nullptr, 0, 1);
+  const pid_t outer = fork();
+  if (outer == 0) {
+    if (unshare(CLONE_NEWPID) != 0) _exit(77);
+    const pid_t inner = fork();
+    if (inner == 0) {
+      const int fd = memory_.request_fd();
+      _exit(LockHeldBy(fd, 0) && !LockHeldBy(fd, holder) && !LockHeldBy(fd, getpid()) ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(inner, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+  }
+  int status = -1;
+  waitpid(outer, &status, 0);
+  kill(holder, SIGKILL);
+  waitpid(holder, nullptr, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) GTEST_SKIP() << "SKIPPED: needs root to make a PID namespace";
+  EXPECT_EQ(status, 0);
+}
+
+TEST(PeerLiveness, AProcessHasEndedWhenItIsDeadNotWhenItIsReaped) {
+  EXPECT_FALSE(ProcessEnded(-1)) << "not known";
+  const pid_t child = fork();
+  if (child == 0) {
+    for (;;) pause();
+  }
+  const UniqueFd pid_fd(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
+  ASSERT_TRUE(pid_fd);
+  EXPECT_FALSE(ProcessEnded(pid_fd.get()));
+  kill(child, SIGKILL);
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+  EXPECT_TRUE(ProcessEnded(pid_fd.get()));
+  waitpid(child, nullptr, 0);
+  EXPECT_TRUE(ProcessEnded(pid_fd.get()));
 }
 
 TEST_F(Segment, SecondHolderIsRefused) {

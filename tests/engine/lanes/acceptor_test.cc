@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -26,7 +27,11 @@ namespace sutra {
 namespace {
 
 bool lock_is_held = true;
-bool FakePeerAlive(int) { return lock_is_held; }
+int asked_pid = -1;
+bool FakePeerAlive(int, int pid) {
+  asked_pid = pid;
+  return lock_is_held;
+}
 
 constexpr LaneShare kMuch = {.lanes = 256, .bytes = 8ull << 30};
 constexpr ClientTable::Limits kAmple = {.total = kMuch, .per_uid = kMuch, .per_client = kMuch};
@@ -261,6 +266,52 @@ TEST_F(AcceptorTest, WhoDoesNotHoldTheLockIsNotServed) {
   EXPECT_EQ(acceptor_->pending(), 0u);
 }
 
+TEST_F(AcceptorTest, TheLockIsAskedForTheProcessThatConnected) {
+  Listen();
+  const UniqueFd client = Connect();
+  const WelcomeMessage welcome = Ask(client, Hello());
+  asked_pid = -1;
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  EXPECT_EQ(asked_pid, getpid());
+  EXPECT_EQ(attached_.size(), 1u);
+}
+
+// Its socket lives on in the process that it was handed to, here: this one.
+TEST_F(AcceptorTest, ASocketWhoseProcessHasEndedBringsNoLaneThoughALockIsHeld) {
+  Listen();
+  int pair[2] = {-1, -1};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+  const UniqueFd to_child(pair[0]), from_child(pair[1]);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.c_str(), path_.size());
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) _exit(1);
+    const char byte = 1;
+    _exit(SendMessage(to_child.get(), &byte, 1, &fd, 1, 0) == MessageOutcome::kOk ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  ASSERT_EQ(status, 0);
+  char byte = 0;
+  int fd = -1;
+  size_t fds_received = 0, received = 0;
+  ASSERT_EQ(ReceiveMessage(from_child.get(), &byte, 1, &fd, 1, &fds_received, &received, MonotonicNs() + kNsPerSecond),
+            MessageOutcome::kOk);
+  const UniqueFd client(fd);
+  EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));
+  const WelcomeMessage welcome = Ask(client, Hello());
+  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
+  Send(client, &locked, sizeof(locked));
+  ServingMessage serving = {};
+  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
+  EXPECT_TRUE(attached_.empty());
+}
+
 TEST_F(AcceptorTest, NonsenseInsteadOfAHelloIsDropped) {
   Listen();
   for (const size_t size : {size_t{1}, size_t{15}, size_t{16}, size_t{100}, size_t{1000}}) {
@@ -327,6 +378,33 @@ TEST_F(AcceptorTest, AttachesBeyondTheRateAreToldWhenToComeAgain) {
       << refused.message;
   EXPECT_NE(std::string(refused.message).find("--attach-rate-max"), std::string::npos) << refused.message;
   EXPECT_EQ(Count(Counter::kRefusedRate), 1u);
+}
+
+// Lanes that come and go: each leaves its reply memory to a client that keeps the descriptor.
+TEST_F(AcceptorTest, ReplyMemoryBeyondTheRateIsRefusedWithTheTimeToComeAgain) {
+  options_.attach_rate_max = 1'000'000;
+  HelloMessage hello = Hello();
+  hello.slots = 1024;
+  hello.text_bytes_max = kTextHeadBytes;
+  const LaneGeometry geometry = {1024, kTextHeadBytes, 4};
+  options_.quota.per_uid.bytes = geometry.charged_bytes();
+  const auto at_once = static_cast<int>(geometry.charged_bytes() / geometry.reply_bytes());
+  Listen();
+  WelcomeMessage welcome = {};
+  int accepted = 0;
+  for (; accepted < 100 && welcome.status == 0; ++accepted) {
+    welcome = Ask(Connect(), hello);
+    acceptor_->OnReady(ids_.back(), MonotonicNs());  // it has hung up again
+    Settle();
+  }
+  EXPECT_GT(accepted, at_once);
+  EXPECT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kOverloaded)) << welcome.message;
+  EXPECT_GT(welcome.retry_after_ms, 0u);
+  EXPECT_NE(std::string(welcome.message).find("reply memory"), std::string::npos) << welcome.message;
+  EXPECT_EQ(Count(Counter::kRefusedRate), 1u);
+  EXPECT_EQ(acceptor_->clients().total().lanes, 0u) << "a refusal charges nothing";
+  hello.slots = 2;
+  EXPECT_EQ(Ask(Connect(), hello).status, 0u) << "a small lane may come earlier";
 }
 
 TEST_F(AcceptorTest, SilentClientsCostTheirOwnUserItsPlacesAndTheNextIsToldSo) {

@@ -24,6 +24,16 @@ TEST(AttachRate, InTheLongRunItIsTheRateHoweverTheTriesAreSpread) {
   EXPECT_EQ(taken, 64 + 1999);
 }
 
+TEST(AttachRate, AmountsAreCountedAsTheyAre) {
+  AttachRate rate(1000, 10'000);
+  EXPECT_EQ(rate.Take(1, kStart, 9'000), 0u);
+  EXPECT_EQ(rate.Take(1, kStart, 3'000), 2'000u) << "the larger one waits";
+  EXPECT_EQ(rate.Take(1, kStart, 1'000), 0u) << "the smaller one does not";
+  EXPECT_EQ(rate.Take(1, kStart + 3 * kNsPerSecond, 3'000), 0u);
+  EXPECT_EQ(rate.Take(1, kStart + 3 * kNsPerSecond, 1), 1u);
+  EXPECT_EQ(rate.Take(1, kStart + 60 * kNsPerSecond, 10'000), 0u);
+}
+
 TEST(AttachRate, UsersDoNotShareAndAFullBucketIsForgotten) {
   AttachRate rate(200);
   for (int i = 0; i < 64; ++i) EXPECT_EQ(rate.Take(1, kStart), 0u);
