@@ -79,8 +79,8 @@ class LaneTable {
   void CloseAll(StatusCode reason);
 
  private:
-  // The one that was needed, and one that crossed with the engine's waking up. Of who rings without need, the loop reads
-  // no more than that between two turns; epoll tells of the rest, behind the events of others.
+  // The one that was needed, and one that crossed with the engine's waking up. Of who rings without need, the loop
+  // reads no more than that between two turns; epoll tells of the rest, behind the events of others.
   static constexpr int kDoorbellsPerEvent = 2;
   static constexpr int kDoorbellsAtEnd = 1024;  // more than a socket's buffer holds
 

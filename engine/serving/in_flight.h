@@ -96,7 +96,7 @@ class InFlight {
   uint64_t canary_before_ = kCanary;
   std::unordered_map<Key, ComputationPtr, KeyHash> computations_ SUTRA_GUARDED_BY(mutex_){16, KeyHash{RandomSeed()}};
   uint64_t canary_after_ = kCanary;
-  std::atomic<size_t> count_{0};  // entries of the map
+  std::atomic<size_t> count_{0};    // entries of the map
   std::atomic<uint64_t> ended_{0};  // raised under the lock
 };
 
