@@ -199,6 +199,7 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
   }
   SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
   const EngineLine& engine = lane->connection.mapping.reply.engine();
+  uint64_t passed_on = UINT64_MAX;  // the value slept on when this waiter last woke the others
   for (;;) {
     if (IsGone(lane)) return done() ? WaitEnd::kDone : WaitEnd::kGone;
     now_ns = MonotonicNs();
@@ -214,11 +215,15 @@ WaitEnd WaitUntil(ClientLane* lane, uint64_t until_ns, uint64_t spin_ns, const D
     bool woken = false;
     // `gone` after the fence: a thread that tells of a death sees this sleeper, or is seen here (TellDeath).
     if (!ready && !closed && !IsGone(lane)) {
-      woken = FutexWait(engine.futex_word.futex_address(), word, left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs);
+      const uint64_t slice_ns = left_ns < kSleepSliceNs ? left_ns : kSleepSliceNs;
+      woken = FutexWait(engine.futex_word.futex_address(), word, now_ns + slice_ns);
     }
     sleepers.fetch_sub(1, std::memory_order_relaxed);  // relaxed: an engine that sees it late makes one needless wake
     // First of all: the engine has woken only some, and they wake the rest.
-    if (woken) WakeOtherSleepers(lane->connection.mapping.request, lane->connection.mapping.reply, word);
+    if (woken) {
+      WakeOtherSleepers(lane->connection.mapping.request, lane->connection.mapping.reply, word, passed_on == word);
+      passed_on = word;
+    }
     if (ready || done()) return WaitEnd::kDone;
     // relaxed: only asks whether anything moved
     if (closed || engine.futex_word.load(std::memory_order_relaxed) == word) CheckAlive(lane, MonotonicNs());

@@ -14,9 +14,17 @@
 //
 // A wake costs the engine microseconds per sleeper, so it wakes kWakesPerCall of them at most. A waiter that a wake has
 // reached wakes all others that sleep, at its own process' expense, before it does anything else (WakeOtherSleepers);
-// a timeout or a signal reaches nobody else and needs no such call. Who was asleep when the word was bumped is thus
-// woken by the engine or by one that the engine woke. It does so only if the word has moved since it fell asleep: those
-// woken by such a call who sleep on the new word already end the chain, or two waiters would wake each other for ever.
+// a timeout or a signal reaches nobody else and needs no such call. A bounded wake must not be spent on waiters that
+// fell asleep after the bump, and the kernel promises no order (it wakes real-time threads first). So whoever waits
+// does so under one bit, of the value that it sleeps on (FUTEX_WAIT_BITSET), and a bump of v is followed by a wake of
+// v's bit:
+//  - Nobody falls asleep on v after the bump. The wake reaches one that sleeps on v, unless there is none, and that one
+//    wakes all others on v. Those of older values have a wake of their own, by whoever bumped them, which may come late
+//    but reaches no others; so one bit is enough.
+//  - Values 32 apart share a bit. A wake for v that comes so late that there are waiters on v + 32 may reach only
+//    those: they pass it on under the same bit, to those on v too, although the word has not moved since they fell
+//    asleep. But then only once for each value that they sleep on, or two of them would wake each other for ever. Once
+//    is enough: they read v + 32 after the bump of v, so the one call reaches all who are left on v.
 //
 // Engine asleep (SYNC L5) and lane parked (SYNC L8). The engine: asleep = 1; fence; look at the rings that are polled;
 // epoll. And at times: parked = 1; fence; look at this lane's ring; if it is empty: poll it no longer. The client:
@@ -64,17 +72,21 @@ inline void FullFence() {
 #endif
 }
 
-// Returns when woken, when the word no longer is `expected`, on a signal, or after timeout_ns. The caller checks again.
-// RETURNS true if a wake ended it.
-inline bool FutexWait(const uint32_t* word, uint32_t expected, uint64_t timeout_ns) {
-  const timespec timeout = ToTimespec(timeout_ns);
-  return syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, nullptr, 0) == 0;
+constexpr uint32_t FutexBit(uint32_t value) { return uint32_t{1} << (value % 32); }
+
+// Returns when woken, when the word no longer is `expected`, on a signal, or at until_ns (CLOCK_MONOTONIC). The caller
+// checks again. RETURNS true if a wake ended it.
+inline bool FutexWait(const uint32_t* word, uint32_t expected, uint64_t until_ns) {
+  const timespec until = ToTimespec(until_ns);
+  return syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FutexBit(expected)) == 0;
 }
 
-inline void FutexWake(const uint32_t* word, int waiters_max) {
-  syscall(SYS_futex, word, FUTEX_WAKE, waiters_max, nullptr, nullptr, 0);
+// Wakes those that wait under the bit of `slept_on`.
+inline void FutexWake(const uint32_t* word, int waiters_max, uint32_t slept_on) {
+  syscall(SYS_futex, word, FUTEX_WAKE_BITSET, waiters_max, nullptr, nullptr, FutexBit(slept_on));
 }
-inline void FutexWakeAll(const uint32_t* word) { FutexWake(word, INT32_MAX); }
+// Whatever they wait under.
+inline void FutexWakeAll(const uint32_t* word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0); }
 
 // Engine: after publishing one answer or a batch of them. One fence covers sleepers and event loop.
 // RETURNS what the client asked for; the caller writes one byte into the pipe for `event` (EAGAIN counts as rung).
@@ -92,27 +104,28 @@ inline WakeNeeds LookForSleepers(const RequestLane& request) {
   needs.event = request.client().event_armed.load(std::memory_order_relaxed) != 0;
   return needs;
 }
-// Engine: for `sleepers`. REQUIRES that no other thread bumps this lane's word meanwhile.
-inline void BumpFutexWord(const ReplyLane& reply) {
+// Engine: for `sleepers`. REQUIRES that no other thread bumps this lane's word meanwhile. RETURNS the value before.
+[[nodiscard]] inline uint32_t BumpFutexWord(const ReplyLane& reply) {
   SharedWord<uint32_t>& word = reply.engine().futex_word;
-  // relaxed load: only the engine writes it. SYNC L4 (release): a client that reads the new value sees the answers.
-  word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  const uint32_t slept_on = word.load(std::memory_order_relaxed);  // relaxed: only the engine writes it
+  // SYNC L4 (release): a client that reads the new value sees the answers.
+  word.store(slept_on + 1, std::memory_order_release);
+  return slept_on;
 }
-// Engine: after the bump; a system call, so without any lock.
+// Engine: after the bump, of which every one needs a wake of its own; a system call, so without any lock.
 inline constexpr int kWakesPerCall = 4;
-inline void WakeFirstSleepers(const ReplyLane& reply) {
-  FutexWake(reply.engine().futex_word.futex_address(), kWakesPerCall);
+inline void WakeFirstSleepers(const ReplyLane& reply, uint32_t slept_on) {
+  FutexWake(reply.engine().futex_word.futex_address(), kWakesPerCall, slept_on);
 }
-inline void WakeSleepers(const ReplyLane& reply) {
-  BumpFutexWord(reply);
-  WakeFirstSleepers(reply);
-}
-// Client: a wait on `slept_on` was ended by a wake, and this waiter no longer counts among the sleepers.
-inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on) {
-  // relaxed: the wake-up ordered the bump, and every sleeper's addition, before these loads
+inline void WakeSleepers(const ReplyLane& reply) { WakeFirstSleepers(reply, BumpFutexWord(reply)); }
+// Client: a wait on `slept_on` was ended by a wake, and this waiter no longer counts among the sleepers. `again`: it
+// has made this call for the same value before.
+inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on, bool again) {
+  // relaxed: the wake-up ordered the bump, and the addition of all who sleep on that value, before these loads
   if (request.client().sleepers.load(std::memory_order_relaxed) == 0) return;
   const SharedWord<uint32_t>& word = reply.engine().futex_word;
-  if (word.load(std::memory_order_relaxed) != slept_on) FutexWakeAll(word.futex_address());
+  if (again && word.load(std::memory_order_relaxed) == slept_on) return;
+  FutexWake(word.futex_address(), INT32_MAX, slept_on);
 }
 
 // Engine: before it sleeps in epoll. The caller then looks at every submission ring once more, and stores 0 on waking.

@@ -29,7 +29,7 @@ const uint32_t* Address(std::atomic<uint32_t>* word) { return reinterpret_cast<c
 
 void SleepUntil(std::atomic<uint32_t>* word, uint32_t expected) {
   for (uint32_t value; (value = word->load(std::memory_order_acquire)) != expected;) {
-    FutexWait(Address(word), value, kNsPerSecond);
+    FutexWait(Address(word), value, MonotonicNs() + kNsPerSecond);
   }
 }
 

@@ -125,11 +125,12 @@ bool Lane::Wake() {
   const auto look = [&] { needs = LookForSleepers(request_); };
   if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
   if (needs.sleepers) {
+    uint32_t slept_on;
     {
       const MutexLock lock(mutex_);  // one thread at a time increments the word
-      BumpFutexWord(reply_);
+      slept_on = BumpFutexWord(reply_);
     }
-    WakeFirstSleepers(reply_);
+    WakeFirstSleepers(reply_, slept_on);
   }
   // A full pipe is readable already, and behind a closed one no client waits.
   if (needs.event && event_pipe_) {
@@ -142,6 +143,7 @@ bool Lane::Wake() {
 
 void Lane::Close(StatusCode reason) {
   static_cast<void>(SUTRA_CHECKPOINT("lane.closing"));
+  uint32_t slept_on;
   {
     const MutexLock lock(mutex_);
     if (!open()) return;
@@ -149,9 +151,9 @@ void Lane::Close(StatusCode reason) {
     EngineLine& line = reply_.engine();
     line.close_reason.store(static_cast<uint32_t>(reason), std::memory_order_relaxed);  // ordered by the next store
     line.state.store(kLaneClosed, std::memory_order_release);
-    BumpFutexWord(reply_);
+    slept_on = BumpFutexWord(reply_);
   }
-  WakeFirstSleepers(reply_);
+  WakeFirstSleepers(reply_, slept_on);
   static_cast<void>(SUTRA_CHECKPOINT("lane.recycled"));
 }
 

@@ -3,6 +3,7 @@
 // answer came late, and lets a canary cut the chain.
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 
@@ -38,13 +39,13 @@ long __wrap_syscall(long number, ...) {
   for (long& argument : a) argument = va_arg(list, long);
   va_end(list);
   const bool futex = counted && number == SYS_futex;
-  if (futex && a[1] == FUTEX_WAKE) {
+  if (futex && a[1] == FUTEX_WAKE_BITSET) {
     wakes.fetch_add(1);
     if (cut_chain.load()) return 0;
   }
-  if (futex && a[1] == FUTEX_WAIT) waits.fetch_add(1);
+  if (futex && a[1] == FUTEX_WAIT_BITSET) waits.fetch_add(1);
   const long result = __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-  if (futex && a[1] == FUTEX_WAIT && result != 0 && errno == ETIMEDOUT) {
+  if (futex && a[1] == FUTEX_WAIT_BITSET && result != 0 && errno == ETIMEDOUT) {
     const auto* word = reinterpret_cast<const std::atomic<uint32_t>*>(a[0]);
     const uint64_t bump_ns = last_bump_ns.load();
     const uint64_t now_ns = sutra::MonotonicNs();
@@ -84,9 +85,9 @@ class WakeChainTest : public testing::Test {
 
   uint32_t Sleepers() { return engine_.memory().request().client().sleepers.load(std::memory_order_seq_cst); }
   void Wake() {
-    BumpFutexWord(engine_.memory().reply());
+    const uint32_t slept_on = BumpFutexWord(engine_.memory().reply());
     last_bump_ns.store(MonotonicNs());
-    WakeFirstSleepers(engine_.memory().reply());
+    WakeFirstSleepers(engine_.memory().reply(), slept_on);
   }
   // Each thread submits a text and waits for its answer; `engine` runs when all of them sleep.
   void AllWait(uint32_t count, const std::function<void()>& engine, WaitEnd expected) {
@@ -176,6 +177,38 @@ TEST_F(WakeChainTest, ThreadsThatSleepAgainDoNotWakeEachOtherForEver) {
       },
       WaitEnd::kDone);
   EXPECT_EQ(slept_through.load(), 0u);
+}
+
+// The kernel wakes real-time threads first. A bounded wake must not be spent on those that fell asleep after the bump.
+TEST_F(WakeChainTest, AThreadWithAnAnswerIsWokenThoughUrgentOnesFellAsleepAfterTheBump) {
+  constexpr uint32_t kPatient = 8, kUrgent = 2 * kWakesPerCall;
+  uint32_t slept_on = 0;
+  std::vector<std::thread> urgent;
+  std::atomic<bool> refused{false}, end{false};
+  const SharedWord<uint32_t>& word = engine_.memory().reply().engine().futex_word;
+  AllWait(
+      kPatient,
+      [&] {
+        AnswerAll();
+        slept_on = BumpFutexWord(engine_.memory().reply());
+        last_bump_ns.store(MonotonicNs());
+        for (uint32_t i = 0; i < kUrgent; ++i) {
+          urgent.emplace_back([&] {
+            const sched_param priority = {1};
+            if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) refused.store(true);
+            EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, [&] { return end.load(); }), WaitEnd::kDone);
+          });
+        }
+        while (Sleepers() != kPatient + kUrgent) std::this_thread::yield();
+        WakeFirstSleepers(engine_.memory().reply(), slept_on);
+      },
+      WaitEnd::kDone);
+  EXPECT_EQ(word.load(std::memory_order_relaxed), slept_on + 1);
+  EXPECT_EQ(slept_through.load(), 0u);
+  end.store(true);
+  Wake();
+  for (std::thread& thread : urgent) thread.join();
+  if (refused.load()) GTEST_SKIP() << "no real-time priority (ulimit -r): the kernel's order was first in, first out";
 }
 
 // The canary: without the chain the threads that the engine did not wake sleep on.

@@ -2,7 +2,8 @@
  *
  * The loop and a worker publish answers of one lane and wake at most one waiter per call; a waiter that a wake reached
  * wakes all others that sleep. A lost wake-up is an invalid end state: the model has no timers. `passes` counts how
- * often one waiter woke the others: more often than there were bumps means that waiters wake each other for ever.
+ * often one waiter woke the others: more than two for each value of the word means that waiters wake each other for
+ * ever.
  *
  *   waiter   w1 sleepers += 1, fence              WaitUntil (producer/client_lane.h)
  *            w2 read the futex word
@@ -10,7 +11,8 @@
  *            w4 look at the lane's state
  *            w5 futex wait
  *            w6 sleepers -= 1
- *            w7 woken, others sleep, and the word has moved: wake them   WakeOtherSleepers (shm/sleep_wake.h)
+ *            w7 woken, others sleep, and the word moved or this is the first time for its value:
+ *               wake those under the same bit      WakeOtherSleepers (shm/sleep_wake.h)
  *   answerer a1 store the result words            Lane::Publish (engine/lanes/lane.cc), the loop's without the mutex
  *            a2 fence, look at sleepers           LookForSleepers (shm/sleep_wake.h)
  *            a3 lock, bump the futex word, unlock Lane::Wake, BumpFutexWord
@@ -18,13 +20,16 @@
  *   close    c1 lock, closed, bump, unlock        Lane::Close
  *            c2 wake one                          also when nobody seems to sleep
  *
- * The kernel wakes the waiters of a word in the order in which they fell asleep, if their threads have the same
- * priority; it promises no order. -DANY_ORDER wakes any of them: then the one wake may reach a waiter that fell asleep
- * after the bump, finds the word unmoved and ends the chain before it began. -DBITSET needs no order: waiters wait, and
- * are woken, under a bit of the value that they sleep on (FUTEX_WAIT_BITSET).
+ * The kernel may wake any waiter that waits under the bit of the wake, in whatever order (FUTEX_WAIT_BITSET): of the
+ * value that it sleeps on; the engine wakes the bit of the value that it replaced. Values that are BITS apart share a
+ * bit, 32 in the code: fewer are harder, since a late wake reaches waiters on newer values sooner. With one bit all
+ * waiters are alike.
  */
 #ifndef WAITERS
 #define WAITERS 3
+#endif
+#ifndef BITS
+#define BITS 1
 #endif
 #define FUTEX 0
 #define SLEEPERS 1
@@ -38,43 +43,35 @@
 
 bool locked;
 byte bumps;
-chan asleep = [WAITERS] of { byte, byte };  /* the kernel's queue: the value slept on, the waiter */
 bool sleeping[WAITERS];
+byte slept[WAITERS]; /* on this value */
 
-inline WakeOne(value) {
+#define BIT(value) ((value) % BITS)
+#define REACHES(value, w) (sleeping[w] && BIT(slept[w]) == BIT(value))
+
+inline WakeUp(w) { sleeping[w] = false; slept[w] = 0 }
+
+inline WakeOne(value) { /* any of them */
   if
-#ifdef BITSET
-  :: asleep??[eval(value), _] -> asleep??eval(value), who; sleeping[who] = false
-  :: !asleep??[eval(value), _] -> skip
-#else
-#ifdef ANY_ORDER
-  :: sleeping[0] -> asleep??_, 0; sleeping[0] = false
-  :: sleeping[1] -> asleep??_, 1; sleeping[1] = false
-  :: WAITERS == 3 && sleeping[WAITERS - 1] -> asleep??_, 2; sleeping[WAITERS - 1] = false
-#else
-  :: nempty(asleep) -> asleep?_, who; sleeping[who] = false
-#endif
-  :: empty(asleep) -> skip
-#endif
-  fi;
-  who = 0
+  :: REACHES(value, 0) -> WakeUp(0)
+  :: REACHES(value, 1) -> WakeUp(1)
+  :: WAITERS == 3 && REACHES(value, WAITERS - 1) -> WakeUp(WAITERS - 1)
+  :: else -> skip
+  fi
 }
 
 inline WakeAll(value) {
   do
-#ifdef BITSET
-  :: asleep??[eval(value), _] -> asleep??eval(value), who; sleeping[who] = false
-  :: !asleep??[eval(value), _] -> break
-#else
-  :: nempty(asleep) -> asleep?_, who; sleeping[who] = false
-  :: empty(asleep) -> break
-#endif
-  od;
-  who = 0
+  :: REACHES(value, 0) -> WakeUp(0)
+  :: REACHES(value, 1) -> WakeUp(1)
+  :: WAITERS == 3 && REACHES(value, WAITERS - 1) -> WakeUp(WAITERS - 1)
+  :: else -> break
+  od
 }
 
 proctype Waiter(byte me) {
-  byte word, passes, who;
+  byte word, passes;
+  byte passed; /* for this value + 1 */
   bool ready, closed, woken, others;
   do
   :: mem[SLEEPERS]++;                                                      /* w1: a locked instruction */
@@ -95,14 +92,14 @@ proctype Waiter(byte me) {
      :: !ready && !closed ->
         atomic {                                                           /* w5 */
           if
-          :: mem[FUTEX] == word -> asleep!word, me; sleeping[me] = true
+          :: mem[FUTEX] == word -> slept[me] = word; sleeping[me] = true
           :: else -> goto awake
           fi
         };
         if
         :: atomic { !sleeping[me] -> woken = true }
 #if defined(TIMEOUT) || defined(DEADLINE)
-        :: atomic { me == 1 && sleeping[me] -> asleep??_, eval(me); sleeping[me] = false; ready = true }
+        :: atomic { me == 1 && sleeping[me] -> WakeUp(me); ready = true }
 #endif
         fi
      :: else
@@ -119,14 +116,25 @@ awake:
         others = mem[SLEEPERS] != 0;
 #endif
         if
-#ifdef MUT_PASSES_UNMOVED
+#ifdef MUT_PASSES_EVERY_TIME
         :: others ->
-#elif defined(BITSET)
-        :: others ->
-#else
+#elif defined(MUT_PASSES_IF_MOVED)
         :: others && mem[FUTEX] != word ->
+#elif defined(MUT_PASSES_ONCE)
+        :: others && passed != word + 1 ->
+#else
+        :: others && (passed != word + 1 || mem[FUTEX] != word) ->
 #endif
-           atomic { passes++; WakeAll(word); assert(passes <= bumps) }
+           atomic {
+             passed = word + 1;
+             passes++;
+#ifdef MUT_PASSES_TO_NEW_VALUE
+             WakeAll(mem[FUTEX]);
+#else
+             WakeAll(word);
+#endif
+             assert(passes <= 2 * bumps + 1)
+           }
         :: else
         fi
      :: else
@@ -159,13 +167,17 @@ inline Wake(me) {
      Bump(me);
      atomic { DRAINED(me) -> locked = false };
 #endif
+#ifdef MUT_WAKES_NEW_VALUE
+     atomic { DRAINED(me) -> WakeOne(word + 1) }
+#else
      atomic { DRAINED(me) -> WakeOne(word) }                               /* a4 */
+#endif
   :: else
   fi
 }
 
 proctype Loop() {
-  byte word, who;
+  byte word;
 #ifdef MUT_WAKE_BEFORE_PUBLISH
   Wake(LOOP);
   Store(LOOP, RESULT, 1);
@@ -199,7 +211,7 @@ proctype Loop() {
 }
 
 proctype Worker() {
-  byte word, who;
+  byte word;
 #ifndef DEADLINE
   Store(WORKER, RESULT + 1, 1);                                            /* a1 */
   Wake(WORKER)
