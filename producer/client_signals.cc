@@ -29,11 +29,10 @@ void CloseAll(int first, int second, int third) {
   }
 }
 
-// Makes the reminder readable for `reason`, which is reminded or room_told. Written for each of the two, so that an
-// edge-triggered loop has an edge for each.
+// Makes the reminder readable for `reason`, which is reminded or room_told. Written even where it is readable: that is
+// an edge for loops that are triggered by edges, as tokio's are.
 void RemindLocked(ClientSignals* signals, std::atomic<uint32_t>* reason) SUTRA_REQUIRES(signals->mutex) {
-  // relaxed: both change under the mutex
-  if (signals->loop_fd.load(std::memory_order_relaxed) < 0 || reason->load(std::memory_order_relaxed) != 0) return;
+  if (signals->loop_fd.load(std::memory_order_relaxed) < 0) return;  // relaxed: changes under the mutex
   const NoCancel no_cancel;
   const uint64_t one = 1;
   if (write(signals->reminder_fd, &one, sizeof(one)) == static_cast<ssize_t>(sizeof(one))) {
