@@ -9,8 +9,8 @@
 // The engine: store the result; fence; look at sleepers; if any: futex_word += 1, wake. Without both fences the waiter
 // could miss the result while the engine misses the sleeper, and the waiter sleeps on an answered request. With them
 // one of the two sees the other; and if the engine bumps futex_word after F was read, the kernel refuses the wait.
-// The bump is made by one thread at a time: of two that store the same value, a waiter that read it in between would
-// take the second for no bump at all.
+// The bump is one step: of two threads that store the same value, a waiter that read it in between would take the
+// second for no bump at all.
 //
 // A wake costs the engine microseconds per sleeper, so it wakes kWakesPerCall of them at most. A waiter that a wake has
 // reached wakes all others that sleep, at its own process' expense, before it does anything else (WakeOtherSleepers);
@@ -104,13 +104,10 @@ inline WakeNeeds LookForSleepers(const RequestLane& request) {
   needs.event = request.client().event_armed.load(std::memory_order_relaxed) != 0;
   return needs;
 }
-// Engine: for `sleepers`. REQUIRES that no other thread bumps this lane's word meanwhile. RETURNS the value before.
+// Engine: for `sleepers`. RETURNS the value before.
 [[nodiscard]] inline uint32_t BumpFutexWord(const ReplyLane& reply) {
-  SharedWord<uint32_t>& word = reply.engine().futex_word;
-  const uint32_t slept_on = word.load(std::memory_order_relaxed);  // relaxed: only the engine writes it
   // SYNC L4 (release): a client that reads the new value sees the answers.
-  word.store(slept_on + 1, std::memory_order_release);
-  return slept_on;
+  return reply.engine().futex_word.fetch_add(1, std::memory_order_release);
 }
 // Engine: after the bump, of which every one needs a wake of its own; a system call, so without any lock.
 inline constexpr int kWakesPerCall = 4;

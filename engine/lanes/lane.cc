@@ -124,14 +124,7 @@ bool Lane::Wake() {
   WakeNeeds needs;
   const auto look = [&] { needs = LookForSleepers(request_); };
   if (!RunGuarded(look) || (!needs.sleepers && !needs.event)) return false;
-  if (needs.sleepers) {
-    uint32_t slept_on;
-    {
-      const MutexLock lock(mutex_);  // one thread at a time increments the word
-      slept_on = BumpFutexWord(reply_);
-    }
-    WakeFirstSleepers(reply_, slept_on);
-  }
+  if (needs.sleepers) WakeFirstSleepers(reply_, BumpFutexWord(reply_));
   // A full pipe is readable already, and behind a closed one no client waits.
   if (needs.event && event_pipe_) {
     const char byte = 1;

@@ -15,9 +15,9 @@
  *               wake those under the same bit      WakeOtherSleepers (shm/sleep_wake.h)
  *   answerer a1 store the result words            Lane::Publish (engine/lanes/lane.cc), the loop's without the mutex
  *            a2 fence, look at sleepers           LookForSleepers (shm/sleep_wake.h)
- *            a3 lock, bump the futex word, unlock Lane::Wake, BumpFutexWord
- *            a4 wake one                          Lane::Wake, WakeFirstSleepers, outside the mutex
- *   close    c1 lock, closed, bump, unlock        Lane::Close
+ *            a3 bump the futex word in one step   Lane::Wake, BumpFutexWord, without the mutex
+ *            a4 wake one                          Lane::Wake, WakeFirstSleepers
+ *   close    c1 closed, bump                      Lane::Close
  *            c2 wake one                          also when nobody seems to sleep
  *
  * The kernel may wake any waiter that waits under the bit of the wake, in whatever order (FUTEX_WAIT_BITSET): of the
@@ -41,7 +41,6 @@
 #define THREADS 2
 #include "tso.pml"
 
-bool locked;
 byte bumps;
 bool sleeping[WAITERS];
 byte slept[WAITERS]; /* on this value */
@@ -149,9 +148,18 @@ awake:
 }
 
 inline Bump(me) {
+#ifdef MUT_BUMP_IN_TWO_STEPS
   word = LOAD(me, FUTEX);
   bumps++;
   Store(me, FUTEX, word + 1)
+#else
+  atomic {                                                                 /* a3: a locked instruction */
+    DRAINED(me) ->
+    word = mem[FUTEX];
+    mem[FUTEX]++;
+    bumps++
+  }
+#endif
 }
 
 inline Wake(me) {
@@ -160,13 +168,7 @@ inline Wake(me) {
 #endif
   if
   :: LOAD(me, SLEEPERS) != 0 ->
-#ifdef MUT_BUMP_UNLOCKED
      Bump(me);
-#else
-     atomic { !locked -> locked = true };                                  /* a3 */
-     Bump(me);
-     atomic { DRAINED(me) -> locked = false };
-#endif
 #ifdef MUT_WAKES_NEW_VALUE
      atomic { DRAINED(me) -> WakeOne(word + 1) }
 #else
@@ -191,18 +193,15 @@ proctype Loop() {
 #endif
 #endif
 #ifdef CLOSE
-#ifdef MUT_CLOSE_UNLOCKED
-  Store(LOOP, CLOSED, 1);
-  Bump(LOOP);
-#else
-  atomic { !locked -> locked = true };                                     /* c1 */
-  Store(LOOP, CLOSED, 1);
 #ifdef MUT_CLOSE_BUMPS_NOTHING
+  Store(LOOP, CLOSED, 1);
   word = LOAD(LOOP, FUTEX);
-#else
+#elif defined(MUT_CLOSE_AFTER_BUMP)
   Bump(LOOP);
-#endif
-  atomic { DRAINED(LOOP) -> locked = false };
+  Store(LOOP, CLOSED, 1);
+#else
+  Store(LOOP, CLOSED, 1);                                                  /* c1 */
+  Bump(LOOP);
 #endif
 #ifndef MUT_CLOSE_WAKES_NOBODY
   atomic { DRAINED(LOOP) -> WakeOne(word) }                                /* c2 */
