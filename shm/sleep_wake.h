@@ -103,10 +103,6 @@ inline constexpr int kWakesPerCall = 4;
 inline void WakeFirstSleepers(const ReplyLane& reply) {
   FutexWake(reply.engine().futex_word.futex_address(), kWakesPerCall);
 }
-inline void WakeSleepers(const ReplyLane& reply) {
-  BumpFutexWord(reply);
-  WakeFirstSleepers(reply);
-}
 // Client: a wait on `slept_on` was ended by a wake, and this waiter no longer counts among the sleepers.
 inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on) {
   // relaxed: the wake-up ordered the bump, and every sleeper's addition, before these loads
@@ -148,9 +144,6 @@ inline bool SendDoorbell(int socket) {
   const char byte = 1;
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // full: the doorbell has been rung
-}
-inline bool RingDoorbell(const EnginePage* page, const ReplyLane& reply, int socket) {
-  return !NeedsDoorbell(page, reply) || SendDoorbell(socket);
 }
 
 }  // namespace sutra
