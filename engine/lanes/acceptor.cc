@@ -75,11 +75,13 @@ bool Acceptor::AcceptWithSpare(int listen_fd, uint64_t now_ns) {
   spare_.reset();
   UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return false;
-  Admit(std::move(socket),
-        {.status = {StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix},
-         .reason = Counter::kRefusedMemory},
-        now_ns);
+  Admit(std::move(socket), NoDescriptor(), now_ns);
   return true;
+}
+
+Acceptor::Refusal Acceptor::NoDescriptor() {
+  return {.status = {StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix},
+          .reason = Counter::kRefusedMemory};
 }
 
 void Acceptor::Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns) {
@@ -207,6 +209,7 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   }
   connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
                                       FieldText(hello.client_name));
+  if (connection->client == nullptr) return Refuse(id, NoDescriptor(), now_ns);
   Refusal refusal = {.status = CheckHello(hello, &connection->geometry), .reason = Counter::kRefusedModel};
   if (refusal.status.ok()) refusal = OrderMemory(id, connection, now_ns);
   if (!refusal.status.ok()) return Refuse(id, refusal, now_ns);

@@ -146,6 +146,7 @@ class Acceptor {
   WelcomeMessage MakeWelcome(uint64_t now_ns) const;
   void Refuse(uint64_t id, const Refusal& refusal, uint64_t now_ns);
   static Refusal DrainRefusal();
+  static Refusal NoDescriptor();
   void RefuseAtOnce(uint64_t id, const Refusal& refusal, uint64_t now_ns);
   void Drop(uint64_t id, const std::string& why, Counter reason);
   size_t Strangers() const;
