@@ -47,6 +47,7 @@ Acceptor::Acceptor(Options options, Watcher watcher)
       maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)),
       rate_(options_.attach_rate_max),
       reply_bytes_rate_(AttachRate::kReplyBytesPerSecond, options_.quota.per_uid.bytes) {
+  assert(options_.attach_rate_max > 0);
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }

@@ -50,7 +50,7 @@ class Acceptor {
     int engine_page_fd = -1;
     PeerAliveFunction peer_alive = LockHeldBy;
     ClientTable::Limits quota;
-    uint32_t attach_rate_max = 200;  // per second and user
+    uint32_t attach_rate_max = 0;  // per second and user; at least 1
     StatsWriter stats;
     KindLog log;  // rate-limited by the callee
   };
