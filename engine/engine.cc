@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cassert>
 #include <string>
 #include <system_error>
@@ -14,6 +13,7 @@
 #include "cache/shard_directory.h"
 #include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
+#include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
 #include "engine/model/fake_backend.h"
 #include "shm/base/checkpoint.h"
@@ -34,39 +34,14 @@ void WriteLog(LogLevel level, const std::string& line) {
   }
 }
 
-// One client process cannot take what others need; one user can only where there are no others.
-ClientTable::Limits LaneQuotas(const EngineConfig& config) {
-  const bool one_user = config.allow_gids.empty() && std::all_of(config.allow_uids.begin(), config.allow_uids.end(),
-                                                                 [](uid_t uid) { return uid == geteuid(); });
-  const uint32_t users = one_user ? 1 : 8;
-  const auto given_or = [](auto given, auto otherwise) { return given != 0 ? given : otherwise; };
-  return {.total = {.lanes = config.lanes_max, .bytes = config.lane_bytes_max},
-          .per_uid = {.lanes = given_or(config.lanes_per_uid_max, std::max(config.lanes_max / users, 1u)),
-                      .bytes = given_or(config.lane_bytes_per_uid_max, config.lane_bytes_max / users)},
-          .per_client = {.lanes = config.lanes_per_client_max,
-                         .bytes = given_or(config.lane_bytes_per_client_max, config.lane_bytes_max / 4)}};
-}
-
-// A lane takes five descriptors and its process one; the usual soft limit of 1024 is too small for that, the hard limit
-// is not. Where it is, fewer lanes are served than by default: a client that is refused is better off than one that
-// waits for a descriptor. What an operator asked for is not lowered in silence: it is an error.
-Result<ClientTable::Limits> LaneLimits(const EngineConfig& config) {
-  constexpr rlim_t kPerLane = 6, kOthers = 64;
-  ClientTable::Limits limits = LaneQuotas(config);
+// The usual soft limit of 1024 descriptors is too small for the lanes, the hard limit is not. RETURNS what there is
+// now.
+uint64_t RaiseFileLimit() {
   rlimit files;
-  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return limits;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return UINT64_MAX;
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
-  const rlim_t needed = kPerLane * config.lanes_max + kOthers;
-  if (files.rlim_cur >= needed) return limits;
-  limits.total.lanes = static_cast<uint32_t>(std::max(files.rlim_cur, kOthers + kPerLane) - kOthers) / kPerLane;
-  limits.lanes_raised_by = "limit of open files (ulimit -n, LimitNOFILE=)";
-  const std::string why = "the limit of " + std::to_string(files.rlim_cur) + " open files carries " +
-                          std::to_string(limits.total.lanes) + " lanes, not the " + std::to_string(config.lanes_max) +
-                          " of --lanes-max: raise LimitNOFILE= (ulimit -n) to " + std::to_string(needed);
-  if (config.lanes_max_given) return Status(StatusCode::kBadOption, why + ", or lower --lanes-max");
-  spdlog::warn("{}", why);
-  return limits;
+  return files.rlim_cur;
 }
 
 // Log segments, and the memory of lanes too, are files to the kernel: a small soft limit on the size of files (ulimit
@@ -105,7 +80,7 @@ Engine::~Engine() {
 Status Engine::PrepareProcess() {
   if (Status status = Assign(&shutdown_, Shutdown::Prepare(WriteLog)); !status.ok()) return status;
   if (!InstallSigbusGuard()) return Status(StatusCode::kStorageError, "cannot install a SIGBUS handler");
-  if (Status status = Assign(&lane_limits_, LaneLimits(config_)); !status.ok()) return status;
+  files_max_ = RaiseFileLimit();
   RaiseFileSizeLimit();
   return {};
 }
@@ -168,6 +143,9 @@ Status Engine::OpenCache() {
 Status Engine::Reserve() {
   assert(backend_ != nullptr && cache_ == nullptr);
   const ModelInfo& model = backend_->info();
+  if (Status status = Assign(&lane_limits_, LaneLimits(config_, files_max_, model.width, WriteLog)); !status.ok()) {
+    return status;
+  }
   StatsSegmentOptions options;
   options.socket_path = config_.socket;
   options.mode = config_.stats_mode;

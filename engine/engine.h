@@ -64,6 +64,7 @@ class Engine {
   StartTraces traces_;
   bool served_ = false;
   std::optional<EngineLock> data_lock_, socket_lock_;
+  uint64_t files_max_ = 0;  // descriptors
   ClientTable::Limits lane_limits_;
   uint64_t generation_ = 0;
   std::unique_ptr<ModelBackend> backend_;

@@ -26,7 +26,7 @@ inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};  // 
 
 // Lanes.
 inline constexpr OptionRange<uint32_t> kLanesRange = {1, 256, 4096};
-inline constexpr OptionRange<uint32_t> kLanesPerUidRange = {0, 0, 4096};  // 0: derived (LaneQuotas in engine.cc)
+inline constexpr OptionRange<uint32_t> kLanesPerUidRange = {0, 0, 4096};  // 0: derived (lane_limits.cc)
 inline constexpr OptionRange<uint32_t> kLanesPerClientRange = {1, 64, 4096};
 inline constexpr OptionRange<uint32_t> kAttachRateRange = {1, 200, 1'000'000};
 inline constexpr OptionRange<uint64_t> kLaneBytesRange = {kMebibyte, 8ull << 30, 16 * kTebibyte};

@@ -67,7 +67,8 @@ using PeerAliveFunction = bool (*)(int fd, int pid);
 }
 
 // A pidfd of the process that connected `socket`, readable when that process has ended.
-// RETURNS -1 if the kernel has neither SO_PEERPIDFD nor a pid visible in this PID namespace.
+// RETURNS -1 and errno if the kernel has neither SO_PEERPIDFD nor a pid visible in this PID namespace, or the engine no
+// descriptor for it.
 [[nodiscard]] inline int PeerPidFd(int socket) {
   constexpr int kSoPeerPidFd = 77;  // Linux 6.5; works across sibling PID namespaces, unlike SO_PEERCRED
   int pid_fd = -1;

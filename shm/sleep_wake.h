@@ -114,7 +114,6 @@ inline constexpr int kWakesPerCall = 4;
 inline void WakeFirstSleepers(const ReplyLane& reply, uint32_t slept_on) {
   FutexWake(reply.engine().futex_word.futex_address(), kWakesPerCall, slept_on);
 }
-inline void WakeSleepers(const ReplyLane& reply) { WakeFirstSleepers(reply, BumpFutexWord(reply)); }
 // Client: a wait on `slept_on` was ended by a wake, and this waiter no longer counts among the sleepers. `again`: it
 // has made this call for the same value before.
 inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on, bool again) {
@@ -158,9 +157,6 @@ inline bool SendDoorbell(int socket) {
   const char byte = 1;
   const ssize_t sent = send(socket, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   return sent == 1 || errno == EAGAIN || errno == EINTR || errno == ENOBUFS;  // full: the doorbell has been rung
-}
-inline bool RingDoorbell(const EnginePage* page, const ReplyLane& reply, int socket) {
-  return !NeedsDoorbell(page, reply) || SendDoorbell(socket);
 }
 
 }  // namespace sutra

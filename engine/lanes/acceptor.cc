@@ -47,6 +47,7 @@ Acceptor::Acceptor(Options options, Watcher watcher)
       maker_(std::make_shared<LaneMaker>(options_.quota.total.lanes)),
       rate_(options_.attach_rate_max),
       reply_bytes_rate_(AttachRate::kReplyBytesPerSecond, options_.quota.per_uid.bytes) {
+  assert(options_.attach_rate_max > 0);
   identity_.engine_generation = options_.engine_generation;
   identity_.boot_id = HostBootId();
 }
@@ -75,11 +76,13 @@ bool Acceptor::AcceptWithSpare(int listen_fd, uint64_t now_ns) {
   spare_.reset();
   UniqueFd socket(accept4(listen_fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) return false;
-  Admit(std::move(socket),
-        {.status = {StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix},
-         .reason = Counter::kRefusedMemory},
-        now_ns);
+  Admit(std::move(socket), NoDescriptor(), now_ns);
   return true;
+}
+
+Acceptor::Refusal Acceptor::NoDescriptor() {
+  return {.status = {StatusCode::kOutOfMemory, std::string("the engine has no descriptor left") + kFilesFix},
+          .reason = Counter::kRefusedMemory};
 }
 
 void Acceptor::Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns) {
@@ -207,6 +210,7 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
   }
   connection->client = clients_->Find(connection->socket.get(), connection->peer.uid, connection->peer.pid,
                                       FieldText(hello.client_name));
+  if (connection->client == nullptr) return Refuse(id, NoDescriptor(), now_ns);
   Refusal refusal = {.status = CheckHello(hello, &connection->geometry), .reason = Counter::kRefusedModel};
   if (refusal.status.ok()) refusal = OrderMemory(id, connection, now_ns);
   if (!refusal.status.ok()) return Refuse(id, refusal, now_ns);

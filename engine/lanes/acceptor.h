@@ -50,7 +50,7 @@ class Acceptor {
     int engine_page_fd = -1;
     PeerAliveFunction peer_alive = LockHeldBy;
     ClientTable::Limits quota;
-    uint32_t attach_rate_max = 200;  // per second and user
+    uint32_t attach_rate_max = 0;  // per second and user; at least 1
     StatsWriter stats;
     KindLog log;  // rate-limited by the callee
   };
@@ -146,6 +146,7 @@ class Acceptor {
   WelcomeMessage MakeWelcome(uint64_t now_ns) const;
   void Refuse(uint64_t id, const Refusal& refusal, uint64_t now_ns);
   static Refusal DrainRefusal();
+  static Refusal NoDescriptor();
   void RefuseAtOnce(uint64_t id, const Refusal& refusal, uint64_t now_ns);
   void Drop(uint64_t id, const std::string& why, Counter reason);
   size_t Strangers() const;

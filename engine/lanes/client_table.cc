@@ -5,9 +5,9 @@
 #include <sys/vfs.h>
 
 #include <cassert>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <optional>
 
 #include "shm/base/unique_fd.h"
 #include "shm/peer_liveness.h"
@@ -42,19 +42,29 @@ std::optional<uint64_t> StartTimeOf(pid_t pid) {
   return ticks;
 }
 
+bool IsShort(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
 }  // namespace
 
-ClientKey KeyOfClient(int pid_fd, uid_t uid, pid_t pid, uint64_t otherwise) {
+std::optional<ClientKey> KeyOfClient(int pid_fd, uid_t uid, pid_t pid, uint64_t otherwise) {
   using Kind = ClientKey::Kind;
-  if (const auto inode = InodeOfPidFd(pid_fd)) return {.kind = Kind::kPidFdInode, .uid = uid, .number = *inode};
-  if (const auto ticks = StartTimeOf(pid)) return {.kind = Kind::kStartTime, .uid = uid, .pid = pid, .number = *ticks};
-  return {.kind = Kind::kUnknown, .uid = uid, .number = otherwise};
+  if (const auto inode = InodeOfPidFd(pid_fd))
+    return ClientKey{.kind = Kind::kPidFdInode, .uid = uid, .number = *inode};
+  errno = 0;
+  if (const auto ticks = StartTimeOf(pid)) {
+    return ClientKey{.kind = Kind::kStartTime, .uid = uid, .pid = pid, .number = *ticks};
+  }
+  if (IsShort(errno)) return std::nullopt;
+  return ClientKey{.kind = Kind::kUnknown, .uid = uid, .number = otherwise};
 }
 
 ClientPtr ClientTable::Find(int socket, uid_t uid, pid_t pid, const std::string& name) {
   UniqueFd pid_fd(PeerPidFd(socket));
+  if (!pid_fd && IsShort(errno)) return nullptr;
   const uint64_t id = next_id_++;
-  const ClientKey key = KeyOfClient(pid_fd.get(), uid, pid, id);
+  const std::optional<ClientKey> known_key = KeyOfClient(pid_fd.get(), uid, pid, id);
+  if (!known_key.has_value()) return nullptr;
+  const ClientKey key = *known_key;
   {
     const MutexLock lock(mutex_);
     const auto known = clients_.find(key);

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -40,8 +41,9 @@ struct ClientKey {
   auto operator<=>(const ClientKey&) const = default;
 };
 
-// `pid_fd` may be -1. `otherwise` is the number of a client of which nothing is known.
-ClientKey KeyOfClient(int pid_fd, uid_t uid, pid_t pid, uint64_t otherwise);
+// `pid_fd` may be -1. `otherwise` is the number of a client of which nothing is known. Nothing: it could not be found
+// out for want of descriptors or memory.
+std::optional<ClientKey> KeyOfClient(int pid_fd, uid_t uid, pid_t pid, uint64_t otherwise);
 
 class ClientTable : public std::enable_shared_from_this<ClientTable> {
  public:
@@ -74,7 +76,8 @@ class ClientTable : public std::enable_shared_from_this<ClientTable> {
 
   explicit ClientTable(const Limits& limits) : limits_(limits) {}
 
-  // The client that connected `socket`: the one that exists already, or a new one, called `name`. The loop thread.
+  // The client that connected `socket`: the one that exists already, or a new one, called `name`. Null if the engine
+  // has no descriptor to tell: a process must not be taken for another one meanwhile. The loop thread.
   ClientPtr Find(int socket, uid_t uid, pid_t pid, const std::string& name);
 
   // For one lane. kRefused names the bound that is reached and the option that raises it; *over says its kind.

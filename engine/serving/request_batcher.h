@@ -33,7 +33,7 @@ class RequestBatcher {
     uint32_t tokens_max = 0;  // per batch, like texts_max
     uint32_t texts_max = 0;
     uint32_t queue_texts_max = 0;
-    uint64_t queue_bytes_max = 256ull << 20;
+    uint64_t queue_bytes_max = 0;
     uint32_t spin_us = 0;  // how long a worker polls before it sleeps
   };
 

@@ -40,7 +40,11 @@ class EngineStatsTest : public ::testing::Test {
     return {.backend = &backend_,
             .cache = cache,
             .ttl_s_default = 1,
-            .batches = {.tokens_max = 100, .texts_max = 100, .queue_texts_max = 100, .spin_us = 0},
+            .batches = {.tokens_max = 100,
+                        .texts_max = 100,
+                        .queue_texts_max = 100,
+                        .queue_bytes_max = 256 << 20,
+                        .spin_us = 0},
             .stats = stats_};
   }
 

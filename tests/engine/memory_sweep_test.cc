@@ -47,12 +47,13 @@ class RequestSweep : public ::testing::Test {
   void Make() {
     worker_.reset();
     path_.reset();
-    model_.emplace(
-        ServedModel::Options{.backend = &backend_,
-                             .cache = &cache_,
-                             .ttl_s_default = 77,
-                             .batches = {.tokens_max = 100, .texts_max = 100, .queue_texts_max = 100, .spin_us = 0},
-                             .stats = stats_->writer()});
+    model_.emplace(ServedModel::Options{
+        .backend = &backend_,
+        .cache = &cache_,
+        .ttl_s_default = 77,
+        .batches =
+            {.tokens_max = 100, .texts_max = 100, .queue_texts_max = 100, .queue_bytes_max = 256 << 20, .spin_us = 0},
+        .stats = stats_->writer()});
     path_.emplace(&*model_);
   }
   void StartWorker() { worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = {}}); }
@@ -231,6 +232,7 @@ class AttachSweep : public ::testing::Test {
     options_.slots_default = 8;
     options_.peer_alive = Alive;
     options_.quota = {.total = {64, 1ull << 30}, .per_uid = {64, 1ull << 30}, .per_client = {64, 1ull << 30}};
+    options_.attach_rate_max = 200;
     options_.engine_page_fd = page_.fd();
     options_.stats = stats_->writer();
     options_.log = [](LogLevel, const std::string&) {};

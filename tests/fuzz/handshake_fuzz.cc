@@ -109,6 +109,7 @@ class Attack {
     options.engine_page_fd = world->device.get();
     options.peer_alive = AnswerLock;
     options.quota = {.total = {4, 1 << 20}, .per_uid = {3, 1 << 20}, .per_client = {3, 1 << 20}};
+    options.attach_rate_max = 200;
     options.stats = world->stats->writer();
     options.log = [](LogLevel, const std::string& line) {
       for (const char c : line) FUZZ_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);

@@ -24,6 +24,7 @@
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/sleep_wake.h"
+#include "tests/kit/wake_calls.h"
 
 namespace sutra::test {
 namespace {

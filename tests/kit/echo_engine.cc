@@ -26,6 +26,7 @@
 #include "shm/peer_liveness.h"
 #include "shm/prefetch.h"
 #include "shm/sleep_wake.h"
+#include "tests/kit/wake_calls.h"
 
 namespace sutra::test {
 namespace {

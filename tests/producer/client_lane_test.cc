@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "producer/slot_end.h"
+#include "tests/kit/wake_calls.h"
 #include "tests/producer/lane_fixture.h"
 
 namespace sutra::test {

@@ -10,6 +10,7 @@
 
 #include "shm/sleep_wake.h"
 #include "tests/kit/seed.h"
+#include "tests/kit/wake_calls.h"
 #include "tests/shm/lane_memory.h"
 
 namespace sutra::test {

@@ -1,6 +1,7 @@
 // The command-line tools, against real engines: programs can parse what they print, and it agrees with the client.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -150,6 +151,21 @@ TEST_F(Tools, EmbedNamesTheLineAndTheCauseOfEachFailure) {
   EXPECT_EQ(count, std::size(causes));
   EXPECT_NE(finished.errors.find("4 of 5 texts failed"), std::string::npos) << finished.errors;
   EXPECT_NE(finished.errors.find("(first: line 2: empty text"), std::string::npos) << finished.errors;
+}
+
+// Its lane of many slots would be larger than the share of a client.
+TEST_F(Tools, EmbedWorksWithTheLongestTextsUnderTheDefaultLimits) {
+  EngineOptions options;
+  options.args = {"--text-bytes-max", "16777216"};
+  EngineProcess engine(options);
+  ASSERT_TRUE(engine.Start());
+  const std::string input = engine.directory() / "input";
+  std::string lines;
+  for (int i = 0; i < 600; ++i) lines += "text " + std::to_string(i) + "\n";
+  WriteFile(input, lines);
+  const Finished finished = Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input});
+  EXPECT_TRUE(finished.status.exited && finished.status.code == 0) << ToText(finished.status) << finished.errors;
+  EXPECT_EQ(std::count(finished.output.begin(), finished.output.end(), '\n'), 600);
 }
 
 TEST_F(Tools, EmbedFillsTheRowOfABadLineWithNanAndSaysWhichItIs) {

@@ -27,7 +27,11 @@ sutra_status EngineLink::Open(uint32_t timeout_ms, SharedClient* client, sutra_i
   attach.model = options_.model.empty() ? nullptr : options_.model.c_str();
   attach.client_name = options_.client_name.c_str();
   sutra_client* raw = nullptr;
-  const sutra_status status = sutra_attach(options_.socket.c_str(), &attach, &raw);
+  sutra_status status = sutra_attach(options_.socket.c_str(), &attach, &raw);
+  if (status == SUTRA_REFUSED && attach.slots != 0) {  // where texts are long, only its default number of slots may fit
+    attach.slots = 0;
+    status = sutra_attach(options_.socket.c_str(), &attach, &raw);
+  }
   if (status != SUTRA_OK) return status;
   client->reset(raw, sutra_detach);
   *info = embed::Info();

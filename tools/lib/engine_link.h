@@ -22,7 +22,7 @@ struct LinkOptions {
   std::string socket;
   std::string model;  // refuse an engine with another one; empty: any
   std::string client_name;
-  uint32_t slots = 0;
+  uint32_t slots = 0;  // asked for; the engine's default where it refuses them
   uint32_t width = 0;  // refuse an engine with another one; 0: any
 };
 

@@ -49,6 +49,7 @@ class AcceptorTest : public ::testing::Test {
     options_.slots_default = 8;
     options_.peer_alive = FakePeerAlive;
     options_.quota = kAmple;
+    options_.attach_rate_max = 200;
     options_.stats = stats_->writer();
     options_.log = [this](LogLevel, const std::string& line) { log_.push_back(line); };
     page_ = std::move(EnginePageMemory::Create(77)).value();
@@ -530,6 +531,24 @@ TEST_F(AcceptorTest, WithoutDescriptorsAClientIsToldAndTheNextIsServedOnceThereA
   }
   const UniqueFd third = Connect();
   EXPECT_EQ(Ask(third, Hello()).status, 0u);
+}
+
+// Its identity is a descriptor: without one it could be taken for a second client, with a share of its own.
+TEST_F(AcceptorTest, AClientThatCannotBeIdentifiedForWantOfDescriptorsIsToldSo) {
+  Listen();
+  const UniqueFd client = Connect();
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = dup(STDERR_FILENO);
+  close(next);
+  const rlimit none = {.rlim_cur = static_cast<rlim_t>(next), .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const WelcomeMessage welcome = Ask(client, Hello());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kOutOfMemory));
+  EXPECT_NE(std::string(welcome.message).find("no descriptor left"), std::string::npos) << welcome.message;
+  EXPECT_EQ(acceptor_->clients().size(), 0u);
+  EXPECT_EQ(Count(Counter::kRefusedMemory), 1u);
 }
 
 }  // namespace

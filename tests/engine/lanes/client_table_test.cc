@@ -2,6 +2,7 @@
 #include "engine/lanes/client_table.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +34,21 @@ struct Pair {
     theirs = UniqueFd(fds[1]);
   }
   UniqueFd ours, theirs;
+};
+
+// This process may open no further descriptor.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    const UniqueFd next(dup(STDERR_FILENO));
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const rlimit none = {.rlim_cur = static_cast<rlim_t>(next.get()), .rlim_max = before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_ = {};
 };
 
 // A child process that made the pair (the kernel notes who made it), until it is destroyed.
@@ -116,6 +132,17 @@ TEST_F(ClientTableTest, AnotherProcessIsAnotherClientEvenUnderTheSamePid) {
   EXPECT_NE(table_->Find(pair_.ours.get(), 1001, getpid(), "me"), mine) << "another user";
 }
 
+TEST_F(ClientTableTest, WithoutADescriptorAProcessIsNotTakenForAnotherOne) {
+  const ClientPtr mine = Me();
+  {
+    const NoDescriptors none;
+    EXPECT_EQ(Me(), nullptr);
+    EXPECT_FALSE(KeyOfClient(-1, 1000, getpid(), 1).has_value()) << "nor by its start time";
+  }
+  EXPECT_EQ(Me(), mine);
+  EXPECT_EQ(table_->size(), 1u);
+}
+
 TEST_F(ClientTableTest, AClientThatNothingRefersToIsForgotten) {
   uint64_t id = 0;
   {
@@ -137,17 +164,17 @@ TEST_F(ClientTableTest, AChargeKeepsItsClient) {
 
 // What older kernels leave: a pidfd without an identity of its own.
 TEST(ClientKey, WithoutThePidfdsInodeTheStartTimeTellsProcessesApart) {
-  const ClientKey mine = KeyOfClient(-1, 1000, getpid(), 1);
+  const ClientKey mine = KeyOfClient(-1, 1000, getpid(), 1).value();
   EXPECT_EQ(mine.kind, ClientKey::Kind::kStartTime);
   EXPECT_EQ(mine, KeyOfClient(-1, 1000, getpid(), 2));
   EXPECT_GT(mine.number, 0u);
-  const ClientKey parent = KeyOfClient(-1, 1000, getppid(), 3);
+  const ClientKey parent = KeyOfClient(-1, 1000, getppid(), 3).value();
   EXPECT_NE(mine, parent);
   const UniqueFd no_pidfd(dup(STDERR_FILENO));
   EXPECT_EQ(KeyOfClient(no_pidfd.get(), 1000, getpid(), 4), mine) << "not every descriptor has an inode that counts";
   // Nothing is known: each connection is a client of its own.
   EXPECT_NE(KeyOfClient(-1, 1000, 0, 5), KeyOfClient(-1, 1000, 0, 6));
-  EXPECT_EQ(KeyOfClient(-1, 1000, 0, 5).kind, ClientKey::Kind::kUnknown);
+  EXPECT_EQ(KeyOfClient(-1, 1000, 0, 5).value().kind, ClientKey::Kind::kUnknown);
 }
 
 TEST_F(ClientTableTest, EachBoundNamesItsNumberAndItsOption) {

@@ -21,6 +21,7 @@
 #include "shm/sleep_wake.h"
 #include "tests/kit/scripted_lane.h"
 #include "tests/kit/seed.h"
+#include "tests/kit/wake_calls.h"
 #include "tests/kit/watchdog.h"
 
 namespace sutra {
@@ -309,7 +310,7 @@ class Torture {
     std::mt19937_64 random(test::TestSeed());
     for (uint64_t i = 1; i <= kEntries; ++i) {
       lane_.writer().Publish(static_cast<uint32_t>(i % 4));
-      EXPECT_TRUE(RingDoorbell(page_.page(), lane_.lane()->reply(), client_socket_.get()));
+      EXPECT_TRUE(test::RingDoorbell(page_.page(), lane_.lane()->reply(), client_socket_.get()));
       decided_.store(i, std::memory_order_release);  // to ring, or that there is no need
       while (taken_.load(std::memory_order_acquire) < i) std::this_thread::yield();
       for (uint64_t pause = random() % 200; pause > 0; --pause) CpuPause();

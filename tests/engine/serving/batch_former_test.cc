@@ -32,12 +32,15 @@ class BatchFormerTest : public ::testing::Test {
   void Make(uint32_t batch_tokens_max) {
     former_.reset();
     path_.reset();
-    model_.emplace(ServedModel::Options{
-        .backend = &backend_,
-        .cache = nullptr,
-        .ttl_s_default = 77,
-        .batches = {.tokens_max = batch_tokens_max, .texts_max = 1000, .queue_texts_max = 1000, .spin_us = 0},
-        .stats = stats_->writer()});
+    model_.emplace(ServedModel::Options{.backend = &backend_,
+                                        .cache = nullptr,
+                                        .ttl_s_default = 77,
+                                        .batches = {.tokens_max = batch_tokens_max,
+                                                    .texts_max = 1000,
+                                                    .queue_texts_max = 1000,
+                                                    .queue_bytes_max = 256 << 20,
+                                                    .spin_us = 0},
+                                        .stats = stats_->writer()});
     path_.emplace(&*model_);
     former_.emplace(&*model_);
   }

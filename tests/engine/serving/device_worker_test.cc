@@ -30,8 +30,11 @@ constexpr uint32_t kWidth = 4;
 class DeviceWorkerTest : public ::testing::Test {
  protected:
   void Start(uint32_t tokens_max = 4096, uint32_t queue_texts_max = 1024) {
-    const RequestBatcher::Limits limits = {
-        .tokens_max = tokens_max, .texts_max = 1024, .queue_texts_max = queue_texts_max, .spin_us = 0};
+    const RequestBatcher::Limits limits = {.tokens_max = tokens_max,
+                                           .texts_max = 1024,
+                                           .queue_texts_max = queue_texts_max,
+                                           .queue_bytes_max = 256 << 20,
+                                           .spin_us = 0};
     model_.emplace(ServedModel::Options{
         .backend = &backend_, .cache = &cache_, .ttl_s_default = 86'400, .batches = limits, .stats = stats_->writer()});
     path_.emplace(&*model_);

@@ -23,6 +23,7 @@
 #include "tests/kit/memory_cache.h"
 #include "tests/kit/scripted_lane.h"
 #include "tests/kit/temp_dir.h"
+#include "tests/kit/wake_calls.h"
 #include "tests/kit/watchdog.h"
 
 namespace sutra {
@@ -64,7 +65,7 @@ struct Client {
   void AwaitParked() const {
     while (!IsParked(scripted.lane()->reply())) std::this_thread::yield();
   }
-  bool Ring(const EnginePage* page) const { return RingDoorbell(page, scripted.lane()->reply(), socket.get()); }
+  bool Ring(const EnginePage* page) const { return test::RingDoorbell(page, scripted.lane()->reply(), socket.get()); }
 
   ScriptedLane scripted;
   UniqueFd socket;
@@ -104,17 +105,21 @@ class EngineLoopTest : public ::testing::Test {
       lanes_shown_.store(vitals.lanes, std::memory_order_relaxed);
     };
     Acceptor::Options attach;
+    attach.attach_rate_max = 200;
     attach.text_bytes_max = kTextBytesMax;
     attach.model = backend_.info();
     attach.peer_alive = FakePeerAlive;
     attach.stats = stats_->writer();
     attach.log = [](LogLevel, const std::string&) {};
-    model_.emplace(
-        ServedModel::Options{.backend = &backend_,
-                             .cache = &cache_,
-                             .ttl_s_default = 86'400,
-                             .batches = {.tokens_max = 4096, .texts_max = 4096, .queue_texts_max = 1024, .spin_us = 0},
-                             .stats = stats_->writer()});
+    model_.emplace(ServedModel::Options{.backend = &backend_,
+                                        .cache = &cache_,
+                                        .ttl_s_default = 86'400,
+                                        .batches = {.tokens_max = 4096,
+                                                    .texts_max = 4096,
+                                                    .queue_texts_max = 1024,
+                                                    .queue_bytes_max = 256 << 20,
+                                                    .spin_us = 0},
+                                        .stats = stats_->writer()});
     loop_.emplace(std::move(options), std::move(attach), &*model_);
     ASSERT_TRUE(loop_->Prepare().ok());
   }
