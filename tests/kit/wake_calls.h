@@ -5,7 +5,6 @@
 
 namespace sutra::test {
 
-// REQUIRES that no other thread bumps this lane's word meanwhile.
 inline void WakeSleepers(const ReplyLane& reply) { WakeFirstSleepers(reply, BumpFutexWord(reply)); }
 
 // After publishing. RETURNS false if the engine hung up.
