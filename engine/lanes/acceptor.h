@@ -149,6 +149,7 @@ class Acceptor {
   static Refusal NoDescriptor();
   void RefuseAtOnce(uint64_t id, const Refusal& refusal, uint64_t now_ns);
   void Drop(uint64_t id, const std::string& why, Counter reason);
+  std::string NumbersOf(const Client& client) const;
   size_t Strangers() const;
   size_t PendingOf(uid_t uid) const;
 

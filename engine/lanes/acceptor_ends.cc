@@ -71,6 +71,7 @@ void Acceptor::RefuseForMemory(uint64_t id, uint64_t now_ns) {
   }
   options_.stats.Add(Counter::kAttachesRefused);
   options_.stats.Add(Counter::kRefusedMemory);
+  if (found->second.client != nullptr) ++found->second.client->refusals;
   Forget(id);
 }
 
@@ -78,13 +79,24 @@ void Acceptor::Drop(uint64_t id, const std::string& why, Counter reason) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   const Peer peer = found->second.peer;
+  const ClientPtr client = found->second.client;  // null before the hello
   const LogKind kind = reason == Counter::kRefusedPermission ? LogKind::kStrangerRefused : LogKind::kAttachRefused;
   const std::string cause = why;                  // may lie in the connection
   options_.stats.Add(Counter::kAttachesRefused);  // before the client sees the end
   options_.stats.Add(reason);
+  if (client != nullptr) ++client->refusals;
   Forget(id);
-  options_.log(kind, LogLevel::kWarn,
-               "refused uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid) + ": " + cause);
+  const std::string who =
+      client != nullptr ? client->Title() : "uid " + std::to_string(peer.uid) + " pid " + std::to_string(peer.pid);
+  const std::string has = client != nullptr ? "; it has " + NumbersOf(*client) : "";
+  options_.log(kind, LogLevel::kWarn, "refused " + who + ": " + cause + has);
+}
+
+std::string Acceptor::NumbersOf(const Client& client) const {
+  const LaneShare share = clients_->ShareOf(client);
+  const uint64_t texts = client.queued_texts.load(std::memory_order_relaxed);  // relaxed: for display
+  return std::to_string(share.lanes) + " lanes of " + std::to_string(share.bytes) + " bytes, " + std::to_string(texts) +
+         " texts that wait, " + std::to_string(client.refusals) + " refusals";
 }
 
 void Acceptor::Forget(uint64_t id) {

@@ -26,6 +26,11 @@ struct Client {
   Client(uint64_t number, uid_t owner, pid_t process, std::string called, UniqueFd process_fd = UniqueFd())
       : id(number), uid(owner), pid(process), name(std::move(called)), pid_fd(std::move(process_fd)) {}
 
+  // As log lines name it.
+  std::string Title() const {
+    return "uid " + std::to_string(uid) + " pid " + std::to_string(pid) + (name.empty() ? "" : " (" + name + ")");
+  }
+
   const uint64_t id;  // unique within one engine
   const uid_t uid;
   const pid_t pid;         // for display only: 0 or meaningless across PID namespaces
@@ -37,8 +42,7 @@ struct Client {
   // Loop thread: its lanes in the LaneTable.
   uint32_t lanes_served = 0;
   bool process_watched = false;  // an event will tell that the process has ended
-  // Its attaches that a quota refused. Relaxed: only counts.
-  std::atomic<uint64_t> refusals{0};
+  uint64_t refusals = 0;         // of its attaches, once it was known who asks
 
   // Loop thread: bytes that its lanes may still take in this turn; below zero after a text that was larger.
   int64_t turn_bytes = 0;

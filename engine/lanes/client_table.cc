@@ -94,7 +94,6 @@ Result<ClientTable::Charge> ClientTable::Take(const ClientPtr& client, uint64_t 
   LaneShare& of_uid = by_uid_[client->uid];
   if (Status status = Check(*client, of_uid, bytes, over); !status.ok()) {
     if (of_uid.lanes == 0) by_uid_.erase(client->uid);
-    client->refusals.fetch_add(1, std::memory_order_relaxed);  // relaxed: only a count
     return status;
   }
   for (LaneShare* share : {&client->share, &of_uid, &total_}) {

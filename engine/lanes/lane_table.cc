@@ -127,10 +127,8 @@ void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
     client.process_watched = false;
   }
   if (why != nullptr) {
-    const std::string name = client.name.empty() ? "" : " (" + client.name + ")";
     options_.log(end == End::kViolated ? LogKind::kLaneViolated : LogKind::kLaneDied, LogLevel::kWarn,
-                 "lane " + std::to_string(lane_id) + " of uid " + std::to_string(client.uid) + " pid " +
-                     std::to_string(client.pid) + name + " closed: " + why);
+                 "lane " + std::to_string(lane_id) + " of " + client.Title() + " closed: " + why);
   }
 }
 

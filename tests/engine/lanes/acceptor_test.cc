@@ -239,6 +239,23 @@ TEST_F(AcceptorTest, QuotasAreChargedUntilTheLaneIsGone) {
   EXPECT_EQ(Ask(Connect(), Hello()).status, 0u);
 }
 
+TEST_F(AcceptorTest, TheLogOfARefusalSaysWhoAskedAndWhatItHas) {
+  options_.quota.per_client.lanes = 1;
+  Listen();
+  HelloMessage hello = Hello();
+  std::strcpy(hello.client_name, "greedy");
+  const UniqueFd first = Connect();
+  const WelcomeMessage welcome = Ask(first, hello);
+  EXPECT_EQ(welcome.status, 0u);
+  for (int refusals = 1; refusals <= 2; ++refusals) {
+    EXPECT_NE(Ask(Connect(), hello).status, 0u);
+    const std::string line = log_.back();
+    EXPECT_NE(line.find("pid " + std::to_string(getpid()) + " (greedy): "), std::string::npos) << line;
+    EXPECT_NE(line.find("it has 1 lanes of "), std::string::npos) << line;
+    EXPECT_NE(line.find(" 0 texts that wait, " + std::to_string(refusals) + " refusals"), std::string::npos) << line;
+  }
+}
+
 TEST_F(AcceptorTest, MemoryAndUserBoundsNameTheirOption) {
   options_.quota.total.bytes = 1 << 20;
   Listen();

@@ -189,7 +189,6 @@ TEST_F(ClientTableTest, EachBoundNamesItsNumberAndItsOption) {
   ExpectRefused(b, 0, "3", "--lanes-per-uid-max");
   const Charge c1 = Take(c, 100).value();
   ExpectRefused(c, 0, "4", "--lanes-max");
-  EXPECT_EQ(a->refusals.load(std::memory_order_relaxed), 2u);
   EXPECT_EQ(table_->ShareOf(*a).lanes, 2u);
   EXPECT_EQ(table_->ShareOf(*a).bytes, 600u);
   EXPECT_EQ(table_->total().bytes, 800u);
