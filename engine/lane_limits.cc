@@ -56,11 +56,13 @@ Result<ClientTable::Limits> LaneLimits(const EngineConfig& config, uint64_t file
   if (files < files_needed) {
     lanes = static_cast<uint32_t>((std::max(files, kFilesOfOthers + kFilesPerLane) - kFilesOfOthers) / kFilesPerLane);
     limits.lanes_raised_by = "limit of open files (ulimit -n, LimitNOFILE=)";
+    lanes = std::min(lanes, config.lanes_max);
     const std::string why = "the limit of " + std::to_string(files) + " open files carries " + std::to_string(lanes) +
                             " lanes, not the " + std::to_string(config.lanes_max) +
                             " of --lanes-max: raise LimitNOFILE= (ulimit -n) to " + std::to_string(files_needed);
-    if (config.lanes_max_given) return Status(StatusCode::kBadOption, why + ", or lower --lanes-max");
-    log(LogLevel::kWarn, why);
+    const bool fewer = lanes < config.lanes_max;  // a single lane is tried with whatever there is
+    if (fewer && config.lanes_max_given) return Status(StatusCode::kBadOption, why + ", or lower --lanes-max");
+    if (fewer) log(LogLevel::kWarn, why);
   }
   const uint32_t users = UsersOf(config);
   const uint64_t lane_bytes = LaneGeometry{config.slots, config.text_bytes_max, width}.charged_bytes();

@@ -74,6 +74,7 @@ struct EntryStore::Stripe {
   uint64_t ring_free SUTRA_GUARDED_BY(mutex) = kNoPosition;
   size_t hand SUTRA_GUARDED_BY(mutex) = 0;
   Counts counts SUTRA_GUARDED_BY(mutex);
+  Counts shown;  // of whoever calls GetCounts: `counts` as it last had the lock
 
   // The store's ...Locked calls require this lock as MutexOf(key); clang cannot see that the two are the same.
   void AssertHeld() SUTRA_ASSERT_CAPABILITY(mutex) { assert(!mutex.TryLock()); }
@@ -404,12 +405,17 @@ uint64_t EntryStore::EvictOlder(uint64_t through) {
 
 EntryStore::Counts EntryStore::GetCounts() const {
   Counts sum;
+  const MutexLock one_reader(counts_mutex_);
   for (const auto& stripe : stripes_) {
-    MutexLock lock(stripe->mutex);
-    sum.entries += stripe->counts.entries;
-    sum.bytes += stripe->counts.bytes;
-    sum.evictions += stripe->counts.evictions;
-    sum.expirations += stripe->counts.expirations;
+    // Gauges are shown by a thread that does not wait: where another has the lock for long, the last numbers stand.
+    if (stripe->mutex.TryLockBriefly()) {
+      stripe->shown = stripe->counts;
+      stripe->mutex.Unlock();
+    }
+    sum.entries += stripe->shown.entries;
+    sum.bytes += stripe->shown.bytes;
+    sum.evictions += stripe->shown.evictions;
+    sum.expirations += stripe->shown.expirations;
   }
   return sum;
 }

@@ -103,6 +103,7 @@ class EntryStore {
  private:
   struct Entry;
   struct Stripe;
+  mutable Mutex counts_mutex_;
   bool LookupIn(Stripe* stripe, const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
   Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
 

@@ -46,6 +46,7 @@ bool ReplyWriter::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry
   answer.stage_ns[kPublished] = CycleNs();
   const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
   if (published == Lane::Published::kDone) CountReply(status);
+  if (published == Lane::Published::kClosed) stats_.Add(Counter::kTextsLaneEnded);
   return published != Lane::Published::kBusy;
 }
 
@@ -60,7 +61,11 @@ bool ReplyWriter::AnswerHit(const Waiter& waiter, float norm, uint32_t token_cou
   const uint64_t now_ns = CycleNs();
   answer.stage_ns[kPublished] = now_ns;
   const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
-  if (published != Lane::Published::kDone) return published == Lane::Published::kClosed;
+  if (published == Lane::Published::kBusy) return false;
+  if (published == Lane::Published::kClosed) {
+    stats_.Add(Counter::kTextsLaneEnded);
+    return true;
+  }
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
   stats_.RecordSpan(Histogram::kHitTotal, waiter.submitted_ns, now_ns);
@@ -85,7 +90,7 @@ void ReplyWriter::AnswerComputed(const Waiter& waiter, std::span<const float> un
   answer.stage_ns[kPublished] = now_ns;
   const Lane::Published published = waiter.lane->Publish(waiter.slot, waiter.sequence, answer);
   assert(published != Lane::Published::kBusy);  // a worker waits
-  if (published != Lane::Published::kDone) return;
+  if (published == Lane::Published::kClosed) return stats_.Add(Counter::kTextsLaneEnded);
   stats_.Add(Counter::kRepliesOk);
   if (truncated) stats_.Add(Counter::kTruncated);
   stats_.RecordSpan(Histogram::kMissTotal, waiter.submitted_ns, now_ns);

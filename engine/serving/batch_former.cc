@@ -62,7 +62,8 @@ bool BatchFormer::TakeOne(uint64_t budget) {
   // A brief batch is for the newcomer: a large text that was put back may take all of it.
   if (!model_.batcher.Take(now_ns_, !brief_, &taken)) return false;
   Computation& computation = *taken.computation;
-  if (!StillWanted(taken.computation)) {
+  const size_t waiters = WaitersLeft(taken.computation);
+  if (waiters == 0) {
     // The least that a text costs, and not nothing: a client that cancels what it submits would always be next.
     model_.batcher.Settle(taken, 1);
     computation.DropText();
@@ -70,7 +71,7 @@ bool BatchFormer::TakeOne(uint64_t budget) {
   }
   const size_t ids_before = batch_.ids.size();
   const bool valid = TokeniseInMemory(taken.computation);
-  const uint32_t cost = TextCost(computation.text.size(), computation.token_count);
+  const uint32_t cost = TextCost(computation.text.size(), computation.token_count, waiters);
   if (valid && spent_ > 0 && spent_ + cost > budget) {
     PutBack(std::move(taken), ids_before);
     full_ = true;
@@ -89,19 +90,18 @@ bool BatchFormer::TakeOne(uint64_t budget) {
   return true;
 }
 
-// Removes waiters that are gone: answers cancelled and late ones, drops those whose lane is closed. False when none is
-// left.
-bool BatchFormer::StillWanted(const ComputationPtr& computation) {
+// Removes waiters that are gone: answers cancelled and late ones, drops those whose lane is closed.
+size_t BatchFormer::WaitersLeft(const ComputationPtr& computation) {
   const uint64_t now_ns = now_ns_;
   const auto gone = [now_ns](const Waiter& waiter) {
     return !waiter.lane->open() || waiter.deadline_ns <= now_ns || waiter.lane->Cancelled(waiter.slot, waiter.sequence);
   };
   removed_.clear();
-  bool wanted = true;
+  size_t left = 1;
   try {
-    wanted = model_.in_flight.Prune(computation, gone, &removed_);
+    left = model_.in_flight.Prune(computation, gone, &removed_);
   } catch (const std::bad_alloc&) {
-    return true;  // computed for nothing, perhaps
+    return 1;  // computed for nothing, perhaps
   }
   for (const Waiter& waiter : removed_) {
     model_.replies.Refuse(waiter,
@@ -109,7 +109,7 @@ bool BatchFormer::StillWanted(const ComputationPtr& computation) {
     model_.replies.Wake(waiter.lane.get());  // at once, because there may be no further batch
   }
   removed_.clear();
-  return wanted;
+  return left;
 }
 
 bool BatchFormer::TokeniseInMemory(const ComputationPtr& computation) {

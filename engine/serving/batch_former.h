@@ -44,7 +44,7 @@ class BatchFormer {
 
   void Form();
   bool TakeOne(uint64_t budget);
-  bool StillWanted(const ComputationPtr& computation);
+  size_t WaitersLeft(const ComputationPtr& computation);
   bool Tokenise(const ComputationPtr& computation);
   bool TokeniseInMemory(const ComputationPtr& computation);
   bool EndWith(const ComputationPtr& computation, StatusCode code);

@@ -50,6 +50,7 @@ InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, con
   if (found == computations_.end()) return JoinResult::kNone;
   Computation& under_way = *found->second;
   if (under_way.truncated && (waiter.options & kOptionReject) != 0) return JoinResult::kTooLong;
+  if (under_way.waiters.size() >= kWaitersMax) return JoinResult::kFull;
   Attach(&under_way, waiter);
   under_way.waiters.back().joined = true;
   *computation = found->second;
@@ -79,8 +80,8 @@ void InFlight::EraseLocked(const ComputationPtr& computation) {
   assert(count_.load(std::memory_order_relaxed) == computations_.size());  // relaxed: changed under the lock only
 }
 
-bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
-                     std::vector<Waiter>* removed) {
+size_t InFlight::Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                       std::vector<Waiter>* removed) {
   const MutexLock lock(mutex_);
   return PruneLocked(computation, gone, removed);
 }
@@ -88,13 +89,13 @@ bool InFlight::Prune(const ComputationPtr& computation, const std::function<bool
 bool InFlight::Truncate(const ComputationPtr& computation, std::vector<Waiter>* removed) {
   const MutexLock lock(mutex_);
   const auto refuses = [](const Waiter& waiter) { return (waiter.options & kOptionReject) != 0; };
-  const bool wanted = PruneLocked(computation, refuses, removed);
+  const bool wanted = PruneLocked(computation, refuses, removed) > 0;
   computation->truncated = true;
   return wanted;
 }
 
-bool InFlight::PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
-                           std::vector<Waiter>* removed) {
+size_t InFlight::PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                             std::vector<Waiter>* removed) {
   std::vector<Waiter>& waiters = computation->waiters;
   // Before anything moves, since it may throw: a partition moves waiters too, through memory that it may do without.
   removed->reserve(removed->size() + waiters.size());
@@ -102,9 +103,8 @@ bool InFlight::PruneLocked(const ComputationPtr& computation, const std::functio
       std::stable_partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return !gone(waiter); });
   removed->insert(removed->end(), std::make_move_iterator(first_gone), std::make_move_iterator(waiters.end()));
   waiters.erase(first_gone, waiters.end());
-  if (!waiters.empty()) return true;
-  EraseLocked(computation);
-  return false;
+  if (waiters.empty()) EraseLocked(computation);
+  return waiters.size();
 }
 
 std::optional<uint64_t> InFlight::LifetimeToStore(const ComputationPtr& computation) const {

@@ -31,7 +31,10 @@ class InFlight {
     kJoined,
     kTooLong,
     kBusy,  // nothing happened: a worker holds the lock, and does not give it back at once
+    kFull,  // nothing happened: kWaitersMax wait for it
   };
+  // Of one computation: about two milliseconds of answers.
+  static constexpr size_t kWaitersMax = 4096;
 
   // Adds `waiter` to the computation of this text, if one is under way. kTooLong: it is under way, but known to be
   // truncated, and the waiter refuses truncation (kOptionReject); nothing was added. The lock is not taken while
@@ -42,10 +45,10 @@ class InFlight {
   // (only the loop thread starts computations). False, and nothing happened, when a worker holds the lock.
   [[nodiscard]] bool Start(const ComputationPtr& computation, Waiter first);
 
-  // Removes the waiters for which `gone` is true and hands them to the caller. False: no waiter is left, and the
+  // Removes the waiters for which `gone` is true and hands them to the caller. RETURNS how many are left; with none the
   // computation is no longer under way.
-  bool Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
-             std::vector<Waiter>* removed);
+  size_t Prune(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+               std::vector<Waiter>* removed);
 
   // The text proved longer than the model's limit. Hands the waiters that refuse truncation to the caller; later ones
   // cannot join. False: no waiter is left, and the computation is no longer under way.
@@ -83,8 +86,8 @@ class InFlight {
     size_t operator()(const Key& key) const;
   };
 
-  bool PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
-                   std::vector<Waiter>* removed) SUTRA_REQUIRES(mutex_);
+  size_t PruneLocked(const ComputationPtr& computation, const std::function<bool(const Waiter&)>& gone,
+                     std::vector<Waiter>* removed) SUTRA_REQUIRES(mutex_);
   void EraseLocked(const ComputationPtr& computation) SUTRA_REQUIRES(mutex_);
   void CheckCanaries() const SUTRA_REQUIRES(mutex_);
 

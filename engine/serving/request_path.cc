@@ -55,6 +55,7 @@ RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text)
   switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return Step::kNothing;
     case InFlight::JoinResult::kBusy: return Step::kBusy;
+    case InFlight::JoinResult::kFull: return Refuse(waiter, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
     case InFlight::JoinResult::kTooLong: return Refuse(waiter, StatusCode::kTextTooLong);
     case InFlight::JoinResult::kJoined: break;
   }

@@ -40,6 +40,7 @@ namespace sutra {
   X(kOutOfMemory, "out_of_memory")                                \
   X(kLanesShutDown, "lanes_shut_down")                            \
   X(kLanesEngineFailed, "lanes_engine_failed")                    \
+  X(kTextsLaneEnded, "texts_lane_ended") /* not answered */       \
   /* Why attaches were refused; kAttachesRefused is their sum. */ \
   X(kRefusedPermission, "attach_refused_permission")              \
   X(kRefusedVersion, "attach_refused_version")                    \
