@@ -160,6 +160,14 @@ TEST_F(BatchFormerTest, TokenisingIsChargedWhereItGivesFewTokens) {
   EXPECT_EQ(model_->batcher.queued_texts(), 2u);
 }
 
+TEST_F(BatchFormerTest, ATextIsChargedForItsAnswers) {
+  Send(&bulk_, 0, "a");
+  for (uint32_t slot = 1; slot < 64; ++slot) Send(&bulk_, slot, "a");
+  Send(&other_, 0, Named('b', 50));
+  EXPECT_EQ(Next(), Names({"a"})) << "sixteen for 64 answers, and 50 are over what is left of 64";
+  EXPECT_EQ(Next(), Names({Named('b', 50)}));
+}
+
 TEST_F(BatchFormerTest, RefusedTextsSpendTheBudgetSoThatOthersDoNotWaitForThem) {
   for (uint32_t slot = 0; slot < 40; ++slot) Send(&bulk_, slot, Named('x', 1280) + std::to_string(slot) + "\xff");
   Send(&other_, 0, "victim");

@@ -88,6 +88,17 @@ TEST(InFlightDeathTest, AJoinNoticesAStrayWriteBesideTheMap) {
   EXPECT_EQ(canaries, 2);
 }
 
+TEST(InFlight, ATextHasABoundedNumberOfWaiters) {
+  InFlight in_flight;
+  const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
+  ComputationPtr joined;
+  for (uint64_t sequence = 2; sequence <= InFlight::kWaitersMax; ++sequence) {
+    ASSERT_EQ(in_flight.Join("a", 0, WaiterOf(sequence), &joined), InFlight::JoinResult::kJoined);
+  }
+  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(9999), &joined), InFlight::JoinResult::kFull);
+  EXPECT_EQ(in_flight.Finish(computation).size(), InFlight::kWaitersMax);
+}
+
 TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
   InFlight in_flight;
   ComputationPtr joined;
