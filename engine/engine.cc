@@ -7,7 +7,6 @@
 
 #include <cassert>
 #include <string>
-#include <system_error>
 #include <utility>
 
 #include "cache/shard_directory.h"
@@ -20,6 +19,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/host.h"
 #include "shm/base/random.h"
+#include "shm/base/thread_start.h"
 #include "shm/base/time.h"
 #include "shm/stats/stats_prune.h"
 
@@ -248,15 +248,9 @@ Status Engine::StartWorker() {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  try {
+  return StartThread("the model", [&] {
     worker_.emplace(&*model_, DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
-    return {};
-  } catch (const std::system_error& error) {
-    return Status(StatusCode::kOutOfMemory,
-                  std::string("cannot start the thread of the model: ") + error.what() +
-                      "; raise the limits on processes and memory (ulimit -u, ulimit -v, pids.max of the container)",
-                  error.code().value());
-  }
+  });
 }
 
 EngineLoop::End Engine::Serve() {

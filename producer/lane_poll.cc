@@ -121,10 +121,6 @@ void ForEachOpenLane(sutra_client* client, const Visit& visit) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 // Polling shorter than the typical wait is worse than sleeping at once, for the caller and for the engine: as in
 // WorthSpinning, an event loop whose answers keep coming later is asked to only now and then.
 bool PollsOn(sutra_client* client, bool found, uint64_t now_ns) {

@@ -233,9 +233,8 @@ bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheV
 std::optional<bool> EntryStore::TryLookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
   Stripe& stripe = StripeOf(key);
   if (!stripe.mutex.TryLockBriefly()) return std::nullopt;
-  const bool found = LookupIn(&stripe, key, clock, vector, value);
-  stripe.mutex.Unlock();
-  return found;
+  const MutexLock lock(stripe.mutex, MutexLock::Held());
+  return LookupIn(&stripe, key, clock, vector, value);
 }
 
 bool EntryStore::LookupIn(Stripe* stripe, const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {

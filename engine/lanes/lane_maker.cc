@@ -8,8 +8,9 @@
 #include <cassert>
 #include <cerrno>
 #include <new>
-#include <system_error>
 #include <utility>
+
+#include "shm/base/thread_start.h"
 
 namespace sutra {
 namespace {
@@ -45,15 +46,7 @@ LaneMaker::~LaneMaker() {
 
 Status LaneMaker::Start() {
   if (!event_) return Status::FromErrno(StatusCode::kOutOfMemory, "creating the event of the lanes' thread", errno);
-  try {
-    thread_ = std::thread([this] { Run(); });
-    return {};
-  } catch (const std::system_error& error) {
-    return Status(StatusCode::kOutOfMemory,
-                  std::string("cannot start the thread of the lanes' memory: ") + error.what() +
-                      "; raise the limits on processes and memory (ulimit -u, ulimit -v, pids.max of the container)",
-                  error.code().value());
-  }
+  return StartThread("the lanes' memory", [this] { thread_ = std::thread([this] { Run(); }); });
 }
 
 void LaneMaker::Make(Order order) {

@@ -104,9 +104,7 @@ size_t BatchFormer::WaitersLeft(const ComputationPtr& computation) {
     return 1;  // computed for nothing, perhaps
   }
   for (const Waiter& waiter : removed_) {
-    model_.replies.Refuse(waiter,
-                          waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
-    model_.replies.Wake(waiter.lane.get());  // at once, because there may be no further batch
+    Refuse(waiter, waiter.deadline_ns <= now_ns ? StatusCode::kDeadlineExceeded : StatusCode::kCancelled);
   }
   removed_.clear();
   return left;
@@ -141,12 +139,14 @@ bool BatchFormer::Tokenise(const ComputationPtr& computation) {
   return !encoded.truncated || RefuseTruncation(computation);
 }
 
+void BatchFormer::Refuse(const Waiter& waiter, StatusCode code) {
+  model_.replies.Refuse(waiter, code);
+  model_.replies.Wake(waiter.lane.get());  // at once, because there may be no further batch
+}
+
 // Returns false, for short.
 bool BatchFormer::EndWith(const ComputationPtr& computation, StatusCode code) {
-  for (const Waiter& waiter : model_.in_flight.Finish(computation)) {
-    model_.replies.Refuse(waiter, code);
-    model_.replies.Wake(waiter.lane.get());
-  }
+  for (const Waiter& waiter : model_.in_flight.Finish(computation)) Refuse(waiter, code);
   return false;
 }
 
@@ -154,10 +154,7 @@ bool BatchFormer::EndWith(const ComputationPtr& computation, StatusCode code) {
 bool BatchFormer::RefuseTruncation(const ComputationPtr& computation) {
   removed_.clear();
   const bool wanted = model_.in_flight.Truncate(computation, &removed_);
-  for (const Waiter& waiter : removed_) {
-    model_.replies.Refuse(waiter, StatusCode::kTextTooLong);
-    model_.replies.Wake(waiter.lane.get());
-  }
+  for (const Waiter& waiter : removed_) Refuse(waiter, StatusCode::kTextTooLong);
   removed_.clear();
   return wanted;
 }

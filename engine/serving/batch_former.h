@@ -47,6 +47,7 @@ class BatchFormer {
   size_t WaitersLeft(const ComputationPtr& computation);
   bool Tokenise(const ComputationPtr& computation);
   bool TokeniseInMemory(const ComputationPtr& computation);
+  void Refuse(const Waiter& waiter, StatusCode code);
   bool EndWith(const ComputationPtr& computation, StatusCode code);
   bool RefuseTruncation(const ComputationPtr& computation);
   void PutBack(TakenText taken, size_t ids_before);
