@@ -197,27 +197,24 @@ class QueueAttackTest : public FloodTest {
     EXPECT_GT(overloaded, 0u) << "the queue was never full";
     EXPECT_EQ(hinted, overloaded);
   }
+  void ExpectAFullQueueHurtsNobodyElse(const std::vector<std::string>& attack, sutra_priority victims) {
+    StartFullEngine();
+    const auto attacker = StartAttacker("flood-texts", attack);
+    EXPECT_EQ(Said(*attacker, "attached"), "8");
+    Said(*attacker, "full");
+    std::string why;
+    EXPECT_EQ(Unanswered(victims, &why), 0u) << why;
+    ExpectAttackersPay(*attacker);
+  }
   Victim victim_;
 };
 
 TEST_F(QueueAttackTest, AQueueFilledByOneClientIsFullForNobodyElse) {
-  StartFullEngine();
-  const auto attacker = StartAttacker("flood-texts", {"lanes=8", "slots=1024", "text_bytes_max=256"});
-  EXPECT_EQ(Said(*attacker, "attached"), "8");
-  Said(*attacker, "full");
-  std::string why;
-  EXPECT_EQ(Unanswered(SUTRA_PRIORITY_QUERY, &why), 0u) << why;
-  ExpectAttackersPay(*attacker);
+  ExpectAFullQueueHurtsNobodyElse({"lanes=8", "slots=1024", "text_bytes_max=256"}, SUTRA_PRIORITY_QUERY);
 }
 
 TEST_F(QueueAttackTest, AQueueFilledByQueriesOfOneClientIsFullForNobodysBulk) {
-  StartFullEngine();
-  const auto attacker = StartAttacker("flood-texts", {"lanes=8", "slots=1024", "text_bytes_max=256", "priority=1"});
-  EXPECT_EQ(Said(*attacker, "attached"), "8");
-  Said(*attacker, "full");
-  std::string why;
-  EXPECT_EQ(Unanswered(SUTRA_PRIORITY_BULK, &why), 0u) << why;
-  ExpectAttackersPay(*attacker);
+  ExpectAFullQueueHurtsNobodyElse({"lanes=8", "slots=1024", "text_bytes_max=256", "priority=1"}, SUTRA_PRIORITY_BULK);
 }
 
 TEST_F(QueueAttackTest, AQueueFilledByManyClientsIsFullForNobodyElse) {

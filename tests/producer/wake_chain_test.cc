@@ -115,6 +115,15 @@ class WakeChainTest : public testing::Test {
   void AnswerAll() {
     for (int slot = engine_.Take(); slot >= 0; slot = engine_.Take()) engine_.Answer(static_cast<uint32_t>(slot));
   }
+  void AllWaitForOneWake() {
+    AllWait(
+        kThreads,
+        [&] {
+          AnswerAll();
+          Wake();
+        },
+        WaitEnd::kDone);
+  }
 
   EngineEnd engine_{512};
   client::ClientSignals signals_;
@@ -123,13 +132,7 @@ class WakeChainTest : public testing::Test {
 
 TEST_F(WakeChainTest, OneWakeOfTheEngineReachesAllSleepingThreads) {
   for (int round = 0; round < 10; ++round) {
-    AllWait(
-        kThreads,
-        [&] {
-          AnswerAll();
-          Wake();
-        },
-        WaitEnd::kDone);
+    AllWaitForOneWake();
   }
   EXPECT_EQ(slept_through.load(), 0u);
   EXPECT_EQ(Sleepers(), 0u);
@@ -214,13 +217,7 @@ TEST_F(WakeChainTest, AThreadWithAnAnswerIsWokenThoughUrgentOnesFellAsleepAfterT
 // The canary: without the chain the threads that the engine did not wake sleep on.
 TEST_F(WakeChainTest, WithoutTheChainThreadsSleepOnAnsweredRequests) {
   cut_chain.store(true);
-  AllWait(
-      kThreads,
-      [&] {
-        AnswerAll();
-        Wake();
-      },
-      WaitEnd::kDone);
+  AllWaitForOneWake();
   EXPECT_GT(slept_through.load(), 0u);
 }
 

@@ -98,6 +98,14 @@ class AcceptorTest : public ::testing::Test {
       acceptor_->OnMade(Now());
     }
   }
+  void ExpectItsLockIsNotTaken(const UniqueFd& client, uint64_t lane_id) {
+    const LockedMessage locked = {kHandshakeMagic, lane_id};
+    Send(client, &locked, sizeof(locked));
+    ServingMessage serving = {};
+    EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
+    EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
+    EXPECT_TRUE(attached_.empty());
+  }
   // Sends a hello and reads the answer; the descriptors are closed.
   WelcomeMessage Ask(const UniqueFd& client, const HelloMessage& hello, size_t* fd_count = nullptr) {
     Send(client, &hello, sizeof(hello));
@@ -279,12 +287,7 @@ TEST_F(AcceptorTest, WhoDoesNotHoldTheLockIsNotServed) {
   const UniqueFd client = Connect();
   const WelcomeMessage welcome = Ask(client, Hello());
   lock_is_held = false;
-  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
-  Send(client, &locked, sizeof(locked));
-  ServingMessage serving = {};
-  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
-  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
-  EXPECT_TRUE(attached_.empty());
+  ExpectItsLockIsNotTaken(client, welcome.lane_id);
   EXPECT_EQ(acceptor_->pending(), 0u);
 }
 
@@ -326,12 +329,7 @@ TEST_F(AcceptorTest, ASocketWhoseProcessHasEndedBringsNoLaneThoughALockIsHeld) {
   const UniqueFd client(fd);
   EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), MonotonicNs()));
   const WelcomeMessage welcome = Ask(client, Hello());
-  const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
-  Send(client, &locked, sizeof(locked));
-  ServingMessage serving = {};
-  EXPECT_EQ(recv(client.get(), &serving, sizeof(serving), 0), static_cast<ssize_t>(sizeof(serving)));
-  EXPECT_EQ(serving.status, static_cast<uint32_t>(StatusCode::kProtocolViolation));
-  EXPECT_TRUE(attached_.empty());
+  ExpectItsLockIsNotTaken(client, welcome.lane_id);
 }
 
 TEST_F(AcceptorTest, NonsenseInsteadOfAHelloIsDropped) {
