@@ -61,7 +61,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
 extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms,
                                    sutra_result* result) {
   ResultSink sink;
-  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  if (!sink.Open(result)) return FailResults();
   ClientLane* lane = nullptr;
   uint32_t slot = 0;
   sutra_status status = CheckClient(client);
@@ -81,13 +81,20 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
   return status;
 }
 
-extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {
+extern "C" size_t sutra_poll(sutra_client* client, sutra_result* results, size_t result_stride, size_t count) {
   if (CheckClient(client) != SUTRA_OK) return 0;
-  if (tickets == nullptr && count > 0) {
-    FailNull("tickets");
+  if (results == nullptr && count > 0) {
+    FailNull("results");
     return 0;
   }
-  return PollClient(client, tickets, count, MonotonicNs());
+  ResultSink sink;
+  if (count > 0 && !sink.Open(results, result_stride)) {
+    FailResults();
+    return 0;
+  }
+  PollRoom room = {.results = sink, .count = count};
+  PollClient(client, &room, MonotonicNs());
+  return room.found;
 }
 
 extern "C" int sutra_event_fd(sutra_client* client) { return CheckClient(client) == SUTRA_OK ? EventFdOf(client) : -1; }

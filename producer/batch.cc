@@ -25,8 +25,7 @@ struct Pending {
 void CopyVector(uint32_t width_max, float* vector, sutra_result* result) {
   const uint32_t width = result->width < width_max ? result->width : width_max;
   memcpy(vector, result->vector, width * sizeof(float));
-  result->vector = vector;
-  result->width = width;
+  SetVector(vector, width, result);
 }
 
 uint32_t WidthOf(const sutra_client* client, const Request& request) {

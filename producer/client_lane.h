@@ -119,6 +119,7 @@ struct Request {  // sutra_options, checked
   uint32_t width = 0;
   uint32_t ttl_s = 0;
   uint32_t priority = kPriorityNormal;
+  bool fail_fast = false;  // end with the engine
 };
 
 // RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.

@@ -209,7 +209,7 @@ sutra_client* NewClient(const char* path, const sutra_attach_options& options, c
   client->lanes_max = options.lanes_max == 0            ? kLanesDefault
                       : options.lanes_max < kLanesLimit ? options.lanes_max
                                                         : kLanesLimit;
-  client->spin_ns = uint64_t{options.spin_us == 0 ? kSpinUsDefault : options.spin_us} * 1000;
+  client->spin_ns = uint64_t{options.spin_us} * 1000;
   client->fork_detector = MakeForkDetector();
   return client;
 }

@@ -23,7 +23,6 @@ namespace sutra::client {
 inline constexpr uint32_t kLanesDefault = 4;
 inline constexpr uint32_t kLanesLimit = 32;
 inline constexpr uint32_t kAttachTimeoutMsDefault = 5000;
-inline constexpr uint32_t kSpinUsDefault = 30;
 inline constexpr uint32_t kLaneTableSize = 64;                // open lanes, and dead ones whose vectors are still held
 inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;  // of one attempt to open another lane
 inline constexpr uint64_t kAwaitLaneNs = 300 * kNsPerMs;  // a blocking call waits this long for one, on a busy machine

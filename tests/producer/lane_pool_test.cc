@@ -45,7 +45,7 @@ TEST_F(LanePoolTest, ANewClientHasOneLaneWithWhatTheEngineOffered) {
   const ClientPtr client = Attach(8);
   EXPECT_EQ(Lanes(client), 1u);
   EXPECT_EQ(client->lanes_max, client::kLanesDefault);
-  EXPECT_EQ(client->spin_ns, client::kSpinUsDefault * 1000);
+  EXPECT_EQ(client->spin_ns, SUTRA_SPIN_US_DEFAULT * 1000);
   ClientLane* lane = Acquire(client);
   ASSERT_NE(lane, nullptr);
   EXPECT_EQ(lane->index, 0u);

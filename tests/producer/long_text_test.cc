@@ -4,6 +4,7 @@
 #include <atomic>
 #include <thread>
 
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -52,8 +53,8 @@ TEST_F(LongTextTest, ABatchOfManyMixedWithShortOnesGoesThroughOneLane) {
   }
   texts.Seal();
   std::vector<float> vectors(60 * 16);
-  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 60, nullptr, vectors.data(),
-                              nullptr, 0),
+  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 60, nullptr, nullptr,
+                              vectors.data(), nullptr, 0),
             SUTRA_OK)
       << sutra_error_text();
   for (int i = 0; i < 60; ++i) EXPECT_TRUE(IsEchoOf(texts.strings[i], &vectors[i * 16], 16)) << i;
@@ -72,9 +73,9 @@ TEST_F(LongTextTest, WithoutRoomASubmitSaysFullAndTheDescriptorTellsOfRoom) {
   EXPECT_EQ(Submit(client, "a short one", &brief), SUTRA_OK) << "its place is not in the arena";
   Finish(client, brief, "a short one");
   EXPECT_EQ(Submit(client, LongText('b'), &second), SUTRA_FULL);
-  sutra_ticket done[4];
   ASSERT_EQ(sutra_wait(client.get(), first, 60'000, nullptr), SUTRA_OK);
-  while (sutra_poll(client.get(), done, 4) > 0) {
+  sutra_ticket done[4];
+  while (PollTickets(client.get(), done, 4) > 0) {
   }
   sutra_release(client.get(), first);
   EXPECT_TRUE(IsReadable(event_fd)) << "there is room now";
@@ -167,7 +168,7 @@ TEST_F(LongTextTest, ALongTextIsNotKeptWaitingForEverByShorterOnes) {
       texts.Seal();
       std::vector<float> vectors(32 * 16);
       while (!stop) {
-        ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 32, nullptr,
+        ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 32, nullptr, nullptr,
                                     vectors.data(), nullptr, 0),
                   SUTRA_OK)
             << sutra_error_text();
