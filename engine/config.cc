@@ -138,7 +138,8 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--lane-bytes-per-client-max", &config->lane_bytes_per_client_max, kLaneBytesShareRange,
          "Maximum shared memory of the lanes of one client process (0: a quarter)");
   Number(app, "--slots", &config->slots, kSlotsRange, "Default number of slots per lane")->check(PowerOfTwo());
-  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Maximum bytes of one text");
+  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange,
+         "Maximum bytes of one text; the model reads as much of it as it can");
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -195,7 +196,9 @@ Status CheckTogether(const EngineConfig& config) {
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
   }
   if (config.queue_bytes_max < config.text_bytes_max) {
-    return bad("--queue-bytes-max must hold at least one text of --text-bytes-max");
+    return bad("--queue-bytes-max (" + std::to_string(config.queue_bytes_max) +
+               ") must hold at least one text of --text-bytes-max (" + std::to_string(config.text_bytes_max) +
+               "): raise the one or lower the other");
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");

@@ -42,7 +42,9 @@ std::string MakeTable() {
   VALUE(kSlotsMin);
   VALUE(kSlotsMax);
   VALUE(kTextHeadBytes);
+  VALUE(kTextBytesMaxDefault);
   VALUE(kTextBytesMaxLimit);
+  VALUE(kTailBytesMax);
   VALUE(kWidthMax);
   VALUE(kPageBytes);
 
@@ -157,19 +159,19 @@ std::string MakeTable() {
   SIZE(LockedMessage);
   SIZE(ServingMessage);
 
-  const LaneGeometry geometry = {256, 65'536, 384};
-  table.Add("lane(256,65536,384).client_line", geometry.client_line());
-  table.Add("lane(256,65536,384).submission_ring", geometry.submission_ring());
-  table.Add("lane(256,65536,384).requests", geometry.requests());
-  table.Add("lane(256,65536,384).text_heads", geometry.text_heads());
-  table.Add("lane(256,65536,384).request_bytes", geometry.request_bytes());
-  table.Add("lane(256,65536,384).tail_stride", geometry.tail_stride());
-  table.Add("lane(256,65536,384).tail_bytes", geometry.tail_bytes());
-  table.Add("lane(256,65536,384).completion_ring", geometry.completion_ring());
-  table.Add("lane(256,65536,384).results", geometry.results());
-  table.Add("lane(256,65536,384).vectors", geometry.vectors());
-  table.Add("lane(256,65536,384).vector_stride", geometry.vector_stride());
-  table.Add("lane(256,65536,384).reply_bytes", geometry.reply_bytes());
+  const LaneGeometry geometry = {256, kTextBytesMaxDefault, 384};
+  table.Add("lane(256,16777216,384).client_line", geometry.client_line());
+  table.Add("lane(256,16777216,384).submission_ring", geometry.submission_ring());
+  table.Add("lane(256,16777216,384).requests", geometry.requests());
+  table.Add("lane(256,16777216,384).text_heads", geometry.text_heads());
+  table.Add("lane(256,16777216,384).request_bytes", geometry.request_bytes());
+  table.Add("lane(256,16777216,384).tail_bytes", geometry.tail_bytes());
+  table.Add("lane(4,5000,384).tail_bytes", LaneGeometry{4, 5000, 384}.tail_bytes());
+  table.Add("lane(256,16777216,384).completion_ring", geometry.completion_ring());
+  table.Add("lane(256,16777216,384).results", geometry.results());
+  table.Add("lane(256,16777216,384).vectors", geometry.vectors());
+  table.Add("lane(256,16777216,384).vector_stride", geometry.vector_stride());
+  table.Add("lane(256,16777216,384).reply_bytes", geometry.reply_bytes());
 
   VALUE(SUTRA_ABI_VERSION);
   SIZE(sutra_attach_options);
