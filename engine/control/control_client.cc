@@ -30,10 +30,11 @@ Result<std::string> Ask(const std::string& path, ControlCommand command, std::st
     if (!answer.ok()) return answer.status();
     if (answer->code == StatusCode::kOk) return std::move(answer->body);
     const bool again = answer->code == StatusCode::kOverloaded && answer->retry_after_ms > 0;
-    if (!again || MonotonicNs() >= deadline_ns) {
+    const uint64_t wait_ms = std::min<uint64_t>(answer->retry_after_ms, kAgainMsMax);
+    if (!again || MonotonicNs() + wait_ms * kNsPerMs >= deadline_ns) {
       return Status(answer->code, path + ": " + Printable(answer->body, HighBytes::kKeep));
     }
-    Pause(std::min<uint64_t>(answer->retry_after_ms, kAgainMsMax));
+    Pause(wait_ms);
   }
 }
 
