@@ -272,7 +272,9 @@ ExitCode Engine::Stop(EngineLoop::End end) {
   switch (end) {
     case EngineLoop::End::kDeviceLost: return kExitDeviceFault;
     case EngineLoop::End::kLoopFailed: return kExitLoopFailed;
-    case EngineLoop::End::kDrainCut: spdlog::warn("drain cut short: the rest was answered `shutting down`"); break;
+    case EngineLoop::End::kDrainCut:
+      spdlog::warn("drain cut short: the rest stays unanswered, and the next engine gets it");
+      break;
     case EngineLoop::End::kDrained: break;
   }
   return synced.ok() && end == EngineLoop::End::kDrained ? kExitClean : kExitIncomplete;
