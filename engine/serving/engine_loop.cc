@@ -267,6 +267,7 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {
+  if (draining_) return;  // a signal after a request
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
