@@ -65,10 +65,10 @@ RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text)
 
 RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
-  if (model_.cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
+  CacheShard* const cache = model_.cache.Get();
+  if (cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
   CacheValue value;
-  const std::optional<bool> found =
-      model_.cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
+  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
   if (!found.has_value()) return Step::kBusy;
   if (!*found) return Step::kNothing;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));
