@@ -170,6 +170,8 @@ void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "Maximum memory of the texts waiting for the model; shared out in the same way");
   Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "How long the loop spins before it sleeps");
   Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "How long SIGTERM waits for requests in flight");
+  Flag(app, "--standby", &config->standby,
+       "Load the model, wait for the end of the engine at --socket and --data, and go on in its place");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
   app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
