@@ -312,7 +312,7 @@ pub(crate) fn too_short(floats: usize, width: usize) -> Error {
 }
 
 fn text_of(bytes: &[c_char]) -> String {
-    let bytes: Vec<u8> = bytes.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
+    let bytes: Vec<u8> = bytes.iter().map(|&byte| byte.to_ne_bytes()[0]).take_while(|&byte| byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -108,7 +108,7 @@ struct Shared {
 ///
 /// Wait until the descriptor ([`AsRawFd`]) is readable, in whatever loop there is (epoll, mio, tokio's `AsyncFd`), then
 /// call [`Events::poll`]; or let [`Events::spawn_thread`] do both. The descriptor is the same one for life, over engines
-/// too. Futures go on at the next engine until their deadline.
+/// too. Futures go on at the next engine until their deadline. [`Client::cancel_all`] ends those that are submitted.
 ///
 /// In a forked child futures end with [`Status::Forked`].
 #[derive(Clone)]

@@ -57,20 +57,15 @@ impl AttachOptions {
 }
 
 /// Whether vectors have unit length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalize {
     /// As the model's card says.
+    #[default]
     Model,
     /// Unit length.
     Unit,
     /// Pooled, not normalised.
     Raw,
-}
-
-impl Default for Normalize {
-    fn default() -> Normalize {
-        Normalize::Model
-    }
 }
 
 /// What is asked for with a text. Zero is the default.

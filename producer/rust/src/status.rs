@@ -106,19 +106,15 @@ c_enum! {
 
 c_enum! {
     /// Which requests the engine serves first.
+    #[derive(Default)]
     Priority, unknown: Normal,
     /// The default.
+    #[default]
     Normal = 0 is "SUTRA_PRIORITY_NORMAL",
     /// Served first.
     Query = 1 is "SUTRA_PRIORITY_QUERY",
     /// Served last.
     Bulk = 2 is "SUTRA_PRIORITY_BULK",
-}
-
-impl Default for Priority {
-    fn default() -> Priority {
-        Priority::Normal
-    }
 }
 
 impl fmt::Display for Status {
