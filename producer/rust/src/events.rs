@@ -257,6 +257,12 @@ impl AsRawFd for Events {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.client.handle.has_events.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
