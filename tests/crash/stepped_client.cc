@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -26,7 +27,7 @@ struct Client {
   const char* texts[kTicketsMax] = {};
   size_t text_bytes[kTicketsMax] = {};
   size_t submitted = 0;
-  sutra_result result = embed::Result();
+  sutra_result result = embed::Result(), results[kTicketsMax] = {};
   float vector[4096] = {};
   std::unique_ptr<CommonLock> lock;  // of a canary
 };
@@ -43,7 +44,10 @@ void Submit(Client& c, const std::string& text, sutra_ticket* ticket) {
 void Embed(Client& c, const std::string& text) {
   Require(sutra_embed(c.client, text.data(), text.size(), nullptr, c.vector, &c.result) == SUTRA_OK, "an embed");
 }
-void Poll(Client& c) { sutra_poll(c.client, c.tickets, kTicketsMax); }
+void Poll(Client& c) {
+  c.results[0].size = sizeof(sutra_result);
+  sutra_poll(c.client, c.results, sizeof(sutra_result), kTicketsMax);
+}
 
 void Attach(Client& c) {
   Require(sutra_attach(c.socket.c_str(), &c.options, &c.client) == SUTRA_OK, "the attach");
@@ -97,7 +101,7 @@ const Operation kOperations[] = {
      [](Client& c) { sutra_wait(c.client, c.tickets[0], 60'000, &c.result); }},
     {"receive-asleep",
      [](Client& c) {
-       c.options.spin_us = 1;
+       c.options.spin_us = 0;
        SubmitUnanswered(c);
      },
      [](Client& c) { sutra_wait(c.client, c.tickets[0], 60'000, &c.result); }},
