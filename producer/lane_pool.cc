@@ -18,13 +18,17 @@ struct Survey {          // of the open lanes, by one pass of PickLane
   sutra_status unusable = SUTRA_OK;
 };
 
-// Whether a lane has a free slot; notes in *survey what it found. A dead lane is closed when nothing holds it.
+struct Refusal {  // why a call gets no lane
+  sutra_status status = SUTRA_OK;
+  bool owed = false;   // as Survey::owed
+  bool final = false;  // the engine that came back is another than the client's
+};
+
+// Whether a lane has a free slot; notes in *survey what it found.
 bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
-  if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return false;  // relaxed: under the mutex
   const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
   if (usable != SUTRA_OK) {
     survey->unusable = usable;
-    RetireLocked(lane);
     return false;
   }
   ++survey->open;
@@ -36,21 +40,21 @@ bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQU
 
 // One pass over the lanes, from the one this thread used last. RETURNS true and the first with a free slot, its mutex
 // held. A mutex may be waited for: it is held for one text's copy and at most one call of the kernel that does not wait
-// for anybody (the pages of a long text; a look at the engine's lock), never during a handshake or a wait.
+// for anybody (the pages of a long text; a look at the engine's lock), never during a handshake or a wait. While a
+// lane's requests move it is held for longer, but such a lane is lost and passed by.
 bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, ClientLane** picked, Survey* survey)
     SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
   ThreadState& thread = CurrentThread();
-  // SYNC C2 (acquire): see FindEmptyLane in lane_open.cc.
+  // SYNC C2 (acquire): see FindLane in lane_open.cc.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
   assert(count <= kLaneTableSize);
   const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = start + i < count ? start + i : start + i - count;
-    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
-    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
-    // Without its mutex, under which a dead lane's memory is unmapped.
-    if (const uint32_t gone = lane->gone.load(std::memory_order_relaxed); gone != 0) {  // relaxed: only a number
-      survey->unusable = gone;
+    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    // Without its mutex, under which the requests of a lost lane move.
+    if (const uint32_t lost = lane->lost.load(std::memory_order_relaxed); lost != 0) {  // relaxed: only a number
+      survey->unusable = lost;
       continue;
     }
     if (wait_for_mutex) {
@@ -69,11 +73,13 @@ bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Client
   return false;
 }
 
-// No lane is left. RETURNS the status and keeps the reason; the helper thread attaches meanwhile.
-sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
+// No lane is left. Keeps the reason; the helper thread attaches meanwhile.
+Refusal RefuseWithoutLane(sutra_client* client, sutra_status unusable) {
   AskForLane(client, false);
   const MutexLock lock(client->attempt_mutex);
-  if (client->attempt_status == SUTRA_FULL) return Fail(SUTRA_FULL, "%s", client->attempt_text);
+  if (client->other_reason != SUTRA_REASON_NONE) {
+    return {FailGone(client->other_reason, "%s", client->other_text), false, true};
+  }
   const sutra_status lost = client->lost_status;
   const auto ended = [&](sutra_status status) { return unusable == status || lost == status; };
   // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
@@ -81,13 +87,14 @@ sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
   const sutra_status status = soon                              ? SUTRA_SHUTTING_DOWN
                               : ended(SUTRA_PROTOCOL_VIOLATION) ? SUTRA_PROTOCOL_VIOLATION
                                                                 : SUTRA_ENGINE_GONE;
-  return Fail(status, "%s; the client attaches again by itself; last attempt: %s",
-              soon ? "the engine is shutting down" : "the engine is gone",
-              client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
+  FailGone(SUTRA_REASON_DIED, "%s; the client attaches again by itself; last attempt: %s",
+           soon ? "the engine is shutting down" : "the engine is gone",
+           client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
+  return {status};
 }
 
 // `wish`: where there is no room, the caller's event loop is told once there is.
-bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** lane, sutra_status* status, bool* owed)
+bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** lane, Refusal* refusal)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   Survey survey;
   if (PickLane(client, now_ns, false, lane, &survey)) return true;
@@ -98,32 +105,23 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** 
   survey = Survey();
   const bool found = PickLane(client, now_ns, true, lane, &survey);
   if (!found) {
-    *owed = survey.owed;
-    *status = survey.open == 0
-                  ? FailWithoutLane(client, survey.unusable)
-                  : Fail(SUTRA_FULL,
-                         "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
-                         "slots or lanes_max",
-                         client->info.slots);
+    *refusal = survey.open == 0 ? RefuseWithoutLane(client, survey.unusable) : Refusal{SUTRA_FULL, survey.owed};
+    if (survey.open != 0) {
+      Fail(
+          SUTRA_FULL,
+          "no free slot: tickets hold all %u slots of every lane; release some, or attach with more slots or lanes_max",
+          client->info.slots);
+    }
   }
-  if (wish && (found || *status != SUTRA_FULL)) TakeWishBack(&client->signals);
+  if (wish && (found || refusal->status != SUTRA_FULL)) TakeWishBack(&client->signals);
   return found;
 }
 
-// Waits for the attempt to open a lane that is under way or due. RETURNS false at once if the helper thread backs off.
-bool AwaitAttempt(sutra_client* client, RoomWaiter* waiter, uint64_t until_ns) {
-  const uint64_t now_ns = MonotonicNs();
-  const auto attempts = [client] {
-    const MutexLock lock(client->attempt_mutex);
-    return client->attempts;
-  };
-  const uint64_t before = attempts();
-  const bool opening = client->helper.opening.load(std::memory_order_relaxed) != 0;              // relaxed: a hint
-  if (!opening && now_ns < client->open_after_ns.load(std::memory_order_relaxed)) return false;  // relaxed: only paces
-  AskForLane(client, false);
-  if (now_ns + kAwaitLaneNs < until_ns) until_ns = now_ns + kAwaitLaneNs;
-  while (attempts() == before && MonotonicNs() < until_ns) waiter->Wait(until_ns);
-  return true;
+// Nothing came of the wait until the deadline.
+sutra_status FailAtDeadline(sutra_client* client, const Refusal& refusal) {
+  if (refusal.status != SUTRA_FULL) return FailWithoutEngine(client);
+  if (!refusal.owed) return SUTRA_FULL;
+  return Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
 }
 
 }  // namespace
@@ -155,35 +153,41 @@ void FreeClient(sutra_client* client, bool forked) {
 }
 
 bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status) {
-  bool owed = false;
+  Refusal refusal;
   EndRoomWish(&client->signals);
-  return AcquireLane(client, now_ns, true, lane, status, &owed);
+  if (AcquireLane(client, now_ns, true, lane, &refusal)) return true;
+  *status = refusal.status;
+  return false;
 }
 
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status) {
-  bool owed = false;
-  if (AcquireLane(client, MonotonicNs(), false, lane, status, &owed)) return true;
-  bool awaited = false;
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, bool fail_fast, ClientLane** lane,
+                        sutra_status* status) {
+  Refusal refusal;
+  if (AcquireLane(client, MonotonicNs(), false, lane, &refusal)) return true;
   RoomWaiter waiter(&client->signals);  // from here on no release and no new lane is missed
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    owed = false;
-    if (AcquireLane(client, now_ns, false, lane, status, &owed)) return true;
-    if (*status != SUTRA_FULL) {
-      if (awaited || !AwaitAttempt(client, &waiter, until_ns)) return false;
-      awaited = true;
-      continue;
+    if (AcquireLane(client, now_ns, false, lane, &refusal)) return true;
+    const bool no_engine = refusal.status != SUTRA_FULL;
+    if (no_engine && (fail_fast || refusal.final)) {
+      *status = refusal.status;
+      return false;
     }
     if (now_ns >= until_ns) {
-      if (owed) {
-        *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
-      }
+      *status = FailAtDeadline(client, refusal);
       return false;
     }
     // A slot may also come free by the answer to an abandoned request, which tells nobody.
-    const uint64_t slice_ns = now_ns + (owed ? 5 * kNsPerMs : kSleepSliceNs);
+    const uint64_t slice_ns = now_ns + (refusal.owed ? 5 * kNsPerMs : kSleepSliceNs);
     waiter.Wait(slice_ns < until_ns ? slice_ns : until_ns);
   }
+}
+
+sutra_status FailWithoutEngine(const sutra_client* client) {
+  const MutexLock lock(client->attempt_mutex);
+  return Fail(SUTRA_DEADLINE_EXCEEDED,
+              "%s: there was no engine until the deadline; raise timeout_ms, or start one; last attempt to attach: %s",
+              client->path, client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
 }
 
 }  // namespace sutra::client

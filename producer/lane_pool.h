@@ -3,8 +3,8 @@
 //
 // Thread rule: any thread. A call holds at most one lane's mutex, and never waits while holding it; `attempt_mutex` is
 // a leaf that is held for a few words, never during a handshake. Invariants: the table's lanes are created once and
-// never freed before the client; every lane has the same slot count, width and model identity, since the callers'
-// buffers depend on them.
+// never freed before the client, whichever engines come and go; every lane has the same slot count, width and model
+// identity, since the callers' buffers depend on them.
 #pragma once
 
 #include <pthread.h>
@@ -23,16 +23,17 @@ namespace sutra::client {
 inline constexpr uint32_t kLanesDefault = 4;
 inline constexpr uint32_t kLanesLimit = 32;
 inline constexpr uint32_t kAttachTimeoutMsDefault = 5000;
-inline constexpr uint32_t kLaneTableSize = 64;                // open lanes, and dead ones whose vectors are still held
+inline constexpr uint32_t kLaneTableSize = 64;                // what tickets have bits for
 inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;  // of one attempt to open another lane
-inline constexpr uint64_t kAwaitLaneNs = 300 * kNsPerMs;  // a blocking call waits this long for one, on a busy machine
-inline constexpr uint64_t kBackoffNsMin = 10 * kNsPerMs;
-inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
+inline constexpr uint64_t kBackoffNsMin = 1 * kNsPerMs;       // while nothing listens
+inline constexpr uint64_t kBackoffNsMax = 50 * kNsPerMs;
+inline constexpr uint64_t kRefusedBackoffNsMin = 10 * kNsPerMs;  // while an engine is there and refuses
+inline constexpr uint64_t kRefusedBackoffNsMax = 500 * kNsPerMs;
+static_assert(kLanesLimit <= kLaneTableSize);
 
 struct LaneHelper {  // see lane_helper.h
   pthread_t thread = {};
   bool running = false;
-  int wake_fd = -1;
   std::atomic<uint32_t> stop = 0;
   std::atomic<uint32_t> asked = 0;    // a call wants a lane
   std::atomic<uint32_t> opening = 0;  // an attempt is under way
@@ -42,8 +43,9 @@ struct LaneHelper {  // see lane_helper.h
 
 struct sutra_client {
   char path[108] = {};
-  sutra::HelloMessage hello = {};  // of the next lane
-  sutra_info info = {};            // as of the attach: engine_pid and engine_generation below are the current ones
+  sutra::HelloMessage hello = {};     // of the next lane
+  sutra_info info = {};               // as of the attach; what changes is below
+  sutra::WelcomeMessage served = {};  // of the first engine: what the lanes are made for
   uint32_t lanes_max = 0;
   uint64_t spin_ns = 0;
   sutra::client::ForkDetector fork_detector;
@@ -61,6 +63,11 @@ struct sutra_client {
   sutra_status attempt_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // of the last one
   char attempt_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
   sutra_status lost_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // how the last lane ended, until the next opens
+  // Why no engine that came back was the client's, until one is: SUTRA_REASON_OTHER_..., and the explanation.
+  sutra_reason other_reason SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_REASON_NONE;
+  char other_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
+  uint32_t engines SUTRA_GUARDED_BY(attempt_mutex) = 0;
+  uint64_t resubmitted SUTRA_GUARDED_BY(attempt_mutex) = 0;
   uint32_t engine_pid SUTRA_GUARDED_BY(attempt_mutex) = 0;
   uint64_t engine_generation SUTRA_GUARDED_BY(attempt_mutex) = 0;
 };
@@ -78,9 +85,12 @@ void FreeClient(sutra_client* client, bool forked);
 // for a lane where that helps.
 bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
-// The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
-// attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off).
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status)
-    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+// The same for blocking calls: waits until `until_ns` for a slot, and for an engine where there is none. It is not
+// waited for with `fail_fast`, nor where the one that came back is another than the client's.
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, bool fail_fast, ClientLane** lane,
+                        sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+
+// RETURNS SUTRA_DEADLINE_EXCEEDED and keeps the explanation of a request that waited for an engine in vain.
+sutra_status FailWithoutEngine(const sutra_client* client);
 
 }  // namespace sutra::client
