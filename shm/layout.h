@@ -72,7 +72,7 @@ enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, k
 
 struct alignas(128) EngineLine {      // written by the engine only
   SharedWord<uint32_t> futex_word;    // bumped before each wake
-  SharedWord<uint32_t> state;         // LaneState; draining: more is refused; closed: no more is answered
+  SharedWord<uint32_t> state;         // LaneState; draining: no more is taken; closed: no more is answered
   SharedWord<uint32_t> close_reason;  // StatusCode, set before kLaneClosed
   SharedWord<uint32_t> parked;  // 1 = not polled: ring the doorbell after publishing, although the engine is awake
   uint8_t reserved0[48];

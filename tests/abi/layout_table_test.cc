@@ -10,6 +10,7 @@
 
 #include "producer/include/sutra/embed.h"
 #include "shm/base/status.h"
+#include "shm/control_messages.h"
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
 
@@ -30,6 +31,58 @@ class Table {
   table.Add("alignof " #type, alignof(type))
 #define FIELD(type, field) table.Add(#type "." #field, offsetof(type, field))
 #define VALUE(name) table.Add(#name, static_cast<uint64_t>(name))
+
+// The messages of a control session.
+void AddControl(Table* control) {
+  Table& table = *control;
+  VALUE(kControlMagic);
+  VALUE(kControlVersion);
+  VALUE(kControlBodyBytesMax);
+  VALUE(kStandbysMax);
+  VALUE(ControlCommand::kStatus);
+  VALUE(ControlCommand::kHandOver);
+  VALUE(ControlCommand::kSetLogLevel);
+  VALUE(ControlCommand::kRegisterStandby);
+  VALUE(ControlCommand::kUpdateStandby);
+  VALUE(LogVerbosity::kTrace);
+  VALUE(LogVerbosity::kDebug);
+  VALUE(LogVerbosity::kInfo);
+  VALUE(LogVerbosity::kWarn);
+  VALUE(LogVerbosity::kError);
+  VALUE(StandbyState::kPreparing);
+  VALUE(StandbyState::kReady);
+  SIZE(ControlHeader);
+  FIELD(ControlHeader, magic);
+  FIELD(ControlHeader, version);
+  FIELD(ControlHeader, command);
+  FIELD(ControlHeader, request_id);
+  FIELD(ControlHeader, body_bytes);
+  FIELD(ControlHeader, status);
+  FIELD(ControlHeader, retry_after_ms);
+  FIELD(ControlHeader, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<ControlHeader>);
+  SIZE(HandOverBody);
+  FIELD(HandOverBody, engine_generation);
+  FIELD(HandOverBody, engine_pid);
+  FIELD(HandOverBody, standby_pid);
+  EXPECT_TRUE(std::has_unique_object_representations_v<HandOverBody>);
+  SIZE(LogLevelBody);
+  FIELD(LogLevelBody, verbosity);
+  FIELD(LogLevelBody, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<LogLevelBody>);
+  SIZE(StandbyBody);
+  FIELD(StandbyBody, pid);
+  FIELD(StandbyBody, state);
+  FIELD(StandbyBody, width);
+  FIELD(StandbyBody, reserved);
+  FIELD(StandbyBody, precision);
+  FIELD(StandbyBody, identity);
+  EXPECT_TRUE(std::has_unique_object_representations_v<StandbyBody>);
+  SIZE(StandbyStateBody);
+  FIELD(StandbyStateBody, state);
+  FIELD(StandbyStateBody, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<StandbyStateBody>);
+}
 
 std::string MakeTable() {
   Table table;
@@ -173,7 +226,7 @@ std::string MakeTable() {
   table.Add("lane(256,16777216,384).vector_stride", geometry.vector_stride());
   table.Add("lane(256,16777216,384).reply_bytes", geometry.reply_bytes());
 
-  VALUE(SUTRA_ABI_VERSION);
+  AddControl(&table);
   return table.text();
 }
 

@@ -51,6 +51,7 @@ TEST(Config, DefaultsAreThoseOfTheDocumentation) {
   EXPECT_EQ(config.ttl_s, 86'400u);
   EXPECT_EQ(config.spin_us, 50u);
   EXPECT_EQ(config.drain_s, 30u);
+  EXPECT_FALSE(config.standby);
   EXPECT_EQ(config.durability, DurabilityPolicy::kInterval);
   EXPECT_EQ(config.socket_mode, 0600u);
   EXPECT_EQ(config.stats_mode, 0640u);
