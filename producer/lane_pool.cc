@@ -14,8 +14,8 @@ namespace {
 // What a call looks for; on the stack of a waiting call, whose claim it carries from one look to the next.
 struct Wanted {
   uint32_t text_bytes = 0;
-  bool claims = false;            // it may claim pages of a lane, once
-  ClientLane* claimed = nullptr;  // where it did
+  bool claims = false;           // it may claim pages of a lane, once
+  TailArena* claimed = nullptr;  // where it did
   uint64_t claimed_until_ns = 0;
   uint32_t claimed_used = 0;  // pages of the claim that others still use
 
@@ -25,7 +25,7 @@ struct Wanted {
 // Whoever was kept off by the claim looks again.
 void EndClaim(sutra_client* client, Wanted* wanted) {
   if (wanted->claimed == nullptr) return;
-  if (wanted->claimed->tail.EndClaim(wanted->claimant())) RoomFreed(&client->signals);
+  if (wanted->claimed->EndClaim(wanted->claimant())) RoomFreed(&client->signals);
   wanted->claimed = nullptr;
 }
 
@@ -34,10 +34,10 @@ void ClaimLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted) SUTRA_REQUIR
   const uint32_t pages = TailArena::PagesOf(wanted->text_bytes);
   if (wanted->claims && !lane->tail.HasRoom(pages, 0) && lane->tail.Claim(wanted->claimant(), pages)) {
     wanted->claims = false;
-    wanted->claimed = lane;
+    wanted->claimed = &lane->tail;
     wanted->claimed_used = UINT32_MAX;
   }
-  if (wanted->claimed != lane) return;
+  if (wanted->claimed != &lane->tail) return;
   const uint32_t used = lane->tail.ClaimedPagesUsed();
   if (used < wanted->claimed_used) wanted->claimed_until_ns = now_ns + kClaimNs;
   wanted->claimed_used = used;
