@@ -147,7 +147,8 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--lane-bytes-per-client-max", &config->lane_bytes_per_client_max, kLaneBytesShareRange,
          "Maximum shared memory of the lanes of one client process (0: a quarter)");
   Number(app, "--slots", &config->slots, kSlotsRange, "Default number of slots per lane")->check(PowerOfTwo());
-  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Maximum bytes of one text");
+  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange,
+         "Maximum bytes of one text; the model reads as much of it as it can");
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -174,6 +175,8 @@ void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "Maximum memory of the texts waiting for the model; shared out in the same way");
   Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "How long the loop spins before it sleeps");
   Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "How long SIGTERM waits for requests in flight");
+  Flag(app, "--standby", &config->standby,
+       "Load the model, wait for the end of the engine at --socket and --data, and go on in its place");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
   Choice(app, "--log-level", kLogVerbosityNames, &config->log_level, "trace, debug, info, warn or err");
 }
@@ -218,7 +221,9 @@ Status CheckTogether(const EngineConfig& config) {
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
   }
   if (config.queue_bytes_max < config.text_bytes_max) {
-    return bad("--queue-bytes-max must hold at least one text of --text-bytes-max");
+    return bad("--queue-bytes-max (" + std::to_string(config.queue_bytes_max) +
+               ") must hold at least one text of --text-bytes-max (" + std::to_string(config.text_bytes_max) +
+               "): raise the one or lower the other");
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");

@@ -72,6 +72,7 @@ struct EngineConfig {
   uint64_t queue_bytes_max = kQueueBytesRange.otherwise;
   uint32_t spin_us = kSpinUsRange.otherwise;
   uint32_t drain_s = kDrainSecondsRange.otherwise;
+  bool standby = false;  // wait for the end of the engine that runs there
 
   // Monitoring.
   mode_t stats_mode = 0640;

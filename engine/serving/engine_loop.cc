@@ -156,9 +156,10 @@ bool EngineLoop::PollLanes() {
   turn_until_ns_ = 0;
   turn_over_ = false;
   if (!blocked_.empty()) TryBlocked();
-  const bool more =
-      lanes_.Turn([this](const std::shared_ptr<Lane>& lane, int64_t bytes) { return PollLane(lane, bytes); },
-                  [this] { return turn_over_; });
+  // A draining engine takes nothing more: what is in a ring is the next engine's.
+  const bool more = !draining_ && lanes_.Turn([this](const std::shared_ptr<Lane>& lane,
+                                                     int64_t bytes) { return PollLane(lane, bytes); },
+                                              [this] { return turn_over_; });
   model_.batcher.Flush();
   InMemory([&] { lanes_.EndViolators(); });
   return more || !blocked_.empty();
@@ -166,17 +167,17 @@ bool EngineLoop::PollLanes() {
 
 // A request that met a lock whose holder lost its CPU waits here with its lane; all others go on.
 void EngineLoop::Handle(LaneReader::Taken* request) {
-  if (path_.Handle(request, draining_)) return;
+  if (path_.Handle(request)) return;
   try {
     blocked_.emplace_back(*request);
   } catch (const std::bad_alloc&) {
-    while (!path_.HandleAgain(request, draining_)) CpuPause();
+    while (!path_.HandleAgain(request)) CpuPause();
   }
 }
 
 void EngineLoop::TryBlocked() {
   blocked_.remove_if([this](Blocked& blocked) {
-    if (!path_.HandleAgain(&blocked.request, draining_)) return false;
+    if (!path_.HandleAgain(&blocked.request)) return false;
     model_.replies.Wake(blocked.request.waiter.lane.get());
     return true;
   });
@@ -219,7 +220,8 @@ bool EngineLoop::Sleep(uint64_t now_ns) {
   if (!stirred) {
     model_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
-    stirred = HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
+    const uint64_t left_ms = DivideRoundUp(left_ns, kNsPerMs);
+    stirred = HandleEvents(static_cast<int>(draining_ ? std::min(left_ms, kDrainLookMs) : left_ms));
   }
   AnnounceEngineAwake(options_.page);
   return stirred;
@@ -300,7 +302,7 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {
-  if (draining_) return;
+  if (draining_) return;  // a signal after a request
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
@@ -313,14 +315,15 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 }
 
 // When no computation is under way, everything taken is answered: hits and refusals are answered as they are taken.
+// What there is no time for stays unanswered: an error would end it, while its client can move it to the next engine
+// once the lane is closed.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
   if (model_.in_flight.size() == 0 && blocked_.empty()) return true;
   if (now_ns < drain_until_ns_) return false;
   InMemory([&] {
-    for (const Waiter& waiter : model_.in_flight.TakeAll()) {
-      while (!model_.replies.Refuse(waiter, StatusCode::kShuttingDown)) CpuPause();
-      model_.replies.Wake(waiter.lane.get());
-    }
+    const size_t unanswered = model_.in_flight.TakeAll().size() + blocked_.size();
+    blocked_.clear();
+    model_.stats.Add(Counter::kTextsLaneEnded, unanswered);
     drain_cut_ = true;
   });
   return drain_cut_;

@@ -60,7 +60,7 @@ class EngineLoop {
   };
   enum class End {
     kDrained,     // everything taken was answered
-    kDrainCut,    // the drain timed out; the rest was answered `shutting down`
+    kDrainCut,    // the drain timed out; the rest stays unanswered
     kDeviceLost,  // a worker reported its device unusable
     kLoopFailed,  // epoll failed
   };
@@ -76,7 +76,8 @@ class EngineLoop {
   End Run();
   // Serves a lane from the next turn on. Called by the acceptor when a handshake is complete.
   void Add(AttachedLane attached) { lanes_.Add(std::move(attached)); }
-  // One turn of Run. False if the ring of every lane that is not parked was looked at and was empty.
+  // One turn of Run. False if the ring of every lane that is not parked was looked at and was empty. Draining, no ring
+  // is looked at.
   bool PollLanes();
 
   // Marks every lane closed and hangs up. Nothing is answered after it.
@@ -90,7 +91,8 @@ class EngineLoop {
 
  private:
   static constexpr int kEventsPerTurn = 16;
-  static constexpr int kLastAccepts = 16;  // a whole backlog
+  static constexpr int kLastAccepts = 16;      // a whole backlog
+  static constexpr uint64_t kDrainLookMs = 1;  // whether the last computation has ended: the next engine waits for it
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 

@@ -94,7 +94,18 @@ namespace sutra {
   X(kLanesParked, "lanes_parked")                     \
   X(kLanesMax, "lanes_max")                           \
   X(kStandbys, "standbys")                            \
-  X(kStandbysReady, "standbys_ready")
+  X(kStandbysReady, "standbys_ready")                 \
+  X(kShardState, "shard_state") /* ShardState */      \
+  X(kInsertsWaiting, "inserts_waiting")               \
+  X(kInsertsDropped, "inserts_dropped")
+
+// Of the cache shard, whose engine may have taken over and serve before it is open.
+enum ShardState : uint32_t {
+  kShardNone = 0,     // --no-cache
+  kShardOpening = 1,  // lookups find nothing; inserts wait in memory
+  kShardOpen = 2,
+  kShardFailed = 3,  // as opening; it could not be opened, and may be tried again
+};
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

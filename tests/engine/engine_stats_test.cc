@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/base/clock.h"
 #include "shm/shared_word.h"
 #include "tests/kit/gated_backend.h"
 #include "tests/kit/memory_cache.h"
@@ -65,6 +66,23 @@ TEST_F(EngineStatsTest, EveryGaugeIsShown) {
 #undef SUTRA_LABEL
   };
   for (size_t i = 0; i < kGauges; ++i) EXPECT_NE(Word(i).load(std::memory_order_relaxed), kUntouched) << labels[i];
+}
+
+TEST_F(EngineStatsTest, AShardThatIsNotOpenIsShown) {
+  ServedModel model(ModelOptions(nullptr));
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardNone});
+  model.cache.Expect(Clock::Real());
+  model.cache.Insert("waits", 0, std::vector<float>{1}, {}, 100);
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardOpening});
+  EXPECT_EQ(Get(Gauge::kInsertsWaiting), 1u);
+  model.cache.Fail(true);
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardFailed});
+  EXPECT_EQ(Get(Gauge::kStorageFailed), 1u);
+  EXPECT_EQ(Get(Gauge::kInsertsWaiting), 0u);
+  EXPECT_EQ(Get(Gauge::kInsertsDropped), 1u);
 }
 
 TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {

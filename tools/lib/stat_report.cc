@@ -145,6 +145,8 @@ void LatencyLines(const StatView& view, Lines out) {
 // "ok" only if all that is accepted is logged.
 const char* LogState(const StatView& view) {
   const StatsSnapshot& s = view.now;
+  if (s.gauge(Gauge::kShardState) == kShardOpening) return "OPENING behind a takeover: texts are computed meanwhile";
+  if (s.gauge(Gauge::kShardState) == kShardFailed) return "NOT OPEN: every text is computed, nothing is stored";
   if (s.gauge(Gauge::kStorageFailed) != 0) return "FAILED: hits are still answered, nothing new is stored";
   if (s.gauge(Gauge::kLogFull) != 0) return "FULL: hits are still answered, new entries are lost with the engine";
   const uint64_t dropped = s.gauge(Gauge::kWalDroppedInserts);
@@ -170,6 +172,9 @@ void StorageLines(const StatView& view, Lines out) {
   fmt::format_to(out, "recovery  {} records, dropped {}, quarantined segments {}, dropped inserts {}\n",
                  s.gauge(Gauge::kRecoveredRecords), s.gauge(Gauge::kRecoveredDropped),
                  s.gauge(Gauge::kQuarantinedSegments), s.gauge(Gauge::kWalDroppedInserts));
+  if (s.gauge(Gauge::kInsertsWaiting) + s.gauge(Gauge::kInsertsDropped) == 0) return;
+  fmt::format_to(out, "takeover  {} inserts wait for the cache to open, {} were dropped meanwhile\n",
+                 s.gauge(Gauge::kInsertsWaiting), s.gauge(Gauge::kInsertsDropped));
 }
 
 // Breaks each line that is longer than `columns` after a blank, and indents what follows by the width of a heading.
