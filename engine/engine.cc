@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "engine/standby.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/enum_names.h"
 #include "shm/base/host.h"
 #include "shm/base/random.h"
 #include "shm/base/thread_start.h"
@@ -35,6 +37,32 @@ void WriteLog(LogLevel level, const std::string& line) {
     case LogLevel::kInfo: return spdlog::info("{}", line);
     case LogLevel::kWarn: return spdlog::warn("{}", line);
     case LogLevel::kError: return spdlog::error("{}", line);
+  }
+}
+
+constexpr std::pair<LogVerbosity, spdlog::level::level_enum> kVerbosities[] = {
+    {LogVerbosity::kTrace, spdlog::level::trace},
+    {LogVerbosity::kDebug, spdlog::level::debug},
+    {LogVerbosity::kInfo, spdlog::level::info},
+    {LogVerbosity::kWarn, spdlog::level::warn},
+    {LogVerbosity::kError, spdlog::level::err}};
+
+LogVerbosity LogVerbosityNow() {
+  for (const auto& [verbosity, level] : kVerbosities) {
+    if (level == spdlog::get_level()) return verbosity;
+  }
+  return LogVerbosity::kInfo;
+}
+
+// The line about it is shown whichever of the two levels shows it.
+void SetLogVerbosity(LogVerbosity verbosity) {
+  const spdlog::level::level_enum before = spdlog::get_level();
+  for (const auto& [known, level] : kVerbosities) {
+    if (known != verbosity) continue;
+    spdlog::set_level(std::min(before, level));
+    spdlog::info("log level {}, before {}", NameOf(kLogVerbosityNames, verbosity),
+                 spdlog::level::to_string_view(before));
+    spdlog::set_level(level);
   }
 }
 
@@ -274,6 +302,14 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .log = client_logs_.log()};
 }
 
+ControlSessions::Options Engine::MakeControlOptions() const {
+  return {.control_gids = config_.control_gids,
+          .version = kEngineVersion,
+          .socket_path = config_.socket,
+          .verbosity = LogVerbosityNow,
+          .set_verbosity = SetLogVerbosity};
+}
+
 ServedModel::Options Engine::MakeModelOptions() {
   // On two CPUs a polling worker occupies the CPU that the loop and the clients need.
   const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
@@ -299,7 +335,8 @@ Status Engine::Show() {
                                     .drain_s = config_.drain_s,
                                     .log = WriteLog,
                                     .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowAll(vitals); },
-                                    .check_files = [this] { return watch_->Look(); }},
+                                    .check_files = [this] { return watch_->Look(); },
+                                    .control = MakeControlOptions()},
                 MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) return status;
   if (Status status = StartWorker(); !status.ok()) return status;

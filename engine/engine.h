@@ -60,6 +60,7 @@ class Engine {
   Acceptor::Options MakeAttachOptions();
   ServedModel::Options MakeModelOptions();
   FileWatch::Options MakeWatchOptions();
+  ControlSessions::Options MakeControlOptions() const;
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
   Status StartWorker();

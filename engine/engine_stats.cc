@@ -49,6 +49,8 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kState, vitals.state);
   stats.Set(Gauge::kLanes, vitals.lanes);
   stats.Set(Gauge::kLanesParked, vitals.lanes_parked);
+  stats.Set(Gauge::kStandbys, vitals.standbys);
+  stats.Set(Gauge::kStandbysReady, vitals.standbys_ready);
   stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
   stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
   stats.Set(Gauge::kQueueBytes, model.batcher.queued_bytes());

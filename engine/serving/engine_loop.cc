@@ -30,8 +30,18 @@ enum Tag : uint64_t {
   kTagSocket = 5ull << 56,
   kTagPid = 6ull << 56,
   kTagMade = 7ull << 56,
+  kTagControl = 8ull << 56,
   kTagKindMask = 0xffull << 56,
 };
+
+ControlSessions::Options MakeControlOptions(ControlSessions::Options options, const Acceptor::Options& attach) {
+  options.model = attach.model;
+  options.engine_generation = attach.engine_generation;
+  options.stats = attach.stats;
+  options.log = attach.log;
+  options.started_ns = MonotonicNs();
+  return options;
+}
 
 }  // namespace
 
@@ -47,9 +57,30 @@ EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* m
              {.watch_socket = [this](int fd, uint64_t id) { return Watch(fd, kTagSocket | id); },
               .watch_process = [this](int fd, uint64_t id) { return Watch(fd, kTagPid | id); },
               .unwatch = [this](int fd) { Unwatch(fd); }}),
-      acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
-                                    .unwatch = [this](int fd) { Unwatch(fd); },
-                                    .attached = [this](AttachedLane attached) { Add(std::move(attached)); }}) {}
+      control_(MakeControlOptions(options_.control, attach), MakeControlLoop()),
+      acceptor_(std::move(attach), MakeWatcher()) {}
+
+ControlSessions::Loop EngineLoop::MakeControlLoop() {
+  return {.watch = [this](int fd, uint64_t id) { return Watch(fd, kTagControl | id); },
+          .unwatch = [this](int fd) { Unwatch(fd); },
+          .facts =
+              [this] {
+                const uint32_t state = options_.page->state.load(std::memory_order_relaxed);  // relaxed: our own word
+                return ControlSessions::Facts{.state = static_cast<EngineState>(state),
+                                              .lanes = lanes_.size(),
+                                              .clients = acceptor_.clients().size()};
+              },
+          .hand_over = [this] { StartDrain(MonotonicNs()); }};
+}
+
+Acceptor::Watcher EngineLoop::MakeWatcher() {
+  return {
+      .watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
+      .unwatch = [this](int fd) { Unwatch(fd); },
+      .attached = [this](AttachedLane attached) { Add(std::move(attached)); },
+      .may_control = [this](int socket, const Peer& peer) { return control_.MayControl(socket, peer); },
+      .control = [this](UniqueFd socket, const Peer& peer) { control_.Take(std::move(socket), peer, MonotonicNs()); }};
+}
 
 EngineLoop::~EngineLoop() = default;
 
@@ -223,6 +254,7 @@ void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
       if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
       break;
     case kTagPending: acceptor_.OnReady(id, MonotonicNs()); break;
+    case kTagControl: control_.OnReady(id, MonotonicNs()); break;
     case kTagMade: acceptor_.OnMade(MonotonicNs()); break;
     case kTagSocket: lanes_.OnSocket(id, hung_up); break;
     case kTagPid: lanes_.OnProcessEnd(id); break;
@@ -247,6 +279,7 @@ void EngineLoop::Tick(uint64_t now_ns) {
     InMemory([&] { lanes_.Sweep(); });
   }
   InMemory([&] { acceptor_.Expire(now_ns); });
+  InMemory([&] { control_.Expire(now_ns); });
   if (options_.check_files && now_ns >= next_check_ns_ && !draining_) {
     next_check_ns_ = now_ns + kNsPerSecond;
     InMemory([&] {
@@ -263,7 +296,9 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
   options_.show_gauges({.now_ns = now_ns,
                         .state = static_cast<EngineState>(state),
                         .lanes = lanes_.size(),
-                        .lanes_parked = lanes_.parked()});
+                        .lanes_parked = lanes_.parked(),
+                        .standbys = control_.standbys().size(),
+                        .standbys_ready = control_.standbys().ready()});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {

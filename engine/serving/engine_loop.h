@@ -22,6 +22,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/control/control_sessions.h"
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
 #include "engine/lanes/lane_table.h"
@@ -42,6 +43,7 @@ class EngineLoop {
     EngineState state = kEngineStarting;
     size_t lanes = 0;
     size_t lanes_parked = 0;
+    size_t standbys = 0, standbys_ready = 0;
   };
   struct Options {
     ListeningSocket* listener = nullptr;
@@ -54,6 +56,7 @@ class EngineLoop {
     std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
     // Every second while it serves. True: the listener was bound again.
     std::function<bool()> check_files;
+    ControlSessions::Options control = {};  // what the loop does not know itself
   };
   enum class End {
     kDrained,     // everything taken was answered
@@ -113,6 +116,8 @@ class EngineLoop {
   bool Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
   void ShowGauges(uint64_t now_ns) const;
+  ControlSessions::Loop MakeControlLoop();
+  Acceptor::Watcher MakeWatcher();
   void StartDrain(uint64_t now_ns);
   bool DrainFinished(uint64_t now_ns);
   bool Watch(int fd, uint64_t tag);
@@ -126,6 +131,7 @@ class EngineLoop {
   UniqueFd epoll_;
   UniqueFd fault_event_;  // in-process only: an eventfd never crosses a trust boundary
   LaneTable lanes_;
+  ControlSessions control_;
   Acceptor acceptor_;
   std::list<Blocked> blocked_;  // almost always empty
 

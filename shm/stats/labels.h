@@ -52,7 +52,9 @@ namespace sutra {
   X(kRefusedMemory, "attach_refused_memory")                      \
   X(kRefusedDraining, "attach_refused_shutting_down")             \
   X(kRefusedTimeout, "attach_refused_timeout")                    \
-  X(kRefusedProtocol, "attach_refused_protocol")
+  X(kRefusedProtocol, "attach_refused_protocol")                  \
+  X(kControlRequests, "control_requests")                         \
+  X(kControlRefused, "control_refused")
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \
@@ -91,6 +93,8 @@ namespace sutra {
   X(kQueueBytes, "queue_bytes")                       \
   X(kLanesParked, "lanes_parked")                     \
   X(kLanesMax, "lanes_max")                           \
+  X(kStandbys, "standbys")                            \
+  X(kStandbysReady, "standbys_ready")                 \
   X(kShardState, "shard_state") /* ShardState */      \
   X(kInsertsWaiting, "inserts_waiting")               \
   X(kInsertsDropped, "inserts_dropped")

@@ -47,7 +47,7 @@ TEST(Config, DefaultsAreThoseOfTheDocumentation) {
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
   const EngineConfig& config = parsed.value().config;
   EXPECT_EQ(config.slots, 256u);
-  EXPECT_EQ(config.text_bytes_max, 65'536u);
+  EXPECT_EQ(config.text_bytes_max, 16u << 20);
   EXPECT_EQ(config.ttl_s, 86'400u);
   EXPECT_EQ(config.spin_us, 50u);
   EXPECT_EQ(config.drain_s, 30u);

@@ -67,7 +67,8 @@ void EngineLines(const StatView& view, Lines out) {
   fmt::format_to(out, "model     {}, {} floats, {} tokens at most, {} on {}, {} worker(s)\n", s.model,
                  s.gauge(Gauge::kModelWidth), s.gauge(Gauge::kModelTokensMax), s.precision, s.device,
                  s.gauge(Gauge::kWorkers));
-  fmt::format_to(out, "socket    {}   version {}\n", s.socket, s.version_text);
+  fmt::format_to(out, "socket    {}   version {}, standbys {} ({} of them ready)\n", s.socket, s.version_text,
+                 s.gauge(Gauge::kStandbys), s.gauge(Gauge::kStandbysReady));
 }
 
 // ", reason count" for each counter that is not zero and whose label is this prefix and a reason other than `ok`.
