@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::fake::{is_right, Random};
 use support::*;
 use sutra_embed::{AsyncProvider, AttachOptions, BatchOptions, EmbeddingProvider, Error, Events, Provider};
-use sutra_embed::{ProviderOptions, RequestOptions, Status};
+use sutra_embed::{ProviderOptions, Reason, RequestOptions, Status};
 
 fn no_lookup() -> RequestOptions {
     RequestOptions { skip_lookup: true, ..RequestOptions::default() }
@@ -136,6 +136,30 @@ fn random_kills_under_calls_batches_and_futures_lose_nothing_and_mix_nothing_up(
     });
     expect_none(&provider.take_failed());
     assert!(client.info().unwrap().engines > 2); // an engine's life may be too short to be noticed
+}
+
+#[test]
+fn an_engine_of_another_model_ends_what_is_under_way_with_the_reason() {
+    let mut engine = Engine::start();
+    let client = engine.attach();
+    let events = Events::new(&client).unwrap();
+    let _reactor = Reactor::start(&events, true);
+    engine.signal(SIGSTOP);
+    let future = events.embed("a future", &RequestOptions::default());
+    let ticket = client.submit("a ticket", &RequestOptions::default()).unwrap();
+    engine.kill();
+    let queued = events.embed("queued", &RequestOptions::default());
+    engine.arguments = vec!["--fake-width".into(), "256".into()];
+    engine.start_again();
+    let later = events.embed("later", &RequestOptions::default());
+    let ends = [block_on(future), ticket.take(), block_on(queued), block_on(later)];
+    for error in ends.into_iter().map(Result::unwrap_err) {
+        assert_eq!((error.status(), error.reason()), (Status::EngineGone, Reason::OtherIdentity), "{error}");
+        assert!(error.text().contains("attach again"), "{error}");
+    }
+    assert_eq!(status_of(client.embed("a call", &RequestOptions::default())), Status::EngineGone);
+    assert_eq!(client.width(), WIDTH);
+    assert!(engine.attach().embed("attached anew", &RequestOptions::default()).is_ok());
 }
 
 #[test]

@@ -52,7 +52,7 @@ extern "C" {
 pub struct Engine {
     program: PathBuf,
     directory: PathBuf,
-    arguments: Vec<String>,
+    pub arguments: Vec<String>,
     child: Option<Child>,
 }
 
