@@ -150,7 +150,11 @@ inline Settle(slot, lane) {
      Touch(lane);
      if
      :: answered -> End(slot, ANSWERED + lane)
-     :: !answered && was_gone -> assert(!ANSWERED_AT_HOME(slot)); End(slot, FAILED)
+     :: !answered && was_gone ->
+#ifndef HINT
+        assert(!ANSWERED_AT_HOME(slot));
+#endif
+        End(slot, FAILED)
 #else
      Touch(lane);
      if
