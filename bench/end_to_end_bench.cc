@@ -88,8 +88,7 @@ struct Attached {
 };
 
 sutra_status Attach(const std::string& socket, uint32_t spin_us, Attached* attached) {
-  sutra_attach_options options{};
-  options.size = sizeof(options);
+  sutra_attach_options options = sutra::embed::AttachOptions();
   options.spin_us = spin_us;
   options.client_name = "end_to_end_bench";
   const sutra_status status = sutra_attach(socket.c_str(), &options, &attached->client);
@@ -129,7 +128,7 @@ int Throughput(const std::string& socket, const std::string& name) {
     bytes.push_back(text.size());
   }
   Attached attached;
-  if (Attach(socket, 0, &attached) != SUTRA_OK) return Fail(sutra_error_text());
+  if (Attach(socket, SUTRA_SPIN_US_DEFAULT, &attached) != SUTRA_OK) return Fail(sutra_error_text());
   auto reader = sutra::StatsReader::OpenSocket(socket);
   if (!reader.ok()) return Fail(reader.status().message());
   std::vector<float> vectors(texts.size() * attached.info.width);
@@ -141,7 +140,7 @@ int Throughput(const std::string& socket, const std::string& name) {
   const auto before = reader->Snapshot();
   const auto start = Clock::now();
   const sutra_status status = sutra_embed_batch(attached.client, pointers.data(), bytes.data(), texts.size(), &options,
-                                                vectors.data(), results.data(), sizeof(sutra_result));
+                                                nullptr, vectors.data(), results.data(), sizeof(sutra_result));
   const double seconds = Seconds(Clock::now() - start);
   const auto after = reader->Snapshot();
   if (status != SUTRA_OK) return Fail(sutra_status_text(status));

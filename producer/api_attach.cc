@@ -10,9 +10,11 @@ extern "C" sutra_status sutra_attach(const char* path, const sutra_attach_option
   if (client == nullptr) return FailNull("client");
   *client = nullptr;
   if (path == nullptr) return FailNull("path");
-  sutra_attach_options copy;
-  const StructRead read = ReadStruct(options, kAttachOptionsBytesFirst, &copy, sizeof(copy));
-  if (read != StructRead::kOk) return FailStruct("sutra_attach_options", read);
+  sutra_attach_options copy = SUTRA_ATTACH_OPTIONS_INIT;
+  if (options != nullptr) {
+    const StructRead read = ReadStruct(options, kAttachOptionsBytesFirst, &copy, sizeof(copy));
+    if (read != StructRead::kOk) return FailStruct("sutra_attach_options", read);
+  }
   HelloMessage hello = {};
   sutra_status status = CheckAttach(path, copy, &hello);
   if (status != SUTRA_OK) return status;

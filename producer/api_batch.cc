@@ -7,24 +7,23 @@ using namespace sutra;          // NOLINT: this file only implements the C funct
 using namespace sutra::client;  // NOLINT
 
 extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* const* texts, const size_t* text_bytes,
-                                          size_t count, const sutra_options* options, float* vectors,
-                                          sutra_result* results, size_t result_stride) {
+                                          size_t count, const sutra_options* options, const sutra_batch_options* batch,
+                                          float* vectors, sutra_result* results, size_t result_stride) {
   BatchCall call = {.texts = texts, .text_bytes = text_bytes, .count = count, .vectors = vectors};
-  if (count > 0 && !call.results.Open(results, result_stride)) {
-    return FailStruct("sutra_result", StructRead::kUnknownSize);
-  }
+  if (count > 0 && !call.results.Open(results, result_stride)) return FailResults();
   sutra_status status = CheckClient(client);
   if (status == SUTRA_OK && count > 0 && (texts == nullptr || text_bytes == nullptr || vectors == nullptr)) {
     status = FailNull("texts, text_bytes or vectors");
   }
   if (status == SUTRA_OK) status = CheckRequest(client, options, &call.request);
+  if (status == SUTRA_OK) status = CheckBatch(batch);
   return status == SUTRA_OK ? RunBatch(client, call, client->info.slots) : FailBatch(call, status);
 }
 
 extern "C" sutra_status sutra_embed(sutra_client* client, const char* text, size_t text_bytes,
                                     const sutra_options* options, float* vector, sutra_result* result) {
   ResultSink sink;
-  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  if (!sink.Open(result)) return FailResults();
   Request request = {};
   sutra_status status = CheckClient(client);
   if (status == SUTRA_OK && vector == nullptr) status = FailNull("vector");

@@ -1,4 +1,4 @@
-// What statuses mean: sutra_status_text, sutra_error_text.
+// What statuses mean, and which version runs: sutra_status_text, sutra_error_text, sutra_abi_version.
 #include "producer/include/sutra/embed.h"
 #include "producer/thread_state.h"
 #include "shm/base/status.h"
@@ -31,6 +31,8 @@ static_assert(SUTRA_SOURCE_NONE == kSourceNone && SUTRA_SOURCE_HOT_TABLE == kSou
               SUTRA_SOURCE_MODEL == kSourceModel);
 
 }  // namespace
+
+extern "C" uint32_t sutra_abi_version(void) { return SUTRA_ABI_VERSION; }
 
 extern "C" const char* sutra_error_text(void) { return sutra::client::CurrentThread().error_text; }
 

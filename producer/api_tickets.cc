@@ -30,17 +30,18 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
   status = CheckRequest(client, options, &request);
   size_t done = 0;
   while (status == SUTRA_OK && done < count) {
-    status = CheckText(client, texts[done], text_bytes[done]);
+    const size_t next_bytes = text_bytes[done];
+    status = CheckText(client, texts[done], next_bytes);
     if (status != SUTRA_OK) break;
     const uint64_t now_ns = CycleNs();
     ClientLane* lane = nullptr;
-    if (!AcquireLane(client, now_ns, &lane, &status)) break;
+    if (!AcquireLane(client, now_ns, static_cast<uint32_t>(next_bytes), &lane, &status)) break;
     const size_t before = done;
     const bool watched = lane->pipe_watched;
-    while (status == SUTRA_OK && done < count && lane->free_count > 0) {
+    while (status == SUTRA_OK && done < count) {
       const size_t bytes = text_bytes[done];  // read once: what was checked is what is submitted
       status = CheckText(client, texts[done], bytes);
-      if (status != SUTRA_OK) break;
+      if (status != SUTRA_OK || !HasRoomLocked(lane, static_cast<uint32_t>(bytes), 0)) break;
       uint32_t slot;
       status =
           SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, SlotPhase::kTicket, &slot);
@@ -60,7 +61,7 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
 extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms,
                                    sutra_result* result) {
   ResultSink sink;
-  if (!sink.Open(result)) return FailStruct("sutra_result", StructRead::kUnknownSize);
+  if (!sink.Open(result)) return FailResults();
   ClientLane* lane = nullptr;
   uint32_t slot = 0;
   sutra_status status = CheckClient(client);
@@ -80,13 +81,20 @@ extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, ui
   return status;
 }
 
-extern "C" size_t sutra_poll(sutra_client* client, sutra_ticket* tickets, size_t count) {
+extern "C" size_t sutra_poll(sutra_client* client, sutra_result* results, size_t result_stride, size_t count) {
   if (CheckClient(client) != SUTRA_OK) return 0;
-  if (tickets == nullptr && count > 0) {
-    FailNull("tickets");
+  if (results == nullptr && count > 0) {
+    FailNull("results");
     return 0;
   }
-  return PollClient(client, tickets, count, MonotonicNs());
+  ResultSink sink;
+  if (count > 0 && !sink.Open(results, result_stride)) {
+    FailResults();
+    return 0;
+  }
+  PollRoom room = {.results = sink, .count = count};
+  PollClient(client, &room, MonotonicNs());
+  return room.found;
 }
 
 extern "C" int sutra_event_fd(sutra_client* client) { return CheckClient(client) == SUTRA_OK ? EventFdOf(client) : -1; }

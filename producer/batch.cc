@@ -25,8 +25,7 @@ struct Pending {
 void CopyVector(uint32_t width_max, float* vector, sutra_result* result) {
   const uint32_t width = result->width < width_max ? result->width : width_max;
   memcpy(vector, result->vector, width * sizeof(float));
-  result->vector = vector;
-  result->width = width;
+  SetVector(vector, width, result);
 }
 
 uint32_t WidthOf(const sutra_client* client, const Request& request) {
@@ -78,11 +77,18 @@ class Batch {
     }
     sutra_status status = lost_;
     if (lost_ != SUTRA_OK) FailUnanswered(client_, lost_);
-    if (lost_ == SUTRA_OK && AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, &lane_, &status)) {
+    if (lost_ == SUTRA_OK &&
+        AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, NextBytes(), &lane_, &status)) {
       return true;
     }
     while (next_ < call_.count) FinishWithout(next_++, status);
     return false;
+  }
+
+  // Of the text that a lane is looked for. Too long a one needs none: it fails when it is checked.
+  uint32_t NextBytes() const {
+    const size_t bytes = next_ < call_.count ? call_.text_bytes[next_] : 0;
+    return bytes <= client_->info.text_bytes_max ? static_cast<uint32_t>(bytes) : 0;
   }
 
   void SubmitRoomLocked() SUTRA_REQUIRES(lane_->mutex) {
@@ -92,15 +98,18 @@ class Batch {
         UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) {
       return;
     }
-    while (next_ < call_.count && pending_count_ < capacity_ && (lane_->free_count > 0 || ReapLocked(lane_) > 0)) {
-      const size_t text = next_++;
+    while (next_ < call_.count && pending_count_ < capacity_) {
+      const size_t text = next_;
       const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
       sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
       uint32_t slot = 0;
       if (status == SUTRA_OK) {
+        // Its own answers make room for it: nothing of the batch goes past a text that waits for it.
+        if (!HasRoomLocked(lane_, static_cast<uint32_t>(text_bytes), 0)) return;
         status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns,
                               SlotPhase::kCall, &slot);
       }
+      ++next_;
       if (status != SUTRA_OK) {
         FinishWithout(text, status);
         continue;
@@ -197,7 +206,7 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, &lane, &status)) {
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, static_cast<uint32_t>(text_bytes), &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
   }

@@ -25,6 +25,14 @@ bool TakeReport(ClientLane* lane, uint32_t index, uint64_t now_ns) SUTRA_REQUIRE
   return slot.reported.exchange(1, std::memory_order_relaxed) == 0;
 }
 
+void PutReport(const ClientLane* lane, uint32_t index, PollRoom* room) SUTRA_REQUIRES(lane->mutex) {
+  assert(!room->full());
+  sutra_result spare;
+  sutra_result* result = room->results.Fill(room->found, &spare);
+  FillResult(lane, index, result);
+  room->results.Put(room->found++, result);
+}
+
 // Polls before it reads: the process that created the pipe shares the read end's flags and could clear O_NONBLOCK.
 // Bounded, since the other end may write forever. RETURNS false once the write end, which only the engine has, closed.
 bool DrainEvents(ClientLane* lane) {
@@ -41,28 +49,25 @@ bool DrainEvents(ClientLane* lane) {
 }
 
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
-size_t SweepLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
-  size_t found = 0;
+void SweepLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   lane->sweep_due = false;
   lane->sweep_at_ns = now_ns + kSweepNs;
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
-    if (found == count) {
+    if (room->full()) {
       lane->sweep_due = true;  // the rest at the next call
-      break;
+      return;
     }
-    if (TakeReport(lane, i, now_ns)) tickets[found++] = TicketOf(lane, i);
+    if (TakeReport(lane, i, now_ns)) PutReport(lane, i, room);
   }
-  return found;
 }
 
 }  // namespace
 
-size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm) {
+void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
   arm = arm && lane->pipe_watched;
-  size_t found = 0;
   bool looked_armed = !arm;
   uint32_t reads_left = 2 * lane->slot_count;  // twice what an engine can have published meanwhile
-  while (found < count) {
+  while (!room->full()) {
     if (reads_left-- == 0) {
       if (!looked_armed) ArmLocked(lane);
       lane->sweep_due = true;
@@ -76,7 +81,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
       looked_armed = !arm;
     }
     if (read == CompletionReader::Read::kSlot) {
-      if (TakeReport(lane, index, 0)) tickets[found++] = TicketOf(lane, index);
+      if (TakeReport(lane, index, 0)) PutReport(lane, index, room);
       continue;
     }
     if (read == CompletionReader::Read::kGap) {
@@ -91,9 +96,7 @@ size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_
   }
   if (now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kSleepSliceNs) CheckAlive(lane, now_ns);
   if (IsGone(lane) || now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
-  if (lane->sweep_due && found < count) found += SweepLocked(lane, tickets + found, count - found, now_ns);
-  assert(found <= count);
-  return found;
+  if (lane->sweep_due && !room->full()) SweepLocked(lane, room, now_ns);
 }
 
 namespace {
@@ -144,13 +147,11 @@ bool PollsOn(sutra_client* client, bool found, uint64_t now_ns) {
 }
 
 // One pass over the lanes.
-size_t PollLanes(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm) {
-  size_t found = 0;
+void PollLanes(sutra_client* client, PollRoom* room, uint64_t now_ns, bool arm) {
   ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
-    found += PollLocked(lane, tickets + found, count - found, now_ns, arm);
-    return found < count;
+    PollLocked(lane, room, now_ns, arm);
+    return !room->full();
   });
-  return found;
 }
 
 // At a deadline every slot is looked at, whose own it may be; and the timer is set for the next one.
@@ -172,24 +173,23 @@ void NoteEarliestDeadline(sutra_client* client) {
 
 }  // namespace
 
-size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns) {
+void PollClient(sutra_client* client, PollRoom* room, uint64_t now_ns) {
   ClientSignals* signals = &client->signals;
-  if (!HasEventLoop(*signals)) return PollLanes(client, tickets, count, now_ns, false);
+  if (!HasEventLoop(*signals)) return PollLanes(client, room, now_ns, false);
   const bool timer = TakeTimer(signals, now_ns);
   if (timer) SweepAllLater(client);
-  size_t found = PollLanes(client, tickets, count, now_ns, false);
-  if (count > 0 && (found == count || PollsOn(client, found > 0, now_ns))) {
+  PollLanes(client, room, now_ns, false);
+  if (room->count > 0 && (room->full() || PollsOn(client, room->found > 0, now_ns))) {
     Remind(signals);
-  } else if (count > 0) {
+  } else if (room->count > 0) {
     // A reminder that was taken may be for what another thread changed behind this one's look.
     do {
-      found += PollLanes(client, tickets + found, count - found, now_ns, true);
-    } while (found < count && TakeReminder(signals));
-    if (found == count) Remind(signals);
+      PollLanes(client, room, now_ns, true);
+    } while (!room->full() && TakeReminder(signals));
+    if (room->full()) Remind(signals);
   }
   if (timer) NoteEarliestDeadline(client);
   LearnRoomWish(signals);
-  return found;
 }
 
 int EventFdOf(sutra_client* client) {

@@ -10,15 +10,23 @@
 #include <stdint.h>
 
 #include "producer/lane_pool.h"
+#include "producer/sized_struct.h"
 
 namespace sutra::client {
 
-// Writes up to `count` tickets of the client that are done and were not reported before. RETURNS how many.
-size_t PollClient(sutra_client* client, sutra_ticket* tickets, size_t count, uint64_t now_ns);
+// Where a poll puts what it reports: the first results of a sink, in place.
+struct PollRoom {
+  const ResultSink& results;
+  size_t count = 0;
+  size_t found = 0;
+  bool full() const { return found == count; }
+};
+
+// Reports tickets of the client that are done and were not reported before, until the room is full.
+void PollClient(sutra_client* client, PollRoom* room, uint64_t now_ns);
 // The same of one open lane. Stops the engine's ringing when it finds something. If `arm`, asks for it again before its
-// last look when it found fewer than `count`.
-size_t PollLocked(ClientLane* lane, sutra_ticket* tickets, size_t count, uint64_t now_ns, bool arm)
-    SUTRA_REQUIRES(lane->mutex);
+// last look when room is left.
+void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) SUTRA_REQUIRES(lane->mutex);
 // RETURNS the descriptor for the caller's event loop, the same one at each call; -1 if no descriptor is left.
 int EventFdOf(sutra_client* client);
 

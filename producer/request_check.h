@@ -17,11 +17,14 @@ sutra_status CheckClient(const sutra_client* client);
 sutra_status FailNull(const char* argument);
 // RETURNS the status for a caller's structure that could not be read. REQUIRES: not kOk.
 sutra_status FailStruct(const char* type, StructRead read);
+// RETURNS the status for a caller's results that could not be opened (ResultSink).
+sutra_status FailResults();
 
 // Fills *hello, zeroed, with what the options ask for. RETURNS SUTRA_OK or what sutra_attach returns.
 sutra_status CheckAttach(const char* path, const sutra_attach_options& options, HelloMessage* hello);
 // RETURNS SUTRA_OK or what sutra_submit returns.
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request);
+sutra_status CheckBatch(const sutra_batch_options* batch);
 sutra_status CheckText(const sutra_client* client, const char* text, size_t text_bytes);
 
 }  // namespace sutra::client

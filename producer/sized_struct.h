@@ -20,6 +20,7 @@ inline constexpr uint32_t kAttachOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_att
 inline constexpr uint32_t kInfoBytesFirst = SUTRA_BYTES_UP_TO(sutra_info, identity);
 inline constexpr uint32_t kOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_options, tag);
 inline constexpr uint32_t kResultBytesFirst = SUTRA_BYTES_UP_TO(sutra_result, stage_ns);
+inline constexpr uint32_t kBatchOptionsBytesFirst = SUTRA_BYTES_UP_TO(sutra_batch_options, error_text_bytes);
 #undef SUTRA_BYTES_UP_TO
 inline constexpr uint32_t kStructBytesMax = 4096;  // a larger number is not a size: the caller left it unset
 

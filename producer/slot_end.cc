@@ -44,6 +44,14 @@ uint32_t RetryAfterMs(const ClientLane* lane, uint32_t slot_index, sutra_status 
   return status == SUTRA_OVERLOADED ? ReadOnce(lane->connection.mapping.reply.result(slot_index).retry_after_ms) : 0;
 }
 
+void SetVector(const float* vector, uint32_t width, sutra_result* result) {
+  result->vector = vector;
+  result->width = width;
+  result->data = vector;
+  result->data_type = SUTRA_DATA_F32;
+  result->bytes = width * static_cast<uint32_t>(sizeof(float));
+}
+
 void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* result) {
   const ClientSlot& slot = lane->slots[slot_index];
   const uint32_t ended = slot.ended.load(std::memory_order_acquire);  // SYNC C3 (acquire): see EndSlot
@@ -51,6 +59,7 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* resul
   result->size = sizeof(*result);
   result->status = ended == 0 ? SUTRA_NOT_READY : EndedStatus(ended);
   result->tag = slot.tag;
+  result->ticket = slot.ticket.load(std::memory_order_relaxed);  // relaxed: of the caller's, or under the mutex
   result->stage_ns[0] = slot.submitted_ns;
   // Without an answer the engine's line still describes the slot's last request, or belongs to the engine's cache.
   if ((ended & kEndedByAnswer) == 0) return;
@@ -69,8 +78,7 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* resul
   result->retry_after_ms = RetryAfterMs(lane, slot_index, result->status);
   if (result->status != SUTRA_OK) return;
   const uint32_t width = ReadOnce(answer.width);
-  result->width = width < reply.geometry.width ? width : reply.geometry.width;
-  result->vector = reply.vector(slot_index);
+  SetVector(reply.vector(slot_index), width < reply.geometry.width ? width : reply.geometry.width, result);
 }
 
 }  // namespace sutra::client

@@ -20,6 +20,8 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
 sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
 // Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
 void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
+// Names the `width` floats at `vector` in all fields of a result that say where its vector is.
+void SetVector(const float* vector, uint32_t width, sutra_result* result);
 
 // When the engine wants an `overloaded` request submitted again, in ms; 0 = it does not say. REQUIRES: it ended by the
 // engine's answer.

@@ -88,7 +88,7 @@ Pass RunPass(sutra_client* client, const sutra_info& info, const Calls& calls, c
   for (size_t i = 0; i < calls.ranges.size(); ++i) {
     const auto [begin, end] = calls.ranges[i];
     const sutra_status status =
-        sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request,
+        sutra_embed_batch(client, &calls.texts[begin], &calls.bytes[begin], end - begin, &request, nullptr,
                           &pass.vectors[begin * info.width], &results[begin], sizeof(sutra_result));
     if (status != SUTRA_OK && pass.first_error.empty()) pass.first_error = sutra::WithErrorText(status);
     if (calls.ranges.size() > 1 && i % 2 == 1) {
@@ -193,8 +193,7 @@ std::string DumpText(const std::vector<sutra::Concept>& concepts) {
 }
 
 int Learn(const Options& options, const std::vector<sutra::Concept>& concepts) {
-  sutra_attach_options attach{};
-  attach.size = sizeof(attach);
+  sutra_attach_options attach = sutra::embed::AttachOptions();
   attach.client_name = kName;
   sutra_client* client = nullptr;
   const sutra_status status = sutra_attach(options.socket.c_str(), &attach, &client);

@@ -28,7 +28,7 @@ constexpr uint64_t kAttachSeconds = 20;  // an attach may be limited in its rate
 
 struct Lane {
   embed::Client client;
-  std::vector<sutra_ticket> done;
+  std::vector<sutra_result> done;
 };
 
 struct Shape {
@@ -56,7 +56,7 @@ std::vector<Lane> AttachLanes(const std::string& socket, const Shape& shape, boo
     Lane lane;
     const sutra_status status = lane.client.Attach(socket, options);
     if (status == SUTRA_OK) {
-      lane.done.resize(shape.slots);
+      lane.done.resize(shape.slots, embed::Result());
       lanes.push_back(std::move(lane));
       continue;
     }
@@ -80,8 +80,8 @@ template <typename Next>
     bool idle = true;
     for (size_t i = 0; i < lanes->size(); ++i) {
       Lane& lane = (*lanes)[i];
-      const size_t answered = sutra_poll(lane.client.get(), lane.done.data(), lane.done.size());
-      for (size_t j = 0; j < answered; ++j) sutra_release(lane.client.get(), lane.done[j]);
+      const size_t answered = sutra_poll(lane.client.get(), lane.done.data(), sizeof(sutra_result), lane.done.size());
+      for (size_t j = 0; j < answered; ++j) sutra_release(lane.client.get(), lane.done[j].ticket);
       for (size_t j = 0; j < lane.done.size(); ++j) {
         sutra_ticket ticket = 0;
         const auto& [text, options] = next(i);

@@ -106,8 +106,8 @@ double FullBatchUs(const LaneClient& client) {
     }
     std::vector<float> vectors(kTexts * kWidth);
     std::vector<sutra_result> results(kTexts, embed::Result());
-    if (sutra_embed_batch(client.get(), pointers.data(), sizes.data(), kTexts, nullptr, vectors.data(), results.data(),
-                          sizeof(sutra_result)) != SUTRA_OK) {
+    if (sutra_embed_batch(client.get(), pointers.data(), sizes.data(), kTexts, nullptr, nullptr, vectors.data(),
+                          results.data(), sizeof(sutra_result)) != SUTRA_OK) {
       Fail(std::string("embed_batch: ") + sutra_error_text());
     }
     for (const sutra_result& result : results) {

@@ -118,8 +118,8 @@ void LaneClient::HitBatch(int count) {
   const std::vector<size_t> sizes(static_cast<size_t>(count), kTextBytes);
   for (size_t i = 0; i < static_cast<size_t>(count); ++i) texts.push_back(texts_[i % kTexts].data());
   vectors_.resize(static_cast<size_t>(count) * kWidth);
-  if (sutra_embed_batch(client_.get(), texts.data(), sizes.data(), texts.size(), nullptr, vectors_.data(), nullptr,
-                        0) != SUTRA_OK) {
+  if (sutra_embed_batch(client_.get(), texts.data(), sizes.data(), texts.size(), nullptr, nullptr, vectors_.data(),
+                        nullptr, 0) != SUTRA_OK) {
     Fail(std::string("embed_batch: ") + sutra_error_text());
   }
   Touch(vectors_.data(), vectors_.size() * sizeof(float));

@@ -122,15 +122,14 @@ int FloodTexts(const FloodArguments& arguments) {
   bool full = false;
   while (!stop_asked.load()) {
     for (size_t i = 0; i < clients.size() && !stop_asked.load(); ++i) {
-      sutra_ticket done[64];
-      while (const size_t count = sutra_poll(clients[i]->get(), done, 64)) {
+      sutra_result done[64];
+      done[0] = embed::Result();
+      while (const size_t count = sutra_poll(clients[i]->get(), done, sizeof(sutra_result), 64)) {
         for (size_t j = 0; j < count; ++j) {
-          sutra_result result = embed::Result();
-          static_cast<void>(sutra_wait(clients[i]->get(), done[j], 0, &result));
-          ok += result.status == SUTRA_OK;
-          overloaded += result.status == SUTRA_OVERLOADED;
-          hinted += result.status == SUTRA_OVERLOADED && result.retry_after_ms > 0;
-          sutra_release(clients[i]->get(), done[j]);
+          ok += done[j].status == SUTRA_OK;
+          overloaded += done[j].status == SUTRA_OVERLOADED;
+          hinted += done[j].status == SUTRA_OVERLOADED && done[j].retry_after_ms > 0;
+          sutra_release(clients[i]->get(), done[j].ticket);
         }
       }
       std::string text = MakeText(kind, bytes, number++);

@@ -6,6 +6,7 @@
 
 #include "tests/hostile/neighbour.h"
 #include "tests/kit/child_process.h"
+#include "tests/kit/poll_tickets.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/kit/watchdog.h"
 
@@ -101,7 +102,7 @@ void UseTickets(const ClientHandle& client) {
     const sutra_status submitted = sutra_submit(client.get(), "a ticket", 8, &request, &ticket);
     EXPECT_TRUE(IsAStatus(submitted)) << submitted;
     sutra_ticket done[16];
-    EXPECT_LE(sutra_poll(client.get(), done, 16), 16U);
+    EXPECT_LE(PollTickets(client.get(), done, 16), 16U);
     if (submitted != SUTRA_OK) continue;
     sutra_result result = embed::Result();
     EXPECT_TRUE(IsAStatus(sutra_wait(client.get(), ticket, 20, &result)));
@@ -113,7 +114,7 @@ void UseTickets(const ClientHandle& client) {
       static_cast<void>(sum);
     }
     EXPECT_TRUE(IsAStatus(sutra_cancel(client.get(), ticket)));
-    EXPECT_LE(sutra_poll(client.get(), done, 16), 16U);
+    EXPECT_LE(PollTickets(client.get(), done, 16), 16U);
     sutra_release(client.get(), ticket);
   }
 }

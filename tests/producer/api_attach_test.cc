@@ -1,4 +1,5 @@
 // The life of a client: what attaching returns, what it refuses before it touches an engine, and detaching.
+#include "producer/lane_pool.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -27,9 +28,27 @@ TEST_F(ApiAttach, BadOptionsAreNamedBeforeAnythingIsTouched) {
   options = AttachOptions(kSlotsMax * 2);
   EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
   options = AttachOptions();
+  options.reserved = 1;
+  EXPECT_EQ(AttachStatus(options), SUTRA_BAD_OPTION);
+  EXPECT_NE(std::string(sutra_error_text()).find("reserved"), std::string::npos);
+  options = AttachOptions();
   options.size = 0;
   EXPECT_EQ(AttachStatus(options), SUTRA_BAD_ARGUMENT);
   EXPECT_NE(std::string(sutra_error_text()).find("size"), std::string::npos);
+}
+
+TEST_F(ApiAttach, NoOptionsAreTheDefaultsAndZeroMicrosecondsAreNoSpinning) {
+  StartEngine();
+  sutra_client* client = nullptr;
+  ASSERT_EQ(sutra_attach(path_.c_str(), nullptr, &client), SUTRA_OK);
+  EXPECT_EQ(client->spin_ns, SUTRA_SPIN_US_DEFAULT * 1000);
+  sutra_detach(client);
+  sutra_attach_options options = AttachOptions();
+  EXPECT_EQ(Attach(options)->spin_ns, SUTRA_SPIN_US_DEFAULT * 1000);
+  options.spin_us = 0;
+  const ClientPtr sleeper = Attach(options);
+  EXPECT_EQ(sleeper->spin_ns, 0u);
+  EXPECT_EQ(Embed(sleeper, "text"), SUTRA_OK);
 }
 
 TEST_F(ApiAttach, FieldsOfANewerHeaderAreRefusedUnlessZero) {

@@ -14,8 +14,8 @@ class ClientBatch : public ClientTest {
     const size_t count = texts.strings.size();
     std::vector<float> vectors(count * 16);
     std::vector<sutra_result> results(count, embed::Result());
-    ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), count, nullptr, vectors.data(),
-                                results.data(), sizeof(sutra_result)),
+    ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), count, nullptr, nullptr,
+                                vectors.data(), results.data(), sizeof(sutra_result)),
               SUTRA_OK)
         << sutra_error_text();
     for (size_t i = 0; i < count; ++i) {
@@ -46,7 +46,7 @@ TEST_F(ClientBatch, OrderHoldsWhenAnswersComeInReverse) {
 TEST_F(ClientBatch, ZeroTextsAreFine) {
   StartEngine();
   const ClientPtr client = Attach();
-  EXPECT_EQ(sutra_embed_batch(client.get(), nullptr, nullptr, 0, nullptr, nullptr, nullptr, 0), SUTRA_OK);
+  EXPECT_EQ(sutra_embed_batch(client.get(), nullptr, nullptr, 0, nullptr, nullptr, nullptr, nullptr, 0), SUTRA_OK);
 }
 
 TEST_F(ClientBatch, BadTextsGetTheirOwnStatusAndTheOthersTheirVector) {
@@ -61,8 +61,8 @@ TEST_F(ClientBatch, BadTextsGetTheirOwnStatusAndTheOthersTheirVector) {
   texts.Seal();
   std::vector<float> vectors(20 * 16, -1.0f);
   std::vector<sutra_result> results(20, embed::Result());
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 20, nullptr, vectors.data(),
-                              results.data(), sizeof(sutra_result)),
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 20, nullptr, nullptr,
+                              vectors.data(), results.data(), sizeof(sutra_result)),
             SUTRA_EMPTY_TEXT);  // the first text's
   for (size_t i = 0; i < 20; ++i) {
     const sutra_status expected = i == 0 || i == 19 ? SUTRA_EMPTY_TEXT : i == 7 ? SUTRA_TEXT_TOO_LONG : SUTRA_OK;
@@ -84,8 +84,8 @@ TEST_F(ClientBatch, BadOptionsGiveEveryTextThatStatus) {
   options.flags = 1u << 30;
   std::vector<float> vectors(3 * 16);
   std::vector<sutra_result> results(3, embed::Result());
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 3, &options, vectors.data(),
-                              results.data(), sizeof(sutra_result)),
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 3, &options, nullptr,
+                              vectors.data(), results.data(), sizeof(sutra_result)),
             SUTRA_BAD_OPTION);
   for (const sutra_result& result : results) EXPECT_EQ(result.status, SUTRA_BAD_OPTION);
 }
@@ -104,8 +104,8 @@ TEST_F(ClientBatch, HeldTicketsLeaveTheBatchFewerSlotsButItEnds) {
   sutra_result results[2] = {embed::Result(), embed::Result()};
   sutra_result result = embed::Result();
   for (const sutra_ticket ticket : held) EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 2, &options, vectors, results,
-                              sizeof(sutra_result)),
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 2, &options, nullptr, vectors,
+                              results, sizeof(sutra_result)),
             SUTRA_FULL);
 }
 

@@ -22,6 +22,8 @@ TEST(ApiStatus, StatusTextsCoverAllNumbersAndUnknownOnes) {
   EXPECT_STREQ(sutra_status_text(SUTRA_BAD_ARGUMENT), "bad argument");
 }
 
+TEST(ApiStatus, TheLibraryThatRunsSaysItsVersion) { EXPECT_EQ(sutra_abi_version(), SUTRA_ABI_VERSION); }
+
 TEST(ApiStatus, ErrorTextIsTheLastFailureOfThisThread) {
   ASSERT_NE(sutra_error_text(), nullptr);
   client::Fail(SUTRA_REFUSED, "first");

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "producer/lane_pool.h"
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -18,7 +19,7 @@ class ClientTicket : public ClientTest {
     std::vector<sutra_ticket> found;
     while (found.size() < want) {
       std::vector<sutra_ticket> some(at_once);
-      some.resize(sutra_poll(client.get(), some.data(), some.size()));
+      some.resize(PollTickets(client.get(), some.data(), some.size()));
       found.insert(found.end(), some.begin(), some.end());
       if (some.empty()) std::this_thread::yield();
     }
@@ -99,8 +100,8 @@ TEST_F(ClientTicket, MemoryOfLongTextsIsGivenBackBeyondABound) {
     for (int i = 0; i < 256; ++i) texts.Add(std::string(65'536, static_cast<char>('a' + i % 26)));
     texts.Seal();
     std::vector<float> vectors(256 * 16);
-    ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 256, nullptr, vectors.data(),
-                                nullptr, 0),
+    ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 256, nullptr, nullptr,
+                                vectors.data(), nullptr, 0),
               SUTRA_OK);
     for (int i = 0; i < 256; ++i) EXPECT_TRUE(IsEchoOf(texts.strings[i], &vectors[i * 16], 16));
   }
@@ -277,8 +278,40 @@ TEST_F(ClientTicket, PollReportsEachTicketOnce) {
     const std::vector<sutra_ticket> found = PollAll(client, 16, 3);
     EXPECT_EQ(std::set<sutra_ticket>(found.begin(), found.end()), expected);
     sutra_ticket none;
-    EXPECT_EQ(sutra_poll(client.get(), &none, 1), 0u);
+    EXPECT_EQ(PollTickets(client.get(), &none, 1), 0u);
     for (const sutra_ticket ticket : found) sutra_release(client.get(), ticket);
+  }
+}
+
+TEST_F(ClientTicket, PollReportsWholeResultsAStrideApart) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  sutra_options options = RequestOptions();
+  sutra_ticket tickets[3] = {};
+  for (uint64_t i = 0; i < 3; ++i) {
+    options.tag = 70 + i;
+    ASSERT_EQ(Submit(client, "tagged " + std::to_string(i), &tickets[i], &options), SUTRA_OK);
+  }
+  struct Record {
+    sutra_result result;
+    uint64_t canary;
+  };
+  for (size_t found = 0; found < 3;) {
+    Record records[3] = {{embed::Result(), 9}, {{}, 9}, {{}, 9}};  // the first one's size is the size of each
+    const size_t count = sutra_poll(client.get(), &records[0].result, sizeof(Record), 3);
+    for (size_t i = 0; i < count; ++i, ++found) {
+      const sutra_result& result = records[i].result;
+      EXPECT_EQ(result.size, sizeof(sutra_result));
+      EXPECT_EQ(result.status, SUTRA_OK);
+      ASSERT_LT(result.tag - 70, 3u);
+      EXPECT_EQ(result.ticket, tickets[result.tag - 70]);
+      EXPECT_TRUE(IsEchoOf("tagged " + std::to_string(result.tag - 70), result.vector, result.width));
+      EXPECT_EQ(result.data, result.vector);
+      EXPECT_EQ(result.data_type, SUTRA_DATA_F32);
+      EXPECT_EQ(result.bytes, 16 * sizeof(float));
+      EXPECT_EQ(result.approximate, 0u);
+    }
+    for (const Record& record : records) EXPECT_EQ(record.canary, 9u);
   }
 }
 
@@ -303,7 +336,7 @@ TEST_F(ClientTicket, PollDoesNotRepeatWhatWaitReported) {
   ASSERT_EQ(Submit(client, "x", &ticket), SUTRA_OK);
   sutra_result result = embed::Result();
   ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
-  EXPECT_EQ(sutra_poll(client.get(), &polled, 1), 0u);
+  EXPECT_EQ(PollTickets(client.get(), &polled, 1), 0u);
 }
 
 class ClientTicketLoop : public ClientTicket, public ::testing::WithParamInterface<uint32_t> {};
@@ -320,7 +353,7 @@ TEST_P(ClientTicketLoop, IsWokenByTheEventDescriptor) {
   event.events = GetParam();
   ASSERT_EQ(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event_fd, &event), 0);
   std::vector<sutra_ticket> buffer(9);  // more than there are: every poll returns fewer than it has room for
-  EXPECT_EQ(sutra_poll(client.get(), buffer.data(), 8), 0u);
+  EXPECT_EQ(PollTickets(client.get(), buffer.data(), 8), 0u);
   for (int round = 0; round < 50; ++round) {
     for (int i = 0; i < 8; ++i) {
       sutra_ticket ticket = 0;
@@ -328,7 +361,7 @@ TEST_P(ClientTicketLoop, IsWokenByTheEventDescriptor) {
     }
     for (size_t done = 0; done < 8;) {
       ASSERT_EQ(epoll_wait(epoll_fd, &event, 1, 10'000), 1) << "a wake-up was lost in round " << round;
-      const size_t found = sutra_poll(client.get(), buffer.data(), buffer.size());
+      const size_t found = PollTickets(client.get(), buffer.data(), buffer.size());
       for (size_t i = 0; i < found; ++i) sutra_release(client.get(), buffer[i]);
       done += found;
     }
@@ -353,7 +386,7 @@ TEST_F(ClientTicket, EventDescriptorCoversEveryLane) {
   const int event_fd = sutra_event_fd(client.get());
   ASSERT_GE(event_fd, 0);
   sutra_ticket none;
-  EXPECT_EQ(sutra_poll(client.get(), &none, 1), 0u);
+  EXPECT_EQ(PollTickets(client.get(), &none, 1), 0u);
   expected.merge(fill(2));
   ASSERT_EQ(client->lane_count.load(), 3u);
   engine_->control().hold = 0;
@@ -364,7 +397,7 @@ TEST_F(ClientTicket, EventDescriptorCoversEveryLane) {
     pollfd item = {event_fd, POLLIN, 0};
     ASSERT_EQ(poll(&item, 1, 60'000), 1);
     sutra_ticket some[8];
-    const size_t count = sutra_poll(client.get(), some, 8);
+    const size_t count = PollTickets(client.get(), some, 8);
     found.insert(some, some + count);
   }
   EXPECT_EQ(found, expected);
@@ -376,13 +409,13 @@ TEST_F(ClientTicket, EventDescriptorTellsOfADeadlineThoughTheEngineIsStopped) {
   const int event_fd = sutra_event_fd(client.get());
   ASSERT_GE(event_fd, 0);
   sutra_ticket ticket = 0, done = 0;
-  EXPECT_EQ(sutra_poll(client.get(), &done, 1), 0u);
+  EXPECT_EQ(PollTickets(client.get(), &done, 1), 0u);
   engine_->Stop();
   const sutra_options options = RequestOptions(50);
   ASSERT_EQ(Submit(client, "x", &ticket, &options), SUTRA_OK);
   pollfd item = {event_fd, POLLIN, 0};
   ASSERT_EQ(poll(&item, 1, 60'000), 1) << "nothing wakes the event loop";
-  EXPECT_EQ(sutra_poll(client.get(), &done, 1), 1u);
+  EXPECT_EQ(PollTickets(client.get(), &done, 1), 1u);
   EXPECT_EQ(done, ticket);
   EXPECT_EQ(sutra_wait(client.get(), ticket, 0, nullptr), SUTRA_DEADLINE_EXCEEDED);
   engine_->Continue();

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "producer/lane_pool.h"
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 #include "tests/producer/lane_fixture.h"
 
@@ -162,8 +163,8 @@ class ClientFault : public ClientTest {
     const Texts texts = ManyTexts(300, 30);
     std::vector<float> vectors(300 * 16);
     std::vector<sutra_result> results(300, embed::Result());
-    (void)take(sutra_embed_batch(client, texts.pointers.data(), texts.sizes.data(), 300, nullptr, vectors.data(),
-                                 results.data(), sizeof(sutra_result)));
+    (void)take(sutra_embed_batch(client, texts.pointers.data(), texts.sizes.data(), 300, nullptr, nullptr,
+                                 vectors.data(), results.data(), sizeof(sutra_result)));
     for (size_t i = 0; i < 300; ++i) {
       if (results[i].status == SUTRA_OK) {
         EXPECT_TRUE(IsEchoOf(texts.strings[i], &vectors[i * 16], 16));
@@ -176,7 +177,7 @@ class ClientFault : public ClientTest {
       EXPECT_NE(std::string(sutra_error_text()).find("limit of open files"), std::string::npos) << sutra_error_text();
     }
     sutra_ticket none;
-    EXPECT_EQ(sutra_poll(client, &none, 1), 0u);
+    EXPECT_EQ(PollTickets(client, &none, 1), 0u);
     sutra_detach(client);
     return refused;
   }
@@ -269,7 +270,7 @@ TEST_F(ClientFault, NoSubmitAttachesOrWaitsForAnAttach) {
       ASSERT_TRUE(status == SUTRA_ENGINE_GONE) << sutra_status_text(status);
       sutra_info info = embed::Info();
       ASSERT_EQ(sutra_get_info(client.get(), &info), SUTRA_OK);
-      ASSERT_EQ(sutra_poll(client.get(), &ticket, 1), 0u);
+      ASSERT_EQ(PollTickets(client.get(), &ticket, 1), 0u);
       ++calls;
     }
     EXPECT_GT(calls, 1) << "a call waited for the attempt";
@@ -293,14 +294,16 @@ TEST_F(LaneFault, AFailedLongTextLeavesNoPageUncounted) {
     EXPECT_EQ(client::SubmitLocked(lane_, text.data(), 8000, {}, MonotonicNs(), client::SlotPhase::kTicket, &slot),
               SUTRA_OUT_OF_MEMORY);
     EXPECT_NE(std::string(sutra_error_text()).find("No space left"), std::string::npos) << sutra_error_text();
-    EXPECT_EQ(lane_->tail_bytes, 0u);
+    EXPECT_EQ(lane_->tail.memory_bytes(), 0u);
+    EXPECT_EQ(lane_->tail.used_bytes(), 0u);
     EXPECT_EQ(lane_->free_count, 4u);
   }
   EXPECT_EQ(failures, 1);
   const uint32_t slot = Submit(text);
   const MutexLock lock(lane_->mutex);
-  EXPECT_EQ(lane_->tail_bytes, lane_->slots[slot].tail_bytes);
-  EXPECT_EQ(lane_->tail_bytes, 8192u);
+  EXPECT_EQ(lane_->slots[slot].tail_pages, 2u);
+  EXPECT_EQ(lane_->tail.memory_bytes(), 8192u);
+  EXPECT_EQ(lane_->tail.used_bytes(), 8192u);
 }
 
 // The state is read, then the lock: in between the engine closes the lane in order and exits.

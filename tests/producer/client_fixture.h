@@ -37,8 +37,7 @@ class ClientTest : public testing::Test {
   }
 
   static sutra_attach_options AttachOptions(uint32_t slots = 0, uint32_t lanes_max = 0) {
-    sutra_attach_options options = {};
-    options.size = sizeof(options);
+    sutra_attach_options options = embed::AttachOptions();
     options.slots = slots;
     options.lanes_max = lanes_max;
     options.timeout_ms = 60'000;  // generous: machines stall, and the tests that want a timeout set their own

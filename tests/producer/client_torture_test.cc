@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "tests/kit/poll_tickets.h"
 #include "tests/kit/seed.h"
 #include "tests/producer/client_fixture.h"
 
@@ -99,8 +100,8 @@ class Torture {
       texts.Seal();
       std::vector<float> vectors(count * kWidth);
       std::vector<sutra_result> results(count, embed::Result());
-      (void)sutra_embed_batch(client_, texts.pointers.data(), texts.sizes.data(), count, nullptr, vectors.data(),
-                              results.data(), sizeof(sutra_result));
+      (void)sutra_embed_batch(client_, texts.pointers.data(), texts.sizes.data(), count, nullptr, nullptr,
+                              vectors.data(), results.data(), sizeof(sutra_result));
       for (size_t t = 0; t < count; ++t)
         Judge(results[t].status, texts.strings[t], results[t].vector, results[t].width);
     }
@@ -164,7 +165,7 @@ class Torture {
         }
       }
       sutra_ticket some[5];
-      const size_t count = sutra_poll(client_, some, 1 + random() % 5);
+      const size_t count = PollTickets(client_, some, 1 + random() % 5);
       polled_.insert(polled_.end(), some, some + count);
       for (size_t i = 0; i < count; ++i) {
         const auto mine = std::find_if(own.begin(), own.end(), [&](const auto& item) { return item.first == some[i]; });

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -53,8 +54,8 @@ TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
   const Texts texts = ManyTexts(1000);
   std::vector<float> vectors(1000 * 16);
   std::vector<sutra_result> results(1000, embed::Result());
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, vectors.data(),
-                              results.data(), sizeof(sutra_result)),
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, nullptr,
+                              vectors.data(), results.data(), sizeof(sutra_result)),
             SUTRA_ENGINE_GONE);
   size_t ok = 0;
   for (size_t i = 0; i < 1000; ++i) {
@@ -167,7 +168,7 @@ TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
   EXPECT_EQ(poll(&item, 1, 60'000), 1) << "an event loop must learn of the death";
   while (found.size() < tickets.size()) {
     sutra_ticket some[2];
-    const size_t count = sutra_poll(client.get(), some, 2);
+    const size_t count = PollTickets(client.get(), some, 2);
     found.insert(found.end(), some, some + count);
   }
   std::sort(found.begin(), found.end());
@@ -193,9 +194,9 @@ TEST_F(ClientEngineDeath, AnEventLoopHearsOfTheNextEngineAndGoesOnWithTheSameDes
     while (Submit(client, "next", &ticket) != SUTRA_OK) {
       pollfd item = {event_fd, POLLIN, 0};
       ASSERT_EQ(poll(&item, 1, 60'000), 1) << "the revival must be told";
-      while (sutra_poll(client.get(), &done, 1) == 1) sutra_release(client.get(), done);
+      while (PollTickets(client.get(), &done, 1) == 1) sutra_release(client.get(), done);
     }
-    while (sutra_poll(client.get(), &done, 1) == 0) {
+    while (PollTickets(client.get(), &done, 1) == 0) {
       pollfd item = {event_fd, POLLIN, 0};
       ASSERT_EQ(poll(&item, 1, 60'000), 1);
     }
@@ -243,7 +244,7 @@ TEST_F(ClientEngineDeath, ForkedChildGetsForkedAndDetachesSafelyWhileTheParentGo
     wrong |= sutra_submit(client.get(), "x", 1, nullptr, &mine) != SUTRA_FORKED ? 1 : 0;
     wrong |= sutra_wait(client.get(), ticket, 0, &result) != SUTRA_FORKED ? 2 : 0;
     wrong |= sutra_embed(client.get(), "x", 1, nullptr, vector, nullptr) != SUTRA_FORKED ? 4 : 0;
-    wrong |= sutra_poll(client.get(), &mine, 1) != 0 ? 8 : 0;
+    wrong |= PollTickets(client.get(), &mine, 1) != 0 ? 8 : 0;
     wrong |= sutra_cancel(client.get(), ticket) != SUTRA_FORKED ? 16 : 0;
     sutra_release(client.get(), ticket);
     wrong |= sutra_event_fd(client.get()) != -1 ? 32 : 0;

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "producer/lane_pool.h"
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -30,7 +31,7 @@ class EventRoom : public ClientTest {
   void PollToSleep() {
     sutra_ticket none;
     do {
-      EXPECT_EQ(sutra_poll(client_.get(), &none, 1), 0u);
+      EXPECT_EQ(PollTickets(client_.get(), &none, 1), 0u);
     } while (Readable());
   }
   // Tickets hold both slots, their answers were told, and the engine is stopped: no byte of it comes late.
@@ -67,8 +68,8 @@ TEST_F(EventRoom, APollBetweenFullAndTheSleepLeavesItToBeRead) {
   Fill();
   EXPECT_EQ(Submit(client_, "no room", &extra_), SUTRA_FULL);
   ReleaseElsewhere(held_[1]);
-  EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
-  EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
+  EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
+  EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
   EXPECT_TRUE(Readable(1000)) << "the event loop sleeps beside a free slot";
   EXPECT_EQ(Submit(client_, "room", &extra_), SUTRA_OK);
   EXPECT_FALSE(Readable());
@@ -79,7 +80,7 @@ TEST_F(EventRoom, APollBetweenFullAndTheSleepLeavesItToBeRead) {
 TEST_F(EventRoom, TheAnswerToAReleasedRequestTellsOfItsSlot) {
   StartEngine().control().hold = 1;
   Open();
-  EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
+  EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
   for (int i = 0; i < 2; ++i) {
     sutra_ticket ticket = 0;
     ASSERT_EQ(Submit(client_, "dropped", &ticket), SUTRA_OK);
@@ -88,7 +89,7 @@ TEST_F(EventRoom, TheAnswerToAReleasedRequestTellsOfItsSlot) {
   EXPECT_EQ(Submit(client_, "no room", &extra_), SUTRA_FULL);
   engine_->control().hold = 0;
   ASSERT_TRUE(Readable(60'000));  // the answers are there: as if they had come a moment earlier
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
   EXPECT_TRUE(Readable(1000)) << "the event loop sleeps beside two free slots";
   EXPECT_EQ(Submit(client_, "room", &extra_), SUTRA_OK);
 }
@@ -102,7 +103,7 @@ TEST_F(EventRoom, APollBeforeTheSleepLeavesANewLaneToBeRead) {
   EXPECT_EQ(Submit(client_, "no room", &extra_), SUTRA_FULL);  // asks for the lane
   while (client_->lane_count.load() < 2) std::this_thread::yield();
   ASSERT_TRUE(Readable(60'000));
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
   EXPECT_TRUE(Readable(1000)) << "the event loop sleeps beside a new lane";
   EXPECT_EQ(Submit(client_, "room", &extra_), SUTRA_OK);
 }
@@ -123,7 +124,7 @@ TEST_F(EventRoom, AThreadThatPollsMaySubmitForTheOneThatWasTold) {
   OnAnotherThread([&] { EXPECT_EQ(Submit(client_, "no room", &extra_), SUTRA_FULL); });
   ReleaseElsewhere(held_[1]);
   EXPECT_TRUE(Readable());
-  EXPECT_EQ(sutra_poll(client_.get(), &none_, 1), 0u);
+  EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
   EXPECT_EQ(Submit(client_, "room", &extra_), SUTRA_OK);
   EXPECT_FALSE(Readable());
   engine_->Continue();

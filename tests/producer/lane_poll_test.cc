@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <functional>
 #include <set>
 #include <vector>
 
+#include "producer/include/sutra/embed.hpp"
 #include "producer/lane_death.h"
 #include "producer/ticket.h"
 #include "tests/producer/lane_fixture.h"
@@ -16,11 +18,21 @@ namespace {
 
 class LanePollTest : public LaneTest {
  protected:
-  std::vector<sutra_ticket> Poll(size_t count, uint64_t now_ns = MonotonicNs()) {
-    std::vector<sutra_ticket> tickets(count);
-    const MutexLock lock(lane_->mutex);
-    tickets.resize(client::PollLocked(lane_, tickets.data(), count, now_ns, true));
+  static std::vector<sutra_ticket> Tickets(size_t count, const std::function<void(client::PollRoom*)>& poll) {
+    std::vector<sutra_result> results(count, embed::Result());
+    client::ResultSink sink;
+    EXPECT_TRUE(sink.Open(results.data(), sizeof(sutra_result)));
+    client::PollRoom room = {.results = sink, .count = count};
+    poll(&room);
+    std::vector<sutra_ticket> tickets;
+    for (size_t i = 0; i < room.found; ++i) tickets.push_back(results[i].ticket);
     return tickets;
+  }
+  std::vector<sutra_ticket> Poll(size_t count, uint64_t now_ns = MonotonicNs()) {
+    return Tickets(count, [&](client::PollRoom* room) {
+      const MutexLock lock(lane_->mutex);
+      client::PollLocked(lane_, room, now_ns, true);
+    });
   }
   std::set<sutra_ticket> PollAll(size_t at_once) {
     std::set<sutra_ticket> found;
@@ -33,9 +45,7 @@ class LanePollTest : public LaneTest {
   sutra_ticket TicketOf(uint32_t slot) const { return client::TicketOf(lane_, slot); }
   int EventFd() { return client::EventFdOf(&client_); }
   std::vector<sutra_ticket> PollClient(size_t count, uint64_t now_ns = MonotonicNs()) {
-    std::vector<sutra_ticket> tickets(count);
-    tickets.resize(client::PollClient(&client_, tickets.data(), count, now_ns));
-    return tickets;
+    return Tickets(count, [&](client::PollRoom* room) { client::PollClient(&client_, room, now_ns); });
   }
   bool Readable(int timeout_ms = 0) {
     pollfd item = {EventFd(), POLLIN, 0};

@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -37,8 +38,8 @@ class NoCancelTest : public ClientTest {
       for (int i = 0; i < 12; ++i) texts.Add(long_text);
       texts.Seal();
       float vectors[12 * 16];
-      expect(sutra_embed_batch(client, texts.pointers.data(), texts.sizes.data(), 12, nullptr, vectors, nullptr, 0) ==
-                 SUTRA_OK,
+      expect(sutra_embed_batch(client, texts.pointers.data(), texts.sizes.data(), 12, nullptr, nullptr, vectors,
+                               nullptr, 0) == SUTRA_OK,
              __LINE__);
     }
     sutra_ticket tickets[8] = {}, polled[8];
@@ -49,7 +50,7 @@ class NoCancelTest : public ClientTest {
       sutra_options soon = RequestOptions(1);
       float vector[16];
       expect(sutra_embed(client, "no room", 7, &soon, vector, nullptr) == SUTRA_FULL, __LINE__);
-      (void)sutra_poll(client, polled, 8);
+      (void)PollTickets(client, polled, 8);
       for (const sutra_ticket ticket : tickets) {
         expect(sutra_wait(client, ticket, 60'000, nullptr) == SUTRA_OK, __LINE__);
         sutra_release(client, ticket);

@@ -160,14 +160,17 @@ TEST_F(NullArgument, Wait) {
 
 TEST_F(NullArgument, PollFindsNothing) {
   const sutra_ticket ticket = Ticket();
-  sutra_ticket found = 0;
-  while (sutra_poll(client_.get(), &found, 1) == 0) {
-    EXPECT_EQ(sutra_poll(nullptr, &found, 1), 0u);
-    EXPECT_EQ(sutra_poll(client_.get(), nullptr, 1), 0u);
-    EXPECT_EQ(sutra_poll(nullptr, nullptr, 1), 0u);
-    EXPECT_EQ(sutra_poll(client_.get(), nullptr, 0), 0u);
+  sutra_result found = embed::Result(), unset = {};
+  constexpr size_t kStride = sizeof(sutra_result);
+  while (sutra_poll(client_.get(), &found, kStride, 1) == 0) {
+    EXPECT_EQ(sutra_poll(nullptr, &found, kStride, 1), 0u);
+    EXPECT_EQ(sutra_poll(client_.get(), nullptr, kStride, 1), 0u);
+    EXPECT_EQ(sutra_poll(nullptr, nullptr, kStride, 1), 0u);
+    EXPECT_EQ(sutra_poll(client_.get(), nullptr, 0, 0), 0u);
+    EXPECT_EQ(sutra_poll(client_.get(), &unset, kStride, 1), 0u);
+    EXPECT_EQ(sutra_poll(client_.get(), &found, kStride - 1, 1), 0u);
   }
-  EXPECT_EQ(found, ticket) << "the calls with NULL took no report away";
+  EXPECT_EQ(found.ticket, ticket) << "the calls with NULL took no report away";
 }
 
 TEST_F(NullArgument, EventFdIsNone) { EXPECT_EQ(sutra_event_fd(nullptr), -1); }
@@ -208,7 +211,7 @@ TEST_F(NullArgument, EmbedBatch) {
                         sutra_result results[2] = {embed::Result(), embed::Result()};
                         const sutra_status status =
                             sutra_embed_batch(nulls.Or(0, client_.get()), nulls.Or(1, texts.pointers.data()),
-                                              nulls.Or(2, texts.sizes.data()), 2, nulls.Or(3, &options_),
+                                              nulls.Or(2, texts.sizes.data()), 2, nulls.Or(3, &options_), nullptr,
                                               nulls.Or(4, vectors), nulls.Or(5, results), sizeof(sutra_result));
                         if (!nulls[5]) {
                           for (const sutra_result& result : results) EXPECT_EQ(result.status, status);
@@ -222,7 +225,7 @@ TEST_F(NullArgument, ATextOfABatchGetsItsOwnStatus) {
   texts.pointers[1] = nullptr;
   float vectors[48];
   std::vector<sutra_result> results(3, embed::Result());
-  EXPECT_EQ(sutra_embed_batch(client_.get(), texts.pointers.data(), texts.sizes.data(), 3, nullptr, vectors,
+  EXPECT_EQ(sutra_embed_batch(client_.get(), texts.pointers.data(), texts.sizes.data(), 3, nullptr, nullptr, vectors,
                               results.data(), sizeof(sutra_result)),
             SUTRA_BAD_ARGUMENT);
   EXPECT_EQ(results[0].status, SUTRA_OK);

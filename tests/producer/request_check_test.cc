@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <functional>
 #include <string>
 
 #include "producer/include/sutra/embed.hpp"
@@ -16,6 +19,9 @@ class RequestCheckTest : public testing::Test {
   RequestCheckTest() {
     client_.info.width = 16;
     client_.info.text_bytes_max = 1000;
+    client_.info.tokens_max = 256;
+    strcpy(client_.info.model, "a-model");
+    strcpy(client_.info.identity, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
     client_.fork_detector.pid = getpid();
   }
   sutra_status Check(const sutra_options& options) { return client::CheckRequest(&client_, &options, &request_); }
@@ -71,7 +77,7 @@ TEST_F(RequestCheckTest, EachBadOptionIsNamedWithItsValue) {
   for (uint32_t bit = 0; bit < 32; ++bit) {
     sutra_options options = embed::RequestOptions();
     options.flags = 1u << bit;
-    EXPECT_EQ(Check(options), bit < 5 ? SUTRA_OK : SUTRA_BAD_OPTION) << bit;
+    EXPECT_EQ(Check(options), bit < 6 ? SUTRA_OK : SUTRA_BAD_OPTION) << bit;
   }
   sutra_options options = embed::RequestOptions();
   options.flags = SUTRA_NORMALIZE | SUTRA_RAW;
@@ -84,8 +90,55 @@ TEST_F(RequestCheckTest, EachBadOptionIsNamedWithItsValue) {
   options.priority = SUTRA_PRIORITY_BULK + 1;
   EXPECT_EQ(Check(options), SUTRA_BAD_OPTION);
   options = embed::RequestOptions();
-  options.size -= 1;
+  options.size = client::kOptionsBytesFirst - 1;
   EXPECT_EQ(Check(options), SUTRA_BAD_ARGUMENT);
+}
+
+TEST_F(RequestCheckTest, OptionsThatAreNotServedYetAreRefusedByName) {
+  const struct {
+    const char* topic;
+    std::function<void(sutra_options*)> set;
+  } cases[] = {
+      {"model", [](sutra_options* options) { options->model = "another"; }},
+      {"model", [](sutra_options* options) { options->model = "0123456"; }},  // too short for a prefix
+      {"model", [](sutra_options* options) { options->model = "0123456789abcdee"; }},
+      {"data_type", [](sutra_options* options) { options->data_type = SUTRA_DATA_F16; }},
+      {"data_type", [](sutra_options* options) { options->data_type = SUTRA_DATA_INT8; }},
+      {"data_type", [](sutra_options* options) { options->data_type = SUTRA_DATA_BINARY; }},
+      {"data_type", [](sutra_options* options) { options->data_type = UINT32_MAX; }},
+      {"truncate_side", [](sutra_options* options) { options->truncate_side = SUTRA_TRUNCATE_START; }},
+      {"tokens_max", [](sutra_options* options) { options->tokens_max = 255; }},
+      {"near_threshold", [](sutra_options* options) { options->near_threshold = 0.9F; }},
+      {"near_threshold", [](sutra_options* options) { options->near_threshold = std::nanf(""); }},
+      {"prompt_name", [](sutra_options* options) { options->prompt_name = "query"; }},
+      {"prompt:", [](sutra_options* options) { options->prompt = ""; }},
+  };
+  for (const auto& one : cases) {
+    sutra_options options = embed::RequestOptions();
+    one.set(&options);
+    EXPECT_EQ(Check(options), SUTRA_BAD_OPTION) << one.topic;
+    EXPECT_TRUE(Explained(one.topic)) << sutra_error_text();
+  }
+}
+
+TEST_F(RequestCheckTest, ReservedOptionsThatAskForWhatIsServedAnywayAreTaken) {
+  for (const char* model : {"", "a-model", "01234567", static_cast<const char*>(client_.info.identity)}) {
+    sutra_options options = embed::RequestOptions();
+    options.model = model;
+    options.tokens_max = 256;
+    options.near_threshold = -0.0F;
+    EXPECT_EQ(Check(options), SUTRA_OK) << sutra_error_text();
+  }
+}
+
+TEST_F(RequestCheckTest, FailFastIsTheLibrarysOwnAndNothingThatTheEngineSees) {
+  sutra_options options = embed::RequestOptions();
+  options.flags = SUTRA_FAIL_FAST | SUTRA_RAW;
+  ASSERT_EQ(Check(options), SUTRA_OK);
+  EXPECT_EQ(request_.flags, SUTRA_RAW);
+  EXPECT_TRUE(request_.fail_fast);
+  ASSERT_EQ(Check(embed::RequestOptions()), SUTRA_OK);
+  EXPECT_FALSE(request_.fail_fast);
 }
 
 TEST_F(RequestCheckTest, TextsHaveOneByteToTheLimit) {

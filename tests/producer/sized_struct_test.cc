@@ -221,8 +221,8 @@ TEST_F(SizedStructCalls, BatchResultsLieAStrideApartAndTakeTheFirstOnesSize) {
   std::vector<FirstVersion<kResultBytesFirst>> records(10, FirstVersion<kResultBytesFirst>(0));
   auto* first = reinterpret_cast<sutra_result*>(records[0].memory);
   first->size = kResultBytesFirst;
-  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, vectors.data(),
-                              first, sizeof(records[0])),
+  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, nullptr,
+                              vectors.data(), first, sizeof(records[0])),
             SUTRA_OK);
   for (size_t i = 0; i < 10; ++i) {
     const auto* result = reinterpret_cast<const sutra_result*>(records[i].memory);
@@ -233,8 +233,8 @@ TEST_F(SizedStructCalls, BatchResultsLieAStrideApartAndTakeTheFirstOnesSize) {
   }
 
   std::vector<Newer<sutra_result>> newer(10, Newer<sutra_result>(embed::Result()));
-  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, vectors.data(),
-                              &newer[0].known, sizeof(newer[0])),
+  ASSERT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 10, nullptr, nullptr,
+                              vectors.data(), &newer[0].known, sizeof(newer[0])),
             SUTRA_OK);
   for (const Newer<sutra_result>& record : newer) {
     EXPECT_EQ(record.known.status, SUTRA_OK);
@@ -257,9 +257,9 @@ TEST_F(SizedStructCalls, UnknownSizesAreABadArgumentAndNothingIsTouched) {
     result.known.status = 99;
     EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result.known), SUTRA_BAD_ARGUMENT) << size;
     EXPECT_EQ(sutra_embed(client.get(), text, text_bytes, nullptr, vectors, &result.known), SUTRA_BAD_ARGUMENT);
-    EXPECT_EQ(
-        sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, vectors, &result.known, sizeof(sutra_result)),
-        SUTRA_BAD_ARGUMENT);
+    EXPECT_EQ(sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, nullptr, vectors, &result.known,
+                                sizeof(sutra_result)),
+              SUTRA_BAD_ARGUMENT);
     EXPECT_NE(std::string(sutra_error_text()).find("sutra_result.size"), std::string::npos) << sutra_error_text();
     EXPECT_EQ(result.known.size, size);
     EXPECT_EQ(result.known.status, 99u);
@@ -276,8 +276,9 @@ TEST_F(SizedStructCalls, UnknownSizesAreABadArgumentAndNothingIsTouched) {
     EXPECT_EQ(AttachStatus(attach), SUTRA_BAD_ARGUMENT);
   }
   sutra_result result = embed::Result();
-  EXPECT_EQ(sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, vectors, &result, sizeof(result) - 1),
-            SUTRA_BAD_ARGUMENT);
+  EXPECT_EQ(
+      sutra_embed_batch(client.get(), &text, &text_bytes, 1, nullptr, nullptr, vectors, &result, sizeof(result) - 1),
+      SUTRA_BAD_ARGUMENT);
   EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK) << "the ticket lives on";
 }
 

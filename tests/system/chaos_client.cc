@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "shm/base/time.h"
+#include "tests/kit/poll_tickets.h"
 #include "tests/system/test_client.h"
 
 namespace sutra::test {
@@ -91,7 +92,7 @@ class EventLoop {
     while (!stop_.load(std::memory_order_relaxed) && code() == 0) {
       if (pending_.size() < 8) Submit();
       sutra_ticket tickets[4];
-      const size_t found = sutra_poll(client_.get(), tickets, 4);
+      const size_t found = PollTickets(client_.get(), tickets, 4);
       for (size_t i = 0; i < found; ++i) Collect(tickets[i]);
       CheckNoneIsForgotten();
       poll(nullptr, 0, 1);

@@ -8,6 +8,7 @@
 // Exit codes: 0 all answers correct; 2 usage; 3 a wrong answer; 4 a status that may not happen here; 5 cannot attach.
 // `--corrupt N` damages every N-th vector before the check: the canary of every harness that uses this program.
 #include "tests/system/test_client.h"
+#include "tests/kit/poll_tickets.h"
 
 #include <poll.h>
 
@@ -114,7 +115,7 @@ int RunIngest(const Arguments& arguments) {
   Say("ingesting");
   while (stop_asked == 0) {
     sutra_ticket done[64];
-    const size_t found = sutra_poll(client.get(), done, 64);
+    const size_t found = PollTickets(client.get(), done, 64);
     for (size_t i = 0; i < found; ++i) sutra_release(client.get(), done[i]);
     waiting -= found;
     while (waiting < count && submit()) {

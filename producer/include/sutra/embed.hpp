@@ -12,14 +12,18 @@
 
 namespace sutra::embed {
 
-// Zeroed, with the size set, as every structure must be.
+// The defaults, with the size set, as every structure must be.
 inline sutra_attach_options AttachOptions() {
-  sutra_attach_options options{};
-  options.size = sizeof(options);
+  sutra_attach_options options = SUTRA_ATTACH_OPTIONS_INIT;
   return options;
 }
 inline sutra_options RequestOptions() {
   sutra_options options{};
+  options.size = sizeof(options);
+  return options;
+}
+inline sutra_batch_options BatchOptions() {
+  sutra_batch_options options{};
   options.size = sizeof(options);
   return options;
 }
@@ -115,8 +119,8 @@ class Client {
 
   // In the order of the texts, one status each; *status is what the call itself returned.
   std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
-                                    const sutra_options& options = RequestOptions(),
-                                    sutra_status* status = nullptr) const {
+                                    const sutra_options& options = RequestOptions(), sutra_status* status = nullptr,
+                                    const sutra_batch_options& batch = BatchOptions()) const {
     const size_t width = Width(options);
     std::vector<const char*> pointers;
     std::vector<size_t> sizes;
@@ -127,7 +131,7 @@ class Client {
     std::vector<float> vectors(texts.size() * width);
     std::vector<sutra_result> results(texts.size(), Result());
     const sutra_status returned = sutra_embed_batch(client_, pointers.data(), sizes.data(), texts.size(), &options,
-                                                    vectors.data(), results.data(), sizeof(sutra_result));
+                                                    &batch, vectors.data(), results.data(), sizeof(sutra_result));
     if (status != nullptr) *status = returned;
     std::vector<Embedding> embeddings(texts.size());
     for (size_t i = 0; i < texts.size(); ++i) {
