@@ -92,8 +92,8 @@ class Scratch:
 
     def __init__(self, folder):
         self.source = os.path.join(folder, "source")
-        self.build_folder = os.path.join(folder, "build")
-        self.environment = dict(os.environ, CCACHE_BASEDIR=folder, CCACHE_NOHASHDIR="1")
+        self.build_folder = os.path.join(self.source, "build")  # like that of any checkout: ccache knows its objects
+        self.environment = dict(os.environ, CCACHE_BASEDIR=self.source, CCACHE_NOHASHDIR="1")
         self.copy_tree()
         launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache", "-DCMAKE_C_COMPILER_LAUNCHER=ccache"]
         self.run(["cmake", "-C", ".ci/release.cmake", "-S", ".", "-B", self.build_folder, "-G", "Ninja",
@@ -114,7 +114,8 @@ class Scratch:
                 os.makedirs(os.path.dirname(to), exist_ok=True)
                 shutil.copyfile(path, to)
                 shutil.copymode(path, to)
-        for folder, _, files in os.walk(self.source):
+        for folder, folders, files in os.walk(self.source):
+            folders[:] = [name for name in folders if not name.startswith("build")]
             for path in (os.path.join(folder, name) for name in files):
                 if path not in wanted:
                     os.remove(path)
@@ -176,27 +177,30 @@ class Scratch:
         return ("no test" if result == "no test" else "killed"), f"{result}: {failed[0] if failed else '?'}"
 
 
-def passes_unmutated(scratch, mutants):
-    for target, test in sorted({(mutant["build"], mutant["test"]) for mutant in mutants}):
-        code, output = scratch.build(target)
-        if code != 0:
-            sys.exit(f"{target} does not build without a mutant:\n{output[-3000:]}")
+def expect_pass(scratch, target, tests):
+    """Ends the program if a test fails without a mutant."""
+    code, output = scratch.build(target)
+    if code != 0:
+        sys.exit(f"{target} does not build without a mutant:\n{output[-3000:]}")
+    for test in tests:
         result, output = scratch.test({"build": target, "test": test})
         if result != "passed":
             sys.exit(f"{target} {test}: {result} without a mutant:\n{output[-3000:]}")
 
 
 def run_all(scratch, mutants, as_json):
-    """The verdicts, printed as they come."""
-    passes_unmutated(scratch, mutants)
+    """The verdicts, printed as they come; those of one test program in a row."""
     verdicts = []
-    for mutant in mutants:
-        start = time.monotonic()
-        verdict, by = scratch.try_mutant(mutant)
-        verdicts.append({"name": mutant["name"], "file": mutant["file"], "verdict": verdict, "by": by,
-                         "seconds": round(time.monotonic() - start, 1)})
-        if not as_json:
-            print(f"{verdict:14} {mutant['name']:44} {by}  ({verdicts[-1]['seconds']} s)", flush=True)
+    for target in dict.fromkeys(mutant["build"] for mutant in mutants):
+        of_target = [mutant for mutant in mutants if mutant["build"] == target]
+        expect_pass(scratch, target, sorted({mutant["test"] for mutant in of_target}))
+        for mutant in of_target:
+            start = time.monotonic()
+            verdict, by = scratch.try_mutant(mutant)
+            verdicts.append({"name": mutant["name"], "file": mutant["file"], "verdict": verdict, "by": by,
+                             "seconds": round(time.monotonic() - start, 1)})
+            if not as_json:
+                print(f"{verdict:14} {mutant['name']:44} {by}  ({verdicts[-1]['seconds']} s)", flush=True)
     return verdicts
 
 
