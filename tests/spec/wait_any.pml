@@ -80,15 +80,6 @@ proctype Engine(byte lane) {
 #else
   Store(lane, RESULT + lane, 1);                                           /* a1 */
 #endif
-#ifdef TWO_BATCHES
-  Fence(lane);
-  if
-  :: LOAD(lane, SLEEPERS + lane) != 0 ->
-     atomic { DRAINED(lane) -> value = mem[FUTEX + lane]; mem[FUTEX + lane]++ };
-     atomic { DRAINED(lane) -> WakeOne(lane, value) }
-  :: else
-  fi;
-#endif
   Store(lane, ALONE + lane, 1);
   Fence(lane);
   if
