@@ -165,7 +165,7 @@ Status ControlSessions::Register(uint64_t id, const StandbyHello& hello, uint64_
   if (session.peer.pid != 0) seen.pid = static_cast<uint32_t>(session.peer.pid);
   if (Status status = standbys_.Add(id, seen, now_ns); !status.ok()) return status;
   session.standby = true;
-  options_.log(LogKind::kStandby, LogLevel::kInfo,
+  options_.log(LogKind::kStandbyCame, LogLevel::kInfo,
                "a standby waits: pid " + std::to_string(seen.pid) + ", " + NameOf(kStandbyStateNames, seen.state) +
                    "; standbys now: " + std::to_string(standbys_.size()));
   return {};
@@ -257,7 +257,7 @@ void ControlSessions::End(uint64_t id) {
   if (!standby) return;
   standbys_.Remove(id);
   options_.log(
-      LogKind::kStandby, LogLevel::kWarn,
+      LogKind::kStandbyGone, LogLevel::kWarn,
       "the standby pid " + std::to_string(peer.pid) + " is gone; standbys now: " + std::to_string(standbys_.size()));
 }
 

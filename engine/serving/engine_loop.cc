@@ -335,7 +335,7 @@ void EngineLoop::CloseLanes(StatusCode reason) {
   blocked_.clear();
   // Whoever came since the last turn (a sync may have taken seconds) is told, too.
   InMemory([&] {
-    acceptor_.Drain(MonotonicNs());
+    acceptor_.Drain(MonotonicNs(), true);
     for (int turn = 0; turn < kLastAccepts; ++turn) acceptor_.OnListen(options_.listener->fd(), MonotonicNs());
   });
   options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count
