@@ -46,8 +46,8 @@ double FillCache(const test::EngineProcess& engine, sutra_client* client) {
       pointers.push_back(text.data());
       sizes.push_back(text.size());
     }
-    if (sutra_embed_batch(client, pointers.data(), sizes.data(), kBatch, nullptr, vectors.data(), nullptr, 0) !=
-        SUTRA_OK) {
+    if (sutra_embed_batch(client, pointers.data(), sizes.data(), kBatch, nullptr, nullptr, vectors.data(), nullptr,
+                          0) != SUTRA_OK) {
       Fail(std::string("filling the cache: ") + sutra_error_text());
     }
   }
