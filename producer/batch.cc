@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "producer/lane_pool.h"
+#include "producer/lane_wait.h"
 #include "producer/request_check.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -17,7 +18,6 @@ namespace {
 
 struct Pending {
   size_t text;
-  uint64_t sequence;
   uint32_t slot;
 };
 
@@ -34,7 +34,8 @@ uint32_t WidthOf(const sutra_client* client, const Request& request) {
 
 // A batch uses one lane at a time, and returns to choosing one when nothing of it is outstanding. Each pass takes the
 // lane's mutex once: it releases what was collected and submits as much as there is room for. A text's deadline counts
-// from its submission; a batch that gets no answer for that long is over.
+// from its submission; a batch that gets no answer for that long is over. What waits in a lane whose engine is gone
+// goes on at the next one, and the batch waits for it.
 class Batch {
  public:
   // `pending` and `collected` have room for capacity entries.
@@ -76,9 +77,10 @@ class Batch {
       return true;
     }
     sutra_status status = lost_;
-    if (lost_ != SUTRA_OK) FailUnanswered(client_, lost_);
+    if (lost_ != SUTRA_OK) FailUnanswered(client_, lost_, SUTRA_REASON_DIED);
+    const uint64_t until_ns = progress_ns_ + call_.request.timeout_ns;
     if (lost_ == SUTRA_OK &&
-        AcquireLaneWaiting(client_, progress_ns_ + call_.request.timeout_ns, NextBytes(), &lane_, &status)) {
+        AcquireLaneWaiting(client_, until_ns, {NextBytes(), call_.request.fail_fast}, &lane_, &status)) {
       return true;
     }
     while (next_ < call_.count) FinishWithout(next_++, status);
@@ -94,10 +96,7 @@ class Batch {
   void SubmitRoomLocked() SUTRA_REQUIRES(lane_->mutex) {
     const uint64_t now_ns = MonotonicNs();
     bool stalled = false;
-    if (lost_ != SUTRA_OK || lane_->phase.load(std::memory_order_relaxed) != LanePhase::kOpen ||  // under the mutex
-        UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) {
-      return;
-    }
+    if (lost_ != SUTRA_OK || UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) return;
     while (next_ < call_.count && pending_count_ < capacity_) {
       const size_t text = next_;
       const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
@@ -114,15 +113,14 @@ class Batch {
         FinishWithout(text, status);
         continue;
       }
-      pending_[pending_count_++] = {text, lane_->slots[slot].sequence, slot};
+      pending_[pending_count_++] = {text, slot};
     }
   }
 
   // Waits for the oldest outstanding text, then collects it and all others that are done.
   void Collect() {
     const Pending oldest = pending_[0];
-    const auto done = [&] { return IsAnswered(lane_, oldest.slot, oldest.sequence); };
-    const WaitEnd end = WaitUntil(lane_, lane_->slots[oldest.slot].deadline_ns, client_->spin_ns, done);
+    const WaitEnd end = WaitForSlot(lane_, oldest.slot, lane_->slots[oldest.slot].deadline_ns, client_->spin_ns);
     (void)SUTRA_CHECKPOINT("recv.reply_seen");
     const uint64_t now_ns = end == WaitEnd::kTime ? MonotonicNs() : 0;
     if (end == WaitEnd::kDone && call_.request.timeout_ns < kNsPerSecond * 3600) progress_ns_ = MonotonicNs();
@@ -133,7 +131,7 @@ class Batch {
       // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
       const bool look = end != WaitEnd::kDone || misses < 4;
       if (look && i + 2 < pending_count_) {  // the next ones travel while this one is copied
-        const ReplyLane& reply = lane_->connection.mapping.reply;
+        const ReplyLane& reply = HomeOf(lane_, item.slot)->connection.mapping.reply;
         __builtin_prefetch(&reply.result(pending_[i + 2].slot));
         __builtin_prefetch(reply.vector(pending_[i + 1].slot));
       }
@@ -149,8 +147,6 @@ class Batch {
     }
     pending_count_ = kept;
     (void)SUTRA_CHECKPOINT("recv.copied");
-    // After a death the remaining texts get its status: attaching again is left to the caller's next call.
-    if (end == WaitEnd::kGone) lost_ = lane_->gone.load(std::memory_order_relaxed);
   }
 
   void FinishSlot(const Pending& item) {
@@ -160,6 +156,8 @@ class Batch {
     if (result->status == SUTRA_OK) {
       CopyVector(width_, call_.vectors + item.text * width_, result);
     } else {
+      // With SUTRA_FAIL_FAST the texts that are left end with the engine too.
+      if (call_.request.fail_fast && EndedWithEngine(lane_, item.slot)) lost_ = result->status;
       if (IsFirstFailure(item.text)) ExplainEnd(client_, lane_, item.slot, result->status);
       NoteFailure(item.text, result->status);
     }
@@ -206,7 +204,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, static_cast<uint32_t>(text_bytes), &lane, &status)) {
+  const LaneWish wish = {static_cast<uint32_t>(text_bytes), request.fail_fast};
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, wish, &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
   }
@@ -219,7 +218,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   }
   UnlockAndRing(lane);
   if (WaitSlot(client, lane, slot, kUntilDeadline) == SUTRA_NOT_READY) {
-    FailUnanswered(client, EndSlot(lane, slot, SUTRA_MODEL_ERROR));  // a broken engine took its answer back
+    // a broken engine took its answer back
+    FailUnanswered(client, EndSlot(lane, slot, SUTRA_MODEL_ERROR), SUTRA_REASON_NONE);
   }
   sutra_result spare;
   sutra_result* result = sink.Fill(0, &spare);

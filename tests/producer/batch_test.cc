@@ -70,7 +70,8 @@ TEST_F(BatchTest, TheFirstTextThatFailsGivesTheStatusWheneverItFails) {
   EXPECT_TRUE(IsEchoOf(texts_.strings[29], &vectors_[29 * 16], 16));
   const std::string why = sutra_error_text();
   EXPECT_NE(why.find("text 11: "), std::string::npos) << why;
-  EXPECT_NE(why.find(std::to_string(kTextBytesMaxDefault + 1) + " bytes"), std::string::npos) << "text 22 failed later and for another cause: " << why;
+  EXPECT_NE(why.find(std::to_string(kTextBytesMaxDefault + 1) + " bytes"), std::string::npos)
+      << "text 22 failed later and for another cause: " << why;
 }
 
 TEST_F(BatchTest, WhatTheEngineAnsweredIsExplainedAndNothingOlder) {
@@ -99,10 +100,12 @@ TEST_F(BatchTest, AWidthThatTheEngineDoesNotServeIsNamed) {
   EXPECT_NE(why.find("it serves width 16 (asked for: 4)"), std::string::npos) << why;
 }
 
-TEST_F(BatchTest, EveryTextHasAStatusWhenTheEngineDies) {
+TEST_F(BatchTest, WithFailFastEveryTextHasAStatusWhenTheEngineDies) {
   StartEngine().control().kill_at = 10;
   const ClientPtr client = Attach(2, 1);
-  EXPECT_EQ(client::RunBatch(client.get(), Call(), 2), SUTRA_ENGINE_GONE);
+  client::BatchCall call = Call();
+  call.request.fail_fast = true;
+  EXPECT_EQ(client::RunBatch(client.get(), call, 2), SUTRA_ENGINE_GONE);
   size_t ok = 0;
   for (const sutra_result& result : results_) {
     EXPECT_TRUE(result.status == SUTRA_OK || result.status == SUTRA_ENGINE_GONE) << result.status;
