@@ -15,7 +15,10 @@
 namespace sutra {
 namespace {
 
-constexpr int kAskAgainMs = 1000;  // an engine that cannot say yet what it serves: it starts, stops, or is stopped
+// Without a registration: the engine that holds the lock starts, drains, or is stopped.
+constexpr int kAskAgainMs = 1000;
+constexpr int kAskSoonMs = 20;  // the locks of an engine that has ended are granted by then, or another has them
+constexpr uint64_t kAnswerNsMax = 100 * kNsPerMs;
 
 std::string WhatItServes(const std::string& identity, uint64_t width, const std::string& precision) {
   return "identity " + identity + ", width " + std::to_string(width) + ", " + precision;
@@ -64,6 +67,34 @@ Status Standby::CompareWithRunning() const {
                                           "): give it the same model and --precision, or stop that engine first");
 }
 
+Status Standby::Register() {
+  if (Status known = CompareWithRunning(); known.code() == StatusCode::kRefused) return known;
+  const ModelInfo& own = *options_.model;
+  const StandbyHello hello = {.identity = own.identity,
+                              .precision = own.precision,
+                              .width = own.width,
+                              .pid = static_cast<uint32_t>(getpid()),
+                              .state = StandbyState::kReady};
+  Result<StandbyLink> made = StandbyLink::Register(options_.socket, hello, MonotonicNs() + kAnswerNsMax);
+  if (!made.ok()) {
+    // Refused, although it serves the same: this user may not control it. It waits unregistered.
+    const bool same = made.code() == StatusCode::kRefused && CompareWithRunning().ok();
+    return same ? Status(StatusCode::kNotReady, made.status().message()) : made.status();
+  }
+  link_.emplace(std::move(made).value());
+  return {};
+}
+
+Status Standby::Ask() {
+  const Status status = Register();
+  if (status.code() == StatusCode::kRefused) return status;
+  const bool starts_or_ends = status.code() == StatusCode::kEngineGone;
+  if (status.ok() || starts_or_ends || status.message() == said_) return {};
+  said_ = status.message();
+  options_.log(LogLevel::kWarn, "standby: not registered with the engine that runs, but waiting for it: " + said_);
+  return {};
+}
+
 Result<Standby::Turn> Standby::WaitForLocks(std::vector<EngineLock>* taken) {
   const std::string& first = options_.locks[taken->size()];
   std::string holder = EngineLock::HolderOf(first);
@@ -73,10 +104,11 @@ Result<Standby::Turn> Standby::WaitForLocks(std::vector<EngineLock>* taken) {
   LockWaiter waiter;  // its thread ends with it
   const auto rest = options_.locks.begin() + static_cast<std::ptrdiff_t>(taken->size());
   if (Status status = waiter.Start({rest, options_.locks.end()}); !status.ok()) return status;
-  for (;;) {
+  for (int ask_in_ms = 0;;) {
     pollfd items[] = {{.fd = waiter.fd(), .events = POLLIN, .revents = 0},
-                      {.fd = options_.shutdown->fd(), .events = POLLIN, .revents = 0}};
-    const int ready = poll(items, std::size(items), kAskAgainMs);
+                      {.fd = options_.shutdown->fd(), .events = POLLIN, .revents = 0},
+                      {.fd = link_.has_value() ? link_->fd() : -1, .events = POLLIN, .revents = 0}};
+    const int ready = poll(items, std::size(items), link_.has_value() ? -1 : ask_in_ms);
     if (ready < 0 && errno != EINTR) {
       return Status::FromErrno(StatusCode::kStorageError, "waiting for the engine's end", errno);
     }
@@ -84,13 +116,20 @@ Result<Standby::Turn> Standby::WaitForLocks(std::vector<EngineLock>* taken) {
       return Status(StatusCode::kCancelled, "stopped while waiting for " + holder);
     }
     if (ready > 0 && items[0].revents != 0) break;
-    if (Status status = CompareWithRunning(); status.code() == StatusCode::kRefused) return status;
+    if (ready > 0 && items[2].revents != 0) {
+      link_.reset();  // that engine has ended
+      ask_in_ms = kAskSoonMs;
+    } else if (ready == 0) {
+      if (Status refused = Ask(); !refused.ok()) return refused;
+      ask_in_ms = kAskAgainMs;
+    }
   }
   Result<std::vector<EngineLock>> more = waiter.Take();
   if (!more.ok()) return more.status();
   Turn turn{.locks = std::move(*taken), .waited = true, .since_ns = MonotonicNs()};
   taken->clear();
   for (EngineLock& lock : more.value()) turn.locks.push_back(std::move(lock));
+  link_.reset();
   return turn;
 }
 

@@ -3,15 +3,19 @@
 //
 // Whoever gets the locks first serves; several standbys wait in the kernel for them, and the others go on waiting. A
 // standby that would serve something else (another identity, width or precision class) does not wait: its turn would
-// end every request that moves to it. It learns what the running engine serves from its stats segment.
+// end every request that moves to it. It learns that from the running engine's stats segment and by registering with it
+// (engine/control), where it is in the roster for as long as it waits.
 //
-// Thread rule: the main thread. Nothing is polled while it waits for an engine that it knows.
+// Thread rule: the main thread. Nothing is polled while it is registered; the hang-up of that connection is the end of
+// the engine, and if somebody else takes over, it registers there.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/control/standby_link.h"
 #include "engine/engine_lock.h"
 #include "engine/lock_waiter.h"
 #include "engine/model/model_info.h"
@@ -47,9 +51,15 @@ class Standby {
   Status TakeFree(std::vector<EngineLock>* taken) const;
   // kOk: it serves the same. kRefused: it does not. kNotReady: not known (yet).
   Status CompareWithRunning() const;
+  // Registers with the engine that runs. kRefused: it serves something else. Other errors are worth another try.
+  Status Register();
+  // The same, in the wait: logs what an operator should know. kOk unless it was refused.
+  Status Ask();
   Result<Turn> WaitForLocks(std::vector<EngineLock>* taken);
 
   const Options options_;
+  std::optional<StandbyLink> link_;
+  std::string said_;  // why it is not registered
 };
 
 }  // namespace sutra

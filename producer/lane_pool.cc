@@ -32,6 +32,10 @@ void EndClaim(sutra_client* client, Wanted* wanted) {
 // Makes the claim, or keeps it up for as long as its pages become free.
 void ClaimLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted) SUTRA_REQUIRES(lane->mutex) {
   const uint32_t pages = TailArena::PagesOf(wanted->text_bytes);
+  if (wanted->claimed == &lane->tail && !lane->tail.IsClaimedBy(wanted->claimant())) {  // it went with its engine
+    wanted->claimed = nullptr;
+    wanted->claims = true;
+  }
   if (wanted->claims && !lane->tail.HasRoom(pages, 0) && lane->tail.Claim(wanted->claimant(), pages)) {
     wanted->claims = false;
     wanted->claimed = &lane->tail;

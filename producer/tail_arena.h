@@ -65,6 +65,9 @@ class TailArena {
   // Keeps the run that is nearest to being free for `claimant`, which is not 0. RETURNS false if there is a claim
   // already.
   bool Claim(uintptr_t claimant, uint32_t pages);
+  bool IsClaimedBy(uintptr_t claimant) const {
+    return claimant_.load(std::memory_order_relaxed) == claimant;  // relaxed: made under the mutex, ended by its owner
+  }
   // REQUIRES a claim.
   uint32_t ClaimedPagesUsed() const { return used_.Count(claim_first_, claim_pages_); }
   // RETURNS true if the claimant had a claim here: calls that wait for room should look again.

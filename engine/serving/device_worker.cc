@@ -73,6 +73,10 @@ void DeviceWorker::Serve(const Batch& batch) {
 // Halves a batch that fails, so that one bad text, or too little memory for a large batch, does not fail the others.
 void DeviceWorker::Compute(const Batch& batch, size_t begin, size_t end) {
   assert(begin < end && end <= batch.texts.size());
+  if (device_lost_) {
+    for (size_t i = begin; i < end; ++i) Leave(batch.texts[i]);
+    return;
+  }
   Status status(StatusCode::kModelError, "too many failed calls in one batch");
   if (failed_calls_ < kFailedCallsMax) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.started"));
@@ -88,8 +92,8 @@ void DeviceWorker::Compute(const Batch& batch, size_t begin, size_t end) {
   }
   ++failed_calls_;
   if (status.code() == StatusCode::kEngineGone) {
-    for (size_t i = begin; i < end; ++i) Fail(batch.texts[i], StatusCode::kModelError);
-    failed_calls_ = kFailedCallsMax;
+    device_lost_ = true;
+    for (size_t i = begin; i < end; ++i) Leave(batch.texts[i]);
     if (options_.device_lost) options_.device_lost(status);
     return;
   }
@@ -163,6 +167,12 @@ void DeviceWorker::Fail(const ComputationPtr& computation, StatusCode code) {
     model_.replies.Refuse(waiter, code);
     RememberWake(waiter);
   }
+  computation->DropText();
+}
+
+// This engine ends; an answer would end the request, while its client can move it to the next engine.
+void DeviceWorker::Leave(const ComputationPtr& computation) {
+  model_.stats.Add(Counter::kTextsLaneEnded, model_.in_flight.Finish(computation).size());
   computation->DropText();
 }
 

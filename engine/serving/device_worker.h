@@ -23,7 +23,8 @@ class DeviceWorker {
  public:
   struct Options {
     KindLog log;                                     // rate-limited by the callee
-    std::function<void(const Status&)> device_lost;  // the backend returned kEngineGone: its device is unusable
+    std::function<void(const Status&)> device_lost;  // the backend returned kEngineGone: its device is unusable.
+                                                     // Its texts stay unanswered: they are the next engine's
   };
 
   DeviceWorker(ServedModel* model, Options options);
@@ -43,6 +44,7 @@ class DeviceWorker {
   void Answer(const ComputationPtr& computation, float* vector);
   void Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s);
   void Fail(const ComputationPtr& computation, StatusCode code);
+  void Leave(const ComputationPtr& computation);
   void Log(const ComputationPtr& failed, const Status& why);
   void RememberWake(const Waiter& waiter);
   void WakeLanes();
@@ -59,6 +61,7 @@ class DeviceWorker {
   std::vector<std::shared_ptr<Lane>> lanes_to_wake_;
   ComputeTimes times_;
   int failed_calls_ = 0;
+  bool device_lost_ = false;
 
   std::thread thread_;
 };

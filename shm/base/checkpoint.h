@@ -5,7 +5,8 @@
 //     stop   SIGSTOP to this process (a test continues it)
 //     fail   the macro evaluates to true, and the code takes its error path
 //     yield  sched_yield at every hit
-// Thread-safe; the action table is immutable after the first hit. Usage where failing makes sense:
+// A test in the same process may have a function called at every hit instead (`hook`), to do what no process does to
+// itself. Thread-safe; the action table is immutable after the first hit. Usage where failing makes sense:
 //   if (SUTRA_CHECKPOINT("wal.submitted")) return Status(...);
 #pragma once
 
@@ -53,7 +54,10 @@ struct Table {
   }
 };
 
+inline std::atomic<void (*)(const char* name)> hook{nullptr};
+
 inline bool Hit(const char* name) {
+  if (const auto call = hook.load(std::memory_order_acquire)) call(name);
   static Table table;
   for (int i = 0; i < table.count; ++i) {
     Action& action = table.actions[i];

@@ -196,5 +196,31 @@ TEST_F(LongTextTest, AWaitingCallDoesNotKeepOthersOffForLongerThanItsClaim) {
   waits.join();
 }
 
+// They move to the next engine with all their bytes, to the same places, and the rest of its arena is free.
+TEST_F(LongTextTest, TextsUnderWayMoveToTheNextEngine) {
+  const ClientPtr client = Attach(16, 1);
+  const std::string texts[] = {LongText('a', 3'000'000), LongText('b', 400), LongText('c'), "short"};
+  sutra_ticket tickets[4];
+  engine_->control().deaf = 1;
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(Submit(client, texts[i], &tickets[i]), SUTRA_OK) << i;
+  sutra_release(client.get(), tickets[0]);  // nobody wants it any more: its pages do not move
+  engine_->Kill();
+  StartEngine();
+  for (int i = 1; i < 4; ++i) Finish(client, tickets[i], texts[i]);
+  EXPECT_EQ(Embed(client, LongText('d', 16 << 20)), SUTRA_OK) << sutra_error_text();
+}
+
+TEST_F(LongTextTest, ACallThatWaitsForRoomWaitsThroughARestart) {
+  const ClientPtr client = Attach(16, 1);
+  sutra_ticket held = 0;
+  engine_->control().deaf = 1;
+  ASSERT_EQ(Submit(client, LongText('a'), &held), SUTRA_OK);
+  std::thread caller([&] { EXPECT_EQ(Embed(client, LongText('b')), SUTRA_OK) << sutra_error_text(); });
+  engine_->Kill();
+  StartEngine();
+  Finish(client, held, LongText('a'));
+  caller.join();
+}
+
 }  // namespace
 }  // namespace sutra::test

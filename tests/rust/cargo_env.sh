@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154
 # Sourced with cargo, source and build set: the tools beside this cargo, the client library and the engine of the build.
 # Sets work, the folder for everything that is written.
 [ -x "$cargo" ] || { echo "skipped: there is no cargo (tools/setup/install_packages brings it)"; exit 77; }

@@ -15,7 +15,7 @@ if grep -q '^tokio = ' "$folder/Cargo.toml"; then
   registry=/usr/share/cargo/registry
   ls -d "$registry"/tokio-1.* > /dev/null 2>&1 || { echo "skipped: no tokio in $registry (librust-tokio-dev)"; exit 77; }
   # Its lock file is made for the versions that are there.
-  rm -rf "$work/$crate"
+  rm -rf "${work:?}/$crate"
   cp -pR "$folder" "$work/$crate"
   sed -i "s|path = \"\\.\\.\"|path = \"$source/producer/rust\"|" "$work/$crate/Cargo.toml"
   for file in "$work/$crate"/tests/*.rs; do

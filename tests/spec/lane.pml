@@ -16,7 +16,7 @@
  *   engine   t1 the entry at the own position; the last lap's is none         SubmissionReader::Next
  *            t2 the slot must be free; hold it                                Lane::Hold
  *            t3 copy the text                                                 poll.payload_copied
- *            a1 vector; a2 the slot is free; a3 result word; a4 entry         Lane::WriteAnswer, CompletionWriter::Publish
+ *            a1 vector; a2 the slot is free; a3 result word; a4 entry         Lane::WriteAnswer
  *   poll     p1 the entry at the own position, or a gap: then every slot      CompletionReader::Next, SweepLocked
  *            p2 its result word decides                                       TakeReport
  *   release  r1 free if it is answered, else abandoned                        ReleaseLocked

@@ -76,7 +76,8 @@ bool pin[LANES * SLOTS];
 byte phase[SLOTS], number[SLOTS], home[SLOTS], ended[SLOTS];
 bool reported[SLOTS], expired[SLOTS];
 byte last_number;
-bool answers = true, moved = true; /* the futex word, the counter of moves are not what the waiter read: it does not sleep */
+/* The futex word, the counter of moves are not what the waiter read: it does not sleep. */
+bool answers = true, moved = true;
 bool event, sweep_due;
 
 #define ANSWERED_AT_HOME(slot) (word[AT(home[slot], slot)] == number[slot])

@@ -4,16 +4,20 @@
  * engine publishes its answers and wakes at most one waiter (kWakesPerCall is more in the code; one is harder); whom a
  * wake reached wakes all others in the lane. A wait for several words (futex_waitv) takes no bits, so any wake of
  * either lane reaches it; the kernel takes it from both queues one after the other, so that two wakes may be spent on
- * it, of which it is told one. A sleeper beside an answer is an invalid end state.
+ * it, of which it is told one. Whoever waits for one word does so under the bit of its value, of BITS. A sleeper beside an
+ * answer is an invalid end state.
  *
  *   any      w1 sleepers += 1 in each lane, fence
  *            w2 read both futex words, then look at both results
  *            w3 sleep on both words: if either moved, it does not sleep
  *            w4 sleepers -= 1 in each lane
- *            w5 woken: wake all others of both lanes, whichever lane's word it is said to be
+ *            w5 woken: wake all others of both lanes, under any bit, whichever lane's word it is said to be
  *   one      the same in one lane, wake_chain.pml's waiter
  *   engine   a1 result words, fence; a2 sleepers != 0: bump; a3 wake one
  */
+#ifndef BITS
+#define BITS 1
+#endif
 #define LANES 2
 #define FUTEX 0                  /* + lane */
 #define SLEEPERS LANES           /* + lane */
@@ -23,14 +27,18 @@
 #define THREADS LANES            /* the engines */
 #include "tso.pml"
 
-#define ANY LANES                /* who: the waiter in lane 0, in lane 1, for any */
-bool queued[LANES * 2];          /* in the kernel's queue of a lane: QUEUE(lane, 0) the lane's own waiter, 1 the other */
+/* In the kernel's queue of a lane: QUEUE(lane, 0) the lane's own waiter, 1 the other. */
+bool queued[LANES * 2];
 #define QUEUE(lane, any) ((lane) * 2 + (any))
+byte slept[LANES];               /* the value that the lane's own waiter sleeps on */
 byte spent;                      /* the lanes whose wakes took the waiter for any from their queues: bits */
 
-inline WakeOne(lane) {
+#define BIT(value) ((value) % BITS)
+#define REACHES(lane, value) (queued[QUEUE(lane, 0)] && BIT(slept[lane]) == BIT(value))
+
+inline WakeOne(lane, value) {
   if
-  :: queued[QUEUE(lane, 0)] -> queued[QUEUE(lane, 0)] = false
+  :: REACHES(lane, value) -> queued[QUEUE(lane, 0)] = false; slept[lane] = 0
   :: queued[QUEUE(lane, 1)] -> queued[QUEUE(lane, 1)] = false; spent = spent | (1 << lane)
   :: else
   fi
@@ -48,13 +56,22 @@ inline WakeOthers(lane, word, passed) {
        :: queued[QUEUE(lane, 1)] -> queued[QUEUE(lane, 1)] = false; spent = spent | (1 << lane)
        :: else
        fi;
-       queued[QUEUE(lane, 0)] = false
+#ifdef MUT_PASSES_UNDER_ITS_BIT
+       if
+       :: REACHES(lane, word) -> queued[QUEUE(lane, 0)] = false; slept[lane] = 0
+       :: else
+       fi
+#else
+       queued[QUEUE(lane, 0)] = false;
+       slept[lane] = 0
+#endif
      }
   :: else
   fi
 }
 
 proctype Engine(byte lane) {
+  byte value;
 #ifdef ANY_ONCE
   if
   :: lane == 1 -> Store(lane, RESULT + lane, 1)
@@ -63,21 +80,12 @@ proctype Engine(byte lane) {
 #else
   Store(lane, RESULT + lane, 1);                                           /* a1 */
 #endif
-#ifdef TWO_BATCHES
-  Fence(lane);
-  if
-  :: LOAD(lane, SLEEPERS + lane) != 0 ->
-     atomic { DRAINED(lane) -> mem[FUTEX + lane]++ };
-     atomic { DRAINED(lane) -> WakeOne(lane) }
-  :: else
-  fi;
-#endif
   Store(lane, ALONE + lane, 1);
   Fence(lane);
   if
   :: LOAD(lane, SLEEPERS + lane) != 0 ->                                   /* a2 */
-     atomic { DRAINED(lane) -> mem[FUTEX + lane]++ };
-     atomic { DRAINED(lane) -> WakeOne(lane) }                             /* a3 */
+     atomic { DRAINED(lane) -> value = mem[FUTEX + lane]; mem[FUTEX + lane]++ };
+     atomic { DRAINED(lane) -> WakeOne(lane, value) }                             /* a3 */
   :: else
   fi
 }
@@ -93,7 +101,7 @@ proctype One(byte lane) {
      :: !ready ->
         atomic {
           if
-          :: mem[FUTEX + lane] == word -> queued[QUEUE(lane, 0)] = true
+          :: mem[FUTEX + lane] == word -> slept[lane] = word; queued[QUEUE(lane, 0)] = true
           :: else -> goto awake
           fi
         };

@@ -3,6 +3,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/control/control_client.h"
 #include "shm/layout.h"
 #include "tests/kit/seed.h"
 #include "tests/system/standby_fixture.h"
@@ -26,6 +27,24 @@ TEST_F(HandOverTest, TheStandbyServesWhileTheOldEngineStillEnds) {
   ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
   EXPECT_EQ(EmbedThrough(client, "before").source, SUTRA_SOURCE_SHARD)
       << "stored and synced before the locks were free";
+}
+
+TEST_F(HandOverTest, ByCommandIsTheSame) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  const ClientHandle client = Attached(first);
+  const uint64_t until_ns = MonotonicNs() + kWaitMs * kNsPerMs;
+  EXPECT_EQ(AskHandOver(first.socket(), until_ns).code(), StatusCode::kRefused) << "there is nobody to hand over to";
+  ExpectVector(client.Embed("it serves on"), "it serves on");
+  const auto standby = StandbyOf(first);
+  ASSERT_TRUE(first.WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStandbysReady) == 1; }));
+  const Result<HandOverBody> handed = AskHandOver(first.socket(), until_ns);
+  ASSERT_TRUE(handed.ok()) << handed.status().message();
+  EXPECT_EQ(handed->standby_pid, static_cast<uint32_t>(standby->process().pid()));
+  ExpectVector(EmbedThrough(client, "after"), "after");
+  const ExitStatus status = first.WaitEnd();
+  EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
+  EXPECT_TRUE(WaitLog(*standby, kTookOver));
 }
 
 // What the old engine took it answers; nothing else is answered by it, and nothing is answered wrongly by anybody.

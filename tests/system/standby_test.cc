@@ -53,6 +53,23 @@ TEST_F(StandbyTest, ServesWhenTheEngineIsKilledAndFindsWhatThatOneHadWritten) {
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
 }
 
+// The drain comes while the shard is still being opened, or just after: either way what was computed is in it.
+TEST_F(StandbyTest, ThatIsStoppedRightAfterItTookOverStoresWhatItComputed) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  const auto standby = StandbyOf(first);
+  const ClientHandle client = Attached(first);
+  static_cast<void>(client.EmbedBatch(NumberedTexts("before", 5000)));
+  ASSERT_TRUE(first.WaitWritten());
+  first.Kill();
+  ExpectVector(EmbedThrough(client, "meanwhile"), "meanwhile");
+  const ExitStatus status = standby->Terminate();
+  EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
+  ASSERT_TRUE(first.Start());
+  EXPECT_EQ(EmbedThrough(client, "meanwhile").source, SUTRA_SOURCE_SHARD);
+  EXPECT_EQ(EmbedThrough(client, "before 4999").source, SUTRA_SOURCE_SHARD);
+}
+
 TEST_F(StandbyTest, ThatIsStoppedWhileItWaitsLeavesNothing) {
   EngineProcess first;
   ASSERT_TRUE(first.Start());
@@ -103,6 +120,7 @@ TEST_F(StandbyTest, OfSeveralOneServesAndTheOthersGoOnWaiting) {
   engines.push_back(std::make_unique<EngineProcess>());
   ASSERT_TRUE(engines[0]->Start());
   for (int i = 0; i < 3; ++i) engines.push_back(StandbyOf(*engines[0]));
+  EXPECT_TRUE(engines[0]->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStandbysReady) == 3; }));
   const ClientHandle client = Attached(*engines[0]);
   EngineProcess* serving = engines[0].get();
   for (size_t takeovers = 1; takeovers <= 3; ++takeovers) {
@@ -118,6 +136,9 @@ TEST_F(StandbyTest, OfSeveralOneServesAndTheOthersGoOnWaiting) {
     }
     EXPECT_EQ(took_over, takeovers);
     EXPECT_EQ(running, 4 - takeovers);
+    EXPECT_TRUE(serving->WaitStats([&](const StatsSnapshot& s) {
+      return s.gauge(Gauge::kStandbysReady) == 3 - takeovers;
+    })) << "those that still wait register with the new one";
   }
 }
 

@@ -74,6 +74,19 @@ TEST(StatText, TheLogIsOkOnlyWhileItLogsWhatIsAccepted) {
   EXPECT_NE(log_line(view).find(" FULL: "), std::string::npos) << log_line(view);
   view.now.gauges["storage_failed"] = 1;
   EXPECT_NE(log_line(view).find(" FAILED: "), std::string::npos) << log_line(view);
+  view.now.gauges["shard_state"] = kShardFailed;
+  EXPECT_NE(log_line(view).find(" NOT OPEN: "), std::string::npos) << log_line(view);
+  view.now.gauges["shard_state"] = kShardOpening;
+  EXPECT_NE(log_line(view).find(" OPENING "), std::string::npos) << log_line(view);
+}
+
+TEST(StatText, ATakeoverShowsWhatWaitsForTheCacheToOpen) {
+  StatView view = Example();
+  EXPECT_EQ(StatText(view).find("takeover"), std::string::npos);
+  view.now.gauges["inserts_waiting"] = 12;
+  view.now.gauges["inserts_dropped"] = 3;
+  EXPECT_NE(StatText(view).find("takeover  12 inserts wait for the cache to open, 3 were dropped"), std::string::npos)
+      << StatText(view);
 }
 
 TEST(StatJson, HoldsLifeAgeAndEveryCounter) {
