@@ -125,7 +125,9 @@ LaneCount CountLanes(sutra_client* client, uint64_t now_ns) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     const MutexLock lock(lane->mutex);
     if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: under the mutex
-    lanes.usable += UsableLocked(lane, now_ns, &lanes.stalled) == SUTRA_OK;
+    if (UsableLocked(lane, now_ns, &lanes.stalled) != SUTRA_OK) continue;
+    ++lanes.usable;
+    lanes.free_slots += ReapLocked(lane);
   }
   return lanes;
 }

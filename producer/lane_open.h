@@ -20,7 +20,8 @@ bool OpenLane(sutra_client* client) SUTRA_EXCLUDES(client->attempt_mutex);
 // What the lanes look like as of now.
 struct LaneCount {
   uint32_t usable = 0;
-  bool stalled = false;  // the engine's heartbeat is old: it would not answer an attach
+  size_t free_slots = 0;  // of the usable ones
+  bool stalled = false;   // the engine's heartbeat is old: it would not answer an attach
 };
 LaneCount CountLanes(sutra_client* client, uint64_t now_ns);
 
