@@ -1,5 +1,6 @@
 // The calls around tickets: submit, free slots, poll, cancel, release, and the descriptor for event loops. api_wait.cc
 // waits for them.
+#include "producer/cancel_all.h"
 #include "producer/lane_open.h"
 #include "producer/lane_poll.h"
 #include "producer/lane_pool.h"
@@ -92,6 +93,10 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
   lane->connection.mapping.request.request(slot).cancel_sequence.store(lane->slots[slot].sequence,
                                                                        std::memory_order_relaxed);
   return SUTRA_OK;
+}
+
+extern "C" void sutra_cancel_all(sutra_client* client) {
+  if (client != nullptr && !IsForked(client)) CancelAll(client);
 }
 
 extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {

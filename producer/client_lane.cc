@@ -277,6 +277,7 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   slot.tag = request.tag;
   slot.submitted_ns = now_ns;
   slot.deadline_ns = deadline_ns;
+  slot.cancel_epoch = request.cancel_epoch;
   slot.phase = holder;
   // relaxed: the mutex, or whatever hands the ticket to another thread, orders these
   slot.ended.store(0, std::memory_order_relaxed);

@@ -63,6 +63,7 @@ struct ClientSlot {
   uint64_t tag = 0;
   uint64_t submitted_ns = 0;  // our clock
   uint64_t deadline_ns = 0;
+  uint32_t cancel_epoch = 0;  // of the call that submitted it
 };
 
 struct ClientLane {
@@ -104,6 +105,7 @@ struct ClientLane {
   uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
+  uint32_t cancels_swept SUTRA_GUARDED_BY(mutex) = 0;  // cancel_epoch at the last sweep
   bool room_asked SUTRA_GUARDED_BY(mutex) =
       false;  // a call found the lane full: the next slot that comes free is told of
   bool death_told SUTRA_GUARDED_BY(mutex) = false;    // to everyone who sleeps (TellDeath)
@@ -118,7 +120,8 @@ struct Request {  // sutra_options, checked
   uint32_t width = 0;
   uint32_t ttl_s = 0;
   uint32_t priority = kPriorityNormal;
-  bool fail_fast = false;  // end with the engine
+  bool fail_fast = false;     // end with the engine
+  uint32_t cancel_epoch = 0;  // when the call began (cancel_all.h)
 };
 
 // RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only opened again.

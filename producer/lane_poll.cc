@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "producer/cancel_all.h"
 #include "producer/no_cancel.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -51,6 +52,7 @@ bool DrainEvents(ClientLane* lane) {
 // Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
 void SweepLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   lane->sweep_due = false;
+  lane->cancels_swept = lane->signals->cancel_epoch.load(std::memory_order_acquire);  // SYNC C6 (acquire)
   lane->sweep_at_ns = now_ns + kSweepNs;
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
     if (room->full()) {
@@ -95,7 +97,10 @@ void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
     looked_armed = true;
   }
   if (now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kSleepSliceNs) CheckAlive(lane, now_ns);
-  if (IsGone(lane) || now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
+  // No ring tells of what sutra_cancel_all ended.
+  if (IsGone(lane) || now_ns >= lane->sweep_at_ns || IsCancelled(*lane->signals, lane->cancels_swept)) {
+    lane->sweep_due = true;
+  }
   if (lane->sweep_due && !room->full()) SweepLocked(lane, room, now_ns);
 }
 

@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "producer/cancel_all.h"
 #include "producer/lane_helper.h"
 
 namespace sutra::client {
@@ -111,7 +112,7 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** 
 }
 
 // Waits for the attempt to open a lane that is under way or due. RETURNS false at once if the helper thread backs off.
-bool AwaitAttempt(sutra_client* client, RoomWaiter* waiter, uint64_t until_ns) {
+bool AwaitAttempt(sutra_client* client, uint32_t cancel_epoch, RoomWaiter* waiter, uint64_t until_ns) {
   const uint64_t now_ns = MonotonicNs();
   const auto attempts = [client] {
     const MutexLock lock(client->attempt_mutex);
@@ -122,7 +123,9 @@ bool AwaitAttempt(sutra_client* client, RoomWaiter* waiter, uint64_t until_ns) {
   if (!opening && now_ns < client->open_after_ns.load(std::memory_order_relaxed)) return false;  // relaxed: only paces
   AskForLane(client, false);
   if (now_ns + kAwaitLaneNs < until_ns) until_ns = now_ns + kAwaitLaneNs;
-  while (attempts() == before && MonotonicNs() < until_ns) waiter->Wait(until_ns);
+  while (attempts() == before && !IsCancelled(client->signals, cancel_epoch) && MonotonicNs() < until_ns) {
+    waiter->Wait(until_ns);
+  }
   return true;
 }
 
@@ -160,7 +163,8 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra
   return AcquireLane(client, now_ns, true, lane, status, &owed);
 }
 
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status) {
+bool AcquireLaneWaiting(sutra_client* client, uint32_t cancel_epoch, uint64_t until_ns, ClientLane** lane,
+                        sutra_status* status) {
   bool owed = false;
   if (AcquireLane(client, MonotonicNs(), false, lane, status, &owed)) return true;
   bool awaited = false;
@@ -169,8 +173,12 @@ bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** la
     const uint64_t now_ns = MonotonicNs();
     owed = false;
     if (AcquireLane(client, now_ns, false, lane, status, &owed)) return true;
+    if (IsCancelled(client->signals, cancel_epoch)) {
+      *status = FailCancelled();
+      return false;
+    }
     if (*status != SUTRA_FULL) {
-      if (awaited || !AwaitAttempt(client, &waiter, until_ns)) return false;
+      if (awaited || !AwaitAttempt(client, cancel_epoch, &waiter, until_ns)) return false;
       awaited = true;
       continue;
     }

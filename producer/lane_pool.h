@@ -80,7 +80,8 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 // The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
 // attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off).
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, ClientLane** lane, sutra_status* status)
-    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+// SUTRA_CANCELLED once cancel_epoch is over.
+bool AcquireLaneWaiting(sutra_client* client, uint32_t cancel_epoch, uint64_t until_ns, ClientLane** lane,
+                        sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 
 }  // namespace sutra::client

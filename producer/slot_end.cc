@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "producer/cancel_all.h"
+
 namespace sutra::client {
 namespace {
 
@@ -35,6 +37,7 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) 
     // An answer is final whatever a broken engine says.
     return EndSlot(lane, slot_index, kEndedByAnswer | (answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer));
   }
+  if (IsCancelled(*lane->signals, slot.cancel_epoch)) return EndSlot(lane, slot_index, SUTRA_CANCELLED);
   if (gone) return EndSlot(lane, slot_index, lane->gone.load(std::memory_order_relaxed));  // relaxed: IsGone ordered it
   if (now_ns >= slot.deadline_ns) return EndSlot(lane, slot_index, SUTRA_DEADLINE_EXCEEDED);
   return SUTRA_NOT_READY;

@@ -14,7 +14,7 @@ namespace sutra::client {
 inline constexpr uint32_t kEndedByAnswer = 0x100;  // in ClientSlot::ended: the status is the engine's, else ours
 
 // How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered or is gone, or if its
-// deadline passed (now_ns; 0 = not asked).
+// deadline passed (now_ns; 0 = not asked), or if sutra_cancel_all was called since its submission.
 sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
 // Ends a request that has not ended yet. RETURNS the status that it ended with.
 sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);

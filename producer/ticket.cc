@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "producer/cancel_all.h"
 #include "producer/slot_end.h"
 #include "shm/base/checkpoint.h"
 
@@ -78,6 +79,7 @@ sutra_status FailUnanswered(const sutra_client* client, sutra_status status) {
           status,
           "no answer until the deadline: the engine is stopped or overloaded; raise timeout_ms, or see its queue "
           "with sutra-stat");
+    case SUTRA_CANCELLED: return FailCancelled();
     case SUTRA_SHUTTING_DOWN:
       return Fail(status, "%s: the engine stopped before it took the text; submit again soon", client->path);
     case SUTRA_PROTOCOL_VIOLATION:
