@@ -77,7 +77,12 @@ class CacheShard {
   // disk is none: the shard then serves without its log (storage_failed), and takes it up when there is room.
   static Result<std::unique_ptr<CacheShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock);
 
-  virtual ~CacheShard() = default;  // closes: writes and syncs what is pending (except with policy none)
+  virtual ~CacheShard() = default;  // closes
+
+  // Writes and syncs what is pending (except with policy none), ends the log's thread and closes its files: nothing of
+  // this shard touches the disk afterwards, so the lock on DATA may be released before the memory is. REQUIRES: no
+  // other call is under way, and none follows but Stats and the end.
+  virtual void Close() = 0;
 
   // Copies the vector (`width` floats) and its value out and returns true on an exact, unexpired match.
   // `variant` distinguishes options that change the vector (0 = no such option).

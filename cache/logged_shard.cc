@@ -32,6 +32,11 @@ LoggedShard::LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, co
 
 LoggedShard::~LoggedShard() = default;
 
+void LoggedShard::Close() {
+  committer_.reset();
+  log_.reset();
+}
+
 Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config, DiskIo* io, Clock* clock,
                                                        const Options& options) {
   if (Status status = CheckConfig(config); !status.ok()) return status;
@@ -223,7 +228,7 @@ CacheStats LoggedShard::Stats() const {
   stats.wal_syncs = shared_.syncs.load(kRelaxed);
   stats.wal_segments = shared_.segments.load(kRelaxed);
   stats.wal_dropped_inserts = shared_.dropped_inserts.load(kRelaxed);
-  stats.log_full = committer_ != nullptr && !log_->has_room();
+  stats.log_full = log_ != nullptr && !log_->has_room();
   stats.wal_evictions = shared_.evictions.load(kRelaxed);
   stats.storage_failed = shared_.failed.load(kRelaxed) || storage_lost();
   stats.recovered_records = recovered_records_;

@@ -27,6 +27,7 @@ class LoggedShard final : public CacheShard {
   static Result<std::unique_ptr<LoggedShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock,
                                                    const Options& options);
   ~LoggedShard() override;
+  void Close() override;
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
   std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;

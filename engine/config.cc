@@ -79,7 +79,7 @@ struct Texts {
   std::string device = NameOf(kDeviceNames, EngineConfig().device);
   std::string socket_mode = "auto";
   std::string stats_mode = "0640";
-  std::string allow_uids, allow_gids;
+  std::string allow_uids, allow_gids, control_gids;
   std::string durability = NameOf(kDurabilityPolicyNames, EngineConfig().durability);
   std::string disk_io = NameOf(kDiskIoKindNames, EngineConfig().disk_io);
   bool no_cache = false;
@@ -124,6 +124,10 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
       ->check(IdList());
   app.add_option("--allow-gid", texts->allow_gids, "Groups whose members may attach: numbers, comma-separated")
       ->check(IdList());
+  app.add_option("--control-gid", texts->control_gids,
+                 "Groups whose members may control the engine (--status, --hand-over, --set-log-level), beside its own "
+                 "user and root: numbers, comma-separated")
+      ->check(IdList());
   Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Maximum number of lanes served at once");
   Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange,
          "Maximum number of lanes per user (0: all if only one may attach, else an eighth)");
@@ -138,7 +142,8 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--lane-bytes-per-client-max", &config->lane_bytes_per_client_max, kLaneBytesShareRange,
          "Maximum shared memory of the lanes of one client process (0: a quarter)");
   Number(app, "--slots", &config->slots, kSlotsRange, "Default number of slots per lane")->check(PowerOfTwo());
-  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange, "Maximum bytes of one text");
+  Number(app, "--text-bytes-max", &config->text_bytes_max, kTextBytesRange,
+         "Maximum bytes of one text; the model reads as much of it as it can");
 }
 
 void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -165,6 +170,8 @@ void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "Maximum memory of the texts waiting for the model; shared out in the same way");
   Number(app, "--spin-us", &config->spin_us, kSpinUsRange, "How long the loop spins before it sleeps");
   Number(app, "--drain-s", &config->drain_s, kDrainSecondsRange, "How long SIGTERM waits for requests in flight");
+  Flag(app, "--standby", &config->standby,
+       "Load the model, wait for the end of the engine at --socket and --data, and go on in its place");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
   app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
@@ -195,7 +202,9 @@ Status CheckTogether(const EngineConfig& config) {
                " bytes; a Unix socket path has at most 107, of which the engine needs 4: choose a shorter one");
   }
   if (config.queue_bytes_max < config.text_bytes_max) {
-    return bad("--queue-bytes-max must hold at least one text of --text-bytes-max");
+    return bad("--queue-bytes-max (" + std::to_string(config.queue_bytes_max) +
+               ") must hold at least one text of --text-bytes-max (" + std::to_string(config.text_bytes_max) +
+               "): raise the one or lower the other");
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");
@@ -323,9 +332,10 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   config.disk_io = *EnumOf(kDiskIoKindNames, texts.disk_io);
   ParseIds(texts.allow_uids, &config.allow_uids);
   ParseIds(texts.allow_gids, &config.allow_gids);
+  ParseIds(texts.control_gids, &config.control_gids);
   if (texts.socket_mode != "auto") config.socket_mode = static_cast<mode_t>(std::stoul(texts.socket_mode, nullptr, 8));
   config.stats_mode = static_cast<mode_t>(std::stoul(texts.stats_mode, nullptr, 8));
-  const bool others = !config.allow_uids.empty() || !config.allow_gids.empty();
+  const bool others = !config.allow_uids.empty() || !config.allow_gids.empty() || !config.control_gids.empty();
   if (config.socket_mode == 0) config.socket_mode = others ? 0666 : 0600;
   if (Status status = CheckTogether(config); !status.ok()) return status;
   return parsed;

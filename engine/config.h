@@ -40,6 +40,7 @@ struct EngineConfig {
   mode_t socket_mode = 0;         // 0 = 0600, or 0666 when other users are allowed (SO_PEERCRED decides)
   std::vector<uid_t> allow_uids;  // the engine's own uid is always allowed
   std::vector<gid_t> allow_gids;
+  std::vector<gid_t> control_gids;  // their members may control the engine; its own user and root always may
   uint32_t lanes_max = kLanesRange.otherwise;
   bool lanes_max_given = false;  // by the command line or the file
   uint32_t lanes_per_uid_max = kLanesPerUidRange.otherwise;
@@ -69,6 +70,7 @@ struct EngineConfig {
   uint64_t queue_bytes_max = kQueueBytesRange.otherwise;
   uint32_t spin_us = kSpinUsRange.otherwise;
   uint32_t drain_s = kDrainSecondsRange.otherwise;
+  bool standby = false;  // wait for the end of the engine that runs there
 
   // Monitoring.
   mode_t stats_mode = 0640;

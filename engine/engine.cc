@@ -1,10 +1,12 @@
 // Each step fills in the options of one part from the configuration and from the results of earlier steps.
 #include "engine/engine.h"
 
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -15,8 +17,10 @@
 #include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
 #include "engine/model/fake_backend.h"
+#include "engine/standby.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
+#include "shm/base/enum_names.h"
 #include "shm/base/host.h"
 #include "shm/base/random.h"
 #include "shm/base/thread_start.h"
@@ -26,11 +30,39 @@
 namespace sutra {
 namespace {
 
+constexpr uint64_t kDyingSocketNsMax = 5 * kNsPerSecond;
+
 void WriteLog(LogLevel level, const std::string& line) {
   switch (level) {
     case LogLevel::kInfo: return spdlog::info("{}", line);
     case LogLevel::kWarn: return spdlog::warn("{}", line);
     case LogLevel::kError: return spdlog::error("{}", line);
+  }
+}
+
+constexpr std::pair<LogVerbosity, spdlog::level::level_enum> kVerbosities[] = {
+    {LogVerbosity::kTrace, spdlog::level::trace},
+    {LogVerbosity::kDebug, spdlog::level::debug},
+    {LogVerbosity::kInfo, spdlog::level::info},
+    {LogVerbosity::kWarn, spdlog::level::warn},
+    {LogVerbosity::kError, spdlog::level::err}};
+
+LogVerbosity LogVerbosityNow() {
+  for (const auto& [verbosity, level] : kVerbosities) {
+    if (level == spdlog::get_level()) return verbosity;
+  }
+  return LogVerbosity::kInfo;
+}
+
+// The line about it is shown whichever of the two levels shows it.
+void SetLogVerbosity(LogVerbosity verbosity) {
+  const spdlog::level::level_enum before = spdlog::get_level();
+  for (const auto& [known, level] : kVerbosities) {
+    if (known != verbosity) continue;
+    spdlog::set_level(std::min(before, level));
+    spdlog::info("log level {}, before {}", NameOf(kLogVerbosityNames, verbosity),
+                 spdlog::level::to_string_view(before));
+    spdlog::set_level(level);
   }
 }
 
@@ -85,22 +117,66 @@ Status Engine::PrepareProcess() {
   return {};
 }
 
+std::string Engine::DataLockPath() const { return config_.data + "/LOCK"; }
+std::string Engine::SocketLockPath() const { return config_.socket + ".lock"; }
+
+Status Engine::MakeDataDirectory() {
+  if (!config_.cache) return {};  // nothing is there to be locked
+  traces_.WillMakeDirectory(config_.data);
+  return MakePosixDiskIo(false)->MakeDirectory(config_.data);
+}
+
 Status Engine::Lock() {
   assert(shutdown_.has_value());
-  if (config_.cache) {  // without one nothing is there to be locked
-    traces_.WillMakeDirectory(config_.data);
-    if (Status made = MakePosixDiskIo(false)->MakeDirectory(config_.data); !made.ok()) return made;
-    if (Status status = Assign(&data_lock_, EngineLock::Take(config_.data + "/LOCK")); !status.ok()) return status;
+  if (Status made = MakeDataDirectory(); !made.ok()) return made;
+  if (config_.cache) {
+    if (Status status = Assign(&data_lock_, EngineLock::Take(DataLockPath())); !status.ok()) return status;
   }
-  if (Status status = Assign(&socket_lock_, EngineLock::Take(config_.socket + ".lock")); !status.ok()) return status;
+  if (Status status = Assign(&socket_lock_, EngineLock::Take(SocketLockPath())); !status.ok()) return status;
   if (Status status = ListeningSocket::CheckFree(config_.socket); !status.ok()) return status;
-  generation_ = RandomSeed();  // once the locks are held; compared for equality only
-  static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
+  BeginTurn();
   return {};
 }
 
+void Engine::BeginTurn() {
+  generation_ = RandomSeed();  // once the locks are held; compared for equality only
+  static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
+}
+
+Status Engine::LockInTurn() {
+  assert(shutdown_.has_value() && backend_ != nullptr);
+  if (Status made = MakeDataDirectory(); !made.ok()) return made;
+  Standby::Options options{
+      .locks = {}, .socket = config_.socket, .model = &backend_->info(), .shutdown = &*shutdown_, .log = WriteLog};
+  if (config_.cache) options.locks.push_back(DataLockPath());
+  options.locks.push_back(SocketLockPath());
+  Result<Standby::Turn> turn = Standby(std::move(options)).Wait();
+  if (!turn.ok()) {
+    traces_.RemoveDirectories();  // empty ones: its lock is given back already
+    return turn.status();
+  }
+  socket_lock_ = std::move(turn->locks.back());
+  if (config_.cache) data_lock_ = std::move(turn->locks.front());
+  if (turn->waited) took_over_ns_ = turn->since_ns;
+  if (Status status = AwaitFreeSocket(); !status.ok()) return status;
+  BeginTurn();
+  return {};
+}
+
+// The locks of a dying engine may be free a moment before its socket is: the kernel closes its descriptors one after
+// another.
+Status Engine::AwaitFreeSocket() {
+  const uint64_t until_ns = MonotonicNs() + (took_over_ns_ == 0 ? 0 : kDyingSocketNsMax);
+  for (;;) {
+    Status status = ListeningSocket::CheckFree(config_.socket);
+    if (status.ok() || MonotonicNs() >= until_ns) return status;
+    pollfd signals = {.fd = shutdown_->fd(), .events = POLLIN, .revents = 0};
+    if (poll(&signals, 1, 1) == 1 && shutdown_->OnSignal()) return Status(StatusCode::kCancelled, "stopped");
+  }
+}
+
 Status Engine::LoadModel() {
-  assert(socket_lock_.has_value());
+  assert(shutdown_.has_value());
   const uint64_t start_ns = MonotonicNs();
   if (Status status = Assign(&backend_, LoadBackend(config_)); !status.ok()) return status;
   const ModelInfo& model = backend_->info();
@@ -128,20 +204,36 @@ CacheConfig Engine::MakeCacheConfig() const {
   return cache;
 }
 
+Result<std::unique_ptr<CacheShard>> Engine::OpenShard() {
+  if (disk_ == nullptr) {
+    if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WriteLog)); !status.ok())
+      return status;
+  }
+  return CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real());
+}
+
 Status Engine::OpenCache() {
   assert(backend_ != nullptr);
-  if (!config_.cache) return {};
+  if (!config_.cache || took_over_ns_ != 0) return {};
   traces_.WillMakeTree(ShardPath(config_.data, backend_->info().identity));
-  if (Status status = Assign(&disk_, MakeDiskIo(config_.disk_io, config_.data, WriteLog)); !status.ok()) return status;
-  if (Status status = Assign(&cache_, CacheShard::Open(MakeCacheConfig(), disk_.get(), Clock::Real())); !status.ok()) {
-    return status;
-  }
+  if (Status status = Assign(&cache_, OpenShard()); !status.ok()) return status;
   stats_segment_->SetDiskIo(cache_->Stats().disk_io);
   return {};
 }
 
+// The thread starts last, when clients are served: until then it would take the CPU from what they wait for.
+void Engine::OpenCacheBehind() {
+  model_->cache.Expect(Clock::Real());
+  opener_.emplace(
+      ShardOpener::Options{.open = [this] { return OpenShard(); }, .slot = &model_->cache, .log = WriteLog});
+  const Status started = opener_->Start();
+  if (started.ok()) return;
+  spdlog::error("the cache cannot be opened, so every text is computed: {}", started.message());
+  model_->cache.Fail(true);
+}
+
 Status Engine::Reserve() {
-  assert(backend_ != nullptr && cache_ == nullptr);
+  assert(socket_lock_.has_value() && backend_ != nullptr && cache_ == nullptr);
   const ModelInfo& model = backend_->info();
   if (Status status = Assign(&lane_limits_, LaneLimits(config_, files_max_, model.width, WriteLog)); !status.ok()) {
     return status;
@@ -178,18 +270,19 @@ void Engine::RemoveTraces() {
   traces_.RemoveDirectories();
 }
 
-bool Engine::HasLog() const { return cache_ != nullptr && config_.durability != DurabilityPolicy::kNone; }
+bool Engine::HasLog() const { return config_.cache && config_.durability != DurabilityPolicy::kNone; }
 
 void Engine::ShowAll(const EngineLoop::Vitals& vitals) {
   ShowGauges(*model_, vitals);
-  if (HasLog()) stats_segment_->SetDiskIo(disk_->name());  // a ring that breaks gives way to plain system calls
+  // A ring that breaks gives way to plain system calls. Before there is a shard the disk belongs to who opens it.
+  if (HasLog() && model_->cache.Get() != nullptr) stats_segment_->SetDiskIo(disk_->name());
 }
 
 FileWatch::Options Engine::MakeWatchOptions() {
   return {.socket = &*listener_,
           .socket_lock = &*socket_lock_,
           .data_lock = data_lock_.has_value() ? &*data_lock_ : nullptr,
-          .cache = cache_.get(),
+          .cache = &model_->cache,
           .shard_directory = HasLog() ? ShardPath(config_.data, backend_->info().identity) : "",
           .stats = stats_,
           .log = WriteLog};
@@ -209,6 +302,14 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .log = client_logs_.log()};
 }
 
+ControlSessions::Options Engine::MakeControlOptions() const {
+  return {.control_gids = config_.control_gids,
+          .version = kEngineVersion,
+          .socket_path = config_.socket,
+          .verbosity = LogVerbosityNow,
+          .set_verbosity = SetLogVerbosity};
+}
+
 ServedModel::Options Engine::MakeModelOptions() {
   // On two CPUs a polling worker occupies the CPU that the loop and the clients need.
   const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
@@ -224,9 +325,9 @@ ServedModel::Options Engine::MakeModelOptions() {
 }
 
 Status Engine::Show() {
-  assert(listener_.has_value() && (cache_ != nullptr) == config_.cache);
-  watch_.emplace(MakeWatchOptions());
+  assert(listener_.has_value() && (cache_ != nullptr) == (config_.cache && took_over_ns_ == 0));
   model_.emplace(MakeModelOptions());
+  watch_.emplace(MakeWatchOptions());
   loop_.emplace(EngineLoop::Options{.listener = &*listener_,
                                     .page = page_.page(),
                                     .shutdown = &*shutdown_,
@@ -234,12 +335,17 @@ Status Engine::Show() {
                                     .drain_s = config_.drain_s,
                                     .log = WriteLog,
                                     .show_gauges = [this](const EngineLoop::Vitals& vitals) { ShowAll(vitals); },
-                                    .check_files = [this] { return watch_->Look(); }},
+                                    .check_files = [this] { return watch_->Look(); },
+                                    .control = MakeControlOptions()},
                 MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) return status;
   if (Status status = StartWorker(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
+  if (took_over_ns_ == 0) return {};
+  spdlog::info("took over: clients can attach {} ms after the engine before was gone",
+               (MonotonicNs() - took_over_ns_) / kNsPerMs);
+  if (config_.cache) OpenCacheBehind();
   return {};
 }
 
@@ -264,15 +370,20 @@ ExitCode Engine::Stop(EngineLoop::End end) {
   shutdown_->LeaveOnNextSignal();
   worker_->Stop();
   Status synced;
+  if (opener_.has_value()) synced = opener_->Finish(&cache_);
   if (cache_ != nullptr) synced = cache_->Sync();
   if (!synced.ok()) spdlog::error("the last sync failed: {}", synced.message());
   loop_->CloseLanes(end == EngineLoop::End::kDeviceLost ? StatusCode::kEngineGone : StatusCode::kShuttingDown);
   listener_->Withdraw();
-  cache_.reset();
+  if (cache_ != nullptr) cache_->Close();
+  socket_lock_.reset();
+  data_lock_.reset();
   switch (end) {
     case EngineLoop::End::kDeviceLost: return kExitDeviceFault;
     case EngineLoop::End::kLoopFailed: return kExitLoopFailed;
-    case EngineLoop::End::kDrainCut: spdlog::warn("drain cut short: the rest was answered `shutting down`"); break;
+    case EngineLoop::End::kDrainCut:
+      spdlog::warn("drain cut short: the rest stays unanswered, and the next engine gets it");
+      break;
     case EngineLoop::End::kDrained: break;
   }
   return synced.ok() && end == EngineLoop::End::kDrained ? kExitClean : kExitIncomplete;

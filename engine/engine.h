@@ -2,12 +2,13 @@
 // fix it; Serve returns when the drain is over; Stop leaves nothing unfinished.
 //
 // Thread rule: the main thread, which is also the loop thread.
-// Invariants: each step is taken once, in the order in which the steps are declared here; members are declared in that
-// order too, so that they are destroyed in reverse: the worker before what it uses, the locks last.
+// Invariants: each step is taken at most once, in the order in which the steps are declared here; members are declared
+// in that order too, so that they are destroyed in reverse: the worker before what it uses, the locks last.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
@@ -19,6 +20,7 @@
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
 #include "engine/serving/served_model.h"
+#include "engine/shard_opener.h"
 #include "engine/start_traces.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
@@ -36,16 +38,21 @@ class Engine {
   // DATA/LOCK (unless there is no cache), then SOCKET.lock. kRefused: another engine holds one; the message names it.
   Status Lock();
   Status LoadModel();
+  // Instead of Lock, and after LoadModel: waits until the engine that holds the locks has ended. kCancelled: a signal
+  // came first. kRefused: that engine serves another model.
+  Status LockInTurn();
   // The stats segment, the engine page, the socket (not shown yet): whatever may be short is found to be so before the
   // cache is touched.
   Status Reserve();
-  // In the directory named after the model's identity.
+  // In the directory named after the model's identity. An engine that took over opens it behind: clients that lost
+  // their engine are served by the model meanwhile.
   Status OpenCache();
   // The loop, the worker, and the socket where clients find them.
   Status Show();
 
   EngineLoop::End Serve();
-  // Requests taken are answered, stored and synced before the lanes are marked closed.
+  // Requests taken are answered, stored and synced before the lanes are marked closed. The locks are given back once
+  // nothing here touches what they protect: the next engine does not wait until the memory is given back, too.
   ExitCode Stop(EngineLoop::End end);
 
  private:
@@ -53,9 +60,17 @@ class Engine {
   Acceptor::Options MakeAttachOptions();
   ServedModel::Options MakeModelOptions();
   FileWatch::Options MakeWatchOptions();
+  ControlSessions::Options MakeControlOptions() const;
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
   Status StartWorker();
+  Result<std::unique_ptr<CacheShard>> OpenShard();
+  void OpenCacheBehind();
+  std::string DataLockPath() const;
+  std::string SocketLockPath() const;
+  Status MakeDataDirectory();
+  Status AwaitFreeSocket();
+  void BeginTurn();
   void RemoveTraces();
 
   const EngineConfig& config_;
@@ -63,6 +78,7 @@ class Engine {
   std::optional<Shutdown> shutdown_;
   StartTraces traces_;
   bool served_ = false;
+  uint64_t took_over_ns_ = 0;  // when the locks of the engine before were free; 0: there was none
   std::optional<EngineLock> data_lock_, socket_lock_;
   uint64_t files_max_ = 0;  // descriptors
   ClientTable::Limits lane_limits_;
@@ -76,6 +92,7 @@ class Engine {
   std::optional<ListeningSocket> listener_;
   std::optional<FileWatch> watch_;
   std::optional<ServedModel> model_;
+  std::optional<ShardOpener> opener_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
 };

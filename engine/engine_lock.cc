@@ -95,9 +95,30 @@ void WriteName(int fd) {
   static_cast<void>(!ftruncate(fd, written > 0 ? written : 0));
 }
 
+Status LockedBy(const std::string& path, const std::string& holder, int error) {
+  return Status(StatusCode::kRefused,
+                "another engine holds " + path + ": " +
+                    (holder.empty() ? "an engine that has not written its name yet" : holder) +
+                    "; stop it, choose another --socket and --data, or wait for its end with --standby",
+                error);
+}
+
 }  // namespace
 
-Result<EngineLock> EngineLock::Take(const std::string& path) {
+Result<EngineLock> EngineLock::Take(const std::string& path) { return TakeOrWait(path, nullptr); }
+
+Result<EngineLock> EngineLock::Wait(const std::string& path, const std::atomic<bool>& stop) {
+  return TakeOrWait(path, &stop);
+}
+
+std::string EngineLock::HolderOf(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const std::string name = fd ? ReadName(fd.get()) : "";
+  return IsName(name) ? name : "";
+}
+
+// `stop`: null = does not wait.
+Result<EngineLock> EngineLock::TakeOrWait(const std::string& path, const std::atomic<bool>* stop) {
   for (int i = 0; i < kTriesMax; ++i) {
     bool created = false;
     UniqueFd fd = OpenOrCreate(path, &created);
@@ -112,18 +133,16 @@ Result<EngineLock> EngineLock::Take(const std::string& path) {
     range.l_type = F_WRLCK;
     range.l_whence = SEEK_SET;
     range.l_len = 1;
-    if (fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
-      const int error = errno;
-      if (error != EAGAIN && error != EACCES) {
-        return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
-      }
-      const std::string holder = ReadName(fd.get());
-      return Status(StatusCode::kRefused,
-                    "another engine holds " + path + ": " +
-                        (holder.empty() ? "an engine that has not written its name yet" : holder) +
-                        "; stop it, or choose another --socket and --data",
-                    error);
+    // It is always tried once: a file that was created here and is not another's by now must not stay behind.
+    int error = EINTR;
+    while (error == EINTR) {
+      error = fcntl(fd.get(), stop == nullptr ? F_OFD_SETLK : F_OFD_SETLKW, &range) == 0 ? 0 : errno;
+      // relaxed: the signal comes after the store
+      const bool stopped = stop != nullptr && stop->load(std::memory_order_relaxed);
+      if (error == EINTR && stopped) return Status(StatusCode::kCancelled, "stopped");
     }
+    if (error == EAGAIN || error == EACCES) return LockedBy(path, ReadName(fd.get()), error);
+    if (error != 0) return Status::FromErrno(StatusCode::kStorageError, "locking " + path, error);
     if (!LeadsTo(path, fd.get())) continue;  // a failing start removed it after it was opened here
     WriteName(fd.get());
     return EngineLock(path, std::move(fd), created);

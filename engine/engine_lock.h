@@ -1,5 +1,6 @@
 // The locks that make an engine the only one on its data directory and on its socket: OFD write locks on DATA/LOCK and
-// SOCKET.lock, taken in this order and held until the process ends.
+// SOCKET.lock, taken in this order and held until the engine has nothing
+// more to do with what they protect.
 //
 // Invariants:
 //  - Only the lock's holder unlinks a lock file, and only at the end of a start that failed and had created the file
@@ -12,6 +13,7 @@
 //    descriptor of the file, so reading the file to name the holder is harmless.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 
@@ -25,6 +27,12 @@ class EngineLock {
   // Fails with kRefused when another engine holds it (the message names the holder) and with kStorageError when the
   // file cannot be opened, or is no lock file.
   static Result<EngineLock> Take(const std::string& path);
+  // The same, but waits in the kernel for as long as another engine holds it: it is granted the moment the holder gives
+  // it back or is dead. kCancelled: `stop` was set and a signal interrupted the call, which the caller sends again
+  // until it returns (one sent before the kernel waits is lost).
+  static Result<EngineLock> Wait(const std::string& path, const std::atomic<bool>& stop);
+  // What the file says about who holds the lock, for display: "pid 4711 since ..."; "" if it says nothing.
+  static std::string HolderOf(const std::string& path);
 
   const std::string& path() const { return path_; }
   // False once the file was removed or replaced: another engine could then take the lock at the path.
@@ -35,6 +43,8 @@ class EngineLock {
   void RemoveIfCreated();
 
  private:
+  static Result<EngineLock> TakeOrWait(const std::string& path, const std::atomic<bool>* stop);
+
   EngineLock(std::string path, UniqueFd fd, bool created)
       : path_(std::move(path)), fd_(std::move(fd)), created_(created) {}
 

@@ -49,11 +49,20 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kState, vitals.state);
   stats.Set(Gauge::kLanes, vitals.lanes);
   stats.Set(Gauge::kLanesParked, vitals.lanes_parked);
+  stats.Set(Gauge::kStandbys, vitals.standbys);
+  stats.Set(Gauge::kStandbysReady, vitals.standbys_ready);
   stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
   stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
   stats.Set(Gauge::kQueueBytes, model.batcher.queued_bytes());
   stats.Set(Gauge::kInFlightTexts, model.in_flight.size());
-  if (model.cache != nullptr) ShowCache(stats, model.cache->Stats());
+  const CacheShard* const shard = model.cache.Get();
+  if (shard != nullptr) ShowCache(stats, shard->Stats());
+  const ShardState state = model.cache.state();
+  if (state == kShardFailed) stats.Set(Gauge::kStorageFailed, 1);
+  const ShardSlot::Counts inserts = model.cache.GetCounts();
+  stats.Set(Gauge::kShardState, state);
+  stats.Set(Gauge::kInsertsWaiting, inserts.waiting);
+  stats.Set(Gauge::kInsertsDropped, inserts.dropped);
 }
 
 }  // namespace sutra

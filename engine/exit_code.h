@@ -11,6 +11,7 @@ enum ExitCode : int {
   kExitDeviceFault = 5,  // the device is unusable for this process; start again
   kExitIncomplete = 6,   // stopped, but the drain timed out or the last sync failed
   kExitLoopFailed = 7,   // the kernel refused something that the loop needs
+  kExitOtherModel = 8,   // a standby that would not serve what the running engine serves; the message has both
 };                       // 128 + n: a second signal n ended the process at once
 
 }  // namespace sutra

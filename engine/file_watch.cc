@@ -5,9 +5,13 @@
 
 namespace sutra {
 
-FileWatch::FileWatch(Options options)
-    : options_(std::move(options)),
-      shard_(options_.shard_directory.empty() ? std::nullopt : FileIdentity::At(options_.shard_directory)) {}
+FileWatch::FileWatch(Options options) : options_(std::move(options)) { LearnShard(); }
+
+void FileWatch::LearnShard() {
+  if (shard_known_ || options_.shard_directory.empty() || options_.cache->Get() == nullptr) return;
+  shard_ = FileIdentity::At(options_.shard_directory);
+  shard_known_ = true;
+}
 
 bool FileWatch::Look() {
   LookAtData();
@@ -52,6 +56,7 @@ bool FileWatch::LookAtSocket() {
 
 void FileWatch::LookAtData() {
   if (options_.data_lock == nullptr) return;
+  LearnShard();
   const bool lock_lost = !options_.data_lock->InPlace();
   const bool shard_lost = shard_.has_value() && FileIdentity::At(options_.shard_directory) != shard_;
   const bool lost = lock_lost || shard_lost;
@@ -68,7 +73,7 @@ void FileWatch::LookAtData() {
     options_.log(LogLevel::kInfo, "the data directory is back in its place: the log goes on");
   }
   options_.stats.Set(Gauge::kDataLost, lost ? 1 : 0);
-  options_.cache->SetStorageLost(lost);
+  if (CacheShard* const cache = options_.cache->Get(); cache != nullptr) cache->SetStorageLost(lost);
 }
 
 }  // namespace sutra

@@ -14,9 +14,9 @@
 #include <string>
 #include <utility>
 
-#include "cache/cache_shard.h"
 #include "engine/engine_lock.h"
 #include "engine/lanes/listening_socket.h"
+#include "engine/serving/shard_slot.h"
 #include "shm/base/file_identity.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_writer.h"
@@ -29,13 +29,13 @@ class FileWatch {
     ListeningSocket* socket = nullptr;
     EngineLock* socket_lock = nullptr;
     EngineLock* data_lock = nullptr;  // null, like the next: no cache
-    CacheShard* cache = nullptr;
+    const ShardSlot* cache = nullptr;
     std::string shard_directory;  // "": the shard keeps nothing on disk
     StatsWriter stats;
     LogLine log;
   };
 
-  // What is there now counts as the engine's own.
+  // What is there now counts as the engine's own; of the shard, what is there when it is open.
   explicit FileWatch(Options options);
 
   // True: the socket was bound again, and its descriptor must be watched anew.
@@ -44,10 +44,12 @@ class FileWatch {
  private:
   bool LookAtSocket();
   void LookAtData();
+  void LearnShard();
   void Report(LogLevel level, const std::string& line, std::string* reported) const;
 
   const Options options_;
-  const std::optional<FileIdentity> shard_;
+  bool shard_known_ = false;
+  std::optional<FileIdentity> shard_;
   std::string socket_reported_, data_reported_;  // the last line about each; "" while all is well
 };
 

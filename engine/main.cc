@@ -1,5 +1,5 @@
 // sutra-engine: one process that serves one model at one Unix socket. Main follows the design: parse the configuration,
-// lock, load the model, open the cache, serve, drain, stop.
+// lock, load the model, open the cache, serve, drain, stop. A standby loads first and locks when its turn comes.
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -59,13 +59,27 @@ ExitCode CannotStart(const Status& status, ExitCode code = kExitCannotStart) {
   return code;
 }
 
+// How a standby ends that never serves.
+ExitCode NoTurn(const Status& status) {
+  if (status.code() != StatusCode::kCancelled) {
+    return CannotStart(status, status.code() == StatusCode::kRefused ? kExitOtherModel : kExitCannotStart);
+  }
+  spdlog::info("standby: {}", status.message());
+  return kExitClean;
+}
+
 ExitCode RunEngine(const EngineConfig& config) {
   Engine engine(config);
   if (Status status = engine.PrepareProcess(); !status.ok()) return CannotStart(status);
-  if (Status status = engine.Lock(); !status.ok()) {
-    return CannotStart(status, status.code() == StatusCode::kRefused ? kExitLocked : kExitCannotStart);
+  if (!config.standby) {
+    if (Status status = engine.Lock(); !status.ok()) {
+      return CannotStart(status, status.code() == StatusCode::kRefused ? kExitLocked : kExitCannotStart);
+    }
   }
   if (Status status = engine.LoadModel(); !status.ok()) return CannotStart(status);
+  if (config.standby) {
+    if (Status status = engine.LockInTurn(); !status.ok()) return NoTurn(status);
+  }
   if (Status status = engine.Reserve(); !status.ok()) return CannotStart(status);
   if (Status status = engine.OpenCache(); !status.ok()) return CannotStart(status);
   if (Status status = engine.Show(); !status.ok()) return CannotStart(status);

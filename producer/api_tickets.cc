@@ -33,17 +33,18 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
   status = CheckRequest(client, options, &request);
   size_t done = 0;
   while (status == SUTRA_OK && done < count) {
-    status = CheckText(client, texts[done], text_bytes[done]);
+    const size_t next_bytes = text_bytes[done];
+    status = CheckText(client, texts[done], next_bytes);
     if (status != SUTRA_OK) break;
     const uint64_t now_ns = CycleNs();
     ClientLane* lane = nullptr;
-    if (!AcquireLane(client, now_ns, &lane, &status)) break;
+    if (!AcquireLane(client, now_ns, static_cast<uint32_t>(next_bytes), &lane, &status)) break;
     const size_t before = done;
     const bool watched = lane->pipe_watched;
-    while (status == SUTRA_OK && done < count && lane->free_count > 0) {
+    while (status == SUTRA_OK && done < count) {
       const size_t bytes = text_bytes[done];  // read once: what was checked is what is submitted
       status = CheckText(client, texts[done], bytes);
-      if (status != SUTRA_OK) break;
+      if (status != SUTRA_OK || !HasRoomLocked(lane, static_cast<uint32_t>(bytes), 0)) break;
       uint32_t slot;
       status =
           SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, SlotPhase::kTicket, &slot);

@@ -86,8 +86,8 @@ class Batch {
     const uint64_t last_ns = answered_ns_ + call_.request.timeout_ns;
     const uint64_t look_ns = watch_.next_ns();
     sutra_status status = SUTRA_OK;
-    if (AcquireLaneWaiting(client_, call_.request.cancel_epoch, look_ns < last_ns ? look_ns : last_ns, &lane_,
-                           &status)) {
+    if (AcquireLaneWaiting(client_, look_ns < last_ns ? look_ns : last_ns, NextBytes(), call_.request.cancel_epoch,
+                           &lane_, &status)) {
       return true;
     }
     if (look_ns >= last_ns || MonotonicNs() < look_ns) Halt(status);  // else it only waited until the next look
@@ -128,6 +128,12 @@ class Batch {
     return pending_count_ > before;
   }
 
+  // Of the text that a lane is looked for. Too long a one needs none: it fails when it is checked.
+  uint32_t NextBytes() const {
+    const size_t bytes = next_ < call_.count ? call_.text_bytes[next_] : 0;
+    return bytes <= client_->info.text_bytes_max ? static_cast<uint32_t>(bytes) : 0;
+  }
+
   void SubmitChunkLocked() SUTRA_REQUIRES(lane_->mutex) {
     const uint64_t now_ns = CycleNs();
     bool stalled = false;
@@ -136,15 +142,18 @@ class Batch {
       return;
     }
     const size_t last = next_ + kChunk < call_.count ? next_ + kChunk : call_.count;
-    while (next_ < last && pending_count_ < capacity_ && (lane_->free_count > 0 || ReapLocked(lane_) > 0)) {
-      const size_t text = next_++;
+    while (next_ < last && pending_count_ < capacity_) {
+      const size_t text = next_;
       const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
       sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
       uint32_t slot = 0;
       if (status == SUTRA_OK) {
+        // Its own answers make room for it: nothing of the batch goes past a text that waits for it.
+        if (!HasRoomLocked(lane_, static_cast<uint32_t>(text_bytes), 0)) return;
         status = SubmitLocked(lane_, call_.texts[text], static_cast<uint32_t>(text_bytes), call_.request, now_ns,
                               SlotPhase::kCall, &slot);
       }
+      ++next_;
       if (status != SUTRA_OK) {
         FinishWithout(text, status);
         continue;
@@ -277,7 +286,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  if (!AcquireLaneWaiting(client, request.cancel_epoch, now_ns + request.timeout_ns, &lane, &status)) {
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, static_cast<uint32_t>(text_bytes), request.cancel_epoch,
+                          &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
   }

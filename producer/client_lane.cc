@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -22,7 +21,6 @@ namespace {
 
 constexpr uint32_t kSpinMissesMax = 3;                            // in a row, before waits stop spinning
 constexpr uint32_t kSpinSkipMax = 32;                             // waits between two tries to spin again
-constexpr int kPunchHole = 0x02 | 0x01;                           // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 constexpr uint64_t kFirstSequenceMask = (uint64_t{1} << 45) - 1;  // leaves 2^45 requests before a ticket's bits wrap
 
 uint32_t HeldLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mutex) {
@@ -50,28 +48,19 @@ void TakeAbandonedLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->m
   --lane->abandoned_count;
 }
 
-// The tail file is an arena; each slot has a region of its own in it, so that nothing needs to be allocated.
-uint64_t TailOffset(const ClientLane* lane, uint32_t slot_index) {
-  return slot_index * lane->connection.mapping.request.geometry.tail_stride();
-}
+uint32_t TailPages(uint32_t text_bytes) { return text_bytes <= kTextHeadBytes ? 0 : TailArena::PagesOf(text_bytes); }
 
-// The tail file grows by every page a long text touched; beyond a bound a free slot gives its pages back.
-void GiveTailBackLocked(ClientLane* lane, uint32_t slot_index) SUTRA_REQUIRES(lane->mutex) {
-  ClientSlot& slot = lane->slots[slot_index];
-  if (slot.tail_bytes == 0 || lane->tail_bytes <= kTailBytesKept) return;
-  const NoCancel no_cancel;
-  if (fallocate(lane->connection.tail_fd, kPunchHole, static_cast<off_t>(TailOffset(lane, slot_index)),
-                static_cast<off_t>(slot.tail_bytes)) != 0) {
-    return;  // the pages stay and remain counted
-  }
-  lane->tail_bytes -= slot.tail_bytes;
-  slot.tail_bytes = 0;
+uint64_t TailOffset(const ClientSlot& slot) { return slot.tail_first * kPageBytes; }
+
+void GiveTailBackLocked(ClientLane* lane, ClientSlot* slot) SUTRA_REQUIRES(lane->mutex) {
+  if (slot->tail_pages != 0) lane->tail.Give(slot->tail_first, slot->tail_pages);
+  slot->tail_pages = 0;
 }
 
 // Of a request that was answered. Whoever found the lane full learns of it, by whichever call the slot came free.
 void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex) {
   assert(lane->free_count < lane->slot_count && lane->slots[slot].phase != SlotPhase::kFree);
-  GiveTailBackLocked(lane, slot);
+  GiveTailBackLocked(lane, &lane->slots[slot]);
   lane->slots[slot].phase = SlotPhase::kFree;
   lane->free_stack[lane->free_count++] = static_cast<uint16_t>(slot);
   (void)SUTRA_CHECKPOINT("recv.index_released");
@@ -81,23 +70,24 @@ void FreeSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex)
 // The pages are allocated before they are stored to: over the cgroup's memory limit this call fails, and leaves none
 // behind, where a store would get us killed. Nor is the text written with pwrite, which obeys the limit that a process
 // set for the size of its own files (RLIMIT_FSIZE) and would end it with SIGXFSZ.
-bool WriteTailLocked(ClientLane* lane, uint32_t slot_index, const char* text, uint32_t bytes)
+TailArena::Took WriteTailLocked(ClientLane* lane, ClientSlot* slot, const char* text, uint32_t bytes)
     SUTRA_REQUIRES(lane->mutex) {
-  ClientSlot& slot = lane->slots[slot_index];
-  const uint64_t offset = TailOffset(lane, slot_index);
-  const auto pages = static_cast<uint32_t>(RoundUp(bytes, kPageBytes));
-  if (pages > slot.tail_bytes) {
-    const NoCancel no_cancel;
-    int failed;
-    do {
-      failed = fallocate(lane->connection.tail_fd, 0, static_cast<off_t>(offset), static_cast<off_t>(pages));
-    } while (failed != 0 && errno == EINTR);
-    if (failed != 0) return false;
-    lane->tail_bytes += pages - slot.tail_bytes;
-    slot.tail_bytes = pages;
+  assert(slot->tail_pages == 0);
+  const uint32_t pages = TailPages(bytes);
+  const TailArena::Took took = lane->tail.Take(pages, &slot->tail_first);
+  if (took != TailArena::Took::kRun) return took;
+  slot->tail_pages = pages;
+  memcpy(lane->connection.mapping.tails + TailOffset(*slot), text, bytes);
+  return took;
+}
+
+sutra_status FailTail(TailArena::Took took, uint32_t text_bytes) {
+  if (took == TailArena::Took::kNoRoom) {
+    return Fail(SUTRA_FULL, "no room for a text of %u bytes: long texts that are under way fill the lane's arena",
+                text_bytes);
   }
-  memcpy(lane->connection.mapping.tails + offset, text, bytes);
-  return true;
+  return Fail(SUTRA_OUT_OF_MEMORY, "writing a text of %u bytes into the lane: %s; free memory or raise its limit",
+              text_bytes, strerror(errno));
 }
 
 // A ticket that was kept over detach and attach is not one of the new client's: its sequences begin elsewhere.
@@ -154,12 +144,12 @@ void OpenLocked(ClientLane* lane, const LaneConnection& connection) {
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
     assert(lane->slots[i].ticket.load(std::memory_order_relaxed) == 0);  // relaxed: under the mutex
     lane->slots[i].phase = SlotPhase::kFree;
-    lane->slots[i].tail_bytes = 0;
+    lane->slots[i].tail_pages = 0;
     lane->free_stack[i] = static_cast<uint16_t>(lane->slot_count - 1 - i);
   }
   lane->free_count = lane->slot_count;
   lane->abandoned_count = 0;
-  lane->tail_bytes = 0;
+  lane->tail.Open(connection.tail_fd, connection.mapping.request.geometry.tail_bytes());
   lane->sweep_due = false;
   lane->sweep_at_ns = 0;
   lane->room_asked = false;
@@ -225,6 +215,14 @@ uint32_t ReapLocked(ClientLane* lane) {
   return lane->free_count;
 }
 
+bool HasRoomLocked(ClientLane* lane, uint32_t text_bytes, uintptr_t claimant) {
+  const uint32_t pages = TailPages(text_bytes);
+  const auto has_room = [lane, pages, claimant]() SUTRA_REQUIRES(lane->mutex) {
+    return lane->free_count > 0 && lane->tail.HasRoom(pages, claimant);
+  };
+  return has_room() || (lane->abandoned_count > 0 && ReapLocked(lane) > 0 && has_room());
+}
+
 void ReapSlotLocked(ClientLane* lane, uint32_t slot_index) {
   assert(lane->slots[slot_index].phase == SlotPhase::kAbandoned);
   if (!IsAnswered(lane, slot_index, lane->slots[slot_index].sequence)) return;
@@ -253,9 +251,9 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
     memcpy(lane_memory.text_head(index), text, text_bytes);
   }
   (void)SUTRA_CHECKPOINT("send.payload_half");
-  if (!in_head && !WriteTailLocked(lane, index, text, text_bytes)) {
-    return Fail(SUTRA_OUT_OF_MEMORY, "writing a text of %u bytes into the lane: %s; free memory or raise its limit",
-                text_bytes, strerror(errno));
+  if (!in_head) {
+    const TailArena::Took took = WriteTailLocked(lane, &slot, text, text_bytes);
+    if (took != TailArena::Took::kRun) return FailTail(took, text_bytes);
   }
 
   const uint64_t sequence = TakeSequenceLocked(lane);
@@ -269,7 +267,7 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   descriptor.tag.store(request.tag, std::memory_order_relaxed);
   descriptor.bytes_and_options.store(uint64_t{request.flags} << 32 | text_bytes, std::memory_order_relaxed);
   descriptor.width_and_ttl.store(uint64_t{request.ttl_s} << 32 | request.width, std::memory_order_relaxed);
-  descriptor.priority_and_tail.store(PriorityAndTail(request.priority, in_head ? 0 : TailOffset(lane, index)),
+  descriptor.priority_and_tail.store(PriorityAndTail(request.priority, in_head ? 0 : TailOffset(slot)),
                                      std::memory_order_relaxed);
   (void)SUTRA_CHECKPOINT("send.payload_done");
 

@@ -20,6 +20,7 @@
 
 #include "producer/attach.h"
 #include "producer/client_signals.h"
+#include "producer/tail_arena.h"
 #include "shm/base/cycle_clock.h"
 #include "shm/base/mutex.h"
 #include "shm/lane_ring.h"
@@ -31,7 +32,6 @@ inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeping waite
 inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // from this age on a submit checks it too
 inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // but at most this often
 inline constexpr uint64_t kSweepNs = 20 * kNsPerMs;          // sutra_poll checks every slot this often
-inline constexpr uint32_t kTailBytesKept = 4u << 20;         // of long texts, per lane; more is given back
 inline constexpr uint32_t kReapLooksMax = 64;                // abandoned slots that one call looks at
 inline constexpr uint32_t kSlotMask = kSlotsMax - 1;
 
@@ -56,7 +56,8 @@ struct ClientSlot {
   std::atomic<uint32_t> ended = 0;       // how the request ended (slot_end.h); 0 = not yet
   std::atomic<uint32_t> reported = 0;    // 1 = the caller knows that it is done
   SlotPhase phase = SlotPhase::kFree;    // under the lane's mutex
-  uint32_t tail_bytes = 0;               // pages that long texts left behind in the memory file; under the mutex
+  uint32_t tail_first = 0;               // of a long text: its pages in the tail file; under the mutex
+  uint32_t tail_pages = 0;               // 0 = none
   uint32_t abandoned_at = 0;             // of an abandoned slot: its place in the ring of them; under the mutex
   // Written under the mutex by the submit; then of whoever holds the slot.
   uint64_t sequence = 0;
@@ -101,8 +102,8 @@ struct ClientLane {
   uint16_t* const abandoned_ring SUTRA_PT_GUARDED_BY(mutex);
   uint32_t abandoned_first SUTRA_GUARDED_BY(mutex) = 0;
   uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
-  uint32_t ring_pins SUTRA_GUARDED_BY(mutex) = 0;   // threads that use the mapping without holding a slot
-  uint64_t tail_bytes SUTRA_GUARDED_BY(mutex) = 0;  // sum over slots
+  uint32_t ring_pins SUTRA_GUARDED_BY(mutex) = 0;  // threads that use the mapping without holding a slot
+  TailArena tail SUTRA_GUARDED_BY(mutex);          // where the long texts lie
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
   uint32_t cancels_swept SUTRA_GUARDED_BY(mutex) = 0;  // cancel_epoch at the last sweep
@@ -142,8 +143,11 @@ uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 // The same of one abandoned slot.
 void ReapSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 
+// Whether a text of so many bytes can be submitted: a slot is free, and for a long text a run of pages. Reaps where
+// that may help. `claimant`: of a claim on pages (TailArena), or 0.
+bool HasRoomLocked(ClientLane* lane, uint32_t text_bytes, uintptr_t claimant) SUTRA_REQUIRES(lane->mutex);
 // Takes a free slot (REQUIRES free_count > 0) for `holder` (kTicket or kCall), copies the text and publishes it; the
-// caller rings afterwards.
+// caller rings afterwards. SUTRA_FULL where HasRoomLocked would have said so, SUTRA_OUT_OF_MEMORY.
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
                           uint64_t now_ns, SlotPhase holder, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
 // Gives a held slot back. The lane may be closed by it.

@@ -77,6 +77,15 @@ bool LeaveWishLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
   return false;
 }
 
+// One slot came free, which is one call's; but the call that it reaches may need more, where another does not.
+void WakeWaitersLocked(ClientSignals* signals) SUTRA_REQUIRES(signals->mutex) {
+  if (signals->long_waiters > 0) {
+    signals->changed.NotifyAll();
+  } else if (signals->waiters > 0) {
+    signals->changed.NotifyOne();
+  }
+}
+
 // Set for `ns`, or off for kNever; either way it is not readable any more, unless `ns` has passed.
 void SetTimer(ClientSignals* signals, uint64_t ns) {
   itimerspec setting = {};
@@ -209,7 +218,7 @@ bool TakeTimer(ClientSignals* signals, uint64_t now_ns) {
 bool RoomFreed(ClientSignals* signals) {
   const MutexLock lock(signals->mutex);
   ++signals->turns;
-  if (signals->waiters > 0) signals->changed.NotifyOne();
+  WakeWaitersLocked(signals);
   TellRoomLocked(signals);
   return signals->waiters > 0;
 }
@@ -223,9 +232,10 @@ void LanesChanged(ClientSignals* signals, bool events) {
   TellRoomLocked(signals);
 }
 
-RoomWaiter::RoomWaiter(ClientSignals* signals) : signals_(signals) {
+RoomWaiter::RoomWaiter(ClientSignals* signals, bool long_text) : signals_(signals), long_text_(long_text) {
   const MutexLock lock(signals_->mutex);
   ++signals_->waiters;
+  if (long_text_) ++signals_->long_waiters;
   turn_ = signals_->turns;
 }
 
@@ -233,7 +243,9 @@ RoomWaiter::~RoomWaiter() {
   const MutexLock lock(signals_->mutex);
   assert(signals_->waiters > 0);
   // A wake that reached this thread at its deadline is passed on.
-  if (--signals_->waiters > 0) signals_->changed.NotifyOne();
+  --signals_->waiters;
+  if (long_text_) --signals_->long_waiters;
+  WakeWaitersLocked(signals_);
 }
 
 void RoomWaiter::Wait(uint64_t until_ns) {

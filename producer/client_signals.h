@@ -32,8 +32,9 @@ inline constexpr uint32_t kBusySkip = 32;
 struct ClientSignals {
   Mutex mutex;
   CondVar changed;
-  uint64_t turns SUTRA_GUARDED_BY(mutex) = 0;    // releases and new lanes so far, of interest to waiters
-  uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;  // calls that wait for a slot or a lane
+  uint64_t turns SUTRA_GUARDED_BY(mutex) = 0;         // releases and new lanes so far, of interest to waiters
+  uint32_t waiters SUTRA_GUARDED_BY(mutex) = 0;       // calls that wait for a slot or a lane
+  uint32_t long_waiters SUTRA_GUARDED_BY(mutex) = 0;  // those of them that have a long text
 
   // The descriptor's parts: made at the first call of sutra_event_fd, under the mutex; -1 until then.
   std::atomic<int> loop_fd = -1;
@@ -87,8 +88,9 @@ void NoteDeadline(ClientSignals* signals, uint64_t deadline_ns);
 // RETURNS true if the timer is due. It is off then: the caller looks at all deadlines and notes the earliest again.
 bool TakeTimer(ClientSignals* signals, uint64_t now_ns);
 
-// After a slot became free in a lane that a call found full: wakes a waiting call, and tells the event loop that
-// wishes. RETURNS whether calls still wait for the next one.
+// After a slot became free in a lane that a call found full, or a claim on its pages ended: wakes a waiting call, all
+// of them if one needs more than a slot, and tells the event loop that wishes. RETURNS whether calls still wait for the
+// next one.
 bool RoomFreed(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 // After a lane died, was opened, or could not be: all waiters look again, and an event loop if `events`.
 void LanesChanged(ClientSignals* signals, bool events) SUTRA_EXCLUDES(signals->mutex);
@@ -96,7 +98,8 @@ void LanesChanged(ClientSignals* signals, bool events) SUTRA_EXCLUDES(signals->m
 // A call that waits. From its construction on no change is missed: the caller looks, and waits only if it found none.
 class RoomWaiter {
  public:
-  explicit RoomWaiter(ClientSignals* signals);
+  // `long_text`: needs pages of the tail file too, so a slot that becomes free may not be enough.
+  RoomWaiter(ClientSignals* signals, bool long_text);
   ~RoomWaiter();
   RoomWaiter(const RoomWaiter&) = delete;
   RoomWaiter& operator=(const RoomWaiter&) = delete;
@@ -106,6 +109,7 @@ class RoomWaiter {
 
  private:
   ClientSignals* const signals_;
+  const bool long_text_;
   uint64_t turn_ = 0;
 };
 

@@ -12,15 +12,48 @@
 namespace sutra::client {
 namespace {
 
+// What a call looks for; on the stack of a waiting call, whose claim it carries from one look to the next.
+struct Wanted {
+  uint32_t text_bytes = 0;
+  bool claims = false;            // it may claim pages of a lane, once
+  ClientLane* claimed = nullptr;  // where it did
+  uint64_t claimed_until_ns = 0;
+  uint32_t claimed_used = 0;  // pages of the claim that others still use
+
+  uintptr_t claimant() const { return reinterpret_cast<uintptr_t>(this); }
+};
+
+// Whoever was kept off by the claim looks again.
+void EndClaim(sutra_client* client, Wanted* wanted) {
+  if (wanted->claimed == nullptr) return;
+  if (wanted->claimed->tail.EndClaim(wanted->claimant())) RoomFreed(&client->signals);
+  wanted->claimed = nullptr;
+}
+
+// Makes the claim, or keeps it up for as long as its pages become free.
+void ClaimLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted) SUTRA_REQUIRES(lane->mutex) {
+  const uint32_t pages = TailArena::PagesOf(wanted->text_bytes);
+  if (wanted->claims && !lane->tail.HasRoom(pages, 0) && lane->tail.Claim(wanted->claimant(), pages)) {
+    wanted->claims = false;
+    wanted->claimed = lane;
+    wanted->claimed_used = UINT32_MAX;
+  }
+  if (wanted->claimed != lane) return;
+  const uint32_t used = lane->tail.ClaimedPagesUsed();
+  if (used < wanted->claimed_used) wanted->claimed_until_ns = now_ns + kClaimNs;
+  wanted->claimed_used = used;
+}
+
 struct Survey {          // of the open lanes, by one pass of PickLane
   uint32_t open = 0;     // usable, as far as one can see
   bool stalled = false;  // its engine's heartbeat is old: it would not answer an attach either
   bool owed = false;     // released requests occupy slots: it is the engine that leaves no room
+  bool slot = false;     // one is free, but no run of pages
   sutra_status unusable = SUTRA_OK;
 };
 
-// Whether a lane has a free slot; notes in *survey what it found. A dead lane is closed when nothing holds it.
-bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
+// Whether a lane has room; notes in *survey what it found. A dead lane is closed when nothing holds it.
+bool LookLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
   if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return false;  // relaxed: under the mutex
   const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
   if (usable != SUTRA_OK) {
@@ -29,17 +62,19 @@ bool HasRoomLocked(ClientLane* lane, uint64_t now_ns, Survey* survey) SUTRA_REQU
     return false;
   }
   ++survey->open;
-  if (lane->free_count > 0 || ReapLocked(lane) > 0) return true;
+  if (HasRoomLocked(lane, wanted->text_bytes, wanted->claimant())) return true;
   survey->owed = survey->owed || lane->abandoned_count > 0;
+  survey->slot = survey->slot || lane->free_count > 0;
   lane->room_asked = true;
+  ClaimLocked(lane, now_ns, wanted);
   return false;
 }
 
-// One pass over the lanes, from the one this thread used last. RETURNS true and the first with a free slot, its mutex
+// One pass over the lanes, from the one this thread used last. RETURNS true and the first with room, its mutex
 // held. A mutex may be waited for: it is held for one text's copy and at most one call of the kernel that does not wait
 // for anybody (the pages of a long text; a look at the engine's lock), never during a handshake or a wait.
-bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, ClientLane** picked, Survey* survey)
-    SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
+bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Wanted* wanted, ClientLane** picked,
+              Survey* survey) SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
   ThreadState& thread = CurrentThread();
   // SYNC C2 (acquire): see FindEmptyLane in lane_open.cc.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
@@ -60,7 +95,7 @@ bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Client
       ++survey->open;
       continue;
     }
-    if (HasRoomLocked(lane, now_ns, survey)) {
+    if (LookLocked(lane, now_ns, wanted, survey)) {
       thread.lane_hint = index;
       *picked = lane;
       return true;
@@ -87,25 +122,34 @@ sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
               client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
 }
 
+sutra_status FailFull(const sutra_client* client, const Wanted& wanted, bool slot) {
+  if (slot) {
+    return Fail(
+        SUTRA_FULL,
+        "no room for a text of %u bytes: long texts that are under way fill the lane's arena; wait for them and "
+        "release their tickets, or attach with more lanes_max",
+        wanted.text_bytes);
+  }
+  return Fail(SUTRA_FULL,
+              "no free slot: tickets hold all %u slots of every lane; release some, or attach with more slots or "
+              "lanes_max",
+              client->info.slots);
+}
+
 // `wish`: where there is no room, the caller's event loop is told once there is.
-bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, ClientLane** lane, sutra_status* status, bool* owed)
-    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wanted, ClientLane** lane,
+                 sutra_status* status, bool* owed) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   Survey survey;
-  if (PickLane(client, now_ns, false, lane, &survey)) return true;
+  if (PickLane(client, now_ns, false, wanted, lane, &survey)) return true;
   if (survey.open > 0 && survey.open < client->lanes_max && !survey.stalled) AskForLane(client, true);
   // Once more, now waiting for lanes that others hold. Those that are full will say when they have room, to waiting
   // calls, and to the caller's event loop if it wished before; so will a lane that this look does not see yet.
   if (wish) WishForRoom(&client->signals);
   survey = Survey();
-  const bool found = PickLane(client, now_ns, true, lane, &survey);
+  const bool found = PickLane(client, now_ns, true, wanted, lane, &survey);
   if (!found) {
     *owed = survey.owed;
-    *status = survey.open == 0
-                  ? FailWithoutLane(client, survey.unusable)
-                  : Fail(SUTRA_FULL,
-                         "no free slot: tickets hold all %u slots of every lane; release some, or attach with more "
-                         "slots or lanes_max",
-                         client->info.slots);
+    *status = survey.open == 0 ? FailWithoutLane(client, survey.unusable) : FailFull(client, *wanted, survey.slot);
   }
   if (wish && (found || *status != SUTRA_FULL)) TakeWishBack(&client->signals);
   return found;
@@ -127,6 +171,38 @@ bool AwaitAttempt(sutra_client* client, uint32_t cancel_epoch, RoomWaiter* waite
     waiter->Wait(until_ns);
   }
   return true;
+}
+
+// AcquireLane again and again, until there is room or the time is over.
+bool WaitForLane(sutra_client* client, uint64_t until_ns, uint32_t cancel_epoch, Wanted* wanted, ClientLane** lane,
+                 sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+  bool awaited = false;
+  // From here on no release and no new lane is missed.
+  RoomWaiter waiter(&client->signals, wanted->text_bytes > kTextHeadBytes);
+  for (;;) {
+    const uint64_t now_ns = MonotonicNs();
+    bool owed = false;
+    if (AcquireLane(client, now_ns, false, wanted, lane, status, &owed)) return true;
+    if (IsCancelled(client->signals, cancel_epoch)) {
+      *status = FailCancelled();
+      return false;
+    }
+    if (*status != SUTRA_FULL) {
+      if (awaited || !AwaitAttempt(client, cancel_epoch, &waiter, until_ns)) return false;
+      awaited = true;
+      continue;
+    }
+    if (now_ns >= until_ns) {
+      if (owed) {
+        *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
+      }
+      return false;
+    }
+    if (now_ns >= wanted->claimed_until_ns) EndClaim(client, wanted);
+    // A slot may also come free by the answer to an abandoned request, which tells nobody.
+    const uint64_t slice_ns = now_ns + (owed ? 5 * kNsPerMs : kSleepSliceNs);
+    waiter.Wait(slice_ns < until_ns ? slice_ns : until_ns);
+  }
 }
 
 }  // namespace
@@ -157,41 +233,22 @@ void FreeClient(sutra_client* client, bool forked) {
   free(client);
 }
 
-bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status) {
+bool AcquireLane(sutra_client* client, uint64_t now_ns, uint32_t text_bytes, ClientLane** lane, sutra_status* status) {
   bool owed = false;
+  Wanted wanted = {.text_bytes = text_bytes};
   EndRoomWish(&client->signals);
-  return AcquireLane(client, now_ns, true, lane, status, &owed);
+  return AcquireLane(client, now_ns, true, &wanted, lane, status, &owed);
 }
 
-bool AcquireLaneWaiting(sutra_client* client, uint32_t cancel_epoch, uint64_t until_ns, ClientLane** lane,
-                        sutra_status* status) {
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, uint32_t text_bytes, uint32_t cancel_epoch,
+                        ClientLane** lane, sutra_status* status) {
   bool owed = false;
-  if (AcquireLane(client, MonotonicNs(), false, lane, status, &owed)) return true;
-  bool awaited = false;
-  RoomWaiter waiter(&client->signals);  // from here on no release and no new lane is missed
-  for (;;) {
-    const uint64_t now_ns = MonotonicNs();
-    owed = false;
-    if (AcquireLane(client, now_ns, false, lane, status, &owed)) return true;
-    if (IsCancelled(client->signals, cancel_epoch)) {
-      *status = FailCancelled();
-      return false;
-    }
-    if (*status != SUTRA_FULL) {
-      if (awaited || !AwaitAttempt(client, cancel_epoch, &waiter, until_ns)) return false;
-      awaited = true;
-      continue;
-    }
-    if (now_ns >= until_ns) {
-      if (owed) {
-        *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
-      }
-      return false;
-    }
-    // A slot may also come free by the answer to an abandoned request, which tells nobody.
-    const uint64_t slice_ns = now_ns + (owed ? 5 * kNsPerMs : kSleepSliceNs);
-    waiter.Wait(slice_ns < until_ns ? slice_ns : until_ns);
-  }
+  Wanted wanted = {.text_bytes = text_bytes};
+  if (AcquireLane(client, MonotonicNs(), false, &wanted, lane, status, &owed)) return true;
+  wanted.claims = text_bytes > kTextHeadBytes;
+  const bool found = WaitForLane(client, until_ns, cancel_epoch, &wanted, lane, status);
+  EndClaim(client, &wanted);
+  return found;
 }
 
 }  // namespace sutra::client

@@ -26,6 +26,9 @@ inline constexpr uint32_t kAttachTimeoutMsDefault = 5000;
 inline constexpr uint32_t kLaneTableSize = 64;                // open lanes, and dead ones whose vectors are still held
 inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;  // of one attempt to open another lane
 inline constexpr uint64_t kAwaitLaneNs = 300 * kNsPerMs;  // a blocking call waits this long for one, on a busy machine
+// A claim ends when none of its pages came free for so long: they may be of a ticket that its caller holds until
+// another of its long texts is through, and then the claim would be in that one's way.
+inline constexpr uint64_t kClaimNs = 1000 * kNsPerMs;
 inline constexpr uint64_t kBackoffNsMin = 10 * kNsPerMs;
 inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
 
@@ -73,15 +76,16 @@ inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);
 
-// RETURNS true and *lane with its mutex held, open, and with at least one free slot; or false and *status: SUTRA_FULL,
-// SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Never waits for anything but a lane's mutex: the helper thread is asked
-// for a lane where that helps.
-bool AcquireLane(sutra_client* client, uint64_t now_ns, ClientLane** lane, sutra_status* status)
+// RETURNS true and *lane with its mutex held, open, and with room for a text of `text_bytes`; or false and *status:
+// SUTRA_FULL, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Never waits for anything but a lane's mutex: the helper
+// thread is asked for a lane where that helps. REQUIRES text_bytes <= info.text_bytes_max.
+bool AcquireLane(sutra_client* client, uint64_t now_ns, uint32_t text_bytes, ClientLane** lane, sutra_status* status)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
-// The same for blocking calls: waits for a slot until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
-// attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off).
-// SUTRA_CANCELLED once cancel_epoch is over.
-bool AcquireLaneWaiting(sutra_client* client, uint32_t cancel_epoch, uint64_t until_ns, ClientLane** lane,
-                        sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+// The same for blocking calls: waits for room until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
+// attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off). A
+// long text claims pages (kClaimNs), so that shorter ones which come and go do not keep it waiting for ever.
+// SUTRA_CANCELLED once sutra_cancel_all was called since cancel_epoch (cancel_all.h).
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, uint32_t text_bytes, uint32_t cancel_epoch,
+                        ClientLane** lane, sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
 
 }  // namespace sutra::client

@@ -23,7 +23,7 @@
 
 namespace sutra {
 
-inline constexpr uint16_t kLayoutMajor = 2;  // another major cannot attach
+inline constexpr uint16_t kLayoutMajor = 3;  // another major cannot attach
 inline constexpr uint16_t kLayoutMinor = 0;  // additions that an older peer may ignore
 inline constexpr uint32_t kLayoutVersion = uint32_t{kLayoutMajor} << 16 | kLayoutMinor;
 
@@ -33,11 +33,12 @@ inline constexpr uint64_t kEnginePageMagic = 0x474E454152545553;   // "SUTRAENG"
 
 inline constexpr uint32_t kSlotsDefault = 256;
 inline constexpr uint32_t kSlotsMin = 2;
-inline constexpr uint32_t kSlotsMax = 4096;               // a power of two
-inline constexpr uint32_t kTextHeadBytes = 256;           // a longer text lies whole in the tail file
-inline constexpr uint32_t kTextBytesMaxDefault = 65'536;  // of one text
-inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;
-inline constexpr uint32_t kWidthMax = 8192;  // floats per vector
+inline constexpr uint32_t kSlotsMax = 4096;                // a power of two
+inline constexpr uint32_t kTextHeadBytes = 256;            // a longer text lies whole in the tail file
+inline constexpr uint32_t kTextBytesMaxLimit = 16u << 20;  // of one text
+inline constexpr uint32_t kTextBytesMaxDefault = kTextBytesMaxLimit;
+inline constexpr uint64_t kTailBytesMax = 16u << 20;  // of a lane's tail file, so that the longest text fits into it
+inline constexpr uint32_t kWidthMax = 8192;           // floats per vector
 inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint64_t kRequestTimeoutNsDefault = 30'000'000'000;  // of a request without a deadline
 
@@ -71,7 +72,7 @@ enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, k
 
 struct alignas(128) EngineLine {      // written by the engine only
   SharedWord<uint32_t> futex_word;    // bumped before each wake
-  SharedWord<uint32_t> state;         // LaneState; draining: more is refused; closed: no more is answered
+  SharedWord<uint32_t> state;         // LaneState; draining: no more is taken; closed: no more is answered
   SharedWord<uint32_t> close_reason;  // StatusCode, set before kLaneClosed
   SharedWord<uint32_t> parked;  // 1 = not polled: ring the doorbell after publishing, although the engine is awake
   uint8_t reserved0[48];
@@ -184,9 +185,12 @@ struct LaneGeometry {
     return RoundUp(text_heads() + uint64_t{slots} * kTextHeadBytes, kPageBytes);
   }
 
-  // The tail file is an arena: a text may lie anywhere in it. The library gives each slot a region of its own.
-  constexpr uint64_t tail_stride() const { return RoundUp(text_bytes_max, kPageBytes); }
-  constexpr uint64_t tail_bytes() const { return slots * tail_stride(); }
+  // The tail file is an arena: a text may lie anywhere in it. It has room for the longest text, or for as many of them
+  // as there are slots where that is less than the bound.
+  constexpr uint64_t tail_bytes() const {
+    const uint64_t all = slots * RoundUp(text_bytes_max, kPageBytes);
+    return all < kTailBytesMax ? all : kTailBytesMax;
+  }
   constexpr bool InTailFile(uint64_t offset, uint64_t bytes) const {
     return bytes <= tail_bytes() && offset <= tail_bytes() - bytes;
   }

@@ -18,6 +18,7 @@
 
 #include "shm/base/printable.h"
 #include "shm/base/time.h"
+#include "shm/control_messages.h"
 #include "shm/handshake.h"
 #include "shm/layout.h"
 
@@ -108,17 +109,20 @@ void Acceptor::Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns) {
 
 void Acceptor::AdmitOrRefuse(uint64_t id, Connection* connection, uint64_t now_ns) {
   const uid_t uid = connection->peer.uid;
-  if (draining_) return RefuseAtOnce(id, DrainRefusal(), now_ns);
-  if (!Allowed(connection->socket.get(), uid, connection->peer.gid)) {
+  if (draining_) return HandToControl(id) ? void() : RefuseAtOnce(id, DrainRefusal(), now_ns);
+  const bool may_control = MayControl(*connection);
+  if (!Allowed(connection->socket.get(), connection->peer)) {
     // Refused after the hello; further strangers are not worth an answer.
     connection->refusal = {.status = {StatusCode::kRefused, "uid " + std::to_string(uid) +
                                                                 " may not attach: start the engine with --allow-uid "
                                                                 "or --allow-gid"},
                            .reason = Counter::kRefusedPermission};
-    if (Strangers() > kStrangersMax) Drop(id, connection->refusal.status.message(), Counter::kRefusedPermission);
-    return;
+    if (Strangers() > kStrangersMax && !may_control)
+      Drop(id, connection->refusal.status.message(), Counter::kRefusedPermission);
+    if (!may_control) return;
   }
-  const bool all = connections_.size() > kPendingMax, of_uid = PendingOf(uid) > kPendingPerUidMax;
+  // Other users' attaches keep nobody from controlling the engine.
+  const bool all = connections_.size() > kPendingMax && !may_control, of_uid = PendingOf(uid) > kPendingPerUidMax;
   if (!all && !of_uid) return;
   const std::string whose = of_uid ? " of uid " + std::to_string(uid) : "";
   RefuseAtOnce(id,
@@ -140,20 +144,29 @@ size_t Acceptor::PendingOf(uid_t uid) const {
                                            [uid](const auto& item) { return item.second.peer.uid == uid; }));
 }
 
-bool Acceptor::Allowed(int socket, uid_t uid, gid_t gid) const {
-  const auto has = [](const auto& list, auto item) { return std::find(list.begin(), list.end(), item) != list.end(); };
-  if (uid == geteuid() || has(options_.allow_uids, uid) || has(options_.allow_gids, gid)) return true;
-  if (options_.allow_gids.empty()) return false;
-  std::vector<gid_t> groups(64);
-  socklen_t length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
-  int result = getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
-  if (result != 0 && errno == ERANGE) {
-    groups.resize(length / sizeof(gid_t));
-    result = getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length);
-  }
-  if (result != 0) return false;
-  groups.resize(length / sizeof(gid_t));
-  return std::any_of(groups.begin(), groups.end(), [&](gid_t group) { return has(options_.allow_gids, group); });
+bool Acceptor::Allowed(int socket, const Peer& peer) const {
+  const std::vector<uid_t>& uids = options_.allow_uids;
+  return peer.uid == geteuid() || std::find(uids.begin(), uids.end(), peer.uid) != uids.end() ||
+         InAnyGroup(socket, peer, options_.allow_gids);
+}
+
+bool Acceptor::MayControl(const Connection& connection) const {
+  return watcher_.may_control && watcher_.may_control(connection.socket.get(), connection.peer);
+}
+
+// False: its first message, which stays unread, is not there yet, or not one of a control session.
+bool Acceptor::HandToControl(uint64_t id) {
+  const auto found = connections_.find(id);
+  UniqueFd& socket = found->second.socket;
+  uint64_t magic = 0;
+  const ssize_t count = recv(socket.get(), &magic, sizeof(magic), MSG_DONTWAIT | MSG_PEEK);
+  if (count != sizeof(magic) || magic != kControlMagic || !watcher_.control) return false;
+  watcher_.unwatch(socket.get());
+  UniqueFd handed = std::move(socket);
+  const Peer peer = found->second.peer;
+  connections_.erase(found);
+  watcher_.control(std::move(handed), peer);
+  return true;
 }
 
 void Acceptor::OnReady(uint64_t id, uint64_t now_ns) {
@@ -182,6 +195,7 @@ void Acceptor::OnMessage(uint64_t id, Connection* connection, uint64_t now_ns) {
 }
 
 void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
+  if (HandToControl(id)) return;
   HelloMessage hello = {};
   const ssize_t count = ReceiveBytes(connection->socket.get(), &hello, sizeof(hello));
   if (count == -EAGAIN) return;

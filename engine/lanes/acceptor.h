@@ -29,6 +29,7 @@
 #include "engine/lanes/client_table.h"
 #include "engine/lanes/lane.h"
 #include "engine/lanes/lane_maker.h"
+#include "engine/lanes/peer.h"
 #include "engine/model/model_info.h"
 #include "shm/base/log_line.h"
 #include "shm/handshake_messages.h"
@@ -60,6 +61,10 @@ class Acceptor {
     std::function<void(int fd, uint64_t id)> watch;
     std::function<void(int fd)> unwatch;
     std::function<void(AttachedLane)> attached;
+    // Control sessions come through the same socket: who may have one, and who gets a connection whose first message,
+    // unread, is one of theirs. May be empty: such a connection is refused then.
+    std::function<bool(int socket, const Peer&)> may_control = {};
+    std::function<void(UniqueFd socket, const Peer&)> control = {};
   };
 
   Acceptor(Options options, Watcher watcher);
@@ -106,11 +111,6 @@ class Acceptor {
     Counter reason = Counter::kRefusedProtocol;
     uint32_t retry_after_ms = 0;
   };
-  struct Peer {
-    pid_t pid = 0;
-    uid_t uid = 0;
-    gid_t gid = 0;
-  };
   struct Connection {
     UniqueFd socket;
     Peer peer;
@@ -133,7 +133,9 @@ class Acceptor {
   void OnMessage(uint64_t id, Connection* connection, uint64_t now_ns);
   void RefuseForMemory(uint64_t id, uint64_t now_ns);
   void Forget(uint64_t id);
-  bool Allowed(int socket, uid_t uid, gid_t gid) const;
+  bool Allowed(int socket, const Peer& peer) const;
+  bool MayControl(const Connection& connection) const;
+  bool HandToControl(uint64_t id);
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);
   void OnLocked(uint64_t id, Connection* connection);

@@ -149,10 +149,9 @@ void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
 
 // A vector that cannot be stored is served all the same.
 void DeviceWorker::Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s) {
-  if (model_.cache == nullptr) return;
   try {
-    model_.cache->Insert(computation->text, computation->variant, unit,
-                         {norm, computation->token_count, computation->truncated}, ttl_s);
+    model_.cache.Insert(computation->text, computation->variant, unit,
+                        {norm, computation->token_count, computation->truncated}, ttl_s);
   } catch (const std::bad_alloc&) {
     model_.stats.Add(Counter::kOutOfMemory);
   }

@@ -30,8 +30,18 @@ enum Tag : uint64_t {
   kTagSocket = 5ull << 56,
   kTagPid = 6ull << 56,
   kTagMade = 7ull << 56,
+  kTagControl = 8ull << 56,
   kTagKindMask = 0xffull << 56,
 };
+
+ControlSessions::Options MakeControlOptions(ControlSessions::Options options, const Acceptor::Options& attach) {
+  options.model = attach.model;
+  options.engine_generation = attach.engine_generation;
+  options.stats = attach.stats;
+  options.log = attach.log;
+  options.started_ns = MonotonicNs();
+  return options;
+}
 
 }  // namespace
 
@@ -47,9 +57,30 @@ EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* m
              {.watch_socket = [this](int fd, uint64_t id) { return Watch(fd, kTagSocket | id); },
               .watch_process = [this](int fd, uint64_t id) { return Watch(fd, kTagPid | id); },
               .unwatch = [this](int fd) { Unwatch(fd); }}),
-      acceptor_(std::move(attach), {.watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
-                                    .unwatch = [this](int fd) { Unwatch(fd); },
-                                    .attached = [this](AttachedLane attached) { Add(std::move(attached)); }}) {}
+      control_(MakeControlOptions(options_.control, attach), MakeControlLoop()),
+      acceptor_(std::move(attach), MakeWatcher()) {}
+
+ControlSessions::Loop EngineLoop::MakeControlLoop() {
+  return {.watch = [this](int fd, uint64_t id) { return Watch(fd, kTagControl | id); },
+          .unwatch = [this](int fd) { Unwatch(fd); },
+          .facts =
+              [this] {
+                const uint32_t state = options_.page->state.load(std::memory_order_relaxed);  // relaxed: our own word
+                return ControlSessions::Facts{.state = static_cast<EngineState>(state),
+                                              .lanes = lanes_.size(),
+                                              .clients = acceptor_.clients().size()};
+              },
+          .hand_over = [this] { StartDrain(MonotonicNs()); }};
+}
+
+Acceptor::Watcher EngineLoop::MakeWatcher() {
+  return {
+      .watch = [this](int fd, uint64_t id) { Watch(fd, kTagPending | id); },
+      .unwatch = [this](int fd) { Unwatch(fd); },
+      .attached = [this](AttachedLane attached) { Add(std::move(attached)); },
+      .may_control = [this](int socket, const Peer& peer) { return control_.MayControl(socket, peer); },
+      .control = [this](UniqueFd socket, const Peer& peer) { control_.Take(std::move(socket), peer, MonotonicNs()); }};
+}
 
 EngineLoop::~EngineLoop() = default;
 
@@ -125,9 +156,10 @@ bool EngineLoop::PollLanes() {
   turn_until_ns_ = 0;
   turn_over_ = false;
   if (!blocked_.empty()) TryBlocked();
-  const bool more =
-      lanes_.Turn([this](const std::shared_ptr<Lane>& lane, int64_t bytes) { return PollLane(lane, bytes); },
-                  [this] { return turn_over_; });
+  // A draining engine takes nothing more: what is in a ring is the next engine's.
+  const bool more = !draining_ && lanes_.Turn([this](const std::shared_ptr<Lane>& lane,
+                                                     int64_t bytes) { return PollLane(lane, bytes); },
+                                              [this] { return turn_over_; });
   model_.batcher.Flush();
   InMemory([&] { lanes_.EndViolators(); });
   return more || !blocked_.empty();
@@ -135,17 +167,17 @@ bool EngineLoop::PollLanes() {
 
 // A request that met a lock whose holder lost its CPU waits here with its lane; all others go on.
 void EngineLoop::Handle(LaneReader::Taken* request) {
-  if (path_.Handle(request, draining_)) return;
+  if (path_.Handle(request)) return;
   try {
     blocked_.emplace_back(*request);
   } catch (const std::bad_alloc&) {
-    while (!path_.HandleAgain(request, draining_)) CpuPause();
+    while (!path_.HandleAgain(request)) CpuPause();
   }
 }
 
 void EngineLoop::TryBlocked() {
   blocked_.remove_if([this](Blocked& blocked) {
-    if (!path_.HandleAgain(&blocked.request, draining_)) return false;
+    if (!path_.HandleAgain(&blocked.request)) return false;
     model_.replies.Wake(blocked.request.waiter.lane.get());
     return true;
   });
@@ -188,7 +220,8 @@ bool EngineLoop::Sleep(uint64_t now_ns) {
   if (!stirred) {
     model_.stats.Add(Counter::kEngineSleeps);
     const uint64_t left_ns = next_tick_ns_ > now_ns ? next_tick_ns_ - now_ns : 0;
-    stirred = HandleEvents(static_cast<int>(DivideRoundUp(left_ns, kNsPerMs)));
+    const uint64_t left_ms = DivideRoundUp(left_ns, kNsPerMs);
+    stirred = HandleEvents(static_cast<int>(draining_ ? std::min(left_ms, kDrainLookMs) : left_ms));
   }
   AnnounceEngineAwake(options_.page);
   return stirred;
@@ -221,6 +254,7 @@ void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
       if (options_.shutdown->OnSignal()) StartDrain(MonotonicNs());
       break;
     case kTagPending: acceptor_.OnReady(id, MonotonicNs()); break;
+    case kTagControl: control_.OnReady(id, MonotonicNs()); break;
     case kTagMade: acceptor_.OnMade(MonotonicNs()); break;
     case kTagSocket: lanes_.OnSocket(id, hung_up); break;
     case kTagPid: lanes_.OnProcessEnd(id); break;
@@ -245,6 +279,7 @@ void EngineLoop::Tick(uint64_t now_ns) {
     InMemory([&] { lanes_.Sweep(); });
   }
   InMemory([&] { acceptor_.Expire(now_ns); });
+  InMemory([&] { control_.Expire(now_ns); });
   if (options_.check_files && now_ns >= next_check_ns_ && !draining_) {
     next_check_ns_ = now_ns + kNsPerSecond;
     InMemory([&] {
@@ -261,10 +296,13 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
   options_.show_gauges({.now_ns = now_ns,
                         .state = static_cast<EngineState>(state),
                         .lanes = lanes_.size(),
-                        .lanes_parked = lanes_.parked()});
+                        .lanes_parked = lanes_.parked(),
+                        .standbys = control_.standbys().size(),
+                        .standbys_ready = control_.standbys().ready()});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {
+  if (draining_) return;  // a signal after a request
   draining_ = true;
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
@@ -277,14 +315,15 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 }
 
 // When no computation is under way, everything taken is answered: hits and refusals are answered as they are taken.
+// What there is no time for stays unanswered: an error would end it, while its client can move it to the next engine
+// once the lane is closed.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
   if (model_.in_flight.size() == 0 && blocked_.empty()) return true;
   if (now_ns < drain_until_ns_) return false;
   InMemory([&] {
-    for (const Waiter& waiter : model_.in_flight.TakeAll()) {
-      while (!model_.replies.Refuse(waiter, StatusCode::kShuttingDown)) CpuPause();
-      model_.replies.Wake(waiter.lane.get());
-    }
+    const size_t unanswered = model_.in_flight.TakeAll().size() + blocked_.size();
+    blocked_.clear();
+    model_.stats.Add(Counter::kTextsLaneEnded, unanswered);
     drain_cut_ = true;
   });
   return drain_cut_;

@@ -22,6 +22,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/control/control_sessions.h"
 #include "engine/lanes/acceptor.h"
 #include "engine/lanes/lane_reader.h"
 #include "engine/lanes/lane_table.h"
@@ -42,6 +43,7 @@ class EngineLoop {
     EngineState state = kEngineStarting;
     size_t lanes = 0;
     size_t lanes_parked = 0;
+    size_t standbys = 0, standbys_ready = 0;
   };
   struct Options {
     ListeningSocket* listener = nullptr;
@@ -54,10 +56,11 @@ class EngineLoop {
     std::function<void(const Vitals&)> show_gauges;  // at every tick, and when the lanes are closed
     // Every second while it serves. True: the listener was bound again.
     std::function<bool()> check_files;
+    ControlSessions::Options control = {};  // what the loop does not know itself
   };
   enum class End {
     kDrained,     // everything taken was answered
-    kDrainCut,    // the drain timed out; the rest was answered `shutting down`
+    kDrainCut,    // the drain timed out; the rest stays unanswered
     kDeviceLost,  // a worker reported its device unusable
     kLoopFailed,  // epoll failed
   };
@@ -73,7 +76,8 @@ class EngineLoop {
   End Run();
   // Serves a lane from the next turn on. Called by the acceptor when a handshake is complete.
   void Add(AttachedLane attached) { lanes_.Add(std::move(attached)); }
-  // One turn of Run. False if the ring of every lane that is not parked was looked at and was empty.
+  // One turn of Run. False if the ring of every lane that is not parked was looked at and was empty. Draining, no ring
+  // is looked at.
   bool PollLanes();
 
   // Marks every lane closed and hangs up. Nothing is answered after it.
@@ -87,7 +91,8 @@ class EngineLoop {
 
  private:
   static constexpr int kEventsPerTurn = 16;
-  static constexpr int kLastAccepts = 16;  // a whole backlog
+  static constexpr int kLastAccepts = 16;      // a whole backlog
+  static constexpr uint64_t kDrainLookMs = 1;  // whether the last computation has ended: the next engine waits for it
   static constexpr uint64_t kSweepNs = 250 * kNsPerMs;
   static constexpr uint64_t kEventsEveryNs = 20'000;  // while rings are busy: a parked lane's doorbell waits for it
 
@@ -111,6 +116,8 @@ class EngineLoop {
   bool Sleep(uint64_t now_ns);
   void Tick(uint64_t now_ns);
   void ShowGauges(uint64_t now_ns) const;
+  ControlSessions::Loop MakeControlLoop();
+  Acceptor::Watcher MakeWatcher();
   void StartDrain(uint64_t now_ns);
   bool DrainFinished(uint64_t now_ns);
   bool Watch(int fd, uint64_t tag);
@@ -124,6 +131,7 @@ class EngineLoop {
   UniqueFd epoll_;
   UniqueFd fault_event_;  // in-process only: an eventfd never crosses a trust boundary
   LaneTable lanes_;
+  ControlSessions control_;
   Acceptor acceptor_;
   std::list<Blocked> blocked_;  // almost always empty
 

@@ -15,24 +15,23 @@
 namespace sutra {
 
 // Memory that runs out fails this request: each step below leaves the waiter where it is until it can no longer fail.
-bool RequestPath::Handle(LaneReader::Taken* request, bool draining) {
+bool RequestPath::Handle(LaneReader::Taken* request) {
   model_.stats.Add(Counter::kTexts);
   model_.stats.RecordSpan(Histogram::kStageTake, request->waiter.submitted_ns, request->waiter.taken_ns);
-  return HandleAgain(request, draining);
+  return HandleAgain(request);
 }
 
-bool RequestPath::HandleAgain(LaneReader::Taken* request, bool draining) {
+bool RequestPath::HandleAgain(LaneReader::Taken* request) {
   try {
-    return Answer(request, draining);
+    return Answer(request);
   } catch (const std::bad_alloc&) {
     model_.stats.Add(Counter::kOutOfMemory);
     return model_.replies.Refuse(request->waiter, StatusCode::kOutOfMemory);
   }
 }
 
-bool RequestPath::Answer(LaneReader::Taken* request, bool draining) {
+bool RequestPath::Answer(LaneReader::Taken* request) {
   Waiter& waiter = request->waiter;
-  if (draining) return model_.replies.Refuse(waiter, StatusCode::kShuttingDown);
   if (request->status != StatusCode::kOk) return model_.replies.Refuse(waiter, request->status);
   waiter.ttl_s = static_cast<uint32_t>(
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
@@ -66,10 +65,10 @@ RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text)
 
 RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
-  if (model_.cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
+  CacheShard* const cache = model_.cache.Get();
+  if (cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
   CacheValue value;
-  const std::optional<bool> found =
-      model_.cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
+  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
   if (!found.has_value()) return Step::kBusy;
   if (!*found) return Step::kNothing;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));

@@ -18,11 +18,11 @@ class RequestPath {
  public:
   explicit RequestPath(ServedModel* model) : model_(*model) {}
 
-  // Answers the request, or hands it on. `draining`: new requests are refused. A request for which memory is short is
-  // answered `out of memory`. False, and nothing happened: another thread holds a lock that it needs, and has lost its
-  // CPU. Others need not wait for that: try this one again later.
-  [[nodiscard]] bool Handle(LaneReader::Taken* request, bool draining);
-  [[nodiscard]] bool HandleAgain(LaneReader::Taken* request, bool draining);
+  // Answers the request, or hands it on. A request for which memory is short is answered `out of memory`. False, and
+  // nothing happened: another thread holds a lock that it needs, and has lost its CPU. Others need not wait for that:
+  // try this one again later.
+  [[nodiscard]] bool Handle(LaneReader::Taken* request);
+  [[nodiscard]] bool HandleAgain(LaneReader::Taken* request);
 
  private:
   enum class Step : uint8_t {
@@ -30,7 +30,7 @@ class RequestPath {
     kNothing,  // this step has nothing for it: the next one
     kBusy,     // a lock is held: all of it again
   };
-  bool Answer(LaneReader::Taken* request, bool draining);
+  bool Answer(LaneReader::Taken* request);
   Step Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0);
   Step AnswerFromCache(const Waiter& waiter, std::string_view text);
   Step Join(const Waiter& waiter, std::string_view text);

@@ -13,6 +13,7 @@
 #include "engine/model/model_backend.h"
 #include "engine/serving/in_flight.h"
 #include "engine/serving/request_batcher.h"
+#include "engine/serving/shard_slot.h"
 #include "shm/stats/stats_writer.h"
 
 namespace sutra {
@@ -21,7 +22,7 @@ struct ServedModel {
   // What is not owned; it must outlive the served model.
   struct Options {
     ModelBackend* backend = nullptr;
-    CacheShard* cache = nullptr;  // null: nothing is looked up or stored
+    CacheShard* cache = nullptr;  // null: nothing is looked up or stored, unless a shard is expected (shard_slot.h)
     uint64_t ttl_s_default = 0;   // of a request that names no lifetime
     RequestBatcher::Limits batches;
     StatsWriter stats;
@@ -42,7 +43,7 @@ struct ServedModel {
   ModelBackend& backend;
   const ModelInfo& info;
   const Tokenizer& tokenizer;
-  CacheShard* const cache;
+  ShardSlot cache;
   const uint64_t ttl_s_default;
   const StatsWriter stats;
   InFlight in_flight;

@@ -72,11 +72,19 @@ bool Shutdown::OnSignal() {
         }
       continue;
     }
+    first = true;
+    if (requested_ && info.ssi_pid == static_cast<uint32_t>(getpid())) continue;
     if (signal_number_ != 0) _exit(128 + static_cast<int>(info.ssi_signo));
     signal_number_ = static_cast<int>(info.ssi_signo);
-    first = true;
   }
   return first;
+}
+
+// Through the signalfd, so that there is one way to stop. It is blocked in every thread, hence pending at once.
+void Shutdown::Request() {
+  if (requested_ || signal_number_ != 0) return;
+  requested_ = true;
+  kill(getpid(), SIGTERM);
 }
 
 void Shutdown::LeaveOnNextSignal() {

@@ -25,9 +25,13 @@ class Shutdown {
 
   int fd() const { return signal_fd_.get(); }
 
-  // The signalfd is readable: takes the pending signals. True for the first one that stops; for the second it does not
-  // return.
+  // The signalfd is readable: takes the pending signals. True for the first one that stops, and for a Request; for the
+  // second signal it does not return.
   bool OnSignal();
+
+  // Begins the drain as SIGTERM would (a control session asked for it). A signal that comes afterwards is still the
+  // first one. No effect while the engine is stopping already.
+  void Request();
 
   // From here on the next signal ends the process without asking the loop.
   void LeaveOnNextSignal();
@@ -38,6 +42,7 @@ class Shutdown {
   UniqueFd signal_fd_;
   LogLine log_;
   int signal_number_ = 0;  // of the first signal that stops
+  bool requested_ = false;
 };
 
 }  // namespace sutra

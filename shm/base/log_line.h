@@ -58,6 +58,9 @@ enum class LogKind : uint8_t {
   kLaneViolated,
   kWatchFailed,
   kModelFailed,
+  kControl,         // a command that changes the engine
+  kControlRefused,  // a session that was refused or ended
+  kStandby,         // one came or went
   kCount
 };
 

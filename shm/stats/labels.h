@@ -52,7 +52,9 @@ namespace sutra {
   X(kRefusedMemory, "attach_refused_memory")                      \
   X(kRefusedDraining, "attach_refused_shutting_down")             \
   X(kRefusedTimeout, "attach_refused_timeout")                    \
-  X(kRefusedProtocol, "attach_refused_protocol")
+  X(kRefusedProtocol, "attach_refused_protocol")                  \
+  X(kControlRequests, "control_requests")                         \
+  X(kControlRefused, "control_refused")
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \
@@ -90,7 +92,20 @@ namespace sutra {
   X(kLogFull, "log_full")                             \
   X(kQueueBytes, "queue_bytes")                       \
   X(kLanesParked, "lanes_parked")                     \
-  X(kLanesMax, "lanes_max")
+  X(kLanesMax, "lanes_max")                           \
+  X(kStandbys, "standbys")                            \
+  X(kStandbysReady, "standbys_ready")                 \
+  X(kShardState, "shard_state") /* ShardState */      \
+  X(kInsertsWaiting, "inserts_waiting")               \
+  X(kInsertsDropped, "inserts_dropped")
+
+// Of the cache shard, whose engine may have taken over and serve before it is open.
+enum ShardState : uint32_t {
+  kShardNone = 0,     // --no-cache
+  kShardOpening = 1,  // lookups find nothing; inserts wait in memory
+  kShardOpen = 2,
+  kShardFailed = 3,  // as opening; it could not be opened, and may be tried again
+};
 
 // Log-linear histograms; values in nanoseconds unless the label says otherwise.
 #define SUTRA_HISTOGRAMS(X)                                                                  \

@@ -10,6 +10,7 @@
 
 #include "producer/include/sutra/embed.h"
 #include "shm/base/status.h"
+#include "shm/control_messages.h"
 #include "shm/handshake_messages.h"
 #include "shm/layout.h"
 
@@ -31,6 +32,58 @@ class Table {
 #define FIELD(type, field) table.Add(#type "." #field, offsetof(type, field))
 #define VALUE(name) table.Add(#name, static_cast<uint64_t>(name))
 
+// The messages of a control session.
+void AddControl(Table* control) {
+  Table& table = *control;
+  VALUE(kControlMagic);
+  VALUE(kControlVersion);
+  VALUE(kControlBodyBytesMax);
+  VALUE(kStandbysMax);
+  VALUE(ControlCommand::kStatus);
+  VALUE(ControlCommand::kHandOver);
+  VALUE(ControlCommand::kSetLogLevel);
+  VALUE(ControlCommand::kRegisterStandby);
+  VALUE(ControlCommand::kUpdateStandby);
+  VALUE(LogVerbosity::kTrace);
+  VALUE(LogVerbosity::kDebug);
+  VALUE(LogVerbosity::kInfo);
+  VALUE(LogVerbosity::kWarn);
+  VALUE(LogVerbosity::kError);
+  VALUE(StandbyState::kPreparing);
+  VALUE(StandbyState::kReady);
+  SIZE(ControlHeader);
+  FIELD(ControlHeader, magic);
+  FIELD(ControlHeader, version);
+  FIELD(ControlHeader, command);
+  FIELD(ControlHeader, request_id);
+  FIELD(ControlHeader, body_bytes);
+  FIELD(ControlHeader, status);
+  FIELD(ControlHeader, retry_after_ms);
+  FIELD(ControlHeader, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<ControlHeader>);
+  SIZE(HandOverBody);
+  FIELD(HandOverBody, engine_generation);
+  FIELD(HandOverBody, engine_pid);
+  FIELD(HandOverBody, standby_pid);
+  EXPECT_TRUE(std::has_unique_object_representations_v<HandOverBody>);
+  SIZE(LogLevelBody);
+  FIELD(LogLevelBody, verbosity);
+  FIELD(LogLevelBody, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<LogLevelBody>);
+  SIZE(StandbyBody);
+  FIELD(StandbyBody, pid);
+  FIELD(StandbyBody, state);
+  FIELD(StandbyBody, width);
+  FIELD(StandbyBody, reserved);
+  FIELD(StandbyBody, precision);
+  FIELD(StandbyBody, identity);
+  EXPECT_TRUE(std::has_unique_object_representations_v<StandbyBody>);
+  SIZE(StandbyStateBody);
+  FIELD(StandbyStateBody, state);
+  FIELD(StandbyStateBody, reserved);
+  EXPECT_TRUE(std::has_unique_object_representations_v<StandbyStateBody>);
+}
+
 std::string MakeTable() {
   Table table;
   VALUE(kLayoutMajor);
@@ -42,7 +95,9 @@ std::string MakeTable() {
   VALUE(kSlotsMin);
   VALUE(kSlotsMax);
   VALUE(kTextHeadBytes);
+  VALUE(kTextBytesMaxDefault);
   VALUE(kTextBytesMaxLimit);
+  VALUE(kTailBytesMax);
   VALUE(kWidthMax);
   VALUE(kPageBytes);
 
@@ -157,19 +212,19 @@ std::string MakeTable() {
   SIZE(LockedMessage);
   SIZE(ServingMessage);
 
-  const LaneGeometry geometry = {256, 65'536, 384};
-  table.Add("lane(256,65536,384).client_line", geometry.client_line());
-  table.Add("lane(256,65536,384).submission_ring", geometry.submission_ring());
-  table.Add("lane(256,65536,384).requests", geometry.requests());
-  table.Add("lane(256,65536,384).text_heads", geometry.text_heads());
-  table.Add("lane(256,65536,384).request_bytes", geometry.request_bytes());
-  table.Add("lane(256,65536,384).tail_stride", geometry.tail_stride());
-  table.Add("lane(256,65536,384).tail_bytes", geometry.tail_bytes());
-  table.Add("lane(256,65536,384).completion_ring", geometry.completion_ring());
-  table.Add("lane(256,65536,384).results", geometry.results());
-  table.Add("lane(256,65536,384).vectors", geometry.vectors());
-  table.Add("lane(256,65536,384).vector_stride", geometry.vector_stride());
-  table.Add("lane(256,65536,384).reply_bytes", geometry.reply_bytes());
+  const LaneGeometry geometry = {256, kTextBytesMaxDefault, 384};
+  table.Add("lane(256,16777216,384).client_line", geometry.client_line());
+  table.Add("lane(256,16777216,384).submission_ring", geometry.submission_ring());
+  table.Add("lane(256,16777216,384).requests", geometry.requests());
+  table.Add("lane(256,16777216,384).text_heads", geometry.text_heads());
+  table.Add("lane(256,16777216,384).request_bytes", geometry.request_bytes());
+  table.Add("lane(256,16777216,384).tail_bytes", geometry.tail_bytes());
+  table.Add("lane(4,5000,384).tail_bytes", LaneGeometry{4, 5000, 384}.tail_bytes());
+  table.Add("lane(256,16777216,384).completion_ring", geometry.completion_ring());
+  table.Add("lane(256,16777216,384).results", geometry.results());
+  table.Add("lane(256,16777216,384).vectors", geometry.vectors());
+  table.Add("lane(256,16777216,384).vector_stride", geometry.vector_stride());
+  table.Add("lane(256,16777216,384).reply_bytes", geometry.reply_bytes());
 
   VALUE(SUTRA_ABI_VERSION);
   SIZE(sutra_attach_options);
@@ -239,6 +294,7 @@ std::string MakeTable() {
   FIELD(sutra_batch_options, context);
   FIELD(sutra_batch_options, error_texts);
   FIELD(sutra_batch_options, error_text_bytes);
+  AddControl(&table);
   return table.text();
 }
 

@@ -44,6 +44,22 @@ class CacheShardTest : public testing::Test {
   std::vector<std::string> lines_;
 };
 
+// What was accepted is in the files, which nobody of this shard touches any more: another may have them while this one
+// still has its memory.
+TEST_F(CacheShardTest, AClosedShardLeavesItsFilesToTheNext) {
+  auto shard = Open(config_);
+  Put(shard.get(), "a", 1);
+  shard->Close();
+  const uint64_t entries = shard->Stats().entries;
+  EXPECT_EQ(entries, 1u);
+  auto next = Open(config_);
+  EXPECT_EQ(VersionOf(next.get(), "a"), 1);
+  Put(next.get(), "b", 2);
+  shard.reset();
+  next->Close();
+  EXPECT_EQ(VersionOf(Open(config_).get(), "b"), 2);
+}
+
 TEST_F(CacheShardTest, AHitCopiesEverythingOut) {
   auto shard = Open(config_);
   const std::vector<float> vector = test::VectorOf("t", 1);

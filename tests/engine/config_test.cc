@@ -47,10 +47,11 @@ TEST(Config, DefaultsAreThoseOfTheDocumentation) {
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
   const EngineConfig& config = parsed.value().config;
   EXPECT_EQ(config.slots, 256u);
-  EXPECT_EQ(config.text_bytes_max, 65'536u);
+  EXPECT_EQ(config.text_bytes_max, 16u << 20);
   EXPECT_EQ(config.ttl_s, 86'400u);
   EXPECT_EQ(config.spin_us, 50u);
   EXPECT_EQ(config.drain_s, 30u);
+  EXPECT_FALSE(config.standby);
   EXPECT_EQ(config.durability, DurabilityPolicy::kInterval);
   EXPECT_EQ(config.socket_mode, 0600u);
   EXPECT_EQ(config.stats_mode, 0640u);

@@ -38,6 +38,18 @@ TEST_F(EngineLockTest, ASecondEngineIsRefusedAndTheHolderIsNamed) {
   EXPECT_NE(second.status().message().find(path_), std::string::npos);
 }
 
+TEST_F(EngineLockTest, TheHolderIsNamedToWhoAsks) {
+  EXPECT_EQ(EngineLock::HolderOf(path_), "");
+  const Result<EngineLock> lock = EngineLock::Take(path_);
+  ASSERT_TRUE(lock.ok());
+  EXPECT_EQ(EngineLock::HolderOf(path_).rfind("pid " + std::to_string(getpid()) + " since ", 0), 0u);
+}
+
+TEST_F(EngineLockTest, AFreeLockIsNotWaitedFor) {
+  const std::atomic<bool> stop{false};
+  EXPECT_TRUE(EngineLock::Wait(path_, stop).ok());
+}
+
 TEST_F(EngineLockTest, TheFileStaysAndTheNextEngineTakesIt) {
   std::optional<EngineLock> first(EngineLock::Take(path_).value());
   first.reset();

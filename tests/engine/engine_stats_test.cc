@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/base/clock.h"
 #include "shm/shared_word.h"
 #include "tests/kit/gated_backend.h"
 #include "tests/kit/memory_cache.h"
@@ -57,13 +58,31 @@ class EngineStatsTest : public ::testing::Test {
 TEST_F(EngineStatsTest, EveryGaugeIsShown) {
   ServedModel model(ModelOptions(&cache_));
   ShowConstants(stats_, model.info, 256);
-  ShowGauges(model, {.now_ns = 5, .state = kEngineServing, .lanes = 3, .lanes_parked = 2});
+  ShowGauges(model,
+             {.now_ns = 5, .state = kEngineServing, .lanes = 3, .lanes_parked = 2, .standbys = 4, .standbys_ready = 1});
   const char* labels[] = {
 #define SUTRA_LABEL(name, label) label,
       SUTRA_GAUGES(SUTRA_LABEL)
 #undef SUTRA_LABEL
   };
   for (size_t i = 0; i < kGauges; ++i) EXPECT_NE(Word(i).load(std::memory_order_relaxed), kUntouched) << labels[i];
+}
+
+TEST_F(EngineStatsTest, AShardThatIsNotOpenIsShown) {
+  ServedModel model(ModelOptions(nullptr));
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardNone});
+  model.cache.Expect(Clock::Real());
+  model.cache.Insert("waits", 0, std::vector<float>{1}, {}, 100);
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardOpening});
+  EXPECT_EQ(Get(Gauge::kInsertsWaiting), 1u);
+  model.cache.Fail(true);
+  ShowGauges(model, {});
+  EXPECT_EQ(Get(Gauge::kShardState), uint64_t{kShardFailed});
+  EXPECT_EQ(Get(Gauge::kStorageFailed), 1u);
+  EXPECT_EQ(Get(Gauge::kInsertsWaiting), 0u);
+  EXPECT_EQ(Get(Gauge::kInsertsDropped), 1u);
 }
 
 TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
@@ -75,7 +94,9 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   ASSERT_TRUE(model.in_flight.Start(computation, Waiter()));
   model.batcher.Add(computation, {.client = 1}, false);
   ShowConstants(stats_, model.info, 256);
-  ShowGauges(model, {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2});
+  ShowGauges(
+      model,
+      {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2, .standbys = 4, .standbys_ready = 1});
   EXPECT_EQ(Get(Gauge::kPid), static_cast<uint64_t>(getpid()));
   EXPECT_EQ(Get(Gauge::kModelWidth), 4u);
   EXPECT_EQ(Get(Gauge::kModelTokensMax), 64u);

@@ -32,7 +32,7 @@ class FileWatchTest : public ::testing::Test {
     watch_.emplace(FileWatch::Options{.socket = &*socket_,
                                       .socket_lock = &*socket_lock_,
                                       .data_lock = &*data_lock_,
-                                      .cache = &cache_,
+                                      .cache = &slot_,
                                       .shard_directory = shard_,
                                       .stats = stats_->writer(),
                                       .log = [this](LogLevel level, const std::string& line) {
@@ -54,6 +54,7 @@ class FileWatchTest : public ::testing::Test {
   const bool made_ = fs::create_directory(directory_ / "run");
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   LosableCache cache_;
+  ShardSlot slot_{&cache_};
   std::optional<EngineLock> socket_lock_, data_lock_;
   std::optional<ListeningSocket> socket_;
   std::optional<FileWatch> watch_;

@@ -91,7 +91,16 @@ TEST_F(LaneLimitsTest, ABoundThatDoesNotHoldOneLaneIsAnErrorThatNamesItAndTheFix
   ExpectError({"--lane-bytes-per-uid-max: raise"});
   config_.lane_bytes_per_uid_max = 0;
   config_.slots = 512;
-  ExpectError({"512 slots", "8589934592 of --lane-bytes-max: raise"});
+  config_.lane_bytes_max = 16 << 20;
+  ExpectError({"512 slots", "16777216 of --lane-bytes-max: raise"});
+}
+
+// What a lane is charged does not grow with slots x longest text.
+TEST_F(LaneLimitsTest, ByDefaultAClientHasRoomForAllItsLanesWithTextsOfAnyLength) {
+  ASSERT_EQ(config_.text_bytes_max, kTextBytesMaxLimit);
+  EXPECT_GE(Get().value().per_client.bytes, config_.lanes_per_client_max * LaneBytes());
+  config_.slots = kSlotsMax;
+  EXPECT_LT(LaneBytes(), kTailBytesMax + (16u << 20));
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ class RequestSweep : public ::testing::Test {
     const char* why = "";
     for (const ScriptedLane* lane : {&lane_, &other_}) {
       while (reader_.Take(lane->lane(), &taken, &why) == LaneReader::Next::kTaken) {
-        while (!path_->Handle(&taken, false)) std::this_thread::yield();  // the worker has a lock
+        while (!path_->Handle(&taken)) std::this_thread::yield();  // the worker has a lock
       }
     }
     model_->batcher.Flush();

@@ -307,13 +307,13 @@ INSTANTIATE_TEST_SUITE_P(Attacks, LaneAttackTest, testing::ValuesIn(kAttacks),
                          [](const auto& attack) { return std::string(attack.param.name); });
 
 // A page fault inside a mapped hole waits until the client has finished punching it, and every lane with it. So the
-// files that a client can make large are not mapped at all: what is mapped of a lane is small, whatever its texts are.
+// file that a client can make large is not mapped at all: what is mapped of a lane is small, whatever its texts are.
 TEST_F(HostileTest, TheEngineMapsNoFileInWhichAClientCanPunchALargeHole) {
   HelloMessage hello = RawClient::Hello();
   hello.slots = kSlotsMax;
   RawClient client = RawClient::Attach(engine_->socket(), hello);
   ASSERT_TRUE(client.lane_ready()) << client.welcome().message;
-  ASSERT_GE(client.geometry().tail_bytes(), 256u << 20);
+  ASSERT_EQ(client.geometry().tail_bytes(), kTailBytesMax);
   const std::string text(5000, 't');
   const uint64_t sequence = client.Submit(0, text);
   EXPECT_EQ(client.WaitAnswer(0, sequence, kWaitMs), StatusCode::kOk) << "a long text is read all the same";

@@ -58,6 +58,7 @@ class MemoryCache : public CacheShard {
     return {};
   }
   Status Sync() override { return {}; }
+  void Close() override {}
   void SetStorageLost(bool) override {}
   CacheStats Stats() const override { return {}; }
 

@@ -57,7 +57,8 @@ class RawClient {
   void Ring() const;  // the doorbell
 
   // Where FillSlot puts the long text of a slot.
-  uint64_t TailOffset(uint32_t slot) const { return slot * geometry_.tail_stride(); }
+  // An equal part of the tail file for each slot; a text that is longer lies across its neighbours'.
+  uint64_t TailOffset(uint32_t slot) const { return slot * (geometry_.tail_bytes() / geometry_.slots); }
   // The parts of a submission, each of which a test may corrupt on its own.
   void FillSlot(uint32_t slot, std::string_view text, uint64_t sequence) const;
   void PublishEntry(uint64_t position, uint64_t entry) const;

@@ -70,7 +70,7 @@ class ScriptedLane {
     descriptor.bytes_and_options.store(text.size() | uint64_t{request.options} << 32, relaxed);
     descriptor.width_and_ttl.store(request.width | uint64_t{request.ttl_s} << 32, relaxed);
     const bool is_long = text.size() > kTextHeadBytes;
-    const uint64_t own_offset = is_long ? slot * client_.geometry.tail_stride() : 0;
+    const uint64_t own_offset = is_long ? slot * (client_.geometry.tail_bytes() / client_.geometry.slots) : 0;
     const uint64_t offset = request.tail_offset.value_or(own_offset);
     descriptor.priority_and_tail.store(request.priority | offset << 8, relaxed);
     if (!is_long) return static_cast<void>(std::memcpy(client_.text_head(slot), text.data(), text.size()));

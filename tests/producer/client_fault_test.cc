@@ -294,14 +294,16 @@ TEST_F(LaneFault, AFailedLongTextLeavesNoPageUncounted) {
     EXPECT_EQ(client::SubmitLocked(lane_, text.data(), 8000, {}, MonotonicNs(), client::SlotPhase::kTicket, &slot),
               SUTRA_OUT_OF_MEMORY);
     EXPECT_NE(std::string(sutra_error_text()).find("No space left"), std::string::npos) << sutra_error_text();
-    EXPECT_EQ(lane_->tail_bytes, 0u);
+    EXPECT_EQ(lane_->tail.memory_bytes(), 0u);
+    EXPECT_EQ(lane_->tail.used_bytes(), 0u);
     EXPECT_EQ(lane_->free_count, 4u);
   }
   EXPECT_EQ(failures, 1);
   const uint32_t slot = Submit(text);
   const MutexLock lock(lane_->mutex);
-  EXPECT_EQ(lane_->tail_bytes, lane_->slots[slot].tail_bytes);
-  EXPECT_EQ(lane_->tail_bytes, 8192u);
+  EXPECT_EQ(lane_->slots[slot].tail_pages, 2u);
+  EXPECT_EQ(lane_->tail.memory_bytes(), 8192u);
+  EXPECT_EQ(lane_->tail.used_bytes(), 8192u);
 }
 
 // The state is read, then the lock: in between the engine closes the lane in order and exits.

@@ -185,7 +185,7 @@ TEST_F(ClientSignalsTest, AThreadThatPolledAfterTheRoomWasToldEndsTheWishOfAll) 
 }
 
 TEST_F(ClientSignalsTest, AWaiterMissesNoChangeBetweenItsLookAndItsWait) {
-  client::RoomWaiter waiter(&signals_);
+  client::RoomWaiter waiter(&signals_, false);
   EXPECT_TRUE(client::RoomFreed(&signals_)) << "a call waits";
   waiter.Wait(kNever);
   client::LanesChanged(&signals_, false);
@@ -198,7 +198,7 @@ TEST_F(ClientSignalsTest, EachReleaseWakesAWaiterAndAChangeOfLanesAll) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      client::RoomWaiter waiter(&signals_);
+      client::RoomWaiter waiter(&signals_, false);
       waiter.Wait(kNever);
       ++woken;
     });

@@ -17,7 +17,7 @@ class LanePoolTest : public ClientTest {
   // Holds nothing afterwards. RETURNS the lane a call would get, or nullptr and status_.
   ClientLane* Acquire(const ClientPtr& client) {
     ClientLane* lane = nullptr;
-    if (!client::AcquireLane(client.get(), MonotonicNs(), &lane, &status_)) return nullptr;
+    if (!client::AcquireLane(client.get(), MonotonicNs(), 1, &lane, &status_)) return nullptr;
     EXPECT_GT(lane->free_count, 0u);
     lane->mutex.Unlock();
     return lane;
@@ -80,7 +80,7 @@ TEST_F(LanePoolTest, ALaneThatAnotherThreadHoldsIsPassedBy) {
   }
   ASSERT_EQ(Lanes(client), 2u);
   ClientLane* held = nullptr;
-  ASSERT_TRUE(client::AcquireLane(client.get(), MonotonicNs(), &held, &status_));
+  ASSERT_TRUE(client::AcquireLane(client.get(), MonotonicNs(), 1, &held, &status_));
   std::thread([&] {
     client::CurrentThread().lane_hint = held->index;
     ClientLane* other = Acquire(client);
@@ -98,7 +98,7 @@ TEST_F(LanePoolTest, ABlockingCallGetsTheSlotThatIsReleasedMeanwhile) {
   ASSERT_EQ(sutra_wait(client.get(), held[0], 60'000, &result), SUTRA_OK);
   std::thread release([&] { sutra_release(client.get(), held[0]); });
   ClientLane* lane = nullptr;
-  EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), 0, UINT64_MAX, &lane, &status_));
+  EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, 1, 0, &lane, &status_));
   if (lane != nullptr) lane->mutex.Unlock();
   release.join();
 }
@@ -108,7 +108,7 @@ TEST_F(LanePoolTest, ABlockingCallWithoutRoomEndsAtItsDeadline) {
   const ClientPtr client = Attach(2, 1);
   Fill(client, 2);
   ClientLane* lane = nullptr;
-  EXPECT_FALSE(client::AcquireLaneWaiting(client.get(), 0, MonotonicNs() + kNsPerMs, &lane, &status_));
+  EXPECT_FALSE(client::AcquireLaneWaiting(client.get(), MonotonicNs() + kNsPerMs, 1, 0, &lane, &status_));
   EXPECT_EQ(status_, SUTRA_FULL);
 }
 
@@ -171,7 +171,7 @@ TEST_F(LanePoolTest, ABlockingCallGetsTheSlotThatComesFreeInAnyLane) {
       waits = true;
       ClientLane* lane = nullptr;
       sutra_status status = SUTRA_OK;
-      EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), 0, UINT64_MAX, &lane, &status));
+      EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, 1, 0, &lane, &status));
       if (lane != nullptr) lane->mutex.Unlock();
     });
     while (!waits) std::this_thread::yield();

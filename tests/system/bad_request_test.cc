@@ -42,12 +42,13 @@ TEST_F(BadRequest, InvalidUtf8IsRefused) {
   ExpectVector(client.Embed(valid), valid);
 }
 
-TEST_F(BadRequest, ATextOverTheSlotsLimitIsRefusedAndOneAtTheLimitIsServed) {
+TEST_F(BadRequest, ATextOverTheLanesLimitIsRefusedAndOneAtTheLimitIsServed) {
+  constexpr size_t limit = 65'536;
+  engine_.options().args = {"--text-bytes-max", std::to_string(limit)};
   engine_.options().environment = {"SUTRA_FAKE_TOKENS_MAX=100000"};
   ASSERT_TRUE(engine_.Start());
   const ClientHandle client = Attached(engine_);
-  const size_t limit = client.info().text_bytes_max;
-  ASSERT_EQ(limit, kTextBytesMaxDefault);
+  ASSERT_EQ(client.info().text_bytes_max, limit);
   const std::string at_limit(limit, 'l');
   ExpectVector(client.Embed(at_limit), at_limit);
   EXPECT_EQ(client.Embed(std::string(limit + 1, 'l')).status, SUTRA_TEXT_TOO_LONG);
@@ -59,7 +60,7 @@ TEST_F(BadRequest, ATextOverTheSlotsLimitIsRefusedAndOneAtTheLimitIsServed) {
   EXPECT_EQ(small.info().text_bytes_max, 300u);
   EXPECT_EQ(small.Embed(std::string(301, 's')).status, SUTRA_TEXT_TOO_LONG);
   ExpectVector(small.Embed(std::string(300, 's')), std::string(300, 's'));
-  options.text_bytes_max = kTextBytesMaxDefault + 1;
+  options.text_bytes_max = limit + 1;
   EXPECT_EQ(small.Attach(engine_.socket(), options), SUTRA_REFUSED);
   EXPECT_NE(std::string(sutra_error_text()).find("--text-bytes-max"), std::string::npos) << sutra_error_text();
 }

@@ -80,9 +80,8 @@ TEST_F(StartFault, MoreLanesThanTheDescriptorLimitCarriesAreAnErrorIfTheyWereAsk
 
 TEST_F(StartFault, ALaneThatNoClientMayHaveIsAnErrorThatNamesTheNumbersAndTheFix) {
   EngineProcess engine;
-  engine.options().args = {"--text-bytes-max", "2097152", "--slots", "1024", "--lane-bytes-per-client-max",
-                           "2147483648"};
-  ExpectCannotStart(engine, kExitCannotStart, {"1024 slots", "2097152", "2147483648", "--lane-bytes-per-client-max"});
+  engine.options().args = {"--text-bytes-max", "2097152", "--slots", "1024", "--lane-bytes-per-client-max", "16777216"};
+  ExpectCannotStart(engine, kExitCannotStart, {"1024 slots", "2097152", "16777216", "--lane-bytes-per-client-max"});
   engine.options().args.resize(4);
   ASSERT_TRUE(engine.Start());
   EXPECT_EQ(Attached(engine).info().slots, 1024u) << "a share that is derived holds one lane";

@@ -153,15 +153,15 @@ TEST_F(Tools, EmbedNamesTheLineAndTheCauseOfEachFailure) {
   EXPECT_NE(finished.errors.find("(first: line 2: empty text"), std::string::npos) << finished.errors;
 }
 
-// Its lane of many slots would be larger than the share of a client.
 TEST_F(Tools, EmbedWorksWithTheLongestTextsUnderTheDefaultLimits) {
-  EngineOptions options;
-  options.args = {"--text-bytes-max", "16777216"};
-  EngineProcess engine(options);
+  EngineProcess engine;
   ASSERT_TRUE(engine.Start());
   const std::string input = engine.directory() / "input";
   std::string lines;
-  for (int i = 0; i < 600; ++i) lines += "text " + std::to_string(i) + "\n";
+  for (int i = 0; i < 600; ++i) {
+    const size_t bytes = i % 100 == 50 ? 10'000'000 : i == 599 ? 16u << 20 : 10;
+    lines += std::string(bytes - 4, 'x') + std::to_string(1000 + i) + "\n";
+  }
   WriteFile(input, lines);
   const Finished finished = Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input});
   EXPECT_TRUE(finished.status.exited && finished.status.code == 0) << ToText(finished.status) << finished.errors;

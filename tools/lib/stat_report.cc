@@ -67,7 +67,8 @@ void EngineLines(const StatView& view, Lines out) {
   fmt::format_to(out, "model     {}, {} floats, {} tokens at most, {} on {}, {} worker(s)\n", s.model,
                  s.gauge(Gauge::kModelWidth), s.gauge(Gauge::kModelTokensMax), s.precision, s.device,
                  s.gauge(Gauge::kWorkers));
-  fmt::format_to(out, "socket    {}   version {}\n", s.socket, s.version_text);
+  fmt::format_to(out, "socket    {}   version {}, standbys {} ({} of them ready)\n", s.socket, s.version_text,
+                 s.gauge(Gauge::kStandbys), s.gauge(Gauge::kStandbysReady));
 }
 
 // ", reason count" for each counter that is not zero and whose label is this prefix and a reason other than `ok`.
@@ -144,6 +145,8 @@ void LatencyLines(const StatView& view, Lines out) {
 // "ok" only if all that is accepted is logged.
 const char* LogState(const StatView& view) {
   const StatsSnapshot& s = view.now;
+  if (s.gauge(Gauge::kShardState) == kShardOpening) return "OPENING behind a takeover: texts are computed meanwhile";
+  if (s.gauge(Gauge::kShardState) == kShardFailed) return "NOT OPEN: every text is computed, nothing is stored";
   if (s.gauge(Gauge::kStorageFailed) != 0) return "FAILED: hits are still answered, nothing new is stored";
   if (s.gauge(Gauge::kLogFull) != 0) return "FULL: hits are still answered, new entries are lost with the engine";
   const uint64_t dropped = s.gauge(Gauge::kWalDroppedInserts);
@@ -169,6 +172,9 @@ void StorageLines(const StatView& view, Lines out) {
   fmt::format_to(out, "recovery  {} records, dropped {}, quarantined segments {}, dropped inserts {}\n",
                  s.gauge(Gauge::kRecoveredRecords), s.gauge(Gauge::kRecoveredDropped),
                  s.gauge(Gauge::kQuarantinedSegments), s.gauge(Gauge::kWalDroppedInserts));
+  if (s.gauge(Gauge::kInsertsWaiting) + s.gauge(Gauge::kInsertsDropped) == 0) return;
+  fmt::format_to(out, "takeover  {} inserts wait for the cache to open, {} were dropped meanwhile\n",
+                 s.gauge(Gauge::kInsertsWaiting), s.gauge(Gauge::kInsertsDropped));
 }
 
 // Breaks each line that is longer than `columns` after a blank, and indents what follows by the width of a heading.

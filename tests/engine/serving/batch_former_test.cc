@@ -49,7 +49,7 @@ class BatchFormerTest : public ::testing::Test {
     LaneReader::Taken taken;
     const char* why = "";
     ASSERT_EQ(reader_.Take(lane->lane(), &taken, &why), LaneReader::Next::kTaken) << why;
-    ASSERT_TRUE(path_->Handle(&taken, false));
+    ASSERT_TRUE(path_->Handle(&taken));
     model_->batcher.Flush();
   }
   // The next batch; REQUIRES that a text is queued that ends up in one.

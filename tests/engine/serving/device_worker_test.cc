@@ -48,11 +48,11 @@ class DeviceWorkerTest : public ::testing::Test {
   }
 
   // One turn of the loop over a lane.
-  void Poll(ScriptedLane* scripted, bool draining = false) {
+  void Poll(ScriptedLane* scripted) {
     LaneReader::Taken taken;
     const char* why = "";
     while (reader_.Take(scripted->lane(), &taken, &why) == LaneReader::Next::kTaken) {
-      while (!path_->Handle(&taken, draining)) std::this_thread::yield();  // the worker has a lock
+      while (!path_->Handle(&taken)) std::this_thread::yield();  // the worker has a lock
     }
     model_->batcher.Flush();
   }
@@ -332,18 +332,6 @@ TEST_F(DeviceWorkerTest, BeyondTheQueueBoundTextsAreRefusedAndHitsGoOn) {
   backend_.SetOpen(true);
   EXPECT_EQ(Await(lane_, 2), StatusCode::kOk);
   EXPECT_EQ(Await(lane_, 3), StatusCode::kOk);
-}
-
-TEST_F(DeviceWorkerTest, WhileDrainingWhatWasTakenIsAnsweredAndTheRestRefused) {
-  Start();
-  backend_.SetOpen(false);
-  lane_.Submit(0, "taken");
-  Poll(&lane_);
-  lane_.Submit(1, "new");
-  Poll(&lane_, true);
-  EXPECT_EQ(lane_.status(1), StatusCode::kShuttingDown);
-  backend_.SetOpen(true);
-  EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
 }
 
 TEST_F(DeviceWorkerTest, ALostDeviceIsReportedAndItsTextsFail) {

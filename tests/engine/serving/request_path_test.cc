@@ -42,16 +42,15 @@ class RequestPathTest : public ::testing::Test {
     path_.emplace(&*model_);
   }
   // Submits, takes and handles one request, and flushes the result to the batcher's workers.
-  void Send(uint32_t slot, const std::string& text, const ScriptedRequest& request = {}, bool draining = false) {
-    SendFrom(&scripted_, slot, text, request, draining);
+  void Send(uint32_t slot, const std::string& text, const ScriptedRequest& request = {}) {
+    SendFrom(&scripted_, slot, text, request);
   }
-  void SendFrom(ScriptedLane* lane, uint32_t slot, const std::string& text, const ScriptedRequest& request = {},
-                bool draining = false) {
+  void SendFrom(ScriptedLane* lane, uint32_t slot, const std::string& text, const ScriptedRequest& request = {}) {
     lane->Submit(slot, text, request);
     LaneReader::Taken taken;
     const char* why = "";
     ASSERT_EQ(reader_.Take(lane->lane(), &taken, &why), LaneReader::Next::kTaken) << why;
-    ASSERT_TRUE(path_->Handle(&taken, draining));
+    ASSERT_TRUE(path_->Handle(&taken));
     model_->batcher.Flush();
   }
   bool Answered(uint32_t slot) const { return scripted_.answered_sequence(slot) != 0; }
@@ -161,11 +160,11 @@ TEST_F(RequestPathTest, ARequestThatMeetsAHeldLockIsLeftAsItWas) {
   const char* why = "";
   ASSERT_EQ(reader_.Take(scripted_.lane(), &taken, &why), LaneReader::Next::kTaken);
   cache_.SetBusy("apple");
-  EXPECT_FALSE(path_->Handle(&taken, false));
-  EXPECT_FALSE(path_->HandleAgain(&taken, false));
+  EXPECT_FALSE(path_->Handle(&taken));
+  EXPECT_FALSE(path_->HandleAgain(&taken));
   EXPECT_FALSE(Answered(0));
   cache_.SetBusy("");
-  EXPECT_TRUE(path_->HandleAgain(&taken, false));
+  EXPECT_TRUE(path_->HandleAgain(&taken));
   EXPECT_TRUE(Answered(0));
   EXPECT_EQ(Count(Counter::kTexts), 1u);
   EXPECT_EQ(Count(Counter::kHits), 1u);
@@ -253,13 +252,6 @@ TEST_F(RequestPathTest, CopiesOfTextsAreBoundedInBytes) {
   SendFrom(&other_, 0, "c");
   EXPECT_EQ(other_.answered_sequence(0), 0u);
   EXPECT_EQ(model_->batcher.queued_bytes(), 4097u);
-}
-
-TEST_F(RequestPathTest, WhileDrainingNothingIsTaken) {
-  Store("hit");
-  Send(0, "hit", {}, true);
-  EXPECT_EQ(scripted_.status(0), StatusCode::kShuttingDown);
-  EXPECT_EQ(model_->in_flight.size(), 0u);
 }
 
 TEST_F(RequestPathTest, WhatTheReaderRefusedIsAnsweredWithItsReason) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -37,6 +38,37 @@ TEST_F(ShutdownTest, TheFirstSignalIsReportedOnceAndEndsNothing) {
   EXPECT_EQ(shutdown_.signal_number(), SIGTERM);
   EXPECT_FALSE(Readable());
   EXPECT_FALSE(shutdown_.OnSignal());
+}
+
+TEST_F(ShutdownTest, ARequestStopsAsASignalDoesAndOnlyOnce) {
+  shutdown_.Request();
+  EXPECT_TRUE(Readable());
+  EXPECT_TRUE(shutdown_.OnSignal());
+  shutdown_.Request();
+  EXPECT_FALSE(Readable());
+}
+
+// Somebody who asked for a hand-over, and a supervisor that says stop at the same time, must not end it in the middle.
+TEST_F(ShutdownTest, ASignalAfterARequestIsTheFirst) {
+  shutdown_.Request();
+  EXPECT_TRUE(shutdown_.OnSignal());
+  const pid_t child = fork();
+  if (child == 0) {
+    kill(getppid(), SIGTERM);
+    _exit(0);
+  }
+  while (!Readable()) {
+  }
+  EXPECT_TRUE(shutdown_.OnSignal());
+  EXPECT_EQ(shutdown_.signal_number(), SIGTERM);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
+TEST_F(ShutdownTest, ARequestAfterASignalChangesNothing) {
+  kill(getpid(), SIGTERM);
+  EXPECT_TRUE(shutdown_.OnSignal());
+  shutdown_.Request();
+  EXPECT_FALSE(Readable());
 }
 
 TEST_F(ShutdownTest, AClosedPipeIsAnErrorAndNotTheEnd) {

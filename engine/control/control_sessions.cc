@@ -1,0 +1,281 @@
+// A session's first message decides what it is: a standby's registration, or an operator's first command.
+#include "engine/control/control_sessions.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "shm/base/enum_names.h"
+#include "shm/base/time.h"
+#include "shm/handshake.h"
+
+namespace sutra {
+namespace {
+
+constexpr std::pair<const char*, EngineState> kStateNames[] = {{"starting", kEngineStarting},
+                                                               {"serving", kEngineServing},
+                                                               {"draining", kEngineDraining},
+                                                               {"closed", kEngineClosed}};
+
+std::string Hex(uint64_t number) {
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016" PRIx64, number);
+  return text;
+}
+
+Status Leaving() {
+  return Status(StatusCode::kShuttingDown, "the engine is shutting down: the next one takes commands");
+}
+
+}  // namespace
+
+ControlSessions::ControlSessions(Options options, Loop loop)
+    : options_(std::move(options)),
+      loop_(std::move(loop)),
+      standbys_(options_.model),
+      buffer_(kControlMessageBytesMax + 1) {}
+
+bool ControlSessions::MayControl(int socket, const Peer& peer) const {
+  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(socket, peer, options_.control_gids);
+}
+
+void ControlSessions::Take(UniqueFd socket, const Peer& peer, uint64_t now_ns) {
+  const uint64_t id = next_id_++;
+  try {
+    Session& session = sessions_[id];
+    session.socket = std::move(socket);
+    session.peer = peer;
+    if (!loop_.watch(session.socket.get(), id)) return End(id);
+    Serve(id, now_ns);
+    // Whoever is nothing by now was answered, or has hung up.
+    const auto found = sessions_.find(id);
+    if (found != sessions_.end() && !found->second.standby && operator_ != id) End(id);
+    assert(sessions_.size() <= kStandbysMax + 1);
+  } catch (const std::bad_alloc&) {
+    End(id);
+    options_.stats.Add(Counter::kOutOfMemory);
+  }
+}
+
+void ControlSessions::OnReady(uint64_t id, uint64_t now_ns) {
+  try {
+    Serve(id, now_ns);
+  } catch (const std::bad_alloc&) {
+    End(id);
+    options_.stats.Add(Counter::kOutOfMemory);
+  }
+}
+
+void ControlSessions::Serve(uint64_t id, uint64_t now_ns) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return;
+  ssize_t count;
+  do {
+    count = recv(found->second.socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT | MSG_TRUNC);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0 && errno == EAGAIN) return;
+  if (count <= 0) return End(id);
+  HandleMessage(id, {buffer_.data(), std::min(static_cast<size_t>(count), buffer_.size())}, now_ns);
+}
+
+void ControlSessions::HandleMessage(uint64_t id, std::span<const char> message, uint64_t now_ns) {
+  const ControlCall call = CallOf(message);
+  if (const Status status = Admit(id, call, now_ns); !status.ok()) {
+    const bool later = status.code() == StatusCode::kOverloaded;
+    return Refuse(id, call, status, later ? static_cast<uint32_t>(kControlStepMsMax) : 0);
+  }
+  const Result<ControlRequest> request = ParseRequest(message);
+  if (!request.ok() && request.code() != StatusCode::kBadOption) return Refuse(id, call, request.status());
+  const Status status = request.ok() ? Run(id, request.value(), call, now_ns) : request.status();
+  if (status.ok()) return;
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return;
+  // What a standby sends is not answered: it listens for the hang-up only.
+  if (found->second.standby || call.command == static_cast<uint32_t>(ControlCommand::kRegisterStandby)) {
+    return Refuse(id, call, status);
+  }
+  options_.stats.Add(Counter::kControlRefused);
+  static_cast<void>(Answer(id, call, status.message(), status.code()));
+}
+
+// Gives the session the operator's place if it needs it.
+Status ControlSessions::Admit(uint64_t id, const ControlCall& call, uint64_t now_ns) {
+  Session& session = sessions_.at(id);
+  if (session.standby) return {};
+  if (!MayControl(session.socket.get(), session.peer)) {
+    return Status(StatusCode::kRefused, "uid " + std::to_string(session.peer.uid) +
+                                            " may not control this engine: run as its user or as root, or start it "
+                                            "with --control-gid");
+  }
+  if (operator_ == 0 && call.command == static_cast<uint32_t>(ControlCommand::kRegisterStandby)) return {};
+  if (operator_ == 0) {
+    operator_ = id;
+    session.ends_ns = now_ns + kControlSessionMsMax * kNsPerMs;
+  }
+  if (operator_ == id) {
+    session.silent_until_ns = now_ns + kControlStepMsMax * kNsPerMs;
+    return {};
+  }
+  if (call.command == static_cast<uint32_t>(ControlCommand::kRegisterStandby)) return {};
+  return Status(StatusCode::kOverloaded, "another control session is under way (" +
+                                             PeerText(sessions_.at(operator_).peer) + "): try again in " +
+                                             std::to_string(kControlStepMsMax) + " ms");
+}
+
+Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const ControlCall& call, uint64_t now_ns) {
+  options_.stats.Add(Counter::kControlRequests);
+  const bool standby = sessions_.at(id).standby;
+  if (standby != (request.command == ControlCommand::kUpdateStandby)) {
+    return Status(StatusCode::kBadOption,
+                  std::string("`") + NameOf(kControlCommandNames, request.command) +
+                      (standby ? "` is not for a standby's connection" : "` is for a standby's connection"));
+  }
+  switch (request.command) {
+    case ControlCommand::kStatus: static_cast<void>(Answer(id, call, StatusText(now_ns))); return {};
+    case ControlCommand::kHandOver: return HandOver(id, call);
+    case ControlCommand::kSetLogLevel: return SetLogLevel(id, call, request.verbosity);
+    case ControlCommand::kRegisterStandby: {
+      if (Status status = Register(id, request.standby, now_ns); !status.ok()) return status;
+      static_cast<void>(Answer(id, call, {}));
+      return {};
+    }
+    case ControlCommand::kUpdateStandby: {
+      const bool known = standbys_.Update(id, request.state);
+      assert(known);
+      static_cast<void>(known);
+      return {};
+    }
+  }
+  return Status(StatusCode::kBadOption, "unreachable: ParseRequest returns known commands");
+}
+
+Status ControlSessions::Register(uint64_t id, const StandbyHello& hello, uint64_t now_ns) {
+  if (loop_.facts().state != kEngineServing) return Leaving();
+  if (operator_ == id) return Status(StatusCode::kBadOption, "a standby registers with its first message");
+  Session& session = sessions_.at(id);
+  StandbyHello seen = hello;
+  if (session.peer.pid != 0) seen.pid = static_cast<uint32_t>(session.peer.pid);
+  if (Status status = standbys_.Add(id, seen, now_ns); !status.ok()) return status;
+  session.standby = true;
+  options_.log(LogKind::kStandby, LogLevel::kInfo,
+               "a standby waits: pid " + std::to_string(seen.pid) + ", " + NameOf(kStandbyStateNames, seen.state) +
+                   "; standbys now: " + std::to_string(standbys_.size()));
+  return {};
+}
+
+Status ControlSessions::SetLogLevel(uint64_t id, const ControlCall& call, LogVerbosity verbosity) {
+  const LogLevelBody before = {.verbosity = static_cast<uint32_t>(options_.verbosity()), .reserved = 0};
+  if (Answer(id, call, BytesOf(before))) options_.set_verbosity(verbosity);
+  return {};
+}
+
+Status ControlSessions::HandOver(uint64_t id, const ControlCall& call) {
+  if (loop_.facts().state != kEngineServing) return Leaving();
+  if (standbys_.ready() == 0) {
+    const std::string waiting = standbys_.size() == 0
+                                    ? "none is registered"
+                                    : "of " + std::to_string(standbys_.size()) + " registered none is ready yet";
+    return Status(StatusCode::kRefused, "no standby is ready to take over: " + waiting +
+                                            "; start one with sutra-engine --standby and this engine's options, and "
+                                            "wait until --status shows it as ready (SIGTERM stops without one)");
+  }
+  const HandOverBody body = {.engine_generation = options_.engine_generation,
+                             .engine_pid = static_cast<uint32_t>(getpid()),
+                             .standby_pid = standbys_.ReadyPid()};
+  const std::string who = PeerText(sessions_.at(id).peer);
+  if (!Answer(id, call, BytesOf(body))) return {};
+  loop_.hand_over();
+  options_.log(LogKind::kControl, LogLevel::kInfo,
+               "hand-over, asked for by " + who + ": standby pid " + std::to_string(body.standby_pid) + " is ready");
+  return {};
+}
+
+std::string ControlSessions::StatusText(uint64_t now_ns) const {
+  const Facts facts = loop_.facts();
+  nlohmann::json standbys = nlohmann::json::array();
+  for (const auto& [id, entry] : standbys_.entries()) {
+    standbys.push_back({{"pid", entry.pid},
+                        {"state", NameOf(kStandbyStateNames, entry.state)},
+                        {"waits_ms", (now_ns - std::min(now_ns, entry.since_ns)) / kNsPerMs}});
+  }
+  const ModelInfo& model = options_.model;
+  const nlohmann::json status = {
+      {"pid", getpid()},
+      {"engine_generation", Hex(options_.engine_generation)},
+      {"version", options_.version},
+      {"socket", options_.socket_path},
+      {"state", NameOf(kStateNames, facts.state)},
+      {"uptime_ms", (now_ns - std::min(now_ns, options_.started_ns)) / kNsPerMs},
+      {"model", model.name},
+      {"identity", model.identity},
+      {"width", model.width},
+      {"precision", model.precision},
+      {"device", model.device},
+      {"lanes", facts.lanes},
+      {"clients", facts.clients},
+      {"log_level", NameOf(kLogVerbosityNames, options_.verbosity())},
+      {"standbys", standbys},
+  };
+  // A name that is no UTF-8 is shown with replacement characters.
+  return status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// False: the asker is gone, or reads nothing; the session has ended.
+bool ControlSessions::Answer(uint64_t id, const ControlCall& call, std::string_view body, StatusCode code,
+                             uint32_t retry_after_ms) {
+  const std::string message = MakeControlMessage(call, body.substr(0, kControlBodyBytesMax), code, retry_after_ms);
+  const int socket = sessions_.at(id).socket.get();
+  if (SendMessage(socket, message.data(), message.size(), nullptr, 0, 0) == MessageOutcome::kOk) return true;
+  End(id);
+  return false;
+}
+
+void ControlSessions::Refuse(uint64_t id, const ControlCall& call, const Status& status, uint32_t retry_after_ms) {
+  options_.stats.Add(Counter::kControlRefused);
+  const Session& session = sessions_.at(id);
+  options_.log(LogKind::kControlRefused, LogLevel::kWarn,
+               "refused a control session of " + PeerText(session.peer) + ": " + status.message());
+  if (session.standby || Answer(id, call, status.message(), status.code(), retry_after_ms)) End(id);
+}
+
+void ControlSessions::End(uint64_t id) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return;
+  const bool standby = standbys_.Has(id);
+  loop_.unwatch(found->second.socket.get());
+  const Peer peer = found->second.peer;
+  sessions_.erase(found);
+  if (operator_ == id) operator_ = 0;
+  if (!standby) return;
+  standbys_.Remove(id);
+  options_.log(
+      LogKind::kStandby, LogLevel::kWarn,
+      "the standby pid " + std::to_string(peer.pid) + " is gone; standbys now: " + std::to_string(standbys_.size()));
+}
+
+void ControlSessions::Expire(uint64_t now_ns) {
+  if (operator_ == 0) return;
+  const uint64_t id = operator_;
+  const auto ended = [&] {
+    const Session& session = sessions_.at(id);
+    return now_ns >= session.ends_ns || now_ns >= session.silent_until_ns;
+  };
+  if (!ended()) return;
+  if (now_ns < sessions_.at(id).ends_ns) OnReady(id, now_ns);  // what was sent in time
+  if (operator_ != id || !ended()) return;
+  options_.stats.Add(Counter::kControlRefused);
+  options_.log(
+      LogKind::kControlRefused, LogLevel::kWarn,
+      "ended the control session of " + PeerText(sessions_.at(id).peer) + ": it was silent for a second, or took ten");
+  End(id);
+}
+
+}  // namespace sutra

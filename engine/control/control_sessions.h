@@ -1,0 +1,105 @@
+// Control sessions on a live engine's socket: an operator's commands, and the standbys that wait. The acceptor hands a
+// connection over as soon as its first message shows what it is; that message is still unread then.
+//
+// Thread rule: the loop thread. Nothing here blocks: a message is read whole or not at all, and an answer that does not
+// fit into the socket's buffer ends the session.
+// Invariants:
+//  - Only the engine's own user, root and members of --control-gid get past the first message; anybody else is told
+//  why.
+//  - One operator at a time: a second one is answered `overloaded` at once, with the time after which the place is free
+//    at the latest. It is not queued, since a queue would be the engine's memory and the asker knows best how long it
+//    wants to wait (ControlClient does). So there are at most 1 + kStandbysMax sessions.
+//  - Silence for kControlStepMsMax ends an operator's session, and kControlSessionMsMax any of them; what was sent in
+//    time is read before.
+//  - A command takes effect only after its confirmation was handed to the kernel for an asker that is still there.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/control/control_frame.h"
+#include "engine/control/standby_roster.h"
+#include "engine/lanes/peer.h"
+#include "engine/model/model_info.h"
+#include "shm/base/log_line.h"
+#include "shm/base/unique_fd.h"
+#include "shm/layout.h"
+#include "shm/stats/stats_writer.h"
+
+namespace sutra {
+
+class ControlSessions {
+ public:
+  struct Options {
+    std::vector<gid_t> control_gids;
+    std::string version, socket_path;
+    ModelInfo model = {};
+    uint64_t engine_generation = 0;
+    uint64_t started_ns = 0;
+    StatsWriter stats = {};
+    KindLog log = {};  // rate-limited by the callee
+    std::function<LogVerbosity()> verbosity = [] { return LogVerbosity::kInfo; };
+    std::function<void(LogVerbosity)> set_verbosity = [](LogVerbosity) {};
+  };
+  // What the loop knows, and does.
+  struct Facts {
+    EngineState state = kEngineStarting;
+    size_t lanes = 0;
+    size_t clients = 0;
+  };
+  struct Loop {
+    std::function<bool(int fd, uint64_t id)> watch;
+    std::function<void(int fd)> unwatch;
+    std::function<Facts()> facts;
+    std::function<void()> hand_over;  // begins the drain, as SIGTERM does
+  };
+
+  ControlSessions(Options options, Loop loop);
+
+  // Whether this peer may have a control session.
+  bool MayControl(int socket, const Peer& peer) const;
+  // A connection whose first message, unread, is one of a control session.
+  void Take(UniqueFd socket, const Peer& peer, uint64_t now_ns);
+  // The session `id` is readable or hung up.
+  void OnReady(uint64_t id, uint64_t now_ns);
+  // Ends sessions that are silent for too long.
+  void Expire(uint64_t now_ns);
+
+  const StandbyRoster& standbys() const { return standbys_; }
+  size_t size() const { return sessions_.size(); }
+
+ private:
+  struct Session {
+    UniqueFd socket;
+    Peer peer;
+    bool standby = false;
+    uint64_t silent_until_ns = 0;  // an operator's
+    uint64_t ends_ns = 0;          // an operator's
+  };
+
+  void Serve(uint64_t id, uint64_t now_ns);
+  void HandleMessage(uint64_t id, std::span<const char> message, uint64_t now_ns);
+  Status Admit(uint64_t id, const ControlCall& call, uint64_t now_ns);
+  Status Run(uint64_t id, const ControlRequest& request, const ControlCall& call, uint64_t now_ns);
+  Status Register(uint64_t id, const StandbyHello& hello, uint64_t now_ns);
+  Status SetLogLevel(uint64_t id, const ControlCall& call, LogVerbosity verbosity);
+  Status HandOver(uint64_t id, const ControlCall& call);
+  std::string StatusText(uint64_t now_ns) const;
+  bool Answer(uint64_t id, const ControlCall& call, std::string_view body, StatusCode code = StatusCode::kOk,
+              uint32_t retry_after_ms = 0);
+  void Refuse(uint64_t id, const ControlCall& call, const Status& status, uint32_t retry_after_ms = 0);
+  void End(uint64_t id);
+
+  const Options options_;
+  const Loop loop_;
+  StandbyRoster standbys_;
+  std::map<uint64_t, Session> sessions_;
+  uint64_t operator_ = 0;  // the session that holds the operator's place; 0 = it is free
+  uint64_t next_id_ = 1;
+  std::vector<char> buffer_;  // of one message, and a byte by which a longer one is noticed
+};
+
+}  // namespace sutra

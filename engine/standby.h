@@ -1,0 +1,55 @@
+// A standby: an engine whose model is loaded and which waits for the end of the engine that serves at the same socket
+// and data. It changes nothing of that engine's: not its stats segment, its socket or its data.
+//
+// Whoever gets the locks first serves; several standbys wait in the kernel for them, and the others go on waiting. A
+// standby that would serve something else (another identity, width or precision class) does not wait: its turn would
+// end every request that moves to it. It learns what the running engine serves from its stats segment.
+//
+// Thread rule: the main thread. Nothing is polled while it waits for an engine that it knows.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine_lock.h"
+#include "engine/lock_waiter.h"
+#include "engine/model/model_info.h"
+#include "engine/serving/shutdown.h"
+#include "shm/base/log_line.h"
+#include "shm/base/status.h"
+
+namespace sutra {
+
+class Standby {
+ public:
+  struct Options {
+    std::vector<std::string> locks;  // paths, in the order in which every engine takes them
+    std::string socket;
+    const ModelInfo* model = nullptr;
+    Shutdown* shutdown = nullptr;
+    LogLine log;
+  };
+  struct Turn {
+    std::vector<EngineLock> locks;
+    bool waited = false;    // another engine served until now
+    uint64_t since_ns = 0;  // when the locks were there
+  };
+
+  explicit Standby(Options options) : options_(std::move(options)) {}
+
+  // Returns when this process is the one that may serve, at once if there is no other. kCancelled: a signal said stop.
+  // kRefused: the engine that runs there serves something else; the message has both. Otherwise a lock that cannot be
+  // taken at all.
+  Result<Turn> Wait();
+
+ private:
+  Status TakeFree(std::vector<EngineLock>* taken) const;
+  // kOk: it serves the same. kRefused: it does not. kNotReady: not known (yet).
+  Status CompareWithRunning() const;
+  Result<Turn> WaitForLocks(std::vector<EngineLock>* taken);
+
+  const Options options_;
+};
+
+}  // namespace sutra

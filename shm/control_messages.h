@@ -1,0 +1,106 @@
+// The messages of a control session: commands that look at or change a live engine, over the engine's own
+// SOCK_SEQPACKET socket. The first message of a connection tells by its magic what the connection is: a client's attach
+// (handshake_messages.h) or a control session, an operator's or a standby's.
+//
+//   operator or standby                    engine
+//   ControlHeader + body            ->                                   one message each; any number of them
+//                                   <-     ControlHeader + body          the same command and request id, and a status
+//
+//   command           body of the request    body of the answer, if its status is ok; otherwise a text: cause and fix
+//   status            -                      JSON, one object
+//   hand over         -                      HandOverBody: the engine drains from here on
+//   set log level     LogLevelBody           LogLevelBody: the level before
+//   register standby  StandbyBody            -     the connection is the standby's from here on; its hang-up is its end
+//   update standby    StandbyStateBody       (none is sent: the standby waits for the hang-up on the same descriptor)
+//
+// Numbers are never reused. An engine answers a command that it does not know with `bad option`, so commands may be
+// added without a new version; a version is for a change of these structures. An answer may also be a WelcomeMessage
+// without descriptors: the attach refuses a connection before it is known what it is. Fixed-size, little-endian,
+// zero-filled strings. Header-only.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <utility>
+
+namespace sutra {
+
+static_assert(std::endian::native == std::endian::little);
+
+inline constexpr uint64_t kControlMagic = 0x4C54434152545553;  // "SUTRACTL"
+inline constexpr uint32_t kControlVersion = 1;
+inline constexpr uint32_t kControlBodyBytesMax = 16'384;
+inline constexpr uint64_t kControlStepMsMax = 1000;       // of silence in an operator's session, on the engine's side
+inline constexpr uint64_t kControlSessionMsMax = 10'000;  // of an operator's session
+inline constexpr uint32_t kStandbysMax = 16;
+
+enum class ControlCommand : uint32_t {
+  kStatus = 1,
+  kHandOver = 2,
+  kSetLogLevel = 3,
+  kRegisterStandby = 4,
+  kUpdateStandby = 5,
+};
+inline constexpr std::pair<const char*, ControlCommand> kControlCommandNames[] = {
+    {"status", ControlCommand::kStatus},
+    {"hand over", ControlCommand::kHandOver},
+    {"set log level", ControlCommand::kSetLogLevel},
+    {"register standby", ControlCommand::kRegisterStandby},
+    {"update standby", ControlCommand::kUpdateStandby}};
+
+// What a running engine's log shows; the names are those of --log-level.
+enum class LogVerbosity : uint32_t { kTrace = 0, kDebug = 1, kInfo = 2, kWarn = 3, kError = 4 };
+inline constexpr std::pair<const char*, LogVerbosity> kLogVerbosityNames[] = {{"trace", LogVerbosity::kTrace},
+                                                                              {"debug", LogVerbosity::kDebug},
+                                                                              {"info", LogVerbosity::kInfo},
+                                                                              {"warn", LogVerbosity::kWarn},
+                                                                              {"err", LogVerbosity::kError}};
+
+// `preparing`: it would not serve at once, whatever the reason. `ready`: its model is loaded and it waits for the
+// locks.
+enum class StandbyState : uint32_t { kPreparing = 1, kReady = 2 };
+inline constexpr std::pair<const char*, StandbyState> kStandbyStateNames[] = {{"preparing", StandbyState::kPreparing},
+                                                                              {"ready", StandbyState::kReady}};
+
+struct ControlHeader {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t command;         // ControlCommand
+  uint64_t request_id;      // the asker's; repeated in the answer
+  uint32_t body_bytes;      // that follow in the same message
+  uint32_t status;          // StatusCode of an answer; 0 in a request
+  uint32_t retry_after_ms;  // of an answer `overloaded`: worth another try then; otherwise 0
+  uint32_t reserved;        // 0
+};
+static_assert(sizeof(ControlHeader) == 40);
+
+struct HandOverBody {
+  uint64_t engine_generation;  // of the engine that leaves
+  uint32_t engine_pid;
+  uint32_t standby_pid;  // of one that is ready; which of several comes first is not decided here
+};
+static_assert(sizeof(HandOverBody) == 16);
+
+struct LogLevelBody {
+  uint32_t verbosity;  // LogVerbosity
+  uint32_t reserved;   // 0
+};
+static_assert(sizeof(LogLevelBody) == 8);
+
+struct StandbyBody {
+  uint32_t pid;  // as the standby knows it: shown if the engine cannot see the process
+  uint32_t state;
+  uint32_t width;
+  uint32_t reserved;   // 0
+  char precision[16];  // "fp32"
+  char identity[72];   // 64 hex digits
+};
+static_assert(sizeof(StandbyBody) == 104);
+
+struct StandbyStateBody {
+  uint32_t state;
+  uint32_t reserved;  // 0
+};
+static_assert(sizeof(StandbyStateBody) == 8);
+
+}  // namespace sutra

@@ -1,0 +1,94 @@
+// Texts of up to 16 MiB through a real engine with its default limits, beside short ones and from several processes.
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "tests/system/system_fixture.h"
+
+namespace sutra::test {
+namespace {
+
+constexpr size_t kLongBytes = 10'000'000;  // what Sutra admits
+
+// The memory of the tail files that this process has open.
+uint64_t TailMemoryBytes() {
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    const std::string target = std::filesystem::read_symlink(entry.path(), error);
+    struct stat info = {};
+    if (target.find("sutra-tail-file") == std::string::npos || stat(entry.path().c_str(), &info) != 0) continue;
+    bytes += static_cast<uint64_t>(info.st_blocks) * 512;
+  }
+  return bytes;
+}
+
+std::string Words(size_t bytes, int number) {
+  std::string text = "text number " + std::to_string(number) + ":";
+  while (text.size() < bytes) text += " the storage server admits ten million bytes";
+  text.resize(bytes);
+  return text;
+}
+
+class LongTextSystem : public SystemTest {
+ protected:
+  // The model reads the first tokens, which the fake one has one a byte of.
+  static void ExpectVectorOfItsBeginning(const ClientHandle& client, const Reply& reply, const std::string& text) {
+    ExpectVector(reply, text.substr(0, client.info().tokens_max));
+    EXPECT_EQ(reply.truncated, text.size() > client.info().tokens_max);
+  }
+
+  EngineProcess engine_;
+};
+
+TEST_F(LongTextSystem, ABatchOfTextsOfTenMegabytesAndShortOnesIsAnsweredUnderTheDefaultLimits) {
+  ASSERT_TRUE(engine_.Start());
+  const ClientHandle client = Attached(engine_);
+  EXPECT_EQ(client.info().text_bytes_max, 16u << 20);
+  std::vector<std::string> texts;
+  for (int i = 0; i < 40; ++i) texts.push_back(Words(i % 8 == 3 ? kLongBytes : i % 8 == 5 ? 300'000 : 50, i));
+  texts.push_back(Words(16 << 20, 40));
+  for (const bool cached : {false, true}) {
+    sutra_status status = SUTRA_NOT_READY;
+    const std::vector<Reply> replies = client.EmbedBatch(texts, &status);
+    ASSERT_EQ(status, SUTRA_OK) << sutra_error_text();
+    for (size_t i = 0; i < texts.size(); ++i) {
+      ExpectVectorOfItsBeginning(client, replies[i], texts[i]);
+      if (cached) {
+        EXPECT_EQ(replies[i].source, SUTRA_SOURCE_SHARD) << i;
+      }
+    }
+  }
+  EXPECT_LE(TailMemoryBytes(), uint64_t{4} << 20) << "of one lane, when no text is under way";
+}
+
+// Two texts that differ in their last byte alone are two keys, though the model reads the same part of both.
+TEST_F(LongTextSystem, TheKeyIsTheWholeText) {
+  ASSERT_TRUE(engine_.Start());
+  const ClientHandle client = Attached(engine_);
+  std::string text = Words(kLongBytes, 1);
+  EXPECT_EQ(client.Embed(text).source, SUTRA_SOURCE_MODEL);
+  EXPECT_EQ(client.Embed(text).source, SUTRA_SOURCE_SHARD);
+  text.back() ^= 1;
+  EXPECT_EQ(client.Embed(text).source, SUTRA_SOURCE_MODEL);
+}
+
+// Threads that hold every page of one lane and open others, until the text that they all have is answered.
+TEST_F(LongTextSystem, ManyThreadsOfOneClientShareTheArenasOfItsLanes) {
+  ASSERT_TRUE(engine_.Start());
+  const ClientHandle client = Attached(engine_);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 3; ++round) {
+        const std::string text = Words(i % 2 == 0 ? kLongBytes : 400'000, 100 * i + round);
+        ExpectVectorOfItsBeginning(client, client.Embed(text), text);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace sutra::test
