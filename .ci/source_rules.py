@@ -102,6 +102,7 @@ COVERED_BY = {
     "engine/cpu/packed_model.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/engine.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/lanes/acceptor_ends.cc": "tests/engine/lanes/acceptor_test.cc",
+    "engine/operator_call.cc": "tests/system/control_test.cc",
     "engine/main.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/model/families/family.cc": "tests/engine/model/families/bert_test.cc",
     "engine/model/sentence_config.cc": "tests/engine/model/folder_keys_test.cc",

@@ -11,6 +11,7 @@
 #include "shm/base/enum_names.h"
 #include "shm/base/host.h"
 #include "shm/base/printable.h"
+#include "shm/control_messages.h"
 
 #ifndef SUTRA_VERSION
 #define SUTRA_VERSION "0.1.0"
@@ -84,6 +85,10 @@ struct Texts {
   std::string disk_io = NameOf(kDiskIoKindNames, EngineConfig().disk_io);
   bool no_cache = false;
   bool version = false;
+  // What a live engine is asked.
+  std::string status, hand_over, set_log_level;
+  bool json = false;
+  uint32_t wait_s = kWaitSecondsRange.otherwise;
 };
 
 template <typename T>
@@ -173,8 +178,21 @@ void AddServingOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Flag(app, "--standby", &config->standby,
        "Load the model, wait for the end of the engine at --socket and --data, and go on in its place");
   app.add_option("--stats-mode", texts->stats_mode, "Octal mode of the stats segment")->check(OctalMode());
-  app.add_option("--log-level", config->log_level, "trace, debug, info, warn or err")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "err"}));
+  Choice(app, "--log-level", kLogVerbosityNames, &config->log_level, "trace, debug, info, warn or err");
+}
+
+// Commands to an engine that runs; no option of the file for --config.
+void AddOperatorOptions(CLI::App& app, Texts* texts) {
+  std::vector<CLI::Option*> options = {
+      app.add_option("--status", texts->status, "Show the engine that serves this SOCKET, and its standbys; then exit"),
+      app.add_option("--hand-over", texts->hand_over,
+                     "Let the engine that serves this SOCKET hand over to a standby; exit when the next one answers"),
+      Choice(app, "--set-log-level", kLogVerbosityNames, &texts->set_log_level,
+             "Let the engine that serves --socket log from this level on; then exit")};
+  options.push_back(Flag(app, "--json", &texts->json, "Print what these commands print as JSON"));
+  options.push_back(Number(app, "--wait-s", &texts->wait_s, kWaitSecondsRange,
+                           "How long --hand-over waits for the next engine's first answer"));
+  for (CLI::Option* option : options) option->group("Commands to a live engine")->configurable(false);
 }
 
 void AddOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
@@ -184,6 +202,7 @@ void AddOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   AddAttachOptions(app, config, texts);
   AddCacheOptions(app, config, texts);
   AddServingOptions(app, config, texts);
+  AddOperatorOptions(app, texts);
 }
 
 // The conditions that span several options.
@@ -288,6 +307,40 @@ std::vector<std::string> OptionLines(const CLI::App& app) {
   return lines;
 }
 
+// The command to a live engine that these arguments are, if they are one.
+Result<std::optional<OperatorCall>> OperatorCallOf(const Parse& parse) {
+  const auto bad = [](const std::string& message) { return Status(StatusCode::kBadOption, message); };
+  const Texts& texts = parse.texts;
+  const auto given = [&](const char* name) { return parse.app.count(name) != 0; };
+  const int commands = given("--status") + given("--hand-over") + given("--set-log-level");
+  if (commands == 0) {
+    if (given("--json") || given("--wait-s")) {
+      return bad("--json and --wait-s belong to --status, --hand-over and --set-log-level");
+    }
+    return std::optional<OperatorCall>();
+  }
+  OperatorCall call = {.json = texts.json, .wait_s = texts.wait_s};
+  if (commands > 1) return bad("--status, --hand-over and --set-log-level exclude each other");
+  for (const CLI::Option* option : parse.app.get_options({})) {
+    const bool socket = option->get_single_name() == "socket" && given("--set-log-level");
+    const bool of_engine = option->get_configurable() || option->get_single_name() == "config";
+    if (of_engine && !socket && option->count() != 0) {
+      return bad("--" + option->get_single_name() + " is for starting an engine; " +
+                 "--status, --hand-over and --set-log-level ask one that runs");
+    }
+  }
+  if (given("--set-log-level")) {
+    call.kind = OperatorCall::Kind::kSetLogLevel;
+    call.verbosity = *EnumOf(kLogVerbosityNames, texts.set_log_level);
+    call.socket = parse.config.socket;
+    if (call.socket.empty()) return bad("--set-log-level also needs --socket: that of the engine");
+  } else {
+    call.kind = given("--status") ? OperatorCall::Kind::kStatus : OperatorCall::Kind::kHandOver;
+    call.socket = given("--status") ? texts.status : texts.hand_over;
+  }
+  return std::optional<OperatorCall>(call);
+}
+
 }  // namespace
 
 Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t cpus) {
@@ -299,6 +352,13 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
     if (command_line.texts.version) {
       parsed.run = false;
       parsed.text = std::string("sutra-engine ") + kEngineVersion + "\n";
+      return parsed;
+    }
+    Result<std::optional<OperatorCall>> call = OperatorCallOf(command_line);
+    if (!call.ok()) return call.status();
+    if (call.value().has_value()) {
+      parsed.run = false;
+      parsed.operator_call = *call.value();
       return parsed;
     }
     std::vector<std::string> all_args;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "cache/disk/disk_io.h"
 #include "engine/limits.h"
 #include "engine/model/compute_options.h"
+#include "engine/operator_call.h"
 #include "shm/base/host.h"
 #include "shm/base/status.h"
 
@@ -78,8 +80,9 @@ struct EngineConfig {
 };
 
 struct ParsedConfig {
-  bool run = true;  // false: only `text` (help or version) was asked for
+  bool run = true;  // false: only `text` (help or version) was asked for, or a live engine is to do something
   std::string text;
+  std::optional<OperatorCall> operator_call;
   EngineConfig config;
   std::vector<std::string> lines;  // "name=value" of every option, printed at start; readable again with --config
 };

@@ -12,6 +12,10 @@ enum ExitCode : int {
   kExitIncomplete = 6,   // stopped, but the drain timed out or the last sync failed
   kExitLoopFailed = 7,   // the kernel refused something that the loop needs
   kExitOtherModel = 8,   // a standby that would not serve what the running engine serves; the message has both
-};                       // 128 + n: a second signal n ended the process at once
+  // Of --status, --hand-over and --set-log-level, beside kExitClean and kExitUsage:
+  kExitRefused = 10,   // the engine, or the kernel, refused: the message says why, and the fix
+  kExitNoEngine = 11,  // nothing listens at the socket, or it hung up without an answer
+  kExitNoAnswer = 12,  // no answer in time: the engine is stopped; after a hand-over, no next engine answered
+};                     // 128 + n: a second signal n ended the process at once
 
 }  // namespace sutra

@@ -50,4 +50,7 @@ inline constexpr OptionRange<uint64_t> kQueueBytesRange = {kMebibyte, 256 * kMeb
 inline constexpr OptionRange<uint32_t> kSpinUsRange = {0, 50, 1'000'000};
 inline constexpr OptionRange<uint32_t> kDrainSecondsRange = {0, 30, 3600};
 
+// Commands to a live engine.
+inline constexpr OptionRange<uint32_t> kWaitSecondsRange = {1, 60, 86'400};
+
 }  // namespace sutra

@@ -59,6 +59,13 @@ ExitCode CannotStart(const Status& status, ExitCode code = kExitCannotStart) {
   return code;
 }
 
+// To standard output: what was asked for instead of a start.
+ExitCode Print(const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return kExitClean;
+  std::fprintf(stderr, "sutra-engine: writing standard output: %s\n", std::strerror(errno));
+  return kExitCannotStart;
+}
+
 // How a standby ends that never serves.
 ExitCode NoTurn(const Status& status) {
   if (status.code() != StatusCode::kCancelled) {
@@ -101,11 +108,13 @@ int main(int argc, char** argv) {
                  parsed.status().message().c_str());
     return sutra::kExitUsage;
   }
-  if (!parsed.value().run) {
-    if (std::fputs(parsed.value().text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return sutra::kExitClean;
-    std::fprintf(stderr, "sutra-engine: writing standard output: %s\n", std::strerror(errno));
-    return sutra::kExitCannotStart;
+  if (parsed.value().operator_call.has_value()) {
+    const sutra::OperatorResult result = sutra::RunOperatorCall(*parsed.value().operator_call);
+    if (result.exit_code == sutra::kExitClean) return sutra::Print(result.text);
+    std::fprintf(stderr, "sutra-engine: %s", result.text.c_str());
+    return result.exit_code;
   }
+  if (!parsed.value().run) return sutra::Print(parsed.value().text);
   sutra::SetUpLog(parsed.value().config);
   spdlog::info("sutra-engine {}, pid {}", sutra::kEngineVersion, getpid());
   sutra::PrintOptions(parsed.value());

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cassert>
 #include <new>
 #include <string>
 #include <utility>
@@ -26,6 +27,7 @@ Status ShardOpener::Finish(std::unique_ptr<CacheShard>* shard) {
   thread_.join();
   *shard = std::move(shard_);
   if (*shard == nullptr) options_.slot->Fail(true);
+  assert(options_.slot->Get() == shard->get());
   return status_;
 }
 

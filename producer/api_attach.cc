@@ -46,7 +46,10 @@ extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* i
     const MutexLock lock(client->attempt_mutex);
     copy.engine_pid = client->engine_pid;
     copy.engine_generation = client->engine_generation;
+    copy.engines = client->engines;
+    copy.resubmitted = client->resubmitted;
   }
+  copy.lanes = OpenLanes(client);
   WriteStruct(&copy, sizeof(copy), info, bytes);
   return SUTRA_OK;
 }

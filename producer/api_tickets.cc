@@ -90,9 +90,7 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
   if (!FindTicket(client, ticket, &lane, &slot)) return FailTicket(ticket);
   const MutexLock lock(lane->mutex);
   if (!IsTicketLocked(lane, slot, ticket)) return FailTicket(ticket);  // released meanwhile
-  // relaxed: a hint that publishes nothing
-  lane->connection.mapping.request.request(slot).cancel_sequence.store(lane->slots[slot].sequence,
-                                                                       std::memory_order_relaxed);
+  CancelLocked(lane, slot);
   return SUTRA_OK;
 }
 

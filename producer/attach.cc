@@ -195,7 +195,9 @@ sutra_status AttachOnce(const char* path, const HelloMessage& hello, uint64_t de
   status = Handshake(path, hello, deadline_ns, &made);
   if (status != SUTRA_OK) {
     if (status == SUTRA_OVERLOADED) *retry_after_ms = made.welcome.retry_after_ms;
+    const WelcomeMessage said = made.welcome;
     CloseConnection(&made, false);
+    lane->welcome = said;
     return status;
   }
   assert(made.socket >= 0 && made.request_fd >= 0 && made.reply_fd >= 0 && made.tail_fd >= 0 && made.event_fd >= 0);
@@ -216,6 +218,17 @@ sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t de
   }
 }
 
+void CloseDescriptors(LaneConnection* lane) {
+  const NoCancel no_cancel;
+  if (lane->request_fd >= 0) close(lane->request_fd);
+  (void)SUTRA_CHECKPOINT("detach.lock_dropped");
+  if (lane->reply_fd >= 0) close(lane->reply_fd);
+  if (lane->tail_fd >= 0) close(lane->tail_fd);
+  if (lane->event_fd >= 0) close(lane->event_fd);
+  if (lane->socket >= 0) close(lane->socket);
+  lane->request_fd = lane->reply_fd = lane->tail_fd = lane->event_fd = lane->socket = -1;
+}
+
 void CloseConnection(LaneConnection* lane, bool forked) {
   const NoCancel no_cancel;
   if (forked) lane->mapping = LaneMapping();
@@ -223,12 +236,7 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   const char goodbye = 0;
   if (!forked && lane->socket >= 0) (void)!send(lane->socket, &goodbye, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   UnmapLane(&lane->mapping);
-  if (lane->request_fd >= 0) close(lane->request_fd);
-  (void)SUTRA_CHECKPOINT("detach.lock_dropped");
-  if (lane->reply_fd >= 0) close(lane->reply_fd);
-  if (lane->tail_fd >= 0) close(lane->tail_fd);
-  if (lane->event_fd >= 0) close(lane->event_fd);
-  if (lane->socket >= 0) close(lane->socket);
+  CloseDescriptors(lane);
   *lane = LaneConnection();
 }
 

@@ -23,10 +23,12 @@ struct LaneConnection {
 };
 
 // RETURNS SUTRA_OK; SUTRA_ENGINE_GONE (nothing listens, or it hung up); SUTRA_REFUSED; SUTRA_OUT_OF_MEMORY;
-// SUTRA_DEADLINE_EXCEEDED. sutra_error_text says why.
+// SUTRA_DEADLINE_EXCEEDED. sutra_error_text says why; lane->welcome is what the engine said, also when it refused.
 sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane);
 
 // `forked`: the mappings do not exist in this process, and their addresses may be in use for something else.
 void CloseConnection(LaneConnection* lane, bool forked);
+// Closes the descriptors alone: what is mapped stays so.
+void CloseDescriptors(LaneConnection* lane);
 
 }  // namespace sutra::client

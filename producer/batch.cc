@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "producer/lane_pool.h"
+#include "producer/lane_wait.h"
 #include "producer/request_check.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -17,7 +18,6 @@ namespace {
 
 struct Pending {
   size_t text;
-  uint64_t sequence;
   uint32_t slot;
 };
 
@@ -36,6 +36,7 @@ uint32_t WidthOf(const sutra_client* client, const Request& request) {
 // lane's mutex once: it releases what was collected and submits a chunk, so that the engine has work before all of it
 // is written, and few slots go round where the engine answers at once. It waits only where it can submit nothing. A
 // text's deadline counts from its submission; a batch that gets no answer for that long is over.
+// What waits in a lane whose engine is gone goes on at the next one, and the batch waits for it.
 class Batch {
  public:
   // `pending` and `collected` have room for capacity entries.
@@ -86,10 +87,8 @@ class Batch {
     const uint64_t last_ns = answered_ns_ + call_.request.timeout_ns;
     const uint64_t look_ns = watch_.next_ns();
     sutra_status status = SUTRA_OK;
-    if (AcquireLaneWaiting(client_, look_ns < last_ns ? look_ns : last_ns, NextBytes(), call_.request.cancel_epoch,
-                           &lane_, &status)) {
-      return true;
-    }
+    const LaneWish wish = {NextBytes(), call_.request.fail_fast, call_.request.cancel_epoch};
+    if (AcquireLaneWaiting(client_, look_ns < last_ns ? look_ns : last_ns, wish, &lane_, &status)) return true;
     if (look_ns >= last_ns || MonotonicNs() < look_ns) Halt(status);  // else it only waited until the next look
     return false;
   }
@@ -137,10 +136,7 @@ class Batch {
   void SubmitChunkLocked() SUTRA_REQUIRES(lane_->mutex) {
     const uint64_t now_ns = CycleNs();
     bool stalled = false;
-    if (lane_->phase.load(std::memory_order_relaxed) != LanePhase::kOpen ||  // relaxed: under the mutex
-        UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) {
-      return;
-    }
+    if (UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) return;
     const size_t last = next_ + kChunk < call_.count ? next_ + kChunk : call_.count;
     while (next_ < last && pending_count_ < capacity_) {
       const size_t text = next_;
@@ -158,7 +154,7 @@ class Batch {
         FinishWithout(text, status);
         continue;
       }
-      pending_[pending_count_++] = {text, lane_->slots[slot].sequence, slot};
+      pending_[pending_count_++] = {text, slot};
     }
   }
 
@@ -166,32 +162,24 @@ class Batch {
   // submitted meanwhile.
   void Collect(bool more) {
     const Pending oldest = pending_[0];
-    const auto done = [&] {
-      return IsAnswered(lane_, oldest.slot, oldest.sequence) ||
-             lane_->slots[oldest.slot].ended.load(std::memory_order_relaxed) !=
-                 0;  // relaxed: SettleSlot reads it again
-    };
-    if (more && !done()) return;
+    if (more && SettleSlot(lane_, oldest.slot, 0) == SUTRA_NOT_READY) return;
     const uint64_t deadline_ns = lane_->slots[oldest.slot].deadline_ns;
     const uint64_t until_ns = watch_.next_ns() < deadline_ns ? watch_.next_ns() : deadline_ns;
-    const WaitEnd end = WaitUntil(lane_, until_ns, client_->spin_ns, done);
+    const WaitEnd end = WaitForSlot(lane_, oldest.slot, until_ns, client_->spin_ns);
     (void)SUTRA_CHECKPOINT("recv.reply_seen");
-    const uint64_t now_ns = end == WaitEnd::kTime ? MonotonicNs() : 0;
     if (end == WaitEnd::kDone) answered_ns_ = CycleNs();
-    CollectDone(end == WaitEnd::kDone, now_ns);
+    CollectDone(end == WaitEnd::kDone, end == WaitEnd::kTime ? MonotonicNs() : 0);
     (void)SUTRA_CHECKPOINT("recv.copied");
-    // After a death the remaining texts get its status: attaching again is left to the caller's next call.
-    if (end == WaitEnd::kGone) Halt(FailUnanswered(client_, lane_->gone.load(std::memory_order_relaxed)));
   }
 
   void CollectDone(bool in_order, uint64_t now_ns) {
-    const ReplyLane& reply = lane_->connection.mapping.reply;
     size_t kept = 0, i = 0;
     uint32_t misses = 0;
     // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
     for (; i < pending_count_ && !(in_order && misses >= kMissesMax); ++i) {
       const Pending item = pending_[i];
       if (i + 2 < pending_count_) {  // the next ones travel while this one is copied
+        const ReplyLane& reply = HomeOf(lane_, item.slot)->connection.mapping.reply;
         __builtin_prefetch(&reply.result(pending_[i + 2].slot));
         __builtin_prefetch(reply.vector(pending_[i + 1].slot));
       }
@@ -215,13 +203,16 @@ class Batch {
       CopyVector(width_, call_.vectors + item.text * width_, result);
       call_.error_texts.Put(item.text, "");
     } else {
-      if (call_.error_texts.wanted() || IsFirstFailure(item.text)) {
+      // With SUTRA_FAIL_FAST the texts that are left end with the engine too.
+      const bool last = halt_ == SUTRA_OK && call_.request.fail_fast && EndedWithEngine(lane_, item.slot);
+      if (last || call_.error_texts.wanted() || IsFirstFailure(item.text)) {
         if (halted != nullptr && result->status == halt_) {
           Fail(halt_, "%s", halted);
         } else {
           ExplainEnd(client_, lane_, item.slot, result->status);
         }
       }
+      if (last) Halt(result->status);
       NoteFailure(item.text, result->status);
     }
     call_.results.Put(item.text, result);
@@ -286,8 +277,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, static_cast<uint32_t>(text_bytes), request.cancel_epoch,
-                          &lane, &status)) {
+  const LaneWish wish = {static_cast<uint32_t>(text_bytes), request.fail_fast, request.cancel_epoch};
+  if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, wish, &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
   }
@@ -300,7 +291,8 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   }
   UnlockAndRing(lane);
   if (WaitSlot(client, lane, slot, kUntilDeadline) == SUTRA_NOT_READY) {
-    FailUnanswered(client, EndSlot(lane, slot, SUTRA_MODEL_ERROR));  // a broken engine took its answer back
+    // a broken engine took its answer back
+    FailUnanswered(client, EndSlot(lane, slot, SUTRA_MODEL_ERROR), SUTRA_REASON_NONE);
   }
   sutra_result spare;
   sutra_result* result = sink.Fill(0, &spare);

@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "producer/lane_death.h"
+#include "producer/lane_wait.h"
 #include "producer/slot_end.h"
 
 namespace sutra::client {
@@ -15,36 +15,38 @@ namespace {
 constexpr int kYields = 16;  // between the first wakes: most waiters are on their way to the kernel
 
 template <typename Visit>
-void ForEachPinnedLane(sutra_client* client, const Visit& visit) {
+void ForEachLane(sutra_client* client, const Visit& visit) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t i = 0; i < count; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-    if (!Pin(lane)) continue;
-    visit(lane);
-    Unpin(lane);
+    visit(client->lanes[i].load(std::memory_order_relaxed));  // relaxed: ordered by the count
   }
 }
 
 // All of an older number than `epoch`. The engine is asked to drop them: it may not have begun.
 void EndCancelled(ClientLane* lane, [[maybe_unused]] uint32_t epoch) {
-  const MutexLock lock(lane->mutex);
-  for (uint32_t i = 0; i < lane->slot_count; ++i) {
-    const ClientSlot& slot = lane->slots[i];
-    if (slot.phase != SlotPhase::kTicket && slot.phase != SlotPhase::kCall) continue;
-    const sutra_status status = SettleSlot(lane, i, 0);
-    assert(status != SUTRA_NOT_READY || static_cast<int32_t>(slot.cancel_epoch - epoch) >= 0);
-    if (status != SUTRA_CANCELLED) continue;
-    lane->connection.mapping.request.request(i).cancel_sequence.store(slot.sequence,
-                                                                      std::memory_order_relaxed);  // relaxed: a hint
+  {
+    const MutexLock lock(lane->mutex);
+    for (uint32_t i = 0; i < lane->slot_count; ++i) {
+      const ClientSlot& slot = lane->slots[i];
+      if (slot.phase != SlotPhase::kTicket && slot.phase != SlotPhase::kCall) continue;
+      const sutra_status status = SettleSlot(lane, i, 0);
+      assert(status != SUTRA_NOT_READY || static_cast<int32_t>(slot.cancel_epoch - epoch) >= 0);
+      if (status == SUTRA_CANCELLED) CancelLocked(lane, i);
+    }
   }
+  BumpMoves(lane);  // for those whose engine is gone
 }
 
-// RETURNS whether anybody sleeps on the lane.
-bool WakeLane(const ClientLane* lane) {
-  const SharedWord<uint32_t>& sleepers = lane->connection.mapping.request.client().sleepers;
-  if (sleepers.load(std::memory_order_relaxed) == 0) return false;  // relaxed: ordered by the caller's fence
-  FutexWakeAll(lane->connection.mapping.reply.engine().futex_word.futex_address());
-  return true;
+// RETURNS whether anybody sleeps on the word of the lane's engine.
+bool WakeLane(ClientLane* lane) {
+  Attachment* const attachment = Pin(lane);
+  if (attachment == nullptr) return false;
+  const LaneMapping& mapping = attachment->connection.mapping;
+  // relaxed: ordered by the caller's fence
+  const bool any = mapping.request.client().sleepers.load(std::memory_order_relaxed) != 0;
+  if (any) FutexWakeAll(mapping.reply.engine().futex_word.futex_address());
+  Unpin(lane, attachment);
+  return any;
 }
 
 }  // namespace
@@ -57,19 +59,20 @@ void CancelAll(sutra_client* client) {
   // IsCancelled.
   client->signals.cancel_epoch.fetch_add(1, std::memory_order_acq_rel);
   const uint64_t one = 1;
-  (void)!syscall(SYS_write, client->helper.wake_fd, &one, sizeof(one));
+  (void)!syscall(SYS_write, client->signals.wake_fd, &one, sizeof(one));
   errno = error;
 }
 
 sutra_status FailCancelled() {
-  return Fail(SUTRA_CANCELLED, "sutra_cancel_all ended the call before it was answered; submit again");
+  return Fail(SUTRA_CANCELLED,
+              "sutra_cancel_all, or a sutra_cancel without an engine, ended the request before it was answered");
 }
 
 void CancelRounds::Step() {
   const uint32_t epoch = CancelEpoch(client_);
   if (epoch != seen_) {
     seen_ = epoch;
-    ForEachPinnedLane(client_, [&](ClientLane* lane) { EndCancelled(lane, epoch); });
+    ForEachLane(client_, [&](ClientLane* lane) { EndCancelled(lane, epoch); });
     LanesChanged(&client_->signals, true);
     until_ns_ = MonotonicNs() + kSleepSliceNs;
     for (int i = 0; i < kYields && WakeSleepers(); ++i) sched_yield();
@@ -81,7 +84,7 @@ void CancelRounds::Step() {
 bool CancelRounds::WakeSleepers() {
   bool any = false;
   FullFence();  // what was ended before the loads of sleepers; meets the fence of SYNC L4 in a waiter
-  ForEachPinnedLane(client_, [&](const ClientLane* lane) { any = WakeLane(lane) || any; });
+  ForEachLane(client_, [&](ClientLane* lane) { any = WakeLane(lane) || any; });
   return any;
 }
 

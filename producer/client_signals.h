@@ -53,7 +53,10 @@ struct ClientSignals {
   std::atomic<uint32_t> busy_misses = 0;                // in a row
   std::atomic<uint32_t> busy_skip = 0;                  // answers left after which the engine is asked at once
 
-  alignas(64) int watch_fd = -1;  // the helper thread's epoll descriptor, with the lanes' sockets in it (lane_helper.h)
+  // Of the helper thread (lane_helper.h): its epoll descriptor, with the lanes' sockets in it, and an eventfd to call
+  // it.
+  alignas(64) int watch_fd = -1;
+  int wake_fd = -1;
 };
 
 // A descriptor for event loops. RETURNS it, or -1 and an explanation: no descriptors left.

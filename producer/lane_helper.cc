@@ -11,9 +11,9 @@
 
 #include "producer/cancel_all.h"
 #include "producer/high_fd.h"
-#include "producer/lane_death.h"
 #include "producer/lane_open.h"
 #include "producer/no_cancel.h"
+#include "producer/resubmission.h"
 
 namespace sutra::client {
 namespace {
@@ -33,9 +33,10 @@ class Helper {
       Sleep();
       if (client_->helper.stop.load(std::memory_order_acquire) != 0) return;
       cancels_.Step();
-      const bool death = AskSuspects();
+      AskSuspects();
+      const bool death = TellDeaths();
       const bool asked = client_->helper.asked.exchange(0, std::memory_order_acq_rel) != 0;
-      if (death || asked || lost_ || more_) OpenIfNeeded(asked);
+      if (death || asked || lost_ || waiting_ || more_) OpenIfNeeded(asked);
     }
   }
 
@@ -47,7 +48,7 @@ class Helper {
     for (int i = 0; i < count; ++i) {
       if (events[i].data.u64 == kWakeTag) {
         uint64_t number;
-        (void)!read(client_->helper.wake_fd, &number, sizeof(number));
+        (void)!read(client_->signals.wake_fd, &number, sizeof(number));
       } else {
         assert(events[i].data.u64 < kLaneTableSize);
         suspects_ |= uint64_t{1} << events[i].data.u64;
@@ -60,7 +61,7 @@ class Helper {
     uint64_t wait_ns = kNever;
     if (suspects_ != 0) wait_ns = suspect_wait_ns_;
     if (cancels_.due() && kNsPerMs < wait_ns) wait_ns = kNsPerMs;
-    if (lost_ || more_) {
+    if (lost_ || waiting_ || more_) {
       const uint64_t now_ns = MonotonicNs();
       const uint64_t after_ns = client_->open_after_ns.load(std::memory_order_relaxed);  // relaxed: this thread's
       const uint64_t left_ns = after_ns > now_ns ? after_ns - now_ns : 0;
@@ -69,50 +70,56 @@ class Helper {
     return wait_ns == kNever ? -1 : static_cast<int>((wait_ns + kNsPerMs - 1) / kNsPerMs);
   }
 
-  // The kernel's lock decides which of the engines that hung up are dead. RETURNS whether one is.
-  bool AskSuspects() {
-    bool death = false;
+  // The kernel's lock decides which of the engines that hung up are dead.
+  void AskSuspects() {
     for (uint64_t left = suspects_; left != 0; left &= left - 1) {
       const int index = __builtin_ctzll(left);
       ClientLane* lane = client_->lanes[index].load(std::memory_order_relaxed);  // relaxed: set by this thread
-      const bool open = Pin(lane);
-      const bool alive = open && CheckAlive(lane, MonotonicNs());
-      // One that does not hang up was opened since, in the place of the one that did.
-      if (!alive || !HungUp(lane)) suspects_ &= ~(uint64_t{1} << index);
-      death = death || !alive;
-      if (open && !alive) Tell(lane);
-      if (open) Unpin(lane);
+      Attachment* attachment = Pin(lane);
+      const bool alive = attachment != nullptr && CheckAlive(lane, attachment, MonotonicNs());
+      // One that does not hang up was attached since, in the place of the one that did.
+      if (!alive || !HungUp(*attachment)) suspects_ &= ~(uint64_t{1} << index);
+      if (attachment != nullptr) Unpin(lane, attachment);
     }
     suspect_wait_ns_ = suspect_wait_ns_ * 2 < kSuspectWaitNsMax ? suspect_wait_ns_ * 2 : kSuspectWaitNsMax;
+  }
+
+  // Of the engines that this thread, or any call, found gone. RETURNS whether there is one.
+  bool TellDeaths() {
+    bool death = false;
+    const uint32_t count = client_->lane_count.load(std::memory_order_relaxed);  // relaxed: set by this thread
+    for (uint32_t i = 0; i < count; ++i) {
+      const sutra_status status =
+          TellDeath(client_->lanes[i].load(std::memory_order_relaxed));  // relaxed: as the count
+      if (status == SUTRA_OK) continue;
+      death = true;
+      const MutexLock lock(client_->attempt_mutex);
+      client_->lost_status = status;
+    }
+    if (death) LanesChanged(&client_->signals, true);
     return death;
   }
 
-  void Tell(ClientLane* lane) {
-    {
-      const MutexLock lock(client_->attempt_mutex);
-      client_->lost_status = lane->gone.load(std::memory_order_relaxed);  // relaxed: CheckAlive read it
-    }
-    LanesChanged(&client_->signals, true);
-    TellDeath(lane);
-  }
-
   void OpenIfNeeded(bool asked) {
-    const uint64_t now_ns = MonotonicNs();
-    const LaneCount lanes = CountLanes(client_, now_ns);
-    lost_ = lanes.usable == 0;
-    more_ = (asked || more_) && !lost_ && lanes.usable < client_->lanes_max && !lanes.stalled;
-    if ((!lost_ && !more_) || now_ns < client_->open_after_ns.load(std::memory_order_relaxed)) return;
-    const bool open = OpenLane(client_);
-    lost_ = lost_ && !open;
-    more_ = false;  // whoever still finds no room asks again
+    do {
+      const LaneCount lanes = CountLanes(client_, MonotonicNs());
+      lost_ = lanes.usable == 0;
+      waiting_ = lanes.waiting > 0;
+      more_ = (asked || more_) && !lost_ && lanes.usable < client_->lanes_max && !lanes.stalled;
+      if (!lost_ && !waiting_ && !more_) return;
+      // relaxed: this thread's
+      if (MonotonicNs() < client_->open_after_ns.load(std::memory_order_relaxed)) return;
+      more_ = asked = false;  // whoever still finds no room asks again
+    } while (OpenLane(client_) && client_->helper.stop.load(std::memory_order_relaxed) == 0);  // relaxed: a hint
   }
 
   sutra_client* const client_;
   CancelRounds cancels_;
   uint64_t suspects_ = 0;  // lanes whose sockets hung up, and whose engines are not known to be dead
   uint64_t suspect_wait_ns_ = kSuspectWaitNsMin;
-  bool lost_ = false;  // there is no usable lane
-  bool more_ = false;  // another one was asked for
+  bool lost_ = false;     // there is no usable lane
+  bool waiting_ = false;  // requests wait in a lost lane
+  bool more_ = false;     // another one was asked for
 };
 
 void* RunHelper(void* client) {
@@ -124,7 +131,7 @@ void* RunHelper(void* client) {
 void WakeHelper(const sutra_client* client) {
   const NoCancel no_cancel;
   const uint64_t one = 1;
-  (void)!write(client->helper.wake_fd, &one, sizeof(one));
+  (void)!write(client->signals.wake_fd, &one, sizeof(one));
 }
 
 int Create(pthread_t* thread, size_t stack_bytes, sutra_client* client) {
@@ -140,12 +147,12 @@ int Create(pthread_t* thread, size_t stack_bytes, sutra_client* client) {
 
 sutra_status OpenHelper(sutra_client* client) {
   client->signals.watch_fd = HighFd(epoll_create1(EPOLL_CLOEXEC));
-  client->helper.wake_fd = HighFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  client->signals.wake_fd = HighFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   epoll_event event = {};
   event.events = EPOLLIN;
   event.data.u64 = kWakeTag;
-  if (client->signals.watch_fd >= 0 && client->helper.wake_fd >= 0 &&
-      epoll_ctl(client->signals.watch_fd, EPOLL_CTL_ADD, client->helper.wake_fd, &event) == 0) {
+  if (client->signals.watch_fd >= 0 && client->signals.wake_fd >= 0 &&
+      epoll_ctl(client->signals.watch_fd, EPOLL_CTL_ADD, client->signals.wake_fd, &event) == 0) {
     return SUTRA_OK;
   }
   return Fail(SUTRA_OUT_OF_MEMORY, "descriptors for watching the engine: %s; raise the limit of open files",
@@ -179,9 +186,9 @@ void StopHelper(sutra_client* client, bool forked) {
     assert(error == 0);
   }
   client->helper.running = false;
-  if (client->helper.wake_fd >= 0) close(client->helper.wake_fd);
+  if (client->signals.wake_fd >= 0) close(client->signals.wake_fd);
   if (client->signals.watch_fd >= 0) close(client->signals.watch_fd);
-  client->helper.wake_fd = client->signals.watch_fd = -1;
+  client->signals.wake_fd = client->signals.watch_fd = -1;
 }
 
 void AskForLane(sutra_client* client, bool more) {

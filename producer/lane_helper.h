@@ -1,5 +1,6 @@
 // The client's helper thread, "sutra-client": it opens lanes for calls that must not wait for a handshake, and watches
-// the sockets of all lanes, so that whoever sleeps learns of an engine's death within milliseconds.
+// the sockets of all lanes, so that whoever sleeps learns of an engine's death within milliseconds, and requests go on
+// at the next engine.
 //
 // Rules for the program around it: all signals are blocked in it, so handlers run in the program's own threads; it
 // holds no lock while it waits and takes no other than the library's own; a forked child does not have it (calls return
@@ -7,8 +8,8 @@
 // sutra_detach.
 //
 // Thread rule: StartHelper and StopHelper by the thread that attaches or detaches; AskForLane by any.
-// Invariants: while the client has no usable lane, an attempt to open one is under way or due at open_after_ns; between
-// StartHelper and StopHelper no other thread opens lanes.
+// Invariants: while the client has no usable lane, or requests wait in one without an engine, an attempt to open one is
+// under way or due at open_after_ns; between StartHelper and StopHelper no other thread opens lanes.
 #pragma once
 
 #include <stdint.h>

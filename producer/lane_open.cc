@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "producer/resubmission.h"
+#include "producer/thread_state.h"
+#include "shm/base/checkpoint.h"
+
 namespace sutra::client {
 namespace {
 
@@ -17,35 +21,52 @@ void KeepInfo(const WelcomeMessage& welcome, sutra_info* info) {
   memcpy(info->identity, welcome.identity, sizeof(info->identity));
 }
 
-// What callers sized their buffers for must not change under them.
-sutra_status CheckSameEngine(const sutra_client* client, const WelcomeMessage& welcome) {
-  const sutra_info& info = client->info;
-  if (memcmp(welcome.identity, info.identity, sizeof(info.identity)) != 0) {
-    return Fail(SUTRA_ENGINE_GONE,
-                "%s: the engine came back with another model (%.60s, identity %.16s; before: %.60s, identity %.16s): "
-                "detach and attach again to accept it",
-                client->path, welcome.model, welcome.identity, info.model, info.identity);
+// Another engine than the client's, as the text says.
+sutra_status FailOther(sutra_client* client, sutra_reason reason, sutra_reason* other) {
+  const MutexLock lock(client->attempt_mutex);
+  *other = client->other_reason = reason;
+  snprintf(client->other_text, sizeof(client->other_text), "%s", CurrentThread().error_text);
+  return SUTRA_ENGINE_GONE;
+}
+
+// What callers sized their buffers for must not change under them, and two texts' vectors must stay comparable.
+sutra_status CheckSameEngine(sutra_client* client, const WelcomeMessage& served, const WelcomeMessage& welcome,
+                             sutra_reason* other) {
+  if (memcmp(welcome.identity, served.identity, sizeof(served.identity)) != 0) {
+    Fail(SUTRA_ENGINE_GONE,
+         "%s: the engine came back with another model (%.60s, identity %.16s; before: %.60s, identity %.16s): detach "
+         "and "
+         "attach again to accept it",
+         client->path, welcome.model, welcome.identity, served.model, served.identity);
+    return FailOther(client, SUTRA_REASON_OTHER_IDENTITY, other);
   }
-  if (welcome.width != info.width || welcome.slots != info.slots || welcome.text_bytes_max != info.text_bytes_max) {
-    return Fail(SUTRA_ENGINE_GONE,
-                "%s: the engine came back with other lanes (width %u, %u slots, %u text bytes; before: %u, %u, %u): "
-                "detach and attach again to accept them",
-                client->path, welcome.width, welcome.slots, welcome.text_bytes_max, info.width, info.slots,
-                info.text_bytes_max);
+  if (welcome.width != served.width || welcome.slots != served.slots ||
+      welcome.text_bytes_max != served.text_bytes_max) {
+    Fail(
+        SUTRA_ENGINE_GONE,
+        "%s: the engine came back with other lanes (width %u, %u slots, %u text bytes; before: %u, %u, %u): detach and "
+        "attach again to accept them",
+        client->path, welcome.width, welcome.slots, welcome.text_bytes_max, served.width, served.slots,
+        served.text_bytes_max);
+    return FailOther(client, welcome.width != served.width ? SUTRA_REASON_OTHER_IDENTITY : SUTRA_REASON_OTHER_LAYOUT,
+                     other);
   }
   return SUTRA_OK;
 }
 
-// RETURNS an empty lane object of the table, or nullptr: out of memory, or too many dead lanes with unreleased tickets.
-ClientLane* FindEmptyLane(sutra_client* client) {
+// RETURNS a lane that has no engine, those first in which requests wait; or a new one; or nullptr: out of memory.
+ClientLane* FindLane(sutra_client* client) {
   const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: only this thread changes it
+  ClientLane* idle = nullptr;
   for (uint32_t i = 0; i < count; ++i) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: as the count
-    const MutexLock lock(lane->mutex);
-    if (RetireLocked(lane)) return lane;
+    // relaxed: only this thread opens lanes and tells of deaths; one that dies meanwhile is told of first
+    if (!IsLost(lane) || lane->death_due.load(std::memory_order_relaxed) != 0) continue;
+    if (HasWaiting(lane)) return lane;
+    idle = lane;
   }
-  assert(count <= kLaneTableSize);
-  if (count == kLaneTableSize) return nullptr;
+  if (idle != nullptr || count == client->lanes_max) return idle;
+  assert(count < kLaneTableSize);
   assert(client->lanes[count].load(std::memory_order_relaxed) == nullptr);  // relaxed: as the count
   ClientLane* lane = MakeClientLane(&client->signals, count, client->info.slots);
   if (lane == nullptr) return nullptr;
@@ -55,66 +76,100 @@ ClientLane* FindEmptyLane(sutra_client* client) {
   return lane;
 }
 
-// RETURNS SUTRA_OK and an open lane, or why not.
-sutra_status OpenWithin(sutra_client* client, uint64_t deadline_ns, bool first) {
+void NoteAttached(sutra_client* client, const WelcomeMessage& welcome, uint64_t moved) {
+  const MutexLock lock(client->attempt_mutex);
+  if (client->engine_generation != welcome.engine_generation) ++client->engines;
+  client->engine_pid = welcome.engine_pid;
+  client->engine_generation = welcome.engine_generation;
+  client->resubmitted += moved;
+}
+
+// RETURNS SUTRA_OK and an open lane, or why not; *other is set if the engine is another than the client's.
+sutra_status OpenWithin(sutra_client* client, uint64_t deadline_ns, bool first, sutra_reason* other) {
   LaneConnection connection;
   sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &connection);
-  if (status != SUTRA_OK) return status;
-  if (first) {
-    KeepInfo(connection.welcome, &client->info);
-    // Later lanes ask for exactly what this one got.
-    client->hello.slots = connection.welcome.slots;
-    client->hello.text_bytes_max = connection.welcome.text_bytes_max;
-    client->hello.width = connection.welcome.width;
-  } else {
-    status = CheckSameEngine(client, connection.welcome);
+  const WelcomeMessage welcome = connection.welcome;
+  if (status != SUTRA_OK) {
+    const bool other_layout = welcome.magic == kHandshakeMagic && welcome.layout_major != kLayoutMajor;
+    return other_layout && !first ? FailOther(client, SUTRA_REASON_OTHER_LAYOUT, other) : status;
   }
-  ClientLane* lane = status == SUTRA_OK ? FindEmptyLane(client) : nullptr;
+  (void)SUTRA_CHECKPOINT("move.attached");
+  if (first) {
+    KeepInfo(welcome, &client->info);
+    // Later lanes ask for exactly what this one got. Which model serves them is checked here, where the answer to
+    // another one can be told from a refusal.
+    client->served = welcome;
+    client->hello.slots = welcome.slots;
+    client->hello.text_bytes_max = welcome.text_bytes_max;
+    client->hello.width = 0;
+    memset(client->hello.model, 0, sizeof(client->hello.model));
+  }
+  ClientLane* lane = FindLane(client);
   if (lane == nullptr) {
-    if (status == SUTRA_OK) {
-      status = first ? Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots)
-                     : Fail(SUTRA_FULL,
-                            "no lane can be opened: out of memory, or unreleased tickets of dead engines hold all %u "
-                            "lanes; release them",
-                            kLaneTableSize);
-    }
+    status = Fail(SUTRA_OUT_OF_MEMORY, "no memory for a lane of %u slots", client->info.slots);
+  } else if (!first) {
+    status = CheckSameEngine(client, lane->served.magic != 0 ? lane->served : client->served, welcome, other);
+  }
+  if (status != SUTRA_OK) {
     CloseConnection(&connection, false);
     return status;
   }
-  {
-    const MutexLock lock(client->attempt_mutex);
-    client->engine_pid = connection.welcome.engine_pid;
-    client->engine_generation = connection.welcome.engine_generation;
+  if (lane->served.magic == 0) lane->served = welcome;
+  uint64_t moved = 0;
+  status = MoveLane(lane, connection, MonotonicNs(), &moved);
+  if (status == SUTRA_OK) NoteAttached(client, welcome, moved);
+  return status;
+}
+
+// While nothing listens an attempt costs microseconds, and the next engine is wanted soon; an engine that refuses or is
+// overloaded is left alone for longer.
+uint64_t BackoffMaxNs(sutra_status status, bool other) {
+  const bool none = !other && (status == SUTRA_ENGINE_GONE || status == SUTRA_SHUTTING_DOWN);
+  return none ? kBackoffNsMax : kRefusedBackoffNsMax;
+}
+
+void EndAllWaiting(sutra_client* client, sutra_reason reason) {
+  const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: only this thread changes it
+  for (uint32_t i = 0; i < count; ++i) {
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: as the count
+    if (HasWaiting(lane)) EndWaiting(lane, reason);
   }
-  const MutexLock lock(lane->mutex);
-  OpenLocked(lane, connection);
-  return SUTRA_OK;
 }
 
 }  // namespace
 
-sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) { return OpenWithin(client, deadline_ns, true); }
+sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
+  sutra_reason other = SUTRA_REASON_NONE;
+  return OpenWithin(client, deadline_ns, true, &other);
+}
 
 bool OpenLane(sutra_client* client) {
   client->helper.opening.store(1, std::memory_order_relaxed);  // relaxed: a hint
-  const sutra_status status = OpenWithin(client, MonotonicNs() + kReopenTimeoutNs, false);
+  sutra_reason other = SUTRA_REASON_NONE;
+  const sutra_status status = OpenWithin(client, MonotonicNs() + kReopenTimeoutNs, false, &other);
   {
     const MutexLock lock(client->attempt_mutex);
     client->helper.opening.store(0, std::memory_order_relaxed);  // relaxed: a hint, and under the mutex
     ++client->attempts;
     client->attempt_status = status;
     if (status == SUTRA_OK) {
+      client->other_reason = SUTRA_REASON_NONE;
       client->backoff_ns = kBackoffNsMin;
       client->lost_status = SUTRA_OK;
     } else {
       snprintf(client->attempt_text, sizeof(client->attempt_text), "%s", CurrentThread().error_text);
+      const uint64_t max_ns = BackoffMaxNs(status, other != SUTRA_REASON_NONE);
+      const uint64_t min_ns = max_ns == kBackoffNsMax ? kBackoffNsMin : kRefusedBackoffNsMin;
+      if (client->backoff_ns < min_ns) client->backoff_ns = min_ns;
+      if (client->backoff_ns > max_ns) client->backoff_ns = max_ns;
       // relaxed: only paces
       client->open_after_ns.store(MonotonicNs() + client->backoff_ns, std::memory_order_relaxed);
-      client->backoff_ns = client->backoff_ns * 2 < kBackoffNsMax ? client->backoff_ns * 2 : kBackoffNsMax;
+      client->backoff_ns = client->backoff_ns * 2 < max_ns ? client->backoff_ns * 2 : max_ns;
     }
   }
-  // An event loop hears of a new lane, not of each attempt that failed.
-  LanesChanged(&client->signals, status == SUTRA_OK);
+  if (other != SUTRA_REASON_NONE) EndAllWaiting(client, other);
+  // An event loop hears of a new lane and of what ended, not of each attempt that failed.
+  if (status == SUTRA_OK || other != SUTRA_REASON_NONE) LanesChanged(&client->signals, true);
   return status == SUTRA_OK;
 }
 
@@ -123,13 +178,25 @@ LaneCount CountLanes(sutra_client* client, uint64_t now_ns) {
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t i = 0; i < count; ++i) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
-    const MutexLock lock(lane->mutex);
-    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: under the mutex
-    if (UsableLocked(lane, now_ns, &lanes.stalled) != SUTRA_OK) continue;
-    ++lanes.usable;
-    lanes.free_slots += ReapLocked(lane);
+    {
+      const MutexLock lock(lane->mutex);
+      if (UsableLocked(lane, now_ns, &lanes.stalled) == SUTRA_OK) {
+        ++lanes.usable;
+        lanes.free_slots += ReapLocked(lane);
+      }
+    }
+    lanes.waiting += HasWaiting(lane);
   }
   return lanes;
+}
+
+uint32_t OpenLanes(const sutra_client* client) {
+  uint32_t open = 0;
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  for (uint32_t i = 0; i < count; ++i) {
+    open += !IsLost(client->lanes[i].load(std::memory_order_relaxed));  // relaxed: ordered by the count
+  }
+  return open;
 }
 
 }  // namespace sutra::client

@@ -36,20 +36,20 @@ void PutReport(const ClientLane* lane, uint32_t index, PollRoom* room) SUTRA_REQ
 
 // Polls before it reads: the process that created the pipe shares the read end's flags and could clear O_NONBLOCK.
 // Bounded, since the other end may write forever. RETURNS false once the write end, which only the engine has, closed.
-bool DrainEvents(ClientLane* lane) {
+bool DrainEvents(int event_fd) {
   const NoCancel no_cancel;
   char bytes[4096];
   for (int i = 0; i < 16; ++i) {
-    pollfd item = {lane->connection.event_fd, POLLIN, 0};
+    pollfd item = {event_fd, POLLIN, 0};
     if (poll(&item, 1, 0) != 1) return true;
-    const ssize_t count = read(lane->connection.event_fd, bytes, sizeof(bytes));
+    const ssize_t count = read(event_fd, bytes, sizeof(bytes));
     if (count == 0) return false;
     if (count > 0 && static_cast<size_t>(count) < sizeof(bytes)) return true;  // it is empty now
   }
   return true;
 }
 
-// Every slot: after a gap in the completion ring, after the engine's death, and now and then for deadlines.
+// Every slot: after a gap in the completion ring, after an engine's death, and now and then for deadlines.
 void SweepLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   lane->sweep_due = false;
   lane->cancels_swept = lane->signals->cancel_epoch.load(std::memory_order_acquire);  // SYNC C6 (acquire)
@@ -65,7 +65,10 @@ void SweepLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns) SUTRA_REQUIR
 
 }  // namespace
 
-void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
+namespace {
+
+// What the engine of an open lane says. Disarms, arms, and looks for its death as PollLocked says.
+void ReadCompletionsLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) SUTRA_REQUIRES(lane->mutex) {
   arm = arm && lane->pipe_watched;
   bool looked_armed = !arm;
   uint32_t reads_left = 2 * lane->slot_count;  // twice what an engine can have published meanwhile
@@ -92,15 +95,22 @@ void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
     }
     if (looked_armed) break;
     // Nothing left: from here on the engine rings again. What it published before it could see that is read now.
-    if (!DrainEvents(lane)) CheckAlive(lane, now_ns);
+    if (!DrainEvents(lane->current->connection.event_fd)) CheckAliveLocked(lane, now_ns);
     ArmLocked(lane);
     looked_armed = true;
   }
-  if (now_ns - lane->alive_checked_ns.load(std::memory_order_relaxed) > kSleepSliceNs) CheckAlive(lane, now_ns);
+  // relaxed: only paces
+  const uint64_t checked_ns = lane->current->alive_checked_ns.load(std::memory_order_relaxed);
+  if (now_ns - checked_ns > kSleepSliceNs) CheckAliveLocked(lane, now_ns);
+}
+
+}  // namespace
+
+void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
+  // Without an engine there are deadlines, and answers of the last one that nobody has read.
+  if (!IsLost(lane)) ReadCompletionsLocked(lane, room, now_ns, arm);
   // No ring tells of what sutra_cancel_all ended.
-  if (IsGone(lane) || now_ns >= lane->sweep_at_ns || IsCancelled(*lane->signals, lane->cancels_swept)) {
-    lane->sweep_due = true;
-  }
+  if (now_ns >= lane->sweep_at_ns || IsCancelled(*lane->signals, lane->cancels_swept)) lane->sweep_due = true;
   if (lane->sweep_due && !room->full()) SweepLocked(lane, room, now_ns);
 }
 
@@ -119,13 +129,12 @@ uint64_t EarliestDeadlineLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mut
 }
 
 template <typename Visit>
-void ForEachOpenLane(sutra_client* client, const Visit& visit) {
+void ForEachLane(sutra_client* client, const Visit& visit) {
   const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
   for (uint32_t i = 0; i < lanes; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);            // relaxed: ordered by the count
-    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
+    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     const MutexLock lock(lane->mutex);
-    if (lane->phase.load(std::memory_order_relaxed) == LanePhase::kOpen && !visit(lane)) return;
+    if (!visit(lane)) return;
   }
 }
 
@@ -153,7 +162,7 @@ bool PollsOn(sutra_client* client, bool found, uint64_t now_ns) {
 
 // One pass over the lanes.
 void PollLanes(sutra_client* client, PollRoom* room, uint64_t now_ns, bool arm) {
-  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     PollLocked(lane, room, now_ns, arm);
     return !room->full();
   });
@@ -161,14 +170,14 @@ void PollLanes(sutra_client* client, PollRoom* room, uint64_t now_ns, bool arm) 
 
 // At a deadline every slot is looked at, whose own it may be; and the timer is set for the next one.
 void SweepAllLater(sutra_client* client) {
-  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     lane->sweep_due = true;
     return true;
   });
 }
 void NoteEarliestDeadline(sutra_client* client) {
   uint64_t earliest_ns = kNever;
-  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     const uint64_t lane_ns = EarliestDeadlineLocked(lane);
     if (lane_ns < earliest_ns) earliest_ns = lane_ns;
     return true;
@@ -201,12 +210,12 @@ int EventFdOf(sutra_client* client) {
   const int fd = OpenSignals(&client->signals);
   if (fd < 0) return -1;
   bool all = true;
-  ForEachOpenLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     const bool watched = lane->pipe_watched;
     WatchPipeLocked(lane);
-    all = all && (lane->pipe_watched || IsGone(lane));
+    all = all && (lane->pipe_watched || IsLost(lane));
     // What was submitted before this call has its deadline too.
-    if (lane->pipe_watched && !watched) NoteDeadline(&client->signals, EarliestDeadlineLocked(lane));
+    if (!watched) NoteDeadline(&client->signals, EarliestDeadlineLocked(lane));
     return true;
   });
   if (all) return fd;

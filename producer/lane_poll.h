@@ -24,7 +24,7 @@ struct PollRoom {
 
 // Reports tickets of the client that are done and were not reported before, until the room is full.
 void PollClient(sutra_client* client, PollRoom* room, uint64_t now_ns);
-// The same of one open lane. Stops the engine's ringing when it finds something. If `arm`, asks for it again before its
+// The same of one lane. Stops the engine's ringing when it finds something. If `arm`, asks for it again before its
 // last look when room is left.
 void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) SUTRA_REQUIRES(lane->mutex);
 // RETURNS the descriptor for the caller's event loop, the same one at each call; -1 if no descriptor is left.

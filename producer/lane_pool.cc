@@ -15,8 +15,8 @@ namespace {
 // What a call looks for; on the stack of a waiting call, whose claim it carries from one look to the next.
 struct Wanted {
   uint32_t text_bytes = 0;
-  bool claims = false;            // it may claim pages of a lane, once
-  ClientLane* claimed = nullptr;  // where it did
+  bool claims = false;           // it may claim pages of a lane, once
+  TailArena* claimed = nullptr;  // where it did
   uint64_t claimed_until_ns = 0;
   uint32_t claimed_used = 0;  // pages of the claim that others still use
 
@@ -26,7 +26,7 @@ struct Wanted {
 // Whoever was kept off by the claim looks again.
 void EndClaim(sutra_client* client, Wanted* wanted) {
   if (wanted->claimed == nullptr) return;
-  if (wanted->claimed->tail.EndClaim(wanted->claimant())) RoomFreed(&client->signals);
+  if (wanted->claimed->EndClaim(wanted->claimant())) RoomFreed(&client->signals);
   wanted->claimed = nullptr;
 }
 
@@ -35,10 +35,10 @@ void ClaimLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted) SUTRA_REQUIR
   const uint32_t pages = TailArena::PagesOf(wanted->text_bytes);
   if (wanted->claims && !lane->tail.HasRoom(pages, 0) && lane->tail.Claim(wanted->claimant(), pages)) {
     wanted->claims = false;
-    wanted->claimed = lane;
+    wanted->claimed = &lane->tail;
     wanted->claimed_used = UINT32_MAX;
   }
-  if (wanted->claimed != lane) return;
+  if (wanted->claimed != &lane->tail) return;
   const uint32_t used = lane->tail.ClaimedPagesUsed();
   if (used < wanted->claimed_used) wanted->claimed_until_ns = now_ns + kClaimNs;
   wanted->claimed_used = used;
@@ -52,13 +52,17 @@ struct Survey {          // of the open lanes, by one pass of PickLane
   sutra_status unusable = SUTRA_OK;
 };
 
-// Whether a lane has room; notes in *survey what it found. A dead lane is closed when nothing holds it.
+struct Refusal {  // why a call gets no lane
+  sutra_status status = SUTRA_OK;
+  bool owed = false;   // as Survey::owed
+  bool final = false;  // the engine that came back is another than the client's
+};
+
+// Whether a lane has room; notes in *survey what it found.
 bool LookLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted, Survey* survey) SUTRA_REQUIRES(lane->mutex) {
-  if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) return false;  // relaxed: under the mutex
   const sutra_status usable = UsableLocked(lane, now_ns, &survey->stalled);
   if (usable != SUTRA_OK) {
     survey->unusable = usable;
-    RetireLocked(lane);
     return false;
   }
   ++survey->open;
@@ -70,23 +74,23 @@ bool LookLocked(ClientLane* lane, uint64_t now_ns, Wanted* wanted, Survey* surve
   return false;
 }
 
-// One pass over the lanes, from the one this thread used last. RETURNS true and the first with room, its mutex
-// held. A mutex may be waited for: it is held for one text's copy and at most one call of the kernel that does not wait
-// for anybody (the pages of a long text; a look at the engine's lock), never during a handshake or a wait.
+// One pass over the lanes, from the one this thread used last. RETURNS true and the first with room, its mutex held. A
+// mutex may be waited for: it is held for one text's copy and at most one call of the kernel that does not wait for
+// anybody (the pages of a long text; a look at the engine's lock), never during a handshake or a wait. While a lane's
+// requests move it is held for longer, but such a lane is lost and passed by.
 bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Wanted* wanted, ClientLane** picked,
               Survey* survey) SUTRA_TRY_ACQUIRE(true, (*picked)->mutex) {
   ThreadState& thread = CurrentThread();
-  // SYNC C2 (acquire): see FindEmptyLane in lane_open.cc.
+  // SYNC C2 (acquire): see FindLane in lane_open.cc.
   const uint32_t count = client->lane_count.load(std::memory_order_acquire);
   assert(count <= kLaneTableSize);
   const uint32_t start = count == 0 ? 0 : thread.lane_hint % count;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t index = start + i < count ? start + i : start + i - count;
-    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);        // relaxed: ordered by the count
-    if (lane->phase.load(std::memory_order_relaxed) != LanePhase::kOpen) continue;  // relaxed: checked again below
-    // Without its mutex, under which a dead lane's memory is unmapped.
-    if (const uint32_t gone = lane->gone.load(std::memory_order_relaxed); gone != 0) {  // relaxed: only a number
-      survey->unusable = gone;
+    ClientLane* lane = client->lanes[index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+    // Without its mutex, under which the requests of a lost lane move.
+    if (const uint32_t lost = lane->lost.load(std::memory_order_relaxed); lost != 0) {  // relaxed: only a number
+      survey->unusable = lost;
       continue;
     }
     if (wait_for_mutex) {
@@ -105,11 +109,13 @@ bool PickLane(sutra_client* client, uint64_t now_ns, bool wait_for_mutex, Wanted
   return false;
 }
 
-// No lane is left. RETURNS the status and keeps the reason; the helper thread attaches meanwhile.
-sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
+// No lane is left. Keeps the reason; the helper thread attaches meanwhile.
+Refusal RefuseWithoutLane(sutra_client* client, sutra_status unusable) {
   AskForLane(client, false);
   const MutexLock lock(client->attempt_mutex);
-  if (client->attempt_status == SUTRA_FULL) return Fail(SUTRA_FULL, "%s", client->attempt_text);
+  if (client->other_reason != SUTRA_REASON_NONE) {
+    return {FailGone(client->other_reason, "%s", client->other_text), false, true};
+  }
   const sutra_status lost = client->lost_status;
   const auto ended = [&](sutra_status status) { return unusable == status || lost == status; };
   // While the old engine drains, or a new one says so, the caller should come back soon; all else is "gone".
@@ -117,9 +123,10 @@ sutra_status FailWithoutLane(sutra_client* client, sutra_status unusable) {
   const sutra_status status = soon                              ? SUTRA_SHUTTING_DOWN
                               : ended(SUTRA_PROTOCOL_VIOLATION) ? SUTRA_PROTOCOL_VIOLATION
                                                                 : SUTRA_ENGINE_GONE;
-  return Fail(status, "%s; the client attaches again by itself; last attempt: %s",
-              soon ? "the engine is shutting down" : "the engine is gone",
-              client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
+  FailGone(SUTRA_REASON_DIED, "%s; the client attaches again by itself; last attempt: %s",
+           soon ? "the engine is shutting down" : "the engine is gone",
+           client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
+  return {status};
 }
 
 sutra_status FailFull(const sutra_client* client, const Wanted& wanted, bool slot) {
@@ -137,8 +144,8 @@ sutra_status FailFull(const sutra_client* client, const Wanted& wanted, bool slo
 }
 
 // `wish`: where there is no room, the caller's event loop is told once there is.
-bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wanted, ClientLane** lane,
-                 sutra_status* status, bool* owed) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wanted, ClientLane** lane, Refusal* refusal)
+    SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   Survey survey;
   if (PickLane(client, now_ns, false, wanted, lane, &survey)) return true;
   if (survey.open > 0 && survey.open < client->lanes_max && !survey.stalled) AskForLane(client, true);
@@ -148,59 +155,45 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wante
   survey = Survey();
   const bool found = PickLane(client, now_ns, true, wanted, lane, &survey);
   if (!found) {
-    *owed = survey.owed;
-    *status = survey.open == 0 ? FailWithoutLane(client, survey.unusable) : FailFull(client, *wanted, survey.slot);
+    *refusal = survey.open == 0 ? RefuseWithoutLane(client, survey.unusable)
+                                : Refusal{FailFull(client, *wanted, survey.slot), survey.owed};
   }
-  if (wish && (found || *status != SUTRA_FULL)) TakeWishBack(&client->signals);
+  if (wish && (found || refusal->status != SUTRA_FULL)) TakeWishBack(&client->signals);
   return found;
 }
 
-// Waits for the attempt to open a lane that is under way or due. RETURNS false at once if the helper thread backs off.
-bool AwaitAttempt(sutra_client* client, uint32_t cancel_epoch, RoomWaiter* waiter, uint64_t until_ns) {
-  const uint64_t now_ns = MonotonicNs();
-  const auto attempts = [client] {
-    const MutexLock lock(client->attempt_mutex);
-    return client->attempts;
-  };
-  const uint64_t before = attempts();
-  const bool opening = client->helper.opening.load(std::memory_order_relaxed) != 0;              // relaxed: a hint
-  if (!opening && now_ns < client->open_after_ns.load(std::memory_order_relaxed)) return false;  // relaxed: only paces
-  AskForLane(client, false);
-  if (now_ns + kAwaitLaneNs < until_ns) until_ns = now_ns + kAwaitLaneNs;
-  while (attempts() == before && !IsCancelled(client->signals, cancel_epoch) && MonotonicNs() < until_ns) {
-    waiter->Wait(until_ns);
-  }
-  return true;
+// Nothing came of the wait until the deadline.
+sutra_status FailAtDeadline(sutra_client* client, const Refusal& refusal) {
+  if (refusal.status != SUTRA_FULL) return FailWithoutEngine(client);
+  if (!refusal.owed) return SUTRA_FULL;
+  return Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
 }
 
 // AcquireLane again and again, until there is room or the time is over.
-bool WaitForLane(sutra_client* client, uint64_t until_ns, uint32_t cancel_epoch, Wanted* wanted, ClientLane** lane,
-                 sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
-  bool awaited = false;
+bool WaitForLane(sutra_client* client, uint64_t until_ns, bool fail_fast, uint32_t cancel_epoch, Wanted* wanted,
+                 ClientLane** lane, sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   // From here on no release and no new lane is missed.
   RoomWaiter waiter(&client->signals, wanted->text_bytes > kTextHeadBytes);
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
-    bool owed = false;
-    if (AcquireLane(client, now_ns, false, wanted, lane, status, &owed)) return true;
+    Refusal refusal;
+    if (AcquireLane(client, now_ns, false, wanted, lane, &refusal)) return true;
     if (IsCancelled(client->signals, cancel_epoch)) {
       *status = FailCancelled();
       return false;
     }
-    if (*status != SUTRA_FULL) {
-      if (awaited || !AwaitAttempt(client, cancel_epoch, &waiter, until_ns)) return false;
-      awaited = true;
-      continue;
+    const bool no_engine = refusal.status != SUTRA_FULL;
+    if (no_engine && (fail_fast || refusal.final)) {
+      *status = refusal.status;
+      return false;
     }
     if (now_ns >= until_ns) {
-      if (owed) {
-        *status = Fail(SUTRA_DEADLINE_EXCEEDED, "no free slot until the deadline: the engine is stopped or overloaded");
-      }
+      *status = FailAtDeadline(client, refusal);
       return false;
     }
     if (now_ns >= wanted->claimed_until_ns) EndClaim(client, wanted);
     // A slot may also come free by the answer to an abandoned request, which tells nobody.
-    const uint64_t slice_ns = now_ns + (owed ? 5 * kNsPerMs : kSleepSliceNs);
+    const uint64_t slice_ns = now_ns + (refusal.owed ? 5 * kNsPerMs : kSleepSliceNs);
     waiter.Wait(slice_ns < until_ns ? slice_ns : until_ns);
   }
 }
@@ -234,21 +227,30 @@ void FreeClient(sutra_client* client, bool forked) {
 }
 
 bool AcquireLane(sutra_client* client, uint64_t now_ns, uint32_t text_bytes, ClientLane** lane, sutra_status* status) {
-  bool owed = false;
+  Refusal refusal;
   Wanted wanted = {.text_bytes = text_bytes};
   EndRoomWish(&client->signals);
-  return AcquireLane(client, now_ns, true, &wanted, lane, status, &owed);
+  if (AcquireLane(client, now_ns, true, &wanted, lane, &refusal)) return true;
+  *status = refusal.status;
+  return false;
 }
 
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, uint32_t text_bytes, uint32_t cancel_epoch,
-                        ClientLane** lane, sutra_status* status) {
-  bool owed = false;
-  Wanted wanted = {.text_bytes = text_bytes};
-  if (AcquireLane(client, MonotonicNs(), false, &wanted, lane, status, &owed)) return true;
-  wanted.claims = text_bytes > kTextHeadBytes;
-  const bool found = WaitForLane(client, until_ns, cancel_epoch, &wanted, lane, status);
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, const LaneWish& wish, ClientLane** lane,
+                        sutra_status* status) {
+  Refusal refusal;
+  Wanted wanted = {.text_bytes = wish.text_bytes};
+  if (AcquireLane(client, MonotonicNs(), false, &wanted, lane, &refusal)) return true;
+  wanted.claims = wish.text_bytes > kTextHeadBytes;
+  const bool found = WaitForLane(client, until_ns, wish.fail_fast, wish.cancel_epoch, &wanted, lane, status);
   EndClaim(client, &wanted);
   return found;
+}
+
+sutra_status FailWithoutEngine(const sutra_client* client) {
+  const MutexLock lock(client->attempt_mutex);
+  return Fail(SUTRA_DEADLINE_EXCEEDED,
+              "%s: there was no engine until the deadline; raise timeout_ms, or start one; last attempt to attach: %s",
+              client->path, client->attempt_status == SUTRA_OK ? "none yet" : client->attempt_text);
 }
 
 }  // namespace sutra::client

@@ -3,8 +3,8 @@
 //
 // Thread rule: any thread. A call holds at most one lane's mutex, and never waits while holding it; `attempt_mutex` is
 // a leaf that is held for a few words, never during a handshake. Invariants: the table's lanes are created once and
-// never freed before the client; every lane has the same slot count, width and model identity, since the callers'
-// buffers depend on them.
+// never freed before the client, whichever engines come and go; every lane has the same slot count, width and model
+// identity, since the callers' buffers depend on them.
 #pragma once
 
 #include <pthread.h>
@@ -23,19 +23,20 @@ namespace sutra::client {
 inline constexpr uint32_t kLanesDefault = 4;
 inline constexpr uint32_t kLanesLimit = 32;
 inline constexpr uint32_t kAttachTimeoutMsDefault = 5000;
-inline constexpr uint32_t kLaneTableSize = 64;                // open lanes, and dead ones whose vectors are still held
+inline constexpr uint32_t kLaneTableSize = 64;                // what tickets have bits for
 inline constexpr uint64_t kReopenTimeoutNs = 100 * kNsPerMs;  // of one attempt to open another lane
-inline constexpr uint64_t kAwaitLaneNs = 300 * kNsPerMs;  // a blocking call waits this long for one, on a busy machine
 // A claim ends when none of its pages came free for so long: they may be of a ticket that its caller holds until
 // another of its long texts is through, and then the claim would be in that one's way.
 inline constexpr uint64_t kClaimNs = 1000 * kNsPerMs;
-inline constexpr uint64_t kBackoffNsMin = 10 * kNsPerMs;
-inline constexpr uint64_t kBackoffNsMax = 500 * kNsPerMs;
+inline constexpr uint64_t kBackoffNsMin = 1 * kNsPerMs;  // while nothing listens
+inline constexpr uint64_t kBackoffNsMax = 50 * kNsPerMs;
+inline constexpr uint64_t kRefusedBackoffNsMin = 10 * kNsPerMs;  // while an engine is there and refuses
+inline constexpr uint64_t kRefusedBackoffNsMax = 500 * kNsPerMs;
+static_assert(kLanesLimit <= kLaneTableSize);
 
 struct LaneHelper {  // see lane_helper.h
   pthread_t thread = {};
   bool running = false;
-  int wake_fd = -1;
   std::atomic<uint32_t> stop = 0;
   std::atomic<uint32_t> asked = 0;    // a call wants a lane
   std::atomic<uint32_t> opening = 0;  // an attempt is under way
@@ -45,8 +46,9 @@ struct LaneHelper {  // see lane_helper.h
 
 struct sutra_client {
   char path[108] = {};
-  sutra::HelloMessage hello = {};  // of the next lane
-  sutra_info info = {};            // as of the attach: engine_pid and engine_generation below are the current ones
+  sutra::HelloMessage hello = {};     // of the next lane
+  sutra_info info = {};               // as of the attach; what changes is below
+  sutra::WelcomeMessage served = {};  // of the first engine: what the lanes are made for
   uint32_t lanes_max = 0;
   uint64_t spin_ns = 0;
   sutra::client::ForkDetector fork_detector;
@@ -64,6 +66,11 @@ struct sutra_client {
   sutra_status attempt_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // of the last one
   char attempt_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
   sutra_status lost_status SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_OK;  // how the last lane ended, until the next opens
+  // Why no engine that came back was the client's, until one is: SUTRA_REASON_OTHER_..., and the explanation.
+  sutra_reason other_reason SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_REASON_NONE;
+  char other_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
+  uint32_t engines SUTRA_GUARDED_BY(attempt_mutex) = 0;
+  uint64_t resubmitted SUTRA_GUARDED_BY(attempt_mutex) = 0;
   uint32_t engine_pid SUTRA_GUARDED_BY(attempt_mutex) = 0;
   uint64_t engine_generation SUTRA_GUARDED_BY(attempt_mutex) = 0;
 };
@@ -76,16 +83,24 @@ inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);
 
+struct LaneWish {             // what a blocking call wants
+  uint32_t text_bytes = 0;    // of its next text, at most info.text_bytes_max
+  bool fail_fast = false;     // not to wait for an engine
+  uint32_t cancel_epoch = 0;  // when the call began: a later sutra_cancel_all ends it (cancel_all.h)
+};
+
 // RETURNS true and *lane with its mutex held, open, and with room for a text of `text_bytes`; or false and *status:
 // SUTRA_FULL, SUTRA_ENGINE_GONE, SUTRA_SHUTTING_DOWN, ... Never waits for anything but a lane's mutex: the helper
 // thread is asked for a lane where that helps. REQUIRES text_bytes <= info.text_bytes_max.
 bool AcquireLane(sutra_client* client, uint64_t now_ns, uint32_t text_bytes, ClientLane** lane, sutra_status* status)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
-// The same for blocking calls: waits for room until `until_ns` where AcquireLane says SUTRA_FULL, and once for an
-// attempt of the helper thread to open a lane where there is none (kAwaitLaneNs at most, and not while it backs off). A
-// long text claims pages (kClaimNs), so that shorter ones which come and go do not keep it waiting for ever.
-// SUTRA_CANCELLED once sutra_cancel_all was called since cancel_epoch (cancel_all.h).
-bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, uint32_t text_bytes, uint32_t cancel_epoch,
-                        ClientLane** lane, sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+// The same for blocking calls: waits until `until_ns` for room, and for an engine where there is none; but not where
+// the one that came back is another than the client's. A long text claims pages (kClaimNs), so that shorter ones which
+// come and go do not keep it waiting for ever.
+bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, const LaneWish& wish, ClientLane** lane,
+                        sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex);
+
+// RETURNS SUTRA_DEADLINE_EXCEEDED and keeps the explanation of a request that waited for an engine in vain.
+sutra_status FailWithoutEngine(const sutra_client* client);
 
 }  // namespace sutra::client

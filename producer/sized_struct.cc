@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "producer/thread_state.h"
+
 namespace sutra::client {
 
 uint32_t StructBytes(const void* from, uint32_t bytes_first) {
@@ -47,6 +49,7 @@ void ResultSink::PutStatus(size_t index, sutra_status status, uint64_t tag) cons
   *result = {};
   result->size = sizeof(*result);
   result->status = status;
+  result->reason = status == SUTRA_ENGINE_GONE ? CurrentThread().reason : SUTRA_REASON_NONE;
   result->tag = tag;
   Put(index, result);
 }

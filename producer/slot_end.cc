@@ -4,6 +4,8 @@
 
 #include "producer/cancel_all.h"
 
+#include "producer/lane_wait.h"
+
 namespace sutra::client {
 namespace {
 
@@ -13,7 +15,27 @@ T ReadOnce(const T& word) {
   return __atomic_load_n(&word, __ATOMIC_RELAXED);
 }
 
-constexpr sutra_status EndedStatus(uint32_t ended) { return ended & ~kEndedByAnswer; }
+constexpr uint32_t EndedIn(const Attachment& attachment) { return attachment.number << kEndedNumberShift; }
+
+// Where the answer lies. It is the home, unless an engine that was gone wrote an answer while the request moved: what
+// the slot was told of first counts, and it pins all attachments in between.
+const Attachment& AnsweredIn(const ClientLane* lane, uint32_t slot_index, uint32_t ended) {
+  const uint32_t number = ended >> kEndedNumberShift << kEndedNumberShift;
+  const Attachment* const home = HomeOf(lane, slot_index);
+  if (EndedIn(*home) == number) return *home;
+  const Attachment* attachment = lane->slots[slot_index].first;
+  while (attachment != home && EndedIn(*attachment) != number) {
+    attachment = attachment->next.load(std::memory_order_acquire);  // SYNC C5 (acquire): meets AddLocked
+  }
+  return *attachment;
+}
+
+// How a request ends with an engine that is gone, or 0: it goes on at the next one.
+uint32_t EndWithEngine(const ClientSlot& slot, uint32_t gone) {
+  if (!slot.fail_fast && (gone & kGoneForGood) == 0) return 0;
+  const sutra_status status = GoneStatus(gone);
+  return status == SUTRA_ENGINE_GONE ? status | SUTRA_REASON_DIED << kEndedReasonShift : status;
+}
 
 }  // namespace
 
@@ -30,21 +52,45 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) 
   const ClientSlot& slot = lane->slots[slot_index];
   const uint32_t ended = slot.ended.load(std::memory_order_acquire);  // SYNC C3 (acquire): see EndSlot
   if (ended != 0) return EndedStatus(ended);
-  const bool gone = IsGone(lane);  // before the word: an answer that preceded the death counts
-  const uint64_t word = LoadResultWord(lane->connection.mapping.reply, slot_index);
+  Attachment* const home = HomeOf(lane, slot_index);
+  const bool gone = IsGone(*home);  // before the word: an answer that preceded the death counts
+  const uint64_t word = LoadResultWord(home->connection.mapping.reply, slot_index);
   if (ResultWordSequence(word) == slot.sequence) {
     const auto answer = static_cast<uint32_t>(ResultWordStatus(word));
     // An answer is final whatever a broken engine says.
-    return EndSlot(lane, slot_index, kEndedByAnswer | (answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer));
+    const uint32_t status = answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;
+    return EndSlot(lane, slot_index, kEndedByAnswer | status | EndedIn(*home));
   }
   if (IsCancelled(*lane->signals, slot.cancel_epoch)) return EndSlot(lane, slot_index, SUTRA_CANCELLED);
-  if (gone) return EndSlot(lane, slot_index, lane->gone.load(std::memory_order_relaxed));  // relaxed: IsGone ordered it
+  // relaxed: IsGone ordered it
+  const uint32_t end = gone ? EndWithEngine(slot, home->gone.load(std::memory_order_relaxed)) : 0;
+  if (end != 0) return EndSlot(lane, slot_index, end);
   if (now_ns >= slot.deadline_ns) return EndSlot(lane, slot_index, SUTRA_DEADLINE_EXCEEDED);
   return SUTRA_NOT_READY;
 }
 
+bool EndedWithEngine(const ClientLane* lane, uint32_t slot_index) {
+  const uint32_t ended = lane->slots[slot_index].ended.load(std::memory_order_relaxed);  // relaxed: only a number
+  return (ended & kEndedByAnswer) == 0 &&
+         (EndedStatus(ended) == SUTRA_ENGINE_GONE || EndedStatus(ended) == SUTRA_SHUTTING_DOWN);
+}
+
+void CancelLocked(ClientLane* lane, uint32_t slot_index) {
+  Attachment* const home = HomeOf(lane, slot_index);
+  // relaxed: a hint that publishes nothing
+  home->connection.mapping.request.request(slot_index)
+      .cancel_sequence.store(lane->slots[slot_index].sequence, std::memory_order_relaxed);
+  if (!IsGone(*home) || SettleSlot(lane, slot_index, 0) != SUTRA_NOT_READY) return;
+  EndSlot(lane, slot_index, SUTRA_CANCELLED);
+  lane->sweep_due = true;
+  BumpMoves(lane);
+  Remind(lane->signals);
+}
+
 uint32_t RetryAfterMs(const ClientLane* lane, uint32_t slot_index, sutra_status status) {
-  return status == SUTRA_OVERLOADED ? ReadOnce(lane->connection.mapping.reply.result(slot_index).retry_after_ms) : 0;
+  if (status != SUTRA_OVERLOADED) return 0;
+  const uint32_t ended = lane->slots[slot_index].ended.load(std::memory_order_acquire);  // SYNC C3 (acquire)
+  return ReadOnce(AnsweredIn(lane, slot_index, ended).connection.mapping.reply.result(slot_index).retry_after_ms);
 }
 
 void SetVector(const float* vector, uint32_t width, sutra_result* result) {
@@ -64,17 +110,19 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* resul
   result->tag = slot.tag;
   result->ticket = slot.ticket.load(std::memory_order_relaxed);  // relaxed: of the caller's, or under the mutex
   result->stage_ns[0] = slot.submitted_ns;
+  result->reason = EndedReason(ended);
   // Without an answer the engine's line still describes the slot's last request, or belongs to the engine's cache.
   if ((ended & kEndedByAnswer) == 0) return;
-  const ReplyLane& reply = lane->connection.mapping.reply;
+  const LaneConnection& connection = AnsweredIn(lane, slot_index, ended).connection;
+  const ReplyLane& reply = connection.mapping.reply;
   const ResultDescriptor& answer = reply.result(slot_index);
-  const auto ahead_ns = static_cast<uint64_t>(lane->connection.engine_clock_ahead_ns);
+  const auto ahead_ns = static_cast<uint64_t>(connection.engine_clock_ahead_ns);
   for (uint32_t i = 1; i < kStageCount; ++i) {
     const uint64_t ns = ReadOnce(answer.stage_ns[i]);
     result->stage_ns[i] = ns == 0 ? 0 : ns - ahead_ns;
   }
   const uint32_t source = ReadOnce(answer.source), token_count = ReadOnce(answer.token_count);
-  const uint32_t tokens_max = lane->connection.welcome.tokens_max;
+  const uint32_t tokens_max = connection.welcome.tokens_max;
   result->source = source <= kSourceModel ? source : SUTRA_SOURCE_NONE;
   result->token_count = token_count < tokens_max ? token_count : tokens_max;
   result->truncated = (ReadOnce(answer.flags) & kResultTruncated) != 0 ? 1 : 0;

@@ -1,4 +1,5 @@
-// How a request ends: with the engine's answer, at its deadline, or with the engine. One word per slot says how.
+// How a request ends: with an engine's answer, at its deadline, cancelled, or with its engine. One word per slot says
+// how, and in which attachment's memory the answer lies.
 //
 // Thread rule: any thread that has the slot, or the lane's mutex. Several may look at once: one of them decides.
 // Invariants: whoever first sets ClientSlot::ended decides, and everyone else takes that word; a result is SUTRA_OK
@@ -11,13 +12,23 @@
 
 namespace sutra::client {
 
-inline constexpr uint32_t kEndedByAnswer = 0x100;  // in ClientSlot::ended: the status is the engine's, else ours
+// ClientSlot::ended: a status; whether it is the engine's, else it is ours; the sutra_reason of SUTRA_ENGINE_GONE; and
+// of an answer the low bits of its attachment's number.
+inline constexpr uint32_t kEndedByAnswer = 0x100;
+inline constexpr uint32_t kEndedReasonShift = 9, kEndedReasonMask = 7;
+inline constexpr uint32_t kEndedNumberShift = 12;
+constexpr sutra_status EndedStatus(uint32_t ended) { return ended & 0xff; }
+constexpr sutra_reason EndedReason(uint32_t ended) { return ended >> kEndedReasonShift & kEndedReasonMask; }
 
-// How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered or is gone, or if its
-// deadline passed (now_ns; 0 = not asked), or if sutra_cancel_all was called since its submission.
+// How a held slot's request ended as of now, or SUTRA_NOT_READY. Ends it if the engine answered, if it ends with an
+// engine that is gone, or if its deadline passed (now_ns; 0 = not asked).
 sutra_status SettleSlot(ClientLane* lane, uint32_t slot, uint64_t now_ns);
 // Ends a request that has not ended yet. RETURNS the status that it ended with.
 sutra_status EndSlot(ClientLane* lane, uint32_t slot, uint32_t ended);
+// Whether a request that has ended did so with its engine, without an answer.
+bool EndedWithEngine(const ClientLane* lane, uint32_t slot);
+// Asks for the end of a held request: at once where its engine is gone, else the engine is told.
+void CancelLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 // Fills all of *result by how the request ended: result->vector points into the reply lane only for SUTRA_OK.
 void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
 // Names the `width` floats at `vector` in all fields of a result that say where its vector is.

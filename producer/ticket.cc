@@ -3,7 +3,9 @@
 #include <assert.h>
 
 #include "producer/cancel_all.h"
+#include "producer/lane_wait.h"
 #include "producer/slot_end.h"
+#include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
 
 namespace sutra::client {
@@ -34,8 +36,9 @@ WaitEnd AwaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, u
   if (timeout_ns == 0) {
     // Looking once makes no system call, but a loop of looks must notice a death too.
     const uint64_t now_ns = CycleNs();
-    const uint64_t checked_ns = lane->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
-    if (now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, now_ns);
+    Attachment* const home = HomeOf(lane, slot_index);
+    const uint64_t checked_ns = home->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
+    if (now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, home, now_ns);
     return WaitEnd::kTime;
   }
   uint64_t last_ns = slot.deadline_ns;
@@ -43,17 +46,14 @@ WaitEnd AwaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot_index, u
     const uint64_t until_ns = CycleNs() + timeout_ns;
     if (until_ns < last_ns) last_ns = until_ns;
   }
-  return WaitUntil(lane, last_ns, client->spin_ns, [&] {
-    return IsAnswered(lane, slot_index, slot.sequence) ||
-           slot.ended.load(std::memory_order_relaxed) != 0;  // relaxed: ends the wait; SettleSlot reads it again
-  });
+  return WaitForSlot(lane, slot_index, last_ns, client->spin_ns);
 }
 
 }  // namespace
 
 bool FindTicket(sutra_client* client, sutra_ticket ticket, ClientLane** lane, uint32_t* slot) {
   const auto lane_index = static_cast<uint32_t>(ticket >> kTicketSlotBits) & (kLaneTableSize - 1);
-  // SYNC C2 (acquire): see FindEmptyLane in lane_pool.cc.
+  // SYNC C2 (acquire): see FindLane in lane_open.cc.
   if (ticket == 0 || lane_index >= client->lane_count.load(std::memory_order_acquire)) return false;
   *lane = client->lanes[lane_index].load(std::memory_order_relaxed);  // relaxed: ordered by the count
   *slot = static_cast<uint32_t>(ticket) & kSlotMask;
@@ -72,14 +72,30 @@ sutra_status FailTicket(sutra_ticket ticket) {
               static_cast<unsigned long long>(ticket));
 }
 
-sutra_status FailUnanswered(const sutra_client* client, sutra_status status) {
+namespace {
+
+sutra_status FailLost(const sutra_client* client, sutra_reason reason) {
+  const MutexLock lock(client->attempt_mutex);
+  if (reason == client->other_reason) return FailGone(reason, "%s", client->other_text);
+  if (reason == SUTRA_REASON_OTHER_LAYOUT || reason == SUTRA_REASON_OTHER_IDENTITY) {
+    return FailGone(reason, "%s: the engine came back with another %s: detach and attach again to accept it",
+                    client->path, reason == SUTRA_REASON_OTHER_LAYOUT ? "layout" : "model");
+  }
+  return FailGone(reason,
+                  "%s: the engine died before it answered, and with SUTRA_FAIL_FAST no other one was to; submit "
+                  "again: the client attaches by itself",
+                  client->path);
+}
+
+}  // namespace
+
+sutra_status FailUnanswered(const sutra_client* client, sutra_status status, sutra_reason reason) {
   switch (status) {
     case SUTRA_DEADLINE_EXCEEDED:
       return Fail(
           status,
           "no answer until the deadline: the engine is stopped or overloaded; raise timeout_ms, or see its queue "
           "with sutra-stat");
-    case SUTRA_CANCELLED: return FailCancelled();
     case SUTRA_SHUTTING_DOWN:
       return Fail(status, "%s: the engine stopped before it took the text; submit again soon", client->path);
     case SUTRA_PROTOCOL_VIOLATION:
@@ -87,21 +103,19 @@ sutra_status FailUnanswered(const sutra_client* client, sutra_status status) {
                   client->path);
     case SUTRA_MODEL_ERROR:
       return Fail(status, "%s: the engine took an answer back: broken engine build", client->path);
-    default:
-      return Fail(status, "%s: the engine died before it answered; submit again: the client attaches by itself",
-                  client->path);
+    case SUTRA_CANCELLED: return FailCancelled();
+    default: return FailLost(client, reason);
   }
 }
 
 void ExplainEnd(const sutra_client* client, const ClientLane* lane, uint32_t slot, sutra_status status) {
   const uint32_t ended = lane->slots[slot].ended.load(std::memory_order_relaxed);  // relaxed: only a number
   if ((ended & kEndedByAnswer) == 0) {
-    FailUnanswered(client, status);
+    const bool no_engine = status == SUTRA_DEADLINE_EXCEEDED && IsGone(*HomeOf(lane, slot));
+    no_engine ? FailWithoutEngine(client) : FailUnanswered(client, status, EndedReason(ended));
   } else if (status == SUTRA_BAD_OPTION) {
-    // relaxed: the request of this slot, which this process wrote
-    const uint64_t asked = lane->connection.mapping.request.request(slot).width_and_ttl.load(std::memory_order_relaxed);
     Fail(status, "the engine answered: bad option; it serves width %u (asked for: %u), or it is older than an option",
-         client->info.width, static_cast<uint32_t>(asked));
+         client->info.width, lane->slots[slot].width);
   } else if (const uint32_t retry_ms = RetryAfterMs(lane, slot, status); retry_ms != 0) {
     Fail(status, "the engine answered: %s; %s; retry in %u ms", sutra_status_text(status), AnswerText(status),
          retry_ms);

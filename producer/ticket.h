@@ -21,8 +21,9 @@ inline constexpr uint64_t kUntilDeadline = UINT64_MAX;
 // Waits for a held slot at most timeout_ns (0 = look once) and at most until its deadline. RETURNS the status that it
 // ended with, which it explains (sutra_error_text), or SUTRA_NOT_READY.
 sutra_status WaitSlot(sutra_client* client, ClientLane* lane, uint32_t slot, uint64_t timeout_ns);
-// Keeps the explanation of requests that end with `status` because no answer came. RETURNS it.
-sutra_status FailUnanswered(const sutra_client* client, sutra_status status);
+// Keeps the explanation of requests that end with `status` because no answer came; `reason` is that of
+// SUTRA_ENGINE_GONE. RETURNS the status.
+sutra_status FailUnanswered(const sutra_client* client, sutra_status status, sutra_reason reason);
 // Keeps the explanation of a request that ended with `status`.
 void ExplainEnd(const sutra_client* client, const ClientLane* lane, uint32_t slot, sutra_status status);
 

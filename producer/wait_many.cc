@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "producer/lane_wait.h"
 #include "producer/slot_end.h"
 #include "producer/ticket.h"
 
@@ -14,18 +15,24 @@ static_assert(kLaneTableSize <= kFutexWaitersMax);
 
 std::atomic<bool> futex_waitv_missing{false};  // relaxed throughout: found out once more costs one call
 
-// Where a lane's waiters sleep.
+// Where this waiter sleeps for the tickets of a lane: on its engine's word, or on its count of moves while the engine
+// is gone.
 struct Spot {
   ClientLane* lane = nullptr;
+  Attachment* home = nullptr;       // of a ticket of the lane, whose engine serves; nullptr = gone
   uint32_t word = 0;                // its value when this waiter looked
   uint64_t passed_on = UINT64_MAX;  // the value slept on when this waiter last woke the lane's others
 
-  SharedWord<uint32_t>& sleepers() const { return lane->connection.mapping.request.client().sleepers; }
-  const EngineLine& engine() const { return lane->connection.mapping.reply.engine(); }
+  SharedWord<uint32_t>& sleepers() const { return home->connection.mapping.request.client().sleepers; }
+  const EngineLine& engine() const { return home->connection.mapping.reply.engine(); }
+  const uint32_t* address() const {
+    return home != nullptr ? engine().futex_word.futex_address() : lane->moves.futex_address();
+  }
   // A closed or gone lane bumps its word no more, or for the last time.
   bool over() const {
+    if (home == nullptr) return false;
     // SYNC L7 (acquire): all answers of a closed lane are visible; meets the engine's release of the state.
-    return engine().state.load(std::memory_order_acquire) == kLaneClosed || IsGone(lane);
+    return engine().state.load(std::memory_order_acquire) == kLaneClosed || IsGone(*home);
   }
 };
 
@@ -48,6 +55,7 @@ class AnyWait {
   size_t Run(uint64_t timeout_ns) {
     size_t index = Look(0);
     if (index < count_) return index;
+    FindHomes();
     if (timeout_ns == 0) {
       AskLanes(CycleNs());
       return Look(MonotonicNs());
@@ -80,6 +88,23 @@ class AnyWait {
     return count_;
   }
 
+  // What a move of requests changes before its bump is seen by the looks at homes and ends that follow; a bump after
+  // the loads of the counts ends the sleep.
+  void FindHomes() {
+    for (uint32_t i = 0; i < spot_count_; ++i) {
+      Spot& spot = spots_[i];
+      spot.word = spot.lane->moves.load(std::memory_order_acquire);  // SYNC C4 (acquire): see WaitForSlot
+      Attachment* const before = spot.home;
+      spot.home = nullptr;
+      for (size_t k = 0; k < count_ && spot.home == nullptr; ++k) {
+        const Place place = PlaceOf(k);
+        Attachment* const home = place.lane == spot.lane ? HomeOf(place.lane, place.slot) : nullptr;
+        if (home != nullptr && !IsGone(*home)) spot.home = home;
+      }
+      if (spot.home != before) spot.passed_on = UINT64_MAX;
+    }
+  }
+
   size_t Spin(uint64_t now_ns, uint64_t until_ns) {
     ClientLane* lane = spots_[0].lane;
     if (client_->spin_ns == 0 || !WorthSpinning(lane)) return count_;
@@ -102,19 +127,19 @@ class AnyWait {
   // Sleeps once, for a slice at most. RETURNS as Run.
   size_t Sleep(uint64_t until_ns) {
     const uint64_t slice_ns = MonotonicNs() + kSleepSliceNs;
-    // relaxed: ordered by the fence
-    for (uint32_t i = 0; i < spot_count_; ++i) spots_[i].sleepers().fetch_add(1, std::memory_order_relaxed);
+    FindHomes();
+    AddToSleepers(1);
     FullFence();  // SYNC L4: the stores before the loads of the results
     bool over = false;
     for (uint32_t i = 0; i < spot_count_; ++i) {
+      Spot& spot = spots_[i];
       // SYNC L4 (acquire): a bumped word shows the answers that were published before.
-      spots_[i].word = spots_[i].engine().futex_word.load(std::memory_order_acquire);
-      over = over || spots_[i].over();
+      if (spot.home != nullptr) spot.word = spot.engine().futex_word.load(std::memory_order_acquire);
+      over = over || spot.over();
     }
     const size_t ready = Look(0);
     const bool woken = ready == count_ && !over && SleepOnWords(slice_ns < until_ns ? slice_ns : until_ns);
-    // relaxed: an engine that sees it late makes one needless wake
-    for (uint32_t i = 0; i < spot_count_; ++i) spots_[i].sleepers().fetch_sub(1, std::memory_order_relaxed);
+    AddToSleepers(UINT32_MAX);  // minus one
     if (woken) PassOn();
     if (ready < count_) return ready;
     const size_t index = Look(0);
@@ -122,26 +147,33 @@ class AnyWait {
     return index;
   }
 
+  void AddToSleepers(uint32_t number) {
+    for (uint32_t i = 0; i < spot_count_; ++i) {
+      // relaxed: ordered by the fence; on leaving, an engine that sees it late makes one needless wake
+      if (spots_[i].home != nullptr) spots_[i].sleepers().fetch_add(number, std::memory_order_relaxed);
+    }
+  }
+
   bool SleepOnWords(uint64_t until_ns) {
-    const auto address = [](const Spot& spot) { return spot.engine().futex_word.futex_address(); };
-    if (spot_count_ == 1) return FutexWait(address(spots_[0]), spots_[0].word, until_ns);
+    if (spot_count_ == 1) return FutexWait(spots_[0].address(), spots_[0].word, until_ns);
     if (!futex_waitv_missing.load(std::memory_order_relaxed)) {
       FutexWaiter waiters[kLaneTableSize];
-      for (uint32_t i = 0; i < spot_count_; ++i) waiters[i] = FutexWaiter(address(spots_[i]), spots_[i].word);
+      for (uint32_t i = 0; i < spot_count_; ++i) waiters[i] = FutexWaiter(spots_[i].address(), spots_[i].word);
       const FutexWoken woken = FutexWaitAny(waiters, spot_count_, until_ns);
       if (woken != FutexWoken::kUnsupported) return woken == FutexWoken::kYes;
       futex_waitv_missing.store(true, std::memory_order_relaxed);
     }
     const Spot& spot = spots_[turn_++ % spot_count_];
     const uint64_t slice_ns = MonotonicNs() + kFallbackSliceNs;
-    return FutexWait(address(spot), spot.word, slice_ns < until_ns ? slice_ns : until_ns);
+    return FutexWait(spot.address(), spot.word, slice_ns < until_ns ? slice_ns : until_ns);
   }
 
   // First of all: the engine has woken only some, and they wake the rest.
   void PassOn() {
     for (uint32_t i = 0; i < spot_count_; ++i) {
       Spot& spot = spots_[i];
-      const LaneMapping& mapping = spot.lane->connection.mapping;
+      if (spot.home == nullptr) continue;  // whoever moves requests wakes all
+      const LaneMapping& mapping = spot.home->connection.mapping;
       const auto wake = spot_count_ == 1 ? WakeOtherSleepers : WakeAllOtherSleepers;
       wake(mapping.request, mapping.reply, spot.word, spot.passed_on == spot.word);
       spot.passed_on = spot.word;
@@ -151,9 +183,10 @@ class AnyWait {
   // Whether their engines live, now and then.
   void AskLanes(uint64_t now_ns) {
     for (uint32_t i = 0; i < spot_count_; ++i) {
-      ClientLane* lane = spots_[i].lane;
-      const uint64_t checked_ns = lane->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
-      if (spots_[i].over() || now_ns - checked_ns > kAliveCheckNs) CheckAlive(lane, now_ns);
+      const Spot& spot = spots_[i];
+      if (spot.home == nullptr) continue;
+      const uint64_t checked_ns = spot.home->alive_checked_ns.load(std::memory_order_relaxed);  // relaxed: only paces
+      if (spot.over() || now_ns - checked_ns > kAliveCheckNs) CheckAlive(spot.lane, spot.home, now_ns);
     }
   }
 

@@ -19,8 +19,11 @@
 #include "bench/bench_report.h"
 #include "bench/lanes/attackers.h"
 #include "bench/lanes/company.h"
+#include "bench/lanes/many_lanes.h"
 #include "bench/lanes/measure.h"
+#include "bench/lanes/rust_peer.h"
 #include "bench/lanes/speed.h"
+#include "bench/lanes/takeover.h"
 #include "tests/kit/left_over.h"
 
 namespace sutra::bench {
@@ -42,6 +45,10 @@ const RowText kContract[] = {
     {"idle_lanes_ratio", "hit beside 999 idle lanes over alone (<= 1.5)"},
     {"idle_cpu_percent", "% of a core, engine with 999 idle lanes (< 1)"},
     {"attach_ms", "ms, attach to first answer (<= 2)"},
+    {"takeover_ms", "ms, kill to the standby's first answer (<= 100)"},
+    {"eight_lanes_over_one", "hits of eight threads and lanes over one (>= 0.8)"},
+    {"batch_over_windowed", "hits in a batch over hits, 64 in flight (>= 1)"},
+    {"rust_over_c", "time of a hit through the crate over C (<= 1.1)"},
 };
 const RowText kRaw[] = {
     {"round_trip_over_bounce_near", "hit over a bounced line, CPUs of one core"},
@@ -56,6 +63,10 @@ const RowText kRaw[] = {
     {"round_trip_hit_ns", "ns, hit, both spinning, read in place"},
     {"round_trip_miss_ns", "ns, miss (fake model), both spinning"},
     {"embed_hit_ns", "ns, hit through sutra_embed, copied out"},
+    {"batch_over_windowed_near", "batch over 64 in flight, CPUs of one core"},
+    {"batch_over_windowed_far", "batch over 64 in flight, different cores"},
+    {"rust_embed_hit_ns", "ns, short hit through the crate, copied out"},
+    {"c_embed_hit_ns", "ns, the same through sutra_embed"},
     {"bare_round_trip_ns", "ns, bare slots, round trip"},
     {"hit_window64_m_per_s", "M/s, hits, 64 in flight, read in place"},
     {"hit_batch_m_per_s", "M/s, hits, sutra_embed_batch of 8192, copied out"},
@@ -65,6 +76,9 @@ const RowText kRaw[] = {
     {"redis_get_ns", "ns, Redis GET of 1,536 B, client blocks"},
     {"redis_get_spin_ns", "ns, the same, client polls its socket"},
     {"redis_pipelined_m_per_s", "M/s, Redis GETs, 64 pipelined"},
+    {"one_lane_m_per_s", "M/s, hits, one thread, its spin 30 us"},
+    {"eight_lanes_m_per_s", "M/s, hits, eight threads with a lane each"},
+    {"hand_over_ms", "ms, SIGTERM to the standby's first answer"},
     {"asleep_hit_ns", "ns, hit, both asleep"},
     {"futex_ns", "ns, futex ping-pong, both asleep"},
     {"mixed_p99_us", "us, miss beside an ingest, p99"},
@@ -111,16 +125,18 @@ void EndOrderlyWhenInterrupted(RaisedPriority* priority) {
 int Main(int argc, char** argv) {
   int runs = 3;
   bool json = false, quick = false, self_test = false;
-  std::string model;
+  std::string model, rust;
   std::vector<std::string> only;
   CLI::App app("Lane benchmark: one client of a real engine beside known alternatives, and beside other clients");
   app.add_option("--runs", runs, "runs behind every median")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--model", model, "folder of the real model, for cached texts with its vectors");
+  app.add_option("--rust", rust, "the Rust crate's example `cached`, for rust_over_c");
   app.add_flag("--quick", quick, "one short run: figures for a look, not for a table");
   app.add_flag("--self-test", self_test, "show that the figures of floods can be bad, measure nothing");
   app.add_option("--only", only, "measure these parts only; the other figures are null")
       ->delimiter(',')
-      ->check(CLI::IsMember({"awake", "real", "asleep", "attach", "floods", "mixed", "idle"}));
+      ->check(
+          CLI::IsMember({"awake", "real", "asleep", "attach", "floods", "mixed", "idle", "many", "takeover", "rust"}));
   app.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(app, argc, argv);
   if (!ChooseCpus()) Fail("needs two CPUs, but this process may use only one");
@@ -138,7 +154,8 @@ int Main(int argc, char** argv) {
               .flood_s = 0.4,
               .idle_s = 2,
               .mixed_misses = 60,
-              .attaches = 10};
+              .attaches = 10,
+              .takeovers = 1};
   }
   const auto wanted = [&only](const char* part) {
     return only.empty() || std::find(only.begin(), only.end(), part) != only.end();
@@ -154,6 +171,9 @@ int Main(int argc, char** argv) {
     if (wanted("attach")) MeasureAttach(extent, &values);
     if (wanted("floods")) MeasureFloods(extent, &values, &notes);
     if (wanted("mixed")) MeasureMixed(extent, &values, &notes);
+    if (wanted("many")) MeasureManyLanes(extent, &values);
+    if (wanted("rust")) MeasureRust(extent, rust, &values);
+    if (wanted("takeover")) MeasureTakeover(extent, &values, &notes);
     if (wanted("idle")) MeasureIdleLanes(extent, &values, &notes);
   }
 
@@ -167,6 +187,7 @@ int Main(int argc, char** argv) {
   if (!no_redis.empty()) report.Note("redis_over_hit_latency, hit_over_redis_pipelined: " + no_redis);
   if (!only.empty()) report.Note("measured in part only (--only): the other figures are null");
   if (!with_model) report.Note("real_model_*: no model folder; run tools/setup/fetch_deps --model and pass --model");
+  if (rust.empty()) report.Note("rust_over_c: no program; install cargo, or build producer/rust and pass --rust");
   report.AddValue("runs", runs);
   report.AddValue("far", far ? 1 : 0);
   report.Print(json);

@@ -51,6 +51,13 @@ void PinThread(pid_t thread, int cpu) {
 }
 void Pin(int cpu) { PinThread(0, cpu); }
 
+void UseBothCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : {client_cpu, engine_cpu}) CPU_SET(static_cast<size_t>(cpu), &set);
+  sched_setaffinity(0, sizeof(set), &set);
+}
+
 namespace {
 
 const char kSessionNice[] = "/proc/self/autogroup";  // "/autogroup-46 nice 0"; a number is written to it

@@ -28,6 +28,7 @@ struct Extent {
   double idle_s = 5;       // of watching an idle engine
   int mixed_misses = 250;  // alone, and again beside the ingest
   int attaches = 40;
+  int takeovers = 3;
 };
 
 // Values by key, one per run.
@@ -38,6 +39,7 @@ bool ChooseCpus();
 int ClientCpu();
 int EngineCpu();
 void Pin(int cpu);
+void UseBothCpus();  // for what is measured with the kernel's own choice
 void PinThread(pid_t thread, int cpu);
 
 // Spinning beside other work measures the scheduler; a higher priority keeps that work out. The kernel's autogroups

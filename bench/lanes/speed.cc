@@ -87,6 +87,7 @@ void MeasureAwake(const Extent& extent, Values* values, std::string* no_redis) {
   };
   add_ratio("round_trip_over_bounce", "round_trip_hit_ns", "bounce_ns");
   add_ratio("windowed_over_bare", "hit_window64_m_per_s", "bare_window64_m_per_s");
+  add_ratio("batch_over_windowed", "hit_batch_m_per_s", "hit_window64_m_per_s");
   if (redis == nullptr) return;
   add_ratio("redis_over_hit_latency", "redis_get_ns", "round_trip_hit_ns");
   add_ratio("hit_over_redis_pipelined", "hit_window64_m_per_s", "redis_pipelined_m_per_s");

@@ -10,10 +10,10 @@
 #include <cinttypes>
 #include <cstdio>
 #include <new>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "shm/base/enum_names.h"
+#include "shm/base/printable.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
 
@@ -30,6 +30,28 @@ std::string Hex(uint64_t number) {
   std::snprintf(text, sizeof(text), "%016" PRIx64, number);
   return text;
 }
+
+// Not a library's: nlohmann's allocates in its destructors, so memory that is short would end the engine.
+class JsonObject {
+ public:
+  void Raw(const char* name, const std::string& value) {
+    text_.append(text_.size() == 1 ? "\"" : ",\"").append(name).append("\":").append(value);
+  }
+  void Number(const char* name, uint64_t value) { Raw(name, std::to_string(value)); }
+  // Control characters, and what is no UTF-8, become '?'.
+  void Text(const char* name, const std::string& value) {
+    std::string quoted = "\"";
+    for (const char c : Printable(value, HighBytes::kKeep)) {
+      if (c == '"' || c == '\\') quoted += '\\';
+      quoted += c;
+    }
+    Raw(name, quoted + "\"");
+  }
+  std::string Take() && { return std::move(text_) + "}"; }
+
+ private:
+  std::string text_ = "{";
+};
 
 Status Leaving() {
   return Status(StatusCode::kShuttingDown, "the engine is shutting down: the next one takes commands");
@@ -165,7 +187,7 @@ Status ControlSessions::Register(uint64_t id, const StandbyHello& hello, uint64_
   if (session.peer.pid != 0) seen.pid = static_cast<uint32_t>(session.peer.pid);
   if (Status status = standbys_.Add(id, seen, now_ns); !status.ok()) return status;
   session.standby = true;
-  options_.log(LogKind::kStandby, LogLevel::kInfo,
+  options_.log(LogKind::kStandbyCame, LogLevel::kInfo,
                "a standby waits: pid " + std::to_string(seen.pid) + ", " + NameOf(kStandbyStateNames, seen.state) +
                    "; standbys now: " + std::to_string(standbys_.size()));
   return {};
@@ -200,32 +222,33 @@ Status ControlSessions::HandOver(uint64_t id, const ControlCall& call) {
 
 std::string ControlSessions::StatusText(uint64_t now_ns) const {
   const Facts facts = loop_.facts();
-  nlohmann::json standbys = nlohmann::json::array();
+  const auto age_ms = [now_ns](uint64_t since_ns) { return (now_ns - std::min(now_ns, since_ns)) / kNsPerMs; };
+  std::string standbys;
   for (const auto& [id, entry] : standbys_.entries()) {
-    standbys.push_back({{"pid", entry.pid},
-                        {"state", NameOf(kStandbyStateNames, entry.state)},
-                        {"waits_ms", (now_ns - std::min(now_ns, entry.since_ns)) / kNsPerMs}});
+    JsonObject standby;
+    standby.Number("pid", entry.pid);
+    standby.Text("state", NameOf(kStandbyStateNames, entry.state));
+    standby.Number("waits_ms", age_ms(entry.since_ns));
+    standbys += (standbys.empty() ? "" : ",") + std::move(standby).Take();
   }
   const ModelInfo& model = options_.model;
-  const nlohmann::json status = {
-      {"pid", getpid()},
-      {"engine_generation", Hex(options_.engine_generation)},
-      {"version", options_.version},
-      {"socket", options_.socket_path},
-      {"state", NameOf(kStateNames, facts.state)},
-      {"uptime_ms", (now_ns - std::min(now_ns, options_.started_ns)) / kNsPerMs},
-      {"model", model.name},
-      {"identity", model.identity},
-      {"width", model.width},
-      {"precision", model.precision},
-      {"device", model.device},
-      {"lanes", facts.lanes},
-      {"clients", facts.clients},
-      {"log_level", NameOf(kLogVerbosityNames, options_.verbosity())},
-      {"standbys", standbys},
-  };
-  // A name that is no UTF-8 is shown with replacement characters.
-  return status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  JsonObject status;
+  status.Number("pid", static_cast<uint64_t>(getpid()));
+  status.Text("engine_generation", Hex(options_.engine_generation));
+  status.Text("version", options_.version);
+  status.Text("socket", options_.socket_path);
+  status.Text("state", NameOf(kStateNames, facts.state));
+  status.Number("uptime_ms", age_ms(options_.started_ns));
+  status.Text("model", model.name);
+  status.Text("identity", model.identity);
+  status.Number("width", model.width);
+  status.Text("precision", model.precision);
+  status.Text("device", model.device);
+  status.Number("lanes", facts.lanes);
+  status.Number("clients", facts.clients);
+  status.Text("log_level", NameOf(kLogVerbosityNames, options_.verbosity()));
+  status.Raw("standbys", "[" + standbys + "]");
+  return std::move(status).Take();
 }
 
 // False: the asker is gone, or reads nothing; the session has ended.
@@ -257,7 +280,7 @@ void ControlSessions::End(uint64_t id) {
   if (!standby) return;
   standbys_.Remove(id);
   options_.log(
-      LogKind::kStandby, LogLevel::kWarn,
+      LogKind::kStandbyGone, LogLevel::kWarn,
       "the standby pid " + std::to_string(peer.pid) + " is gone; standbys now: " + std::to_string(standbys_.size()));
 }
 

@@ -109,8 +109,12 @@ void Acceptor::Admit(UniqueFd socket, const Refusal& refusal, uint64_t now_ns) {
 
 void Acceptor::AdmitOrRefuse(uint64_t id, Connection* connection, uint64_t now_ns) {
   const uid_t uid = connection->peer.uid;
-  if (draining_) return HandToControl(id) ? void() : RefuseAtOnce(id, DrainRefusal(), now_ns);
   const bool may_control = MayControl(*connection);
+  if (draining_) {
+    if (closed_ || !may_control || PendingOf(uid) > kPendingPerUidMax) return RefuseAtOnce(id, DrainRefusal(), now_ns);
+    connection->refusal = DrainRefusal();
+    return;
+  }
   if (!Allowed(connection->socket.get(), connection->peer)) {
     // Refused after the hello; further strangers are not worth an answer.
     connection->refusal = {.status = {StatusCode::kRefused, "uid " + std::to_string(uid) +

@@ -83,8 +83,9 @@ class Acceptor {
   void OnMade(uint64_t now_ns);
   // Drops connections whose current step timed out, but for what they have sent meanwhile.
   void Expire(uint64_t now_ns);
-  // From now on every client is refused with `shutting down`, those included that are under way.
-  void Drain(uint64_t now_ns);
+  // From now on every client is refused with `shutting down`, those included that are under way. Until the `last` call
+  // a peer that may control the engine is heard first: it may want to know how far the drain is.
+  void Drain(uint64_t now_ns, bool last = false);
 
   size_t pending() const { return connections_.size(); }
   // Of those, the ones that wait for the engine.
@@ -162,6 +163,7 @@ class Acceptor {
   LaneIdentity identity_;
   AttachRate rate_, reply_bytes_rate_;
   bool draining_ = false;
+  bool closed_ = false;
   UniqueFd spare_;  // given up to accept and refuse a client when there are no others
   std::map<uint64_t, Connection> connections_;
   uint64_t connection_next_ = 1;

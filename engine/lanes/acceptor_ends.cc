@@ -122,8 +122,9 @@ void Acceptor::Expire(uint64_t now_ns) {
   }
 }
 
-void Acceptor::Drain(uint64_t now_ns) {
+void Acceptor::Drain(uint64_t now_ns, bool last) {
   draining_ = true;
+  closed_ = closed_ || last;
   while (!connections_.empty()) {
     const auto first = connections_.begin();
     if (first->second.step == Step::kLock) {

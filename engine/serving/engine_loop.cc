@@ -304,6 +304,7 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
 void EngineLoop::StartDrain(uint64_t now_ns) {
   if (draining_) return;  // a signal after a request
   draining_ = true;
+  static_cast<void>(SUTRA_CHECKPOINT("drain.stopped_reading"));
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
   InMemory([&] { acceptor_.Drain(now_ns); });
@@ -318,7 +319,10 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 // What there is no time for stays unanswered: an error would end it, while its client can move it to the next engine
 // once the lane is closed.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
-  if (model_.in_flight.size() == 0 && blocked_.empty()) return true;
+  if (model_.in_flight.size() == 0 && blocked_.empty()) {
+    static_cast<void>(SUTRA_CHECKPOINT("drain.answered"));
+    return true;
+  }
   if (now_ns < drain_until_ns_) return false;
   InMemory([&] {
     const size_t unanswered = model_.in_flight.TakeAll().size() + blocked_.size();
@@ -332,10 +336,11 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 void EngineLoop::CloseLanes(StatusCode reason) {
   acceptor_.KeepTexts();
   lanes_.CloseAll(reason);
+  static_cast<void>(SUTRA_CHECKPOINT("drain.closed"));
   blocked_.clear();
   // Whoever came since the last turn (a sync may have taken seconds) is told, too.
   InMemory([&] {
-    acceptor_.Drain(MonotonicNs());
+    acceptor_.Drain(MonotonicNs(), true);
     for (int turn = 0; turn < kLastAccepts; ++turn) acceptor_.OnListen(options_.listener->fd(), MonotonicNs());
   });
   options_.page->state.store(kEngineClosed, std::memory_order_relaxed);  // relaxed: the lanes' states count

@@ -60,7 +60,8 @@ enum class LogKind : uint8_t {
   kModelFailed,
   kControl,         // a command that changes the engine
   kControlRefused,  // a session that was refused or ended
-  kStandby,         // one came or went
+  kStandbyCame,
+  kStandbyGone,
   kCount
 };
 

@@ -1,6 +1,6 @@
-// Every byte that two processes share, and every structure of embed.h, as a checked-in table: a change of layout is a
-// diff in a review. On a wanted change: raise the version, note it in shm/LAYOUT.md, and replace the table by the file
-// that the failing test names.
+// Every byte that two processes share as a checked-in table: a change of layout is a diff in a review (embed_abi.py has
+// the C ABI). On a wanted change: raise the version, note it in shm/LAYOUT.md, record what the version before sent
+// (wire.txt), and replace the table by the file that the failing test names.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -226,74 +226,6 @@ std::string MakeTable() {
   table.Add("lane(256,16777216,384).vector_stride", geometry.vector_stride());
   table.Add("lane(256,16777216,384).reply_bytes", geometry.reply_bytes());
 
-  VALUE(SUTRA_ABI_VERSION);
-  SIZE(sutra_attach_options);
-  FIELD(sutra_attach_options, size);
-  FIELD(sutra_attach_options, slots);
-  FIELD(sutra_attach_options, lanes_max);
-  FIELD(sutra_attach_options, width);
-  FIELD(sutra_attach_options, text_bytes_max);
-  FIELD(sutra_attach_options, timeout_ms);
-  FIELD(sutra_attach_options, spin_us);
-  FIELD(sutra_attach_options, reserved);
-  FIELD(sutra_attach_options, model);
-  FIELD(sutra_attach_options, client_name);
-  SIZE(sutra_info);
-  FIELD(sutra_info, size);
-  FIELD(sutra_info, width);
-  FIELD(sutra_info, tokens_max);
-  FIELD(sutra_info, text_bytes_max);
-  FIELD(sutra_info, slots);
-  FIELD(sutra_info, normalizes);
-  FIELD(sutra_info, engine_pid);
-  FIELD(sutra_info, reserved);
-  FIELD(sutra_info, engine_generation);
-  FIELD(sutra_info, model);
-  FIELD(sutra_info, identity);
-  FIELD(sutra_info, lanes);
-  FIELD(sutra_info, engines);
-  FIELD(sutra_info, resubmitted);
-  SIZE(sutra_options);
-  FIELD(sutra_options, size);
-  FIELD(sutra_options, flags);
-  FIELD(sutra_options, width);
-  FIELD(sutra_options, ttl_s);
-  FIELD(sutra_options, priority);
-  FIELD(sutra_options, timeout_ms);
-  FIELD(sutra_options, tag);
-  FIELD(sutra_options, data_type);
-  FIELD(sutra_options, truncate_side);
-  FIELD(sutra_options, tokens_max);
-  FIELD(sutra_options, near_threshold);
-  FIELD(sutra_options, model);
-  FIELD(sutra_options, prompt_name);
-  FIELD(sutra_options, prompt);
-  SIZE(sutra_result);
-  FIELD(sutra_result, size);
-  FIELD(sutra_result, status);
-  FIELD(sutra_result, source);
-  FIELD(sutra_result, vector);
-  FIELD(sutra_result, width);
-  FIELD(sutra_result, token_count);
-  FIELD(sutra_result, truncated);
-  FIELD(sutra_result, tag);
-  FIELD(sutra_result, stage_ns);
-  FIELD(sutra_result, retry_after_ms);
-  FIELD(sutra_result, reason);
-  FIELD(sutra_result, ticket);
-  FIELD(sutra_result, data);
-  FIELD(sutra_result, data_type);
-  FIELD(sutra_result, bytes);
-  FIELD(sutra_result, approximate);
-  FIELD(sutra_result, cosine);
-  FIELD(sutra_result, match_id);
-  SIZE(sutra_batch_options);
-  FIELD(sutra_batch_options, size);
-  FIELD(sutra_batch_options, timeout_ms);
-  FIELD(sutra_batch_options, progress);
-  FIELD(sutra_batch_options, context);
-  FIELD(sutra_batch_options, error_texts);
-  FIELD(sutra_batch_options, error_text_bytes);
   AddControl(&table);
   return table.text();
 }

@@ -64,6 +64,47 @@ TEST(Config, TheSocketIsOpenToAllOnlyWhenOthersMayAttach) {
   EXPECT_EQ(ParseConfig(With({"--allow-gid", "5", "--socket-mode", "0660"})).value().config.socket_mode, 0660u);
 }
 
+TEST(Config, TheSocketIsOpenToAllWhenAGroupMayControl) {
+  const EngineConfig config = ParseConfig(With({"--control-gid", "7,8"})).value().config;
+  EXPECT_EQ(config.control_gids, (std::vector<gid_t>{7, 8}));
+  EXPECT_EQ(config.socket_mode, 0666u);
+  EXPECT_TRUE(ParseConfig(With({})).value().config.control_gids.empty());
+}
+
+TEST(Config, ACommandToALiveEngineStartsNothing) {
+  const ParsedConfig status = ParseConfig({"--status", "/run/s", "--json"}).value();
+  EXPECT_FALSE(status.run);
+  ASSERT_TRUE(status.operator_call.has_value());
+  EXPECT_EQ(status.operator_call->kind, OperatorCall::Kind::kStatus);
+  EXPECT_EQ(status.operator_call->socket, "/run/s");
+  EXPECT_TRUE(status.operator_call->json);
+  const ParsedConfig hand_over = ParseConfig({"--hand-over", "/run/s", "--wait-s", "7"}).value();
+  EXPECT_EQ(hand_over.operator_call->kind, OperatorCall::Kind::kHandOver);
+  EXPECT_EQ(hand_over.operator_call->wait_s, 7u);
+  const ParsedConfig level = ParseConfig({"--set-log-level", "debug", "--socket", "/run/s"}).value();
+  EXPECT_EQ(level.operator_call->kind, OperatorCall::Kind::kSetLogLevel);
+  EXPECT_EQ(level.operator_call->verbosity, LogVerbosity::kDebug);
+  EXPECT_EQ(level.operator_call->socket, "/run/s");
+  EXPECT_FALSE(ParseConfig(With({})).value().operator_call.has_value());
+}
+
+TEST(Config, ACommandToALiveEngineTakesNoOptionOfAnEngine) {
+  EXPECT_NE(ErrorOf({"--status", "/s", "--slots", "256"}).find("--slots"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--status", "/s", "--socket", "/s"}).find("--socket"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--set-log-level", "info"}).find("--socket"), std::string::npos);
+  EXPECT_NE(ErrorOf({"--status", "/s", "--hand-over", "/s"}).find("exclude"), std::string::npos);
+  EXPECT_NE(ErrorOf(With({"--json"})).find("--status"), std::string::npos);
+}
+
+TEST(Config, ACommandToALiveEngineIsNoOptionOfTheFile) {
+  const ParsedConfig parsed = ParseConfig(With({})).value();
+  for (const std::string& line : parsed.lines) {
+    for (const char* name : {"status=", "hand-over=", "set-log-level=", "json=", "wait-s="}) {
+      EXPECT_NE(line.substr(0, std::string(name).size()), name);
+    }
+  }
+}
+
 TEST(Config, AnUnknownOptionIsNamed) { EXPECT_NE(ErrorOf(With({"--turbo"})).find("--turbo"), std::string::npos); }
 
 TEST(Config, AValueOutOfRangeIsNamedWithItsRange) {

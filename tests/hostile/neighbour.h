@@ -5,10 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "tests/kit/client_handle.h"
 #include "tests/kit/fake_model_answers.h"
@@ -17,7 +19,9 @@ namespace sutra::test {
 
 class Neighbour {
  public:
-  explicit Neighbour(const std::string& socket) : socket_(socket), thread_([this] { Run(); }) {}
+  // `before_each` is called before each batch of texts.
+  explicit Neighbour(const std::string& socket, std::function<void()> before_each = {})
+      : socket_(socket), before_each_(std::move(before_each)), thread_([this] { Run(); }) {}
   ~Neighbour() { Stop(); }
   void Stop() {
     stop_.store(true, std::memory_order_relaxed);
@@ -32,11 +36,11 @@ class Neighbour {
     std::lock_guard lock(mutex_);
     return first_wrong_;
   }
-  // Returns when `count` more answers arrived, right or wrong; false after a minute without them.
-  bool WaitAnswers(uint64_t count) {
+  // Returns when `count` more answers arrived, right or wrong; false after `limit` without them.
+  bool WaitAnswers(uint64_t count, std::chrono::milliseconds limit = std::chrono::minutes(1)) {
     std::unique_lock lock(mutex_);
     const uint64_t goal = right_ + wrong_ + count;
-    return answered_.wait_for(lock, std::chrono::minutes(1), [&] { return right_ + wrong_ >= goal; });
+    return answered_.wait_for(lock, limit, [&] { return right_ + wrong_ >= goal; });
   }
 
  private:
@@ -48,6 +52,7 @@ class Neighbour {
     std::mt19937_64 random(7);
     std::vector<std::string> known;
     while (!stop_.load(std::memory_order_relaxed)) {
+      if (before_each_) before_each_();
       const bool again = !known.empty() && random() % 2 == 0;
       std::vector<std::string> texts;
       for (size_t i = 1 + random() % 4; i > 0; --i) {
@@ -70,6 +75,7 @@ class Neighbour {
   }
 
   const std::string socket_;
+  const std::function<void()> before_each_;
   std::atomic<bool> stop_{false};
   mutable std::mutex mutex_;
   std::condition_variable answered_;

@@ -79,7 +79,8 @@ TEST_F(ApiAttach, InfoNamesTheEngineOfTodayAndTheModelOfTheAttach) {
   const ClientPtr client = Attach(4);
   engine_->Kill();
   sutra_info gone = embed::Info();
-  EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+  const sutra_options fail_fast = FailFast();
+  EXPECT_EQ(Embed(client, "gone", &fail_fast), SUTRA_ENGINE_GONE);
   ASSERT_EQ(sutra_get_info(client.get(), &gone), SUTRA_OK) << "as of the last attach";
   StartEngine();
   while (Embed(client, "back") != SUTRA_OK) {

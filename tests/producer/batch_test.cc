@@ -100,10 +100,12 @@ TEST_F(BatchTest, AWidthThatTheEngineDoesNotServeIsNamed) {
   EXPECT_NE(why.find("it serves width 16 (asked for: 4)"), std::string::npos) << why;
 }
 
-TEST_F(BatchTest, EveryTextHasAStatusWhenTheEngineDies) {
+TEST_F(BatchTest, WithFailFastEveryTextHasAStatusWhenTheEngineDies) {
   StartEngine().control().kill_at = 10;
   const ClientPtr client = Attach(2, 1);
-  EXPECT_EQ(client::RunBatch(client.get(), Call(), 2), SUTRA_ENGINE_GONE);
+  client::BatchCall call = Call();
+  call.request.fail_fast = true;
+  EXPECT_EQ(client::RunBatch(client.get(), call, 2), SUTRA_ENGINE_GONE);
   size_t ok = 0;
   for (const sutra_result& result : results_) {
     EXPECT_TRUE(result.status == SUTRA_OK || result.status == SUTRA_ENGINE_GONE) << result.status;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "tests/producer/client_fixture.h"
+#include "tests/producer/sleepers.h"
 
 namespace sutra::test {
 namespace {
@@ -38,7 +39,7 @@ class CancelAllTest : public ClientTest {
   static uint32_t Sleepers(const ClientPtr& client) {
     uint32_t sleepers = 0;
     for (uint32_t i = 0; i < client->lane_count.load(); ++i) {
-      sleepers += client->lanes[i].load()->connection.mapping.request.client().sleepers.load(std::memory_order_seq_cst);
+      sleepers += SleepersOf(client->lanes[i].load());
     }
     return sleepers;
   }
@@ -204,10 +205,11 @@ TEST_F(CancelAllTest, TheEngineIsToldOfTicketsThatNobodyLooksAt) {
   const std::vector<sutra_ticket> tickets = Fill(client, 4);
   sutra_cancel_all(client.get());
   client::ClientLane* lane = client->lanes[0].load();
+  const client::Attachment* home = client::HomeOf(lane, 0);
   const auto told = [&] {
     uint32_t count = 0;
     for (uint32_t i = 0; i < 4; ++i) {
-      const RequestDescriptor& request = lane->connection.mapping.request.request(i);
+      const RequestDescriptor& request = home->connection.mapping.request.request(i);
       count +=
           request.cancel_sequence.load(std::memory_order_relaxed) == request.sequence.load(std::memory_order_relaxed);
     }

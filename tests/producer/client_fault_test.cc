@@ -313,8 +313,8 @@ TEST_F(LaneFault, AnEngineThatStopsBetweenTwoLooksDidNotCrash) {
     engine_.Die();
   };
   before_get_lock = &stop;
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
-  EXPECT_EQ(lane_->gone.load(std::memory_order_relaxed), SUTRA_SHUTTING_DOWN);  // relaxed: one thread
+  EXPECT_FALSE(Alive());
+  EXPECT_EQ(lane_->lost.load(std::memory_order_relaxed), SUTRA_SHUTTING_DOWN);  // relaxed: one thread
 }
 
 }  // namespace

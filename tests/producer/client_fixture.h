@@ -50,6 +50,12 @@ class ClientTest : public testing::Test {
     return options;
   }
 
+  static sutra_options FailFast() {
+    sutra_options options = RequestOptions();
+    options.flags = SUTRA_FAIL_FAST;
+    return options;
+  }
+
   ClientPtr Attach(const sutra_attach_options& options) {
     sutra_client* client = nullptr;
     EXPECT_EQ(sutra_attach(path_.c_str(), &options, &client), SUTRA_OK) << sutra_error_text();

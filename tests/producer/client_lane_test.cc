@@ -14,11 +14,10 @@
 namespace sutra::test {
 namespace {
 
+using client::Attachment;
 using client::ClientLane;
-using client::LanePhase;
 using client::Request;
 using client::SlotPhase;
-using client::WaitEnd;
 
 class ClientLaneTest : public LaneTest {
  protected:
@@ -119,10 +118,13 @@ TEST_F(ClientLaneTest, AClosedLaneEndsWithTheReasonsThatACallerCanActOn) {
                {StatusCode::kOk, SUTRA_ENGINE_GONE},
                {StatusCode::kBadArgument, SUTRA_ENGINE_GONE}};
   for (const auto& item : cases) {
-    lane_->gone.store(0, std::memory_order_relaxed);  // relaxed: one thread
-    engine_.SetState(kLaneClosed, item.said);
-    EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+    EngineEnd next;
+    next.SetState(kLaneClosed, item.said);
+    Die();
+    Open(&next);
     EXPECT_EQ(Usable(), item.gone);
+    EXPECT_FALSE(Alive());
+    client::TellDeath(lane_);
   }
 }
 
@@ -142,20 +144,15 @@ TEST_F(ClientLaneTest, ADeadLaneKeepsItsVectorsUntilTheLastLiveTicketIsReleased)
   engine_.Vector(kept)[0] = 1.5f;
   engine_.Answer(kept);
   Release(abandoned);
-  engine_.Die();
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
-  {
-    const MutexLock lock(lane_->mutex);
-    EXPECT_FALSE(client::RetireLocked(lane_));
-  }
+  Die();
+  EXPECT_EQ(FreeSlots(), 3u) << "nobody owes the answer to the abandoned one";
   EXPECT_EQ(client::SettleSlot(lane_, kept, 0), SUTRA_OK);
   sutra_result result;
   client::FillResult(lane_, kept, &result);
   ASSERT_NE(result.vector, nullptr);
   EXPECT_EQ(result.vector[0], 1.5f);
   Release(kept);
-  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kEmpty);  // relaxed: one thread
-  EXPECT_EQ(lane_->connection.mapping.reply.base, nullptr);
+  EXPECT_EQ(Current(), nullptr);
 }
 
 TEST_F(ClientLaneTest, SequencesGoOnWhenTheLaneIsOpenedForAnotherEngine) {
@@ -163,14 +160,9 @@ TEST_F(ClientLaneTest, SequencesGoOnWhenTheLaneIsOpenedForAnotherEngine) {
   const uint64_t before = Sequence(slot);
   engine_.Answer(slot);
   Release(slot);
-  engine_.Die();
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  Die();
   EngineEnd next;
-  {
-    const MutexLock lock(lane_->mutex);
-    ASSERT_TRUE(client::RetireLocked(lane_));
-    client::OpenLocked(lane_, next.Connect());
-  }
+  EXPECT_EQ(Open(&next), 0u);
   EXPECT_EQ(FreeSlots(), 4u);
   const uint32_t again = Submit();
   EXPECT_GT(Sequence(again), before);
@@ -200,8 +192,9 @@ TEST(ClientLaneReap, LooksAtABoundedNumberOfSlotsInTheOrderOfTheirRelease) {
   EngineEnd engine(256);
   sutra_client client;
   ClientLane* lane = client::MakeClientLane(&client.signals, 0, 256);
+  uint64_t moved = 0;
+  ASSERT_EQ(client::MoveLane(lane, engine.Connect(), MonotonicNs(), &moved), SUTRA_OK);
   lane->mutex.Lock();
-  client::OpenLocked(lane, engine.Connect());
   std::vector<uint32_t> slots(256);
   for (uint32_t& slot : slots) {
     ASSERT_EQ(client::SubmitLocked(lane, "text", 4, {}, MonotonicNs(), SlotPhase::kTicket, &slot), SUTRA_OK);
@@ -223,18 +216,19 @@ TEST(ClientLaneReap, LooksAtABoundedNumberOfSlotsInTheOrderOfTheirRelease) {
 TEST_F(ClientLaneTest, ALaneStaysOpenUntilTheDoorbellUnderWayIsRung) {
   AnnounceEngineAsleep(engine_.page());
   const uint32_t slot = Submit();
+  Attachment* ring;
   {
     const MutexLock lock(lane_->mutex);
-    ASSERT_TRUE(client::PinForRingLocked(lane_));
+    ring = client::PinForRingLocked(lane_);
+    ASSERT_NE(ring, nullptr);
   }
   engine_.Answer(slot);
-  engine_.Die();
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  Die();
   Release(slot);
-  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kOpen);  // relaxed: one thread
-  EXPECT_GE(lane_->connection.socket, 0);
-  client::RingPinned(lane_);
-  EXPECT_EQ(lane_->phase.load(std::memory_order_relaxed), LanePhase::kEmpty);  // relaxed: one thread
+  EXPECT_EQ(Current(), ring);
+  EXPECT_GE(ring->connection.socket, 0);
+  client::RingPinned(lane_, ring);
+  EXPECT_EQ(Current(), nullptr);
 }
 
 TEST_F(ClientLaneTest, SequencesBeginAtRandomAndNeverLookLikeNoTicket) {
@@ -251,38 +245,6 @@ TEST_F(ClientLaneTest, SequencesBeginAtRandomAndNeverLookLikeNoTicket) {
   EXPECT_NE(client::TicketOf(lane_, last) >> (client::kTicketSlotBits + client::kTicketLaneBits), 0u);
   EXPECT_EQ(client::TicketOf(lane_, wrapped) >> (client::kTicketSlotBits + client::kTicketLaneBits), 1u);
   EXPECT_GT(Sequence(wrapped), Sequence(last));
-}
-
-TEST_F(ClientLaneTest, SpinningStopsWhereItNeverPaysAndComesBackWhenItDoes) {
-  for (int miss = 0; miss < 3; ++miss) {
-    EXPECT_TRUE(client::WorthSpinning(lane_));
-    client::NoteSpin(lane_, false);
-  }
-  EXPECT_FALSE(client::WorthSpinning(lane_));
-  EXPECT_FALSE(client::WorthSpinning(lane_));
-  EXPECT_TRUE(client::WorthSpinning(lane_)) << "now and then it tries again";
-  client::NoteSpin(lane_, true);
-  for (int i = 0; i < 10; ++i) {
-    EXPECT_TRUE(client::WorthSpinning(lane_));
-    client::NoteSpin(lane_, true);
-  }
-}
-
-TEST_F(ClientLaneTest, AWaitEndsWhenItIsDoneAtItsTimeOrWithTheEngine) {
-  const uint32_t slot = Submit();
-  const auto done = [&] { return client::IsAnswered(lane_, slot, Sequence(slot)); };
-  EXPECT_EQ(client::WaitUntil(lane_, 0, 0, done), WaitEnd::kTime);
-  EXPECT_EQ(client::WaitUntil(lane_, MonotonicNs() + kNsPerMs, 0, done), WaitEnd::kTime);
-  std::thread answer([&] {
-    engine_.Answer(slot);
-    WakeSleepers(engine_.memory().reply());
-  });
-  EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, done), WaitEnd::kDone);
-  answer.join();
-  EXPECT_EQ(engine_.memory().request().client().sleepers.load(std::memory_order_relaxed), 0u);  // relaxed: no waiter
-  std::thread death([&] { engine_.Die(); });
-  EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, [] { return false; }), WaitEnd::kGone);
-  death.join();
 }
 
 TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForAParkedLaneOrASleepingEngine) {
@@ -303,7 +265,7 @@ TEST_F(ClientLaneTest, TheDoorbellRingsOnlyForAParkedLaneOrASleepingEngine) {
   ring();
   EXPECT_EQ(recv(engine_.socket(), &byte, 1, MSG_DONTWAIT), 1);
   const MutexLock lock(lane_->mutex);
-  EXPECT_EQ(lane_->ring_pins, 0u);
+  EXPECT_EQ(lane_->current->pins, 0u);
 }
 
 using ClientLaneDeathTest = ClientLaneTest;

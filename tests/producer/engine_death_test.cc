@@ -1,4 +1,5 @@
-// The engine dies, stops, drains, comes back: what callers see, and that nothing they hold goes bad. And fork.
+// The engine dies, stops, drains, comes back: what callers see who want no other engine (SUTRA_FAIL_FAST) or get none,
+// and that nothing they hold goes bad. And fork. (resubmission_test.cc has what goes on at the next engine.)
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,13 +30,15 @@ class ClientEngineDeath : public ClientTest {
     } while (status == SUTRA_ENGINE_GONE || status == SUTRA_SHUTTING_DOWN);
     return status;
   }
+
+  const sutra_options fail_fast_ = FailFast();
 };
 
 TEST_F(ClientEngineDeath, KilledWhileHoldingRequestsEndsWaitersWithEngineGone) {
   StartEngine().control().hold = 1;
   const ClientPtr client = Attach(4, 1);
   sutra_ticket ticket = 0;
-  ASSERT_EQ(Submit(client, "doomed", &ticket), SUTRA_OK);
+  ASSERT_EQ(Submit(client, "doomed", &ticket, &fail_fast_), SUTRA_OK);
   std::thread killer([&] {
     while (engine_->control().taken.load() == 0) std::this_thread::yield();
     engine_->Kill();
@@ -43,6 +46,7 @@ TEST_F(ClientEngineDeath, KilledWhileHoldingRequestsEndsWaitersWithEngineGone) {
   sutra_result result = embed::Result();
   EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_ENGINE_GONE) << sutra_error_text();
   EXPECT_EQ(result.vector, nullptr);
+  EXPECT_EQ(result.reason, SUTRA_REASON_DIED);
   killer.join();
   EXPECT_EQ(sutra_wait(client.get(), ticket, 0, &result), SUTRA_ENGINE_GONE);
   sutra_release(client.get(), ticket);
@@ -54,7 +58,7 @@ TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
   const Texts texts = ManyTexts(1000);
   std::vector<float> vectors(1000 * 16);
   std::vector<sutra_result> results(1000, embed::Result());
-  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, nullptr, nullptr,
+  EXPECT_EQ(sutra_embed_batch(client.get(), texts.pointers.data(), texts.sizes.data(), 1000, &fail_fast_, nullptr,
                               vectors.data(), results.data(), sizeof(sutra_result)),
             SUTRA_ENGINE_GONE);
   size_t ok = 0;
@@ -64,26 +68,40 @@ TEST_F(ClientEngineDeath, KilledInMidBatchKeepsPublishedResultsAndEndsTheRest) {
       EXPECT_TRUE(IsEchoOf(texts.strings[i], &vectors[i * 16], 16)) << i;
     } else {
       EXPECT_EQ(results[i].status, SUTRA_ENGINE_GONE) << i;
+      EXPECT_EQ(results[i].reason, SUTRA_REASON_DIED) << i;
     }
   }
   EXPECT_EQ(ok, engine_->control().answered.load());
 }
 
-TEST_F(ClientEngineDeath, DeadEngineMakesNewCallsFailAtOnceAndAReplacementIsFoundAutomatically) {
+TEST_F(ClientEngineDeath, WithoutAnEngineSubmitsAndFailFastEndAtOnceAndOthersWaitUntilTheirDeadline) {
   StartEngine();
   const ClientPtr client = Attach(4);
   ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
   sutra_info before = embed::Info(), after = embed::Info();
   ASSERT_EQ(sutra_get_info(client.get(), &before), SUTRA_OK);
+  EXPECT_EQ(before.engines, 1u);
+  EXPECT_EQ(before.lanes, 1u);
   engine_->Kill();
-  EXPECT_EQ(Embed(client, "into the void"), SUTRA_ENGINE_GONE);
+  EXPECT_EQ(Embed(client, "into the void", &fail_fast_), SUTRA_ENGINE_GONE);
   do {  // an attempt that reached the dying engine has another reason
-    EXPECT_EQ(Embed(client, "again"), SUTRA_ENGINE_GONE);
+    EXPECT_EQ(Embed(client, "again", &fail_fast_), SUTRA_ENGINE_GONE);
   } while (std::string(sutra_error_text()).find("nothing listens") == std::string::npos);
+  sutra_ticket ticket = 0;
+  EXPECT_EQ(Submit(client, "never waits", &ticket), SUTRA_ENGINE_GONE);
+  const sutra_options soon = RequestOptions(50);
+  EXPECT_EQ(Embed(client, "waits", &soon), SUTRA_DEADLINE_EXCEEDED);
+  const std::string why = sutra_error_text();
+  EXPECT_NE(why.find("there was no engine"), std::string::npos) << why;
+  EXPECT_NE(why.find("nothing listens"), std::string::npos) << why;
+  ASSERT_EQ(sutra_get_info(client.get(), &after), SUTRA_OK);
+  EXPECT_EQ(after.lanes, 0u);
+  EXPECT_EQ(after.engine_generation, before.engine_generation);
   StartEngine();
-  EXPECT_EQ(EmbedUntilServed(client, "after"), SUTRA_OK);
+  EXPECT_EQ(Embed(client, "after"), SUTRA_OK);
   ASSERT_EQ(sutra_get_info(client.get(), &after), SUTRA_OK);
   EXPECT_NE(before.engine_generation, after.engine_generation);
+  EXPECT_EQ(after.engines, 2u);
 }
 
 TEST_F(ClientEngineDeath, VectorsAlreadyDeliveredStayReadableUntilReleased) {
@@ -95,10 +113,10 @@ TEST_F(ClientEngineDeath, VectorsAlreadyDeliveredStayReadableUntilReleased) {
   ASSERT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_OK);
   for (int round = 0; round < 3; ++round) {
     engine_->Kill();
-    EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+    EXPECT_EQ(Embed(client, "gone", &fail_fast_), SUTRA_ENGINE_GONE);
     EXPECT_TRUE(IsEchoOf("kept", result.vector, result.width));
     StartEngine();
-    EXPECT_EQ(EmbedUntilServed(client, "new"), SUTRA_OK);
+    EXPECT_EQ(Embed(client, "new"), SUTRA_OK);
     EXPECT_TRUE(IsEchoOf("kept", result.vector, result.width));
   }
   sutra_result again = embed::Result();
@@ -112,7 +130,7 @@ TEST_F(ClientEngineDeath, ManyRestartsLeaveTheClientWorking) {
   StartEngine();
   const ClientPtr client = Attach(4, 2);
   for (int round = 0; round < 80; ++round) {  // more than the lane table has entries
-    ASSERT_EQ(EmbedUntilServed(client, "round " + std::to_string(round)), SUTRA_OK);
+    ASSERT_EQ(Embed(client, "round " + std::to_string(round)), SUTRA_OK);
     engine_->Kill();
     StartEngine();
   }
@@ -122,16 +140,17 @@ TEST_F(ClientEngineDeath, EngineOfAnotherModelOrWidthIsNotAccepted) {
   StartEngine();
   const ClientPtr client = Attach(4);
   ASSERT_EQ(Embed(client, "before"), SUTRA_OK);
-  engine_->Kill();
   EchoOptions other;
   other.identity = std::string(64, 'f');
   StartEngine(other);
-  EXPECT_EQ(Embed(client, "x"), SUTRA_ENGINE_GONE);  // finds the death
-  sutra_status status;
-  do {
-    status = Embed(client, "x");
-  } while (std::string(sutra_error_text()).find("another model") == std::string::npos && status == SUTRA_ENGINE_GONE);
-  EXPECT_EQ(status, SUTRA_ENGINE_GONE);
+  EXPECT_EQ(Embed(client, "x"), SUTRA_ENGINE_GONE) << "it went on at another model";
+  for (int call = 0; call < 100; ++call) {  // later calls say the same at once
+    sutra_result result = embed::Result();
+    float vector[16];
+    EXPECT_EQ(sutra_embed(client.get(), "x", 1, nullptr, vector, &result), SUTRA_ENGINE_GONE);
+    EXPECT_EQ(result.reason, SUTRA_REASON_OTHER_IDENTITY);
+    EXPECT_NE(std::string(sutra_error_text()).find("another model"), std::string::npos) << sutra_error_text();
+  }
   StartEngine();
   EXPECT_EQ(EmbedUntilServed(client, "the right one is back"), SUTRA_OK);
 }
@@ -144,7 +163,7 @@ TEST_F(ClientEngineDeath, DrainAnswersWhatWasTakenThenSaysShuttingDown) {
   while (engine_->control().taken.load() < 4) std::this_thread::yield();
   engine_->control().deaf = 1;
   sutra_ticket untaken = 0;
-  ASSERT_EQ(Submit(client, "never taken", &untaken), SUTRA_OK);
+  ASSERT_EQ(Submit(client, "never taken", &untaken, &fail_fast_), SUTRA_OK);
   engine_->control().drain = 1;
   sutra_result result = embed::Result();
   for (const sutra_ticket ticket : tickets) {
@@ -153,7 +172,7 @@ TEST_F(ClientEngineDeath, DrainAnswersWhatWasTakenThenSaysShuttingDown) {
   }
   EXPECT_EQ(sutra_wait(client.get(), untaken, 60'000, &result), SUTRA_SHUTTING_DOWN);
   EXPECT_EQ(engine_->WaitForExit(), 0);
-  EXPECT_EQ(Embed(client, "x"), SUTRA_SHUTTING_DOWN);
+  EXPECT_EQ(Embed(client, "x", &fail_fast_), SUTRA_SHUTTING_DOWN);
 }
 
 TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
@@ -162,7 +181,7 @@ TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
   const int event_fd = sutra_event_fd(client.get());
   ASSERT_GE(event_fd, 0);
   std::vector<sutra_ticket> tickets(5), found;
-  for (sutra_ticket& ticket : tickets) ASSERT_EQ(Submit(client, "x", &ticket), SUTRA_OK);
+  for (sutra_ticket& ticket : tickets) ASSERT_EQ(Submit(client, "x", &ticket, &fail_fast_), SUTRA_OK);
   engine_->Kill();
   pollfd item = {event_fd, POLLIN, 0};
   EXPECT_EQ(poll(&item, 1, 60'000), 1) << "an event loop must learn of the death";
@@ -221,7 +240,7 @@ TEST_F(ClientEngineDeath, ManyThreadsAllLeaveTheirWaits) {
   const ClientPtr client = Attach(16, 2);
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t) {
-    threads.emplace_back([&, t] { EXPECT_EQ(Embed(client, "t" + std::to_string(t)), SUTRA_ENGINE_GONE); });
+    threads.emplace_back([&, t] { EXPECT_EQ(Embed(client, "t" + std::to_string(t), &fail_fast_), SUTRA_ENGINE_GONE); });
   }
   while (engine_->control().taken.load() < 8) std::this_thread::yield();
   engine_->Kill();

@@ -16,6 +16,7 @@
 #include "producer/attach.h"
 #include "producer/client_lane.h"
 #include "producer/lane_pool.h"
+#include "producer/resubmission.h"
 #include "shm/base/unique_fd.h"
 #include "shm/handshake_messages.h"
 #include "shm/lane_memory.h"
@@ -109,6 +110,7 @@ class EngineEnd {
     socket_ = UniqueFd();
   }
 
+  void HangUp() { socket_ = UniqueFd(); }
   void RingEvent() { EXPECT_EQ(write(events_.get(), "", 1), 1); }
 
   LaneMemory& memory() { return memory_; }
@@ -156,8 +158,7 @@ class LaneTest : public testing::Test {
     lane_ = client::MakeClientLane(&client_.signals, 3, engine_.memory().reply().geometry.slots);
     client_.lanes[0] = lane_;
     client_.lane_count = 1;
-    const MutexLock lock(lane_->mutex);
-    client::OpenLocked(lane_, engine_.Connect());
+    EXPECT_EQ(Open(&engine_), 0u);
   }
   void TearDown() override {
     client::DestroyClientLane(lane_, false);
@@ -165,6 +166,26 @@ class LaneTest : public testing::Test {
     alarm(0);
   }
 
+  // Attaches a lane without an engine to this one. RETURNS how many requests moved to it.
+  uint64_t Open(EngineEnd* engine) {
+    uint64_t moved = 0;
+    EXPECT_EQ(client::MoveLane(lane_, engine->Connect(), MonotonicNs(), &moved), SUTRA_OK) << sutra_error_text();
+    return moved;
+  }
+  client::Attachment* Current() {
+    const MutexLock lock(lane_->mutex);
+    return lane_->current;
+  }
+  bool Alive() {
+    const MutexLock lock(lane_->mutex);
+    return client::CheckAliveLocked(lane_, MonotonicNs());
+  }
+  // The engine dies and everyone is told, as the helper thread does it. RETURNS how it ended.
+  sutra_status Die() {
+    engine_.Die();
+    EXPECT_FALSE(Alive());
+    return client::TellDeath(lane_);
+  }
   uint32_t Submit(const std::string& text = "text", const client::Request& request = {},
                   client::SlotPhase holder = client::SlotPhase::kTicket) {
     const MutexLock lock(lane_->mutex);

@@ -72,9 +72,9 @@ TEST_F(LaneHelperTest, ADeathIsKnownAndTheNextEngineAttachedWithoutACall) {
   client::ClientLane* lane = Lane(client, 0);
   for (int round = 0; round < 3; ++round) {
     engine_->Kill();
-    while (lane->phase.load() != client::LanePhase::kEmpty) std::this_thread::yield();  // known, and closed
+    while (!client::IsLost(lane)) std::this_thread::yield();
     StartEngine();
-    while (lane->phase.load() != client::LanePhase::kOpen) std::this_thread::yield();
+    while (client::IsLost(lane)) std::this_thread::yield();
     EXPECT_EQ(Embed(client, "served"), SUTRA_OK) << sutra_error_text();
   }
 }
@@ -85,7 +85,7 @@ TEST_F(LaneHelperTest, AStoppedEngineIsNotDead) {
   engine_->Stop();
   const sutra_options options = RequestOptions(300);  // longer than a look of a sleeping waiter
   EXPECT_EQ(Embed(client, "x", &options), SUTRA_DEADLINE_EXCEEDED);
-  EXPECT_EQ(Lane(client, 0)->gone.load(), 0u);
+  EXPECT_FALSE(client::IsLost(Lane(client, 0)));
   engine_->Continue();
   EXPECT_EQ(Embed(client, "x"), SUTRA_OK);
 }
@@ -131,7 +131,7 @@ TEST_F(LaneHelperTest, ADetachInAForkedChildLeavesTheParentsHelperWatching) {
   EXPECT_EQ(status, 0);
   EXPECT_EQ(Embed(client, "x"), SUTRA_OK);
   engine_->Kill();
-  while (Lane(client, 0)->phase.load() != client::LanePhase::kEmpty) std::this_thread::yield();
+  while (!client::IsLost(Lane(client, 0))) std::this_thread::yield();
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Opening lanes for a client: what is kept of the engine, what is refused, and how attempts are paced.
 #include "producer/lane_open.h"
 
+#include "producer/resubmission.h"
 #include "tests/producer/client_fixture.h"
 
 namespace sutra::test {
@@ -39,7 +40,8 @@ TEST_F(LaneOpenTest, TheFirstLaneSaysWhatTheOthersAskFor) {
   StartEngine();
   ASSERT_EQ(OpenFirst(), SUTRA_OK) << sutra_error_text();
   EXPECT_EQ(client_->info.width, 16u);
-  EXPECT_EQ(client_->hello.width, 16u);
+  EXPECT_EQ(client_->hello.width, 0u) << "another model is to be told from a refusal";
+  EXPECT_EQ(client_->hello.model[0], 0);
   EXPECT_EQ(client_->hello.text_bytes_max, client_->info.text_bytes_max);
   EXPECT_EQ(Count().usable, 1u);
   EXPECT_TRUE(client::OpenLane(client_));
@@ -53,6 +55,7 @@ TEST_F(LaneOpenTest, AFailureIsPacedAndExplainedAndASuccessForgetsIt) {
   engine_->Kill();
   for (int i = 0; i < 8; ++i) {
     const uint64_t before_ns = MonotonicNs();
+    client::TellDeath(client_->lanes[0].load());
     EXPECT_FALSE(client::OpenLane(client_));
     EXPECT_GE(client_->open_after_ns.load(), before_ns + client::kBackoffNsMin);
   }

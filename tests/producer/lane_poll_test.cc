@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.hpp"
-#include "producer/lane_death.h"
 #include "producer/ticket.h"
 #include "tests/producer/lane_fixture.h"
 
@@ -87,8 +86,8 @@ TEST_F(LanePollTest, WhatABlockingCallHoldsIsNeverShown) {
   engine_.Answer(own);
   EXPECT_EQ(TicketOf(own), 0u);
   EXPECT_TRUE(Poll(4).empty());
-  engine_.Die();
   Submit("text", {}, client::SlotPhase::kCall);
+  engine_.Die();
   EXPECT_TRUE(Poll(4, MonotonicNs() + 2 * client::kSleepSliceNs).empty()) << "nor by the sweep after a death";
 }
 
@@ -106,7 +105,7 @@ TEST_F(LanePollTest, AfterALapOfTheCompletionRingEverySlotIsLookedAt) {
 TEST_F(LanePollTest, DeadlinesAndDeathsAreReported) {
   const uint32_t late = Submit("text", {.timeout_ns = 1});
   EXPECT_EQ(Poll(4, MonotonicNs() + client::kSweepNs), std::vector<sutra_ticket>{TicketOf(late)});
-  const uint32_t lost = Submit();
+  const uint32_t lost = Submit("text", {.fail_fast = true});
   engine_.Die();
   EXPECT_EQ(Poll(4, MonotonicNs() + 2 * client::kSleepSliceNs), std::vector<sutra_ticket>{TicketOf(lost)});
 }
@@ -241,13 +240,11 @@ TEST_F(LanePollTest, ADeadlineWithoutRoomToReportItKeepsTheDescriptorReadable) {
 TEST_F(LanePollTest, TheDescriptorIsTheSameAfterADeathWhichMakesItReadableOnce) {
   const int fd = EventFd();
   ASSERT_GE(fd, 0);
-  const uint32_t lost = Submit();
+  const uint32_t lost = Submit("text", {.fail_fast = true});
   engine_.Die();
-  ASSERT_TRUE(client::Pin(lane_));
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  EXPECT_FALSE(Alive());
   client::LanesChanged(&client_.signals, true);
   client::TellDeath(lane_);
-  client::Unpin(lane_);
   EXPECT_TRUE(Readable());
   EXPECT_EQ(PollClient(4), std::vector<sutra_ticket>{TicketOf(lost)});
   EXPECT_TRUE(PollClient(4).empty());

@@ -98,7 +98,7 @@ TEST_F(LanePoolTest, ABlockingCallGetsTheSlotThatIsReleasedMeanwhile) {
   ASSERT_EQ(sutra_wait(client.get(), held[0], 60'000, &result), SUTRA_OK);
   std::thread release([&] { sutra_release(client.get(), held[0]); });
   ClientLane* lane = nullptr;
-  EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, 1, 0, &lane, &status_));
+  EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, {1, false}, &lane, &status_));
   if (lane != nullptr) lane->mutex.Unlock();
   release.join();
 }
@@ -108,7 +108,7 @@ TEST_F(LanePoolTest, ABlockingCallWithoutRoomEndsAtItsDeadline) {
   const ClientPtr client = Attach(2, 1);
   Fill(client, 2);
   ClientLane* lane = nullptr;
-  EXPECT_FALSE(client::AcquireLaneWaiting(client.get(), MonotonicNs() + kNsPerMs, 1, 0, &lane, &status_));
+  EXPECT_FALSE(client::AcquireLaneWaiting(client.get(), MonotonicNs() + kNsPerMs, {1, false}, &lane, &status_));
   EXPECT_EQ(status_, SUTRA_FULL);
 }
 
@@ -117,25 +117,28 @@ TEST_F(LanePoolTest, ADeadEnginesLaneIsEmptiedAndUsedForTheNext) {
   const ClientPtr client = Attach(4, 1);
   for (int round = 0; round < 3; ++round) {
     engine_->Kill();
-    EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+    const sutra_options fail_fast = FailFast();
+    EXPECT_EQ(Embed(client, "gone", &fail_fast), SUTRA_ENGINE_GONE);
     StartEngine();
     while (Acquire(client) == nullptr) std::this_thread::yield();
     EXPECT_EQ(Lanes(client), 1u);
   }
 }
 
-TEST_F(LanePoolTest, ALaneWithAnUnreleasedTicketIsKeptAndAnotherOpened) {
+TEST_F(LanePoolTest, ALaneWithAnUnreleasedTicketServesOnWithItsOtherSlots) {
   StartEngine();
   const ClientPtr client = Attach(4, 1);
   sutra_ticket ticket = 0;
   ASSERT_EQ(Submit(client, "kept", &ticket), SUTRA_OK);
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, nullptr), SUTRA_OK);
   engine_->Kill();
-  EXPECT_EQ(Embed(client, "gone"), SUTRA_ENGINE_GONE);
+  const sutra_options fail_fast = FailFast();
+  EXPECT_EQ(Embed(client, "gone", &fail_fast), SUTRA_ENGINE_GONE);
   StartEngine();
   ClientLane* lane = nullptr;
   while ((lane = Acquire(client)) == nullptr) std::this_thread::yield();
-  EXPECT_EQ(lane->index, 1u);
-  EXPECT_EQ(Lanes(client), 2u);
+  EXPECT_EQ(lane->index, 0u);
+  EXPECT_EQ(Lanes(client), 1u);
   sutra_release(client.get(), ticket);
 }
 
@@ -171,7 +174,7 @@ TEST_F(LanePoolTest, ABlockingCallGetsTheSlotThatComesFreeInAnyLane) {
       waits = true;
       ClientLane* lane = nullptr;
       sutra_status status = SUTRA_OK;
-      EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, 1, 0, &lane, &status));
+      EXPECT_TRUE(client::AcquireLaneWaiting(client.get(), UINT64_MAX, {1, false}, &lane, &status));
       if (lane != nullptr) lane->mutex.Unlock();
     });
     while (!waits) std::this_thread::yield();

@@ -72,7 +72,8 @@ class NoCancelTest : public ClientTest {
     shared->step = 1;
     while (shared->step != 2) sched_yield();
     float vector[16];
-    expect(sutra_embed(client, "x", 1, nullptr, vector, nullptr) == SUTRA_ENGINE_GONE, __LINE__);
+    sutra_options fail_fast = FailFast();
+    expect(sutra_embed(client, "x", 1, &fail_fast, vector, nullptr) == SUTRA_ENGINE_GONE, __LINE__);
     sutra_detach(client);
     // Returns instead of being cancelled: AddressSanitizer takes what a forced unwinding leaves on a stack for a fault.
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <thread>
 
-#include "producer/lane_death.h"
 #include "tests/producer/lane_fixture.h"
 
 namespace sutra::test {
@@ -27,8 +26,7 @@ TEST_F(SlotEndTest, AnAnswerIsFinal) {
   EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_NOT_READY);
   engine_.Answer(slot, StatusCode::kOverloaded);
   EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OVERLOADED);
-  engine_.Die();
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
+  Die();
   EXPECT_EQ(client::SettleSlot(lane_, slot, UINT64_MAX), SUTRA_OVERLOADED);
 }
 
@@ -58,17 +56,39 @@ TEST_F(SlotEndTest, AnEngineThatAnswersNotReadyIsAModelError) {
   EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_MODEL_ERROR);
 }
 
-TEST_F(SlotEndTest, DeathEndsWhatIsNotAnswered) {
-  const uint32_t answered = Submit(), lost = Submit();
+TEST_F(SlotEndTest, DeathEndsWithFailFastWhatIsNotAnsweredAndNothingElse) {
+  const uint32_t answered = Submit("a", {.fail_fast = true}), lost = Submit("b", {.fail_fast = true}), moves = Submit();
   engine_.Answer(answered);
-  EXPECT_TRUE(client::CheckAlive(lane_, MonotonicNs()));
-  EXPECT_FALSE(client::HungUp(lane_));
-  engine_.Die();
-  EXPECT_TRUE(client::HungUp(lane_));
-  EXPECT_FALSE(client::CheckAlive(lane_, MonotonicNs()));
-  EXPECT_TRUE(client::IsGone(lane_));
+  EXPECT_TRUE(Alive());
+  Die();
   EXPECT_EQ(client::SettleSlot(lane_, answered, 0), SUTRA_OK);
   EXPECT_EQ(client::SettleSlot(lane_, lost, 0), SUTRA_ENGINE_GONE);
+  EXPECT_EQ(ResultOf(lost).reason, SUTRA_REASON_DIED);
+  EXPECT_TRUE(client::EndedWithEngine(lane_, lost));
+  EXPECT_FALSE(client::EndedWithEngine(lane_, answered));
+  EXPECT_EQ(client::SettleSlot(lane_, moves, 0), SUTRA_NOT_READY);
+  EXPECT_EQ(client::SettleSlot(lane_, moves, lane_->slots[moves].deadline_ns), SUTRA_DEADLINE_EXCEEDED);
+  EXPECT_EQ(ResultOf(moves).reason, SUTRA_REASON_NONE);
+}
+
+TEST_F(SlotEndTest, ACancelWithoutAnEngineEndsTheRequestAtOnceAndWithOneTellsIt) {
+  const uint32_t slot = Submit(), answered = Submit();
+  engine_.Answer(answered);
+  const auto cancel = [&](uint32_t index) {
+    const MutexLock lock(lane_->mutex);
+    client::CancelLocked(lane_, index);
+  };
+  cancel(slot);
+  EXPECT_EQ(engine_.Request(slot).cancel_sequence.load(std::memory_order_relaxed), Sequence(slot));  // relaxed: ours
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_NOT_READY);
+  const uint32_t later = Submit();
+  Die();
+  EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_CANCELLED) << "it was asked for before the death";
+  EXPECT_EQ(client::SettleSlot(lane_, later, 0), SUTRA_NOT_READY);
+  cancel(later);
+  EXPECT_EQ(client::SettleSlot(lane_, later, 0), SUTRA_CANCELLED);
+  cancel(answered);
+  EXPECT_EQ(client::SettleSlot(lane_, answered, 0), SUTRA_OK);
 }
 
 TEST_F(SlotEndTest, ResultsOfABrokenEngineAreClamped) {

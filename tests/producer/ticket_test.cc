@@ -85,7 +85,10 @@ TEST_F(TicketTest, AWaitThatLooksOnceLeavesTheTicketAlive) {
 
 TEST_F(TicketTest, AFinalStatusIsExplained) {
   engine_->control().hold = 1;
-  ASSERT_TRUE(Find(Live()));
+  sutra_ticket ticket = 0;
+  const sutra_options fail_fast = FailFast();
+  ASSERT_EQ(Submit(client_, "text", &ticket, &fail_fast), SUTRA_OK);
+  ASSERT_TRUE(Find(ticket));
   engine_->Kill();
   EXPECT_EQ(client::WaitSlot(client_.get(), lane_, slot_, client::kUntilDeadline), SUTRA_ENGINE_GONE);
   EXPECT_NE(std::string(sutra_error_text()).find("submit again"), std::string::npos) << sutra_error_text();

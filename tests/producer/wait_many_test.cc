@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "producer/include/sutra/embed.hpp"
+#include "shm/sleep_wake.h"
 #include "tests/producer/lane_fixture.h"
 
 namespace sutra::test {
@@ -93,8 +94,8 @@ class WaitManyTest : public testing::Test {
     for (uint32_t i = 0; i < 2; ++i) {
       lanes_[i] = client::MakeClientLane(&client_.signals, i, kSlots);
       client_.lanes[i] = lanes_[i];
-      const MutexLock lock(lanes_[i]->mutex);
-      client::OpenLocked(lanes_[i], engines_[i].Connect());
+      uint64_t moved = 0;
+      EXPECT_EQ(client::MoveLane(lanes_[i], engines_[i].Connect(), MonotonicNs(), &moved), SUTRA_OK);
     }
     client_.lane_count = 2;
   }

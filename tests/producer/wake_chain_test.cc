@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "producer/lane_wait.h"
 #include "tests/producer/lane_fixture.h"
 
 namespace sutra::test {
@@ -75,8 +76,8 @@ class WakeChainTest : public testing::Test {
     wakes.store(0);
     last_bump_ns.store(UINT64_MAX);
     lane_ = client::MakeClientLane(&signals_, 3, engine_.memory().reply().geometry.slots);
-    const MutexLock lock(lane_->mutex);
-    client::OpenLocked(lane_, engine_.Connect());
+    uint64_t moved = 0;
+    ASSERT_EQ(client::MoveLane(lane_, engine_.Connect(), MonotonicNs(), &moved), SUTRA_OK);
   }
   void TearDown() override {
     client::DestroyClientLane(lane_, false);
@@ -101,9 +102,8 @@ class WakeChainTest : public testing::Test {
           const MutexLock lock(lane_->mutex);
           ASSERT_EQ(client::SubmitLocked(lane_, "x", 1, {}, MonotonicNs(), client::SlotPhase::kCall, &slot), SUTRA_OK);
         }
-        const uint64_t sequence = lane_->slots[slot].sequence;
-        const auto done = [&] { return client::IsAnswered(lane_, slot, sequence); };
-        EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, done), expected);
+        const auto done = [&] { return client::IsAnswered(lane_, slot); };
+        EXPECT_EQ(client::WaitUntil(lane_, client::HomeOf(lane_, slot), UINT64_MAX, 0, done), expected);
         const MutexLock lock(lane_->mutex);
         client::ReleaseLocked(lane_, slot);
       });
@@ -188,6 +188,7 @@ TEST_F(WakeChainTest, AThreadWithAnAnswerIsWokenThoughUrgentOnesFellAsleepAfterT
   uint32_t slept_on = 0;
   std::vector<std::thread> urgent;
   std::atomic<bool> refused{false}, end{false};
+  client::Attachment* const attachment = client::Pin(lane_);
   const SharedWord<uint32_t>& word = engine_.memory().reply().engine().futex_word;
   AllWait(
       kPatient,
@@ -199,7 +200,7 @@ TEST_F(WakeChainTest, AThreadWithAnAnswerIsWokenThoughUrgentOnesFellAsleepAfterT
           urgent.emplace_back([&] {
             const sched_param priority = {1};
             if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) refused.store(true);
-            EXPECT_EQ(client::WaitUntil(lane_, UINT64_MAX, 0, [&] { return end.load(); }), WaitEnd::kDone);
+            EXPECT_EQ(client::WaitUntil(lane_, attachment, UINT64_MAX, 0, [&] { return end.load(); }), WaitEnd::kDone);
           });
         }
         while (Sleepers() != kPatient + kUrgent) std::this_thread::yield();
@@ -211,6 +212,7 @@ TEST_F(WakeChainTest, AThreadWithAnAnswerIsWokenThoughUrgentOnesFellAsleepAfterT
   end.store(true);
   Wake();
   for (std::thread& thread : urgent) thread.join();
+  client::Unpin(lane_, attachment);
   if (refused.load()) GTEST_SKIP() << "no real-time priority (ulimit -r): the kernel's order was first in, first out";
 }
 

@@ -10,7 +10,8 @@
  *   loop     t1 take: the slot must be free, taken += 1    Lane::Hold (engine/lanes/lane.cc)
  *            t2 taken - answered == 1: answer              Lane::OnlyHolder, Lane::Publish
  *            t3 otherwise lock, answer, count, unlock      Lane::PublishLocked
- *   worker   k1 lock, answer, count, unlock                Lane::PublishLocked
+ *   worker   k0 forget the request                         DeviceWorker::Finish (engine/serving/device_worker.cc)
+ *            k1 lock, answer, count, unlock                Lane::PublishLocked
  *   answer   a1 the slot is free                           Lane::WriteAnswer
  *            a2 store the result word                      CompletionWriter::Publish (shm/lane_ring.h)
  *            a3 store the entry, position += 1
@@ -119,7 +120,9 @@ end:
          :: work[0] -> slot = 0
          :: work[1] -> slot = 1
          fi;
-         work[slot] = false;
+#ifndef MUT_FORGET_LATE
+         work[slot] = false;                                               /* k0 */
+#endif
          answer = sequence[slot]
        };
 #ifdef MUT_CLAIM
@@ -134,6 +137,9 @@ end:
        by_worker++;
 #endif
        locked = false;
+#endif
+#ifdef MUT_FORGET_LATE
+       work[slot] = false;
 #endif
        atomic { slot = 0; answer = 0; at = 0 }
     od

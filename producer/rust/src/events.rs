@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::options::RequestOptions;
-use crate::status::{Error, Priority, Status};
+use crate::status::{Error, Priority, Reason, Status};
 use crate::ticket::Ticket;
 use crate::{ffi, os};
 
@@ -268,8 +268,21 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A submit cannot say whether the engine that is gone will have a successor; a call that does not wait for one can.
+    fn submit(&self, text: &str, options: &RequestOptions) -> Result<Ticket, Error> {
+        let error = match self.client.submit(text, options) {
+            Err(error) if error.status() == Status::EngineGone => error,
+            other => return other,
+        };
+        let at_once = RequestOptions { fail_fast: true, timeout: Duration::from_millis(1), ..*options };
+        match self.client.embed(text, &at_once) {
+            Err(why) if why.status() == Status::EngineGone => Err(why),
+            _ => Err(error), // it is back: the next submit finds it
+        }
+    }
+
     fn first_step(&self, text: &str, options: &RequestOptions) -> Step {
-        match self.client.submit(text, options) {
+        match self.submit(text, options) {
             Ok(ticket) => Step::Submitted { ticket },
             Err(why) if waits(&why, options) => Step::Queued { text: text.into(), why },
             Err(error) => Step::Done(Err(error)),
@@ -321,7 +334,7 @@ impl Shared {
             };
             let options = RequestOptions { timeout: entry.deadline.saturating_duration_since(now), ..entry.options };
             table.submitted.insert(entry.id(), entry.clone());
-            match self.client.submit(&text, &options) {
+            match self.submit(&text, &options) {
                 Ok(ticket) => state.step = Step::Submitted { ticket },
                 Err(why) if waits(&why, &options) => {
                     state.step = Step::Queued { text, why };
@@ -396,7 +409,9 @@ fn rank(priority: Priority) -> u8 {
 fn waits(error: &Error, options: &RequestOptions) -> bool {
     match error.status() {
         Status::Full => true,
-        Status::EngineGone | Status::ShuttingDown => !options.fail_fast,
+        Status::EngineGone | Status::ShuttingDown => {
+            !options.fail_fast && ![Reason::OtherIdentity, Reason::OtherLayout].contains(&error.reason())
+        }
         _ => false,
     }
 }
