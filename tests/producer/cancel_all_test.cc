@@ -299,14 +299,20 @@ class CancelStorm : public CancelAllTest {
     storm_signals.store(0);
     storm_client.store(client.get());
     std::vector<std::thread> threads;
+    std::atomic<int> ended{0};
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
         while (storm_signals.load() < signals) Round(client, t);
+        ++ended;
       });
     }
     // Also to threads that sleep, which a timer of consumed time would not hit.
     while (storm_signals.load() < signals) {
       for (std::thread& thread : threads) pthread_kill(thread.native_handle(), SIGUSR2);
+      poll(nullptr, 0, 1);
+    }
+    while (ended.load() < 4) {  // a call may have begun behind the last signal
+      sutra_cancel_all(client.get());
       poll(nullptr, 0, 1);
     }
     for (std::thread& thread : threads) thread.join();
