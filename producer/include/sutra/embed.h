@@ -248,12 +248,12 @@ SUTRA_API sutra_status sutra_take(sutra_client* client, sutra_ticket ticket, flo
 SUTRA_API size_t sutra_poll(sutra_client* client, sutra_result* results, size_t result_stride, size_t count);
 /* A descriptor for event loops (epoll, tokio's AsyncFd), the same one until sutra_detach; owned by the client, only to
  * be waited for. It becomes readable when tickets of any lane may be done, by answers, at a deadline or by
- * sutra_cancel_all; when the engine died or the next one is attached; and when there is room again after SUTRA_FULL,
- * until the thread that was told SUTRA_FULL, or one that polls, submits again (sutra_submit_many with no texts does for
- * a caller who dropped them). After it, and once before the first wait, call sutra_poll until it returns fewer than it
- * had room for: that arms the descriptor, which otherwise stays readable. It also stays readable for spin_us after an
- * answer, unless that never pays off, so that a caller who polls in a loop costs the engine no system call per answer.
- * RETURNS -1 without descriptors or for a bad argument. */
+ * sutra_cancel_all; when the engine died or the next one is attached; and when there is room again after SUTRA_FULL, or
+ * an engine after SUTRA_ENGINE_GONE or SUTRA_SHUTTING_DOWN, until the thread that was told so, or one that polls,
+ * submits again (sutra_submit_many with no texts does for a caller who dropped them). After it, and once before the
+ * first wait, call sutra_poll until it returns fewer than it had room for: that arms the descriptor, which otherwise
+ * stays readable. It also stays readable for spin_us after an answer, unless that never pays off, so that a caller who
+ * polls in a loop costs the engine no system call per answer. RETURNS -1 without descriptors or for a bad argument. */
 SUTRA_API int sutra_event_fd(sutra_client* client);
 
 /* A hint: the engine may still answer. The ticket still has to be released. SUTRA_BAD_ARGUMENT for a stale ticket.
