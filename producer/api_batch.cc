@@ -15,8 +15,8 @@ extern "C" sutra_status sutra_embed_batch(sutra_client* client, const char* cons
   if (status == SUTRA_OK && count > 0 && (texts == nullptr || text_bytes == nullptr || vectors == nullptr)) {
     status = FailNull("texts, text_bytes or vectors");
   }
+  if (status == SUTRA_OK) status = CheckBatch(batch, &call);
   if (status == SUTRA_OK) status = CheckRequest(client, options, &call.request);
-  if (status == SUTRA_OK) status = CheckBatch(batch);
   return status == SUTRA_OK ? RunBatch(client, call, client->info.slots) : FailBatch(call, status);
 }
 

@@ -1,4 +1,7 @@
-// The calls around tickets: submit, wait, poll, cancel, release, and the descriptor for event loops.
+// The calls around tickets: submit, free slots, poll, cancel, release, and the descriptor for event loops. api_wait.cc
+// waits for them.
+#include "producer/cancel_all.h"
+#include "producer/lane_open.h"
 #include "producer/lane_poll.h"
 #include "producer/lane_pool.h"
 #include "producer/request_check.h"
@@ -58,27 +61,8 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
   return status;
 }
 
-extern "C" sutra_status sutra_wait(sutra_client* client, sutra_ticket ticket, uint32_t timeout_ms,
-                                   sutra_result* result) {
-  ResultSink sink;
-  if (!sink.Open(result)) return FailResults();
-  ClientLane* lane = nullptr;
-  uint32_t slot = 0;
-  sutra_status status = CheckClient(client);
-  if (status == SUTRA_OK && !FindTicket(client, ticket, &lane, &slot)) status = FailTicket(ticket);
-  if (status != SUTRA_OK) {
-    sink.PutStatus(0, status, 0);
-    return status;
-  }
-  status = WaitSlot(client, lane, slot, timeout_ms * kNsPerMs);
-  if (result == nullptr) return status;
-  sutra_result spare;
-  sutra_result* answer = sink.Fill(0, &spare);
-  FillResult(lane, slot, answer);
-  // A poll on another thread may end the request between the two looks: what the result says counts.
-  if (answer->status != status) status = WaitSlot(client, lane, slot, 0);
-  sink.Put(0, answer);
-  return status;
+extern "C" size_t sutra_free_slots(sutra_client* client) {
+  return CheckClient(client) == SUTRA_OK ? CountLanes(client, MonotonicNs()).free_slots : 0;
 }
 
 extern "C" size_t sutra_poll(sutra_client* client, sutra_result* results, size_t result_stride, size_t count) {
@@ -108,6 +92,10 @@ extern "C" sutra_status sutra_cancel(sutra_client* client, sutra_ticket ticket) 
   if (!IsTicketLocked(lane, slot, ticket)) return FailTicket(ticket);  // released meanwhile
   CancelLocked(lane, slot);
   return SUTRA_OK;
+}
+
+extern "C" void sutra_cancel_all(sutra_client* client) {
+  if (client != nullptr && !IsForked(client)) CancelAll(client);
 }
 
 extern "C" void sutra_release(sutra_client* client, sutra_ticket ticket) {

@@ -33,58 +33,98 @@ uint32_t WidthOf(const sutra_client* client, const Request& request) {
 }
 
 // A batch uses one lane at a time, and returns to choosing one when nothing of it is outstanding. Each pass takes the
-// lane's mutex once: it releases what was collected and submits as much as there is room for. A text's deadline counts
-// from its submission; a batch that gets no answer for that long is over. What waits in a lane whose engine is gone
-// goes on at the next one, and the batch waits for it.
+// lane's mutex once: it releases what was collected and submits a chunk, so that the engine has work before all of it
+// is written, and few slots go round where the engine answers at once. It waits only where it can submit nothing. A
+// text's deadline counts from its submission; a batch that gets no answer for that long is over.
+// What waits in a lane whose engine is gone goes on at the next one, and the batch waits for it.
 class Batch {
  public:
   // `pending` and `collected` have room for capacity entries.
   Batch(sutra_client* client, const BatchCall& call, Pending* pending, uint32_t* collected, size_t capacity)
       : client_(client),
         call_(call),
+        watch_(client, call.limits, call.request.cancel_epoch, call.count),
         width_(WidthOf(client, call.request)),
         pending_(pending),
         collected_(collected),
         capacity_(capacity) {}
 
   sutra_status Run() {
-    progress_ns_ = MonotonicNs();
-    while (next_ < call_.count || pending_count_ > 0 || collected_count_ > 0) {
+    answered_ns_ = CycleNs();
+    while (next_ < call_.count || pending_count_ > 0) {
+      if (halt_ == SUTRA_OK) Halt(watch_.Look(next_ - pending_count_));
+      if (halt_ != SUTRA_OK) {
+        EndRest();
+        break;
+      }
       if (!LockLane()) continue;
-      for (size_t i = 0; i < collected_count_; ++i) ReleaseLocked(lane_, collected_[i]);
-      collected_count_ = 0;
-      const size_t before = pending_count_;
-      if (next_ < call_.count) SubmitRoomLocked();
-      if (pending_count_ > before) {
+      const bool submitted = ReleaseAndSubmitLocked();
+      const bool more = next_ < call_.count && pending_count_ < capacity_ && lane_->free_count > 0;
+      if (submitted) {
         UnlockAndRing(lane_);
       } else {
         lane_->mutex.Unlock();
       }
-      if (pending_count_ == 0)
+      if (pending_count_ > 0) {
+        Collect(more && submitted);
+      } else {
         lane_ = nullptr;
-      else
-        Collect();
+      }
     }
+    ReleaseCollected();
     assert(next_ == call_.count && pending_count_ == 0 && collected_count_ == 0);
+    watch_.End();
     return first_failure_ == SUTRA_OK ? SUTRA_OK : Fail(first_failure_, "text %zu: %s", failed_text_, failed_why_);
   }
 
  private:
-  // RETURNS true with the mutex of lane_ held, or false after giving the remaining texts their status.
+  // RETURNS true with the mutex of lane_ held, or false: the loop looks around, or is to end.
   bool LockLane() SUTRA_TRY_ACQUIRE(true, lane_->mutex) {
     if (lane_ != nullptr) {
       lane_->mutex.Lock();
       return true;
     }
-    sutra_status status = lost_;
-    if (lost_ != SUTRA_OK) FailUnanswered(client_, lost_, SUTRA_REASON_DIED);
-    const uint64_t until_ns = progress_ns_ + call_.request.timeout_ns;
-    if (lost_ == SUTRA_OK &&
-        AcquireLaneWaiting(client_, until_ns, {NextBytes(), call_.request.fail_fast}, &lane_, &status)) {
-      return true;
-    }
-    while (next_ < call_.count) FinishWithout(next_++, status);
+    const uint64_t last_ns = answered_ns_ + call_.request.timeout_ns;
+    const uint64_t look_ns = watch_.next_ns();
+    sutra_status status = SUTRA_OK;
+    const LaneWish wish = {NextBytes(), call_.request.fail_fast, call_.request.cancel_epoch};
+    if (AcquireLaneWaiting(client_, look_ns < last_ns ? look_ns : last_ns, wish, &lane_, &status)) return true;
+    if (look_ns >= last_ns || MonotonicNs() < look_ns) Halt(status);  // else it only waited until the next look
     return false;
+  }
+
+  // All texts that are left end with `status`, for the cause that this thread's error text says.
+  void Halt(sutra_status status) {
+    halt_ = status;
+    if (status != SUTRA_OK) snprintf(halt_why_, sizeof(halt_why_), "%s", CurrentThread().error_text);
+  }
+
+  void EndRest() {
+    for (size_t i = 0; i < pending_count_; ++i) {
+      const Pending item = pending_[i];
+      if (SettleSlot(lane_, item.slot, 0) == SUTRA_NOT_READY) EndSlot(lane_, item.slot, halt_);
+      FinishSlot(item, halt_why_);
+    }
+    pending_count_ = 0;
+    while (next_ < call_.count) FinishWithout(next_++, Fail(halt_, "%s", halt_why_));
+  }
+
+  void ReleaseCollectedLocked() SUTRA_REQUIRES(lane_->mutex) {
+    for (size_t i = 0; i < collected_count_; ++i) ReleaseLocked(lane_, collected_[i]);
+    collected_count_ = 0;
+  }
+  void ReleaseCollected() {
+    if (collected_count_ == 0) return;
+    const MutexLock lock(lane_->mutex);
+    ReleaseCollectedLocked();
+  }
+
+  // RETURNS whether anything was submitted.
+  bool ReleaseAndSubmitLocked() SUTRA_REQUIRES(lane_->mutex) {
+    ReleaseCollectedLocked();
+    const size_t before = pending_count_;
+    if (next_ < call_.count) SubmitChunkLocked();
+    return pending_count_ > before;
   }
 
   // Of the text that a lane is looked for. Too long a one needs none: it fails when it is checked.
@@ -93,11 +133,12 @@ class Batch {
     return bytes <= client_->info.text_bytes_max ? static_cast<uint32_t>(bytes) : 0;
   }
 
-  void SubmitRoomLocked() SUTRA_REQUIRES(lane_->mutex) {
-    const uint64_t now_ns = MonotonicNs();
+  void SubmitChunkLocked() SUTRA_REQUIRES(lane_->mutex) {
+    const uint64_t now_ns = CycleNs();
     bool stalled = false;
-    if (lost_ != SUTRA_OK || UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) return;
-    while (next_ < call_.count && pending_count_ < capacity_) {
+    if (UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) return;
+    const size_t last = next_ + kChunk < call_.count ? next_ + kChunk : call_.count;
+    while (next_ < last && pending_count_ < capacity_) {
       const size_t text = next_;
       const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
       sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
@@ -117,51 +158,66 @@ class Batch {
     }
   }
 
-  // Waits for the oldest outstanding text, then collects it and all others that are done.
-  void Collect() {
+  // Collects the oldest outstanding text and all others that are done; waits for the oldest unless `more` can be
+  // submitted meanwhile.
+  void Collect(bool more) {
     const Pending oldest = pending_[0];
-    const WaitEnd end = WaitForSlot(lane_, oldest.slot, lane_->slots[oldest.slot].deadline_ns, client_->spin_ns);
+    if (more && SettleSlot(lane_, oldest.slot, 0) == SUTRA_NOT_READY) return;
+    const uint64_t deadline_ns = lane_->slots[oldest.slot].deadline_ns;
+    const uint64_t until_ns = watch_.next_ns() < deadline_ns ? watch_.next_ns() : deadline_ns;
+    const WaitEnd end = WaitForSlot(lane_, oldest.slot, until_ns, client_->spin_ns);
     (void)SUTRA_CHECKPOINT("recv.reply_seen");
-    const uint64_t now_ns = end == WaitEnd::kTime ? MonotonicNs() : 0;
-    if (end == WaitEnd::kDone && call_.request.timeout_ns < kNsPerSecond * 3600) progress_ns_ = MonotonicNs();
-    size_t kept = 0;
+    if (end == WaitEnd::kDone) answered_ns_ = CycleNs();
+    CollectDone(end == WaitEnd::kDone, end == WaitEnd::kTime ? MonotonicNs() : 0);
+    (void)SUTRA_CHECKPOINT("recv.copied");
+  }
+
+  void CollectDone(bool in_order, uint64_t now_ns) {
+    size_t kept = 0, i = 0;
     uint32_t misses = 0;
-    for (size_t i = 0; i < pending_count_; ++i) {
+    // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
+    for (; i < pending_count_ && !(in_order && misses >= kMissesMax); ++i) {
       const Pending item = pending_[i];
-      // Looking at a result that the engine is about to write costs it a cache miss: stop soon after the first gaps.
-      const bool look = end != WaitEnd::kDone || misses < 4;
-      if (look && i + 2 < pending_count_) {  // the next ones travel while this one is copied
+      if (i + 2 < pending_count_) {  // the next ones travel while this one is copied
         const ReplyLane& reply = HomeOf(lane_, item.slot)->connection.mapping.reply;
         __builtin_prefetch(&reply.result(pending_[i + 2].slot));
         __builtin_prefetch(reply.vector(pending_[i + 1].slot));
       }
-      const sutra_status status = look ? SettleSlot(lane_, item.slot, now_ns) : SUTRA_NOT_READY;
-      if (status == SUTRA_NOT_READY) {
+      if (SettleSlot(lane_, item.slot, now_ns) == SUTRA_NOT_READY) {
         ++misses;
         pending_[kept++] = item;
         continue;
       }
-      FinishSlot(item);
-      assert(collected_count_ < capacity_);
-      collected_[collected_count_++] = item.slot;
+      FinishSlot(item, nullptr);
     }
-    pending_count_ = kept;
-    (void)SUTRA_CHECKPOINT("recv.copied");
+    if (kept != i) memmove(&pending_[kept], &pending_[i], (pending_count_ - i) * sizeof(Pending));
+    pending_count_ -= i - kept;
   }
 
-  void FinishSlot(const Pending& item) {
+  // `halted`: why it was ended here, if it was.
+  void FinishSlot(const Pending& item, const char* halted) {
     sutra_result spare;
     sutra_result* result = call_.results.Fill(item.text, &spare);
     FillResult(lane_, item.slot, result);
     if (result->status == SUTRA_OK) {
       CopyVector(width_, call_.vectors + item.text * width_, result);
+      call_.error_texts.Put(item.text, "");
     } else {
       // With SUTRA_FAIL_FAST the texts that are left end with the engine too.
-      if (call_.request.fail_fast && EndedWithEngine(lane_, item.slot)) lost_ = result->status;
-      if (IsFirstFailure(item.text)) ExplainEnd(client_, lane_, item.slot, result->status);
+      const bool last = halt_ == SUTRA_OK && call_.request.fail_fast && EndedWithEngine(lane_, item.slot);
+      if (last || call_.error_texts.wanted() || IsFirstFailure(item.text)) {
+        if (halted != nullptr && result->status == halt_) {
+          Fail(halt_, "%s", halted);
+        } else {
+          ExplainEnd(client_, lane_, item.slot, result->status);
+        }
+      }
+      if (last) Halt(result->status);
       NoteFailure(item.text, result->status);
     }
     call_.results.Put(item.text, result);
+    assert(collected_count_ < capacity_);
+    collected_[collected_count_++] = item.slot;
   }
 
   // Of a text that never got a slot; the thread's error text says why.
@@ -171,16 +227,23 @@ class Batch {
   }
 
   bool IsFirstFailure(size_t text) const { return first_failure_ == SUTRA_OK || text < failed_text_; }
+  // The thread's error text says why, if anybody wants to know.
   void NoteFailure(size_t text, sutra_status status) {
+    const char* why = CurrentThread().error_text;
+    call_.error_texts.Put(text, why);
     if (!IsFirstFailure(text)) return;
     first_failure_ = status;
     failed_text_ = text;
     // Kept, since texts behind it may fail later for another cause.
-    snprintf(failed_why_, sizeof(failed_why_), "%s", CurrentThread().error_text);
+    snprintf(failed_why_, sizeof(failed_why_), "%s", why);
   }
+
+  static constexpr size_t kChunk = 64;
+  static constexpr uint32_t kMissesMax = 4;
 
   sutra_client* client_;
   const BatchCall& call_;
+  BatchWatch watch_;
   uint32_t width_;
 
   ClientLane* lane_ = nullptr;  // while anything of the batch is outstanding or unreleased in it
@@ -192,19 +255,29 @@ class Batch {
   size_t next_ = 0;  // first text not yet submitted
   size_t failed_text_ = 0;
   char failed_why_[sizeof(ThreadState::error_text)] = {};
-  uint64_t progress_ns_ = 0;  // last answer
+  char halt_why_[sizeof(ThreadState::error_text)] = {};
+  uint64_t answered_ns_ = 0;  // the last answer
   sutra_status first_failure_ = SUTRA_OK;
-  sutra_status lost_ = SUTRA_OK;  // the lane died under the batch
+  sutra_status halt_ = SUTRA_OK;  // what the texts that are left end with
 };
 
 }  // namespace
+
+void ErrorTexts::Put(size_t index, const char* text) const {
+  if (first == nullptr) return;
+  size_t length = strlen(text);
+  if (length >= bytes) length = bytes - 1;
+  while (length > 0 && text[length] != '\0' && (text[length] & 0xc0) == 0x80) --length;  // whole characters
+  memcpy(first + index * bytes, text, length);
+  first[index * bytes + length] = '\0';
+}
 
 sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
                     const ResultSink& sink) {
   sutra_status status = SUTRA_OK;
   const uint64_t now_ns = MonotonicNs();
   ClientLane* lane = nullptr;
-  const LaneWish wish = {static_cast<uint32_t>(text_bytes), request.fail_fast};
+  const LaneWish wish = {static_cast<uint32_t>(text_bytes), request.fail_fast, request.cancel_epoch};
   if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, wish, &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
@@ -250,7 +323,10 @@ sutra_status RunBatch(sutra_client* client, const BatchCall& call, size_t in_fli
 }
 
 sutra_status FailBatch(const BatchCall& call, sutra_status status) {
-  for (size_t i = 0; i < call.count; ++i) call.results.PutStatus(i, status, 0);
+  for (size_t i = 0; i < call.count; ++i) {
+    call.results.PutStatus(i, status, 0);
+    call.error_texts.Put(i, CurrentThread().error_text);
+  }
   return status;
 }
 

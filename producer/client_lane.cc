@@ -371,6 +371,7 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
   slot.ttl_s = request.ttl_s;
   slot.priority = static_cast<uint16_t>(request.priority);
   slot.fail_fast = request.fail_fast;
+  slot.cancel_epoch = request.cancel_epoch;
   slot.phase = holder;
   WriteDescriptor(*attachment, slot, index, in_head ? 0 : TailOffset(slot));
   (void)SUTRA_CHECKPOINT("send.payload_done");

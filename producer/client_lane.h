@@ -72,7 +72,8 @@ struct ClientSlot {
   uint32_t width = 0;
   uint32_t ttl_s = 0;
   uint16_t priority = 0;
-  bool fail_fast = false;  // ends with its engine
+  bool fail_fast = false;     // ends with its engine
+  uint32_t cancel_epoch = 0;  // of the call that submitted it
 };
 
 struct ClientLane {
@@ -122,6 +123,7 @@ struct ClientLane {
   TailArena tail SUTRA_GUARDED_BY(mutex);                 // where the long texts lie
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
+  uint32_t cancels_swept SUTRA_GUARDED_BY(mutex) = 0;  // cancel_epoch at the last sweep
   bool room_asked SUTRA_GUARDED_BY(mutex) =
       false;  // a call found the lane full: the next slot that comes free is told of
   bool pipe_watched SUTRA_GUARDED_BY(mutex) = false;  // by the client's event descriptor: sutra_poll arms the pipe
@@ -136,7 +138,8 @@ struct Request {  // sutra_options, checked
   uint32_t width = 0;
   uint32_t ttl_s = 0;
   uint32_t priority = kPriorityNormal;
-  bool fail_fast = false;  // end with the engine
+  bool fail_fast = false;     // end with the engine
+  uint32_t cancel_epoch = 0;  // when the call began (cancel_all.h)
 };
 
 // RETURNS nullptr when out of memory. A ClientLane is never freed before the client, only attached again.

@@ -46,6 +46,8 @@ struct ClientSignals {
   uint32_t room_wishers SUTRA_GUARDED_BY(mutex) = 0;  // threads told SUTRA_FULL that did not submit since
   std::atomic<uint64_t> timer_ns = kNever;
 
+  std::atomic<uint32_t> cancel_epoch = 0;  // how often sutra_cancel_all was called (cancel_all.h)
+
   // Of sutra_poll alone: how long an event loop polls on before the engine is asked to ring (PollsOn in lane_poll.cc).
   alignas(64) std::atomic<uint64_t> busy_since_ns = 0;  // the last answer was found; 0 = the engine is asked
   std::atomic<uint32_t> busy_misses = 0;                // in a row

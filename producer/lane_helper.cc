@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "producer/cancel_all.h"
 #include "producer/high_fd.h"
 #include "producer/lane_open.h"
 #include "producer/no_cancel.h"
@@ -25,12 +26,13 @@ static_assert(kLaneTableSize == 64, "suspects_ is a bit per lane");
 
 class Helper {
  public:
-  explicit Helper(sutra_client* client) : client_(client) {}
+  explicit Helper(sutra_client* client) : client_(client), cancels_(client) {}
 
   void Run() {
     for (;;) {
       Sleep();
       if (client_->helper.stop.load(std::memory_order_acquire) != 0) return;
+      cancels_.Step();
       AskSuspects();
       const bool death = TellDeaths();
       const bool asked = client_->helper.asked.exchange(0, std::memory_order_acq_rel) != 0;
@@ -58,6 +60,7 @@ class Helper {
   int TimeoutMs() const {
     uint64_t wait_ns = kNever;
     if (suspects_ != 0) wait_ns = suspect_wait_ns_;
+    if (cancels_.due() && kNsPerMs < wait_ns) wait_ns = kNsPerMs;
     if (lost_ || waiting_ || more_) {
       const uint64_t now_ns = MonotonicNs();
       const uint64_t after_ns = client_->open_after_ns.load(std::memory_order_relaxed);  // relaxed: this thread's
@@ -111,6 +114,7 @@ class Helper {
   }
 
   sutra_client* const client_;
+  CancelRounds cancels_;
   uint64_t suspects_ = 0;  // lanes whose sockets hung up, and whose engines are not known to be dead
   uint64_t suspect_wait_ns_ = kSuspectWaitNsMin;
   bool lost_ = false;     // there is no usable lane

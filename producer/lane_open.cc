@@ -180,7 +180,10 @@ LaneCount CountLanes(sutra_client* client, uint64_t now_ns) {
     ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
     {
       const MutexLock lock(lane->mutex);
-      lanes.usable += UsableLocked(lane, now_ns, &lanes.stalled) == SUTRA_OK;
+      if (UsableLocked(lane, now_ns, &lanes.stalled) == SUTRA_OK) {
+        ++lanes.usable;
+        lanes.free_slots += ReapLocked(lane);
+      }
     }
     lanes.waiting += HasWaiting(lane);
   }

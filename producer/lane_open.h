@@ -21,8 +21,9 @@ bool OpenLane(sutra_client* client) SUTRA_EXCLUDES(client->attempt_mutex);
 // What the lanes look like as of now.
 struct LaneCount {
   uint32_t usable = 0;
-  uint32_t waiting = 0;  // lost lanes in which requests wait for an engine
-  bool stalled = false;  // the engine's heartbeat is old: it would not answer an attach
+  size_t free_slots = 0;  // of the usable ones
+  uint32_t waiting = 0;   // lost lanes in which requests wait for an engine
+  bool stalled = false;   // the engine's heartbeat is old: it would not answer an attach
 };
 LaneCount CountLanes(sutra_client* client, uint64_t now_ns);
 // The same at a glance: lanes that have an engine, as far as is known.

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "producer/cancel_all.h"
 #include "producer/no_cancel.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -51,6 +52,7 @@ bool DrainEvents(int event_fd) {
 // Every slot: after a gap in the completion ring, after an engine's death, and now and then for deadlines.
 void SweepLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns) SUTRA_REQUIRES(lane->mutex) {
   lane->sweep_due = false;
+  lane->cancels_swept = lane->signals->cancel_epoch.load(std::memory_order_acquire);  // SYNC C6 (acquire)
   lane->sweep_at_ns = now_ns + kSweepNs;
   for (uint32_t i = 0; i < lane->slot_count; ++i) {
     if (room->full()) {
@@ -107,7 +109,8 @@ void ReadCompletionsLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bo
 void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
   // Without an engine there are deadlines, and answers of the last one that nobody has read.
   if (!IsLost(lane)) ReadCompletionsLocked(lane, room, now_ns, arm);
-  if (now_ns >= lane->sweep_at_ns) lane->sweep_due = true;
+  // No ring tells of what sutra_cancel_all ended.
+  if (now_ns >= lane->sweep_at_ns || IsCancelled(*lane->signals, lane->cancels_swept)) lane->sweep_due = true;
   if (lane->sweep_due && !room->full()) SweepLocked(lane, room, now_ns);
 }
 

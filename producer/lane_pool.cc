@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "producer/cancel_all.h"
 #include "producer/lane_helper.h"
 
 namespace sutra::client {
@@ -173,14 +174,18 @@ sutra_status FailAtDeadline(sutra_client* client, const Refusal& refusal) {
 }
 
 // AcquireLane again and again, until there is room or the time is over.
-bool WaitForLane(sutra_client* client, uint64_t until_ns, bool fail_fast, Wanted* wanted, ClientLane** lane,
-                 sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
+bool WaitForLane(sutra_client* client, uint64_t until_ns, bool fail_fast, uint32_t cancel_epoch, Wanted* wanted,
+                 ClientLane** lane, sutra_status* status) SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   // From here on no release and no new lane is missed.
   RoomWaiter waiter(&client->signals, wanted->text_bytes > kTextHeadBytes);
   for (;;) {
     const uint64_t now_ns = MonotonicNs();
     Refusal refusal;
     if (AcquireLane(client, now_ns, false, wanted, lane, &refusal)) return true;
+    if (IsCancelled(client->signals, cancel_epoch)) {
+      *status = FailCancelled();
+      return false;
+    }
     const bool no_engine = refusal.status != SUTRA_FULL;
     if (no_engine && (fail_fast || refusal.final)) {
       *status = refusal.status;
@@ -240,7 +245,7 @@ bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, const LaneWish&
   Wanted wanted = {.text_bytes = wish.text_bytes};
   if (AcquireLane(client, MonotonicNs(), false, &wanted, lane, &refusal)) return true;
   wanted.claims = wish.text_bytes > kTextHeadBytes;
-  const bool found = WaitForLane(client, until_ns, wish.fail_fast, &wanted, lane, status);
+  const bool found = WaitForLane(client, until_ns, wish.fail_fast, wish.cancel_epoch, &wanted, lane, status);
   EndClaim(client, &wanted);
   return found;
 }

@@ -83,9 +83,10 @@ inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);
 
-struct LaneWish {           // what a blocking call wants
-  uint32_t text_bytes = 0;  // of its next text, at most info.text_bytes_max
-  bool fail_fast = false;   // not to wait for an engine
+struct LaneWish {             // what a blocking call wants
+  uint32_t text_bytes = 0;    // of its next text, at most info.text_bytes_max
+  bool fail_fast = false;     // not to wait for an engine
+  uint32_t cancel_epoch = 0;  // when the call began: a later sutra_cancel_all ends it (cancel_all.h)
 };
 
 // RETURNS true and *lane with its mutex held, open, and with room for a text of `text_bytes`; or false and *status:

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "producer/cancel_all.h"
 #include "producer/lane_pool.h"
 
 namespace sutra::client {
@@ -105,19 +106,22 @@ sutra_status CheckReserved(const sutra_client* client, const sutra_options& opti
 
 }  // namespace
 
-sutra_status CheckBatch(const sutra_batch_options* batch) {
+sutra_status CheckBatch(const sutra_batch_options* batch, BatchCall* call) {
   sutra_batch_options copy;
   const StructRead read = ReadStruct(batch, kBatchOptionsBytesFirst, &copy, sizeof(copy));
   if (read != StructRead::kOk) return FailStruct("sutra_batch_options", read);
-  if (copy.timeout_ms != 0 || copy.progress != nullptr || copy.error_texts != nullptr) {
-    return Fail(SUTRA_BAD_OPTION, "timeout_ms, progress and error_texts of a batch are not served yet");
+  if (copy.error_texts != nullptr && copy.error_text_bytes == 0) {
+    return Fail(SUTRA_BAD_ARGUMENT, "error_text_bytes is 0: each of error_texts needs room for one byte at least");
   }
+  call->limits = {.timeout_ns = copy.timeout_ms * kNsPerMs, .progress = copy.progress, .context = copy.context};
+  call->error_texts = {.first = copy.error_texts, .bytes = copy.error_text_bytes};
   return SUTRA_OK;
 }
 
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request) {
   if (options == nullptr) {  // the common case, on the path of every text
     *request = Request();
+    request->cancel_epoch = CancelEpoch(client);
     return SUTRA_OK;
   }
   sutra_options copy;
@@ -138,6 +142,7 @@ sutra_status CheckRequest(const sutra_client* client, const sutra_options* optio
                 SUTRA_PRIORITY_QUERY, SUTRA_PRIORITY_BULK);
   }
   if (const sutra_status status = CheckReserved(client, copy); status != SUTRA_OK) return status;
+  request->cancel_epoch = CancelEpoch(client);
   request->tag = copy.tag;
   request->timeout_ns = copy.timeout_ms == 0 ? kRequestTimeoutNsDefault : copy.timeout_ms * kNsPerMs;
   request->flags = copy.flags & kOptionsKnown;

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#include "producer/batch.h"
 #include "producer/client_lane.h"
 #include "producer/include/sutra/embed.h"
 #include "producer/sized_struct.h"
@@ -24,7 +25,8 @@ sutra_status FailResults();
 sutra_status CheckAttach(const char* path, const sutra_attach_options& options, HelloMessage* hello);
 // RETURNS SUTRA_OK or what sutra_submit returns.
 sutra_status CheckRequest(const sutra_client* client, const sutra_options* options, Request* request);
-sutra_status CheckBatch(const sutra_batch_options* batch);
+// Fills the limits and the error texts of *call. RETURNS SUTRA_OK or what sutra_embed_batch returns.
+sutra_status CheckBatch(const sutra_batch_options* batch, BatchCall* call);
 sutra_status CheckText(const sutra_client* client, const char* text, size_t text_bytes);
 
 }  // namespace sutra::client

@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "producer/cancel_all.h"
+
 #include "producer/lane_wait.h"
 
 namespace sutra::client {
@@ -59,6 +61,7 @@ sutra_status SettleSlot(ClientLane* lane, uint32_t slot_index, uint64_t now_ns) 
     const uint32_t status = answer == SUTRA_NOT_READY ? SUTRA_MODEL_ERROR : answer;
     return EndSlot(lane, slot_index, kEndedByAnswer | status | EndedIn(*home));
   }
+  if (IsCancelled(*lane->signals, slot.cancel_epoch)) return EndSlot(lane, slot_index, SUTRA_CANCELLED);
   // relaxed: IsGone ordered it
   const uint32_t end = gone ? EndWithEngine(slot, home->gone.load(std::memory_order_relaxed)) : 0;
   if (end != 0) return EndSlot(lane, slot_index, end);

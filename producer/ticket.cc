@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "producer/cancel_all.h"
 #include "producer/lane_wait.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -102,7 +103,7 @@ sutra_status FailUnanswered(const sutra_client* client, sutra_status status, sut
                   client->path);
     case SUTRA_MODEL_ERROR:
       return Fail(status, "%s: the engine took an answer back: broken engine build", client->path);
-    case SUTRA_CANCELLED: return Fail(status, "sutra_cancel ended the request, for which there was no engine");
+    case SUTRA_CANCELLED: return FailCancelled();
     default: return FailLost(client, reason);
   }
 }

@@ -25,6 +25,10 @@
 //    those: they pass it on under the same bit, to those on v too, although the word has not moved since they fell
 //    asleep. But then only once for each value that they sleep on, or two of them would wake each other for ever. Once
 //    is enough: they read v + 32 after the bump of v, so the one call reaches all who are left on v.
+//  - A thread that waits for answers on several lanes (futex_waitv) sleeps on every lane's word at once and under no
+//    bit: any wake reaches it, of any value that was bumped before it read its own. So it passes a wake on to all who
+//    sleep on any of its words, under any bit, by the same rule: once for each value that it sleeps on, and again when
+//    the word has moved. Once is enough for the same reason.
 //
 // Engine asleep (SYNC L5) and lane parked (SYNC L8). The engine: asleep = 1; fence; look at the rings that are polled;
 // epoll. And at times: parked = 1; fence; look at this lane's ring; if it is empty: poll it no longer. The client:
@@ -51,6 +55,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -88,6 +93,29 @@ inline void FutexWake(const uint32_t* word, int waiters_max, uint32_t slept_on) 
 // Whatever they wait under.
 inline void FutexWakeAll(const uint32_t* word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0); }
 
+// One of several words that a thread sleeps on, and the value that it expects there. Laid out as the kernel's own.
+struct FutexWaiter {
+  uint64_t expected = 0;
+  uint64_t address = 0;
+  uint32_t flags = 2;  // a shared futex of 32 bits
+  uint32_t reserved = 0;
+
+  FutexWaiter() = default;
+  FutexWaiter(const uint32_t* word, uint32_t value) : expected(value), address(reinterpret_cast<uintptr_t>(word)) {}
+};
+inline constexpr uint32_t kFutexWaitersMax = 128;
+enum class FutexWoken : uint8_t { kNo, kYes, kUnsupported };
+
+// As FutexWait, of the first word that no longer is as expected, or is woken: wakes under any bit reach this thread,
+// and it may have taken one on several of the words at once. kUnsupported before Linux 5.16, or where a filter forbids
+// it.
+inline FutexWoken FutexWaitAny(const FutexWaiter* waiters, uint32_t count, uint64_t until_ns) {
+  const timespec until = ToTimespec(until_ns);
+  constexpr long kFutexWaitv = 449;  // on every architecture
+  if (syscall(kFutexWaitv, waiters, count, 0, &until, CLOCK_MONOTONIC) >= 0) return FutexWoken::kYes;
+  return errno == ENOSYS || errno == EPERM || errno == EACCES ? FutexWoken::kUnsupported : FutexWoken::kNo;
+}
+
 // Engine: after publishing one answer or a batch of them. One fence covers sleepers and event loop.
 // RETURNS what the client asked for; the caller writes one byte into the pipe for `event` (EAGAIN counts as rung).
 struct WakeNeeds {
@@ -122,6 +150,15 @@ inline void WakeOtherSleepers(const RequestLane& request, const ReplyLane& reply
   const SharedWord<uint32_t>& word = reply.engine().futex_word;
   if (again && word.load(std::memory_order_relaxed) == slept_on) return;
   FutexWake(word.futex_address(), INT32_MAX, slept_on);
+}
+
+// The same for a waiter that slept on several lanes' words at once.
+inline void WakeAllOtherSleepers(const RequestLane& request, const ReplyLane& reply, uint32_t slept_on, bool again) {
+  // relaxed: see WakeOtherSleepers
+  if (request.client().sleepers.load(std::memory_order_relaxed) == 0) return;
+  const SharedWord<uint32_t>& word = reply.engine().futex_word;
+  if (again && word.load(std::memory_order_relaxed) == slept_on) return;
+  FutexWakeAll(word.futex_address());
 }
 
 // Engine: before it sleeps in epoll. The caller then looks at every submission ring once more, and stores 0 on waking.

@@ -62,6 +62,52 @@ TEST_F(CallingRules, AForkLeavesDeliveredVectorsWithTheParentAndCopiedOnesWithBo
   EXPECT_EQ(Embed(client, "after"), SUTRA_OK);
 }
 
+// Every call that takes the parent's client, in the child.
+TEST_F(CallingRules, EveryCallOfAForkedChildSaysSoAndChangesNothing) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(4);
+  ASSERT_GE(sutra_event_fd(client.get()), 0);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "the parent's", &ticket), SUTRA_OK);
+  EXPECT_EQ(InChild([&] {
+              sutra_client* parents = client.get();
+              sutra_info info = embed::Info();
+              sutra_result result = embed::Result();
+              const char* text = "x";
+              const size_t bytes = 1;
+              float vector[16];
+              sutra_ticket mine = 0;
+              size_t number = 0;
+              const sutra_status said[] = {
+                  sutra_get_info(parents, &info),
+                  sutra_submit(parents, text, bytes, nullptr, &mine),
+                  sutra_submit_many(parents, &text, &bytes, 1, nullptr, &mine, &number),
+                  sutra_wait(parents, ticket, 60'000, &result),
+                  sutra_wait_any(parents, &ticket, 1, 60'000, &number, &result),
+                  sutra_wait_all(parents, &ticket, 1, 60'000, &result, sizeof(result)),
+                  sutra_take(parents, ticket, vector, 16, &result),
+                  sutra_cancel(parents, ticket),
+                  sutra_embed(parents, text, bytes, nullptr, vector, &result),
+                  sutra_embed_batch(parents, &text, &bytes, 1, nullptr, nullptr, vector, &result, sizeof(result)),
+              };
+              for (const sutra_status status : said) {
+                if (status != SUTRA_FORKED) return 1;
+              }
+              if (result.status != SUTRA_FORKED || mine != 0 || number != 0) return 2;
+              if (sutra_poll(parents, &result, sizeof(result), 1) != 0) return 3;
+              if (sutra_free_slots(parents) != 0 || sutra_event_fd(parents) != -1) return 4;
+              sutra_release(parents, ticket);
+              sutra_cancel_all(parents);
+              sutra_detach(parents);
+              return 0;
+            }),
+            0);
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 20, nullptr), SUTRA_NOT_READY) << "the child changed it";
+  engine_->control().hold = 0;
+  EXPECT_EQ(Embed(client, "a turn"), SUTRA_OK);
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, nullptr), SUTRA_OK);
+}
+
 TEST_F(CallingRules, AForkWhileOtherThreadsAreInCallsLeavesAChildThatCanDetachAndAttach) {
   StartEngine();
   const ClientPtr client = Attach(4, 2);

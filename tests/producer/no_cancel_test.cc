@@ -51,6 +51,19 @@ class NoCancelTest : public ClientTest {
       float vector[16];
       expect(sutra_embed(client, "no room", 7, &soon, vector, nullptr) == SUTRA_FULL, __LINE__);
       (void)PollTickets(client, polled, 8);
+      size_t index = 0;  // two lanes: asleep on both words, unless they are done by now
+      expect(sutra_wait_any(client, tickets, 8, 60'000, &index, nullptr) == SUTRA_OK, __LINE__);
+      sutra_cancel_all(client);
+      expect(sutra_wait_all(client, tickets, 8, 60'000, nullptr, 0) != SUTRA_NOT_READY, __LINE__);
+      expect(sutra_free_slots(client) == 0, __LINE__);
+      expect(sutra_take(client, tickets[index], vector, 16, nullptr) == SUTRA_OK, __LINE__);
+      for (sutra_ticket& ticket : tickets) {
+        if (&ticket == &tickets[index]) continue;
+        sutra_release(client, ticket);
+      }
+      for (sutra_ticket& ticket : tickets) {
+        while (sutra_submit(client, "text", 4, nullptr, &ticket) != SUTRA_OK) sched_yield();
+      }
       for (const sutra_ticket ticket : tickets) {
         expect(sutra_wait(client, ticket, 60'000, nullptr) == SUTRA_OK, __LINE__);
         sutra_release(client, ticket);

@@ -117,6 +117,31 @@ TEST(LaneRing, CompletionsArriveInOrderAcrossManyLaps) {
   }
 }
 
+// The result word is published before the entry that tells of it.
+TEST(LaneRing, AReaderThatSeesTheEntrySeesTheResult) {
+  PlainLane lane(8);
+  CompletionReader reader(lane.reply);
+  std::atomic<uint64_t> read_through = 0;
+  constexpr uint64_t kRounds = 2000;
+  std::thread engine([&] {
+    CompletionWriter writer(lane.reply);
+    for (uint64_t sequence = 1; sequence <= kRounds; ++sequence) {
+      writer.Publish(static_cast<uint32_t>(sequence % 8), sequence, StatusCode::kOk);
+      while (read_through.load(std::memory_order_acquire) != sequence) std::this_thread::yield();
+    }
+  });
+  uint64_t early = 0;
+  for (uint64_t sequence = 1; sequence <= kRounds; ++sequence) {
+    uint32_t slot = 0;
+    while (reader.Next(&slot) == Read::kNone) {
+    }
+    early += LoadResultWord(lane.reply, slot) != ResultWord(sequence, 0);
+    read_through.store(sequence, std::memory_order_release);
+  }
+  engine.join();
+  EXPECT_EQ(early, 0u);
+}
+
 TEST(LaneRing, LappedReaderSeesAGapOnceAndGoesOn) {
   PlainLane lane(4);
   CompletionWriter writer(lane.reply);

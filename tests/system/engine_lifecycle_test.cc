@@ -50,7 +50,8 @@ TEST_F(EngineLifecycle, TermUnderLoadLosesNoTakenText) {
   ClientHandle client = Attached(engine);
   std::vector<Reply> replies;
   const std::vector<std::string> texts = NumberedTexts("under load", 2000);
-  std::thread load([&] { replies = client.EmbedBatch(texts); });
+  const sutra_options fail_fast = ClientHandle::RequestOptions(SUTRA_FAIL_FAST);  // there is no next engine
+  std::thread load([&] { replies = client.EmbedBatch(texts, nullptr, fail_fast); });
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.counter("replies_ok") >= 100; }));
   const ExitStatus status = engine.Terminate();
   load.join();

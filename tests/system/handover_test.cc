@@ -20,13 +20,12 @@ TEST_F(HandOverTest, TheStandbyServesWhileTheOldEngineStillEnds) {
   const ClientHandle client = Attached(first);
   ExpectVector(client.Embed("before"), "before");
   first.process().Signal(SIGTERM);
-  ExpectVector(EmbedThrough(client, "after"), "after");
+  ExpectVector(client.Embed("after"), "after");
   const ExitStatus status = first.WaitEnd();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   EXPECT_EQ(CountInLog(*standby, kTookOver), 1u);
   ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
-  EXPECT_EQ(EmbedThrough(client, "before").source, SUTRA_SOURCE_SHARD)
-      << "stored and synced before the locks were free";
+  EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "stored and synced before the locks were free";
 }
 
 TEST_F(HandOverTest, ByCommandIsTheSame) {
@@ -41,14 +40,14 @@ TEST_F(HandOverTest, ByCommandIsTheSame) {
   const Result<HandOverBody> handed = AskHandOver(first.socket(), until_ns);
   ASSERT_TRUE(handed.ok()) << handed.status().message();
   EXPECT_EQ(handed->standby_pid, static_cast<uint32_t>(standby->process().pid()));
-  ExpectVector(EmbedThrough(client, "after"), "after");
+  ExpectVector(client.Embed("after"), "after");
   const ExitStatus status = first.WaitEnd();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   EXPECT_TRUE(WaitLog(*standby, kTookOver));
 }
 
-// What the old engine took it answers; nothing else is answered by it, and nothing is answered wrongly by anybody.
-TEST_F(HandOverTest, UnderLoadAnswersEachTextOnceAndRightly) {
+// What the old engine took it answers, the rest is the next one's.
+TEST_F(HandOverTest, UnderLoadShowsNoClientAnError) {
   EngineProcess first;
   first.options().environment = {"SUTRA_FAKE_DELAY_US=500"};
   first.options().args = {"--batch-tokens-max", "64"};
@@ -64,7 +63,6 @@ TEST_F(HandOverTest, UnderLoadAnswersEachTextOnceAndRightly) {
   load.join();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   for (size_t i = 0; i < texts.size(); ++i) {
-    if (replies[i].status != SUTRA_OK) replies[i] = EmbedThrough(client, texts[i]);
     ExpectVector(replies[i], texts[i]);
   }
 }
@@ -84,7 +82,7 @@ TEST_F(HandOverTest, ThreeEnginesSurviveAnyOrderOfKillsAndStops) {
   std::thread stream([&] {
     for (int i = 0; !stop.load(); ++i) {
       const std::string text = "stream " + std::to_string(i % 500);
-      const Reply reply = EmbedThrough(client, text);
+      const Reply reply = client.Embed(text);
       ExpectVector(reply, text);
       if (HasFailure()) return;
       served.fetch_add(1);

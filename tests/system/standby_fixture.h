@@ -55,17 +55,6 @@ class StandbyTest : public SystemTest {
     }
     return CountInLog(engine, text) > 0;
   }
-
-  // Whichever engine is there by then answers.
-  static Reply EmbedThrough(const ClientHandle& client, const std::string& text) {
-    Reply reply;
-    for (const uint64_t until_ns = MonotonicNs() + kWaitMs * kNsPerMs; MonotonicNs() < until_ns;) {
-      reply = client.Embed(text);
-      if (reply.status != SUTRA_ENGINE_GONE && reply.status != SUTRA_SHUTTING_DOWN) break;
-      poll(nullptr, 0, 1);
-    }
-    return reply;
-  }
 };
 
 }  // namespace sutra::test

@@ -39,7 +39,7 @@ TEST_F(StandbyTest, ServesWhenTheEngineIsKilledAndFindsWhatThatOneHadWritten) {
 
   const uint64_t killed_ns = MonotonicNs();
   first.Kill();
-  const Reply reply = EmbedThrough(client, "after");
+  const Reply reply = client.Embed("after");
   std::printf("%llu ms from the kill to the first answer\n",
               static_cast<unsigned long long>((MonotonicNs() - killed_ns) / kNsPerMs));
   ExpectVector(reply, "after");
@@ -47,8 +47,8 @@ TEST_F(StandbyTest, ServesWhenTheEngineIsKilledAndFindsWhatThatOneHadWritten) {
   ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
   EXPECT_NE(standby->Stats().engine_generation, generation);
   EXPECT_EQ(standby->Stats().gauge(Gauge::kPid), static_cast<uint64_t>(standby->process().pid()));
-  EXPECT_EQ(EmbedThrough(client, "before").source, SUTRA_SOURCE_SHARD) << "recovered";
-  EXPECT_EQ(EmbedThrough(client, "after").source, SUTRA_SOURCE_SHARD) << "waited for the shard, if it was not open";
+  EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "recovered";
+  EXPECT_EQ(client.Embed("after").source, SUTRA_SOURCE_SHARD) << "waited for the shard, if it was not open";
   const ExitStatus status = standby->Terminate();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
 }
@@ -62,12 +62,12 @@ TEST_F(StandbyTest, ThatIsStoppedRightAfterItTookOverStoresWhatItComputed) {
   static_cast<void>(client.EmbedBatch(NumberedTexts("before", 5000)));
   ASSERT_TRUE(first.WaitWritten());
   first.Kill();
-  ExpectVector(EmbedThrough(client, "meanwhile"), "meanwhile");
+  ExpectVector(client.Embed("meanwhile"), "meanwhile");
   const ExitStatus status = standby->Terminate();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   ASSERT_TRUE(first.Start());
-  EXPECT_EQ(EmbedThrough(client, "meanwhile").source, SUTRA_SOURCE_SHARD);
-  EXPECT_EQ(EmbedThrough(client, "before 4999").source, SUTRA_SOURCE_SHARD);
+  EXPECT_EQ(client.Embed("meanwhile").source, SUTRA_SOURCE_SHARD);
+  EXPECT_EQ(client.Embed("before 4999").source, SUTRA_SOURCE_SHARD);
 }
 
 TEST_F(StandbyTest, ThatIsStoppedWhileItWaitsLeavesNothing) {
@@ -126,7 +126,7 @@ TEST_F(StandbyTest, OfSeveralOneServesAndTheOthersGoOnWaiting) {
   for (size_t takeovers = 1; takeovers <= 3; ++takeovers) {
     serving->Kill();
     const std::string text = "after kill " + std::to_string(takeovers);
-    ExpectVector(EmbedThrough(client, text), text);
+    ExpectVector(client.Embed(text), text);
     size_t took_over = 0, running = 0;
     for (const auto& engine : engines) {
       running += engine->running();
@@ -202,7 +202,7 @@ TEST_F(StandbyTest, ServesWithoutAShardThatCannotBeOpenedAndSaysSo) {
   const ClientHandle client = Attached(first);
   first.Kill();
   for (int i = 0; i < 3; ++i) {
-    const Reply reply = EmbedThrough(client, "computed each time");
+    const Reply reply = client.Embed("computed each time");
     ExpectVector(reply, "computed each time");
     EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
   }
@@ -225,13 +225,13 @@ TEST_F(StandbyTest, OpensItsShardLaterWhenTheDiskWasTheReason) {
   fs::rename(shard, shard + ".away");
   WriteFile(shard, "");
   first.Kill();
-  ExpectVector(EmbedThrough(client, "waits for the shard"), "waits for the shard");
+  ExpectVector(client.Embed("waits for the shard"), "waits for the shard");
   EXPECT_TRUE(WaitLog(*standby, "the cache cannot be opened"));
   fs::remove(shard);
   fs::rename(shard + ".away", shard);
   ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
-  EXPECT_EQ(EmbedThrough(client, "before").source, SUTRA_SOURCE_SHARD);
-  EXPECT_EQ(EmbedThrough(client, "waits for the shard").source, SUTRA_SOURCE_SHARD);
+  EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD);
+  EXPECT_EQ(client.Embed("waits for the shard").source, SUTRA_SOURCE_SHARD);
   EXPECT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStorageFailed) == 0; }));
 }
 

@@ -60,6 +60,14 @@ class Ticket {
     sutra_wait(client_, ticket_, timeout_ms, &result);
     return result;
   }
+  // If it is done: copies the vector to `vector`, which has room for `floats`, and gives the slot back; result.vector
+  // is `vector` then. SUTRA_NOT_READY and SUTRA_BAD_ARGUMENT (not enough room): the ticket stays valid.
+  sutra_result Take(float* vector, size_t floats) {
+    sutra_result result = Result();
+    sutra_take(client_, ticket_, vector, floats, &result);
+    if (result.status != SUTRA_NOT_READY && result.status != SUTRA_BAD_ARGUMENT) ticket_ = 0;
+    return result;
+  }
   void Cancel() { sutra_cancel(client_, ticket_); }
   void Release() {
     if (ticket_ != 0) sutra_release(client_, std::exchange(ticket_, 0));
@@ -117,6 +125,28 @@ class Client {
     return embedding;
   }
 
+  size_t FreeSlots() const { return sutra_free_slots(client_); }
+  void CancelAll() const { sutra_cancel_all(client_); }  // also from a signal handler
+  int EventFd() const { return sutra_event_fd(client_); }
+  // Of the tickets that are done and were not reported before, as many as *results has entries, whose tickets their
+  // owners release. RETURNS how many.
+  size_t Poll(std::vector<sutra_result>* results) const {
+    if (!results->empty()) results->front().size = sizeof(sutra_result);
+    return sutra_poll(client_, results->data(), sizeof(sutra_result), results->size());
+  }
+  // The first of `tickets` that is done: SUTRA_OK, *index and *result; SUTRA_NOT_READY when the time is over.
+  sutra_status WaitAny(const std::vector<sutra_ticket>& tickets, uint32_t timeout_ms, size_t* index,
+                       sutra_result* result) const {
+    *result = Result();
+    return sutra_wait_any(client_, tickets.data(), tickets.size(), timeout_ms, index, result);
+  }
+  // All of `tickets`, a result each.
+  sutra_status WaitAll(const std::vector<sutra_ticket>& tickets, uint32_t timeout_ms,
+                       std::vector<sutra_result>* results) const {
+    results->assign(tickets.size(), Result());
+    return sutra_wait_all(client_, tickets.data(), tickets.size(), timeout_ms, results->data(), sizeof(sutra_result));
+  }
+
   // In the order of the texts, one status each; *status is what the call itself returned.
   std::vector<Embedding> EmbedBatch(const std::vector<std::string_view>& texts,
                                     const sutra_options& options = RequestOptions(), sutra_status* status = nullptr,
@@ -147,6 +177,7 @@ class Client {
   size_t Width(const sutra_options& options) const { return options.width != 0 ? options.width : info_.width; }
   static void Finish(Embedding* embedding) {
     embedding->result.vector = nullptr;
+    embedding->result.data = nullptr;
     embedding->vector.resize(embedding->status == SUTRA_OK ? embedding->result.width : 0);
   }
 
