@@ -259,6 +259,7 @@ Status Engine::Reserve() {
 }
 
 void Engine::RemoveTraces() {
+  long_worker_.reset();
   worker_.reset();
   cache_.reset();
   listener_.reset();
@@ -354,20 +355,23 @@ Status Engine::StartWorker() {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  return StartThread("the model", [&] {
+  const Status started = StartThread("the model", [&] {
     worker_.emplace(&*model_, DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
   });
+  if (!started.ok()) return started;
+  return StartThread("long texts", [&] { long_worker_.emplace(&*model_); });
 }
 
 EngineLoop::End Engine::Serve() {
-  assert(served_ && worker_.has_value());
+  assert(served_ && worker_.has_value() && long_worker_.has_value());
   spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }
 
 ExitCode Engine::Stop(EngineLoop::End end) {
-  assert(worker_.has_value());
+  assert(worker_.has_value() && long_worker_.has_value());
   shutdown_->LeaveOnNextSignal();
+  long_worker_->Stop();
   worker_->Stop();
   Status synced;
   if (opener_.has_value()) synced = opener_->Finish(&cache_);

@@ -19,6 +19,7 @@
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
+#include "engine/serving/long_worker.h"
 #include "engine/serving/served_model.h"
 #include "engine/shard_opener.h"
 #include "engine/start_traces.h"
@@ -95,6 +96,7 @@ class Engine {
   std::optional<ShardOpener> opener_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
+  std::optional<LongWorker> long_worker_;
 };
 
 }  // namespace sutra
