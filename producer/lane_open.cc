@@ -85,9 +85,9 @@ void NoteAttached(sutra_client* client, const WelcomeMessage& welcome, uint64_t 
 }
 
 // RETURNS SUTRA_OK and an open lane, or why not; *other is set if the engine is another than the client's.
-sutra_status OpenWithin(sutra_client* client, uint64_t deadline_ns, bool first, sutra_reason* other) {
+sutra_status OpenWithin(sutra_client* client, const AttachPatience& patience, bool first, sutra_reason* other) {
   LaneConnection connection;
-  sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &connection);
+  sutra_status status = AttachLane(client->path, client->hello, patience, &connection);
   const WelcomeMessage welcome = connection.welcome;
   if (status != SUTRA_OK) {
     const bool other_layout = welcome.magic == kHandshakeMagic && welcome.layout_major != kLayoutMajor;
@@ -140,13 +140,14 @@ void EndAllWaiting(sutra_client* client, sutra_reason reason) {
 
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
   sutra_reason other = SUTRA_REASON_NONE;
-  return OpenWithin(client, deadline_ns, true, &other);
+  return OpenWithin(client, {.deadline_ns = deadline_ns}, true, &other);
 }
 
-bool OpenLane(sutra_client* client) {
+bool OpenLane(sutra_client* client, bool (*go_on)(void* context), void* context) {
   client->helper.opening.store(1, std::memory_order_relaxed);  // relaxed: a hint
   sutra_reason other = SUTRA_REASON_NONE;
-  const sutra_status status = OpenWithin(client, MonotonicNs() + kReopenTimeoutNs, false, &other);
+  const AttachPatience patience = {MonotonicNs() + kReopenTimeoutNs, go_on, context};
+  const sutra_status status = OpenWithin(client, patience, false, &other);
   {
     const MutexLock lock(client->attempt_mutex);
     client->helper.opening.store(0, std::memory_order_relaxed);  // relaxed: a hint, and under the mutex

@@ -187,7 +187,8 @@ typedef struct sutra_batch_options { /* of a blocking batch; zero = default */
   uint32_t size;
   uint32_t timeout_ms; /* of the whole call; 0 = none but the texts' own */
   /* Called on the calling thread, at most every 100 ms and once at the end, with the number of texts that are done.
-   * Nonzero stops the batch: the texts that are left end with SUTRA_CANCELLED. Must not call sutra_detach. */
+   * Nonzero stops the batch: the texts that are left end with SUTRA_CANCELLED, and it is not called again, not even at
+   * the end. Must not call sutra_detach. */
   int (*progress)(void* context, size_t done, size_t count);
   void* context;
   char* error_texts; /* count texts of error_text_bytes each: NUL-terminated, cut where too long, "" if ok */
@@ -200,7 +201,7 @@ typedef struct sutra_batch_options { /* of a blocking batch; zero = default */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
 /* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards: a second detach is
  * undefined. Outstanding tickets end; vectors and the event descriptor become invalid. The same after fork (frees the
- * child's copy) and after the engine's death. May wait 0.1 s for an attach to a stopped engine. */
+ * child's copy) and after the engine's death. */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
