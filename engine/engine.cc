@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -17,7 +18,6 @@
 #include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
 #include "engine/model/fake_backend.h"
-#include "engine/standby.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/enum_names.h"
@@ -143,14 +143,25 @@ void Engine::BeginTurn() {
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
 }
 
-Status Engine::LockInTurn() {
-  assert(shutdown_.has_value() && backend_ != nullptr);
+Result<Standby::Turn> Engine::AwaitTurn() {
   if (Status made = MakeDataDirectory(); !made.ok()) return made;
   Standby::Options options{
       .locks = {}, .socket = config_.socket, .model = &backend_->info(), .shutdown = &*shutdown_, .log = WriteLog};
   if (config_.cache) options.locks.push_back(DataLockPath());
   options.locks.push_back(SocketLockPath());
-  Result<Standby::Turn> turn = Standby(std::move(options)).Wait();
+  return Standby(std::move(options)).Wait();
+}
+
+Status Engine::LockInTurn() {
+  assert(shutdown_.has_value() && backend_ != nullptr);
+  Result<Standby::Turn> turn = AwaitTurn();
+  // The directory was removed or moved while it waited. The engine that it waited for went on without it, and so does
+  // the next one: with an empty cache.
+  if (!turn.ok() && turn.status().os_error() == ENOENT) {
+    spdlog::warn("standby: {}; making it again", turn.status().message());
+    turn = AwaitTurn();
+    if (turn.ok()) turn->waited = true;
+  }
   if (!turn.ok()) {
     traces_.RemoveDirectories();  // empty ones: its lock is given back already
     return turn.status();

@@ -22,6 +22,7 @@
 #include "engine/serving/long_worker.h"
 #include "engine/serving/served_model.h"
 #include "engine/shard_opener.h"
+#include "engine/standby.h"
 #include "engine/start_traces.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
@@ -70,6 +71,7 @@ class Engine {
   std::string DataLockPath() const;
   std::string SocketLockPath() const;
   Status MakeDataDirectory();
+  Result<Standby::Turn> AwaitTurn();
   Status AwaitFreeSocket();
   void BeginTurn();
   void RemoveTraces();
