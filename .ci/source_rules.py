@@ -118,6 +118,7 @@ COVERED_BY = {
     "tools/lib/progress.cc": "tests/tools/sutra_embed_test.cc",
     "tools/sutra_casestudy.cc": "tests/system/tools_test.cc",
     "tools/sutra_stat.cc": "tests/system/tools_test.cc",
+    "producer/lane_attachments.cc": "tests/producer/client_lane_test.cc",
 }
 
 # A header that lists invariants which neither it nor its .cc could assert -> where they hold instead.

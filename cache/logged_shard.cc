@@ -134,11 +134,19 @@ Status LoggedShard::MakeReady(const ShardDirectory& directory) {
 }
 
 bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  return store_.Lookup(store_.KeyOf(text, variant), clock_, vector, value);
+  EntryKey key = store_.KeyOf(text, variant);
+  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
+  const bool found = store_.Lookup(key, clock_, vector, value);
+  if (pin != nullptr) store_.FreeRemoved(key);  // it may have expired
+  return found;
 }
 
 std::optional<bool> LoggedShard::TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  return store_.TryLookup(store_.KeyOf(text, variant), clock_, vector, value);
+  EntryKey key = store_.KeyOf(text, variant);
+  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
+  const std::optional<bool> found = store_.TryLookup(key, clock_, vector, value);
+  if (pin != nullptr) store_.FreeRemoved(key);  // it may have expired
+  return found;
 }
 
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
@@ -146,7 +154,9 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
   const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
   const uint64_t now = clock_->BootNs();
-  const EntryKey key = store_.KeyOf(text, variant);
+  EntryKey key = store_.KeyOf(text, variant);
+  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
+  EntryStore::TextBlockPtr copy = pin == nullptr ? EntryStore::CopyLongText(key) : nullptr;
   const bool loggable = committer_ != nullptr && !storage_lost() &&
                         UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
   UnplacedRecord record;
@@ -169,13 +179,15 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
     // Read before the push: the record goes to this segment or a later one, never to an older one.
     uint64_t segment = shared_.current_segment.load(kRelaxed);
     if (!loggable || !committer_->PushInsert(record)) segment = 0;
-    store_.InsertLocked(key, vector, value, now + ttl * kNsPerSecond, now, segment);
+    store_.InsertLocked(key, vector, value, now + ttl * kNsPerSecond, now, segment, &copy);
   }
+  store_.FreeRemoved(key);
   if (!options_.threaded) Turn();
 }
 
 Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
-  const EntryKey key = store_.KeyOf(text, variant);
+  EntryKey key = store_.KeyOf(text, variant);
+  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
   // An entry that was evicted or has expired may still be in the log, so the removal is logged in any case.
   const bool loggable = committer_ != nullptr && text.size() <= record_bytes_max_ &&
                         UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;

@@ -30,6 +30,7 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   const uint64_t remaining_ns = expiry_ns > wall_now_ns_ ? expiry_ns - wall_now_ns_ : 0;
   assert(remaining_ns <= ttl_ns);
   const EntryKey key = store_->KeyOf(record.text, record.variant);
+  store_->FreeRemoved(key);  // by the record before
   MutexLock lock(store_->MutexOf(key));
   if (remaining_ns == 0) {
     store_->EraseLocked(key);  // it still hides older inserts of the same text

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -17,7 +18,6 @@
 #include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
 #include "engine/model/fake_backend.h"
-#include "engine/standby.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/enum_names.h"
@@ -143,14 +143,25 @@ void Engine::BeginTurn() {
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
 }
 
-Status Engine::LockInTurn() {
-  assert(shutdown_.has_value() && backend_ != nullptr);
+Result<Standby::Turn> Engine::AwaitTurn() {
   if (Status made = MakeDataDirectory(); !made.ok()) return made;
   Standby::Options options{
       .locks = {}, .socket = config_.socket, .model = &backend_->info(), .shutdown = &*shutdown_, .log = WriteLog};
   if (config_.cache) options.locks.push_back(DataLockPath());
   options.locks.push_back(SocketLockPath());
-  Result<Standby::Turn> turn = Standby(std::move(options)).Wait();
+  return Standby(std::move(options)).Wait();
+}
+
+Status Engine::LockInTurn() {
+  assert(shutdown_.has_value() && backend_ != nullptr);
+  Result<Standby::Turn> turn = AwaitTurn();
+  // The directory was removed or moved while it waited. The engine that it waited for went on without it, and so does
+  // the next one: with an empty cache.
+  if (!turn.ok() && turn.status().os_error() == ENOENT) {
+    spdlog::warn("standby: {}; making it again", turn.status().message());
+    turn = AwaitTurn();
+    if (turn.ok()) turn->waited = true;
+  }
   if (!turn.ok()) {
     traces_.RemoveDirectories();  // empty ones: its lock is given back already
     return turn.status();
@@ -259,6 +270,7 @@ Status Engine::Reserve() {
 }
 
 void Engine::RemoveTraces() {
+  long_worker_.reset();
   worker_.reset();
   cache_.reset();
   listener_.reset();
@@ -354,20 +366,23 @@ Status Engine::StartWorker() {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  return StartThread("the model", [&] {
+  const Status started = StartThread("the model", [&] {
     worker_.emplace(&*model_, DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
   });
+  if (!started.ok()) return started;
+  return StartThread("long texts", [&] { long_worker_.emplace(&*model_); });
 }
 
 EngineLoop::End Engine::Serve() {
-  assert(served_ && worker_.has_value());
+  assert(served_ && worker_.has_value() && long_worker_.has_value());
   spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }
 
 ExitCode Engine::Stop(EngineLoop::End end) {
-  assert(worker_.has_value());
+  assert(worker_.has_value() && long_worker_.has_value());
   shutdown_->LeaveOnNextSignal();
+  long_worker_->Stop();
   worker_->Stop();
   Status synced;
   if (opener_.has_value()) synced = opener_->Finish(&cache_);

@@ -19,8 +19,10 @@
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
+#include "engine/serving/long_worker.h"
 #include "engine/serving/served_model.h"
 #include "engine/shard_opener.h"
+#include "engine/standby.h"
 #include "engine/start_traces.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
@@ -69,6 +71,7 @@ class Engine {
   std::string DataLockPath() const;
   std::string SocketLockPath() const;
   Status MakeDataDirectory();
+  Result<Standby::Turn> AwaitTurn();
   Status AwaitFreeSocket();
   void BeginTurn();
   void RemoveTraces();
@@ -95,6 +98,7 @@ class Engine {
   std::optional<ShardOpener> opener_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
+  std::optional<LongWorker> long_worker_;
 };
 
 }  // namespace sutra

@@ -54,7 +54,7 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kQueueTexts, model.batcher.queued_texts());
   stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
   stats.Set(Gauge::kQueueBytes, model.batcher.queued_bytes());
-  stats.Set(Gauge::kInFlightTexts, model.in_flight.size());
+  stats.Set(Gauge::kInFlightTexts, model.long_texts.size() + model.in_flight.size());
   const CacheShard* const shard = model.cache.Get();
   if (shard != nullptr) ShowCache(stats, shard->Stats());
   const ShardState state = model.cache.state();

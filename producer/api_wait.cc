@@ -74,7 +74,7 @@ extern "C" sutra_status sutra_wait_all(sutra_client* client, const sutra_ticket*
   if (status == SUTRA_OK && count > 0 && tickets == nullptr) status = FailNull("tickets");
   if (status == SUTRA_OK) status = CheckTickets(client, tickets, count);
   if (status == SUTRA_OK) return WaitAll(client, tickets, count, timeout_ms * kNsPerMs, sink);
-  for (size_t i = 0; i < count; ++i) sink.PutStatus(i, status, 0);
+  for (size_t i = 0; results != nullptr && i < count; ++i) sink.PutStatus(i, status, 0);
   return status;
 }
 

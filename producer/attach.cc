@@ -21,7 +21,37 @@
 namespace sutra::client {
 namespace {
 
-sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
+bool GoesOn(const AttachPatience& patience) { return patience.go_on == nullptr || patience.go_on(patience.context); }
+
+// RETURNS false where it is given up.
+bool Pause(uint64_t pause_ns, const AttachPatience& patience) {
+  const uint64_t until_ns = MonotonicNs() + pause_ns;
+  for (uint64_t now_ns = MonotonicNs(); now_ns < until_ns; now_ns = MonotonicNs()) {
+    const uint64_t left_ns = until_ns - now_ns;
+    const bool slice = patience.go_on != nullptr && left_ns > kLookAroundNs;
+    poll(nullptr, 0, static_cast<int>(((slice ? kLookAroundNs : left_ns) + kNsPerMs - 1) / kNsPerMs));
+    if (!GoesOn(patience)) return false;
+  }
+  return true;
+}
+
+// step(deadline_ns), which sends or receives a message, again and again until the deadline.
+template <typename Step>
+MessageOutcome Patiently(const AttachPatience& patience, const Step& step) {
+  for (;;) {
+    const uint64_t slice_ns = MonotonicNs() + kLookAroundNs;
+    const bool last = patience.go_on == nullptr || slice_ns >= patience.deadline_ns;
+    const MessageOutcome outcome = step(last ? patience.deadline_ns : slice_ns);
+    if (last || outcome != MessageOutcome::kTimeout || !GoesOn(patience)) return outcome;
+  }
+}
+
+MessageOutcome Send(int socket, const void* message, size_t bytes, const AttachPatience& patience) {
+  return Patiently(patience,
+                   [&](uint64_t deadline_ns) { return SendMessage(socket, message, bytes, nullptr, 0, deadline_ns); });
+}
+
+sutra_status Connect(const char* path, const AttachPatience& patience, int* connected) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   const size_t length = strlen(path);
@@ -36,10 +66,8 @@ sutra_status Connect(const char* path, uint64_t deadline_ns, int* connected) {
     if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) break;
     const int cause = errno;
     if (cause == EINTR) continue;
-    if (cause == EAGAIN && MonotonicNs() < deadline_ns) {  // the engine's accept queue is full
-      poll(nullptr, 0, 1);
-      continue;
-    }
+    // The engine's accept queue is full.
+    if (cause == EAGAIN && MonotonicNs() < patience.deadline_ns && Pause(kNsPerMs, patience)) continue;
     close(fd);
     switch (cause) {
       case EAGAIN:
@@ -117,9 +145,10 @@ sutra_status PrepareEventPipe(int fd) {
   return SUTRA_OK;
 }
 
-sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+sutra_status Handshake(const char* path, const HelloMessage& hello, const AttachPatience& patience,
+                       LaneConnection* lane) {
   const uint64_t before_ns = MonotonicNs();
-  MessageOutcome outcome = SendMessage(lane->socket, &hello, sizeof(hello), nullptr, 0, deadline_ns);
+  MessageOutcome outcome = Send(lane->socket, &hello, sizeof(hello), patience);
   // An engine that refuses a user does not wait for the hello: it says why and hangs up. Its message can still be read.
   if (outcome != MessageOutcome::kOk && outcome != MessageOutcome::kClosed) return FailStep(path, "hello", outcome);
 
@@ -127,8 +156,10 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   int fds[kWelcomeFds] = {-1, -1, -1, -1, -1};
   size_t fds_received = 0, received = 0;
   const auto receive = [&] {
-    outcome = ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received,
-                             deadline_ns);
+    outcome = Patiently(patience, [&](uint64_t deadline_ns) {
+      return ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received,
+                            deadline_ns);
+    });
   };
   receive();
   // A hello that the engine left unread is reported once, as a reset, before its last message.
@@ -172,11 +203,13 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   }
   (void)SUTRA_CHECKPOINT("attach.lock_taken");
   const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
-  outcome = SendMessage(lane->socket, &locked, sizeof(locked), nullptr, 0, deadline_ns);
+  outcome = Send(lane->socket, &locked, sizeof(locked), patience);
   if (outcome != MessageOutcome::kOk) return FailStep(path, "locked", outcome);
 
   ServingMessage serving = {};
-  outcome = ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
+  outcome = Patiently(patience, [&](uint64_t deadline_ns) {
+    return ReceiveMessage(lane->socket, &serving, sizeof(serving), nullptr, 0, &fds_received, &received, deadline_ns);
+  });
   if (outcome != MessageOutcome::kOk) return FailStep(path, "serving", outcome);
   if (serving.magic != kHandshakeMagic || serving.status != SUTRA_OK) {
     const bool leaving = serving.magic == kHandshakeMagic && serving.status == SUTRA_SHUTTING_DOWN;
@@ -186,13 +219,13 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, uint64_t dea
   return SUTRA_OK;
 }
 
-sutra_status AttachOnce(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane,
-                        uint32_t* retry_after_ms) {
+sutra_status AttachOnce(const char* path, const HelloMessage& hello, const AttachPatience& patience,
+                        LaneConnection* lane, uint32_t* retry_after_ms) {
   LaneConnection made;
-  sutra_status status = Connect(path, deadline_ns, &made.socket);
+  sutra_status status = Connect(path, patience, &made.socket);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.socket_connected");
-  status = Handshake(path, hello, deadline_ns, &made);
+  status = Handshake(path, hello, patience, &made);
   if (status != SUTRA_OK) {
     if (status == SUTRA_OVERLOADED) *retry_after_ms = made.welcome.retry_after_ms;
     const WelcomeMessage said = made.welcome;
@@ -208,13 +241,15 @@ sutra_status AttachOnce(const char* path, const HelloMessage& hello, uint64_t de
 }  // namespace
 
 // An engine that has too many attaches at a time says when to come again: others start at the same moment, too.
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane) {
+sutra_status AttachLane(const char* path, const HelloMessage& hello, const AttachPatience& patience,
+                        LaneConnection* lane) {
   const NoCancel no_cancel;
   for (;;) {
     uint32_t retry_after_ms = 0;
-    const sutra_status status = AttachOnce(path, hello, deadline_ns, lane, &retry_after_ms);
-    if (retry_after_ms == 0 || MonotonicNs() + retry_after_ms * kNsPerMs >= deadline_ns) return status;
-    poll(nullptr, 0, static_cast<int>(retry_after_ms < 1000 ? retry_after_ms : 1000));  // the engine may exaggerate
+    const sutra_status status = AttachOnce(path, hello, patience, lane, &retry_after_ms);
+    if (retry_after_ms == 0 || MonotonicNs() + retry_after_ms * kNsPerMs >= patience.deadline_ns) return status;
+    // The engine may exaggerate.
+    if (!Pause((retry_after_ms < 1000 ? retry_after_ms : 1000) * kNsPerMs, patience)) return status;
   }
 }
 

@@ -1,12 +1,13 @@
 // One attach: connect, handshake, map, lock, served. Opens one lane; the caller decides when and how often.
 // Thread rule: any thread; no shared state. Every step has the deadline, so a dead, stopped or hostile engine costs at
-// most that. If any step fails, nothing stays open.
+// most that, and the thread may have something else to do meanwhile. If any step fails, nothing stays open.
 #pragma once
 
 #include <stdint.h>
 
 #include "producer/include/sutra/embed.h"
 #include "producer/lane_mapping.h"
+#include "shm/base/time.h"
 #include "shm/handshake_messages.h"
 
 namespace sutra::client {
@@ -22,9 +23,17 @@ struct LaneConnection {
   WelcomeMessage welcome = {};
 };
 
+struct AttachPatience {
+  uint64_t deadline_ns = 0;
+  bool (*go_on)(void* context) = nullptr;  // called every kLookAroundNs while it waits; false = give up
+  void* context = nullptr;
+};
+inline constexpr uint64_t kLookAroundNs = 2 * kNsPerMs;
+
 // RETURNS SUTRA_OK; SUTRA_ENGINE_GONE (nothing listens, or it hung up); SUTRA_REFUSED; SUTRA_OUT_OF_MEMORY;
 // SUTRA_DEADLINE_EXCEEDED. sutra_error_text says why; lane->welcome is what the engine said, also when it refused.
-sutra_status AttachLane(const char* path, const HelloMessage& hello, uint64_t deadline_ns, LaneConnection* lane);
+sutra_status AttachLane(const char* path, const HelloMessage& hello, const AttachPatience& patience,
+                        LaneConnection* lane);
 
 // `forked`: the mappings do not exist in this process, and their addresses may be in use for something else.
 void CloseConnection(LaneConnection* lane, bool forked);

@@ -96,17 +96,25 @@ class Batch {
   // All texts that are left end with `status`, for the cause that this thread's error text says.
   void Halt(sutra_status status) {
     halt_ = status;
-    if (status != SUTRA_OK) snprintf(halt_why_, sizeof(halt_why_), "%s", CurrentThread().error_text);
+    if (status == SUTRA_OK) return;
+    const ThreadState& thread = CurrentThread();
+    halt_reason_ = status == SUTRA_ENGINE_GONE ? thread.reason : SUTRA_REASON_NONE;
+    snprintf(halt_why_, sizeof(halt_why_), "%s", thread.error_text);
+  }
+  sutra_status FailHalted() const {
+    return halt_ == SUTRA_ENGINE_GONE ? FailGone(halt_reason_, "%s", halt_why_) : Fail(halt_, "%s", halt_why_);
   }
 
   void EndRest() {
     for (size_t i = 0; i < pending_count_; ++i) {
       const Pending item = pending_[i];
-      if (SettleSlot(lane_, item.slot, 0) == SUTRA_NOT_READY) EndSlot(lane_, item.slot, halt_);
-      FinishSlot(item, halt_why_);
+      if (SettleSlot(lane_, item.slot, 0) == SUTRA_NOT_READY) {
+        EndSlot(lane_, item.slot, halt_ | halt_reason_ << kEndedReasonShift);
+      }
+      FinishSlot(item, true);
     }
     pending_count_ = 0;
-    while (next_ < call_.count) FinishWithout(next_++, Fail(halt_, "%s", halt_why_));
+    while (next_ < call_.count) FinishWithout(next_++, FailHalted());
   }
 
   void ReleaseCollectedLocked() SUTRA_REQUIRES(lane_->mutex) {
@@ -188,14 +196,14 @@ class Batch {
         pending_[kept++] = item;
         continue;
       }
-      FinishSlot(item, nullptr);
+      FinishSlot(item, false);
     }
     if (kept != i) memmove(&pending_[kept], &pending_[i], (pending_count_ - i) * sizeof(Pending));
     pending_count_ -= i - kept;
   }
 
-  // `halted`: why it was ended here, if it was.
-  void FinishSlot(const Pending& item, const char* halted) {
+  // `halted`: the batch is over, which ended what was not answered.
+  void FinishSlot(const Pending& item, bool halted) {
     sutra_result spare;
     sutra_result* result = call_.results.Fill(item.text, &spare);
     FillResult(lane_, item.slot, result);
@@ -206,8 +214,8 @@ class Batch {
       // With SUTRA_FAIL_FAST the texts that are left end with the engine too.
       const bool last = halt_ == SUTRA_OK && call_.request.fail_fast && EndedWithEngine(lane_, item.slot);
       if (last || call_.error_texts.wanted() || IsFirstFailure(item.text)) {
-        if (halted != nullptr && result->status == halt_) {
-          Fail(halt_, "%s", halted);
+        if (halted && result->status == halt_) {
+          FailHalted();
         } else {
           ExplainEnd(client_, lane_, item.slot, result->status);
         }
@@ -259,6 +267,7 @@ class Batch {
   uint64_t answered_ns_ = 0;  // the last answer
   sutra_status first_failure_ = SUTRA_OK;
   sutra_status halt_ = SUTRA_OK;  // what the texts that are left end with
+  sutra_reason halt_reason_ = SUTRA_REASON_NONE;
 };
 
 }  // namespace

@@ -160,6 +160,8 @@ Attachment* PinLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
 Attachment* Pin(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 void UnpinLocked(ClientLane* lane, Attachment* attachment) SUTRA_REQUIRES(lane->mutex);
 void Unpin(ClientLane* lane, Attachment* attachment) SUTRA_EXCLUDES(lane->mutex);
+// Of all attachments that the slot's request was in.
+void UnpinSlotLocked(ClientLane* lane, const ClientSlot& slot) SUTRA_REQUIRES(lane->mutex);
 // Everyone who slept on a gone attachment knows of it: takes its descriptors out of what is watched, closes them with
 // the last doorbell, and the attachment with its last pin.
 void ToldLocked(ClientLane* lane, Attachment* attachment) SUTRA_REQUIRES(lane->mutex);
@@ -170,7 +172,9 @@ sutra_status UsableLocked(ClientLane* lane, uint64_t now_ns, bool* stalled) SUTR
 // Frees abandoned slots whose requests the engine has answered, among the kReapLooksMax that it looks at: each look
 // takes a line from the engine. RETURNS free_count.
 uint32_t ReapLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
-// The same of one abandoned slot.
+// Frees all of them: the engine that owed their answers is gone.
+void FreeAbandonedLocked(ClientLane* lane) SUTRA_REQUIRES(lane->mutex);
+// ReapLocked of one abandoned slot.
 void ReapSlotLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 
 // Whether a text of so many bytes can be submitted: a slot is free, and for a long text a run of pages. Reaps where

@@ -4,11 +4,11 @@
 // The descriptor is an epoll descriptor with every lane's pipe in it (answers), a reminder of our own (more to report
 // than a poll had room for, a death, a new lane, room after SUTRA_FULL) and a timer (the earliest deadline).
 //
-// Room: a thread that is told SUTRA_FULL wishes for it, and from the moment that there is some the descriptor is
-// readable until a submit ends the wish. No poll ends it: an event loop may poll between SUTRA_FULL and its sleep, and
-// can do nothing about the room there. Nor does any submit, or another thread's would take what a sleeping loop is to
-// be told: each thread's next submit ends its own part of the wish, and all of it if the thread polled since the room
-// was told, as an event loop does that submits what others could not.
+// Room: a thread that is told SUTRA_FULL, or that there is no engine, wishes for it, and from the moment that there is
+// some the descriptor is readable until a submit ends the wish. No poll ends it: an event loop may poll between its
+// submit and its sleep, and can do nothing about the room there. Nor does any submit, or another thread's would take
+// what a sleeping loop is to be told: each thread's next submit ends its own part of the wish, and all of it if the
+// thread polled since the room was told, as an event loop does that submits what others could not.
 //
 // Thread rule: any thread. `mutex` is a leaf: it may be taken with a lane's mutex held, is held for a few words and at
 // most one system call on our own eventfd, which never blocks, and no other lock is taken under it.
@@ -43,7 +43,7 @@ struct ClientSignals {
   std::atomic<uint32_t> reminded = 0;   // these three change under the mutex. Until TakeReminder
   std::atomic<uint32_t> room_told = 0;  // until EndRoomWish
   std::atomic<uint64_t> room_wish = 0;  // a number that no other wish of this process has; 0 = nobody waits for room
-  uint32_t room_wishers SUTRA_GUARDED_BY(mutex) = 0;  // threads told SUTRA_FULL that did not submit since
+  uint32_t room_wishers SUTRA_GUARDED_BY(mutex) = 0;  // threads told of no room that did not submit since
   std::atomic<uint64_t> timer_ns = kNever;
 
   std::atomic<uint32_t> cancel_epoch = 0;  // how often sutra_cancel_all was called (cancel_all.h)
@@ -77,9 +77,9 @@ void Remind(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 // RETURNS true if it was: what is looked at afterwards includes what the reminder was for.
 bool TakeReminder(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 
-// Before the look for room that decides on SUTRA_FULL: this thread makes a wish or joins the one that there is.
+// Before the look for room that decides on the refusal: this thread makes a wish or joins the one that there is.
 void WishForRoom(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
-// After that look found room after all, or another reason than SUTRA_FULL.
+// After that look found room after all, or that the engine that came back is another for good.
 void TakeWishBack(ClientSignals* signals) SUTRA_EXCLUDES(signals->mutex);
 // At a poll: this thread learns of the wish if its room has been told.
 void LearnRoomWish(ClientSignals* signals);

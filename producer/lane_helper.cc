@@ -110,7 +110,15 @@ class Helper {
       // relaxed: this thread's
       if (MonotonicNs() < client_->open_after_ns.load(std::memory_order_relaxed)) return;
       more_ = asked = false;  // whoever still finds no room asks again
-    } while (OpenLane(client_) && client_->helper.stop.load(std::memory_order_relaxed) == 0);  // relaxed: a hint
+    } while (OpenLane(client_, LookAround, this) &&
+             client_->helper.stop.load(std::memory_order_relaxed) == 0);  // relaxed: a hint
+  }
+
+  // During an attach to an engine that does not answer: others are not to wait for that.
+  static bool LookAround(void* helper) {
+    auto* const self = static_cast<Helper*>(helper);
+    self->cancels_.Step();
+    return self->client_->helper.stop.load(std::memory_order_acquire) == 0;
   }
 
   sutra_client* const client_;

@@ -29,16 +29,20 @@ sutra_status FailOther(sutra_client* client, sutra_reason reason, sutra_reason* 
   return SUTRA_ENGINE_GONE;
 }
 
+sutra_status FailOtherModel(sutra_client* client, const WelcomeMessage& served, const WelcomeMessage& welcome,
+                            sutra_reason* other) {
+  Fail(SUTRA_ENGINE_GONE,
+       "%s: the engine came back with another model (%.60s, identity %.16s; before: %.60s, identity %.16s): detach and "
+       "attach again to accept it",
+       client->path, welcome.model, welcome.identity, served.model, served.identity);
+  return FailOther(client, SUTRA_REASON_OTHER_IDENTITY, other);
+}
+
 // What callers sized their buffers for must not change under them, and two texts' vectors must stay comparable.
 sutra_status CheckSameEngine(sutra_client* client, const WelcomeMessage& served, const WelcomeMessage& welcome,
                              sutra_reason* other) {
   if (memcmp(welcome.identity, served.identity, sizeof(served.identity)) != 0) {
-    Fail(SUTRA_ENGINE_GONE,
-         "%s: the engine came back with another model (%.60s, identity %.16s; before: %.60s, identity %.16s): detach "
-         "and "
-         "attach again to accept it",
-         client->path, welcome.model, welcome.identity, served.model, served.identity);
-    return FailOther(client, SUTRA_REASON_OTHER_IDENTITY, other);
+    return FailOtherModel(client, served, welcome, other);
   }
   if (welcome.width != served.width || welcome.slots != served.slots ||
       welcome.text_bytes_max != served.text_bytes_max) {
@@ -52,6 +56,25 @@ sutra_status CheckSameEngine(sutra_client* client, const WelcomeMessage& served,
                      other);
   }
   return SUTRA_OK;
+}
+
+// An engine that refuses says what it serves, too. One that can never serve the client's lanes is not waited for; any
+// other refusal (permission, quota) may end.
+sutra_status CheckRefusal(sutra_client* client, sutra_status status, const WelcomeMessage& welcome,
+                          sutra_reason* other) {
+  if (welcome.magic != kHandshakeMagic) return status;  // nobody answered
+  if (welcome.layout_major != kLayoutMajor) return FailOther(client, SUTRA_REASON_OTHER_LAYOUT, other);
+  if (status != SUTRA_REFUSED || welcome.status == SUTRA_OK) return status;
+  const WelcomeMessage& served = client->served;
+  if (memcmp(welcome.identity, served.identity, sizeof(served.identity)) != 0) {
+    return FailOtherModel(client, served, welcome, other);
+  }
+  if (welcome.text_bytes_max >= client->hello.text_bytes_max) return status;
+  Fail(SUTRA_ENGINE_GONE,
+       "%s: the engine came back with other lanes (texts of %u bytes at most; before: %u): start it with that "
+       "--text-bytes-max again, or detach and attach again to accept them",
+       client->path, welcome.text_bytes_max, client->hello.text_bytes_max);
+  return FailOther(client, SUTRA_REASON_OTHER_LAYOUT, other);
 }
 
 // RETURNS a lane that has no engine, those first in which requests wait; or a new one; or nullptr: out of memory.
@@ -85,14 +108,11 @@ void NoteAttached(sutra_client* client, const WelcomeMessage& welcome, uint64_t 
 }
 
 // RETURNS SUTRA_OK and an open lane, or why not; *other is set if the engine is another than the client's.
-sutra_status OpenWithin(sutra_client* client, uint64_t deadline_ns, bool first, sutra_reason* other) {
+sutra_status OpenWithin(sutra_client* client, const AttachPatience& patience, bool first, sutra_reason* other) {
   LaneConnection connection;
-  sutra_status status = AttachLane(client->path, client->hello, deadline_ns, &connection);
+  sutra_status status = AttachLane(client->path, client->hello, patience, &connection);
   const WelcomeMessage welcome = connection.welcome;
-  if (status != SUTRA_OK) {
-    const bool other_layout = welcome.magic == kHandshakeMagic && welcome.layout_major != kLayoutMajor;
-    return other_layout && !first ? FailOther(client, SUTRA_REASON_OTHER_LAYOUT, other) : status;
-  }
+  if (status != SUTRA_OK) return first ? status : CheckRefusal(client, status, welcome, other);
   (void)SUTRA_CHECKPOINT("move.attached");
   if (first) {
     KeepInfo(welcome, &client->info);
@@ -140,13 +160,14 @@ void EndAllWaiting(sutra_client* client, sutra_reason reason) {
 
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns) {
   sutra_reason other = SUTRA_REASON_NONE;
-  return OpenWithin(client, deadline_ns, true, &other);
+  return OpenWithin(client, {.deadline_ns = deadline_ns}, true, &other);
 }
 
-bool OpenLane(sutra_client* client) {
+bool OpenLane(sutra_client* client, bool (*go_on)(void* context), void* context) {
   client->helper.opening.store(1, std::memory_order_relaxed);  // relaxed: a hint
   sutra_reason other = SUTRA_REASON_NONE;
-  const sutra_status status = OpenWithin(client, MonotonicNs() + kReopenTimeoutNs, false, &other);
+  const AttachPatience patience = {MonotonicNs() + kReopenTimeoutNs, go_on, context};
+  const sutra_status status = OpenWithin(client, patience, false, &other);
   {
     const MutexLock lock(client->attempt_mutex);
     client->helper.opening.store(0, std::memory_order_relaxed);  // relaxed: a hint, and under the mutex

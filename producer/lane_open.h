@@ -15,8 +15,10 @@ namespace sutra::client {
 sutra_status OpenFirstLane(sutra_client* client, uint64_t deadline_ns);
 // Opens a lane within kReopenTimeoutNs: a lost one in which requests wait, which move; else another lost one, else a
 // new one. After it calls that wait look again; a failure sets the time of the next attempt (backoff) and the reason
-// that calls without a lane return. If the engine is none for the client, whatever waits in lost lanes ends.
-bool OpenLane(sutra_client* client) SUTRA_EXCLUDES(client->attempt_mutex);
+// that calls without a lane return. If the engine is none for the client, whatever waits in lost lanes ends. While an
+// engine does not answer, go_on(context) is called, which may take lanes' mutexes (AttachPatience).
+bool OpenLane(sutra_client* client, bool (*go_on)(void* context) = nullptr, void* context = nullptr)
+    SUTRA_EXCLUDES(client->attempt_mutex);
 
 // What the lanes look like as of now.
 struct LaneCount {

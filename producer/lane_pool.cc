@@ -147,14 +147,15 @@ sutra_status FailFull(const sutra_client* client, const Wanted& wanted, bool slo
               client->info.slots);
 }
 
-// `wish`: where there is no room, the caller's event loop is told once there is.
+// `wish`: where there is no room or no engine, the caller's event loop is told once there is.
 bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wanted, ClientLane** lane, Refusal* refusal)
     SUTRA_TRY_ACQUIRE(true, (*lane)->mutex) {
   Survey survey;
   if (PickLane(client, now_ns, false, wanted, lane, &survey)) return true;
   if (survey.open > 0 && survey.open < client->lanes_max && !survey.stalled) AskForLane(client, true);
   // Once more, now waiting for lanes that others hold. Those that are full will say when they have room, to waiting
-  // calls, and to the caller's event loop if it wished before; so will a lane that this look does not see yet.
+  // calls, and to the caller's event loop if it wished before; so will a lane that this look does not see yet, or sees
+  // without an engine.
   if (wish) WishForRoom(&client->signals);
   survey = Survey();
   const bool found = PickLane(client, now_ns, true, wanted, lane, &survey);
@@ -162,7 +163,7 @@ bool AcquireLane(sutra_client* client, uint64_t now_ns, bool wish, Wanted* wante
     *refusal = survey.open == 0 ? RefuseWithoutLane(client, survey.unusable)
                                 : Refusal{FailFull(client, *wanted, survey.slot), survey.owed};
   }
-  if (wish && (found || refusal->status != SUTRA_FULL)) TakeWishBack(&client->signals);
+  if (wish && (found || refusal->final)) TakeWishBack(&client->signals);
   return found;
 }
 

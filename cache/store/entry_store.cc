@@ -4,9 +4,11 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "cache/store/slot_pool.h"
 #include "shm/base/clock.h"
@@ -32,11 +34,40 @@ constexpr size_t kShortTextBytes = kEntryBytes - 50;
 
 }  // namespace
 
+// The bytes follow it. Whoever compares them without the lock has a reference.
+class EntryStore::TextBlock {
+ public:
+  // Throws std::bad_alloc.
+  static TextBlockPtr Copy(std::string_view text) {
+    void* memory = ::operator new(sizeof(TextBlock) + text.size());
+    TextBlockPtr block(new (memory) TextBlock);
+    std::memcpy(block->bytes(), text.data(), text.size());
+    return block;
+  }
+  char* bytes() { return static_cast<char*>(static_cast<void*>(this + 1)); }
+  TextBlockPtr AddReference() {
+    references_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the caller's lock keeps one meanwhile
+    return TextBlockPtr(this);
+  }
+  void Release() {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // the last one frees what others have read
+    this->~TextBlock();
+    ::operator delete(this);
+  }
+
+  TextBlock* next_removed = nullptr;
+
+ private:
+  std::atomic<uint32_t> references_{1};
+};
+
+void EntryStore::TextBlockRelease::operator()(TextBlock* block) const { block->Release(); }
+
 // A slot: this header, room for a short text, the vector. Longer texts have a block of their own.
 struct alignas(kCacheLine) EntryStore::Entry {
   uint64_t hash_high = 0;
   uint64_t expires_ns = 0;
-  char* long_text = nullptr;
+  TextBlock* long_text = nullptr;
   uint32_t text_bytes = 0;
   uint32_t variant = 0;
   uint32_t token_count = 0;
@@ -47,7 +78,7 @@ struct alignas(kCacheLine) EntryStore::Entry {
   char short_text[kShortTextBytes];
 
   float* vector() { return static_cast<float*>(static_cast<void*>(this + 1)); }
-  char* text() { return long_text != nullptr ? long_text : short_text; }
+  char* text() { return long_text != nullptr ? long_text->bytes() : short_text; }
 };
 
 struct EntryStore::Stripe {
@@ -71,6 +102,7 @@ struct EntryStore::Stripe {
   std::vector<uint64_t> ring_segment SUTRA_GUARDED_BY(mutex);
   std::vector<uint64_t> ring_hash SUTRA_GUARDED_BY(mutex);  // the low half of the placement hash
   // The free positions, chained through ring_hash: no removal needs memory.
+  std::atomic<TextBlock*> removed_texts{nullptr};  // a stack: pushed to under the lock, taken and freed without it
   uint64_t ring_free SUTRA_GUARDED_BY(mutex) = kNoPosition;
   size_t hand SUTRA_GUARDED_BY(mutex) = 0;
   Counts counts SUTRA_GUARDED_BY(mutex);
@@ -81,6 +113,19 @@ struct EntryStore::Stripe {
 
   uint64_t CostOf(uint64_t text_bytes) const {
     return slot_bytes + (text_bytes > kShortTextBytes ? text_bytes + kLongTextOverheadBytes : 0) + kEntryOverheadBytes;
+  }
+
+  // As Find, before the text is compared. A long one that has the hash, the variant and the length.
+  TextBlockPtr FindLikely(const EntryKey& key) SUTRA_REQUIRES(mutex) {
+    const size_t mask = table.size() - 1;
+    for (size_t i = key.low & mask; table[i].entry != nullptr; i = (i + 1) & mask) {
+      const Entry& entry = *table[i].entry;
+      if (table[i].hash == key.low && entry.hash_high == key.high && entry.variant == key.variant &&
+          entry.text_bytes == key.text.size()) {
+        return entry.long_text->AddReference();
+      }
+    }
+    return nullptr;
   }
 
   Slot* Find(const EntryKey& key) SUTRA_REQUIRES(mutex) {
@@ -95,7 +140,8 @@ struct EntryStore::Stripe {
         __builtin_prefetch(static_cast<const char*>(static_cast<const void*>(entry.vector())) + line * kCacheLine);
       }
       if (entry.hash_high == key.high && entry.variant == key.variant && entry.text_bytes == key.text.size() &&
-          std::memcmp(entry.text(), key.text.data(), key.text.size()) == 0) {
+          (entry.text() == key.text.data() ||  // pinned, or the entry's own
+           std::memcmp(entry.text(), key.text.data(), key.text.size()) == 0)) {
         return &slot;
       }
     }
@@ -150,7 +196,15 @@ struct EntryStore::Stripe {
     --counts.entries;
     counts.bytes -= CostOf(entry->text_bytes);
     RemoveSlot(slot);
-    delete[] entry->long_text;
+    if (entry->text_bytes > kLongTextBytes) {
+      TextBlock* block = entry->long_text;
+      block->next_removed = removed_texts.load(std::memory_order_relaxed);  // relaxed: the exchange below publishes
+      while (!removed_texts.compare_exchange_weak(block->next_removed, block, std::memory_order_release,
+                                                  std::memory_order_relaxed)) {
+      }
+    } else if (entry->long_text != nullptr) {
+      entry->long_text->Release();
+    }
     slots.Give(entry);
   }
 
@@ -224,6 +278,29 @@ EntryKey EntryStore::KeyOf(std::string_view text, uint32_t variant) const {
 
 Mutex& EntryStore::MutexOf(const EntryKey& key) const { return StripeOf(key).mutex; }
 
+EntryStore::TextBlockPtr EntryStore::Pin(EntryKey* key) const {
+  if (key->text.size() <= kLongTextBytes) return nullptr;
+  Stripe& stripe = StripeOf(*key);
+  TextBlockPtr likely;
+  {
+    const MutexLock lock(stripe.mutex);
+    likely = stripe.FindLikely(*key);
+  }
+  if (likely == nullptr || std::memcmp(likely->bytes(), key->text.data(), key->text.size()) != 0) return nullptr;
+  key->text = std::string_view(likely->bytes(), key->text.size());
+  return likely;
+}
+
+EntryStore::TextBlockPtr EntryStore::CopyLongText(const EntryKey& key) {
+  return key.text.size() > kLongTextBytes ? TextBlock::Copy(key.text) : nullptr;
+}
+
+void EntryStore::FreeRemovedOf(Stripe* stripe) {
+  if (stripe->removed_texts.load(std::memory_order_relaxed) == nullptr) return;  // relaxed: whoever removed comes here
+  TextBlock* removed = stripe->removed_texts.exchange(nullptr, std::memory_order_acquire);
+  while (removed != nullptr) std::exchange(removed, removed->next_removed)->Release();
+}
+
 bool EntryStore::Lookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value) {
   Stripe& stripe = StripeOf(key);
   MutexLock lock(stripe.mutex);
@@ -259,12 +336,12 @@ bool EntryStore::CanHold(size_t text_bytes) const {
 }
 
 bool EntryStore::InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value,
-                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment) {
-  return InsertLocked(key, std::as_bytes(vector), value, expires_ns, now_ns, segment);
+                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment, TextBlockPtr* text) {
+  return InsertLocked(key, std::as_bytes(vector), value, expires_ns, now_ns, segment, text);
 }
 
 bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
-                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment) {
+                              uint64_t expires_ns, uint64_t now_ns, uint64_t segment, TextBlockPtr* text) {
   Stripe& stripe = StripeOf(key);
   stripe.AssertHeld();
   Entry* entry;
@@ -274,11 +351,11 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     if (!CanHold(key.text.size())) return false;
     const uint64_t cost = stripe.CostOf(key.text.size());
     stripe.MakeRoom(cost, now_ns);
-    std::unique_ptr<char[]> long_text;
+    TextBlockPtr long_text = text != nullptr ? std::move(*text) : nullptr;
     void* memory = nullptr;
     try {
       stripe.PrepareForOneMore();
-      if (key.text.size() > kShortTextBytes) long_text.reset(new char[key.text.size()]);
+      if (key.text.size() > kShortTextBytes && long_text == nullptr) long_text = TextBlock::Copy(key.text);
       memory = stripe.slots.Take();
     } catch (const std::bad_alloc&) {
       return false;
@@ -288,7 +365,7 @@ bool EntryStore::InsertLocked(const EntryKey& key, std::span<const std::byte> ve
     entry->hash_high = key.high;
     entry->variant = key.variant;
     entry->text_bytes = static_cast<uint32_t>(key.text.size());
-    std::memcpy(entry->text(), key.text.data(), key.text.size());
+    if (entry->long_text == nullptr) std::memcpy(entry->short_text, key.text.data(), key.text.size());
     entry->ring_position = stripe.TakeRingPosition();
     stripe.ring[entry->ring_position] = entry;
     stripe.ring_hash[entry->ring_position] = key.low;
@@ -330,7 +407,7 @@ uint64_t EntryStore::DropAll() {
       }
     } else {
       for (Entry* entry : stripe->ring) {
-        if (entry != nullptr) delete[] entry->long_text;
+        if (entry != nullptr && entry->long_text != nullptr) entry->long_text->Release();
       }
       stripe->slots.Clear();
       stripe->counts.entries = stripe->counts.bytes = 0;
@@ -341,6 +418,7 @@ uint64_t EntryStore::DropAll() {
     stripe->ring_hash.clear();
     stripe->ring_free = kNoPosition;
     stripe->hand = 0;
+    FreeRemovedOf(stripe.get());
   }
   return dropped;
 }
@@ -398,6 +476,8 @@ uint64_t EntryStore::EvictOlder(uint64_t through) {
       ++evicted;
       ++stripe->counts.evictions;
     }
+    lock.Unlock();
+    FreeRemovedOf(stripe.get());
   }
   return evicted;
 }

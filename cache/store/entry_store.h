@@ -6,6 +6,10 @@
 // variant. Eviction is CLOCK: one ring per stripe, a bit set by a hit, and the hand evicts the first entry whose bit is
 // clear. (S3-FIFO, which resists scans better, comes later behind the same calls.)
 //
+// Long texts (more than kLongTextBytes) are neither copied nor compared nor freed under a lock, since that takes
+// milliseconds in which nobody would find the entries beside them: their blocks are counted references, and a key whose
+// text is known to be stored points at the stored bytes (Pin).
+//
 // Thread rule: every call may come from any thread, except those named ...Locked, which need the lock of the key's
 // stripe. No lock is held while waiting for a disk. Invariants:
 //  - A hit has the same bytes of text and the same variant, and is not expired.
@@ -51,6 +55,15 @@ struct EntryView {
 
 class EntryStore {
  public:
+  static constexpr size_t kLongTextBytes = 64 << 10;
+
+  class TextBlock;
+  // A reference to a text that has a block of its own.
+  struct TextBlockRelease {
+    void operator()(TextBlock* block) const;
+  };
+  using TextBlockPtr = std::unique_ptr<TextBlock, TextBlockRelease>;
+
   struct Limits {
     uint32_t width = 0;
     uint64_t entries_max = 0;
@@ -61,6 +74,13 @@ class EntryStore {
   ~EntryStore();
 
   EntryKey KeyOf(std::string_view text, uint32_t variant) const;
+  // Before a call with this key: if its text is long and stored, the key's text is the stored one afterwards, which the
+  // call recognises without comparing, for as long as the result lives. Null otherwise; the call compares if it must.
+  TextBlockPtr Pin(EntryKey* key) const;
+  // A copy of the key's text for InsertLocked to take, if it is long; else null. Throws std::bad_alloc.
+  static TextBlockPtr CopyLongText(const EntryKey& key);
+  // Frees the long texts that left the key's stripe. Call it without the lock, after a call that may have removed some.
+  void FreeRemoved(const EntryKey& key) { FreeRemovedOf(&StripeOf(key)); }
   // The lock of the key's stripe.
   Mutex& MutexOf(const EntryKey& key) const;
 
@@ -68,12 +88,14 @@ class EntryStore {
   // Nothing if another thread holds the stripe's lock and does not give it back at once.
   std::optional<bool> TryLookup(const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
 
-  // Stores or replaces. False when the entry alone exceeds its stripe's bounds, or when no memory is left.
+  // Stores or replaces. False when the entry alone exceeds its stripe's bounds, or when no memory is left. `text`: what
+  // CopyLongText gave; taken if there is a new entry. Without it a long text is copied here.
   bool InsertLocked(const EntryKey& key, std::span<const float> vector, const CacheValue& value, uint64_t expires_ns,
-                    uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
+                    uint64_t now_ns, uint64_t segment, TextBlockPtr* text = nullptr) SUTRA_REQUIRES(MutexOf(key));
   // The same for a vector given as bytes.
   bool InsertLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
-                    uint64_t expires_ns, uint64_t now_ns, uint64_t segment) SUTRA_REQUIRES(MutexOf(key));
+                    uint64_t expires_ns, uint64_t now_ns, uint64_t segment, TextBlockPtr* text = nullptr)
+      SUTRA_REQUIRES(MutexOf(key));
   bool EraseLocked(const EntryKey& key) SUTRA_REQUIRES(MutexOf(key));
   // Whether an entry of this size could be stored at all.
   bool CanHold(size_t text_bytes) const;
@@ -104,6 +126,7 @@ class EntryStore {
   struct Entry;
   struct Stripe;
   mutable Mutex counts_mutex_;
+  static void FreeRemovedOf(Stripe* stripe);
   bool LookupIn(Stripe* stripe, const EntryKey& key, Clock* clock, float* vector, CacheValue* value);
   Stripe& StripeOf(const EntryKey& key) const { return *stripes_[key.high & stripe_mask_]; }
 

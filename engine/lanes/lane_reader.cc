@@ -3,14 +3,13 @@
 
 #include <cassert>
 
-#include "engine/lanes/untrusted_copy.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/cycle_clock.h"
 
 namespace sutra {
 
 LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* taken, const char** why) {
-  assert(lane->geometry().text_bytes_max <= buffer_bytes_);
+  assert(std::min(lane->geometry().text_bytes_max, kLongTextBytes) <= buffer_bytes_);
   uint32_t slot = 0;
   const SubmissionReader::Take take = lane->submissions().Next(&slot);
   if (take == SubmissionReader::Take::kNone) return Next::kNone;
@@ -48,6 +47,7 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
   waiter.priority = request.priority;
   waiter.joined = false;
   taken->text = {};
+  taken->long_text = {};
   taken->status = status;
   if (outcome == CopyOutcome::kAnswer) return Next::kTaken;
 
@@ -57,6 +57,8 @@ LaneReader::Next LaneReader::Take(const std::shared_ptr<Lane>& lane, Taken* take
     taken->status = StatusCode::kDeadlineExceeded;
   } else if (request.cancelled) {
     taken->status = StatusCode::kCancelled;
+  } else if (request.text_bytes > kLongTextBytes) {
+    taken->long_text = {.offset = request.tail_offset, .bytes = request.text_bytes};
   } else {
     if (!untrusted.CopyLongText(request, buffer_.get())) {
       *why = "a text that cannot be read";

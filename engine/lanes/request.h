@@ -1,8 +1,8 @@
 // What the engine knows about a text in flight: a Waiter is one request of one lane, a Computation is one text for the
 // model, with all its waiters.
 //
-// Thread rule: a Waiter is a value. A Computation is created by the loop thread; from the moment it is in InFlight its
-// fields belong to whom the groups below say.
+// Thread rule: a Waiter is a value. A Computation belongs to the thread that starts it (the loop; of a long text, the
+// long texts' thread) until it is in InFlight; from then on its fields belong to whom the groups below say.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,8 @@ struct Computation {
   ClientPtr client;            // whose request started it
   uint32_t cost_estimate = 1;  // in the order, until it is tokenised (text_cost.h)
   uint64_t queued_ns = 0;
+  uint64_t hash = 0;     // InFlight's, of text and variant
+  bool is_long = false;  // of more than kLongTextBytes; also when the text is dropped
 
   // InFlight's mutex.
   std::vector<Waiter> waiters;
@@ -46,16 +48,16 @@ struct Computation {
   bool store = false;      // at least one waiter wants it stored
   bool truncated = false;  // the worker found it longer than the model's limit
 
-  // The batcher's mutex.
+  // The batcher's mutex; before it is there, of the order of the long texts.
   bool taken = false;
 
-  // The worker that took it.
-  std::vector<int32_t> ids;  // of a text that did not fit into its batch and opens the next one
+  // The worker that took it; of a long text, before that the thread that tokenised it.
+  std::vector<int32_t> ids;  // of a text that is tokenised: a long one, or one that did not fit into its batch
   uint32_t token_count = 0;
   uint64_t tokenised_ns = 0;
   uint64_t tokenising_ns = 0;  // how long that took
 
-  // Loop thread: where it was queued last.
+  // The thread that starts it, and its joins: where it was queued last.
   uint64_t queued_for = 0;  // a client's number
   PriorityClass queued_class = kClassNormal;
 

@@ -55,13 +55,17 @@ CopyOutcome UntrustedRequest::CopyAndCheck(uint64_t now_ns, char* text, CheckedR
   return *status == StatusCode::kOk ? CopyOutcome::kOk : CopyOutcome::kAnswer;
 }
 
-// pread neither faults nor allocates nor waits for a hole that the client is punching; in a mapping, an untouched page
-// would be allocated on the engine's account, and one that is being punched would be waited for.
 bool UntrustedRequest::CopyLongText(const CheckedRequest& request, char* text) const {
   if (request.text_bytes <= kTextHeadBytes) return true;
-  for (uint32_t done = 0; done < request.text_bytes;) {
+  return CopyTailText(tail_fd_, {request.tail_offset, request.text_bytes}, text);
+}
+
+// pread neither faults nor allocates nor waits for a hole that the client is punching; in a mapping, an untouched page
+// would be allocated on the engine's account, and one that is being punched would be waited for.
+bool CopyTailText(int tail_fd, const TailText& tail_text, char* text) {
+  for (uint32_t done = 0; done < tail_text.bytes;) {
     const ssize_t count =
-        pread(tail_fd_, text + done, request.text_bytes - done, static_cast<off_t>(request.tail_offset + done));
+        pread(tail_fd, text + done, tail_text.bytes - done, static_cast<off_t>(tail_text.offset + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return false;
     done += static_cast<uint32_t>(count);

@@ -36,6 +36,15 @@ struct CheckedRequest {
   uint64_t tail_offset = 0;  // of a text over kTextHeadBytes; all of it lies in the tail file
 };
 
+// A text that is still in the client's tail file. No bytes: there is none.
+struct TailText {
+  uint64_t offset = 0;
+  uint32_t bytes = 0;
+};
+
+// Copies the text to `text`. RETURNS false = violation (a short read). Any thread. REQUIRES: it lies in the tail file.
+[[nodiscard]] bool CopyTailText(int tail_fd, const TailText& tail_text, char* text);
+
 enum class CopyOutcome : uint8_t {
   kOk,
   kAnswer,     // the request cannot be served: answer its sequence with `status`

@@ -161,6 +161,9 @@ bool EngineLoop::PollLanes() {
                                                      int64_t bytes) { return PollLane(lane, bytes); },
                                               [this] { return turn_over_; });
   model_.batcher.Flush();
+  for (const std::shared_ptr<Lane>& lane : model_.long_texts.Unreadable()) {
+    InMemory([&] { lanes_.ReportViolation(*lane, "a text that cannot be read"); });
+  }
   InMemory([&] { lanes_.EndViolators(); });
   return more || !blocked_.empty();
 }
@@ -310,22 +313,24 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   InMemory([&] { acceptor_.Drain(now_ns); });
   lanes_.SetDraining();
   if (options_.log) {
-    options_.log(LogLevel::kInfo, "draining: " + std::to_string(model_.in_flight.size()) + " texts under way, " +
+    const size_t texts = model_.long_texts.size() + model_.in_flight.size();
+    options_.log(LogLevel::kInfo, "draining: " + std::to_string(texts) + " texts under way, " +
                                       std::to_string(lanes_.size()) + " lanes; a second signal leaves at once");
   }
 }
 
-// When no computation is under way, everything taken is answered: hits and refusals are answered as they are taken.
+// When no long text and no computation is under way, everything taken is answered: other hits and refusals are answered
+// as they are taken. A long text is in flight before it leaves the long ones, which are therefore looked at first.
 // What there is no time for stays unanswered: an error would end it, while its client can move it to the next engine
 // once the lane is closed.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
-  if (model_.in_flight.size() == 0 && blocked_.empty()) {
+  if (model_.long_texts.size() == 0 && model_.in_flight.size() == 0 && blocked_.empty()) {
     static_cast<void>(SUTRA_CHECKPOINT("drain.answered"));
     return true;
   }
   if (now_ns < drain_until_ns_) return false;
   InMemory([&] {
-    const size_t unanswered = model_.in_flight.TakeAll().size() + blocked_.size();
+    const size_t unanswered = model_.long_texts.size() + model_.in_flight.TakeAll().size() + blocked_.size();
     blocked_.clear();
     model_.stats.Add(Counter::kTextsLaneEnded, unanswered);
     drain_cut_ = true;

@@ -19,17 +19,19 @@ RequestBatcher::RequestBatcher(const Limits& limits)
   put_back_.reserve(kWorkersMax);
 }
 
-void RequestBatcher::ReserveOne() { MakeRoomForOne(&staged_); }
+void RequestBatcher::ReserveOne(Producer producer) { MakeRoomForOne(&staged_[producer]); }
 
-void RequestBatcher::Add(const ComputationPtr& computation, const QueuePlace& place, bool again) {
-  if (!again) bounds_.Add(computation->client.get(), computation->text.size(), computation->cost_estimate);
-  ReserveOne();
-  staged_.push_back({computation, place});
+void RequestBatcher::Add(const ComputationPtr& computation, const QueuePlace& place, bool again, Producer producer) {
+  if (!again) Charge(computation->client.get(), computation->text.size(), computation->cost_estimate);
+  ReserveOne(producer);
+  staged_[producer].push_back({computation, place});
 }
 
-void RequestBatcher::Flush() {
-  if (staged_.empty()) return;
-  if (queue_.PushAll(&staged_)) gate_.Notify();
+bool RequestBatcher::Flush(Producer producer) {
+  if (staged_[producer].empty()) return true;
+  if (!queue_.PushAll(&staged_[producer])) return false;
+  gate_.Notify();
+  return true;
 }
 
 void RequestBatcher::Stop() {

@@ -7,7 +7,8 @@
 // its client is charged what it costs. A text that does not fit into the batch is put back and is the first of the
 // next one.
 //
-// Thread rule: Add, Flush, Admits and RetryAfterMs belong to the loop thread; WaitForText, Take, Settle, PutBack,
+// Thread rule: ReserveOne, Add and Flush belong to a producer's thread each; Admits and Charge to the loop thread;
+// Uncharge and RetryAfterMs to the producers; WaitForText, Take, Settle, PutBack,
 // arrivals, NewcomerIsNext and CountServed to the workers, of which there may be several; Stop and the counts to any
 // thread. The loop never takes the mutex. No callback runs and no system call is made under it.
 // Invariants: a computation is handed out at most once, unless it is put back; a text counts as queued until it is
@@ -27,6 +28,9 @@ namespace sutra {
 
 class RequestBatcher {
  public:
+  // Threads that stage computations.
+  enum Producer : uint8_t { kLoop, kLongTexts, kProducers };
+
   static constexpr int kMemoryRetryMs = 10;  // nobody announces that there is memory again
 
   struct Limits {
@@ -48,15 +52,18 @@ class RequestBatcher {
   // Whether a text of this client may wait, and if not, when to try again.
   bool Admits(const Client& client, size_t text_bytes) const { return bounds_.Admits(client, text_bytes); }
   uint32_t RetryAfterMs() const { return bounds_.RetryAfterMs(); }
+  // A text waits for the model from here on, although it is not staged yet; or waits no longer, and never was staged.
+  void Charge(Client* client, size_t text_bytes, uint32_t cost) { bounds_.Add(client, text_bytes, cost); }
+  void Uncharge(Client* client, size_t text_bytes, uint32_t cost) { bounds_.Remove(client, text_bytes, cost); }
 
-  // Stages a computation. `again`: it is queued already, and a request that joined it wants it here too; whichever
-  // place comes first is charged. Flush makes staged computations visible to the workers in one step, and wakes one
-  // worker if all sleep.
-  // Add cannot fail: ReserveOne before it may (std::bad_alloc). What Flush cannot hand over for want of memory, the
-  // next Flush does.
-  void ReserveOne();
-  void Add(const ComputationPtr& computation, const QueuePlace& place, bool again);
-  void Flush();
+  // Stages a computation. `again`: it counts as waiting already, because it was charged, or because it is queued and a
+  // request that joined it wants it here too; whichever place comes first is charged in the order. Flush makes the
+  // computations that this producer staged visible to the workers in one step, and wakes one worker if all sleep.
+  // Add cannot fail: ReserveOne before it may (std::bad_alloc). What Flush cannot hand over for want of memory (false),
+  // the next Flush does.
+  void ReserveOne(Producer producer = kLoop);
+  void Add(const ComputationPtr& computation, const QueuePlace& place, bool again, Producer producer = kLoop);
+  bool Flush(Producer producer = kLoop);
 
   // Waits until a text can be taken. False after Stop. Several workers may see the same text.
   bool WaitForText();
@@ -89,7 +96,7 @@ class RequestBatcher {
   void AdmitArrivalsLocked() SUTRA_REQUIRES(mutex_);
 
   const Limits limits_;
-  std::vector<Staged> staged_;  // used by the loop thread only
+  std::vector<Staged> staged_[kProducers];  // each is its producer's
   WorkQueue<Staged> queue_;
   WakeGate gate_;
   QueueBounds bounds_;

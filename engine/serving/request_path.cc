@@ -35,13 +35,19 @@ bool RequestPath::Answer(LaneReader::Taken* request) {
   if (request->status != StatusCode::kOk) return model_.replies.Refuse(waiter, request->status);
   waiter.ttl_s = static_cast<uint32_t>(
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
-  const uint64_t ended = model_.in_flight.ended();
-  Step step = AnswerFromCache(waiter, request->text);
-  if (step == Step::kNothing) step = Join(waiter, request->text);
-  // What ended between the two may have been this text: then it is in the cache by now.
-  if (step == Step::kNothing && model_.in_flight.ended() != ended) step = AnswerFromCache(waiter, request->text);
+  if (request->long_text.bytes != 0) return HandOver(waiter, request->long_text) == Step::kDone;
+  Step step = Find(waiter, request->text);
   if (step == Step::kNothing) step = Compute(waiter, request->text);
   return step == Step::kDone;
+}
+
+RequestPath::Step RequestPath::Find(const Waiter& waiter, std::string_view text) {
+  const uint64_t ended = model_.in_flight.ended(text);
+  Step step = AnswerFromCache(waiter, text);
+  if (step == Step::kNothing) step = Join(waiter, text);
+  // What ended between the two may have been this text: then it is in the cache by now.
+  if (step == Step::kNothing && model_.in_flight.ended(text) != ended) step = AnswerFromCache(waiter, text);
+  return step;
 }
 
 RequestPath::Step RequestPath::Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms) {
@@ -50,7 +56,7 @@ RequestPath::Step RequestPath::Refuse(const Waiter& waiter, StatusCode status, u
 
 RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text) {
   ComputationPtr computation;
-  model_.batcher.ReserveOne();  // before it has joined: from then on it cannot be refused
+  model_.batcher.ReserveOne(producer_);  // before it has joined: from then on it cannot be refused
   switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return Step::kNothing;
     case InFlight::JoinResult::kBusy: return Step::kBusy;
@@ -78,17 +84,23 @@ RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string
   return Step::kDone;
 }
 
+template <typename Request>
+std::shared_ptr<Request> RequestPath::MakeComputation(const Waiter& first, size_t text_bytes) const {
+  auto computation = std::make_shared<Request>();
+  computation->variant = kVariantOfModel;
+  computation->client = first.lane->client();
+  computation->cost_estimate = EstimatedTextCost(text_bytes, model_.info.tokens_max);
+  computation->queued_ns = first.taken_ns;
+  return computation;
+}
+
 // The text is only copied here: the worker checks and tokenises it.
 RequestPath::Step RequestPath::Compute(const Waiter& first, std::string_view text) {
   if (!model_.batcher.Admits(*first.lane->client(), text.size())) {
     return Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
   }
-  auto computation = std::make_shared<Computation>();
+  const auto computation = MakeComputation<Computation>(first, text.size());
   computation->text = text;
-  computation->variant = kVariantOfModel;
-  computation->client = first.lane->client();
-  computation->cost_estimate = EstimatedTextCost(text.size(), model_.info.tokens_max);
-  computation->queued_ns = first.taken_ns;
   model_.batcher.ReserveOne();  // a computation that is under way must reach the workers
   if (!model_.in_flight.Start(computation, first)) return Step::kBusy;
   Queue(computation, first, false);
@@ -96,16 +108,36 @@ RequestPath::Step RequestPath::Compute(const Waiter& first, std::string_view tex
   return Step::kDone;
 }
 
+// It waits for the long texts' thread as a miss waits for the model, and within the same bounds, whether or not it is
+// cached.
+RequestPath::Step RequestPath::HandOver(const Waiter& first, const TailText& long_text) {
+  if (!model_.batcher.Admits(*first.lane->client(), long_text.bytes)) {
+    return Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
+  }
+  const auto request = MakeComputation<LongRequest>(first, long_text.bytes);
+  request->first = first;
+  request->unread = long_text;
+  model_.batcher.Charge(request->client.get(), long_text.bytes, request->cost_estimate);
+  try {
+    model_.long_texts.Add(request);
+  } catch (const std::bad_alloc&) {
+    model_.batcher.Uncharge(request->client.get(), long_text.bytes, request->cost_estimate);
+    throw;
+  }
+  return Step::kDone;
+}
+
 // A text that is joined is queued again where its new waiter may reach it sooner: at another client, which is charged
-// if its turn comes first, or in a higher class of the same client. REQUIRES: the batcher's ReserveOne.
-void RequestPath::Queue(const ComputationPtr& computation, const Waiter& waiter, bool joined) {
+// if its turn comes first, or in a higher class of the same client.
+void RequestPath::Queue(const ComputationPtr& computation, const Waiter& waiter, bool again) {
   const uint64_t client = waiter.lane->client()->id;
-  // Only where it was queued last is remembered: more would cost more than the entry that it saves.
-  if (joined && client == computation->queued_for && waiter.priority >= computation->queued_class) return;
+  // Only where it was queued last is remembered: more would cost more than the entry that it saves. A computation that
+  // is new is queued for nobody yet: clients are numbered from 1.
+  if (again && client == computation->queued_for && waiter.priority >= computation->queued_class) return;
   computation->queued_for = client;
   computation->queued_class = waiter.priority;
   model_.batcher.Add(computation, {.client = client, .priority = waiter.priority, .deadline_ns = waiter.deadline_ns},
-                     joined);
+                     again, producer_);
 }
 
 }  // namespace sutra

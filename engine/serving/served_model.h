@@ -12,6 +12,7 @@
 #include "engine/lanes/reply_writer.h"
 #include "engine/model/model_backend.h"
 #include "engine/serving/in_flight.h"
+#include "engine/serving/long_texts.h"
 #include "engine/serving/request_batcher.h"
 #include "engine/serving/shard_slot.h"
 #include "shm/stats/stats_writer.h"
@@ -48,6 +49,7 @@ struct ServedModel {
   const StatsWriter stats;
   InFlight in_flight;
   RequestBatcher batcher;
+  LongTexts long_texts;
   const ReplyWriter replies;
 };
 

@@ -14,6 +14,7 @@
 
 #include "engine/tokenizer/ascii_scan.h"
 #include "engine/tokenizer/unicode_data.h"
+#include "engine/tokenizer/word_scratch.h"
 #include "shm/base/utf8.h"
 
 namespace sutra {
@@ -25,49 +26,6 @@ constexpr size_t kWindowBlocks = kWindowBytes / kScanBlockBytes;
 
 // Of a text whose last tokens count: all of them are computed.
 constexpr size_t kNoTokenLimit = uint32_t{1} << 31;
-
-// A remembered word: one cache line. Words never hold NUL bytes (see CanCache), so that zero padding is unambiguous.
-constexpr size_t kCachedBytes = 24;
-constexpr size_t kCachedIds = 8;
-struct alignas(64) CachedWord {
-  uint64_t key[3];
-  int32_t ids[kCachedIds];
-  uint32_t owner;  // serial of the tokenizer; 0: empty
-  uint32_t count;
-};
-static_assert(sizeof(CachedWord) == 64);
-constexpr unsigned kCacheBits = 12;
-
-struct CombiningMark {
-  char32_t code_point;
-  uint8_t order;
-};
-
-// What each thread keeps between texts, about 260 KiB.
-struct Scratch {
-  std::unique_ptr<CachedWord[]> cache = std::make_unique<CachedWord[]>(size_t{1} << kCacheBits);
-  std::vector<char> word;
-  std::vector<CombiningMark> marks;
-};
-
-Scratch& ThreadScratch() {
-  thread_local Scratch scratch;
-  return scratch;
-}
-
-// The word's bytes, zero-padded, as three integers. REQUIRES: size <= kCachedBytes, kCachedBytes readable bytes.
-void LoadKey(const char* bytes, size_t size, uint64_t* key) {
-  std::memcpy(key, bytes, kCachedBytes);
-  for (size_t part = 0; part < 3; ++part) {
-    const size_t kept = std::min<size_t>(size - std::min(size, part * 8), 8);
-    key[part] &= kept == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * kept)) - 1;
-  }
-}
-
-size_t CacheSlot(const uint64_t* key) {
-  const uint64_t mixed = (key[0] ^ std::rotl(key[1], 23) ^ std::rotl(key[2], 47)) * 0x9E3779B97F4A7C15u;
-  return static_cast<size_t>((mixed ^ (key[1] + key[2]) * 0xC2B2AE3D27D4EB4Fu) >> (64 - kCacheBits));
-}
 
 bool AnyBit(const ScanMasks* masks, size_t begin, size_t end) {
   for (size_t at = begin; at < end;) {
@@ -222,18 +180,41 @@ class WordPieceTokenizer::Encoder {
 
   void Stretch(const char* cursor, const char* end) {
     while (cursor < end && !full_) {
-      char32_t code_point = DecodeUtf8(&cursor, end);
-      const uint8_t flags = unicode_.Class(code_point).flags;
-      if (config_.clean_text) {
-        if (flags & kCleanDrop) continue;
-        if (flags & kCleanSpace) code_point = ' ';
+      const char32_t code_point = DecodeUtf8(&cursor, end);
+      if (word_chars_ <= config_.word_chars_max) {
+        CodePoint(code_point);
+      } else {
+        RestOfLongWord(code_point);
       }
-      const bool alone = config_.handle_chinese_chars && (flags & kIdeograph);
-      if (alone) EndWordAndMarks();
-      Decompose(code_point);
-      if (alone) EndWordAndMarks();
     }
     EndWordAndMarks();
+  }
+
+  // Of a word that is [UNK] already, only its end matters. A code point that left such a word open leaves every such
+  // word open: what it becomes does not depend on those before it, but for the order of marks, which never end a word.
+  // So a text that is one word of 16 MiB is normalized once per kind of character, not once per character.
+  void RestOfLongWord(char32_t code_point) {
+    OpenEnds& open_ends = scratch_.open_ends;
+    if (open_ends.owner != tokenizer_.serial_) {
+      open_ends.seen.assign(OpenEnds::kCodePoints, false);
+      open_ends.owner = tokenizer_.serial_;
+    }
+    if (open_ends.seen[code_point]) return;
+    const size_t before = words_ended_;
+    CodePoint(code_point);
+    if (words_ended_ == before) open_ends.seen[code_point] = true;
+  }
+
+  void CodePoint(char32_t code_point) {
+    const uint8_t flags = unicode_.Class(code_point).flags;
+    if (config_.clean_text) {
+      if (flags & kCleanDrop) return;
+      if (flags & kCleanSpace) code_point = ' ';
+    }
+    const bool alone = config_.handle_chinese_chars && (flags & kIdeograph);
+    if (alone) EndWordAndMarks();
+    Decompose(code_point);
+    if (alone) EndWordAndMarks();
   }
 
   void Decompose(char32_t code_point) {
@@ -293,6 +274,7 @@ class WordPieceTokenizer::Encoder {
 
   void EndWord() {
     if (word_chars_ == 0) return;
+    ++words_ended_;
     const size_t bytes = word_bytes_;
     const bool too_long = word_chars_ > config_.word_chars_max;
     word_bytes_ = word_chars_ = 0;
@@ -363,6 +345,7 @@ class WordPieceTokenizer::Encoder {
   bool full_ = false;  // more tokens than fit: nothing further is encoded
   size_t word_bytes_ = 0;
   size_t word_chars_ = 0;
+  size_t words_ended_ = 0;  // on the exact path
 };
 
 WordPieceTokenizer::WordPieceTokenizer(WordPieceConfig config) : config_(std::move(config)) {

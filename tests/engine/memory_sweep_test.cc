@@ -17,6 +17,7 @@
 #include "engine/lanes/lane_table.h"
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
+#include "engine/serving/long_worker.h"
 #include "engine/serving/request_path.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
@@ -37,15 +38,20 @@ using testing::ScriptedLane;
 using testing::ScriptedRequest;
 
 constexpr uint32_t kWidth = 4;
+constexpr uint32_t kTextBytesMax = 128 << 10;
 constexpr uint64_t kFailuresMax = 10'000;  // far more allocations than any operation makes
 
 class RequestSweep : public ::testing::Test {
  protected:
   RequestSweep() { Make(); }
-  ~RequestSweep() override { worker_.reset(); }
+  ~RequestSweep() override { StopWorkers(); }
 
-  void Make() {
+  void StopWorkers() {
+    long_worker_.reset();
     worker_.reset();
+  }
+  void Make() {
+    StopWorkers();
     path_.reset();
     model_.emplace(ServedModel::Options{
         .backend = &backend_,
@@ -56,6 +62,7 @@ class RequestSweep : public ::testing::Test {
         .stats = stats_->writer()});
     path_.emplace(&*model_);
   }
+  void StartLongWorker() { long_worker_.emplace(&*model_); }
   void StartWorker() { worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = {}}); }
 
   // Takes and handles what the lane submitted, as a turn of the loop does.
@@ -86,12 +93,13 @@ class RequestSweep : public ::testing::Test {
   std::unique_ptr<StatsSegment> stats_ = StatsSegment::CreatePrivate();
   GatedBackend backend_{kWidth};
   MemoryCache cache_;
-  ScriptedLane lane_{LaneGeometry{8, 4096, kWidth}, 1, 42};
+  ScriptedLane lane_{LaneGeometry{8, kTextBytesMax, kWidth}, 1, 42};
   ScriptedLane other_{LaneGeometry{8, 4096, kWidth}, 2, 43};
-  LaneReader reader_{4096};
+  LaneReader reader_{kTextBytesMax};
   std::optional<ServedModel> model_;
   std::optional<RequestPath> path_;
   std::optional<DeviceWorker> worker_;
+  std::optional<LongWorker> long_worker_;
   uint64_t sequence_ = 0;
 };
 
@@ -120,6 +128,34 @@ TEST_F(RequestSweep, AMissIsAnsweredOrOutOfMemoryAndTheSameTextWorksAfterwards) 
   }
   EXPECT_GT(refused, 0u);  // the canary: memory did run out where it matters
   EXPECT_GT(stats_->writer().Get(Counter::kOutOfMemory), 0u);
+}
+
+TEST_F(RequestSweep, ALongTextIsAnsweredOrOutOfMemoryAndTheSameTextWorksAfterwards) {
+  uint64_t refused = 0, nth = 1;
+  for (bool failed = true; failed; ++nth) {
+    ASSERT_LT(nth, kFailuresMax);
+    Make();
+    StartWorker();
+    StartLongWorker();
+    const std::string text = std::to_string(nth) + std::string(100'000, 'l');
+    Submit(0, text, ++sequence_);
+    StatusCode status;
+    {
+      FailingNew memory(nth, FailingNew::Whose::kAllThreads);
+      Turn();
+      status = Await(0, sequence_);
+      failed = memory.failed();
+    }
+    EXPECT_TRUE(status == StatusCode::kOk || status == StatusCode::kOutOfMemory) << nth << ": " << StatusName(status);
+    refused += status == StatusCode::kOutOfMemory;
+    Submit(1, text, ++sequence_);
+    Turn();
+    EXPECT_EQ(Await(1, sequence_), StatusCode::kOk) << nth;
+    while (model_->long_texts.size() != 0) std::this_thread::yield();
+    EXPECT_EQ(model_->in_flight.size(), 0u) << nth;
+    EXPECT_EQ(model_->batcher.queued_bytes(), 0u) << nth << ": a charge was not given back";
+  }
+  EXPECT_GT(refused, 1u);
 }
 
 // As above, but memory stays short for a while.

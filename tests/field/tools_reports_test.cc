@@ -140,6 +140,7 @@ TEST_F(ToolsReports, TheLocaleChangesNoByte) {
 }
 
 TEST_F(ToolsReports, ALineOfTenMegabytesIsRefusedWithTheLimitAndTheOthersGoOn) {
+  engine_.options().args = {"--text-bytes-max", "65536"};
   ASSERT_TRUE(engine_.Start());
   WriteFile(directory_ / "in", "one\n" + std::string(10'000'000, 'x') + "\nthree\n");
   const Finished finished = Shell("$EMBED --socket $S --input $D/in");

@@ -14,8 +14,9 @@ namespace {
 
 std::atomic<bool> stop_asked{false};
 
-// `bytes` bytes that differ in their first bytes, unless they are the "same", "popular" or "invalid". "accents" is one
-// word of three-byte letters, the dearest text for a tokenizer that looks for accents; "words" is many short words.
+// `bytes` bytes that differ in their first bytes, unless they are the "same", "popular" or "invalid"; "invalid-end" is
+// invalid in the last byte. "accents" is one word of three-byte letters, the dearest text for a tokenizer that looks
+// for accents; "words" is many short words; "spaces" is nothing else.
 std::string MakeText(const std::string& kind, size_t bytes, uint64_t number) {
   std::string text = std::to_string(getpid()) + "." + std::to_string(number) + " ";
   if (kind == "popular") {  // what the victim will ask
@@ -24,6 +25,11 @@ std::string MakeText(const std::string& kind, size_t bytes, uint64_t number) {
     text = "the same text" + std::string(bytes, 's');
   } else if (kind == "invalid") {
     text = std::string(bytes, '\xff');
+  } else if (kind == "invalid-end") {
+    text.append(bytes - std::min(bytes, text.size() + 1), 'x');
+    text += '\xff';
+  } else if (kind == "spaces") {
+    text.append(bytes - std::min(bytes, text.size()), ' ');
   } else if (kind == "accents") {
     while (text.size() + 3 <= bytes) text += "\xe1\xb8\x9d";
   } else if (kind == "words") {
@@ -64,7 +70,7 @@ std::vector<std::unique_ptr<embed::Client>> AttachLanes(const FloodArguments& ar
 sutra_options RequestOptions(const FloodArguments& arguments) {
   sutra_options options = embed::RequestOptions();
   options.priority = static_cast<sutra_priority>(arguments.Number("priority", SUTRA_PRIORITY_BULK));
-  options.flags = SUTRA_CACHE_SKIP_STORE;
+  if (arguments.Number("store", 0) == 0) options.flags = SUTRA_CACHE_SKIP_STORE;
   options.timeout_ms = static_cast<uint32_t>(arguments.Number("timeout_ms", 90'000));
   return options;
 }

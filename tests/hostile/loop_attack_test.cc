@@ -142,6 +142,39 @@ TEST_F(LoopAttackTest, LongTextsOfManyProcessesHoldUpAnotherForATurnOfEach) {
   EXPECT_LE(burst.beatless_ns, kBeatlessNs);
 }
 
+// Texts of 12 MB, each of a client of its own: all of them are taken while the first few are read. A loop that read
+// them would take the last after all others were read, and the first ones computed.
+TEST_F(LoopAttackTest, TheLoopTakesHugeTextsWithoutReadingThem) {
+  constexpr size_t kProcesses = 8;
+  StartEngine(ManyLanes());
+  for (const char* kind : {"words", "spaces", "same"}) {
+    std::vector<std::unique_ptr<ChildProcess>> attackers;
+    for (size_t i = 0; i < kProcesses; ++i) {
+      attackers.push_back(StartAttacker("queue-texts", {"start=1", "bytes=12000000", std::string("kind=") + kind}));
+      EXPECT_EQ(SaidNumber(*attackers.back(), "attached"), 1u);
+    }
+    engine_->process().Stop();
+    for (const auto& attacker : attackers) {
+      attacker->Signal(SIGUSR1);
+      EXPECT_EQ(SaidNumber(*attacker, "queued"), 1u);
+    }
+    engine_->process().Continue();
+    uint64_t last_taken_ns = 0;
+    std::vector<uint64_t> batched_ns;
+    for (const auto& attacker : attackers) {
+      for (const Interval& text : SaidPairs(*attacker)) {
+        last_taken_ns = std::max(last_taken_ns, text.start_ns);
+        batched_ns.push_back(text.end_ns);
+      }
+      EXPECT_EQ(Said(*attacker, "end"), "");
+    }
+    ASSERT_EQ(batched_ns.size(), kProcesses);
+    const auto before = [=](uint64_t batched) { return batched != 0 && batched < last_taken_ns; };
+    EXPECT_LT(std::count_if(batched_ns.begin(), batched_ns.end(), before), kProcesses / 2) << kind;
+    EXPECT_TRUE(engine_->WaitLanes(0));
+  }
+}
+
 TEST_F(LoopAttackTest, CanaryATextBehindAllOthersIsSeen) {
   StartEngine(ManyLanes());
   ASSERT_EQ(victim_.Attach(engine_->socket(), 8), SUTRA_OK) << sutra_error_text();

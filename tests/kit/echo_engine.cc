@@ -258,6 +258,7 @@ class EchoServer {
       welcome.status =
           static_cast<uint32_t>(options_.refuse != StatusCode::kOk ? options_.refuse : StatusCode::kRefused);
       std::strncpy(welcome.message, refusal.c_str(), sizeof(welcome.message) - 1);
+      welcome.text_bytes_max = options_.text_bytes_max;  // as the engine: what it serves, not what was asked for
     }
     return welcome;
   }

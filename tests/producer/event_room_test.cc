@@ -1,4 +1,5 @@
-// Room after SUTRA_FULL: the event descriptor is readable from the moment that there is some until it is asked for.
+// Room after SUTRA_FULL, or an engine after SUTRA_ENGINE_GONE: the event descriptor is readable from the moment that
+// there is some until it is asked for.
 #include <poll.h>
 
 #include <functional>
@@ -154,6 +155,84 @@ TEST_F(EventRoom, ABlockingCallThatFindsNoRoomTellsNoEventLoop) {
   ReleaseElsewhere(held_[1]);
   EXPECT_FALSE(Readable());
   engine_->Continue();
+}
+
+// Without an engine there is no room either: a loop that was told so sleeps until there is one.
+class EventRevival : public EventRoom {
+ protected:
+  // A submit finds no engine; the next one is there before the loop polls and sleeps.
+  void SubmitBetween(sutra_status expected, const EchoOptions& next = {}) {
+    sutra_info info = embed::Info();
+    do {
+      ASSERT_EQ(sutra_get_info(client_.get(), &info), SUTRA_OK);
+    } while (info.lanes > 0);
+    ASSERT_EQ(Submit(client_, "no engine", &extra_), expected);
+    StartEngine(next).control().hold = 1;
+  }
+  void AwaitEngines(uint32_t engines) {
+    sutra_info info = embed::Info();
+    while (sutra_get_info(client_.get(), &info), info.engines < engines) std::this_thread::yield();
+  }
+  // Polls take the reminder of the new engine; what is left is what the submit was promised.
+  void ExpectToldUntilSubmit() {
+    AwaitEngines(2);
+    ASSERT_TRUE(Readable(60'000));
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(PollTickets(client_.get(), &none_, 1), 0u);
+    EXPECT_TRUE(Readable(1000)) << "the event loop sleeps beside an engine";
+    EXPECT_EQ(Submit(client_, "next", &extra_), SUTRA_OK);
+    PollToSleep();
+    EXPECT_FALSE(Readable()) << "the caller took what it was told of";
+  }
+};
+
+TEST_F(EventRevival, ALoopThatSleepsAfterEngineGoneIsToldOfTheNextEngine) {
+  StartEngine();
+  Open();
+  PollToSleep();
+  engine_->Kill();
+  SubmitBetween(SUTRA_ENGINE_GONE);
+  ExpectToldUntilSubmit();
+}
+
+TEST_F(EventRevival, ALoopThatSleepsAfterShuttingDownIsToldOfTheNextEngine) {
+  StartEngine();
+  Open();
+  PollToSleep();
+  engine_->control().drain = 1;
+  SubmitBetween(SUTRA_SHUTTING_DOWN);
+  ExpectToldUntilSubmit();
+}
+
+TEST_F(EventRevival, AnotherThreadsSubmitDoesNotTakeIt) {
+  StartEngine();
+  Open();
+  PollToSleep();
+  engine_->Kill();
+  SubmitBetween(SUTRA_ENGINE_GONE);
+  AwaitEngines(2);
+  OnAnotherThread([&] {
+    while (Submit(client_, "of a thread that was never told", &extra_) != SUTRA_OK) std::this_thread::yield();
+  });
+  ExpectToldUntilSubmit();
+}
+
+// No engine that the client would go on at: after the answer that says so there is nothing to be told of.
+TEST_F(EventRevival, AnEngineOfAnotherModelEndsTheWish) {
+  StartEngine();
+  Open();
+  PollToSleep();
+  engine_->Kill();
+  EchoOptions other;
+  other.identity = std::string(64, 'f');
+  SubmitBetween(SUTRA_ENGINE_GONE, other);
+  sutra_result result = embed::Result();
+  float vector[16];
+  do {
+    (void)sutra_embed(client_.get(), "x", 1, nullptr, vector, &result);
+  } while (result.reason != SUTRA_REASON_OTHER_IDENTITY);
+  ASSERT_TRUE(Readable(60'000));
+  EXPECT_EQ(Submit(client_, "for good", &extra_), SUTRA_ENGINE_GONE);
+  PollToSleep();
 }
 
 }  // namespace

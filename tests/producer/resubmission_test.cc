@@ -429,6 +429,28 @@ TEST_F(ResubmissionTest, AnotherModelOrLayoutEndsEverythingWithItsReason) {
   }
 }
 
+TEST_F(ResubmissionTest, AnEngineOfShorterTextsEndsEverythingWithItsReason) {
+  StartEngine().control().hold = 1;
+  const ClientPtr client = Attach(8, 1);
+  sutra_ticket ticket = 0;
+  ASSERT_EQ(Submit(client, "under way", &ticket), SUTRA_OK);
+  Taken(1);
+  EchoOptions shorter;
+  shorter.text_bytes_max = 1024;
+  StartEngine(shorter);
+  sutra_result result = embed::Result();
+  EXPECT_EQ(sutra_wait(client.get(), ticket, 60'000, &result), SUTRA_ENGINE_GONE) << "not at its deadline";
+  EXPECT_EQ(result.reason, SUTRA_REASON_OTHER_LAYOUT);
+  EXPECT_NE(std::string(sutra_error_text()).find("--text-bytes-max"), std::string::npos) << sutra_error_text();
+  float vector[16];
+  EXPECT_EQ(sutra_embed(client.get(), "x", 1, nullptr, vector, nullptr), SUTRA_ENGINE_GONE) << "at once";
+  sutra_release(client.get(), ticket);
+  StartEngine();
+  while (Embed(client, "the right one is back") == SUTRA_ENGINE_GONE) {
+  }
+  EXPECT_EQ(Embed(client, "served"), SUTRA_OK);
+}
+
 TEST_F(ResubmissionTest, WithoutAnEngineATicketEndsAtItsDeadlineOrWhenItIsCancelled) {
   StartEngine().control().hold = 1;
   const ClientPtr client = Attach(8, 1);

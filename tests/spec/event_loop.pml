@@ -8,7 +8,7 @@
  *            a2 fence, look at event_armed         LookForSleepers (shm/sleep_wake.h)
  *            a3 one byte into the pipe             Lane::Wake (engine/lanes/lane.cc)
  *   poll     p1 under the lane's mutex: read entries while there is room   PollLocked (producer/lane_poll.cc)
- *            p2 the first one: event_armed = 0     DisarmLocked (producer/client_lane.cc)
+ *            p2 the first one: event_armed = 0     DisarmLocked (producer/lane_attachments.cc)
  *            p3 the array is full, or the caller had better poll on: remind   PollClient, Remind
  *            p4 otherwise p1 again; none left: drain the pipe                 DrainEvents
  *            p5 event_armed = 1, fence, p1 again   ArmLocked

@@ -4,7 +4,7 @@
  * The library's helper thread learns of the death, marks the lane and wakes until no waiter is left. A waiter that
  * sleeps on is an invalid end state.
  *
- *   helper   m1 the engine's lock is free            CheckAlive (producer/client_lane.cc)
+ *   helper   m1 the engine's lock is free            CheckAlive (producer/lane_attachments.cc)
  *            m2 lane->gone = reason, full fence
  *            m3 wake the futex word, until `sleepers` is 0: a client may wake on its read-only mapping
  *   waiter   w1 sleepers += 1, fence                 WaitUntil (producer/client_lane.h)

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <sutra/embed.hpp>
 #include <thread>
 
 #include "tests/system/system_fixture.h"
@@ -84,6 +85,51 @@ TEST_F(LongTextSystem, ManyThreadsOfOneClientShareTheArenasOfItsLanes) {
       for (int round = 0; round < 3; ++round) {
         const std::string text = Words(i % 2 == 0 ? kLongBytes : 400'000, 100 * i + round);
         ExpectVectorOfItsBeginning(client, client.Embed(text), text);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// They wait for the thread that reads them when the signal comes: taken is taken.
+TEST_F(LongTextSystem, ADrainAnswersTheLongTextsThatWereTaken) {
+  constexpr int kTexts = 6;
+  ASSERT_TRUE(engine_.Start());
+  embed::Client client;
+  ASSERT_EQ(client.Attach(engine_.socket(), embed::AttachOptions()), SUTRA_OK) << sutra_error_text();
+  std::vector<std::string> texts;
+  std::vector<embed::Ticket> tickets(kTexts);
+  for (int i = 0; i < kTexts; ++i) {
+    texts.push_back(Words(2'000'000, i));
+    ASSERT_EQ(client.Submit(texts.back(), &tickets[static_cast<size_t>(i)], embed::RequestOptions()), SUTRA_OK);
+  }
+  ASSERT_TRUE(engine_.WaitStats([](const StatsSnapshot& s) { return s.counter("texts") == kTexts; }));
+  engine_.process().Signal(SIGTERM);
+  for (embed::Ticket& ticket : tickets) {
+    const sutra_result result = ticket.Wait(60'000);
+    EXPECT_EQ(result.status, SUTRA_OK) << sutra_status_text(result.status);
+    EXPECT_EQ(result.source, SUTRA_SOURCE_MODEL);
+    ticket.Release();
+  }
+  const ExitStatus status = engine_.WaitEnd();
+  EXPECT_TRUE(status.exited && status.code == 0) << ToText(status);
+}
+
+// Floods of long texts, found or not, do not change what another client gets.
+TEST_F(LongTextSystem, EachClientGetsTheVectorsOfItsOwnLongTexts) {
+  ASSERT_TRUE(engine_.Start());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&, i] {
+      const ClientHandle client = Attached(engine_);
+      for (int round = 0; round < 4; ++round) {
+        const std::string own = Words(3'000'000, 10 * i + round), shared = Words(5'000'000, 1000 + round);
+        ExpectVectorOfItsBeginning(client, client.Embed(own), own);
+        ExpectVectorOfItsBeginning(client, client.Embed(shared), shared);
+        ExpectVectorOfItsBeginning(client, client.Embed(own), own);
+        std::string invalid = own;
+        invalid.back() = '\xff';
+        EXPECT_EQ(client.Embed(invalid).status, SUTRA_INVALID_UTF8);
       }
     });
   }

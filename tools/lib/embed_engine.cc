@@ -39,7 +39,8 @@ class EngineRun {
     const EmbedOptions& options = job.options();
     request_.flags = (options.raw ? SUTRA_RAW : 0) | (options.normalize ? SUTRA_NORMALIZE : 0) |
                      (options.reject ? SUTRA_REJECT : 0) |
-                     (options.no_cache ? SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE : 0);
+                     (options.no_cache ? SUTRA_CACHE_SKIP_LOOKUP | SUTRA_CACHE_SKIP_STORE : 0) |
+                     SUTRA_FAIL_FAST;  // it waits for the next engine itself, for --wait-engine and not for longer
     request_.ttl_s = options.ttl_s;
     request_.priority = options.priority == "query"  ? SUTRA_PRIORITY_QUERY
                         : options.priority == "bulk" ? SUTRA_PRIORITY_BULK

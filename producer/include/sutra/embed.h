@@ -187,7 +187,8 @@ typedef struct sutra_batch_options { /* of a blocking batch; zero = default */
   uint32_t size;
   uint32_t timeout_ms; /* of the whole call; 0 = none but the texts' own */
   /* Called on the calling thread, at most every 100 ms and once at the end, with the number of texts that are done.
-   * Nonzero stops the batch: the texts that are left end with SUTRA_CANCELLED. Must not call sutra_detach. */
+   * Nonzero stops the batch: the texts that are left end with SUTRA_CANCELLED, and it is not called again, not even at
+   * the end. Must not call sutra_detach. */
   int (*progress)(void* context, size_t done, size_t count);
   void* context;
   char* error_texts; /* count texts of error_text_bytes each: NUL-terminated, cut where too long, "" if ok */
@@ -200,7 +201,7 @@ typedef struct sutra_batch_options { /* of a blocking batch; zero = default */
 SUTRA_API sutra_status sutra_attach(const char* path, const sutra_attach_options* options, sutra_client** client);
 /* REQUIRES: no other thread is in a call with `client` (may be NULL), and none uses it afterwards: a second detach is
  * undefined. Outstanding tickets end; vectors and the event descriptor become invalid. The same after fork (frees the
- * child's copy) and after the engine's death. May wait 0.1 s for an attach to a stopped engine. */
+ * child's copy) and after the engine's death. */
 SUTRA_API void sutra_detach(sutra_client* client);
 /* RETURNS SUTRA_OK and *info, also after the engine's death: then of the engine that was attached last. */
 SUTRA_API sutra_status sutra_get_info(const sutra_client* client, sutra_info* info);
@@ -248,12 +249,12 @@ SUTRA_API sutra_status sutra_take(sutra_client* client, sutra_ticket ticket, flo
 SUTRA_API size_t sutra_poll(sutra_client* client, sutra_result* results, size_t result_stride, size_t count);
 /* A descriptor for event loops (epoll, tokio's AsyncFd), the same one until sutra_detach; owned by the client, only to
  * be waited for. It becomes readable when tickets of any lane may be done, by answers, at a deadline or by
- * sutra_cancel_all; when the engine died or the next one is attached; and when there is room again after SUTRA_FULL,
- * until the thread that was told SUTRA_FULL, or one that polls, submits again (sutra_submit_many with no texts does for
- * a caller who dropped them). After it, and once before the first wait, call sutra_poll until it returns fewer than it
- * had room for: that arms the descriptor, which otherwise stays readable. It also stays readable for spin_us after an
- * answer, unless that never pays off, so that a caller who polls in a loop costs the engine no system call per answer.
- * RETURNS -1 without descriptors or for a bad argument. */
+ * sutra_cancel_all; when the engine died or the next one is attached; and when there is room again after SUTRA_FULL, or
+ * an engine after SUTRA_ENGINE_GONE or SUTRA_SHUTTING_DOWN, until the thread that was told so, or one that polls,
+ * submits again (sutra_submit_many with no texts does for a caller who dropped them). After it, and once before the
+ * first wait, call sutra_poll until it returns fewer than it had room for: that arms the descriptor, which otherwise
+ * stays readable. It also stays readable for spin_us after an answer, unless that never pays off, so that a caller who
+ * polls in a loop costs the engine no system call per answer. RETURNS -1 without descriptors or for a bad argument. */
 SUTRA_API int sutra_event_fd(sutra_client* client);
 
 /* A hint: the engine may still answer. The ticket still has to be released. SUTRA_BAD_ARGUMENT for a stale ticket.

@@ -96,6 +96,56 @@ TEST_F(EntryStoreTest, CollidingHashesNeverExchangeVectors) {
   EXPECT_EQ(store_->GetCounts().entries, oracle.size());
 }
 
+// To compare 16 MiB takes milliseconds, in which nobody would find the entries beside them.
+TEST_F(EntryStoreTest, ALongTextIsComparedBeforeTheLockAndItsBytesOutliveItsEntry) {
+  Make(100);
+  const std::string text(EntryStore::kLongTextBytes + 1, 'l');
+  EntryKey key = store_->KeyOf(text, 0);
+  EXPECT_EQ(store_->Pin(&key), nullptr) << "not stored yet";
+  EXPECT_EQ(key.text.data(), text.data());
+  EntryStore::TextBlockPtr copy = EntryStore::CopyLongText(key);
+  {
+    const std::vector<float> vector = VectorOf(text, 1);
+    MutexLock lock(store_->MutexOf(key));
+    ASSERT_TRUE(
+        store_->InsertLocked(key, std::span<const float>(vector), CacheValue{1, 1, false}, UINT64_MAX, 0, 1, &copy));
+  }
+  EXPECT_EQ(copy, nullptr) << "taken, not copied again";
+  const EntryStore::TextBlockPtr pin = store_->Pin(&key);
+  ASSERT_NE(pin, nullptr);
+  EXPECT_NE(key.text.data(), text.data());
+  std::vector<float> vector(kWidth);
+  CacheValue value;
+  EXPECT_TRUE(store_->Lookup(key, &clock_, vector.data(), &value));
+  EXPECT_EQ(vector, VectorOf(text, 1));
+  EXPECT_TRUE(Erase(text));
+  store_->FreeRemoved(key);
+  EXPECT_EQ(key.text, text) << "pinned";
+  EXPECT_FALSE(store_->Lookup(key, &clock_, vector.data(), &value));
+  EXPECT_EQ(store_->GetCounts().bytes, 0u);
+}
+
+TEST_F(EntryStoreTest, LongTextsWithTheSameHashAndLengthAreToldApart) {
+  Make(100, 64 << 20, 0);
+  const std::string one(EntryStore::kLongTextBytes + 1, '1'), two(EntryStore::kLongTextBytes + 1, '2');
+  EXPECT_TRUE(Insert(one, 1));
+  EntryKey key = store_->KeyOf(two, 0);
+  EXPECT_EQ(store_->Pin(&key), nullptr);
+  EXPECT_EQ(Find(two), -1);
+  EXPECT_TRUE(Insert(two, 2));
+  EXPECT_EQ(Find(one), 1);
+  EXPECT_EQ(Find(two), 2);
+}
+
+TEST_F(EntryStoreTest, ShortTextsAreNeitherPinnedNorCopiedAhead) {
+  Make(100);
+  const std::string text(EntryStore::kLongTextBytes, 's');
+  EXPECT_TRUE(Insert(text, 1));
+  EntryKey key = store_->KeyOf(text, 0);
+  EXPECT_EQ(store_->Pin(&key), nullptr);
+  EXPECT_EQ(EntryStore::CopyLongText(key), nullptr);
+}
+
 TEST_F(EntryStoreTest, BoundsHoldAtEveryMoment) {
   for (const uint64_t entries_max : {1u, 7u, 200u}) {
     Make(entries_max, 128 << 10);

@@ -85,7 +85,7 @@ TEST(InFlightDeathTest, AJoinNoticesAStrayWriteBesideTheMap) {
     };
     EXPECT_DEATH(stray(), "memory of the in-flight table is corrupted");
   }
-  EXPECT_EQ(canaries, 2);
+  EXPECT_EQ(canaries, 4);
 }
 
 TEST(InFlight, ATextHasABoundedNumberOfWaiters) {

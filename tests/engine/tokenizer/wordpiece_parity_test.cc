@@ -226,5 +226,40 @@ TEST(WordPieceOptionsParity, EveryCombinationOfOptionsGivesTheOraclesIds) {
   for (size_t option = 1; option < answers.size(); option *= 2) EXPECT_NE(answers[0], answers[option]);
 }
 
+// A word that is too long is [UNK] whatever follows, until it ends: so characters that left one open are not looked at
+// again. What each character does between two letters, which the oracle has confirmed, it does in a long word, too.
+TEST(WordPieceLongWord, EveryCodePointEndsAWordThatIsTooLongExactlyIfItEndsAShortOne) {
+  const int32_t unk = 0;
+  std::string long_word;
+  for (int i = 0; i < 41; ++i) long_word += "\xc3\xa9";
+  size_t ending = 0;
+  for (int options = 0; options < 16; ++options) {
+    WordPieceConfig config = CharacterConfig();
+    config.clean_text = (options & 1) != 0;
+    config.handle_chinese_chars = (options & 2) != 0;
+    config.strip_accents = (options & 4) != 0;
+    config.lowercase = (options & 8) != 0;
+    const auto tokenizer = WordPieceTokenizer::FromConfig(std::move(config), "characters");
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    const int32_t first = Ids(**tokenizer, "x")[1], last = Ids(**tokenizer, "y")[1];
+    for (uint32_t code_point = 1; code_point < 0x110000; code_point += code_point < 0x3100 ? 1 : 61) {
+      if (code_point >= 0xD800 && code_point < 0xE000) continue;
+      const std::string character = Utf8(code_point);
+      const std::vector<int32_t> between = Ids(**tokenizer, "x" + character + "y");
+      const bool ends = between.size() >= 4 && between[1] == first && between[between.size() - 2] == last;
+      std::vector<int32_t> expected = {between.front(), unk};
+      for (int time = 0; ends && time < 2; ++time) {
+        expected.insert(expected.end(), between.begin() + 2, between.end() - 2);
+        expected.push_back(unk);
+      }
+      expected.push_back(between.back());
+      ending += ends;
+      ASSERT_EQ(Ids(**tokenizer, long_word + character + long_word + character + long_word), expected)
+          << std::hex << code_point << " with options " << options;
+    }
+  }
+  EXPECT_GT(ending, 1000u);
+}
+
 }  // namespace
 }  // namespace sutra
