@@ -1,0 +1,67 @@
+// A short run of the chaos that must be survived, and the canaries that show that it sees what goes wrong.
+// SUTRA_SEED repeats a run's choices; SUTRA_CHAOS_KILLS makes it long (tests/README.md).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/kit/child_process.h"
+#include "tests/kit/engine_process.h"
+#include "tests/kit/seed.h"
+
+namespace sutra::test {
+namespace {
+
+// The script, which brings the clients in Rust, or the program itself.
+nlohmann::json RunSurvival(const std::vector<std::string>& program, uint64_t kills, std::vector<std::string> options,
+                           int* exit_code) {
+  SpawnOptions spawn;
+  spawn.args = program;
+  const std::string seed = std::to_string(FreshTestSeed());
+  spawn.args.insert(spawn.args.end(), {"--json", "--kills", std::to_string(kills), "--seed", seed});
+  spawn.args.insert(spawn.args.end(), options.begin(), options.end());
+  const Finished finished = RunToEnd(spawn, kWaitMs + static_cast<int>(std::min<uint64_t>(kills, 100'000)) * 1000);
+  *exit_code = finished.status.exited ? finished.status.code : -1;
+  nlohmann::json json = nlohmann::json::parse(finished.output, nullptr, false);
+  EXPECT_TRUE(json.is_object()) << ToText(finished.status) << "\n" << finished.output << finished.errors;
+  std::printf("%s", finished.output.c_str());
+  return json.is_object() ? json : nlohmann::json::object();
+}
+
+TEST(Survival, NothingIsLostWrongWedgedOrLeaked) {
+  const uint64_t kills = NumberFromEnvironment("SUTRA_CHAOS_KILLS", 150);
+  int exit_code = -1;
+  const nlohmann::json json = RunSurvival({SUTRA_CHAOS_SCRIPT}, kills, {}, &exit_code);
+  EXPECT_EQ(exit_code, 0);
+  for (const char* key : {"lost", "wrong", "wedged", "leaked", "ended"}) EXPECT_EQ(json.value(key, -1), 0) << key;
+  EXPECT_GE(json.value("kills", uint64_t{0}), kills);
+  EXPECT_GT(json.value("answers", uint64_t{0}), kills);
+  EXPECT_GT(json.value("takeovers", 0), 0);
+}
+
+// At least one failure of the expected kind, and the exit code says so.
+void ExpectSeen(const char* key, uint64_t kills, const std::vector<std::string>& options) {
+  int exit_code = -1;
+  const nlohmann::json json = RunSurvival({SUTRA_CHAOS_PROGRAM, "--end-at-first"}, kills, options, &exit_code);
+  EXPECT_EQ(exit_code, 1);
+  EXPECT_GT(json.value(key, 0), 0) << json.dump();
+}
+
+TEST(Survival, CanaryADamagedVectorIsWrong) { ExpectSeen("wrong", 20, {"--corrupt", "50"}); }
+TEST(Survival, CanaryAClientThatDoesNotGoOnAtTheNextEngineLoses) { ExpectSeen("lost", 40, {"--fail-fast"}); }
+TEST(Survival, CanaryAnEngineThatNeverComesBackLoses) {
+  ExpectSeen("lost", 1'000'000, {"--never-restart", "--deadline-ms", "2000"});
+}
+TEST(Survival, CanaryAnEngineThatKeepsNothingLoses) { ExpectSeen("lost", 200, {"--engine-forgets"}); }
+TEST(Survival, CanaryALostWakeUpWedges) {
+  ExpectSeen("wedged", 1'000'000, {"--deaf-after", "100", "--wedged-ms", "3000"});
+}
+TEST(Survival, CanaryADescriptorThatAClientKeepsIsLeaked) { ExpectSeen("leaked", 10, {"--client-leak", "10"}); }
+TEST(Survival, CanaryALaneThatStaysIsLeaked) { ExpectSeen("leaked", 5, {"--lane-leak"}); }
+
+}  // namespace
+}  // namespace sutra::test
