@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 
+#include <cassert>
 #include <new>
 #include <utility>
 
@@ -42,6 +43,7 @@ void LongWorker::Serve(const LongRequestPtr& request) {
     model_.stats.Add(Counter::kOutOfMemory);
     model_.replies.Refuse(request->first, StatusCode::kOutOfMemory);
   }
+  assert(computing == (request->first.lane == nullptr));  // who is not answered here waits for the model
   if (!computing) {
     model_.batcher.Uncharge(request->client.get(), request->unread.bytes, request->cost_estimate);
     model_.replies.Wake(lane.get());
