@@ -106,6 +106,7 @@ SurvivalTotals Survival::Run() {
       if (totals_.kills >= sampled_at_kills_ + kSampleKills) CheckShard();
       if (options_.end_at_first && !totals_.good()) break;
     }
+    if (stop_->load()) std::fprintf(stderr, "asked to stop: the run ends early\n");
     drawing_ = false;
     EndAndLookForLeaks();
   }

@@ -85,7 +85,7 @@ class Survival {
     bool wedged = false;              // counted already
     bool may_end = false;             // of an engine: it was asked to
     uint64_t start_ns = 0;            // when to start it; 0 = it runs
-    uint64_t alive_ns = 0;            // since when it runs and is not stopped
+    uint64_t alive_ns = 0;            // since when it runs
     uint64_t continue_ns = 0;         // when to continue it; 0 = it is not stopped
     uint64_t asked_ns = 0;            // of an engine: when it was asked to end; 0 = it was not
     uint64_t seen[kTallyWords] = {};  // of a client's counts, what the totals have

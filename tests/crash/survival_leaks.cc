@@ -37,9 +37,12 @@ void Survival::EndAndLookForLeaks() {
     }
   }
   Turn();
-  if (Alive(&engines_).empty() && !options_.never_restart) StartEngine(&engines_[0]);
-  WaitUntil(kRestMs, [this] { return hand_overs_.empty(); });
-  if (!options_.never_restart && !WaitUntil(kRestMs, [this] { return Serving() != nullptr && shard_open_; })) {
+  // Those that are alive may be on their way out: when the last of them is gone, one begins anew.
+  const auto serves = [this] {
+    if (Alive(&engines_).empty() && engines_[0].start_ns != 0 && !options_.never_restart) StartEngine(&engines_[0]);
+    return hand_overs_.empty() && Serving() != nullptr && shard_open_ && Serving()->asked_ns == 0;
+  };
+  if (!options_.never_restart && !WaitUntil(2 * kRestMs, serves)) {
     return Fail(&totals_.wedged, "no engine serves at the end");
   }
   if (options_.never_restart) return;

@@ -137,8 +137,7 @@ void Survival::Turn() {
       const uint64_t now_ns = MonotonicNs();
       if (member.continue_ns != 0 && member.continue_ns <= now_ns) {
         member.child().Continue();
-        member.continue_ns = 0;
-        member.alive_ns = now_ns;
+        member.continue_ns = 0;  // its time goes on: stops are short, and so many that it would never be over
       }
       if (member.start_ns == 0 || member.start_ns > now_ns) continue;
       if (member.engine == nullptr) {
