@@ -5,8 +5,10 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 #include <nlohmann/json.hpp>
 
 namespace sutra::test {
@@ -224,6 +226,14 @@ void Survival::StopClient() {
   if (!clients.empty()) StopFor(clients[Random(clients.size())], Random(1500) * kNsPerMs);
 }
 
+// Engines have to be started and continued while the call waits for one.
+std::vector<Reply> Survival::EmbedMeanwhile(const std::vector<std::string>& texts) {
+  std::future<std::vector<Reply>> call =
+      std::async(std::launch::async, [this, &texts] { return own_client_.EmbedBatch(texts); });
+  while (call.wait_for(std::chrono::seconds(0)) != std::future_status::ready) Turn();
+  return call.get();
+}
+
 // What an engine has written before its death is in the shard of the next one. The figures of an engine that others
 // have not killed meanwhile show that it has written.
 void Survival::CheckShard() {
@@ -234,7 +244,7 @@ void Survival::CheckShard() {
   Member* const engine = Serving();
   const uint64_t generation = serving_generation_;
   const std::vector<std::string> texts = NumberedTexts("sample " + std::to_string(++samples_), kSampleTexts);
-  for (const Reply& reply : own_client_.EmbedBatch(texts)) {
+  for (const Reply& reply : EmbedMeanwhile(texts)) {
     if (reply.status != SUTRA_OK)
       return Fail(&totals_.lost, std::string("a sample: ") + sutra_status_text(reply.status));
   }
@@ -255,7 +265,7 @@ void Survival::CheckShard() {
     return Fail(&totals_.wedged, "no engine opens the shard after a kill");
   }
   const uint64_t next_generation = serving_generation_;
-  const std::vector<Reply> replies = own_client_.EmbedBatch(texts);
+  const std::vector<Reply> replies = EmbedMeanwhile(texts);
   LookWhoServes();
   const bool same = open() && serving_generation_ == next_generation;  // or perhaps one whose shard is still closed
   for (size_t i = 0; i < texts.size(); ++i) {

@@ -15,8 +15,8 @@
 //   ended   processes that ended by themselves, or not as they should
 // The clients count in files of their own (survivor.h), which their deaths do not touch.
 //
-// Thread rule: one thread, the main one (child_process.h). A run is a function of its seed, except for the operating
-// system's timing.
+// Thread rule: one thread, the main one (child_process.h); EmbedMeanwhile has one for its call. A run is a function of
+// its seed, except for the operating system's timing.
 #pragma once
 
 #include <atomic>
@@ -103,6 +103,7 @@ class Survival {
   void HandOver();
   void StopEngine();
   void StopClient();
+  std::vector<Reply> EmbedMeanwhile(const std::vector<std::string>& texts);
   void CheckShard();
   void Progress(bool last);
 
