@@ -70,6 +70,20 @@ TEST_F(StandbyTest, ThatIsStoppedRightAfterItTookOverStoresWhatItComputed) {
   EXPECT_EQ(client.Embed("before 4999").source, SUTRA_SOURCE_SHARD);
 }
 
+// The first engine went on without its data directory; so does the next one, with an empty cache.
+TEST_F(StandbyTest, MakesADataDirectoryAgainThatWasRemovedWhileItWaited) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  const auto standby = StandbyOf(first);
+  const ClientHandle client = Attached(first);
+  fs::remove_all(first.data());
+  first.Kill();
+  ExpectVector(client.Embed("after"), "after");
+  EXPECT_TRUE(WaitLog(*standby, kTookOver));
+  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
+  EXPECT_EQ(client.Embed("after").source, SUTRA_SOURCE_SHARD);
+}
+
 TEST_F(StandbyTest, ThatIsStoppedWhileItWaitsLeavesNothing) {
   EngineProcess first;
   ASSERT_TRUE(first.Start());
