@@ -1,6 +1,4 @@
 // The calls that wait for tickets: sutra_wait, sutra_wait_any, sutra_wait_all, and sutra_take.
-#include <string.h>
-
 #include "producer/request_check.h"
 #include "producer/slot_end.h"
 #include "producer/ticket.h"
@@ -96,10 +94,7 @@ extern "C" sutra_status sutra_take(sutra_client* client, sutra_ticket ticket, fl
                       Fail(SUTRA_BAD_ARGUMENT, "the vector has %u floats, and there is room for %zu: the ticket stays",
                            answer->width, vector_floats));
   }
-  if (status == SUTRA_OK) {
-    memcpy(vector, answer->vector, answer->width * sizeof(float));
-    SetVector(vector, answer->width, answer);
-  }
+  if (status == SUTRA_OK) CopyVector(answer->width, vector, answer);
   sink.Put(0, answer);
   if (status == SUTRA_NOT_READY) return status;
   const MutexLock lock(lane->mutex);

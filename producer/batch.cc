@@ -21,13 +21,6 @@ struct Pending {
   uint32_t slot;
 };
 
-// From the reply lane, where *result points, to the caller's memory, where it points afterwards.
-void CopyVector(uint32_t width_max, float* vector, sutra_result* result) {
-  const uint32_t width = result->width < width_max ? result->width : width_max;
-  memcpy(vector, result->vector, width * sizeof(float));
-  SetVector(vector, width, result);
-}
-
 uint32_t WidthOf(const sutra_client* client, const Request& request) {
   return request.width != 0 ? request.width : client->info.width;
 }

@@ -1,6 +1,7 @@
 #include "producer/slot_end.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "producer/cancel_all.h"
 
@@ -99,6 +100,12 @@ void SetVector(const float* vector, uint32_t width, sutra_result* result) {
   result->data = vector;
   result->data_type = SUTRA_DATA_F32;
   result->bytes = width * static_cast<uint32_t>(sizeof(float));
+}
+
+void CopyVector(uint32_t width_max, float* vector, sutra_result* result) {
+  const uint32_t width = result->width < width_max ? result->width : width_max;
+  memcpy(vector, result->vector, width * sizeof(float));
+  SetVector(vector, width, result);
 }
 
 void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* result) {

@@ -33,6 +33,8 @@ void CancelLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 void FillResult(const ClientLane* lane, uint32_t slot, sutra_result* result);
 // Names the `width` floats at `vector` in all fields of a result that say where its vector is.
 void SetVector(const float* vector, uint32_t width, sutra_result* result);
+// Copies at most `width_max` floats from the reply lane, where *result points, to `vector`, where it points afterwards.
+void CopyVector(uint32_t width_max, float* vector, sutra_result* result);
 
 // When the engine wants an `overloaded` request submitted again, in ms; 0 = it does not say. REQUIRES: it ended by the
 // engine's answer.
