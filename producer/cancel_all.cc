@@ -14,14 +14,6 @@ namespace {
 
 constexpr int kYields = 16;  // between the first wakes: most waiters are on their way to the kernel
 
-template <typename Visit>
-void ForEachLane(sutra_client* client, const Visit& visit) {
-  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t i = 0; i < count; ++i) {
-    visit(client->lanes[i].load(std::memory_order_relaxed));  // relaxed: ordered by the count
-  }
-}
-
 // All of an older number than `epoch`. The engine is asked to drop them: it may not have begun.
 void EndCancelled(ClientLane* lane, [[maybe_unused]] uint32_t epoch) {
   {

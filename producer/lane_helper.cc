@@ -87,15 +87,13 @@ class Helper {
   // Of the engines that this thread, or any call, found gone. RETURNS whether there is one.
   bool TellDeaths() {
     bool death = false;
-    const uint32_t count = client_->lane_count.load(std::memory_order_relaxed);  // relaxed: set by this thread
-    for (uint32_t i = 0; i < count; ++i) {
-      const sutra_status status =
-          TellDeath(client_->lanes[i].load(std::memory_order_relaxed));  // relaxed: as the count
-      if (status == SUTRA_OK) continue;
+    ForEachLane(client_, [&](ClientLane* lane) {
+      const sutra_status status = TellDeath(lane);
+      if (status == SUTRA_OK) return;
       death = true;
       const MutexLock lock(client_->attempt_mutex);
       client_->lost_status = status;
-    }
+    });
     if (death) LanesChanged(&client_->signals, true);
     return death;
   }

@@ -149,11 +149,9 @@ uint64_t BackoffMaxNs(sutra_status status, bool other) {
 }
 
 void EndAllWaiting(sutra_client* client, sutra_reason reason) {
-  const uint32_t count = client->lane_count.load(std::memory_order_relaxed);  // relaxed: only this thread changes it
-  for (uint32_t i = 0; i < count; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: as the count
+  ForEachLane(client, [reason](ClientLane* lane) {
     if (HasWaiting(lane)) EndWaiting(lane, reason);
-  }
+  });
 }
 
 }  // namespace
@@ -196,9 +194,7 @@ bool OpenLane(sutra_client* client, bool (*go_on)(void* context), void* context)
 
 LaneCount CountLanes(sutra_client* client, uint64_t now_ns) {
   LaneCount lanes;
-  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t i = 0; i < count; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+  ForEachLane(client, [&](ClientLane* lane) {
     {
       const MutexLock lock(lane->mutex);
       if (UsableLocked(lane, now_ns, &lanes.stalled) == SUTRA_OK) {
@@ -207,16 +203,13 @@ LaneCount CountLanes(sutra_client* client, uint64_t now_ns) {
       }
     }
     lanes.waiting += HasWaiting(lane);
-  }
+  });
   return lanes;
 }
 
 uint32_t OpenLanes(const sutra_client* client) {
   uint32_t open = 0;
-  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t i = 0; i < count; ++i) {
-    open += !IsLost(client->lanes[i].load(std::memory_order_relaxed));  // relaxed: ordered by the count
-  }
+  ForEachLane(client, [&open](const ClientLane* lane) { open += !IsLost(lane); });
   return open;
 }
 

@@ -128,14 +128,15 @@ uint64_t EarliestDeadlineLocked(const ClientLane* lane) SUTRA_REQUIRES(lane->mut
   return earliest_ns;
 }
 
+// Each with its mutex held, until `visit` returns false.
 template <typename Visit>
-void ForEachLane(sutra_client* client, const Visit& visit) {
-  const uint32_t lanes = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t i = 0; i < lanes; ++i) {
-    ClientLane* lane = client->lanes[i].load(std::memory_order_relaxed);  // relaxed: ordered by the count
+void VisitLanes(sutra_client* client, const Visit& visit) {
+  bool more = true;
+  ForEachLane(client, [&](ClientLane* lane) {
+    if (!more) return;
     const MutexLock lock(lane->mutex);
-    if (!visit(lane)) return;
-  }
+    more = visit(lane);
+  });
 }
 
 // Polling shorter than the typical wait is worse than sleeping at once, for the caller and for the engine: as in
@@ -162,7 +163,7 @@ bool PollsOn(sutra_client* client, bool found, uint64_t now_ns) {
 
 // One pass over the lanes.
 void PollLanes(sutra_client* client, PollRoom* room, uint64_t now_ns, bool arm) {
-  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  VisitLanes(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     PollLocked(lane, room, now_ns, arm);
     return !room->full();
   });
@@ -170,14 +171,14 @@ void PollLanes(sutra_client* client, PollRoom* room, uint64_t now_ns, bool arm) 
 
 // At a deadline every slot is looked at, whose own it may be; and the timer is set for the next one.
 void SweepAllLater(sutra_client* client) {
-  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  VisitLanes(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     lane->sweep_due = true;
     return true;
   });
 }
 void NoteEarliestDeadline(sutra_client* client) {
   uint64_t earliest_ns = kNever;
-  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  VisitLanes(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     const uint64_t lane_ns = EarliestDeadlineLocked(lane);
     if (lane_ns < earliest_ns) earliest_ns = lane_ns;
     return true;
@@ -210,7 +211,7 @@ int EventFdOf(sutra_client* client) {
   const int fd = OpenSignals(&client->signals);
   if (fd < 0) return -1;
   bool all = true;
-  ForEachLane(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
+  VisitLanes(client, [&](ClientLane* lane) SUTRA_NO_THREAD_SAFETY_ANALYSIS {  // called with the lane's mutex
     const bool watched = lane->pipe_watched;
     WatchPipeLocked(lane);
     all = all && (lane->pipe_watched || IsLost(lane));

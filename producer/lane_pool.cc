@@ -221,10 +221,7 @@ sutra_client* NewClient(const char* path, const sutra_attach_options& options, c
 
 void FreeClient(sutra_client* client, bool forked) {
   StopHelper(client, forked);
-  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
-  for (uint32_t i = 0; i < count; ++i) {
-    DestroyClientLane(client->lanes[i].load(std::memory_order_relaxed), forked);  // relaxed: ordered by the count
-  }
+  ForEachLane(client, [forked](ClientLane* lane) { DestroyClientLane(lane, forked); });
   CloseSignals(&client->signals);
   DestroyForkDetector(&client->fork_detector);
   client->~sutra_client();

@@ -79,6 +79,15 @@ namespace sutra::client {
 
 inline bool IsForked(const sutra_client* client) { return IsForked(client->fork_detector); }
 
+// All lanes that the table has now. From any thread; the lanes' mutexes are the visitor's to take.
+template <typename Visit>
+void ForEachLane(const sutra_client* client, const Visit& visit) {
+  const uint32_t count = client->lane_count.load(std::memory_order_acquire);  // SYNC C2 (acquire)
+  for (uint32_t i = 0; i < count; ++i) {
+    visit(client->lanes[i].load(std::memory_order_relaxed));  // relaxed: ordered by the count
+  }
+}
+
 // A client without a lane. `path` and `hello` are checked (CheckAttach). RETURNS nullptr when out of memory.
 sutra_client* NewClient(const char* path, const sutra_attach_options& options, const HelloMessage& hello);
 void FreeClient(sutra_client* client, bool forked);

@@ -142,14 +142,8 @@ class WaitManyTest : public testing::Test {
     });
   }
 
-  static constexpr uint32_t kSlots = 512;
-  EngineEnd engines_[2] = {EngineEnd(kSlots), EngineEnd(kSlots)};
-  sutra_client client_;
-  client::ClientLane* lanes_[2] = {};
-};
-
-TEST_F(WaitManyTest, AnAnswerOnEitherLaneEndsTheSleep) {
-  for (const uint32_t answered : {0u, 1u, 0u, 1u}) {
+  // A thread sleeps on both lanes, and an answer on this one ends its wait.
+  void AnAnswerEndsTheSleep(uint32_t answered) {
     const Held held[2] = {Submit(0), Submit(1)};
     std::thread thread = WaitForBoth(held[0], held[1], answered);
     while (Sleepers(0) != 1 || Sleepers(1) != 1) std::this_thread::yield();
@@ -159,6 +153,15 @@ TEST_F(WaitManyTest, AnAnswerOnEitherLaneEndsTheSleep) {
     EXPECT_EQ(Sleepers(0) + Sleepers(1), 0u);
     for (const Held& one : held) Release(one);
   }
+
+  static constexpr uint32_t kSlots = 512;
+  EngineEnd engines_[2] = {EngineEnd(kSlots), EngineEnd(kSlots)};
+  sutra_client client_;
+  client::ClientLane* lanes_[2] = {};
+};
+
+TEST_F(WaitManyTest, AnAnswerOnEitherLaneEndsTheSleep) {
+  for (const uint32_t answered : {0u, 1u, 0u, 1u}) AnAnswerEndsTheSleep(answered);
   EXPECT_GT(waitv_calls.load(), 0u);
   EXPECT_EQ(slept_through.load(), 0u);
 }
@@ -271,16 +274,7 @@ class WaitManyOldKernel : public WaitManyTest {};
 
 TEST_F(WaitManyOldKernel, WithoutTheKernelsHelpAnAnswerOnEitherLaneIsNoticedToo) {
   no_waitv.store(true);
-  for (const uint32_t answered : {0u, 1u, 1u}) {
-    const Held held[2] = {Submit(0), Submit(1)};
-    std::thread thread = WaitForBoth(held[0], held[1], answered);
-    while (Sleepers(0) != 1 || Sleepers(1) != 1) std::this_thread::yield();
-    engines_[answered].Answer(held[answered].slot);
-    Wake(answered);
-    thread.join();
-    EXPECT_EQ(Sleepers(0) + Sleepers(1), 0u);
-    for (const Held& one : held) Release(one);
-  }
+  for (const uint32_t answered : {0u, 1u, 1u}) AnAnswerEndsTheSleep(answered);
   EXPECT_EQ(waitv_calls.load(), 0u);
 }
 

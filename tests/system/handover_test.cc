@@ -24,7 +24,7 @@ TEST_F(HandOverTest, TheStandbyServesWhileTheOldEngineStillEnds) {
   const ExitStatus status = first.WaitEnd();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   EXPECT_EQ(CountInLog(*standby, kTookOver), 1u);
-  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
+  ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "stored and synced before the locks were free";
 }
 

@@ -11,6 +11,7 @@
 
 #include "engine/exit_code.h"
 #include "shm/base/time.h"
+#include "shm/stats/labels.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -46,6 +47,10 @@ class StandbyTest : public SystemTest {
     size_t count = 0;
     for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++count;
     return count;
+  }
+  // What has become of the cache of an engine that took over.
+  static bool WaitShard(const EngineProcess& engine, ShardState state) {
+    return engine.WaitStats([state](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == state; });
   }
   static bool WaitLog(EngineProcess& engine, const std::string& text) {
     for (const uint64_t until_ns = MonotonicNs() + kWaitMs * kNsPerMs; MonotonicNs() < until_ns;) {

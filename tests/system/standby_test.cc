@@ -44,7 +44,7 @@ TEST_F(StandbyTest, ServesWhenTheEngineIsKilledAndFindsWhatThatOneHadWritten) {
               static_cast<unsigned long long>((MonotonicNs() - killed_ns) / kNsPerMs));
   ExpectVector(reply, "after");
   EXPECT_TRUE(WaitLog(*standby, kTookOver));
-  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
+  ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_NE(standby->Stats().engine_generation, generation);
   EXPECT_EQ(standby->Stats().gauge(Gauge::kPid), static_cast<uint64_t>(standby->process().pid()));
   EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "recovered";
@@ -80,7 +80,7 @@ TEST_F(StandbyTest, MakesADataDirectoryAgainThatWasRemovedWhileItWaited) {
   first.Kill();
   ExpectVector(client.Embed("after"), "after");
   EXPECT_TRUE(WaitLog(*standby, kTookOver));
-  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
+  ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_EQ(client.Embed("after").source, SUTRA_SOURCE_SHARD);
 }
 
@@ -220,7 +220,7 @@ TEST_F(StandbyTest, ServesWithoutAShardThatCannotBeOpenedAndSaysSo) {
     ExpectVector(reply, "computed each time");
     EXPECT_EQ(reply.source, SUTRA_SOURCE_MODEL);
   }
-  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardFailed; }));
+  ASSERT_TRUE(WaitShard(*standby, kShardFailed));
   EXPECT_EQ(standby->Stats().gauge(Gauge::kStorageFailed), 1u);
   EXPECT_TRUE(WaitLog(*standby, "the cache cannot be opened"));
   const ExitStatus status = standby->Terminate();
@@ -243,7 +243,7 @@ TEST_F(StandbyTest, OpensItsShardLaterWhenTheDiskWasTheReason) {
   EXPECT_TRUE(WaitLog(*standby, "the cache cannot be opened"));
   fs::remove(shard);
   fs::rename(shard + ".away", shard);
-  ASSERT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kShardState) == kShardOpen; }));
+  ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD);
   EXPECT_EQ(client.Embed("waits for the shard").source, SUTRA_SOURCE_SHARD);
   EXPECT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStorageFailed) == 0; }));
