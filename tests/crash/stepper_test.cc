@@ -25,12 +25,8 @@
 namespace sutra::test {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kLiteralMax = 20, kKillsDefault = 20;  // many more instructions, and slower ones
-#else
 constexpr uint64_t kLiteralMax = 600;  // instructions of an operation that is always stepped through literally
 constexpr uint64_t kKillsDefault = 60;
-#endif
 constexpr uint64_t kDelayUs = 20'000;
 constexpr uint64_t kInstructionsMax = 2'000'000;  // of one operation: it does not end
 constexpr int kPastEndEnough = 3;                 // kills in a row that come too late: the length differs between runs

@@ -77,7 +77,9 @@ TEST_F(LaneOpenTest, OtherLanesThanTheFirstAreRefusedWithBothNumbers) {
   EchoOptions other;
   other.slots_max = 2;
   StartEngine(other);
-  EXPECT_FALSE(client::OpenLane(client_));
+  do {  // an engine that is slow to answer is no refusal yet
+    EXPECT_FALSE(client::OpenLane(client_));
+  } while (AttemptStatus() == SUTRA_DEADLINE_EXCEEDED);
   EXPECT_EQ(AttemptStatus(), SUTRA_ENGINE_GONE);
   EXPECT_NE(AttemptText().find("2 slots"), std::string::npos) << AttemptText();
   EXPECT_NE(AttemptText().find("before: 16, 4"), std::string::npos) << AttemptText();
