@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -77,12 +78,16 @@ sutra_ticket LaneClient::Submit(const std::string& text) const {
   return ticket;
 }
 
-void LaneClient::Take(sutra_ticket ticket) const {
+void LaneClient::Take(sutra_ticket ticket, float* vector) const {
   sutra_result result = embed::Result();
   if (sutra_wait(client_.get(), ticket, kTimeoutMs, &result) != SUTRA_OK) {
     Fail(std::string("wait: ") + sutra_error_text());
   }
-  Touch(result.vector, kVectorBytes);
+  if (vector == nullptr) {
+    Touch(result.vector, kVectorBytes);
+  } else {
+    std::memcpy(vector, result.vector, kVectorBytes);
+  }
   sutra_release(client_.get(), ticket);
 }
 
@@ -94,10 +99,10 @@ void LaneClient::Hits(int count) {
   for (int i = 0; i < count; ++i) Take(Submit(texts_[static_cast<size_t>(i) % kTexts]));
 }
 
-void LaneClient::HitWindow(int count) {
+void LaneClient::HitWindow(int count, bool copied) {
   sutra_ticket tickets[kWindow];
   for (size_t i = 0; i < static_cast<size_t>(count) + kWindow; ++i) {
-    if (i >= kWindow) Take(tickets[i % kWindow]);
+    if (i >= kWindow) Take(tickets[i % kWindow], copied ? &vectors_[(i - kWindow) * kWidth] : nullptr);
     if (i < static_cast<size_t>(count)) tickets[i % kWindow] = Submit(texts_[i % kTexts]);
   }
 }
@@ -113,16 +118,17 @@ void LaneClient::Embeds(int count) {
   }
 }
 
-void LaneClient::HitBatch(int count) {
-  std::vector<const char*> texts;
-  const std::vector<size_t> sizes(static_cast<size_t>(count), kTextBytes);
-  for (size_t i = 0; i < static_cast<size_t>(count); ++i) texts.push_back(texts_[i % kTexts].data());
-  vectors_.resize(static_cast<size_t>(count) * kWidth);
-  if (sutra_embed_batch(client_.get(), texts.data(), sizes.data(), texts.size(), nullptr, nullptr, vectors_.data(),
-                        nullptr, 0) != SUTRA_OK) {
+void LaneClient::PrepareBatch(int count) {
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) batch_texts_.push_back(texts_[i % kTexts].data());
+  batch_bytes_.assign(batch_texts_.size(), kTextBytes);
+  vectors_.assign(batch_texts_.size() * kWidth, 0);
+}
+
+void LaneClient::HitBatch() {
+  if (sutra_embed_batch(client_.get(), batch_texts_.data(), batch_bytes_.data(), batch_texts_.size(), nullptr, nullptr,
+                        vectors_.data(), nullptr, 0) != SUTRA_OK) {
     Fail(std::string("embed_batch: ") + sutra_error_text());
   }
-  Touch(vectors_.data(), vectors_.size() * sizeof(float));
 }
 
 void LaneClient::Misses(int count) {

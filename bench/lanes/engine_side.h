@@ -44,10 +44,11 @@ class LaneClient {
   void FillCache();
   // Submit, wait, read every byte in place, release: one at a time.
   void Hits(int count);
-  void HitWindow(int count);
-  void Embeds(int count);    // the same through sutra_embed: the vector is copied out
-  void HitBatch(int count);  // one sutra_embed_batch call
-  void Misses(int count);    // texts that were never seen
+  void HitWindow(int count, bool copied = false);  // copied: into the array of HitBatch, instead of read in place
+  void Embeds(int count);                          // the same through sutra_embed: the vector is copied out
+  void PrepareBatch(int count);                    // the texts of HitBatch, and where its vectors go
+  void HitBatch();                                 // one sutra_embed_batch call
+  void Misses(int count);                          // texts that were never seen
   // One hit at a time with a pause before each, not counted. RETURNS the median.
   double PausedHitNs(int count, uint64_t pause_us);
 
@@ -57,10 +58,12 @@ class LaneClient {
 
  private:
   sutra_ticket Submit(const std::string& text) const;
-  void Take(sutra_ticket ticket) const;
+  void Take(sutra_ticket ticket, float* vector = nullptr) const;
 
   embed::Client client_;
   std::vector<std::string> texts_;
+  std::vector<const char*> batch_texts_;
+  std::vector<size_t> batch_bytes_;
   std::vector<float> vectors_;
   uint64_t misses_ = 0;
 };

@@ -47,7 +47,7 @@ const RowText kContract[] = {
     {"attach_ms", "ms, attach to first answer (<= 2)"},
     {"takeover_ms", "ms, kill to the standby's first answer (<= 100)"},
     {"eight_lanes_over_one", "hits of eight threads and lanes over one (>= 0.8)"},
-    {"batch_over_windowed", "hits in a batch over hits, 64 in flight (>= 1)"},
+    {"batch_over_windowed", "hits in a batch over hits, 64 in flight, both copied out (>= 1)"},
     {"rust_over_c", "time of a hit through the crate over C (<= 1.1)"},
 };
 const RowText kRaw[] = {
@@ -65,10 +65,12 @@ const RowText kRaw[] = {
     {"embed_hit_ns", "ns, hit through sutra_embed, copied out"},
     {"batch_over_windowed_near", "batch over 64 in flight, CPUs of one core"},
     {"batch_over_windowed_far", "batch over 64 in flight, different cores"},
+    {"batch_over_in_place", "hits in a batch over hits, 64 in flight, read in place"},
     {"rust_embed_hit_ns", "ns, short hit through the crate, copied out"},
     {"c_embed_hit_ns", "ns, the same through sutra_embed"},
     {"bare_round_trip_ns", "ns, bare slots, round trip"},
     {"hit_window64_m_per_s", "M/s, hits, 64 in flight, read in place"},
+    {"hit_window64_copied_m_per_s", "M/s, hits, 64 in flight, copied out"},
     {"hit_batch_m_per_s", "M/s, hits, sutra_embed_batch of 8192, copied out"},
     {"bare_window64_m_per_s", "M/s, bare slots, 64 in flight"},
     {"real_model_hit_ns", "ns, hit, vectors of the real model"},
