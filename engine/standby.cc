@@ -108,7 +108,7 @@ Result<Standby::Turn> Standby::WaitForLocks(std::vector<EngineLock>* taken) {
     pollfd items[] = {{.fd = waiter.fd(), .events = POLLIN, .revents = 0},
                       {.fd = options_.shutdown->fd(), .events = POLLIN, .revents = 0},
                       {.fd = link_.has_value() ? link_->fd() : -1, .events = POLLIN, .revents = 0}};
-    const int ready = poll(items, std::size(items), link_.has_value() ? -1 : ask_in_ms);
+    const int ready = poll(items, std::size(items), link_.has_value() ? kStandbyBeatMs : ask_in_ms);
     if (ready < 0 && errno != EINTR) {
       return Status::FromErrno(StatusCode::kStorageError, "waiting for the engine's end", errno);
     }
@@ -119,6 +119,8 @@ Result<Standby::Turn> Standby::WaitForLocks(std::vector<EngineLock>* taken) {
     if (ready > 0 && items[2].revents != 0) {
       link_.reset();  // that engine has ended
       ask_in_ms = kAskSoonMs;
+    } else if (ready == 0 && link_.has_value()) {
+      static_cast<void>(link_->Update(StandbyState::kReady));  // an engine that does not read it may later
     } else if (ready == 0) {
       if (Status refused = Ask(); !refused.ok()) return refused;
       ask_in_ms = kAskAgainMs;

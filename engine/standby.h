@@ -6,8 +6,8 @@
 // end every request that moves to it. It learns that from the running engine's stats segment and by registering with it
 // (engine/control), where it is in the roster for as long as it waits.
 //
-// Thread rule: the main thread. Nothing is polled while it is registered; the hang-up of that connection is the end of
-// the engine, and if somebody else takes over, it registers there.
+// Thread rule: the main thread. While it is registered it gives a sign of life every kStandbyBeatMs; the hang-up of
+// that connection is the end of the engine, and if somebody else takes over, it registers there.
 #pragma once
 
 #include <cstdint>

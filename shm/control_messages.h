@@ -11,7 +11,8 @@
 //   hand over         -                      HandOverBody: the engine drains from here on
 //   set log level     LogLevelBody           LogLevelBody: the level before
 //   register standby  StandbyBody            -     the connection is the standby's from here on; its hang-up is its end
-//   update standby    StandbyStateBody       (none is sent: the standby waits for the hang-up on the same descriptor)
+//   update standby    StandbyStateBody       (none is sent: the standby waits for the hang-up on the same descriptor);
+//                                            also its sign of life, every kStandbyBeatMs
 //
 // Numbers are never reused. An engine answers a command that it does not know with `bad option`, so commands may be
 // added without a new version; a version is for a change of these structures. An answer may also be a WelcomeMessage
@@ -33,6 +34,8 @@ inline constexpr uint32_t kControlBodyBytesMax = 16'384;
 inline constexpr uint64_t kControlStepMsMax = 1000;       // of silence in an operator's session, on the engine's side
 inline constexpr uint64_t kControlSessionMsMax = 10'000;  // of an operator's session
 inline constexpr uint32_t kStandbysMax = 16;
+inline constexpr int kStandbyBeatMs = 1000;
+inline constexpr uint64_t kStandbySilentMs = 5000;  // from then on it is not ready, whatever it said last
 
 enum class ControlCommand : uint32_t {
   kStatus = 1,

@@ -162,7 +162,7 @@ Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const Co
   }
   switch (request.command) {
     case ControlCommand::kStatus: static_cast<void>(Answer(id, call, StatusText(now_ns))); return {};
-    case ControlCommand::kHandOver: return HandOver(id, call);
+    case ControlCommand::kHandOver: return HandOver(id, call, now_ns);
     case ControlCommand::kSetLogLevel: return SetLogLevel(id, call, request.verbosity);
     case ControlCommand::kRegisterStandby: {
       if (Status status = Register(id, request.standby, now_ns); !status.ok()) return status;
@@ -170,7 +170,7 @@ Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const Co
       return {};
     }
     case ControlCommand::kUpdateStandby: {
-      const bool known = standbys_.Update(id, request.state);
+      const bool known = standbys_.Update(id, request.state, now_ns);
       assert(known);
       static_cast<void>(known);
       return {};
@@ -199,19 +199,20 @@ Status ControlSessions::SetLogLevel(uint64_t id, const ControlCall& call, LogVer
   return {};
 }
 
-Status ControlSessions::HandOver(uint64_t id, const ControlCall& call) {
+Status ControlSessions::HandOver(uint64_t id, const ControlCall& call, uint64_t now_ns) {
   if (loop_.facts().state != kEngineServing) return Leaving();
-  if (standbys_.ready() == 0) {
-    const std::string waiting = standbys_.size() == 0
-                                    ? "none is registered"
-                                    : "of " + std::to_string(standbys_.size()) + " registered none is ready yet";
+  const uint32_t standby_pid = standbys_.ReadyPid(now_ns);
+  if (standby_pid == 0) {
+    const std::string waiting = standbys_.size() == 0 ? "none is registered"
+                                                      : "of " + std::to_string(standbys_.size()) +
+                                                            " registered none is ready: it loads, is stopped, or hangs";
     return Status(StatusCode::kRefused, "no standby is ready to take over: " + waiting +
                                             "; start one with sutra-engine --standby and this engine's options, and "
                                             "wait until --status shows it as ready (SIGTERM stops without one)");
   }
   const HandOverBody body = {.engine_generation = options_.engine_generation,
                              .engine_pid = static_cast<uint32_t>(getpid()),
-                             .standby_pid = standbys_.ReadyPid()};
+                             .standby_pid = standby_pid};
   const std::string who = PeerText(sessions_.at(id).peer);
   if (!Answer(id, call, BytesOf(body))) return {};
   loop_.hand_over();
@@ -227,7 +228,8 @@ std::string ControlSessions::StatusText(uint64_t now_ns) const {
   for (const auto& [id, entry] : standbys_.entries()) {
     JsonObject standby;
     standby.Number("pid", entry.pid);
-    standby.Text("state", NameOf(kStandbyStateNames, entry.state));
+    const bool silent = StandbyRoster::IsSilent(entry, now_ns);
+    standby.Text("state", silent ? "silent" : NameOf(kStandbyStateNames, entry.state));
     standby.Number("waits_ms", age_ms(entry.since_ns));
     standbys += (standbys.empty() ? "" : ",") + std::move(standby).Take();
   }

@@ -86,7 +86,7 @@ class ControlSessions {
   Status Run(uint64_t id, const ControlRequest& request, const ControlCall& call, uint64_t now_ns);
   Status Register(uint64_t id, const StandbyHello& hello, uint64_t now_ns);
   Status SetLogLevel(uint64_t id, const ControlCall& call, LogVerbosity verbosity);
-  Status HandOver(uint64_t id, const ControlCall& call);
+  Status HandOver(uint64_t id, const ControlCall& call, uint64_t now_ns);
   std::string StatusText(uint64_t now_ns) const;
   bool Answer(uint64_t id, const ControlCall& call, std::string_view body, StatusCode code = StatusCode::kOk,
               uint32_t retry_after_ms = 0);

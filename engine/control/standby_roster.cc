@@ -20,27 +20,29 @@ Status StandbyRoster::Add(uint64_t id, const StandbyHello& hello, uint64_t now_n
     return Status(StatusCode::kOverloaded,
                   std::to_string(kStandbysMax) + " standbys are registered, as many as there may be: stop one of them");
   }
-  const bool added = entries_.emplace(id, Entry{.pid = hello.pid, .state = hello.state, .since_ns = now_ns}).second;
+  const Entry entry = {.pid = hello.pid, .state = hello.state, .since_ns = now_ns, .heard_ns = now_ns};
+  const bool added = entries_.emplace(id, entry).second;
   assert(added && entries_.size() <= kStandbysMax);
   static_cast<void>(added);
   return {};
 }
 
-bool StandbyRoster::Update(uint64_t id, StandbyState state) {
+bool StandbyRoster::Update(uint64_t id, StandbyState state, uint64_t now_ns) {
   const auto found = entries_.find(id);
   if (found == entries_.end()) return false;
   found->second.state = state;
+  found->second.heard_ns = now_ns;
   return true;
 }
 
-size_t StandbyRoster::ready() const {
+size_t StandbyRoster::Ready(uint64_t now_ns) const {
   return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(),
-                                           [](const auto& item) { return item.second.state == StandbyState::kReady; }));
+                                           [now_ns](const auto& item) { return IsReady(item.second, now_ns); }));
 }
 
-uint32_t StandbyRoster::ReadyPid() const {
+uint32_t StandbyRoster::ReadyPid(uint64_t now_ns) const {
   for (const auto& [id, entry] : entries_) {
-    if (entry.state == StandbyState::kReady) return entry.pid;
+    if (IsReady(entry, now_ns)) return entry.pid;
   }
   return 0;
 }

@@ -301,7 +301,7 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
                         .lanes = lanes_.size(),
                         .lanes_parked = lanes_.parked(),
                         .standbys = control_.standbys().size(),
-                        .standbys_ready = control_.standbys().ready()});
+                        .standbys_ready = control_.standbys().Ready(now_ns)});
 }
 
 void EngineLoop::StartDrain(uint64_t now_ns) {

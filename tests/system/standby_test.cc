@@ -156,6 +156,27 @@ TEST_F(StandbyTest, OfSeveralOneServesAndTheOthersGoOnWaiting) {
   }
 }
 
+// Nobody would serve after a hand-over to it.
+TEST_F(StandbyTest, ThatIsStoppedDoesNotCountAsReadyUntilItGoesOn) {
+  EngineProcess first;
+  ASSERT_TRUE(first.Start());
+  const auto standby = StandbyOf(first);
+  const auto wait_ready = [&first](uint64_t ready) {
+    return first.WaitStats([ready](const StatsSnapshot& now) {
+      return now.gauge(Gauge::kStandbys) == 1 && now.gauge(Gauge::kStandbysReady) == ready;
+    });
+  };
+  ASSERT_TRUE(wait_ready(1));
+  standby->process().Stop();
+  EXPECT_TRUE(wait_ready(0));
+  const Finished refused = RunToEnd({.args = {EngineProgram(), "--hand-over", first.socket()}}, kWaitMs);
+  EXPECT_TRUE(refused.status.exited && refused.status.code == kExitRefused) << ToText(refused.status);
+  EXPECT_NE(refused.errors.find("is stopped, or hangs"), std::string::npos) << refused.errors;
+  standby->process().Continue();
+  EXPECT_TRUE(wait_ready(1));
+  EXPECT_EQ(RunToEnd({.args = {EngineProgram(), "--hand-over", first.socket()}}, kWaitMs).status.code, kExitClean);
+}
+
 TEST_F(StandbyTest, ThatWouldServeAnotherModelDoesNotWait) {
   EngineProcess first;
   ASSERT_TRUE(first.Start());

@@ -260,6 +260,22 @@ TEST_F(ControlSessionsTest, HandOverWithoutAReadyStandbyIsRefusedWithTheFix) {
   EXPECT_EQ(hand_overs_, 0);
 }
 
+TEST_F(ControlSessionsTest, HandOverToAStandbyThatGivesNoSignOfLifeIsRefused) {
+  const Asker standby = Open(Registration());
+  now_ns_ += (kStandbySilentMs + 1) * kNsPerMs;
+  const Asker asker = Open(Request(ControlCommand::kHandOver));
+  ExpectRefused(asker, StatusCode::kRefused, "is stopped, or hangs", ControlCommand::kHandOver);
+  Send(asker, Request(ControlCommand::kStatus));
+  EXPECT_NE(Read(asker)->body.find("\"silent\""), std::string::npos);
+  EXPECT_EQ(hand_overs_, 0);
+  Send(standby,
+       Request(ControlCommand::kUpdateStandby,
+               BytesOf(StandbyStateBody{.state = static_cast<uint32_t>(StandbyState::kReady), .reserved = 0})));
+  Send(asker, Request(ControlCommand::kHandOver));
+  EXPECT_EQ(Read(asker, ControlCommand::kHandOver)->code, StatusCode::kOk);
+  EXPECT_EQ(hand_overs_, 1);
+}
+
 TEST_F(ControlSessionsTest, HandOverIsConfirmedAndBegun) {
   const Asker standby = Open(Registration());
   EXPECT_EQ(Read(standby, ControlCommand::kRegisterStandby)->code, StatusCode::kOk);

@@ -19,15 +19,27 @@ StandbyHello Hello(uint32_t pid, StandbyState state) {
 
 TEST(StandbyRoster, CountsThoseThatAreReady) {
   StandbyRoster roster(Model());
-  EXPECT_EQ(roster.ReadyPid(), 0U);
+  EXPECT_EQ(roster.ReadyPid(5), 0U);
   ASSERT_TRUE(roster.Add(1, Hello(11, StandbyState::kPreparing), 5).ok());
   ASSERT_TRUE(roster.Add(2, Hello(12, StandbyState::kReady), 6).ok());
   EXPECT_EQ(roster.size(), 2U);
-  EXPECT_EQ(roster.ready(), 1U);
-  EXPECT_EQ(roster.ReadyPid(), 12U);
-  EXPECT_TRUE(roster.Update(1, StandbyState::kReady));
-  EXPECT_EQ(roster.ready(), 2U);
-  EXPECT_EQ(roster.ReadyPid(), 11U);
+  EXPECT_EQ(roster.Ready(6), 1U);
+  EXPECT_EQ(roster.ReadyPid(6), 12U);
+  EXPECT_TRUE(roster.Update(1, StandbyState::kReady, 7));
+  EXPECT_EQ(roster.Ready(7), 2U);
+  EXPECT_EQ(roster.ReadyPid(7), 11U);
+}
+
+TEST(StandbyRoster, OneThatGivesNoSignOfLifeIsNotReadyUntilItDoes) {
+  constexpr uint64_t kSilentNs = kStandbySilentMs * kNsPerMs;
+  StandbyRoster roster(Model());
+  ASSERT_TRUE(roster.Add(1, Hello(11, StandbyState::kReady), 5).ok());
+  EXPECT_EQ(roster.Ready(5 + kSilentNs), 1U);
+  EXPECT_EQ(roster.Ready(6 + kSilentNs), 0U);
+  EXPECT_EQ(roster.ReadyPid(6 + kSilentNs), 0U);
+  EXPECT_TRUE(roster.Has(1));
+  ASSERT_TRUE(roster.Update(1, StandbyState::kReady, 7 + kSilentNs));
+  EXPECT_EQ(roster.ReadyPid(8 + kSilentNs), 11U);
 }
 
 TEST(StandbyRoster, AnEndedConnectionIsGone) {
@@ -35,7 +47,7 @@ TEST(StandbyRoster, AnEndedConnectionIsGone) {
   ASSERT_TRUE(roster.Add(1, Hello(11, StandbyState::kReady), 5).ok());
   roster.Remove(1);
   EXPECT_FALSE(roster.Has(1));
-  EXPECT_FALSE(roster.Update(1, StandbyState::kReady));
+  EXPECT_FALSE(roster.Update(1, StandbyState::kReady, 6));
   EXPECT_EQ(roster.size(), 0U);
 }
 
