@@ -206,6 +206,16 @@ TEST_F(ApiWait, OneStaleTicketAmongManyIsABadArgumentAndNothingIsWaitedFor) {
   EXPECT_EQ(sutra_take(client.get(), tickets[1], vector, 16, &result), SUTRA_BAD_ARGUMENT);
 }
 
+TEST_F(ApiWait, MoreTicketsThanMemoryHoldsAreABadArgumentAtOnce) {
+  StartEngine();
+  const ClientPtr client = Attach(4, 1);
+  const sutra_ticket ticket = 1;
+  EXPECT_EQ(sutra_wait_all(client.get(), &ticket, SIZE_MAX, 60'000, nullptr, 0), SUTRA_BAD_ARGUMENT);
+  size_t index = 99;
+  EXPECT_EQ(sutra_wait_any(client.get(), &ticket, SIZE_MAX, 60'000, &index, nullptr), SUTRA_BAD_ARGUMENT);
+  EXPECT_EQ(index, 99u);
+}
+
 TEST_F(ApiWait, TakeCopiesTheVectorAndReleasesTheTicket) {
   StartEngine();
   const ClientPtr client = Attach(2, 1);

@@ -17,6 +17,8 @@
 #include <thread>
 
 #include "producer/lane_pool.h"
+#include "producer/resubmission.h"
+#include "producer/slot_end.h"
 #include "tests/kit/poll_tickets.h"
 #include "tests/producer/client_fixture.h"
 #include "tests/producer/lane_fixture.h"
@@ -304,6 +306,33 @@ TEST_F(LaneFault, AFailedLongTextLeavesNoPageUncounted) {
   EXPECT_EQ(lane_->slots[slot].tail_pages, 2u);
   EXPECT_EQ(lane_->tail.memory_bytes(), 8192u);
   EXPECT_EQ(lane_->tail.used_bytes(), 8192u);
+}
+
+TEST_F(LaneFault, AMoveThatRunsOutOfMemoryMovesNothingAndTheNextOneMovesAll) {
+  const uint32_t slots[] = {Submit("short"), Submit(std::string(8000, 't'))};
+  ASSERT_EQ(Die(), SUTRA_ENGINE_GONE);
+  uint64_t moved = 0;
+  failures = 0;
+  for (int call = 1; moved == 0; ++call) {
+    ASSERT_LT(call, 20) << "it does not end";
+    EngineEnd next;
+    const client::LaneConnection connection = next.Connect();
+    fail_at = call;
+    const sutra_status status = client::MoveLane(lane_, connection, MonotonicNs(), &moved);
+    fail_at = 0;
+    if (status == SUTRA_OK) {
+      EXPECT_EQ(next.Take(), static_cast<int>(slots[0]));
+      EXPECT_EQ(next.Take(), static_cast<int>(slots[1]));
+      continue;
+    }
+    ASSERT_EQ(status, SUTRA_OUT_OF_MEMORY) << sutra_error_text();
+    EXPECT_EQ(next.Take(), -1) << "call " << call;
+    EXPECT_EQ(moved, 0u);
+    for (const uint32_t slot : slots) EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_NOT_READY);
+  }
+  EXPECT_EQ(moved, 2u);
+  EXPECT_GE(failures, 2) << "the attachment, and the long text's pages";
+  for (const uint32_t slot : slots) Release(slot);
 }
 
 // The state is read, then the lock: in between the engine closes the lane in order and exits.
