@@ -104,8 +104,8 @@ typedef uint32_t sutra_truncate_side; /* what is cut off a text that is too long
 
 typedef uint32_t sutra_reason; /* with SUTRA_ENGINE_GONE; treat an unknown number as SUTRA_REASON_NONE */
 #define SUTRA_REASON_NONE 0u
-#define SUTRA_REASON_DIED 1u           /* with SUTRA_FAIL_FAST, or none came back until the client was detached */
-#define SUTRA_REASON_OTHER_LAYOUT 2u   /* the next engine needs another client library */
+#define SUTRA_REASON_DIED 1u           /* with SUTRA_FAIL_FAST; every other request goes on at the next engine */
+#define SUTRA_REASON_OTHER_LAYOUT 2u   /* the next engine needs another client library, or takes only shorter texts */
 #define SUTRA_REASON_OTHER_IDENTITY 3u /* the next engine serves another model: detach and attach to accept it */
 
 typedef struct sutra_client sutra_client;
