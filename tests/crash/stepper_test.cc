@@ -2,7 +2,7 @@
 // beats, holds what it held before, a neighbour's stream goes on and is correct, and a new client is served.
 //   SUTRA_STEP_KILLS=0 BUILD/bin/stepper_test     after every instruction of every operation
 // By default short operations are stepped through literally; of a long one so many instructions are chosen, evenly from
-// a random first one, and those around its system calls.
+// a random first one, and as many around its system calls.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -101,7 +101,8 @@ class StepperTest : public testing::Test {
     for (uint64_t n = literally ? 0 : FreshTestSeed() % stride; n <= length; n += stride) {
       points.push_back({.instructions = n});
     }
-    for (uint32_t call = 1; call <= calls; ++call) AddCall(call, &points);
+    const auto between_calls = literally ? 1 : static_cast<uint32_t>(std::max<uint64_t>(1, 3 * calls / kills_max));
+    for (uint32_t call = 1; call <= calls; call += between_calls) AddCall(call, &points);
     // Whether it meets a sleeping engine, or has to sleep, differs between runs.
     for (int more = 0; more < 5 && answers_ == Answers::kNotYet && calls <= 1; ++more) AddCall(1, &points);
     for (const Point& point : points) {

@@ -58,7 +58,9 @@ class Neighbour {
       for (size_t i = 1 + random() % 4; i > 0; --i) {
         texts.push_back(again ? known[random() % known.size()] : RandomText(random, 300));
       }
-      const std::vector<Reply> replies = client.EmbedBatch(texts);
+      // An engine that dies is to be seen at once, not waited for.
+      const std::vector<Reply> replies =
+          client.EmbedBatch(texts, nullptr, ClientHandle::RequestOptions(SUTRA_FAIL_FAST));
       for (size_t i = 0; i < texts.size(); ++i) {
         Note(WhatIsWrong(replies[i], texts[i]));
       }
