@@ -3,8 +3,8 @@
 // Up to 16 stripes, each with its own lock, hash table and share of the bounds, so that threads rarely contend. An
 // entry is one slot of a fixed size (header, short text, vector) and a heap block for a longer text. Placement is
 // XXH3-128 with a random seed per process, so that no client can aim at a bucket; identity is the full text and the
-// variant. Eviction is CLOCK: one ring per stripe, a bit set by a hit, and the hand evicts the first entry whose bit is
-// clear. (S3-FIFO, which resists scans better, comes later behind the same calls.)
+// variant. Eviction is S3-FIFO weighted by tokens (eviction.h): a bulk job that asks for every text once leaves the hot
+// entries alone, and what was dear to compute stays longer. Expired entries go as soon as their turn comes.
 //
 // Long texts (more than kLongTextBytes) are neither copied nor compared nor freed under a lock, since that takes
 // milliseconds in which nobody would find the entries beside them: their blocks are counted references, and a key whose
@@ -13,8 +13,8 @@
 // Thread rule: every call may come from any thread, except those named ...Locked, which need the lock of the key's
 // stripe. No lock is held while waiting for a disk. Invariants:
 //  - A hit has the same bytes of text and the same variant, and is not expired.
-//  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots in use, long texts, table overhead).
-//    Freed slots are kept for new entries, so resident memory may exceed this after a change from many short texts to
+//  - entries <= entries_max and bytes <= bytes_max at all times (bytes: entries, long texts, table and queues).
+//    Freed memory is kept for new entries, so resident memory may exceed this after a change from many short texts to
 //    few long ones.
 //  - Only InsertLocked (a new entry) and Reserve need memory; an insert that finds none stores nothing and changes
 //    nothing (but for entries evicted to make room).

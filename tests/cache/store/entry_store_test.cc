@@ -1,4 +1,4 @@
-// The store in memory: exact matches only, bounds, second chances, collisions.
+// The store in memory: exact matches only, bounds, who is evicted, collisions.
 #include "cache/store/entry_store.h"
 
 #include <gtest/gtest.h>
@@ -176,6 +176,73 @@ TEST_F(EntryStoreTest, AHitGivesASecondChance) {
   for (uint32_t i = 100; i < 190; ++i) Insert(std::to_string(i), i);
   EXPECT_EQ(Find("5"), 5);
   EXPECT_EQ(Find("6"), -1);
+}
+
+// A job that asks for ten times the size of the store, every text once.
+TEST_F(EntryStoreTest, ABulkJobLeavesTheHotEntriesAlone) {
+  Make(1000);
+  const auto ask = [&](const std::string& text) { return Find(text) >= 0 || (Insert(text, 10), false); };
+  std::mt19937_64 random(test::TestSeed(9));
+  for (int step = 0; step < 20'000; ++step) {
+    ask("hot" + std::to_string(random() % 800));
+    if (step % 4 == 0) ask("new" + std::to_string(step));
+  }
+  for (int i = 0; i < 10'000; ++i) EXPECT_FALSE(ask("bulk" + std::to_string(i)));
+  int hot = 0;
+  for (int i = 0; i < 800; ++i) hot += Find("hot" + std::to_string(i)) >= 0;
+  EXPECT_GE(hot, 780);
+  EXPECT_EQ(store_->GetCounts().entries, 1000u);
+}
+
+TEST_F(EntryStoreTest, WhatHasExpiredGoesAsSoonAsItsTurnComesHoweverHotItWas) {
+  Make(100);
+  const auto insert = [&](const std::string& text, uint64_t expires_ns) {
+    const EntryKey key = store_->KeyOf(text, 0);
+    MutexLock lock(store_->MutexOf(key));
+    return store_->InsertLocked(key, std::span<const float>(VectorOf(text, 1)), CacheValue{1, 1, false}, expires_ns,
+                                clock_.BootNs(), 0);
+  };
+  const uint64_t soon = clock_.BootNs() + 1'000'000;
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(insert(std::to_string(i), i < 50 ? soon : UINT64_MAX));
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(Find(std::to_string(i)), 1);
+  clock_.Advance(2'000'000);
+  for (int i = 100; i < 150; ++i) ASSERT_TRUE(insert(std::to_string(i), UINT64_MAX));
+  EXPECT_EQ(store_->GetCounts().expirations, 50u);
+  EXPECT_EQ(store_->GetCounts().evictions, 0u);
+  for (int i = 50; i < 150; ++i) EXPECT_EQ(Find(std::to_string(i)), 1);
+}
+
+// Texts of all lengths, hits, removals, replacements: the bounds hold, and what is found is what was stored.
+TEST_F(EntryStoreTest, BoundsHoldThroughARandomHistory) {
+  std::mt19937_64 random(test::TestSeed(4));
+  Make(300, 256 << 10);
+  std::unordered_map<std::string, uint32_t> stored;
+  for (uint32_t step = 0; step < 30'000; ++step) {
+    const uint64_t number = random() % (random() % 2 == 0 ? 100 : 2'000);
+    const std::string text = std::to_string(number) + std::string(number % 11 == 0 ? number * 7 : number % 40, 't');
+    switch (random() % 8) {
+      case 0:
+        ASSERT_LE(Erase(text) ? 1u : 0u, stored.count(text));
+        stored.erase(text);
+        break;
+      case 1:
+      case 2:
+      case 3:
+        ASSERT_TRUE(Insert(text, step));
+        stored[text] = step;
+        break;
+      default: {
+        const int found = Find(text);
+        ASSERT_TRUE(found == -1 || static_cast<uint32_t>(found) == stored.at(text)) << text;
+      }
+    }
+    const EntryStore::Counts counts = store_->GetCounts();
+    ASSERT_LE(counts.entries, 300u);
+    ASSERT_LE(counts.bytes, 256u << 10);
+  }
+  EXPECT_GT(store_->GetCounts().evictions, 1'000u);
+  EXPECT_GT(store_->DropAll(), 0u);
+  EXPECT_EQ(store_->GetCounts().bytes, 0u);
 }
 
 TEST_F(EntryStoreTest, AnEntryOverTheBoundIsRefused) {
