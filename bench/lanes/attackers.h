@@ -28,6 +28,7 @@ inline constexpr Flood kFloods[] = {
     {"punch", 1, "punching its own lane's files in a loop"},
     {"wake_storm", 1, "4,000 threads parked on one lane"},
     {"attach_storm", 3, "attaching and detaching without a pause"},
+    {"busy", 2, "computing, and nothing else"},
 };
 // Not floods: the lanes of idle_lanes_ratio, the other client of mixed_p99_ratio.
 inline constexpr Flood kIdleLanes = {"idle", 17, "999 idle lanes"};

@@ -255,6 +255,14 @@ int IdleLanes(const std::string& socket, int process) {
   for (;;) pause();
 }
 
+// What the machine alone does to two busy CPUs: its host may take one away for milliseconds.
+int Busy(const std::string& socket) {
+  const std::vector<Lane> lanes = AttachLanes(socket, {.lanes = 1, .slots = 4, .text_bytes_max = 256});
+  if (lanes.empty()) return 1;
+  for (volatile uint64_t count = 0;; count = count + 1) {
+  }
+}
+
 int Ingest(const std::string& socket) {
   std::vector<Lane> lanes = AttachLanes(socket, {.lanes = 4, .slots = 1024, .text_bytes_max = 256});
   if (lanes.empty()) return 1;
@@ -279,6 +287,7 @@ int AttackMain(const std::string& name, const std::string& socket, int number) {
   if (name == "punch") return Punch(socket);
   if (name == "wake_storm") return WakeStorm(socket);
   if (name == "attach_storm") return AttachStorm(socket);
+  if (name == "busy") return Busy(socket);
   if (name == "idle") return IdleLanes(socket, number);
   if (name == "ingest") return Ingest(socket);
   Say("refused: there is no attack '" + name + "'");

@@ -12,12 +12,20 @@
 #include <thread>
 #include <vector>
 
+#include "shm/base/time.h"
+#include "shm/sleep_wake.h"
 #include "tests/kit/scripted_lane.h"
 
 namespace sutra {
 namespace {
 
 using testing::ScriptedLane;
+
+bool IsIn(long system_call, const std::atomic<pid_t>& thread) {
+  std::ifstream now("/proc/self/task/" + std::to_string(thread.load(std::memory_order_acquire)) + "/syscall");
+  long number = -1;
+  return bool(now >> number) && number == system_call;
+}
 
 class LaneTest : public ::testing::Test {
  protected:
@@ -103,6 +111,18 @@ TEST_F(LaneTest, OnlySleepersAreWoken) {
   EXPECT_EQ(read(scripted_.event_fd(), &byte, 1), -1);
 }
 
+TEST_F(LaneTest, ACloseWakesWhoSleeps) {
+  std::atomic<pid_t> sleeper_id{0};
+  const uint32_t before = futex_word();
+  std::thread sleeper([&] {
+    sleeper_id.store(gettid(), std::memory_order_release);
+    EXPECT_TRUE(FutexWait(line().futex_word.futex_address(), before, MonotonicNs() + 10 * kNsPerSecond));
+  });
+  while (!IsIn(SYS_futex, sleeper_id)) std::this_thread::yield();
+  lane().Close(StatusCode::kShuttingDown);
+  sleeper.join();
+}
+
 TEST_F(LaneTest, AnArmedEventLoopGetsOneByte) {
   scripted_.client().client().event_armed.store(1, std::memory_order_relaxed);
   EXPECT_TRUE(lane().Wake());
@@ -122,7 +142,7 @@ TEST_F(LaneTest, CancellingMeansThisSequenceOnly) {
 TEST(LaneThreads, AnswersOfLoopAndWorkerStandInTheRingWithoutAGap) {
   ScriptedLane scripted({8, 4096, 4});
   Lane& lane = *scripted.lane();
-  constexpr uint64_t kAnswers = 50'000;
+  constexpr uint64_t kAnswers = 500'000;
   constexpr uint32_t kNone = 8;
   std::atomic<uint32_t> handed_on{kNone};  // a slot that waits for the worker
   std::atomic<bool> stop{false};
@@ -207,12 +227,7 @@ TEST(LaneThreads, NoSystemCallIsMadeUnderTheMutex) {
     waker_id.store(gettid(), std::memory_order_release);
     EXPECT_TRUE(lane.Wake());
   });
-  const auto in_write = [&] {
-    std::ifstream syscall("/proc/self/task/" + std::to_string(waker_id.load(std::memory_order_acquire)) + "/syscall");
-    long number = -1;
-    return bool(syscall >> number) && number == SYS_write;
-  };
-  while (!in_write()) std::this_thread::yield();
+  while (!IsIn(SYS_write, waker_id)) std::this_thread::yield();
   EXPECT_EQ(lane.Publish(0, 1, Answer()), Lane::Published::kDone);  // two slots are held, so it takes the mutex
   lane.SetDraining();
   lane.Close(StatusCode::kShuttingDown);
