@@ -201,8 +201,7 @@ Status ControlSessions::SetLogLevel(uint64_t id, const ControlCall& call, LogVer
 
 Status ControlSessions::HandOver(uint64_t id, const ControlCall& call, uint64_t now_ns) {
   if (loop_.facts().state != kEngineServing) return Leaving();
-  const uint32_t standby_pid = standbys_.ReadyPid(now_ns);
-  if (standby_pid == 0) {
+  if (standbys_.Ready(now_ns) == 0) {
     const std::string waiting = standbys_.size() == 0 ? "none is registered"
                                                       : "of " + std::to_string(standbys_.size()) +
                                                             " registered none is ready: it loads, is stopped, or hangs";
@@ -212,7 +211,7 @@ Status ControlSessions::HandOver(uint64_t id, const ControlCall& call, uint64_t 
   }
   const HandOverBody body = {.engine_generation = options_.engine_generation,
                              .engine_pid = static_cast<uint32_t>(getpid()),
-                             .standby_pid = standby_pid};
+                             .standby_pid = standbys_.ReadyPid(now_ns)};
   const std::string who = PeerText(sessions_.at(id).peer);
   if (!Answer(id, call, BytesOf(body))) return {};
   loop_.hand_over();

@@ -85,7 +85,7 @@ class World {
                               .hand_over =
                                   [this] {
                                     FUZZ_CHECK(trusted_ && state_ == kEngineServing);
-                                    FUZZ_CHECK(sessions_->standbys().ready() > 0);
+                                    FUZZ_CHECK(sessions_->standbys().Ready(now_ns_) > 0);
                                     state_ = kEngineDraining;
                                   }});
   }
