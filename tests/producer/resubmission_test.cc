@@ -87,6 +87,15 @@ TEST_F(MoveTest, WhatWasAnsweredStaysAndTheRestMovesInTheOrderOfItsSubmission) {
   EXPECT_EQ(SettleSlot(lane_, last, 0), SUTRA_NOT_READY);
 }
 
+TEST_F(MoveTest, ASleepingEngineIsRungForWhatMovedToIt) {
+  Submit("text");
+  EngineEnd next;
+  next.page()->asleep.store(1, std::memory_order_relaxed);  // relaxed: one thread
+  EXPECT_EQ(DieAndOpen(&engine_, &next), 1u);
+  char byte;
+  EXPECT_EQ(recv(next.socket(), &byte, 1, MSG_DONTWAIT), 1);
+}
+
 TEST_F(MoveTest, LongTextsMoveWholeAndTheirPagesAreCountedAgain) {
   const std::string a(5000, 'a'), b(8192, 'b');
   const uint32_t first = Submit(a), answered = Submit(std::string(4000, 'x')), second = Submit(b);
