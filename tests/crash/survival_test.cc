@@ -60,7 +60,7 @@ TEST(Survival, CanaryAnEngineThatKeepsNothingLoses) { ExpectSeen("lost", 200, {"
 TEST(Survival, CanaryALostWakeUpWedges) {
   ExpectSeen("wedged", 1'000'000, {"--deaf-after", "100", "--wedged-ms", "3000"});
 }
-TEST(Survival, CanaryADescriptorThatAClientKeepsIsLeaked) { ExpectSeen("leaked", 10, {"--client-leak", "10"}); }
+TEST(Survival, CanaryADescriptorThatAClientKeepsIsLeaked) { ExpectSeen("leaked", 60, {"--client-leak", "2"}); }
 TEST(Survival, CanaryALaneThatStaysIsLeaked) { ExpectSeen("leaked", 5, {"--lane-leak"}); }
 
 }  // namespace

@@ -65,26 +65,28 @@ TEST_F(Tools, StatTellsARunningAStoppedAPausedAndACrashedEngineApart) {
 }
 
 TEST_F(Tools, StatPruneRemovesWhatEndedEnginesLeftAndSaysWhat) {
-  const TempDir directory;
-  std::string name;
-  std::filesystem::create_directory(directory / "run");
-  EngineOptions options;
-  options.socket = directory / "run/engine.sock";
-  EngineProcess engine(options);
-  ASSERT_TRUE(engine.Start());
-  name = *StatsSegmentName(engine.socket(), geteuid());
-  engine.Kill();
-  const Finished early = Run({SUTRA_STAT_PROGRAM, "--prune"});
-  EXPECT_EQ(early.output.find(name), std::string::npos) << early.output;  // its folder is there
-  std::filesystem::remove_all(directory / "run");
-  // Without its lock file a dead engine is told from a living one by its heartbeat, which must be old.
-  std::string output;
-  while (std::filesystem::exists("/dev/shm/" + name)) {
-    const Finished pruned = Run({SUTRA_STAT_PROGRAM, "--prune"});
-    EXPECT_EQ(pruned.status.code, 0) << pruned.errors;
-    output += pruned.output;
+  // Every engine that starts prunes as well, so one of another test may be faster: then once more.
+  std::string output, name;
+  for (int attempt = 0; output.find(name) == std::string::npos || name.empty(); ++attempt) {
+    ASSERT_LT(attempt, 20) << "it is removed, and " << output << " does not say so";
+    const TempDir directory;
+    std::filesystem::create_directory(directory / "run");
+    EngineOptions options;
+    options.socket = directory / "run/engine.sock";
+    EngineProcess engine(options);
+    ASSERT_TRUE(engine.Start());
+    name = *StatsSegmentName(engine.socket(), geteuid());
+    engine.Kill();
+    const Finished early = Run({SUTRA_STAT_PROGRAM, "--prune"});
+    EXPECT_EQ(early.output.find(name), std::string::npos) << early.output;  // its folder is there
+    std::filesystem::remove_all(directory / "run");
+    // Without its lock file a dead engine is told from a living one by its heartbeat, which must be old.
+    while (std::filesystem::exists("/dev/shm/" + name)) {
+      const Finished pruned = Run({SUTRA_STAT_PROGRAM, "--prune"});
+      EXPECT_EQ(pruned.status.code, 0) << pruned.errors;
+      output += pruned.output;
+    }
   }
-  EXPECT_NE(output.find(name), std::string::npos) << output;
 }
 
 TEST_F(Tools, StatPrintsTextForPeople) {
