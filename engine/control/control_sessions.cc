@@ -153,8 +153,8 @@ Status ControlSessions::Admit(uint64_t id, const ControlCall& call, uint64_t now
 }
 
 Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const ControlCall& call, uint64_t now_ns) {
-  options_.stats.Add(Counter::kControlRequests);
   const bool standby = sessions_.at(id).standby;
+  if (!standby) options_.stats.Add(Counter::kControlRequests);  // signs of life are none
   if (standby != (request.command == ControlCommand::kUpdateStandby)) {
     return Status(StatusCode::kBadOption,
                   std::string("`") + NameOf(kControlCommandNames, request.command) +
