@@ -47,7 +47,7 @@ extern "C" sutra_status sutra_get_info(const sutra_client* client, sutra_info* i
     copy.engine_pid = client->engine_pid;
     copy.engine_generation = client->engine_generation;
     copy.engines = client->engines;
-    copy.resubmitted = client->resubmitted;
+    copy.resubmitted = client->resubmitted.load(std::memory_order_relaxed);  // relaxed: only a count
   }
   copy.lanes = OpenLanes(client);
   WriteStruct(&copy, sizeof(copy), info, bytes);

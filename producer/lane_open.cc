@@ -99,12 +99,12 @@ ClientLane* FindLane(sutra_client* client) {
   return lane;
 }
 
-void NoteAttached(sutra_client* client, const WelcomeMessage& welcome, uint64_t moved) {
+// Before anything moves there: whoever gets an answer of an engine finds it counted.
+void NoteAttached(sutra_client* client, const WelcomeMessage& welcome) {
   const MutexLock lock(client->attempt_mutex);
   if (client->engine_generation != welcome.engine_generation) ++client->engines;
   client->engine_pid = welcome.engine_pid;
   client->engine_generation = welcome.engine_generation;
-  client->resubmitted += moved;
 }
 
 // RETURNS SUTRA_OK and an open lane, or why not; *other is set if the engine is another than the client's.
@@ -135,10 +135,8 @@ sutra_status OpenWithin(sutra_client* client, const AttachPatience& patience, bo
     return status;
   }
   if (lane->served.magic == 0) lane->served = welcome;
-  uint64_t moved = 0;
-  status = MoveLane(lane, connection, MonotonicNs(), &moved);
-  if (status == SUTRA_OK) NoteAttached(client, welcome, moved);
-  return status;
+  NoteAttached(client, welcome);
+  return MoveLane(lane, connection, MonotonicNs(), &client->resubmitted);
 }
 
 // While nothing listens an attempt costs microseconds, and the next engine is wanted soon; an engine that refuses or is

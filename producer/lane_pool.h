@@ -70,7 +70,7 @@ struct sutra_client {
   sutra_reason other_reason SUTRA_GUARDED_BY(attempt_mutex) = SUTRA_REASON_NONE;
   char other_text[sizeof(sutra::client::ThreadState::error_text)] SUTRA_GUARDED_BY(attempt_mutex) = {};
   uint32_t engines SUTRA_GUARDED_BY(attempt_mutex) = 0;
-  uint64_t resubmitted SUTRA_GUARDED_BY(attempt_mutex) = 0;
+  std::atomic<uint64_t> resubmitted = 0;
   uint32_t engine_pid SUTRA_GUARDED_BY(attempt_mutex) = 0;
   uint64_t engine_generation SUTRA_GUARDED_BY(attempt_mutex) = 0;
 };

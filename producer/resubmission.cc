@@ -113,7 +113,8 @@ bool HasWaiting(ClientLane* lane) {
   return false;
 }
 
-sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64_t now_ns, uint64_t* moved) {
+sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64_t now_ns,
+                      std::atomic<uint64_t>* moved) {
   Attachment* next;
   Attachment* ring;
   uint32_t left;
@@ -134,6 +135,7 @@ sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64
       DestroyAttachment(next, false);
       return status;
     }
+    moved->fetch_add(left, std::memory_order_relaxed);  // relaxed: only a count, of what an answer may follow
     AddLocked(lane, next);
     SubmissionWriter submissions(next->connection.mapping.request);
     PublishLocked(lane, next, left, &submissions);
@@ -144,7 +146,6 @@ sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64
   (void)SUTRA_CHECKPOINT("move.bumped");
   if (ring != nullptr) RingPinned(lane, ring);
   (void)SUTRA_CHECKPOINT("move.rung");
-  *moved = left;
   return SUTRA_OK;
 }
 

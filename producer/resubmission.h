@@ -33,8 +33,9 @@ sutra_status TellDeath(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 bool HasWaiting(ClientLane* lane) SUTRA_EXCLUDES(lane->mutex);
 
 // Opens a lost lane to the engine of `connection`, and moves the requests to it that are left. RETURNS SUTRA_OK, and
-// the lane owns the connection, or SUTRA_OUT_OF_MEMORY, and it is closed and nothing has changed.
-sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64_t now_ns, uint64_t* moved)
+// the lane owns the connection, or SUTRA_OUT_OF_MEMORY, and it is closed and nothing has changed. *moved grows by their
+// number before any of them can be answered.
+sutra_status MoveLane(ClientLane* lane, const LaneConnection& connection, uint64_t now_ns, std::atomic<uint64_t>* moved)
     SUTRA_EXCLUDES(lane->mutex);
 
 // The next engine is none for this lane: whatever is left in it ends with SUTRA_ENGINE_GONE and the reason.

@@ -311,9 +311,9 @@ TEST_F(LaneFault, AFailedLongTextLeavesNoPageUncounted) {
 TEST_F(LaneFault, AMoveThatRunsOutOfMemoryMovesNothingAndTheNextOneMovesAll) {
   const uint32_t slots[] = {Submit("short"), Submit(std::string(8000, 't'))};
   ASSERT_EQ(Die(), SUTRA_ENGINE_GONE);
-  uint64_t moved = 0;
+  std::atomic<uint64_t> moved = 0;
   failures = 0;
-  for (int call = 1; moved == 0; ++call) {
+  for (int call = 1; moved.load() == 0; ++call) {
     ASSERT_LT(call, 20) << "it does not end";
     EngineEnd next;
     const client::LaneConnection connection = next.Connect();
@@ -327,10 +327,10 @@ TEST_F(LaneFault, AMoveThatRunsOutOfMemoryMovesNothingAndTheNextOneMovesAll) {
     }
     ASSERT_EQ(status, SUTRA_OUT_OF_MEMORY) << sutra_error_text();
     EXPECT_EQ(next.Take(), -1) << "call " << call;
-    EXPECT_EQ(moved, 0u);
+    EXPECT_EQ(moved.load(), 0u);
     for (const uint32_t slot : slots) EXPECT_EQ(client::SettleSlot(lane_, slot, 0), SUTRA_NOT_READY);
   }
-  EXPECT_EQ(moved, 2u);
+  EXPECT_EQ(moved.load(), 2u);
   EXPECT_GE(failures, 2) << "the attachment, and the long text's pages";
   for (const uint32_t slot : slots) Release(slot);
 }

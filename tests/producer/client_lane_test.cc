@@ -192,7 +192,7 @@ TEST(ClientLaneReap, LooksAtABoundedNumberOfSlotsInTheOrderOfTheirRelease) {
   EngineEnd engine(256);
   sutra_client client;
   ClientLane* lane = client::MakeClientLane(&client.signals, 0, 256);
-  uint64_t moved = 0;
+  std::atomic<uint64_t> moved = 0;
   ASSERT_EQ(client::MoveLane(lane, engine.Connect(), MonotonicNs(), &moved), SUTRA_OK);
   lane->mutex.Lock();
   std::vector<uint32_t> slots(256);

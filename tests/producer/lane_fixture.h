@@ -168,7 +168,7 @@ class LaneTest : public testing::Test {
 
   // Attaches a lane without an engine to this one. RETURNS how many requests moved to it.
   uint64_t Open(EngineEnd* engine) {
-    uint64_t moved = 0;
+    std::atomic<uint64_t> moved = 0;
     EXPECT_EQ(client::MoveLane(lane_, engine->Connect(), MonotonicNs(), &moved), SUTRA_OK) << sutra_error_text();
     return moved;
   }

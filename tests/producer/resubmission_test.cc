@@ -118,7 +118,7 @@ TEST_F(MoveTest, TimesAreOnTheNextEnginesClock) {
   EngineEnd next;
   LaneConnection connection = next.Connect();
   connection.engine_clock_ahead_ns = static_cast<int64_t>(7 * kNsPerSecond);
-  uint64_t moved = 0;
+  std::atomic<uint64_t> moved = 0;
   ASSERT_EQ(client::MoveLane(lane_, connection, MonotonicNs(), &moved), SUTRA_OK);
   // relaxed: one thread
   EXPECT_EQ(next.Request(slot).deadline_ns.load(std::memory_order_relaxed),
@@ -251,7 +251,7 @@ TEST_F(MoveTest, WhatWaitsEndsWithItsReasonWhereTheNextEngineIsAnother) {
 TEST_F(MoveTest, VectorsKeptOver100RestartsStayAndEachKeepsOnlyItsOwnEnginesMemory) {
   EngineEnd first(128);
   client::ClientLane* lane = client::MakeClientLane(&client_.signals, 4, 128);
-  uint64_t moved = 0;
+  std::atomic<uint64_t> moved = 0;
   ASSERT_EQ(client::MoveLane(lane, first.Connect(), MonotonicNs(), &moved), SUTRA_OK);
   std::swap(lane, lane_);
   std::vector<std::unique_ptr<EngineEnd>> engines;

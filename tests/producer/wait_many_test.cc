@@ -94,7 +94,7 @@ class WaitManyTest : public testing::Test {
     for (uint32_t i = 0; i < 2; ++i) {
       lanes_[i] = client::MakeClientLane(&client_.signals, i, kSlots);
       client_.lanes[i] = lanes_[i];
-      uint64_t moved = 0;
+      std::atomic<uint64_t> moved = 0;
       EXPECT_EQ(client::MoveLane(lanes_[i], engines_[i].Connect(), MonotonicNs(), &moved), SUTRA_OK);
     }
     client_.lane_count = 2;

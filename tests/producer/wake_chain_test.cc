@@ -76,7 +76,7 @@ class WakeChainTest : public testing::Test {
     wakes.store(0);
     last_bump_ns.store(UINT64_MAX);
     lane_ = client::MakeClientLane(&signals_, 3, engine_.memory().reply().geometry.slots);
-    uint64_t moved = 0;
+    std::atomic<uint64_t> moved = 0;
     ASSERT_EQ(client::MoveLane(lane_, engine_.Connect(), MonotonicNs(), &moved), SUTRA_OK);
   }
   void TearDown() override {
