@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -269,13 +270,18 @@ TEST_F(WaitManyChain, CanaryWithoutPassingOnThreadsSleepOnAnsweredRequests) {
   SkipWhereRefused();
 }
 
-// Last, since the library remembers it: a kernel before 5.16, or a filter that forbids the call.
+// A kernel before 5.16, or a filter that forbids the call. The library remembers it, so this has a process of its own.
 class WaitManyOldKernel : public WaitManyTest {};
 
 TEST_F(WaitManyOldKernel, WithoutTheKernelsHelpAnAnswerOnEitherLaneIsNoticedToo) {
-  no_waitv.store(true);
-  for (const uint32_t answered : {0u, 1u, 1u}) AnAnswerEndsTheSleep(answered);
-  EXPECT_EQ(waitv_calls.load(), 0u);
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run = [this] {
+    no_waitv.store(true);
+    for (const uint32_t answered : {0u, 1u, 1u}) AnAnswerEndsTheSleep(answered);
+    EXPECT_EQ(waitv_calls.load(), 0u);
+    std::_Exit(HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace
