@@ -138,8 +138,10 @@ class StepperTest : public testing::Test {
   // What is wrong with the engine, the neighbour, and a new client; empty: nothing.
   std::string Harm(const std::vector<std::string>& texts) {
     if (!engine_->running()) return "the engine died";
-    // Two: one may have been under way before the kill.
-    if (!neighbour_->WaitAnswers(2, std::chrono::milliseconds(limit_ms_))) return "the neighbour gets no answers";
+    // More than a batch: one may have been under way before the kill.
+    if (!neighbour_->WaitAnswers(Neighbour::kBatchMax + 1, std::chrono::milliseconds(limit_ms_))) {
+      return "the neighbour gets no answers";
+    }
     if (neighbour_->wrong() != 0) return "the neighbour: " + neighbour_->first_wrong();
     if (const std::string wrong = FreshClient(texts); !wrong.empty()) return "a new client: " + wrong;
     const uint64_t deadline_ns = MonotonicNs() + static_cast<uint64_t>(limit_ms_) * kNsPerMs;

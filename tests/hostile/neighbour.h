@@ -19,6 +19,8 @@ namespace sutra::test {
 
 class Neighbour {
  public:
+  static constexpr uint64_t kBatchMax = 4;  // texts
+
   // `before_each` is called before each batch of texts.
   explicit Neighbour(const std::string& socket, std::function<void()> before_each = {})
       : socket_(socket), before_each_(std::move(before_each)), thread_([this] { Run(); }) {}
@@ -36,7 +38,8 @@ class Neighbour {
     std::lock_guard lock(mutex_);
     return first_wrong_;
   }
-  // Returns when `count` more answers arrived, right or wrong; false after `limit` without them.
+  // Returns when `count` more answers arrived, right or wrong; false after `limit` without them. Up to kBatchMax of
+  // them may be of a batch that was under way before.
   bool WaitAnswers(uint64_t count, std::chrono::milliseconds limit = std::chrono::minutes(1)) {
     std::unique_lock lock(mutex_);
     const uint64_t goal = right_ + wrong_ + count;
@@ -55,7 +58,7 @@ class Neighbour {
       if (before_each_) before_each_();
       const bool again = !known.empty() && random() % 2 == 0;
       std::vector<std::string> texts;
-      for (size_t i = 1 + random() % 4; i > 0; --i) {
+      for (size_t i = 1 + random() % kBatchMax; i > 0; --i) {
         texts.push_back(again ? known[random() % known.size()] : RandomText(random, 300));
       }
       // An engine that dies is to be seen at once, not waited for.
