@@ -45,6 +45,13 @@ TEST(Survival, NothingIsLostWrongWedgedOrLeaked) {
   EXPECT_GT(json.value("takeovers", 0), 0);
 }
 
+// It is over with the second kill, that of a standby, which this seed draws at once: no client may be attached by then.
+TEST(Survival, AnEndWhileTheClientsBeginLetsThemBeginFirst) {
+  int exit_code = -1;
+  const nlohmann::json json = RunSurvival({SUTRA_CHAOS_PROGRAM}, 2, 4, kShortRunMs, &exit_code);
+  EXPECT_EQ(exit_code, 0) << json.dump();
+}
+
 // What is seen in the middle of a run ends it. How many kills that takes depends on how slow the clients are.
 constexpr uint64_t kUntilSeen = 1'000'000;
 
