@@ -37,7 +37,9 @@ TEST(Survival, NothingIsLostWrongWedgedOrLeaked) {
   const uint64_t kills = NumberFromEnvironment("SUTRA_CHAOS_KILLS", 150);
   int exit_code = -1;
   const int timeout_ms = std::max(kShortRunMs, static_cast<int>(std::min<uint64_t>(kills, 100'000)) * 600);
-  const nlohmann::json json = RunSurvival({SUTRA_CHAOS_SCRIPT}, kills, FreshTestSeed(), timeout_ms, &exit_code);
+  // The programs of this build, sanitized or not: the script would take those of the release build.
+  const std::vector<std::string> program = {"/usr/bin/env", "SUTRA_BUILD_DIR=" SUTRA_CHAOS_BUILD, SUTRA_CHAOS_SCRIPT};
+  const nlohmann::json json = RunSurvival(program, kills, FreshTestSeed(), timeout_ms, &exit_code);
   EXPECT_EQ(exit_code, 0);
   for (const char* key : {"lost", "wrong", "wedged", "leaked", "ended"}) EXPECT_EQ(json.value(key, -1), 0) << key;
   EXPECT_GE(json.value("kills", uint64_t{0}), kills);
