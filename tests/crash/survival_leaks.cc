@@ -53,16 +53,31 @@ void Survival::EndAndLookForLeaks() {
   LookAtFiles();
 }
 
+// One that has only just started may not handle the signal yet, and would end by it: it is told once it had answers to
+// its calls and in its event loop, so that there is something to compare. One that ended is counted as that
+// (LookAtClient), and not waited for. RETURNS false if one does not come to rest.
 bool Survival::QuietClients(const std::vector<Member*>& clients) {
-  for (Member* client : clients) client->child().Signal(SIGUSR1);
-  bool all = true;
+  const auto answered = [](const Member* client) {
+    return TallyGet(client->tally, kTallyLoopNs) != 0 && TallyGet(client->tally, kTallyBlockingNs) != 0;
+  };
+  const auto rests = [](const Member* client) {
+    return client->start_ns != 0 || client->wedged || TallyGet(client->tally, kTallyPhase) == kPhaseQuiet;
+  };
+  std::vector<Member*> untold = clients;
+  const auto all_rest = [&] {
+    std::erase_if(untold, [&](Member* client) {
+      if (!answered(client)) return false;
+      client->child().Signal(SIGUSR1);
+      return true;
+    });
+    return std::all_of(clients.begin(), clients.end(), rests);
+  };
+  if (WaitUntil(kRestMs, all_rest)) return true;
   for (Member* client : clients) {
-    const auto rests = [client] { return TallyGet(client->tally, kTallyPhase) == kPhaseQuiet; };
-    if (client->wedged || WaitUntil(kRestMs, rests)) continue;
-    Fail(&totals_.wedged, client->prefix + " (" + client->kind + "): its calls do not end");
-    all = false;
+    const char* what = answered(client) ? "its calls do not end" : "it gets no answers";
+    if (!rests(client)) Fail(&totals_.wedged, client->prefix + " (" + client->kind + "): " + what);
   }
-  return all;
+  return false;
 }
 
 // Those that lived through all engines, with new ones of their kind.
@@ -81,15 +96,9 @@ void Survival::CompareClients() {
     fresh.push_back(newcomer);
     pairs.emplace_back(&clients_[i], newcomer);
   }
-  const auto answered = [](const Member* client) {
-    return TallyGet(client->tally, kTallyLoopNs) != 0 && TallyGet(client->tally, kTallyBlockingNs) != 0;
-  };
-  if (!WaitUntil(kRestMs, [&] { return std::all_of(fresh.begin(), fresh.end(), answered); })) {
-    return Fail(&totals_.wedged, "a fresh client gets no answers");
-  }
   if (!QuietClients(fresh)) return;
   for (const auto& [elder, newcomer] : pairs) {
-    if (elder->start_ns != 0 || elder->wedged) continue;
+    if (elder->start_ns != 0 || elder->wedged || newcomer->start_ns != 0) continue;
     const ProcessFootprint most = FootprintOf(newcomer->child().pid());
     ProcessFootprint now;
     const auto holds_no_more = [&, old = elder] { return !Exceeds(now = FootprintOf(old->child().pid()), most); };

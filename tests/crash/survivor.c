@@ -6,11 +6,11 @@
  *   --corrupt N  damages each N-th vector; --leak N  keeps a descriptor open per N batches;
  *   --deaf-after N  its event loop misses every wake-up after N answers (canaries) */
 #define _GNU_SOURCE
-#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "producer/include/sutra/embed.h"
@@ -18,7 +18,7 @@
 
 enum { kPendingMax = 8, kBatchMax = 12, kTexts = 3000 };
 
-static volatile sig_atomic_t stop_asked, quiet_asked;
+static atomic_int stop_asked, quiet_asked; /* read by both threads; volatile would not do for that */
 static int wake_pipe[2];
 static sutra_client* client;
 static uint64_t* tally;
@@ -28,10 +28,11 @@ static sutra_options options = {.size = sizeof(sutra_options)};
 static int loop_quiet;
 
 static void OnSignal(int number) {
+  const int saved = errno;
   if (number == SIGTERM) stop_asked = 1;
   quiet_asked = 1;
-  const int saved = errno;
-  if (write(wake_pipe[1], "x", 1) < 0) errno = saved;
+  (void)!write(wake_pipe[1], "x", 1);
+  errno = saved;
 }
 
 static void Complain(enum TallyWord word, const char* what, uint64_t id, const char* why) {

@@ -221,10 +221,11 @@ Finished RunToEnd(SpawnOptions options, int timeout_ms) {
   const TempDir directory;
   options.pipe_output = true;
   options.log_path = directory / "errors";
+  const uint64_t deadline = DeadlineNs(timeout_ms);
   ChildProcess process(options);
   Finished finished;
   finished.output = process.ReadOutput(timeout_ms);
-  const std::optional<ExitStatus> status = process.Wait(timeout_ms);
+  const std::optional<ExitStatus> status = process.Wait(MsLeft(deadline));
   finished.status = status.has_value() ? *status : process.Kill();
   finished.errors = process.Log();
   return finished;

@@ -71,7 +71,7 @@ class ChildProcess {
   std::optional<ExitStatus> status_;
 };
 
-// Runs a program to its end: exit status, standard output, standard error.
+// Runs a program to its end, which is a SIGKILL after `timeout_ms`: exit status, standard output, standard error.
 struct Finished {
   ExitStatus status;
   std::string output, errors;
