@@ -1,9 +1,10 @@
-// The queue that inserting threads fill, the choice of what is due next, and the thread that does it.
+// The queue that inserting threads fill, the choice of what is due next, and the threads that do it.
 #include "cache/wal/wal_committer.h"
 
 #include <algorithm>
 #include <cassert>
 #include <new>
+#include <utility>
 
 #include "shm/base/clock.h"
 #include "shm/base/time.h"
@@ -11,8 +12,11 @@
 namespace sutra {
 namespace {
 
-constexpr uint64_t kPendingBytesMax = 16u << 20;
-constexpr uint64_t kUnsyncedBytesMax = 8u << 20;  // kept in memory until the sync
+// For syncs of half a second at 20,000 records of 2 KiB per second, and a full segment on top of one.
+constexpr uint64_t kPendingBytesMax = 64u << 20;
+constexpr uint64_t kSyncBytes = 8u << 20;  // so much unsynced makes a sync due
+// Kept in memory until the sync: more is not written.
+constexpr uint64_t kUnsyncedBytesMax = 64u << 20;
 constexpr uint64_t kWatermarkDelayNs = 20 * kNsPerMs;
 constexpr size_t kFreeGroupsMax = 8;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
@@ -33,7 +37,8 @@ WalCommitter::WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const C
 }
 
 void WalCommitter::Start() {
-  if (config_.threaded) thread_ = std::thread(&WalCommitter::Run, this);
+  if (!config_.threaded) return;
+  for (std::thread& thread : threads_) thread = std::thread(&WalCommitter::Run, this);
 }
 
 void WalCommitter::Close() {
@@ -43,11 +48,10 @@ void WalCommitter::Close() {
     stopping_ = true;
     wake_.NotifyAll();
   }
-  if (thread_.joinable()) {
-    thread_.join();
-  } else {
-    RunDue();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
   }
+  if (!config_.threaded) RunDue();
   log_->SetWake({});
 }
 
@@ -77,7 +81,8 @@ void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent) {
   pending_bytes_ += record.length;
   ++pending_records_;
   const bool full = before < config_.interval_bytes_max && pending_bytes_ >= config_.interval_bytes_max;
-  if (was_empty || full || (urgent && !urgent_)) wake_.NotifyOne();
+  // While a sync runs, a waiting caller's group is due no earlier than others.
+  if (was_empty || full || (urgent && !urgent_ && syncing_ == 0)) wake_.NotifyOne();
   urgent_ = urgent_ || urgent;
 }
 
@@ -132,13 +137,18 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
     if (stopping_) return Work::kNone;
     return due(log_->probe_at_ns()) ? Work::kProbe : Work::kNone;
   }
-  if (!stopping_ && log_->wants_room() && due(log_->room_at_ns())) return Work::kMakeRoom;
-  if (!pending_.empty()) {
-    if (stopping_ || urgent_ || log_->failed() || pending_bytes_ >= config_.interval_bytes_max) return Work::kWrite;
+  const bool syncing = log_->syncing();
+  const bool awaited = !config_.threaded && (stopping_ || urgent_ || sync_requested_ || sync_awaited_);
+  if (syncing && (awaited || log_->sync_done())) return Work::kEndSync;
+  if (!stopping_ && !syncing && log_->wants_room() && due(log_->room_at_ns())) return Work::kMakeRoom;
+  if (!pending_.empty() && (!syncing || log_->unsynced_bytes() < kUnsyncedBytesMax)) {
+    if (stopping_ || (urgent_ && !syncing) || log_->failed() || pending_bytes_ >= config_.interval_bytes_max)
+      return Work::kWrite;
     if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * kNsPerUs)) return Work::kWrite;
   }
+  if (syncing) return Work::kNone;
   if (log_->has_unsynced()) {
-    if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kUnsyncedBytesMax) return Work::kSync;
+    if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
     if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * kNsPerUs)) return Work::kSync;
   } else if (pending_.empty()) {
     if (log_->wants_watermark() && (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs))) {
@@ -157,20 +167,24 @@ std::vector<std::unique_ptr<WalGroup>> WalCommitter::TakePendingLocked() {
   groups.swap(pending_);
   taken_records_ += pending_records_;
   pending_bytes_ = pending_records_ = 0;
+  sync_requested_ = sync_requested_ || urgent_;
   urgent_ = false;
   return groups;
 }
 
 void WalCommitter::DoLocked(Work work) {
+  assert(!busy_);
   std::vector<std::unique_ptr<WalGroup>> groups;
-  const bool sync = urgent_;
   if (work == Work::kWrite) groups = TakePendingLocked();
-  if (work == Work::kSync) sync_requested_ = false;
+  if (work == Work::kSync) sync_awaited_ = std::exchange(sync_requested_, false);
+  if (work == Work::kWatermark) sync_requested_ = true;
+  busy_ = true;
   mutex_.Unlock();
   try {
     switch (work) {
-      case Work::kWrite: log_->Commit(std::move(groups), sync); break;
-      case Work::kSync: log_->SyncAll(); break;
+      case Work::kWrite: log_->Commit(std::move(groups)); break;
+      case Work::kSync: log_->BeginSync(); break;
+      case Work::kEndSync: log_->EndSync(); break;
       case Work::kWatermark: log_->WriteWatermark(); break;
       case Work::kProbe: log_->Probe(); break;
       case Work::kMakeRoom: log_->MakeRoom(); break;
@@ -180,7 +194,9 @@ void WalCommitter::DoLocked(Work work) {
     log_->OutOfMemory();
   }
   mutex_.Lock();
+  busy_ = false;
   taken_first_accepted_ns_ = taken_records_ = 0;
+  if (!log_->has_unsynced()) sync_requested_ = false;
   for (std::unique_ptr<WalGroup>& group : log_->TakeSpent()) {
     if (group->capacity() == RoundUp(log_->group_bytes(), kWalBlockBytes) && free_.size() < kFreeGroupsMax) {
       free_.push_back(std::move(group));
@@ -188,17 +204,35 @@ void WalCommitter::DoLocked(Work work) {
   }
 }
 
+// Waits for the disk without the log. Whichever thread then finds the log free ends the sync.
+void WalCommitter::RunSyncLocked() {
+  ++syncing_;
+  if (!pending_.empty()) wake_.NotifyOne();  // what is pending becomes due beside the sync
+  mutex_.Unlock();
+  log_->RunSync();
+  mutex_.Lock();
+  --syncing_;
+}
+
 void WalCommitter::Run() {
   MutexLock lock(mutex_);
   while (true) {
+    if (busy_) {  // its holder looks for more to do when it is ready
+      wake_.Wait(mutex_);
+      continue;
+    }
     uint64_t deadline = 0;
     const Work work = NextWorkLocked(clock_->MonotonicNs(), &deadline);
-    if (work != Work::kNone) {
+    if (work == Work::kSync) {
+      DoLocked(work);
+      if (log_->syncing()) RunSyncLocked();
+    } else if (work != Work::kNone) {
       DoLocked(work);
     } else if (stopping_) {
+      wake_.NotifyAll();  // the other thread may have waited for this one
       break;
     } else if (deadline == UINT64_MAX) {
-      assert(pending_.empty() && !log_->has_unsynced() && !log_->failed());
+      assert(log_->syncing() || (pending_.empty() && !log_->has_unsynced() && !log_->failed()));
       wake_.Wait(mutex_);
     } else {
       clock_->WaitUntil(&wake_, &mutex_, deadline);

@@ -2,15 +2,23 @@
 //
 //   Push -> pending --(50 ms, 1 MiB, or a waiting caller)--> written --(1 s, 8 MiB, or a waiting caller)--> synced
 //
-// Thread rule: Push..., RequestSync and the counters from any thread; one committer thread owns the log. Without a
-// thread (`threaded` false, for simulation) the caller drives it with RunDue. Invariants:
-//  - The pending bytes are bounded: an insert that does not fit is dropped and counted, a removal always fits (its
-//    caller waits, so there are no more of them than threads).
+// Writes go on while a sync runs, however long it takes: two equal threads take turns. One holds the log (`busy_`) and
+// does what is due; a sync gives the log up while the disk works, and the other thread does what becomes due meanwhile.
+// A waiting caller's group is then written when the sync under way ends, together with all that came in until then: it
+// could not be synced earlier.
+//
+// Thread rule: Push..., RequestSync and the counters from any thread; the committer's threads own the log. Without
+// threads (`threaded` false, for simulation) the caller drives it with RunDue, and a sync under way ends when the disk
+// says so or somebody waits for it. Invariants:
+//  - The pending bytes are bounded, and so is what is written and not synced: an insert that does not fit is dropped
+//  and
+//    counted, a removal always fits (its caller waits, so there are no more of them than threads).
+//  - Whenever the log is free and no work is due, a thread outside a sync waits for the next deadline.
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
 //    memory agree on the order of two changes of one entry. (Not asserted: this file does not know the store;
 //    tests/cache/cache_threads_test.cc checks it.)
 //  - A lack of memory drops an insert, fails a removal, or stops the log until a probe; it ends no thread.
-//  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
+//  - With nothing pending, unsynced or failed the threads sleep without a time limit.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +46,9 @@ class WalCommitter {
   WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config);
   ~WalCommitter() { Close(); }
 
-  // Starts the thread.
+  // Starts the threads.
   void Start();
-  // Writes and syncs what is pending (unless the log has failed) and stops the thread.
+  // Writes and syncs what is pending (unless the log has failed) and stops the threads.
   void Close();
 
   // False when the record was dropped.
@@ -63,12 +71,13 @@ class WalCommitter {
   Pending GetPending() const;
 
  private:
-  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe, kMakeRoom };
+  enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom };
   WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
   void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
+  void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
   void Run();
 
   Clock* const clock_;
@@ -88,7 +97,10 @@ class WalCommitter {
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
-  std::thread thread_;
+  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;          // a thread holds the log
+  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;            // threads that wait for the disk, without the log
+  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;  // a caller waits for the sync under way
+  std::thread threads_[2];
 };
 
 }  // namespace sutra
