@@ -1,6 +1,8 @@
 // The queue that inserting threads fill, the choice of what is due next, and the threads that do it.
 #include "cache/wal/wal_committer.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cassert>
 #include <new>
@@ -215,6 +217,7 @@ void WalCommitter::RunSyncLocked() {
 }
 
 void WalCommitter::Run() {
+  pthread_setname_np(pthread_self(), "sutra-log");
   MutexLock lock(mutex_);
   while (true) {
     if (busy_) {  // its holder looks for more to do when it is ready
