@@ -23,9 +23,14 @@ struct GroupFigures {
   double p50_us = 0;  // from the insert to the return of the wait
   double p99_ms = 0;
 };
-// Threads that each insert and wait until it is durable; with `loaded` beside as many computing threads as there are
-// CPUs, at the priority of the engine's workers, which is everyone's.
-GroupFigures GroupCommits(const std::string& base, DiskIo* io, int waiters, bool loaded);
+enum class Company {
+  kNone,
+  kComputing,       // as many computing threads as there are CPUs, at the priority of the engine's workers: everyone's
+  kComputingBelow,  // the same, but the waiters run before them (where that is allowed), so that their own wait for a
+                    // CPU is not in the figure
+};
+// Threads that each insert and wait until it is durable.
+GroupFigures GroupCommits(const std::string& base, DiskIo* io, int waiters, Company company);
 
 // Durable appends one at a time in microseconds, ours and bare ones in turns: the median of each.
 struct AppendFigures {

@@ -43,6 +43,8 @@ class WalCommitter {
     uint64_t sync_us_max = 0;
     bool threaded = true;
   };
+  static constexpr int kRealTimePriority = 10;  // of its threads (SCHED_FIFO), where that is allowed
+
   WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config);
   ~WalCommitter() { Close(); }
 
@@ -78,6 +80,7 @@ class WalCommitter {
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
+  static void RunFirst();
   void Run();
 
   Clock* const clock_;

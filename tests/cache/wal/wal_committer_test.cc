@@ -4,10 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <cerrno>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "tests/cache/wal/fake_live_entries.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra {
 namespace {
@@ -426,6 +432,30 @@ TEST_F(WalCommitterTest, FailingSyncsBesideWritesLoseNothingThatWasConfirmed) {
       EXPECT_GE(version, confirmed[static_cast<size_t>(t)]) << "thread " << t << ", round " << round;
     }
   }
+}
+
+// The scheduling policies of the threads of this process called `name`.
+std::vector<int> PoliciesOf(const std::string& name) {
+  std::vector<int> policies;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string found;
+    std::ifstream(task.path() / "comm") >> found;
+    if (found == name) policies.push_back(sched_getscheduler(std::stoi(task.path().filename())));
+  }
+  return policies;
+}
+
+TEST_F(WalCommitterTest, ItsThreadsRunBeforeComputingOnesWhereThatIsAllowed) {
+  bool allowed = false;
+  std::thread([&] {
+    sched_param priority{};
+    priority.sched_priority = WalCommitter::kRealTimePriority;
+    allowed = pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
+  }).join();
+  Open(DurabilityPolicy::kGroup, true);
+  const int expected = allowed ? SCHED_FIFO : SCHED_OTHER;
+  const test::Watchdog watchdog(std::chrono::seconds(10));
+  while (PoliciesOf("sutra-log") != std::vector<int>{expected, expected}) std::this_thread::yield();
 }
 
 TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
