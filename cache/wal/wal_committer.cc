@@ -50,6 +50,7 @@ void WalCommitter::Close() {
     if (stopping_) return;
     stopping_ = true;
     wake_.NotifyAll();
+    while (helping_) wake_.Wait(mutex_);
   }
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
@@ -73,7 +74,7 @@ WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes) {
   return pending_.back().get();
 }
 
-void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent) {
+void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent, bool waits) {
   const bool was_empty = pending_.empty();
   WalGroup* group = GroupForLocked(record.length);
   if (group->empty()) group->first_accepted_ns = clock_->MonotonicNs();
@@ -84,8 +85,10 @@ void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent) {
   pending_bytes_ += record.length;
   ++pending_records_;
   const bool full = before < config_.interval_bytes_max && pending_bytes_ >= config_.interval_bytes_max;
-  // While a sync runs, a waiting caller's group is due no earlier than others.
-  if (was_empty || full || (urgent && !urgent_ && syncing_ == 0)) wake_.NotifyOne();
+  // A waiting caller's group is seen to in Await.
+  const bool at_once = urgent && !waits && !urgent_ && syncing_ == 0;
+  const bool later = was_empty && !waits && group->first_accepted_ns + config_.interval_us_max * kNsPerUs < watched_ns_;
+  if (full || at_once || later) wake_.NotifyOne();
   urgent_ = urgent_ || urgent;
 }
 
@@ -97,7 +100,7 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
     return false;
   }
   try {
-    AppendLocked(record, config_.policy != DurabilityPolicy::kInterval);
+    AppendLocked(record, config_.policy != DurabilityPolicy::kInterval, false);
   } catch (const std::bad_alloc&) {
     shared_->dropped_inserts.fetch_add(1, kRelaxed);
     return false;
@@ -110,7 +113,7 @@ std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record)
   MutexLock lock(mutex_);
   if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
   try {
-    AppendLocked(record, true);
+    AppendLocked(record, true, true);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
@@ -126,8 +129,26 @@ std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
   } else {
     sync_requested_ = true;
   }
-  wake_.NotifyOne();
   return last_commit_;
+}
+
+bool WalCommitter::Await(const WalCommit& commit) {
+  {
+    MutexLock lock(mutex_);
+    const bool alone = ++awaiting_ == 1 && !helping_ && !busy_ && syncing_ == 0 && !stopping_;
+    if (alone && config_.threaded) {
+      helping_ = true;
+      uint64_t deadline = 0;
+      while (!commit.finished() && !busy_ && StepLocked(&deadline)) continue;
+      helping_ = false;
+    }
+    WakeForWorkLocked();
+    if (stopping_) wake_.NotifyAll();
+  }
+  const bool durable = commit.Wait();
+  MutexLock lock(mutex_);
+  --awaiting_;
+  return durable;
 }
 
 WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline) const {
@@ -217,6 +238,21 @@ void WalCommitter::RunSyncLocked() {
   --syncing_;
 }
 
+// Wakes a thread for what is due now or earlier than one will look anyway. Who holds the log looks for more.
+void WalCommitter::WakeForWorkLocked() {
+  if (busy_) return;
+  uint64_t deadline = 0;
+  if (NextWorkLocked(clock_->MonotonicNs(), &deadline) != Work::kNone || deadline < watched_ns_) wake_.NotifyOne();
+}
+
+bool WalCommitter::StepLocked(uint64_t* deadline) {
+  const Work work = NextWorkLocked(clock_->MonotonicNs(), deadline);
+  if (work == Work::kNone) return false;
+  DoLocked(work);
+  if (work == Work::kSync && log_->syncing()) RunSyncLocked();
+  return true;
+}
+
 // The model computes on every CPU, and a waiting caller's group would wait for a time slice of it at each step: where
 // this process may (CAP_SYS_NICE, or a limit of real-time priority), the log runs first. It needs a thousandth of the
 // model's CPU time. Elsewhere it stays as it is.
@@ -236,20 +272,17 @@ void WalCommitter::Run() {
       continue;
     }
     uint64_t deadline = 0;
-    const Work work = NextWorkLocked(clock_->MonotonicNs(), &deadline);
-    if (work == Work::kSync) {
-      DoLocked(work);
-      if (log_->syncing()) RunSyncLocked();
-    } else if (work != Work::kNone) {
-      DoLocked(work);
-    } else if (stopping_) {
+    if (StepLocked(&deadline)) continue;
+    if (stopping_) {
       wake_.NotifyAll();  // the other thread may have waited for this one
       break;
     } else if (deadline == UINT64_MAX) {
       assert(log_->syncing() || (pending_.empty() && !log_->has_unsynced() && !log_->failed()));
       wake_.Wait(mutex_);
     } else {
+      watched_ns_ = std::min(watched_ns_, deadline);
       clock_->WaitUntil(&wake_, &mutex_, deadline);
+      if (watched_ns_ == deadline) watched_ns_ = UINT64_MAX;
     }
   }
 }

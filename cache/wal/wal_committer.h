@@ -5,7 +5,7 @@
 // Writes go on while a sync runs, however long it takes: two equal threads take turns. One holds the log (`busy_`) and
 // does what is due; a sync gives the log up while the disk works, and the other thread does what becomes due meanwhile.
 // A waiting caller's group is then written when the sync under way ends, together with all that came in until then: it
-// could not be synced earlier.
+// could not be synced earlier. Who waits alone is a third such thread, until its group is durable.
 //
 // Thread rule: Push..., RequestSync and the counters from any thread; the committer's threads own the log. Without
 // threads (`threaded` false, for simulation) the caller drives it with RunDue, and a sync under way ends when the disk
@@ -55,10 +55,13 @@ class WalCommitter {
 
   // False when the record was dropped.
   bool PushInsert(const UnplacedRecord& record);
-  // The commit to wait for, or null when the log refuses records.
+  // The commit to Await, or null when the log refuses records.
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
-  // The commit to wait for until everything pushed so far is durable; null with *refused false: it is already.
+  // The commit to Await until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
+  // Waits until the commit's group is durable (true) or lost. A caller who waits alone does the work itself where the
+  // log is free: two changes of thread would take longer than the disk does.
+  bool Await(const WalCommit& commit);
   // How many inserts were accepted and then lost since the last call.
   uint64_t TakeLost() { return shared_->lost_inserts.exchange(0, std::memory_order_relaxed); }  // a count, no data
 
@@ -75,12 +78,15 @@ class WalCommitter {
  private:
   enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom };
   WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
-  void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
+  void AppendLocked(const UnplacedRecord& record, bool urgent, bool waits) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
   static void RunFirst();
+  void WakeForWorkLocked() SUTRA_REQUIRES(mutex_);
+  // What a thread does when it holds nothing: false when nothing is due.
+  bool StepLocked(uint64_t* deadline_ns) SUTRA_REQUIRES(mutex_);
   void Run();
 
   Clock* const clock_;
@@ -100,9 +106,12 @@ class WalCommitter {
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
-  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;          // a thread holds the log
-  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;            // threads that wait for the disk, without the log
-  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;  // a caller waits for the sync under way
+  uint64_t watched_ns_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;  // a thread waits until then, at the latest
+  int awaiting_ SUTRA_GUARDED_BY(mutex_) = 0;                  // callers inside Await
+  bool helping_ SUTRA_GUARDED_BY(mutex_) = false;              // one of them works on the log
+  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;                 // a thread holds the log
+  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;                   // threads that wait for the disk, without the log
+  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;         // a caller waits for the sync under way
   std::thread threads_[2];
 };
 

@@ -36,11 +36,18 @@ class GatedDisk final : public sim::SimDisk {
     while (waiting_ == 0) changed_.Wait(gate_);
   }
 
+  // Who synced last.
+  std::thread::id syncer() {
+    MutexLock lock(gate_);
+    return syncer_;
+  }
+
  protected:
   int RawSync(FileHandle file) override {
     {
       MutexLock lock(gate_);
       ++waiting_;
+      syncer_ = std::this_thread::get_id();
       changed_.NotifyAll();
       while (!open_) changed_.Wait(gate_);
       --waiting_;
@@ -53,6 +60,7 @@ class GatedDisk final : public sim::SimDisk {
   CondVar changed_;
   bool open_ SUTRA_GUARDED_BY(gate_) = true;
   int waiting_ SUTRA_GUARDED_BY(gate_) = 0;
+  std::thread::id syncer_ SUTRA_GUARDED_BY(gate_);
 };
 
 class WalCommitterTest : public testing::Test {
@@ -322,7 +330,7 @@ TEST_F(WalCommitterTest, TheThreadWritesWhenTheClockSaysSo) {
   while (committer_->GetPending().records != 0) std::this_thread::yield();
   bool refused = true;
   const CommitPtr commit = committer_->RequestSync(&refused);
-  EXPECT_TRUE(commit == nullptr || commit->Wait());
+  EXPECT_TRUE(commit == nullptr || committer_->Await(*commit));
   EXPECT_FALSE(refused);
   committer_->Close();
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
@@ -337,6 +345,7 @@ TEST_F(WalCommitterTest, WritesGoOnWhileASyncRuns) {
   bool refused = true;
   const CommitPtr before = committer_->RequestSync(&refused);
   ASSERT_NE(before, nullptr);
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
   disk_->WaitForASync();
 
   ASSERT_TRUE(Insert("beside", 2));
@@ -345,9 +354,9 @@ TEST_F(WalCommitterTest, WritesGoOnWhileASyncRuns) {
   const CommitPtr beside = committer_->RequestSync(&refused);
   EXPECT_FALSE(before->finished());
   disk_->SetOpen(true);
-  EXPECT_TRUE(before->Wait());
+  waiter.join();
   ASSERT_NE(beside, nullptr);
-  EXPECT_TRUE(beside->Wait()) << "by a sync of its own";
+  EXPECT_TRUE(committer_->Await(*beside)) << "by a sync of its own";
   EXPECT_EQ(syncs(), 2u);
   committer_->Close();
   disk_->PowerCut();
@@ -369,7 +378,7 @@ TEST_F(WalCommitterTest, ASyncUnderWayEndsWhenItIsAwaited) {
   const CommitPtr beside = committer_->RequestSync(&refused);
   committer_->RunDue();
   ASSERT_NE(beside, nullptr);
-  EXPECT_TRUE(beside->Wait());
+  EXPECT_TRUE(committer_->Await(*beside));
   EXPECT_EQ(syncs(), 2u);
 }
 
@@ -378,13 +387,14 @@ TEST_F(WalCommitterTest, AWaitingGroupCollectsOthersWhileASyncRuns) {
   Open(DurabilityPolicy::kGroup, true);
   disk_->SetOpen(false);
   const CommitPtr first = Erase("first");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*first)); });
   disk_->WaitForASync();
   std::vector<CommitPtr> commits;
   for (int i = 0; i < 10; ++i) commits.push_back(Erase(std::to_string(i)));
   EXPECT_EQ(appends(), 2u);
   disk_->SetOpen(true);
-  EXPECT_TRUE(first->Wait());
-  for (const CommitPtr& commit : commits) EXPECT_TRUE(commit->Wait());
+  waiter.join();
+  for (const CommitPtr& commit : commits) EXPECT_TRUE(committer_->Await(*commit));
   EXPECT_EQ(syncs(), 2u) << "one for the ten";
 }
 
@@ -392,15 +402,39 @@ TEST_F(WalCommitterTest, CloseWaitsForTheSyncUnderWayAndForWhatCameBesideIt) {
   Open(DurabilityPolicy::kGroup, true);
   disk_->SetOpen(false);
   const CommitPtr before = Erase("before");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
   disk_->WaitForASync();
   ASSERT_TRUE(Insert("beside", 2));
   std::thread opener([&] { disk_->SetOpen(true); });
   committer_->Close();
   opener.join();
-  EXPECT_TRUE(before->finished());
+  waiter.join();
   EXPECT_FALSE(log_->has_unsynced());
   disk_->PowerCut();
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"beside", 2}}));
+}
+
+TEST_F(WalCommitterTest, WhoWaitsAloneDoesTheWorkItselfAndOthersAreServed) {
+  Open(DurabilityPolicy::kInterval, true);
+  int own = 0;
+  for (int i = 0; i < 50; ++i) {
+    const CommitPtr commit = Erase("t");
+    ASSERT_NE(commit, nullptr);
+    EXPECT_TRUE(committer_->Await(*commit));
+    own += disk_->syncer() == std::this_thread::get_id() ? 1 : 0;
+  }
+  EXPECT_GT(own, 0);
+  // Beside the sync of one who waits alone the threads go on.
+  disk_->SetOpen(false);
+  const CommitPtr alone = Erase("alone");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*alone)); });
+  disk_->WaitForASync();
+  const uint64_t before = appends();
+  ASSERT_TRUE(Insert("beside", 1));
+  clock_.Advance(50 * kMs);
+  EXPECT_TRUE(Written(before + 2));
+  disk_->SetOpen(true);
+  waiter.join();
 }
 
 // All threads at once on a disk whose syncs fail now and then, in segments that are full after some fifty records.
@@ -417,7 +451,7 @@ TEST_F(WalCommitterTest, FailingSyncsBesideWritesLoseNothingThatWasConfirmed) {
           bool refused = true;
           if (!Insert(std::to_string(t), i)) continue;
           const CommitPtr commit = committer_->RequestSync(&refused);
-          if (!refused && (commit == nullptr || commit->Wait())) confirmed[static_cast<size_t>(t)] = i;
+          if (!refused && (commit == nullptr || committer_->Await(*commit))) confirmed[static_cast<size_t>(t)] = i;
         }
       });
     }
@@ -466,7 +500,7 @@ TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
       for (int i = 0; i < 50; ++i) {
         const CommitPtr commit = Erase(std::to_string(t));
         ASSERT_NE(commit, nullptr);
-        EXPECT_TRUE(commit->Wait());
+        EXPECT_TRUE(committer_->Await(*commit));
       }
     });
   }
