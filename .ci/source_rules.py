@@ -93,6 +93,7 @@ BANNED = [
 COVERED_BY = {
     "cache/store/entry_stripe.cc": "tests/cache/store/entry_store_test.cc",
     "cache/wal/wal_log_bound.cc": "tests/cache/wal/wal_log_test.cc",
+    "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",

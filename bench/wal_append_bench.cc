@@ -2,88 +2,34 @@
 //   - appends per second at the default durability (interval), each record 384 floats and a text of 200 bytes, until
 //     synced
 //   - group commit: 1, 8 and 64 threads that each insert and wait until it is durable, through our disk access and,
-//     beside it in the same run and with the same committer, through buffered pwrite + fdatasync
+//     beside it in the same run and with the same committer, through buffered pwrite + fdatasync; and the waits of 64
+//     while all CPUs compute
+//   - one durable append at a time, beside bare ones without a log
+//   - how long records stay unwritten while syncs are slow; what is written to the disk per byte inserted; what the log
+//     costs an engine that embeds
 //   - an exact hit, copied out
-//   wal_append_bench [--dir DIRECTORY] [--runs N] [--json]
+//   wal_append_bench [--dir DIRECTORY] [--model FOLDER] [--runs N] [--only PART] [--json]
 #include <CLI/CLI.hpp>
-#include <atomic>
+#include <algorithm>
 #include <chrono>
-#include <thread>
+#include <optional>
 
 #include "bench/bench_report.h"
 #include "bench/cache_bench_support.h"
+#include "bench/wal_disks.h"
+#include "bench/wal_engine_cost.h"
+#include "bench/wal_loads.h"
 #include "cache/disk/disk_io.h"
-#include "shm/base/clock.h"
 
 namespace sutra::bench {
 namespace {
 
 using Steady = std::chrono::steady_clock;
 
+constexpr int kWaiters[] = {1, 8, 64};
+constexpr int kSlowSyncMs = 400, kSlowSyncInsertsPerMs = 20;
+
 double SecondsSince(Steady::time_point start) { return std::chrono::duration<double>(Steady::now() - start).count(); }
-
-std::unique_ptr<CacheShard> OpenOrDie(const CacheConfig& config, DiskIo* io) {
-  Result<std::unique_ptr<CacheShard>> shard = CacheShard::Open(config, io, Clock::Real());
-  if (shard.ok()) return std::move(shard).value();
-  std::fprintf(stderr, "%s\n", shard.status().message().c_str());
-  std::exit(1);
-}
-
-// Records per second from the first insert to the last sync; the queue is kept from overflowing.
-double IntervalAppends(const std::string& base, DiskIo* io) {
-  constexpr uint64_t kRecords = 30'000;
-  const BenchDirectory directory(base);
-  CacheConfig config = ConfigFor(directory.path());
-  const std::unique_ptr<CacheShard> shard = OpenOrDie(config, io);
-  std::vector<std::string> texts;
-  for (uint64_t i = 0; i < kRecords; ++i) texts.push_back(TextOf(i));
-  const std::vector<float> vector = VectorFor(1);
-  const Steady::time_point start = Steady::now();
-  for (uint64_t i = 0; i < kRecords; ++i) {
-    shard->Insert(texts[i], 0, vector, CacheValue{1, 40, false}, 0);
-    if (i % 256 == 0) {
-      while (shard->Stats().wal_pending_records > 4096) std::this_thread::yield();
-    }
-  }
-  const bool synced = shard->Sync().ok();
-  const double seconds = SecondsSince(start);
-  if (!synced || shard->Stats().wal_dropped_inserts != 0) {
-    std::fprintf(stderr, "records were dropped\n");
-    std::exit(1);
-  }
-  return static_cast<double>(kRecords) / seconds;
-}
-
-// Durable inserts per second of `waiters` threads.
-double GroupCommits(const std::string& base, DiskIo* io, int waiters) {
-  const BenchDirectory directory(base);
-  CacheConfig config = ConfigFor(directory.path());
-  config.policy = DurabilityPolicy::kGroup;
-  const std::unique_ptr<CacheShard> shard = OpenOrDie(config, io);
-  std::atomic<bool> go{false}, stop{false};
-  std::atomic<uint64_t> total{0};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < waiters; ++t) {
-    threads.emplace_back([&, t] {
-      const std::vector<float> vector = VectorFor(static_cast<uint64_t>(t));
-      std::string text = TextOf(static_cast<uint64_t>(t));
-      while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
-      uint64_t done = 0;
-      while (!stop.load(std::memory_order_relaxed)) {  // relaxed: only ends the loop
-        shard->Insert(text, 0, vector, CacheValue{1, 40, false}, 0);
-        if (!shard->Sync().ok()) break;
-        ++done;
-      }
-      total.fetch_add(done, std::memory_order_relaxed);
-    });
-  }
-  const Steady::time_point start = Steady::now();
-  go.store(true, std::memory_order_release);
-  std::this_thread::sleep_for(std::chrono::milliseconds(700));
-  stop.store(true, std::memory_order_relaxed);
-  for (std::thread& thread : threads) thread.join();
-  return static_cast<double>(total.load(std::memory_order_relaxed)) / SecondsSince(start);
-}
 
 // Nanoseconds per hit among 100,000 entries, in random order. The texts asked for are warm, as they are for an engine
 // that has just copied them; the entries are not.
@@ -111,13 +57,65 @@ double HitNs() {
   return seconds * 1e9 / static_cast<double>(kBatches * kBatch);
 }
 
+// The values of one figure for each kind of group commit.
+struct Groups {
+  std::vector<double> ours[3], plain[3], over[3], loaded_ms, crowded_ms;
+};
+
+void MeasureGroups(const std::string& base, DiskIo* ours, DiskIo* plain, int run, Groups* groups) {
+  for (int i = 0; i < 3; ++i) {
+    double per_s[2] = {};
+    // The order changes, so that drift of the machine affects both.
+    for (int turn = 0; turn < 2; ++turn) {
+      const bool ours_now = (turn + run) % 2 == 0;
+      per_s[ours_now ? 0 : 1] = GroupCommits(base, ours_now ? ours : plain, kWaiters[i], Company::kNone).per_s;
+    }
+    groups->ours[i].push_back(per_s[0]);
+    groups->plain[i].push_back(per_s[1]);
+    groups->over[i].push_back(per_s[0] / per_s[1]);
+  }
+  groups->loaded_ms.push_back(GroupCommits(base, ours, 64, Company::kComputingBelow).p99_ms);
+  groups->crowded_ms.push_back(GroupCommits(base, ours, 64, Company::kComputing).p99_ms);
+}
+
+void ReportGroups(const Groups& groups, const std::string& disk, Report* report) {
+  for (int i = 0; i < 3; ++i) {
+    const std::string n = std::to_string(kWaiters[i]);
+    report->Add("group_" + n + "_per_s", "durable appends/s, " + n + " waiters, " + disk, groups.ours[i]);
+    report->Add("group_" + n + "_plain_per_s", "  the same by buffered pwrite + fdatasync", groups.plain[i]);
+    report->Add("group_" + n + "_over_plain", "  ratio", groups.over[i]);
+  }
+  report->AddValue("group_over_plain", Median(groups.over[2]));
+  report->Add("group_p99_loaded_ms", "64 waiters, all CPUs computing, p99 ms", groups.loaded_ms);
+  report->Add("group_p99_crowded_ms", "  the same, waiters at the priority of the load", groups.crowded_ms);
+}
+
+// A durable append of one waiter over the best of the bare ones, run by run.
+void ReportAppends(const std::vector<AppendFigures>& runs, Report* report) {
+  std::vector<double> ours, ratios;
+  std::vector<std::vector<double>> bare(kBareAppends.size());
+  for (const AppendFigures& run : runs) {
+    ours.push_back(run.ours_us);
+    ratios.push_back(run.ours_us / *std::min_element(run.bare_us.begin(), run.bare_us.end()));
+    for (size_t kind = 0; kind < bare.size(); ++kind) bare[kind].push_back(run.bare_us[kind]);
+  }
+  report->Add("sync_us", "durable append, one waiter, p50 us", ours);
+  for (size_t kind = 0; kind < bare.size(); ++kind) {
+    report->Add("sync_bare_" + std::to_string(kind) + "_us", std::string("  ") + kBareAppends[kind].second, bare[kind]);
+  }
+  report->Add("sync_over_plain", "  ratio to the best of these", ratios);
+}
+
 int Run(int count, char** arguments) {
   std::string base = std::filesystem::temp_directory_path().string();
+  std::string model, only;
   int runs = 7;
   bool json = false;
-  CLI::App options("Appends to the cache's log, group commit, and exact hits.");
+  CLI::App options("The cache's log: appends, group commit, slow syncs, bytes written; and exact hits.");
   options.add_option("--dir", base, "where the files are created")->capture_default_str();
   options.add_option("--runs", runs, "measurements")->capture_default_str()->check(CLI::Range(1, 1000));
+  options.add_option("--model", model, "folder of the real model, for interval_cost");
+  options.add_option("--only", only, "interval, groups, sync, slow, written, cost or hits");
   options.add_flag("--json", json, "one JSON object as the last line");
   CLI11_PARSE(options, count, arguments);
   Result<std::unique_ptr<DiskIo>> ours = MakeDiskIo(
@@ -127,31 +125,36 @@ int Run(int count, char** arguments) {
     return 1;
   }
   const std::unique_ptr<DiskIo> plain = MakePosixDiskIo(false);
-  std::vector<double> interval, hits;
-  const int waiters[] = {1, 8, 64};
-  std::vector<double> group_ours[3], group_plain[3];
-  for (int run = 0; run < runs; ++run) {
-    interval.push_back(IntervalAppends(base, ours->get()));
-    for (int i = 0; i < 3; ++i) {
-      // The order changes, so that drift of the machine affects both.
-      for (int turn = 0; turn < 2; ++turn) {
-        const bool ours_now = (turn + run) % 2 == 0;
-        (ours_now ? group_ours : group_plain)[i].push_back(
-            GroupCommits(base, ours_now ? ours->get() : plain.get(), waiters[i]));
-      }
-    }
-    hits.push_back(HitNs());
-  }
+  const auto wanted = [&](const char* part) { return only.empty() || only == part; };
   Report report("wal");
-  report.Add("interval_appends_per_s", "appends/s, interval policy, until synced", interval);
-  for (int i = 0; i < 3; ++i) {
-    const std::string n = std::to_string(waiters[i]);
-    const double ratio = Median(group_ours[i]) / Median(group_plain[i]);
-    report.Add("group_" + n + "_per_s", "durable appends/s, " + n + " waiters, " + (*ours)->name(), group_ours[i]);
-    report.Add("group_" + n + "_plain_per_s", "  the same by buffered pwrite + fdatasync", group_plain[i]);
-    report.AddValue("group_" + n + "_over_plain", ratio);
-    report.Note(n + " waiters: " + std::to_string(ratio) + " times plain pwrite + fdatasync");
+  std::vector<double> interval, hits, written, cost, unwritten_ms, dropped;
+  std::vector<AppendFigures> appends;
+  Groups groups;
+  std::string why;
+  for (int run = 0; run < runs; ++run) {
+    if (wanted("interval")) interval.push_back(IntervalAppends(base, ours->get()));
+    if (wanted("groups")) MeasureGroups(base, ours->get(), plain.get(), run, &groups);
+    if (wanted("sync")) appends.push_back(DurableAppends(base, ours->get()));
+    if (wanted("hits")) hits.push_back(HitNs());
+    // These take seconds, and vary little.
+    if (run == 0 && wanted("written")) written.push_back(WriteAmplification(base));
+    if (run == 0 && wanted("slow")) {
+      const SlowSyncFigures slow = SlowSyncs(base, kSlowSyncMs, kSlowSyncInsertsPerMs);
+      unwritten_ms.push_back(slow.unwritten_ms);
+      dropped.push_back(slow.dropped);
+    }
+    if (run < 3 && wanted("cost")) {
+      if (const std::optional<double> measured = IntervalCost(model, &why)) cost.push_back(*measured);
+    }
   }
+  report.Add("interval_appends_per_s", "appends/s, interval policy, until synced", interval);
+  if (wanted("groups")) ReportGroups(groups, (*ours)->name(), &report);
+  if (wanted("sync")) ReportAppends(appends, &report);
+  report.Add("write_amplification", "bytes written per byte inserted, store full", written);
+  report.Add("slow_sync_unwritten_ms", "syncs of 400 ms, 20,000 inserts/s: unwritten, ms", unwritten_ms);
+  report.Add("slow_sync_dropped", "  inserts dropped from the log", dropped);
+  report.Add("interval_cost", "CPU time of the log over that of embedding", cost);
+  if (!why.empty()) report.Note("interval_cost: " + why);
   report.Add("hit_ns", "exact hit of 384 floats among 100,000 entries, ns", hits);
   report.AddValue("runs", runs);
   report.Print(json);

@@ -118,11 +118,11 @@ Status DiskIo::Write(FileHandle file, uint64_t offset, std::span<const std::byte
 }
 
 Status DiskIo::Sync(FileHandle file) {
-  MutexLock lock(in_flight_mutex_);
-  return SyncLocked(file);
+  BeginSync(file);
+  return EndSync(file);
 }
 
-Status DiskIo::SyncLocked(FileHandle file) {
+Status DiskIo::EndSync(FileHandle file) {
   const int result = RawSync(file);
   if (result < 0) return StorageError("syncing " + PathOf(file), result);
   return {};
@@ -158,7 +158,7 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
   }
   // A sync that ran along with a short write does not cover the rest, which needs a sync of its own.
   const bool synced = completion.sync == 0 && whole_at_once;
-  return operation.then_sync && !synced ? SyncLocked(operation.file) : Status();
+  return operation.then_sync && !synced ? Sync(operation.file) : Status();
 }
 
 Status ProbeDiskIo(DiskIo* io, const std::string& directory) {

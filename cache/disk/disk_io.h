@@ -2,7 +2,8 @@
 // plain system calls (disk_io_posix.cc) and the simulated disk of the tests. One conformance suite runs against all.
 //
 // Thread rule: any thread may call anything. One write is in flight at a time: Submit waits until the previous write
-// was reaped, and the thread that submitted must reap (asserted). Sync and Write follow the same rule.
+// was reaped, and the thread that submitted must reap (asserted); Write follows the same rule. Syncs wait for no write
+// and no write waits for them: a sync may take much longer than the writes beside it may be delayed.
 // Invariants:
 //  - A completion is judged in one place (Reap): error, short write, cancelled link, failed sync.
 //  - A short write is finished and then synced again; a failed sync is reported and never repeated, because the kernel
@@ -34,7 +35,7 @@ inline constexpr uint64_t kDiskBlockBytes = 4096;
 // Which implementation performs the accesses.
 enum class DiskIoKind {
   kAuto,   // io_uring where the kernel allows it, else plain system calls
-  kUring,  // io_uring for writes and syncs, or an error
+  kUring,  // io_uring for writes, or an error
   kPosix,  // plain system calls
 };
 // The names that options and messages use.
@@ -61,7 +62,7 @@ enum class AllocateFill {
 class DiskIo {
  public:
   virtual ~DiskIo() = default;
-  // What writes and syncs go through: "io_uring" or "posix" (also once a ring has broken).
+  // What writes go through: "io_uring" or "posix" (also once a ring has broken).
   virtual const char* name() const = 0;
 
   Result<FileHandle> Open(const std::string& path, OpenMode mode);
@@ -84,6 +85,13 @@ class DiskIo {
 
   // Makes the file's data durable (fdatasync). After a failure the file's unsynced data must be considered lost.
   Status Sync(FileHandle file);
+  // The same in two steps, for writes that go on meanwhile: a successful EndSync has made durable what was written
+  // before BeginSync; what was written after it may be durable or not, and is lost like the rest if it fails. EndSync
+  // waits for the disk; it may be called on another thread. At most one sync of a file is begun and not ended.
+  void BeginSync(FileHandle file) { RawBeginSync(file); }
+  Status EndSync(FileHandle file);
+  // Whether EndSync would return at once, as far as that can be known.
+  virtual bool SyncDone(FileHandle) { return true; }
 
   // Drops a synced file from the page cache, so that the next read sees the disk itself: after a failed sync the cache
   // may hold, marked clean, data that never reached the disk, and a later sync would not report it.
@@ -119,7 +127,8 @@ class DiskIo {
   virtual int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) = 0;
   virtual void RawSubmit(const Operation& operation) SUTRA_REQUIRES(in_flight_mutex_) = 0;
   virtual Completion RawReap() SUTRA_REQUIRES(in_flight_mutex_) = 0;
-  virtual int RawSync(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_) = 0;
+  virtual void RawBeginSync(FileHandle) {}   // plain system calls sync in RawSync, so what is written later counts too
+  virtual int RawSync(FileHandle file) = 0;  // any number at once, beside a write
 
   std::string PathOf(FileHandle file);
 
@@ -127,7 +136,6 @@ class DiskIo {
 
  private:
   Status JudgeLocked(const Operation& operation, Completion completion) SUTRA_REQUIRES(in_flight_mutex_);
-  Status SyncLocked(FileHandle file) SUTRA_REQUIRES(in_flight_mutex_);
 
   Operation in_flight_ SUTRA_GUARDED_BY(in_flight_mutex_);  // no file: nothing is in flight
   pthread_t submitter_ SUTRA_GUARDED_BY(in_flight_mutex_) = {};
@@ -142,7 +150,7 @@ bool IsFileTooLarge(const Status& status);
 
 // Plain system calls. `direct` bypasses the page cache for log files (O_DIRECT).
 std::unique_ptr<DiskIo> MakePosixDiskIo(bool direct);
-// io_uring for writes and syncs, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
+// io_uring for writes, plain system calls for the rest; fails where the kernel or a sandbox forbids it.
 // `log` gets a line when the ring breaks and plain system calls take over.
 Result<std::unique_ptr<DiskIo>> MakeUringDiskIo(bool direct, LogLine log = {});
 

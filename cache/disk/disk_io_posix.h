@@ -28,7 +28,7 @@ class PosixDiskIo : public DiskIo {
   int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;
   void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_);
   Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_);
-  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_);
+  int RawSync(FileHandle file) override;
 
  private:
   const bool direct_;

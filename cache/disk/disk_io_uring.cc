@@ -1,5 +1,6 @@
-// DiskIo with writes and syncs through io_uring: a write and its sync go down in one call as a linked pair, so the
-// committing thread enters the kernel once per group. Everything else is a plain system call.
+// DiskIo with writes through io_uring: a write that is to be synced and its sync go down in one call as a linked pair.
+// Everything else is a plain system call; so is a sync of its own, which may run beside a write, and which the ring
+// would only hand to a kernel thread.
 //
 // Thread rule and invariants: disk_io.h. The ring is used by one thread at a time (the one that holds the write in
 // flight), but not always by the same one, so it is set up without SINGLE_ISSUER, which would bind it to the thread
@@ -86,18 +87,6 @@ class UringDiskIo final : public PosixDiskIo {
     // A sync that was not linked may have run before its write.
     if (split_ && completion_.sync == 0) completion_.sync = kNotDone;
     return completion_;
-  }
-
-  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_) {
-    if (broken_.load(kRelaxed)) return PosixDiskIo::RawSync(file);
-    completion_ = Completion{};
-    io_uring_sqe* sync = NextEntry();
-    io_uring_prep_fsync(sync, file, IORING_FSYNC_DATASYNC);
-    io_uring_sqe_set_data64(sync, kSyncTag);
-    EnterKernel(1);
-    const Completion completion = RawReap();
-    if (completion.sync != kNotDone) return static_cast<int>(completion.sync);
-    return completion.write < 0 ? static_cast<int>(completion.write) : -EIO;
   }
 
  private:

@@ -1,6 +1,8 @@
 // The one reserve file: creating it, waiting for it, taking it, trying again. `state_` says which thread may touch it.
 #include "cache/wal/segment_preparer.h"
 
+#include <pthread.h>
+
 #include <cassert>
 #include <cerrno>
 #include <new>
@@ -141,6 +143,7 @@ Result<FileHandle> SegmentPreparer::Take() {
 }
 
 void SegmentPreparer::Run() {
+  pthread_setname_np(pthread_self(), "sutra-zeros");
   MutexLock lock(mutex_);
   while (!stopping_) {
     const bool due = state_ == State::kWanted || (state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_);

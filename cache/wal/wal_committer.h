@@ -2,15 +2,23 @@
 //
 //   Push -> pending --(50 ms, 1 MiB, or a waiting caller)--> written --(1 s, 8 MiB, or a waiting caller)--> synced
 //
-// Thread rule: Push..., RequestSync and the counters from any thread; one committer thread owns the log. Without a
-// thread (`threaded` false, for simulation) the caller drives it with RunDue. Invariants:
-//  - The pending bytes are bounded: an insert that does not fit is dropped and counted, a removal always fits (its
-//    caller waits, so there are no more of them than threads).
+// Writes go on while a sync runs, however long it takes: two equal threads take turns. One holds the log (`busy_`) and
+// does what is due; a sync gives the log up while the disk works, and the other thread does what becomes due meanwhile.
+// A waiting caller's group is then written when the sync under way ends, together with all that came in until then: it
+// could not be synced earlier. Who waits alone is a third such thread, until its group is durable.
+//
+// Thread rule: Push..., RequestSync and the counters from any thread; the committer's threads own the log. Without
+// threads (`threaded` false, for simulation) the caller drives it with RunDue, and a sync under way ends when the disk
+// says so or somebody waits for it. Invariants:
+//  - The pending bytes are bounded, and so is what is written and not synced: an insert that does not fit is dropped
+//  and
+//    counted, a removal always fits (its caller waits, so there are no more of them than threads).
+//  - Whenever the log is free and no work is due, a thread outside a sync waits for the next deadline.
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
 //    memory agree on the order of two changes of one entry. (Not asserted: this file does not know the store;
 //    tests/cache/cache_threads_test.cc checks it.)
 //  - A lack of memory drops an insert, fails a removal, or stops the log until a probe; it ends no thread.
-//  - With nothing pending, unsynced or failed the thread sleeps without a time limit.
+//  - With nothing pending, unsynced or failed the threads sleep without a time limit.
 #pragma once
 
 #include <cstdint>
@@ -35,20 +43,25 @@ class WalCommitter {
     uint64_t sync_us_max = 0;
     bool threaded = true;
   };
+  static constexpr int kRealTimePriority = 10;  // of its threads (SCHED_FIFO), where that is allowed
+
   WalCommitter(Clock* clock, WalLog* log, WalShared* shared, const Config& config);
   ~WalCommitter() { Close(); }
 
-  // Starts the thread.
+  // Starts the threads.
   void Start();
-  // Writes and syncs what is pending (unless the log has failed) and stops the thread.
+  // Writes and syncs what is pending (unless the log has failed) and stops the threads.
   void Close();
 
   // False when the record was dropped.
   bool PushInsert(const UnplacedRecord& record);
-  // The commit to wait for, or null when the log refuses records.
+  // The commit to Await, or null when the log refuses records.
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
-  // The commit to wait for until everything pushed so far is durable; null with *refused false: it is already.
+  // The commit to Await until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
+  // Waits until the commit's group is durable (true) or lost. A caller who waits alone does the work itself where the
+  // log is free: two changes of thread would take longer than the disk does.
+  bool Await(const WalCommit& commit);
   // How many inserts were accepted and then lost since the last call.
   uint64_t TakeLost() { return shared_->lost_inserts.exchange(0, std::memory_order_relaxed); }  // a count, no data
 
@@ -63,12 +76,17 @@ class WalCommitter {
   Pending GetPending() const;
 
  private:
-  enum class Work { kNone, kWrite, kSync, kWatermark, kProbe, kMakeRoom };
+  enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom };
   WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
-  void AppendLocked(const UnplacedRecord& record, bool urgent) SUTRA_REQUIRES(mutex_);
+  void AppendLocked(const UnplacedRecord& record, bool urgent, bool waits) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
+  void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
+  static void RunFirst();
+  void WakeForWorkLocked() SUTRA_REQUIRES(mutex_);
+  // What a thread does when it holds nothing: false when nothing is due.
+  bool StepLocked(uint64_t* deadline_ns) SUTRA_REQUIRES(mutex_);
   void Run();
 
   Clock* const clock_;
@@ -88,7 +106,13 @@ class WalCommitter {
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
-  std::thread thread_;
+  uint64_t watched_ns_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;  // a thread waits until then, at the latest
+  int awaiting_ SUTRA_GUARDED_BY(mutex_) = 0;                  // callers inside Await
+  bool helping_ SUTRA_GUARDED_BY(mutex_) = false;              // one of them works on the log
+  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;                 // a thread holds the log
+  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;                   // threads that wait for the disk, without the log
+  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;         // a caller waits for the sync under way
+  std::thread threads_[2];
 };
 
 }  // namespace sutra

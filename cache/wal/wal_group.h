@@ -84,7 +84,7 @@ class WalGroup {
     used_ = 0;
     records_ = inserts_ = 0;
     first_accepted_ns = 0;
-    urgent = copies = false;
+    urgent = copies = proof = false;
     commit = std::make_shared<WalCommit>();
   }
 
@@ -97,6 +97,7 @@ class WalGroup {
   uint64_t first_accepted_ns = 0;  // monotonic time of the oldest record
   bool urgent = false;             // must be written and synced at once
   bool copies = false;             // its records are in an older segment too: their loss costs nothing
+  bool proof = false;              // a watermark alone
   std::shared_ptr<WalCommit> commit = std::make_shared<WalCommit>();
 
  private:

@@ -1,5 +1,5 @@
-// In this order: segments and start; placing, syncing and acknowledging groups; failure. The bound of the log, and how
-// old segments are given back for it, are in wal_log_bound.cc.
+// In this order: segments and start; placing groups; failure. Syncs and what they acknowledge are in wal_log_sync.cc;
+// the bound of the log, and how old segments are given back for it, in wal_log_bound.cc.
 #include "cache/wal/wal_log.h"
 
 #include <algorithm>
@@ -30,6 +30,7 @@ WalLog::WalLog(DiskIo* io, Clock* clock, LiveEntries* live, WalShared* shared, c
       group_bytes_(std::min(kGroupBytesMax, config.segment_bytes / 4)),
       writer_(io, config.directory, config.model, config.width),
       preparer_(io, clock, config.directory, config.segment_bytes, config.threaded),
+      sync_(config.threaded, [this] { return SyncStep(); }),
       bound_(config.wal_bytes_max) {}
 
 void WalLog::Say(LogLevel level, const std::string& line) const {
@@ -90,6 +91,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
     static_cast<void>(removed);  // if it fails: the header just written leaves the segment out in any case
   }
   abandoned_.clear();
+  names_unsynced_ = false;  // the directory was synced for the new name
   bound_ = std::min(config_.wal_bytes_max, bound_ + config_.segment_bytes);  // there was room for one more
   room_at_ns_ = 0;
   shared_->current_segment.store(begin.number, kRelaxed);
@@ -138,7 +140,7 @@ Status WalLog::TakeUp() {
   }
   // This takes a whole segment, however little the last one holds: without a share for old entries, restarts alone
   // would bring the log to its bound, and live entries would be evicted although there is room for them.
-  if (Status status = RecycleSome(config_.segment_bytes - config_.segment_bytes / 8); !status.ok()) return status;
+  if (Status status = RecycleSome(config_.segment_bytes - config_.segment_bytes / 8, true); !status.ok()) return status;
   return KeepBound();
 }
 
@@ -190,33 +192,6 @@ Status WalLog::Rotate() {
   return BeginSegment(synced_through_);
 }
 
-Status WalLog::SyncWriter() {
-  // P2: nothing is acknowledged before this returns.
-  if (writer_.synced_through() != writer_.written_through()) {
-    if (Status status = writer_.Sync(); !status.ok()) return status;
-    shared_->syncs.fetch_add(1, kRelaxed);
-  }
-  Acknowledge();
-  return {};
-}
-
-void WalLog::Acknowledge() {
-  assert(writer_.synced_through() == writer_.written_through() && writer_.synced_through() >= synced_through_);
-  synced_through_ = writer_.synced_through();
-  synced_at_ns_ = clock_->MonotonicNs();
-  if (!unsynced_.empty()) wants_watermark_ = !writing_watermark_;
-  for (std::unique_ptr<WalGroup>& group : unsynced_) {
-    group->commit->Finish(true);
-    Spend(std::move(group));
-  }
-  const bool acknowledged = !unsynced_.empty();
-  unsynced_.clear();
-  unsynced_bytes_ = 0;
-  shared_->oldest_unsynced_ns.store(0, kRelaxed);
-  if (acknowledged && SUTRA_CHECKPOINT("wal.acked"))
-    Say(LogLevel::kError, "checkpoint wal.acked cannot fail: it comes too late");
-}
-
 Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   assert(!failed_);
   const uint64_t bytes = (*group)->bytes().size();
@@ -225,6 +200,9 @@ Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   }
   // Before the write: a record on the disk must not be lost here for want of memory.
   if (unsynced_.size() == unsynced_.capacity()) unsynced_.reserve(2 * unsynced_.size() + 8);
+  if (then_sync) {
+    if (Status status = JoinSync(); !status.ok()) return status;
+  }
   if (Status status = writer_.Write(group->get(), then_sync, Stamp()); !status.ok()) return status;
   shared_->appends.fetch_add((*group)->records(), kRelaxed);
   shared_->bytes.fetch_add(bytes, kRelaxed);
@@ -232,14 +210,14 @@ Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   unsynced_bytes_ += bytes;
   if (then_sync) {
     shared_->syncs.fetch_add(1, kRelaxed);
-    Acknowledge();
+    Acknowledge(unsynced_.size());
   } else {
     shared_->oldest_unsynced_ns.store(oldest_unsynced_ns(), kRelaxed);
   }
   return {};
 }
 
-void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
+void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups) {
   assert(unplaced_.empty());
   unplaced_.swap(groups);
   uint64_t bytes = 0;
@@ -251,11 +229,11 @@ void WalLog::Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync) {
     for (std::unique_ptr<WalGroup>& group : unplaced_) Refuse(std::move(group));
     return unplaced_.clear();
   }
-  Status status = PlaceAll(sync);
+  Status status = PlaceAll(false);
   if (status.ok()) status = KeepBound();
   // Twice as much as came in, so that a removal never waits behind a whole segment. Without a reserve the rest of this
   // one is kept for removals.
-  if (status.ok() && preparer_.has_room()) status = RecycleSome(2 * bytes);
+  if (status.ok() && preparer_.has_room()) status = RecycleSome(2 * bytes, false);
   if (!status.ok()) return Fail(status);
   RequestReserve();
 }
@@ -269,30 +247,11 @@ Status WalLog::PlaceAll(bool sync_last) {
   return status;
 }
 
-void WalLog::SyncAll() {
-  if (failed_ || unsynced_.empty()) return;
-  if (Status status = SyncWriter(); !status.ok()) Fail(status);
-}
-
-void WalLog::WriteWatermark() {
-  wants_watermark_ = false;
-  if (!writer_.Fits(kWalBlockBytes)) {  // the next segment's header will record it
-    Stamp();
-    return;
-  }
-  auto group = std::make_unique<WalGroup>(kWalBlockBytes);
-  group->first_accepted_ns = clock_->MonotonicNs();
-  group->Close();
-  writing_watermark_ = true;
-  Status status = Place(&group, true);
-  writing_watermark_ = false;
-  wants_watermark_ = false;
-  // A watermark that fails loses evidence, not data; the segment is dead nevertheless.
-  if (!status.ok()) Fail(status);
-}
-
 void WalLog::Fail(const Status& reason) {
   SayFailed(reason);
+  // What it covers is durable if it succeeds; if not, that is a second reason for the same.
+  const Status joined = JoinSync();
+  static_cast<void>(joined);
   writer_.CloseFile();
   unsynced_.reserve(unsynced_.size() + unplaced_.size());
   std::move(unplaced_.begin(), unplaced_.end(), std::back_inserter(unsynced_));
@@ -324,6 +283,8 @@ void WalLog::SayStopped(const Status& reason) const {
 // Needs no memory: a lack of it may be the reason.
 void WalLog::StopTaking(const Status& reason) {
   if (!shared_->failed.load(kRelaxed)) SayStopped(reason);
+  const Status joined = JoinSync();
+  static_cast<void>(joined);
   writer_.CloseFile();
   LeaveOutEmpty();
   failed_ = true;
@@ -343,7 +304,8 @@ void WalLog::StopTaking(const Status& reason) {
   // count.
   if (inserts && !segments_.empty()) live_->HoldBy(segments_.front().number);
   recycle_cursor_ = {};
-  wants_watermark_ = writing_watermark_ = false;
+  retire_after_.reset();
+  wants_watermark_ = false;
   shared_->oldest_unsynced_ns.store(0, kRelaxed);
 }
 

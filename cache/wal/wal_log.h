@@ -1,11 +1,14 @@
 // WalLog: the log as a whole: a chain of segments, the one being written, the groups not yet synced, and what happens
 // when a segment is full, too many exist, or the disk fails.
 //
-// Thread rule: one thread (the committer; before it starts, the thread that opens the shard). Any thread may read
-// `shared`. Invariants:
+// Thread rule: one thread at a time, which holds the log (of the committer; before it starts, the thread that opens the
+// shard). Any thread may read `shared`, and RunSync runs beside everything else. Invariants:
+//  - A sync acknowledges what was written before it began, and nothing more. Whatever needs the segment synced, closed
+//    or given up waits for the sync under way first.
 //  - A group is kept in memory until it is synced. After a failed write or sync the segment is never written again: a
 //    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
 //    the log refuses records (storage_failed) and tries again once a second. A start on a full disk begins like this.
+//  - The removal of a segment is durable before the next one: a gap in the chain would look like damage.
 //  - The oldest segment is removed only after its live entries are in a later one, synced, or were evicted; the one
 //    being written is never removed. One exception: where a full disk has no room for a segment to write, the oldest
 //    one makes that room, and its live entries are appended again after that.
@@ -27,6 +30,7 @@
 #include "cache/wal/believed_time.h"
 #include "cache/wal/live_entries.h"
 #include "cache/wal/recovery.h"
+#include "cache/wal/running_sync.h"
 #include "cache/wal/segment_preparer.h"
 #include "cache/wal/wal_group.h"
 #include "cache/wal/wal_writer.h"
@@ -67,11 +71,19 @@ class WalLog {
   // Succeeds on a full disk too: the log has then failed, and Probe does all this when there is room.
   Status Start(RecoveryPlan plan);
 
-  // Appends closed or open groups in order; with `sync` they are durable (or failed) on return. Finished groups can be
-  // fetched with TakeSpent for reuse.
-  void Commit(std::vector<std::unique_ptr<WalGroup>> groups, bool sync);
-  void SyncAll();
-  // Records on the disk that everything before was synced, so that rot of the last group can be told from a torn write.
+  // Appends closed or open groups in order. Finished groups, synced or failed, can be fetched with TakeSpent for reuse.
+  void Commit(std::vector<std::unique_ptr<WalGroup>> groups);
+  // Begins to sync what is written; REQUIRES: !failed, has_unsynced, !syncing. Some thread then calls RunSync, which
+  // waits for the disk, while the log is used as usual. EndSync then acknowledges, unless the log has ended the sync
+  // itself, because it could not go on without: then it is not `syncing`.
+  void BeginSync();
+  void RunSync() { sync_.Run(); }
+  void EndSync();
+  bool syncing() const { return sync_.begun(); }
+  // Whether EndSync would return at once.
+  bool sync_done() const { return config_.threaded ? sync_.ran() : writer_.SyncDone(sync_file_); }
+  // Records on the disk that everything before was synced, so that rot of the last group can be told from a torn write;
+  // it is to be synced at once.
   void WriteWatermark();
   // Tries to begin a segment after a failure.
   void Probe();
@@ -133,7 +145,10 @@ class WalLog {
   // Places what is in unplaced_; what is left there afterwards was not placed.
   Status PlaceAll(bool sync_last);
   Status SyncWriter();
-  void Acknowledge();
+  Status SyncStep();
+  // Waits for the sync under way, if there is one, and acknowledges what it covers.
+  Status JoinSync();
+  void Acknowledge(size_t groups);
   // Closes the segment and moves what is not synced, `unplaced_` included, to a new one.
   void Fail(const Status& reason);
   // Refuses all records from now on, until a Probe succeeds.
@@ -149,9 +164,11 @@ class WalLog {
   uint64_t TotalBytes() const;
   // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
   std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
-  Status RecycleSome(uint64_t budget);
+  Status RecycleSome(uint64_t budget, bool sync_at_once);
   Status PlacePending();
   Status RemoveOldest();
+  Status RemoveRetired();
+  Status SyncNames();
   Status UnlinkOldest();
   void SayFull(const Status& reason);
   Status KeepBound();
@@ -170,6 +187,12 @@ class WalLog {
   const uint64_t group_bytes_;
   WalWriter writer_;
   SegmentPreparer preparer_;
+  RunningSync sync_;
+  FileHandle sync_file_ = kNoFile;         // of the sync under way, like the next two
+  size_t sync_groups_ = 0;                 // the first of unsynced_: those that it covers
+  bool sync_names_ = false;                // it syncs the directory too
+  bool names_unsynced_ = false;            // the removal of a segment may not be durable yet
+  std::optional<uint64_t> retire_after_;   // the oldest segment goes once everything up to here is synced
   std::deque<RecoveredSegment> segments_;  // oldest first, the one being written last
   uint64_t bound_;                         // wal_bytes_max, or less on a smaller disk
   std::optional<RecoveryPlan> unfinished_start_;
@@ -188,7 +211,6 @@ class WalLog {
   Occasions evictions_, failures_, giving_back_, dropping_;  // of a line each
   uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve
   bool wants_watermark_ = false;
-  bool writing_watermark_ = false;
   bool failed_ = false;
   uint64_t synced_at_ns_ = 0;
   uint64_t probe_at_ns_ = 0;

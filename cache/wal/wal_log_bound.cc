@@ -27,10 +27,11 @@ std::unique_ptr<WalGroup> WalLog::CollectLive(uint64_t through, uint64_t bytes, 
 }
 
 // Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
-// lives any more are removed; the headroom is a quarter of the bound.
-Status WalLog::RecycleSome(uint64_t budget) {
+// lives any more are removed, when everything appended so far is synced; the headroom is a quarter of the bound.
+Status WalLog::RecycleSome(uint64_t budget, bool sync_at_once) {
   const uint64_t headroom = std::max(bound_ / 4, config_.segment_bytes);
-  while (budget > 0 && segments_.size() > 1 &&
+  if (Status status = RemoveRetired(); !status.ok()) return status;
+  while (budget > 0 && segments_.size() > 1 && !retire_after_.has_value() &&
          TotalBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom)) {
     bool done = false;
     std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
@@ -44,7 +45,12 @@ Status WalLog::RecycleSome(uint64_t budget) {
     }
     budget -= std::min(budget, std::max(used, kWalBlockBytes));
     if (done) {
-      if (Status status = RemoveOldest(); !status.ok()) return status;
+      if (Status status = PlacePending(); !status.ok()) return status;
+      retire_after_ = writer_.written_through();
+      if (sync_at_once) {
+        if (Status status = SyncWriter(); !status.ok()) return status;
+      }
+      if (Status status = RemoveRetired(); !status.ok()) return status;
     }
     if (writer_.number() != before) {
       if (Status status = KeepBound(); !status.ok()) return status;
@@ -61,19 +67,25 @@ Status WalLog::PlacePending() {
   return PlaceAll(false);
 }
 
+// P2, P24: what was appended again is durable before the only other copy is removed.
+Status WalLog::RemoveRetired() {
+  if (!retire_after_.has_value() || synced_through_ < *retire_after_) return {};
+  return UnlinkOldest();
+}
+
 Status WalLog::RemoveOldest() {
   if (Status status = PlacePending(); !status.ok()) return status;
-  // P2, P24: what was appended again is durable before the only other copy is removed; and each removal is durable
-  // before the next, because a gap in the chain would look like damage.
   if (Status status = SyncWriter(); !status.ok()) return status;
   assert(unsynced_.empty() && segments_.front().number != writer_.number());
   return UnlinkOldest();
 }
 
 Status WalLog::UnlinkOldest() {
-  assert(segments_.size() > 1);
+  assert(segments_.size() > 1 && segments_.front().number != writer_.number());
+  if (Status status = SyncNames(); !status.ok()) return status;
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
   recycle_cursor_ = {};
+  retire_after_.reset();
   if (Status status = io_->Unlink(path); !status.ok()) {
     Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
     return {};
@@ -83,7 +95,15 @@ Status WalLog::UnlinkOldest() {
   if (SUTRA_CHECKPOINT("segment.unlinked")) {
     return Status(StatusCode::kStorageError, "checkpoint segment.unlinked failed");
   }
-  return io_->SyncDirectory(config_.directory);
+  names_unsynced_ = true;  // the next sync, or the next removal, makes it durable
+  return {};
+}
+
+Status WalLog::SyncNames() {
+  if (!std::exchange(names_unsynced_, false)) return {};
+  Status status = io_->SyncDirectory(config_.directory);
+  names_unsynced_ = !status.ok();
+  return status;
 }
 
 Status WalLog::KeepBound() {

@@ -17,6 +17,7 @@ Status Stopped(const char* checkpoint) {
 }  // namespace
 
 void WalWriter::CloseFile() {
+  assert(!syncing_);
   if (file_ >= 0) io_->Close(file_);
   file_ = kNoFile;
 }
@@ -62,7 +63,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
 
 Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns) {
   const uint64_t bytes = group->bytes().size();
-  assert(!dead_ && Fits(bytes) && bytes > 0);
+  assert(!dead_ && Fits(bytes) && bytes > 0 && !(then_sync && syncing_));
   assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
   const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
   assert(last == written_through_ + group->records());
@@ -85,16 +86,36 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   return {};
 }
 
+FileHandle WalWriter::BeginSync() {
+  assert(is_open() && !dead_ && !syncing_);
+  syncing_ = true;
+  sync_through_ = written_through_;
+  io_->BeginSync(file_);
+  return file_;
+}
+
+Status WalWriter::RunSync(FileHandle file) const {
+  if (SUTRA_CHECKPOINT("wal.sync_submitted")) return Stopped("wal.sync_submitted");
+  if (Status status = io_->EndSync(file); !status.ok()) return status;  // P2
+  if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
+  return {};
+}
+
+Status WalWriter::EndSync(Status result) {
+  assert(syncing_ && sync_through_ >= synced_through_ && sync_through_ <= written_through_);
+  syncing_ = false;
+  if (result.ok()) {
+    synced_through_ = sync_through_;
+  } else {
+    dead_ = true;
+  }
+  return result;
+}
+
 Status WalWriter::Sync() {
   assert(is_open() && !dead_ && synced_through_ <= written_through_);
   if (synced_through_ == written_through_) return {};
-  dead_ = true;
-  if (SUTRA_CHECKPOINT("wal.sync_submitted")) return Stopped("wal.sync_submitted");
-  if (Status status = io_->Sync(file_); !status.ok()) return status;  // P2
-  if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
-  synced_through_ = written_through_;
-  dead_ = false;
-  return {};
+  return EndSync(RunSync(BeginSync()));
 }
 
 }  // namespace sutra

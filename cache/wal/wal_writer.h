@@ -1,8 +1,9 @@
 // WalWriter: one open segment and the offset of its next group. Begins a segment, stamps and appends groups, syncs. It
 // knows nothing about policies, waiting or what to do after a failure; wal_log does.
 //
-// Thread rule: one thread at a time.
+// Thread rule: one thread at a time; RunSync, between BeginSync and EndSync, on any thread beside the others.
 // Invariants:
+//  - A sync covers what was written before it began. The segment stays open while one is under way.
 //  - The segment's header is durable, under its final name, before any record is written into it (P2).
 //  - After a failed write or sync the segment is dead: nothing is written into it again.
 //  - Groups are whole blocks, one behind the other, and their records are numbered without a gap.
@@ -43,8 +44,14 @@ class WalWriter {
   uint64_t room() const { return is_open() ? segment_bytes_ - position_ : 0; }
   bool Fits(uint64_t group_bytes) const { return group_bytes <= room(); }
 
-  // Stamps and appends a closed group. REQUIRES: is_open, Fits.
+  // Stamps and appends a closed group. REQUIRES: is_open, Fits; with `then_sync` no sync is under way.
   Status Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns);
+  // A sync beside writes. EndSync is given what RunSync returned for the file that BeginSync returned.
+  FileHandle BeginSync();
+  bool SyncDone(FileHandle file) const { return io_->SyncDone(file); }
+  Status RunSync(FileHandle file) const;
+  Status EndSync(Status result);
+  // The three steps at once, if there is something to sync.
   Status Sync();
   void CloseFile();
 
@@ -65,6 +72,8 @@ class WalWriter {
   uint64_t position_ = 0;
   uint64_t written_through_ = 0;
   uint64_t synced_through_ = 0;
+  uint64_t sync_through_ = 0;  // what the sync under way covers
+  bool syncing_ = false;
   bool dead_ = false;  // a write or sync of this segment failed
 };
 

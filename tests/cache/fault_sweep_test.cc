@@ -47,6 +47,7 @@ uint64_t RunWithFault(SimDisk::Faults faults, bool power_cut) {
   ManualClock clock;
   Oracle oracle(&clock);
   disk.SetFaults(faults);
+  if (power_cut) disk.SetSlowSyncs(80);  // half of them fail beside a sync
   Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(SweepConfig(), &disk, &clock, Inline());
   if (shard.ok()) {
     oracle.Attach(shard->get());

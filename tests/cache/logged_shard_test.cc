@@ -372,11 +372,11 @@ TEST_F(CacheShardTest, AFullQueueDropsTheRecordNotTheEntry) {
   config_.interval_us_max = 10'000'000;
   config_.interval_bytes_max = 1ull << 40;
   auto shard = Open(config_);
-  for (uint32_t i = 0; i < 1'000; ++i) Put(shard.get(), std::to_string(i) + std::string(20'000, 'z'), i);
+  for (uint32_t i = 0; i < 1'000; ++i) Put(shard.get(), std::to_string(i) + std::string(80'000, 'z'), i);
   const CacheStats stats = shard->Stats();
   EXPECT_GT(stats.wal_dropped_inserts, 0u);
   EXPECT_EQ(stats.wal_dropped_inserts + stats.wal_pending_records, 1'000u);
-  EXPECT_EQ(VersionOf(shard.get(), "999" + std::string(20'000, 'z')), 999);
+  EXPECT_EQ(VersionOf(shard.get(), "999" + std::string(80'000, 'z')), 999);
 }
 
 TEST_F(CacheShardTest, AnotherModelGetsItsOwnDirectoryAndThatIsSaid) {

@@ -91,6 +91,7 @@ void SimDisk::PowerCut() {
       if (fate != 0) ApplyLocked(&node->durable, operation, fate >= 2);
     }
     node->unsynced.clear();
+    node->begun = kNoSync;
     node->current = node->durable;
   }
   handles_.clear();
@@ -209,7 +210,7 @@ int SimDisk::RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
   FileOperation operation;
   operation.size = bytes;
   node.unsynced.push_back(operation);
-  return fill == AllocateFill::kZeroed ? SyncNodeLocked(&node) : 0;
+  return fill == AllocateFill::kZeroed ? SyncNodeLocked(&node, node.unsynced.size()) : 0;
 }
 
 void SimDisk::RawSubmit(const Operation& operation) {
@@ -253,19 +254,37 @@ void SimDisk::RawSubmit(const Operation& operation) {
   }
   completion_.write = cut ? error : static_cast<int64_t>(size);
   if (!operation.then_sync || cut) return;
-  completion_.sync = size < operation.data.size() ? -ECANCELED : SyncNodeLocked(&node);
+  completion_.sync = size < operation.data.size() ? -ECANCELED : SyncNodeLocked(&node, node.unsynced.size());
 }
 
 DiskIo::Completion SimDisk::RawReap() { return completion_; }
+
+void SimDisk::RawBeginSync(FileHandle file) {
+  MutexLock lock(mutex_);
+  const auto found = handles_.find(file);
+  if (found != handles_.end()) found->second.node->begun = found->second.node->unsynced.size();
+}
 
 int SimDisk::RawSync(FileHandle file) {
   MutexLock lock(mutex_);
   const auto found = handles_.find(file);
   if (found == handles_.end()) return powered_off_ ? -EIO : -EBADF;
-  return SyncNodeLocked(found->second.node.get());
+  Node* node = found->second.node.get();
+  return SyncNodeLocked(node, std::min(node->begun, node->unsynced.size()));
 }
 
-int SimDisk::SyncNodeLocked(Node* node) {
+bool SimDisk::SyncDone(FileHandle) {
+  MutexLock lock(mutex_);
+  return slow_syncs_percent_ == 0 || RandomLocked(100) >= slow_syncs_percent_;
+}
+
+void SimDisk::SetSlowSyncs(unsigned percent) {
+  MutexLock lock(mutex_);
+  slow_syncs_percent_ = percent;
+}
+
+int SimDisk::SyncNodeLocked(Node* node, size_t operations) {
+  node->begun = kNoSync;
   const int error = BeginLocked();
   if (error < 0) {
     // The kernel marks pages clean after a failure: some never reach the disk, and the next sync reports success.
@@ -278,8 +297,9 @@ int SimDisk::SyncNodeLocked(Node* node) {
     }
     return error;
   }
-  for (const FileOperation& operation : node->unsynced) ApplyLocked(&node->durable, operation, false);
-  node->unsynced.clear();
+  const auto end = node->unsynced.begin() + static_cast<std::ptrdiff_t>(operations);
+  for (auto at = node->unsynced.begin(); at != end; ++at) ApplyLocked(&node->durable, *at, false);
+  node->unsynced.erase(node->unsynced.begin(), end);
   return 0;
 }
 

@@ -5,6 +5,8 @@
 //    cache).
 //  - Sync makes a file's operations durable. When it is made to fail, it drops a random subset of them permanently and
 //    the next sync succeeds, as with real kernels.
+//  - A sync that was begun makes durable, when it ends, what was written before it began. Whether it is done (SyncDone)
+//    is a matter of chance where a test wants that (SetSlowSyncs).
 //  - A power cut applies, drops, tears (512-byte sectors) or fills with garbage each unsynced operation on its own;
 //    directory operations apply or not.
 //  - The n-th operation can fail, once or from then on, be short, or be the one at which the power goes.
@@ -41,6 +43,10 @@ class SimDisk : public DiskIo {
   void SetCapacity(uint64_t bytes);
   void SetFileLimit(uint64_t bytes);  // like RLIMIT_FSIZE, for what is allocated
 
+  // The chance, each time that SyncDone is asked, that a sync under way is not done yet.
+  void SetSlowSyncs(unsigned percent);
+  bool SyncDone(FileHandle file) override;
+
   // What is left after a power cut. Open handles become invalid; faults are cleared.
   void PowerCut();
   // What is left after the process was killed: everything that was done.
@@ -74,7 +80,8 @@ class SimDisk : public DiskIo {
   int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override;
   void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_);
   Completion RawReap() override SUTRA_REQUIRES(in_flight_mutex_);
-  int RawSync(FileHandle file) override SUTRA_REQUIRES(in_flight_mutex_);
+  void RawBeginSync(FileHandle file) override;
+  int RawSync(FileHandle file) override;
 
  private:
   struct FileOperation {
@@ -82,10 +89,12 @@ class SimDisk : public DiskIo {
     std::vector<std::byte> data;
     uint64_t size = 0;  // an allocation when data is empty
   };
+  static constexpr size_t kNoSync = SIZE_MAX;
   struct Node {
     std::vector<std::byte> durable;
     std::vector<std::byte> current;
     std::vector<FileOperation> unsynced;
+    size_t begun = kNoSync;         // how many of the unsynced operations the sync under way covers
     std::set<uint64_t> unreadable;  // numbers of blocks
   };
   using NodePtr = std::shared_ptr<Node>;
@@ -102,7 +111,7 @@ class SimDisk : public DiskIo {
 
   // Counts an operation; 0 or the negative errno it fails with.
   int BeginLocked() SUTRA_REQUIRES(mutex_);
-  int SyncNodeLocked(Node* node) SUTRA_REQUIRES(mutex_);
+  int SyncNodeLocked(Node* node, size_t operations) SUTRA_REQUIRES(mutex_);  // the first of the unsynced ones
   void ApplyLocked(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn) SUTRA_REQUIRES(mutex_);
   uint64_t UsedBytesLocked() const SUTRA_REQUIRES(mutex_);
   uint64_t RandomLocked(uint64_t below) SUTRA_REQUIRES(mutex_) {
@@ -114,6 +123,7 @@ class SimDisk : public DiskIo {
   Faults faults_ SUTRA_GUARDED_BY(mutex_);
   uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
   ReadCost read_cost_ SUTRA_GUARDED_BY(mutex_);
+  unsigned slow_syncs_percent_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
   uint64_t file_limit_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
   bool powered_off_ SUTRA_GUARDED_BY(mutex_) = false;

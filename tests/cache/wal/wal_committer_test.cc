@@ -4,10 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <cerrno>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "tests/cache/wal/fake_live_entries.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra {
 namespace {
@@ -17,20 +23,60 @@ using CommitPtr = std::shared_ptr<WalCommit>;
 
 constexpr uint64_t kMs = 1'000'000;
 
+// Its syncs end only while the gate is open.
+class GatedDisk final : public sim::SimDisk {
+ public:
+  void SetOpen(bool open) {
+    MutexLock lock(gate_);
+    open_ = open;
+    changed_.NotifyAll();
+  }
+  void WaitForASync() {
+    MutexLock lock(gate_);
+    while (waiting_ == 0) changed_.Wait(gate_);
+  }
+
+  // Who synced last.
+  std::thread::id syncer() {
+    MutexLock lock(gate_);
+    return syncer_;
+  }
+
+ protected:
+  int RawSync(FileHandle file) override {
+    {
+      MutexLock lock(gate_);
+      ++waiting_;
+      syncer_ = std::this_thread::get_id();
+      changed_.NotifyAll();
+      while (!open_) changed_.Wait(gate_);
+      --waiting_;
+    }
+    return SimDisk::RawSync(file);
+  }
+
+ private:
+  Mutex gate_;
+  CondVar changed_;
+  bool open_ SUTRA_GUARDED_BY(gate_) = true;
+  int waiting_ SUTRA_GUARDED_BY(gate_) = 0;
+  std::thread::id syncer_ SUTRA_GUARDED_BY(gate_);
+};
+
 class WalCommitterTest : public testing::Test {
  protected:
   void Open(DurabilityPolicy policy, bool threaded = false) {
     committer_.reset();
     log_.reset();
-    disk_ = std::make_unique<sim::SimDisk>();
+    disk_ = std::make_unique<GatedDisk>();
     shared_ = std::make_unique<WalShared>();
     ASSERT_TRUE(disk_->MakeDirectory(test::kSmallLogDirectory).ok());
     WalLog::Config log;
     log.directory = test::kSmallLogDirectory;
     log.model = test::Model();
     log.width = test::kWidth;
-    log.segment_bytes = 1 << 20;
-    log.wal_bytes_max = 64 << 20;
+    log.segment_bytes = segment_bytes_;
+    log.wal_bytes_max = 128 << 20;
     log.sync_each_group = policy == DurabilityPolicy::kSync;
     log.threaded = threaded;
     log_ = std::make_unique<WalLog>(disk_.get(), &clock_, &live_, shared_.get(), log);
@@ -55,6 +101,16 @@ class WalCommitterTest : public testing::Test {
     committer_->RunDue();
   }
 
+  // False after ten seconds without it.
+  bool Written(uint64_t records) const {
+    const uint64_t end_ns = Clock::Real()->MonotonicNs() + 10'000 * kMs;
+    while (appends() < records) {
+      if (Clock::Real()->MonotonicNs() > end_ns) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+
   uint64_t appends() const { return shared_->appends.load(std::memory_order_relaxed); }
   uint64_t syncs() const { return shared_->syncs.load(std::memory_order_relaxed); }
   uint64_t dropped() const { return shared_->dropped_inserts.load(std::memory_order_relaxed); }
@@ -69,11 +125,12 @@ class WalCommitterTest : public testing::Test {
     return test::Recover(disk_.get(), test::kSmallLogDirectory).content;
   }
 
-  std::unique_ptr<sim::SimDisk> disk_;
+  std::unique_ptr<GatedDisk> disk_;
   sim::ManualClock clock_;
   test::FakeLiveEntries live_;
   std::unique_ptr<WalShared> shared_;
   uint64_t interval_bytes_max_ = kIntervalBytesDefault;
+  uint64_t segment_bytes_ = 1 << 20;
   std::unique_ptr<WalLog> log_;
   std::unique_ptr<WalCommitter> committer_;
 };
@@ -202,8 +259,8 @@ TEST_F(WalCommitterTest, AFullQueueDropsInsertsButTakesRemovals) {
   const std::string text(200'000, 't');
   int taken = 0;
   while (Insert(text, taken)) ++taken;
-  EXPECT_GT(taken, 80) << "16 MiB wait at most";
-  EXPECT_LT(taken, 84);
+  EXPECT_GT(taken, 325) << "64 MiB wait at most";
+  EXPECT_LT(taken, 336);
   EXPECT_EQ(dropped(), 1u);
   EXPECT_TRUE(Insert("short", 1)) << "what fits is taken";
   const CommitPtr commit = Erase(text);
@@ -273,10 +330,166 @@ TEST_F(WalCommitterTest, TheThreadWritesWhenTheClockSaysSo) {
   while (committer_->GetPending().records != 0) std::this_thread::yield();
   bool refused = true;
   const CommitPtr commit = committer_->RequestSync(&refused);
-  EXPECT_TRUE(commit == nullptr || commit->Wait());
+  EXPECT_TRUE(commit == nullptr || committer_->Await(*commit));
   EXPECT_FALSE(refused);
   committer_->Close();
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
+}
+
+TEST_F(WalCommitterTest, WritesGoOnWhileASyncRuns) {
+  Open(DurabilityPolicy::kInterval, true);
+  disk_->SetOpen(false);
+  ASSERT_TRUE(Insert("before", 1));
+  clock_.Advance(50 * kMs);
+  ASSERT_TRUE(Written(2));
+  bool refused = true;
+  const CommitPtr before = committer_->RequestSync(&refused);
+  ASSERT_NE(before, nullptr);
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
+  disk_->WaitForASync();
+
+  ASSERT_TRUE(Insert("beside", 2));
+  clock_.Advance(50 * kMs);
+  EXPECT_TRUE(Written(4)) << "a record is written within 50 ms, however long a sync takes";
+  const CommitPtr beside = committer_->RequestSync(&refused);
+  EXPECT_FALSE(before->finished());
+  disk_->SetOpen(true);
+  waiter.join();
+  ASSERT_NE(beside, nullptr);
+  EXPECT_TRUE(committer_->Await(*beside)) << "by a sync of its own";
+  EXPECT_EQ(syncs(), 2u);
+  committer_->Close();
+  disk_->PowerCut();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"before", 1}, {"beside", 2}}));
+}
+
+// Without threads: a sync goes on over many turns, until the disk has done it or somebody waits.
+TEST_F(WalCommitterTest, ASyncUnderWayEndsWhenItIsAwaited) {
+  Open(DurabilityPolicy::kInterval);
+  disk_->SetSlowSyncs(100);
+  ASSERT_TRUE(Insert("before", 1));
+  Advance(50 * kMs);
+  Advance(950 * kMs);
+  ASSERT_TRUE(Insert("beside", 2));
+  Advance(50 * kMs);
+  EXPECT_EQ(appends(), 4u);
+  EXPECT_EQ(syncs(), 0u) << "begun, not done";
+  bool refused = true;
+  const CommitPtr beside = committer_->RequestSync(&refused);
+  committer_->RunDue();
+  ASSERT_NE(beside, nullptr);
+  EXPECT_TRUE(committer_->Await(*beside));
+  EXPECT_EQ(syncs(), 2u);
+}
+
+// Its sync could not begin before the one under way ends, so it is not written alone either, unless it is old enough.
+TEST_F(WalCommitterTest, AWaitingGroupCollectsOthersWhileASyncRuns) {
+  Open(DurabilityPolicy::kGroup, true);
+  disk_->SetOpen(false);
+  const CommitPtr first = Erase("first");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*first)); });
+  disk_->WaitForASync();
+  std::vector<CommitPtr> commits;
+  for (int i = 0; i < 10; ++i) commits.push_back(Erase(std::to_string(i)));
+  EXPECT_EQ(appends(), 2u);
+  disk_->SetOpen(true);
+  waiter.join();
+  for (const CommitPtr& commit : commits) EXPECT_TRUE(committer_->Await(*commit));
+  EXPECT_EQ(syncs(), 2u) << "one for the ten";
+}
+
+TEST_F(WalCommitterTest, CloseWaitsForTheSyncUnderWayAndForWhatCameBesideIt) {
+  Open(DurabilityPolicy::kGroup, true);
+  disk_->SetOpen(false);
+  const CommitPtr before = Erase("before");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
+  disk_->WaitForASync();
+  ASSERT_TRUE(Insert("beside", 2));
+  std::thread opener([&] { disk_->SetOpen(true); });
+  committer_->Close();
+  opener.join();
+  waiter.join();
+  EXPECT_FALSE(log_->has_unsynced());
+  disk_->PowerCut();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"beside", 2}}));
+}
+
+TEST_F(WalCommitterTest, WhoWaitsAloneDoesTheWorkItselfAndOthersAreServed) {
+  Open(DurabilityPolicy::kInterval, true);
+  int own = 0;
+  for (int i = 0; i < 50; ++i) {
+    const CommitPtr commit = Erase("t");
+    ASSERT_NE(commit, nullptr);
+    EXPECT_TRUE(committer_->Await(*commit));
+    own += disk_->syncer() == std::this_thread::get_id() ? 1 : 0;
+  }
+  EXPECT_GT(own, 0);
+  // Beside the sync of one who waits alone the threads go on.
+  disk_->SetOpen(false);
+  const CommitPtr alone = Erase("alone");
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*alone)); });
+  disk_->WaitForASync();
+  const uint64_t before = appends();
+  ASSERT_TRUE(Insert("beside", 1));
+  clock_.Advance(50 * kMs);
+  EXPECT_TRUE(Written(before + 2));
+  disk_->SetOpen(true);
+  waiter.join();
+}
+
+// All threads at once on a disk whose syncs fail now and then, in segments that are full after some fifty records.
+TEST_F(WalCommitterTest, FailingSyncsBesideWritesLoseNothingThatWasConfirmed) {
+  for (uint64_t round = 0; round < 20; ++round) {
+    segment_bytes_ = kSegmentBytesMin;
+    Open(DurabilityPolicy::kGroup, true);
+    std::vector<std::thread> threads;
+    std::vector<int> confirmed(4, -1);
+    for (int t = 0; t < 4; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 40; ++i) {
+          if (t == 0 && i % 10 == 3) Fail(1 + (round + static_cast<uint64_t>(i)) % 5, false);
+          bool refused = true;
+          if (!Insert(std::to_string(t), i)) continue;
+          const CommitPtr commit = committer_->RequestSync(&refused);
+          if (!refused && (commit == nullptr || committer_->Await(*commit))) confirmed[static_cast<size_t>(t)] = i;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    Fail(1, true);  // what a dead engine would still do
+    committer_->Close();
+    disk_->PowerCut();
+    const LogContent content = ContentAfterKill();
+    for (int t = 0; t < 4; ++t) {
+      const auto found = content.find(std::to_string(t));
+      const int version = found == content.end() ? -1 : found->second;
+      EXPECT_GE(version, confirmed[static_cast<size_t>(t)]) << "thread " << t << ", round " << round;
+    }
+  }
+}
+
+// The scheduling policies of the threads of this process called `name`.
+std::vector<int> PoliciesOf(const std::string& name) {
+  std::vector<int> policies;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string found;
+    std::ifstream(task.path() / "comm") >> found;
+    if (found == name) policies.push_back(sched_getscheduler(std::stoi(task.path().filename())));
+  }
+  return policies;
+}
+
+TEST_F(WalCommitterTest, ItsThreadsRunBeforeComputingOnesWhereThatIsAllowed) {
+  bool allowed = false;
+  std::thread([&] {
+    sched_param priority{};
+    priority.sched_priority = WalCommitter::kRealTimePriority;
+    allowed = pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
+  }).join();
+  Open(DurabilityPolicy::kGroup, true);
+  const int expected = allowed ? SCHED_FIFO : SCHED_OTHER;
+  const test::Watchdog watchdog(std::chrono::seconds(10));
+  while (PoliciesOf("sutra-log") != std::vector<int>{expected, expected}) std::this_thread::yield();
 }
 
 TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
@@ -287,7 +500,7 @@ TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
       for (int i = 0; i < 50; ++i) {
         const CommitPtr commit = Erase(std::to_string(t));
         ASSERT_NE(commit, nullptr);
-        EXPECT_TRUE(commit->Wait());
+        EXPECT_TRUE(committer_->Await(*commit));
       }
     });
   }

@@ -43,8 +43,14 @@ class WalLogTest : public testing::Test {
     groups.push_back(test::GroupOf({{text, version}}));
     groups[0]->first_accepted_ns = clock_.MonotonicNs();
     const std::shared_ptr<WalCommit> commit = groups[0]->commit;
-    log_->Commit(std::move(groups), sync);
+    log_->Commit(std::move(groups));
+    if (sync) SyncAll();
     return commit;
+  }
+  void SyncAll() {
+    if (log_->failed() || !log_->has_unsynced()) return;
+    log_->BeginSync();
+    log_->EndSync();
   }
   void Fail(uint64_t at, bool forever) {
     sim::SimDisk::Faults faults;
@@ -112,7 +118,7 @@ TEST_F(WalLogTest, EachGroupHasItsOwnSyncWhenAskedTo) {
   ASSERT_TRUE(Start().ok());
   std::vector<std::unique_ptr<WalGroup>> groups;
   for (int i = 0; i < 3; ++i) groups.push_back(test::GroupOf({{std::to_string(i), i}}));
-  log_->Commit(std::move(groups), false);
+  log_->Commit(std::move(groups));
   EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 3u);
   EXPECT_FALSE(log_->has_unsynced());
 }
@@ -136,10 +142,11 @@ TEST_F(WalLogTest, AWatermarkProvesTheEndOnce) {
   Commit("a", 1, true);
   EXPECT_TRUE(log_->wants_watermark());
   log_->WriteWatermark();
+  SyncAll();
   EXPECT_FALSE(log_->wants_watermark());
   EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 2u);
   const uint64_t operations = disk_.operations();
-  log_->SyncAll();
+  SyncAll();
   EXPECT_EQ(disk_.operations(), operations) << "nothing is left to sync";
 }
 
@@ -155,6 +162,80 @@ TEST_F(WalLogTest, AFailedWriteMovesEveryGroupOnItsWayToANewSegment) {
   EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2}));
   EXPECT_TRUE(Said("the log failed at segment 1"));
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"synced", 1}, {"written", 2}, {"failing", 3}}));
+}
+
+TEST_F(WalLogTest, ASyncAcknowledgesWhatWasWrittenBeforeItBegan) {
+  ASSERT_TRUE(Start().ok());
+  const std::shared_ptr<WalCommit> before = Commit("before", 1, false);
+  log_->BeginSync();
+  clock_.Advance(1000);
+  const std::shared_ptr<WalCommit> beside = Commit("beside", 2, false);
+  EXPECT_FALSE(before->finished());
+  EXPECT_EQ(log_->unsynced_bytes(), 2 * kWalBlockBytes);
+  log_->EndSync();
+  EXPECT_TRUE(before->finished());
+  EXPECT_FALSE(beside->finished());
+  EXPECT_EQ(log_->unsynced_bytes(), kWalBlockBytes);
+  EXPECT_EQ(log_->oldest_unsynced_ns(), clock_.MonotonicNs());
+  SyncAll();
+  EXPECT_TRUE(beside->Wait());
+}
+
+TEST_F(WalLogTest, AFailedSyncMovesWhatWasWrittenBesideItToo) {
+  ASSERT_TRUE(Start().ok());
+  ASSERT_TRUE(Commit("synced", 1, true)->Wait());
+  const std::shared_ptr<WalCommit> before = Commit("before", 2, false);
+  log_->BeginSync();
+  const std::shared_ptr<WalCommit> beside = Commit("beside", 3, false);
+  Fail(1, false);
+  log_->EndSync();
+  EXPECT_TRUE(before->Wait());
+  EXPECT_TRUE(beside->Wait());
+  EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2}));
+  disk_.PowerCut();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"synced", 1}, {"before", 2}, {"beside", 3}}));
+}
+
+TEST_F(WalLogTest, AFailedWriteBesideASyncLeavesWhatTheSyncCovers) {
+  ASSERT_TRUE(Start().ok());
+  const std::shared_ptr<WalCommit> before = Commit("before", 1, false);
+  log_->BeginSync();
+  Fail(1, false);
+  const std::shared_ptr<WalCommit> beside = Commit("beside", 2, false);
+  EXPECT_TRUE(before->Wait());
+  EXPECT_TRUE(beside->Wait());
+  EXPECT_FALSE(log_->syncing());
+  EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2})) << "segment 1 counts as far as it was synced";
+  disk_.PowerCut();
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"before", 1}, {"beside", 2}}));
+}
+
+TEST_F(WalLogTest, ANewSegmentWaitsForTheSyncUnderWay) {
+  ASSERT_TRUE(Start().ok());
+  std::vector<std::shared_ptr<WalCommit>> commits;
+  for (uint64_t i = 0; i < kGroupsPerSegment; ++i) {
+    commits.push_back(Commit(std::to_string(i), 1, false));
+    if (i == 2) log_->BeginSync();
+  }
+  Commit("next", 2, false);
+  EXPECT_FALSE(log_->syncing());
+  EXPECT_EQ(Segments(), (std::vector<uint64_t>{1, 2}));
+  for (const auto& commit : commits) EXPECT_TRUE(commit->finished());
+  EXPECT_EQ(shared_.syncs.load(std::memory_order_relaxed), 2u) << "the one under way, and one for the rest";
+}
+
+TEST_F(WalLogTest, AStopWaitsForTheSyncUnderWay) {
+  ASSERT_TRUE(Start().ok());
+  const std::shared_ptr<WalCommit> before = Commit("before", 1, false);
+  log_->BeginSync();
+  const std::shared_ptr<WalCommit> beside = Commit("beside", 2, false);
+  log_->OutOfMemory();
+  EXPECT_FALSE(log_->syncing());
+  EXPECT_TRUE(before->Wait());
+  EXPECT_FALSE(beside->Wait());
+  log_->Probe();
+  EXPECT_FALSE(log_->failed());
+  EXPECT_EQ(ContentAfterKill(), (LogContent{{"before", 1}}));
 }
 
 TEST_F(WalLogTest, FailuresOfOneMinuteAreSaidOnceAndCounted) {
