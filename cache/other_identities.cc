@@ -204,10 +204,8 @@ void OtherIdentities::RemoveExpired(const OpenDirectory& data, std::vector<Ident
     if (!survey.foreign.empty()) return false;
     const bool empty = survey.IsEmpty();
     if (!empty && !(clock_holds && survey.whole && HasExpired(survey))) return false;
-    if (!Remove(data, survey)) return false;
-    Say(LogLevel::kInfo, "removed the cache of " + Title(survey) + ", " + MiBText(survey.bytes) + ": " +
-                             (empty ? "it held no entries" : "its last entry expired " + Ago(survey.ExpiryNs())));
-    return true;
+    return Remove(data, survey, LogLevel::kInfo,
+                  empty ? "it held no entries" : "its last entry expired " + Ago(survey.ExpiryNs()));
   });
 }
 
@@ -222,11 +220,10 @@ void OtherIdentities::KeepBound(const OpenDirectory& data, uint64_t fixed_bytes,
   std::set<std::string> removed;
   for (const IdentitySurvey* survey : oldest) {
     if (bytes <= options_.bytes_max) break;
-    if (!Remove(data, *survey)) continue;
-    Say(LogLevel::kWarn, "removed the cache of " + Title(*survey) + ", " + MiBText(survey->bytes) + ", last used " +
-                             Ago(survey->used_ns) + ", because all caches in " + options_.data + " take up " +
-                             MiBText(bytes) + "; raise --data-bytes-max (" + MiBText(options_.bytes_max) +
-                             ") to keep more");
+    const std::string why = "it was last used " + Ago(survey->used_ns) + ", and all caches in " + options_.data +
+                            " take up " + MiBText(bytes) + "; raise --data-bytes-max (" + MiBText(options_.bytes_max) +
+                            ") to keep more";
+    if (!Remove(data, *survey, LogLevel::kWarn, why)) continue;
     bytes -= survey->bytes;
     removed.insert(survey->name);
   }
@@ -238,21 +235,21 @@ void OtherIdentities::KeepBound(const OpenDirectory& data, uint64_t fixed_bytes,
               "aside (*.quarantined)");
 }
 
-bool OtherIdentities::Remove(const OpenDirectory& data, const IdentitySurvey& survey) {
+bool OtherIdentities::Remove(const OpenDirectory& data, const IdentitySurvey& survey, LogLevel level,
+                             const std::string& why) {
   assert(survey.name != options_.served && survey.foreign.empty());
   Status status = SetAside(data, survey);
-  if (status.ok()) {
-    removed_.fetch_add(1, std::memory_order_relaxed);  // relaxed: for display
-    status = Empty(data, SetAsideName(survey.name));
-    // It is no model's any more, and the next look goes on with it.
-    if (status.code() == StatusCode::kCancelled) return true;
-  }
-  if (status.code() == StatusCode::kCancelled) return false;
+  const bool aside = status.ok();
+  if (aside) status = Empty(data, SetAsideName(survey.name));
+  if (status.code() == StatusCode::kCancelled) return aside;  // the next engine goes on
   if (!status.ok()) {
     SayOnce(LogLevel::kWarn, "the cache of " + Title(survey) + " cannot be removed: " +
                                  Printable(status.message(), HighBytes::kKeep) + "; remove it by hand");
+    return aside;
   }
-  return status.ok();
+  Say(level, "removed the cache of " + Title(survey) + ", " + MiBText(survey.bytes) + ": " + why);
+  removed_.fetch_add(1, std::memory_order_relaxed);  // relaxed: for display
+  return true;
 }
 
 // After this no start recovers it.

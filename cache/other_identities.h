@@ -71,7 +71,8 @@ class OtherIdentities {
   uint64_t RemoveLeftOvers(const OpenDirectory& data, const std::vector<OpenDirectory::Item>& items);
   void RemoveExpired(const OpenDirectory& data, std::vector<IdentitySurvey>* others);
   void KeepBound(const OpenDirectory& data, uint64_t fixed_bytes, std::vector<IdentitySurvey>* others);
-  bool Remove(const OpenDirectory& data, const IdentitySurvey& survey);
+  // False: it is still there.
+  bool Remove(const OpenDirectory& data, const IdentitySurvey& survey, LogLevel level, const std::string& why);
   Status SetAside(const OpenDirectory& data, const IdentitySurvey& survey);
   Status Empty(const OpenDirectory& data, const std::string& name);
 

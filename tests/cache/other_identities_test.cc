@@ -180,7 +180,7 @@ TEST_F(OtherIdentitiesTest, OverTheBoundTheLongestUnusedGoesFirstAndWholly) {
   Start(BytesOf(served_) + 2 * BytesOf(names[0]));
   others_->Look();
   EXPECT_TRUE(There(names[0]) && !There(names[1]) && There(names[2]) && There(served_));
-  EXPECT_EQ(Said("last used 9 h ago, because all caches in " + data()), 1u) << AllSaid();
+  EXPECT_EQ(Said("it was last used 9 h ago, and all caches in " + data()), 1u) << AllSaid();
   EXPECT_EQ(Said("raise --data-bytes-max"), 1u);
   EXPECT_EQ(levels_.back(), LogLevel::kWarn);
   EXPECT_EQ(others_->figures().identities, 2u);
