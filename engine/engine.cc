@@ -287,15 +287,14 @@ bool Engine::HasLog() const { return config_.cache && config_.durability != Dura
 void Engine::ShowAll(const EngineLoop::Vitals& vitals) {
   ShowGauges(*model_, vitals);
   // A ring that breaks gives way to plain system calls. Before there is a shard the disk belongs to who opens it.
-  if (!HasLog() || model_->cache.Get() == nullptr) return;
-  stats_segment_->SetDiskIo(disk_->name());
-  KeepIdentities();
+  if (HasLog() && model_->cache.Get() != nullptr) stats_segment_->SetDiskIo(disk_->name());
+  if (identity_keeper_.has_value()) ShowOtherIdentities(stats_, identity_keeper_->figures());
 }
 
-// From the first tick on at which the shard is open: clients are served by then.
 void Engine::KeepIdentities() {
-  if (identity_keeper_.has_value()) return ShowOtherIdentities(stats_, identity_keeper_->figures());
-  identity_keeper_.emplace(IdentityKeeper::Options{.identities = MakeIdentityOptions()});
+  if (!HasLog()) return;
+  identity_keeper_.emplace(IdentityKeeper::Options{.identities = MakeIdentityOptions(),
+                                                   .ready = [this] { return model_->cache.Get() != nullptr; }});
   const Status started = identity_keeper_->Start();
   if (!started.ok()) spdlog::warn("the caches of other models stay as they are: {}", started.message());
 }
@@ -373,6 +372,7 @@ Status Engine::Show() {
   if (Status status = StartWorker(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
+  KeepIdentities();
   if (took_over_ns_ == 0) return {};
   spdlog::info("took over: clients can attach {} ms after the engine before was gone",
                (MonotonicNs() - took_over_ns_) / kNsPerMs);

@@ -26,7 +26,8 @@ void YieldToOthers() {
 }  // namespace
 
 IdentityKeeper::IdentityKeeper(Options options)
-    : first_ns_(options.first_ns),
+    : ready_(std::move(options.ready)),
+      first_ns_(options.first_ns),
       every_ns_(options.every_ns),
       log_(options.identities.log),
       others_(WithEnd(std::move(options.identities))) {}
@@ -56,22 +57,27 @@ bool IdentityKeeper::Stopping() {
   return stopping_;
 }
 
+// Until then, or the end.
+void IdentityKeeper::Wait(uint64_t ns) {
+  const uint64_t until_ns = MonotonicNs() + ns;
+  MutexLock lock(mutex_);
+  while (!stopping_ && changed_.WaitUntil(mutex_, until_ns)) {
+  }
+}
+
 void IdentityKeeper::Run() {
   pthread_setname_np(pthread_self(), "sutra-data");
   YieldToOthers();
-  for (uint64_t pause_ns = first_ns_;; pause_ns = every_ns_) {
-    const uint64_t until_ns = MonotonicNs() + pause_ns;
-    {
-      MutexLock lock(mutex_);
-      while (!stopping_ && changed_.WaitUntil(mutex_, until_ns)) {
-      }
-      if (stopping_) return;
-    }
+  do {
+    Wait(first_ns_);
+  } while (!Stopping() && !ready_());
+  while (!Stopping()) {
     try {
       others_.Look();
     } catch (const std::bad_alloc&) {  // the next look tries again
       if (log_) log_(LogLevel::kWarn, "out of memory while looking at the caches of other models");
     }
+    Wait(every_ns_);
   }
 }
 

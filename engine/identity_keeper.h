@@ -1,5 +1,6 @@
-// Looks after the caches of other models in the data directory, while the engine serves (thread `sutra-data`): shortly
-// after the shard is open, and then once a minute, since entries expire and the served log grows.
+// Looks after the caches of other models in the data directory, while the engine serves (thread `sutra-data`): from a
+// second after its start on, once the shard is open, and then once a minute, since entries expire and the served log
+// grows.
 //
 // The thread takes its turn behind everything else, for CPU and disk (nice 19, idle I/O class): nobody waits for it.
 // Thread rule: Start and the end come from the main thread, figures from any.
@@ -9,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <thread>
 
 #include "cache/other_identities.h"
@@ -22,7 +24,8 @@ class IdentityKeeper {
  public:
   struct Options {
     OtherIdentities::Options identities;  // `may_go_on` speaks of the lock only: the end of the keeper is added to it
-    uint64_t first_ns = kNsPerSecond;     // from Start to the first look
+    std::function<bool()> ready;          // the shard is open
+    uint64_t first_ns = kNsPerSecond;     // from Start to the first look, and between questions whether it is ready
     uint64_t every_ns = 60 * kNsPerSecond;
   };
 
@@ -40,6 +43,9 @@ class IdentityKeeper {
   void Run();
   bool Stopping();
 
+  void Wait(uint64_t ns);
+
+  const std::function<bool()> ready_;
   const uint64_t first_ns_, every_ns_;
   const LogLine log_;
   Mutex mutex_;

@@ -30,6 +30,7 @@ class IdentityKeeperTest : public ::testing::Test {
                                                            .may_go_on = std::move(holds_lock),
                                                            .clock = Clock::Real(),
                                                            .log = {}},
+                                            .ready = [this] { return ready_.load(); },
                                             .first_ns = first_ns,
                                             .every_ns = 1'000'000});
     ASSERT_TRUE(keeper_->Start().ok());
@@ -43,6 +44,7 @@ class IdentityKeeperTest : public ::testing::Test {
   static constexpr const char* kServed = "00000000000000aa";
   test::Watchdog watchdog_{std::chrono::seconds(60)};
   const test::TempDir temp_;
+  std::atomic<bool> ready_{true};
   std::optional<IdentityKeeper> keeper_;
 };
 
@@ -53,6 +55,21 @@ TEST_F(IdentityKeeperTest, LooksAgainAndAgain) {
   MakeEmptyIdentity("fedcba9876543210");
   AwaitRemovals(2);
   EXPECT_TRUE(fs::exists(temp_ / kServed));
+}
+
+TEST_F(IdentityKeeperTest, WaitsUntilTheShardIsOpen) {
+  MakeEmptyIdentity("0123456789abcdef");
+  ready_ = false;
+  std::atomic<int> asked{0};
+  Start([&] {
+    ++asked;
+    return true;
+  });
+  const uint64_t until_ns = MonotonicNs() + 50 * kNsPerMs;
+  while (MonotonicNs() < until_ns) std::this_thread::yield();
+  EXPECT_EQ(asked, 0);
+  ready_ = true;
+  AwaitRemovals(1);
 }
 
 TEST_F(IdentityKeeperTest, TouchesNothingOnceTheLockIsLost) {
