@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -48,6 +49,13 @@ inline std::string TextOf(uint64_t number) {
   while (text.size() < 200) text += "the quarterly report of the company ";
   text.resize(200);
   return text;
+}
+
+// 27 bytes, different for each number below 10^10.
+inline constexpr uint64_t kShortTextBytes = 27;
+inline std::string ShortTextOf(uint64_t number) {
+  std::string text = std::to_string(number);
+  return "text number " + std::string(10 - std::min<size_t>(10, text.size()), '0') + text + " here";
 }
 
 inline std::vector<float> VectorFor(uint64_t number) {

@@ -2,6 +2,7 @@
 #include "cache/shard_directory.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -14,7 +15,6 @@ namespace sutra {
 namespace {
 
 constexpr size_t kDirectoryDigits = 16;
-constexpr uint64_t kModelFileBytesMax = 64u << 10;
 constexpr uint64_t kMiB = 1u << 20;
 constexpr std::string_view kAside = ".quarantined";
 
@@ -70,18 +70,14 @@ Status CheckModel(DiskIo* io, const ShardDirectory& directory, const std::string
                                           "; name another data directory, or move " + path + " away");
 }
 
-bool IsShardName(const std::string& name) {
-  return name.size() == kDirectoryDigits && name.find_first_not_of(kHexDigits) == std::string::npos;
-}
+bool IsSetAside(std::string_view name) { return name.starts_with("wal-") && name.ends_with(kAside); }
 
-bool IsAnyName(const std::string&) { return true; }
-
-uint64_t BytesIn(DiskIo* io, const std::string& path, bool (*counts)(const std::string& name)) {
+uint64_t BytesSetAside(DiskIo* io, const std::string& path) {
   const Result<std::vector<std::string>> names = io->List(path);
   if (!names.ok()) return 0;
   uint64_t bytes = 0;
   for (const std::string& name : names.value()) {
-    if (!counts(name)) continue;
+    if (!IsSetAside(name)) continue;
     const Result<FileHandle> file = io->Open(path + "/" + name, OpenMode::kRead);
     if (!file.ok()) continue;
     const Result<uint64_t> size = io->Size(file.value());
@@ -91,44 +87,43 @@ uint64_t BytesIn(DiskIo* io, const std::string& path, bool (*counts)(const std::
   return bytes;
 }
 
-bool IsSetAside(const std::string& name) {
-  return name.rfind("wal-", 0) == 0 && name.size() > kAside.size() &&
-         name.compare(name.size() - kAside.size(), kAside.size(), kAside) == 0;
-}
-
 // What damage left behind: nothing reads, bounds or removes these files.
 std::string SetAside(DiskIo* io, const std::string& path, uint64_t count) {
   return std::to_string(count) + " damaged segment" + (count == 1 ? "" : "s") + " of earlier starts take up " +
-         std::to_string((BytesIn(io, path, IsSetAside) + kMiB - 1) / kMiB) + " MiB in " + path +
+         std::to_string((BytesSetAside(io, path) + kMiB - 1) / kMiB) + " MiB in " + path +
          ", which nothing reads or bounds. If you do not need them any more: rm " + path + "/*.quarantined";
-}
-
-// Each model's cache has a bound of its own, so changes of the model fill the disk unless somebody removes old ones. No
-// engine serves them: this one holds the lock on the data directory.
-std::string OtherShards(DiskIo* io, const std::string& data, const std::vector<std::string>& others,
-                        const std::string& own_path) {
-  constexpr size_t kNamedMax = 8;
-  uint64_t bytes = 0;
-  std::string remove = "rm -r";
-  for (size_t i = 0; i < others.size(); ++i) {
-    const std::string path = data + "/" + others[i];
-    bytes += BytesIn(io, path, IsAnyName);
-    if (i < kNamedMax) remove += " " + path;
-  }
-  return "this data directory also holds the caches of " + std::to_string(others.size()) + " other model(s), " +
-         std::to_string((bytes + kMiB - 1) / kMiB) + " MiB, which nothing bounds or removes; this model uses " +
-         own_path + ". If the others are not needed any more: " + remove;
 }
 
 }  // namespace
 
+std::string ShardName(const std::string& model_identity) { return model_identity.substr(0, kDirectoryDigits); }
+
 std::string ShardPath(const std::string& data, const std::string& model_identity) {
-  return data + "/" + model_identity.substr(0, kDirectoryDigits);
+  return data + "/" + ShardName(model_identity);
+}
+
+bool IsShardName(std::string_view name) {
+  return name.size() == kDirectoryDigits && name.find_first_not_of(kHexDigits) == std::string_view::npos;
+}
+
+bool IsShardFile(std::string_view name) {
+  return name == "MODEL" || name == "MODEL.tmp" || name == "reserve.tmp" || SegmentNumber(name) != 0 ||
+         IsSetAside(name);
+}
+
+ShardDirectory ParseModelFile(const std::string& text) {
+  ShardDirectory directory;
+  directory.model_identity = Field(text, "identity");
+  directory.model_name = Field(text, "name");
+  const std::string width = Field(text, "width");
+  const char* const end = width.data() + width.size();
+  uint32_t floats = 0;
+  if (std::from_chars(width.data(), end, floats).ptr == end) directory.width = floats;
+  return directory;
 }
 
 Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& directory, const LogLine& log) {
   ShardFiles files;
-  const std::string own = directory.model_identity.substr(0, kDirectoryDigits);
   files.path = ShardPath(directory.data, directory.model_identity);
   if (Status status = io->MakeDirectory(files.path); !status.ok()) {
     if (IsDiskFull(status)) {
@@ -139,10 +134,6 @@ Result<ShardFiles> PrepareShardDirectory(DiskIo* io, const ShardDirectory& direc
                   status.os_error());
   }
   if (Status status = io->SyncDirectory(directory.data); !status.ok()) return status;
-  Result<std::vector<std::string>> shards = io->List(directory.data);
-  if (!shards.ok()) return shards.status();
-  std::erase_if(*shards, [&](const std::string& name) { return !IsShardName(name) || name == own; });
-  if (!shards->empty() && log) log(LogLevel::kInfo, OtherShards(io, directory.data, *shards, files.path));
 
   Result<std::vector<std::string>> names = io->List(files.path);
   if (!names.ok()) return names.status();

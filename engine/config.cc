@@ -162,6 +162,10 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
          "none, interval, group or sync (cache/wal/WAL_FORMAT.md)");
   Number(app, "--wal-bytes-max", &config->wal_bytes_max, kWalBytesRange, "Maximum disk space of the log");
   Number(app, "--wal-segment-bytes", &config->wal_segment_bytes, kSegmentBytesRange, "Size of one log file");
+  Number(
+      app, "--data-bytes-max", &config->data_bytes_max, kDataBytesRange,
+      "Maximum disk space of the caches of all models in --data; the longest unused goes first, the served one never "
+      "(0: twice --wal-bytes-max)");
   Choice(app, "--disk-io", kDiskIoKindNames, &texts->disk_io,
          "auto (io_uring where the kernel allows it), io_uring or posix");
   Flag(app, "--strict-recovery", &config->strict_recovery, "Refuse to start on a damaged log");
@@ -227,6 +231,11 @@ Status CheckTogether(const EngineConfig& config) {
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");
+  }
+  if (config.data_bytes_max != 0 && config.data_bytes_max < config.wal_bytes_max) {
+    return bad("--data-bytes-max (" + std::to_string(config.data_bytes_max) +
+               ") must hold at least the log of the model that is served, --wal-bytes-max (" +
+               std::to_string(config.wal_bytes_max) + "): raise the one or lower the other");
   }
   return {};
 }

@@ -63,6 +63,7 @@ struct EngineConfig {
   DurabilityPolicy durability = DurabilityPolicy::kInterval;
   uint64_t wal_bytes_max = kWalBytesRange.otherwise;
   uint64_t wal_segment_bytes = kSegmentBytesRange.otherwise;
+  uint64_t data_bytes_max = kDataBytesRange.otherwise;
   DiskIoKind disk_io = DiskIoKind::kAuto;
   bool strict_recovery = false;
 

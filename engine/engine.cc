@@ -288,6 +288,24 @@ void Engine::ShowAll(const EngineLoop::Vitals& vitals) {
   ShowGauges(*model_, vitals);
   // A ring that breaks gives way to plain system calls. Before there is a shard the disk belongs to who opens it.
   if (HasLog() && model_->cache.Get() != nullptr) stats_segment_->SetDiskIo(disk_->name());
+  if (identity_keeper_.has_value()) ShowOtherIdentities(stats_, identity_keeper_->figures());
+}
+
+void Engine::KeepIdentities() {
+  if (!HasLog()) return;
+  identity_keeper_.emplace(IdentityKeeper::Options{.identities = MakeIdentityOptions(),
+                                                   .ready = [this] { return model_->cache.Get() != nullptr; }});
+  const Status started = identity_keeper_->Start();
+  if (!started.ok()) spdlog::warn("the caches of other models stay as they are: {}", started.message());
+}
+
+OtherIdentities::Options Engine::MakeIdentityOptions() const {
+  return {.data = config_.data,
+          .served = ShardName(backend_->info().identity),
+          .bytes_max = config_.data_bytes_max != 0 ? config_.data_bytes_max : 2 * config_.wal_bytes_max,
+          .may_go_on = [this] { return data_lock_->InPlace(); },
+          .clock = Clock::Real(),
+          .log = WriteLog};
 }
 
 FileWatch::Options Engine::MakeWatchOptions() {
@@ -354,6 +372,7 @@ Status Engine::Show() {
   if (Status status = StartWorker(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
+  KeepIdentities();
   if (took_over_ns_ == 0) return {};
   spdlog::info("took over: clients can attach {} ms after the engine before was gone",
                (MonotonicNs() - took_over_ns_) / kNsPerMs);
@@ -382,6 +401,7 @@ EngineLoop::End Engine::Serve() {
 ExitCode Engine::Stop(EngineLoop::End end) {
   assert(worker_.has_value() && long_worker_.has_value());
   shutdown_->LeaveOnNextSignal();
+  identity_keeper_.reset();
   long_worker_->Stop();
   worker_->Stop();
   Status synced;

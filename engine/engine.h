@@ -16,6 +16,7 @@
 #include "engine/engine_lock.h"
 #include "engine/exit_code.h"
 #include "engine/file_watch.h"
+#include "engine/identity_keeper.h"
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
@@ -62,9 +63,11 @@ class Engine {
   Acceptor::Options MakeAttachOptions();
   ServedModel::Options MakeModelOptions();
   FileWatch::Options MakeWatchOptions();
+  OtherIdentities::Options MakeIdentityOptions() const;
   ControlSessions::Options MakeControlOptions() const;
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
+  void KeepIdentities();
   Status StartWorker();
   Result<std::unique_ptr<CacheShard>> OpenShard();
   void OpenCacheBehind();
@@ -99,6 +102,7 @@ class Engine {
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
   std::optional<LongWorker> long_worker_;
+  std::optional<IdentityKeeper> identity_keeper_;
 };
 
 }  // namespace sutra

@@ -40,6 +40,13 @@ void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t la
   stats.Set(Gauge::kWorkers, 1);
   stats.Set(Gauge::kSocketLost, 0);  // file_watch.cc changes these two
   stats.Set(Gauge::kDataLost, 0);
+  ShowOtherIdentities(stats, {});  // until they were looked at
+}
+
+void ShowOtherIdentities(const StatsWriter& stats, const OtherIdentities::Figures& figures) {
+  stats.Set(Gauge::kOtherIdentities, figures.identities);
+  stats.Set(Gauge::kOtherIdentitiesBytes, figures.bytes);
+  stats.Set(Gauge::kIdentitiesRemoved, figures.removed);
 }
 
 void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {

@@ -3,6 +3,7 @@
 // Thread rule: the loop thread.
 #pragma once
 
+#include "cache/other_identities.h"
 #include "engine/model/model_info.h"
 #include "engine/serving/engine_loop.h"
 #include "engine/serving/served_model.h"
@@ -12,5 +13,6 @@ namespace sutra {
 
 void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max);
 void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals);
+void ShowOtherIdentities(const StatsWriter& stats, const OtherIdentities::Figures& figures);
 
 }  // namespace sutra

@@ -39,6 +39,7 @@ inline constexpr OptionRange<uint64_t> kCacheEntriesRange = {1, kCacheEntriesDef
 inline constexpr OptionRange<uint64_t> kCacheBytesRange = {kMebibyte, kCacheBytesDefault, 16 * kTebibyte};
 inline constexpr OptionRange<uint64_t> kTtlSecondsRange = {1, kTtlSecondsDefault, kTtlSecondsMax};
 inline constexpr OptionRange<uint64_t> kWalBytesRange = {kMebibyte, kWalBytesDefault, 16 * kTebibyte};
+inline constexpr OptionRange<uint64_t> kDataBytesRange = {0, 0, 16 * kTebibyte};  // 0: twice --wal-bytes-max
 inline constexpr OptionRange<uint64_t> kSegmentBytesRange = {kSegmentBytesMin, kSegmentBytesDefault, kSegmentBytesMax};
 static_assert(kCacheBytesRange.low >= kCacheBytesMin && kWalBytesRange.low >= kWalSegmentsMin * kSegmentBytesMin);
 static_assert(kFakeWidthRange.high <= kCacheWidthMax);

@@ -97,7 +97,10 @@ namespace sutra {
   X(kStandbysReady, "standbys_ready")                 \
   X(kShardState, "shard_state") /* ShardState */      \
   X(kInsertsWaiting, "inserts_waiting")               \
-  X(kInsertsDropped, "inserts_dropped")
+  X(kInsertsDropped, "inserts_dropped")               \
+  X(kOtherIdentities, "other_identities")             \
+  X(kOtherIdentitiesBytes, "other_identities_bytes")  \
+  X(kIdentitiesRemoved, "identities_removed")
 
 // Of the cache shard, whose engine may have taken over and serve before it is open.
 enum ShardState : uint32_t {

@@ -161,17 +161,33 @@ TEST_F(ShardDirectoryTest, AModelsNameCannotForgeALine) {
   EXPECT_TRUE(Prepare(directory).ok());
 }
 
-TEST_F(ShardDirectoryTest, OtherModelsBesideItAreMentioned) {
+TEST_F(ShardDirectoryTest, ItsModelFileCanBeReadBack) {
   ASSERT_TRUE(Prepare().ok());
-  ShardDirectory other = Mine();
-  other.model_identity[0] = 'f';
-  WriteFile("left.log", std::string((3u << 20) + 1, 'x'));
-  ASSERT_TRUE(Prepare(other).ok());
-  ASSERT_EQ(lines_.size(), 1u);
-  EXPECT_EQ(
-      lines_[0],
-      "this data directory also holds the caches of 1 other model(s), 4 MiB, which nothing bounds or removes; this "
-      "model uses /data/f011223344556677. If the others are not needed any more: rm -r /data/0011223344556677");
+  const ShardDirectory read = ParseModelFile(Model());
+  EXPECT_EQ(read.model_identity, test::kIdentity);
+  EXPECT_EQ(read.model_name, "test model");
+  EXPECT_EQ(read.width, test::kWidth);
+  for (const char* text : {"", "width x\n", "width 99999999999\n", "width -1\n"}) {
+    const ShardDirectory nothing = ParseModelFile(text);
+    EXPECT_EQ(nothing.width, 0u) << text;
+    EXPECT_EQ(nothing.model_identity, "");
+  }
+}
+
+TEST_F(ShardDirectoryTest, EveryNameThatAShardGivesIsKnownAndNoOther) {
+  const std::string segment = SegmentName(7);
+  for (const std::string& name : {std::string("MODEL"), std::string("MODEL.tmp"), std::string("reserve.tmp"), segment,
+                                  segment + ".quarantined", segment + ".2.quarantined"}) {
+    EXPECT_TRUE(IsShardFile(name)) << name;
+  }
+  for (const char* name : {"", "LOCK", "MODEL.old", "wal-7.log", "reserve", "x.quarantined"}) {
+    EXPECT_FALSE(IsShardFile(name)) << name;
+  }
+  EXPECT_TRUE(IsShardName(test::kShardName));
+  for (const char* name :
+       {"", "LOCK", "001122334455667", "00112233445566777", "001122334455667G", "AA11223344556677"}) {
+    EXPECT_FALSE(IsShardName(name)) << name;
+  }
 }
 
 TEST(ShardDirectoryOnDisk, AFileInItsPlaceIsNamedWithTheFix) {

@@ -181,6 +181,14 @@ TEST(Config, ALogThatCannotHoldFourSegmentsIsRefused) {
   EXPECT_NE(error.find("--wal-segment-bytes"), std::string::npos) << error;
 }
 
+TEST(Config, ABoundOverAllModelsThatCannotHoldTheServedOnesLogIsRefused) {
+  const std::string error = ErrorOf(With({"--data-bytes-max", "2097152", "--wal-bytes-max", "268435456"}));
+  EXPECT_NE(error.find("--data-bytes-max (2097152)"), std::string::npos) << error;
+  EXPECT_NE(error.find("--wal-bytes-max (268435456)"), std::string::npos) << error;
+  EXPECT_TRUE(ParseConfig(With({"--data-bytes-max", "268435456", "--wal-bytes-max", "268435456"})).ok());
+  EXPECT_TRUE(ParseConfig(With({"--data-bytes-max", "0"})).ok());
+}
+
 TEST(Config, TheCommandLineWinsOverTheFile) {
   const TemporaryFile file("slots=64\nspin-us=7\ndurability=\"group\"\n");
   const Result<ParsedConfig> parsed = ParseConfig(With({"--config", file.path(), "--slots", "32"}));

@@ -172,6 +172,11 @@ void StorageLines(const StatView& view, Lines out) {
   fmt::format_to(out, "recovery  {} records, dropped {}, quarantined segments {}, dropped inserts {}\n",
                  s.gauge(Gauge::kRecoveredRecords), s.gauge(Gauge::kRecoveredDropped),
                  s.gauge(Gauge::kQuarantinedSegments), s.gauge(Gauge::kWalDroppedInserts));
+  if (s.gauge(Gauge::kOtherIdentities) + s.gauge(Gauge::kIdentitiesRemoved) != 0) {
+    fmt::format_to(
+        out, "others    {} caches of other models, {}; removed {} since start\n", s.gauge(Gauge::kOtherIdentities),
+        BytesText(static_cast<double>(s.gauge(Gauge::kOtherIdentitiesBytes))), s.gauge(Gauge::kIdentitiesRemoved));
+  }
   if (s.gauge(Gauge::kInsertsWaiting) + s.gauge(Gauge::kInsertsDropped) == 0) return;
   fmt::format_to(out, "takeover  {} inserts wait for the cache to open, {} were dropped meanwhile\n",
                  s.gauge(Gauge::kInsertsWaiting), s.gauge(Gauge::kInsertsDropped));

@@ -80,6 +80,17 @@ TEST(StatText, TheLogIsOkOnlyWhileItLogsWhatIsAccepted) {
   EXPECT_NE(log_line(view).find(" OPENING "), std::string::npos) << log_line(view);
 }
 
+TEST(StatText, CachesOfOtherModelsAreShownWhereThereAreOrWereSome) {
+  StatView view = Example();
+  EXPECT_EQ(StatText(view).find("others"), std::string::npos);
+  view.now.gauges["other_identities"] = 2;
+  view.now.gauges["other_identities_bytes"] = 129 << 20;
+  view.now.gauges["identities_removed"] = 1;
+  EXPECT_NE(StatText(view).find("others    2 caches of other models, 129.0 MiB; removed 1 since start"),
+            std::string::npos)
+      << StatText(view);
+}
+
 TEST(StatText, ATakeoverShowsWhatWaitsForTheCacheToOpen) {
   StatView view = Example();
   EXPECT_EQ(StatText(view).find("takeover"), std::string::npos);
