@@ -18,10 +18,11 @@ namespace sutra::sim {
 
 // What a start found.
 struct Judgement {
-  uint64_t lost = 0;     // durable entries and changes that are not there
-  uint64_t wrong = 0;    // answers that were never put there, and entries that were removed
-  uint64_t revived = 0;  // evicted entries that are back: no failure here
-  std::string failure;   // the first one
+  uint64_t lost = 0;        // durable entries and changes that are not there
+  uint64_t wrong = 0;       // answers that were never put there, and entries that were removed
+  uint64_t revived = 0;     // evicted entries that are back: no failure here
+  uint64_t given_back = 0;  // durable entries that a full disk has cost
+  std::string failure;      // the first one
 };
 
 class Oracle {
@@ -80,14 +81,19 @@ class Oracle {
     return state == expected ? "" : text + " answers " + std::to_string(state) + ", not " + std::to_string(expected);
   }
 
-  // What a shard that was opened after a crash at this moment has lost or made up.
-  Judgement Judge(LoggedShard* shard, bool power_cut) const {
+  // What a shard that was opened after a crash at this moment has lost or made up. `disk_full`: it was since the last
+  // start; the log may have given segments back whose entries only memory still held (WAL_FORMAT.md, "A full disk").
+  Judgement Judge(LoggedShard* shard, bool power_cut, bool disk_full = false) const {
     Judgement judgement;
     for (const auto& [text, history] : histories_) {
       const int state = test::VersionOf(shard, text);
       if (history.Allows(state, history.FirstOf(power_cut))) continue;
       if (history.Allows(state, history.Evicted(history.FirstOf(power_cut)))) {
         ++judgement.revived;
+        continue;
+      }
+      if (state == -1 && disk_full) {
+        ++judgement.given_back;
         continue;
       }
       const bool removed = history.changes[history.Evicted(history.FirstOf(power_cut))].state == -1;
@@ -103,8 +109,8 @@ class Oracle {
   }
 
   // Judges the attached shard; its answers become the new starting point.
-  Judgement CheckRecovered(bool power_cut) {
-    const Judgement judgement = Judge(shard_, power_cut);
+  Judgement CheckRecovered(bool power_cut, bool disk_full = false) {
+    const Judgement judgement = Judge(shard_, power_cut, disk_full);
     for (auto& [text, history] : histories_) {
       history = History();
       history.changes[0].state = test::VersionOf(shard_, text);

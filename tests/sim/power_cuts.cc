@@ -140,14 +140,15 @@ class Schedule {
     Open();
     if (shard_ == nullptr) return;
     CheckSound(*shard_);
-    Count(oracle_.CheckRecovered(power_cut));
+    Count(oracle_.CheckRecovered(power_cut, disk_full()));
     after_power_cut_ = false;
+    full_before_ = disk_->failures().full;
   }
 
   // What a crash at each of the operations would have left that were copied since the last call.
   void CrashCopies() {
     // What was written is gone when its sync fails, and in another segment only when the call is over.
-    const bool failed = std::exchange(failures_, disk_->failures()) != disk_->failures();
+    const bool failed = std::exchange(failures_, disk_->failures().all) != disk_->failures().all;
     for (const std::unique_ptr<SimDisk>& copy : disk_->TakeCopies()) {
       if (!totals_.good()) return;
       const bool power_cut = Random(4) != 0;
@@ -156,10 +157,13 @@ class Schedule {
       std::unique_ptr<LoggedShard> shard = OpenOn(copy.get());
       if (shard == nullptr) return;
       CheckSound(*shard);
-      Count(oracle_.Judge(shard.get(), power_cut || after_power_cut_ || failed));
+      Count(oracle_.Judge(shard.get(), power_cut || after_power_cut_ || failed, disk_full()));
       Die(copy.get(), &shard);
     }
   }
+
+  // Since the last start that succeeded.
+  bool disk_full() const { return disk_->failures().full != full_before_; }
 
   void CheckSound(const LoggedShard& shard) {
     const CacheStats stats = shard.Stats();
@@ -170,6 +174,7 @@ class Schedule {
     totals_.lost += judgement.lost;
     totals_.wrong += judgement.wrong;
     totals_.revived += judgement.revived;
+    totals_.given_back += judgement.given_back;
     if (totals_.failure.empty()) totals_.failure = judgement.failure;
   }
 
@@ -187,6 +192,7 @@ class Schedule {
   Oracle oracle_{&clock_};
   bool after_power_cut_ = false;  // and no start since has succeeded
   uint64_t failures_ = 0;         // of the disk, until the last copies
+  uint64_t full_before_ = 0;      // failures for lack of room before the last start
   PowerCutTotals totals_;
 };
 
@@ -203,6 +209,7 @@ void PowerCutTotals::Add(const PowerCutTotals& other) {
   removals += other.removals;
   evictions += other.evictions;
   revived += other.revived;
+  given_back += other.given_back;
   if (!other.failure.empty() && (failure.empty() || other.failed_seed < failed_seed)) {
     failure = other.failure;
     failed_seed = other.failed_seed;

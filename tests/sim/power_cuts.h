@@ -40,7 +40,9 @@ struct PowerCutOptions {
 
 struct PowerCutTotals {
   uint64_t schedules = 0, cuts = 0, second_cuts = 0, kills = 0, lost = 0, wrong = 0, refused = 0;
-  uint64_t removals = 0, evictions = 0, revived = 0;  // revived: evicted entries that a start found (no failure here)
+  uint64_t removals = 0, evictions = 0;
+  uint64_t revived = 0;     // evicted entries that a start found: no failure here
+  uint64_t given_back = 0;  // durable entries that were in segments which a full disk made the log give back: likewise
   uint64_t ms = 0;
   std::string failure;  // of the smallest seed that failed
   uint64_t failed_seed = 0;

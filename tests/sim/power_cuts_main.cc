@@ -25,6 +25,7 @@ std::string ToJson(const PowerCutTotals& totals, const PowerCutOptions& options)
                                        {"removals", totals.removals},
                                        {"evictions", totals.evictions},
                                        {"revived", totals.revived},
+                                       {"given_back", totals.given_back},
                                        {"seed", options.seed},
                                        {"every", options.every},
                                        {"seconds", static_cast<double>(totals.ms) / 1000.0},

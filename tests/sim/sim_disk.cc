@@ -29,7 +29,7 @@ uint64_t SimDisk::operations() const {
   return operations_;
 }
 
-uint64_t SimDisk::failures() const {
+SimDisk::Failures SimDisk::failures() const {
   MutexLock lock(mutex_);
   return failures_;
 }
@@ -59,7 +59,8 @@ int SimDisk::BeginLocked() {
   }
   const bool fails = faults_.fail_at != 0 &&
                      (operations_ == faults_.fail_at || (faults_.fail_forever && operations_ > faults_.fail_at));
-  failures_ += fails ? 1 : 0;
+  failures_.all += fails ? 1 : 0;
+  failures_.full += fails && faults_.fail_errno == ENOSPC ? 1 : 0;
   return fails ? -faults_.fail_errno : 0;
 }
 

@@ -37,8 +37,11 @@ class SimDisk : public DiskIo {
     unsigned noise_percent = 0;  // chance of EINTR, EAGAIN or a short write
   };
   void SetFaults(const Faults& faults);
-  uint64_t operations() const;  // since SetFaults
-  uint64_t failures() const;    // operations that a fault has made fail, since the disk was made
+  uint64_t operations() const;   // since SetFaults
+  struct Failures {              // operations that a fault has made fail, since the disk was made
+    uint64_t all = 0, full = 0;  // full: with ENOSPC
+  };
+  Failures failures() const;
   void SetCapacity(uint64_t bytes);
   void SetFileLimit(uint64_t bytes);  // like RLIMIT_FSIZE, for what is allocated
 
@@ -121,7 +124,7 @@ class SimDisk : public DiskIo {
   std::mt19937_64 random_ SUTRA_GUARDED_BY(mutex_);
   Faults faults_ SUTRA_GUARDED_BY(mutex_);
   uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
-  uint64_t failures_ SUTRA_GUARDED_BY(mutex_) = 0;
+  Failures failures_ SUTRA_GUARDED_BY(mutex_);
   ReadCost read_cost_ SUTRA_GUARDED_BY(mutex_);
   uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
   uint64_t file_limit_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
