@@ -88,9 +88,13 @@ class Recovery {
   // may be in the page cache still.
   Status RefuseDeadDisk() const {
     if (reads_records_ || !unreadable_) return {};
+    bool asked = false;
     for (const uint64_t number : found_) {
-      if (WalReader::AnyBlockReads(io_, PathOf(number))) return {};
+      const std::optional<bool> reads = WalReader::AnyBlockReads(io_, PathOf(number));
+      if (reads == true) return {};
+      asked = asked || reads.has_value();
     }
+    if (!asked) return {};  // what was cut off is damage, whatever the disk makes of the rest
     return Status(StatusCode::kStorageError,
                   request_.directory + ": not one record block of its " +
                       Counted(found_.size(), "segment", "segments") + " can be read; they are left as they are" +

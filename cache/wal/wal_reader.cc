@@ -51,7 +51,7 @@ Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string
   return reader;
 }
 
-bool WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
+std::optional<bool> WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
   const Result<FileHandle> file = io->Open(path, OpenMode::kRead);
   if (!file.ok()) return false;
   const Result<uint64_t> bytes = io->Size(*file);
@@ -64,6 +64,7 @@ bool WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
     reads = io->Read(*file, number * kWalBlockBytes, block).ok();
   }
   io->Close(*file);
+  if (bytes.ok() && blocks <= kSegmentHeaderCopies) return std::nullopt;
   return reads;
 }
 
