@@ -56,7 +56,7 @@ SEAMS = [
     (re.compile(r"^boost/"), re.compile(r"^shm/stats/")),
     (re.compile(r"^openssl/"), re.compile(r"^shm/base/sha256\.cc$")),
     (re.compile(r"^(arrow|parquet)/"), re.compile(r"^tools/bulk/parquet_file\.cc$")),
-    (re.compile(r"^CLI/"), re.compile(r"^engine/config\.cc$|^tools/|^bench/|^tests/(crash/survival|sim/power_cuts)_main\.cc$")),
+    (re.compile(r"^CLI/"), re.compile(r"^engine/config\.cc$|^tools/|^bench/|^tests/(crash/survival|crash/cache_kills|sim/power_cuts)_main\.cc$")),
 ]
 
 # Rule, folders or files it holds in, pattern, files excused, why. A memcpy from a mapping that a peer writes cannot be told
