@@ -1,8 +1,8 @@
 // The oracle of the simulated runs: drives a shard and remembers, outside of it, what may be there after a crash: for
 // each key the last change that was durable (or, for a kill, written) and every change attempted after it. One thread.
 //
-// An eviction is a change too (it is noticed by a lookup after each call that counted one), but no promise: whatever
-// happened to the entry before it may still be what a start finds. tests/cache/restart_fidelity_test.cc is strict.
+// An eviction is a change too (it is noticed by a lookup after each call that counted one), and counted apart where it
+// is undone.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace sutra::sim {
 struct Judgement {
   uint64_t lost = 0;        // durable entries and changes that are not there
   uint64_t wrong = 0;       // answers that were never put there, and entries that were removed
-  uint64_t revived = 0;     // evicted entries that are back: no failure here
+  uint64_t revived = 0;     // entries that are back although their eviction was durable
   uint64_t given_back = 0;  // durable entries that a full disk has cost
   std::string failure;      // the first one
 };
@@ -90,6 +90,7 @@ class Oracle {
       if (history.Allows(state, history.FirstOf(power_cut))) continue;
       if (history.Allows(state, history.Evicted(history.FirstOf(power_cut)))) {
         ++judgement.revived;
+        Note(&judgement, text, history, state, power_cut);
         continue;
       }
       if (state == -1 && disk_full) {
@@ -98,12 +99,7 @@ class Oracle {
       }
       const bool removed = history.changes[history.Evicted(history.FirstOf(power_cut))].state == -1;
       ++(state != -1 && (removed || !history.Allows(state, 0)) ? judgement.wrong : judgement.lost);
-      if (!judgement.failure.empty()) continue;
-      judgement.failure = text.substr(0, 7) + " is " + std::to_string(state) + " after " +
-                          (power_cut ? "a power cut" : "a kill") + "; durable was " +
-                          std::to_string(history.changes[history.durable].state) + ", written " +
-                          std::to_string(history.changes[history.written].state) + ", last " +
-                          std::to_string(history.changes.back().state);
+      Note(&judgement, text, history, state, power_cut);
     }
     return judgement;
   }
@@ -144,6 +140,15 @@ class Oracle {
     }
   };
 
+  static void Note(Judgement* judgement, const std::string& text, const History& history, int state, bool power_cut) {
+    if (!judgement->failure.empty()) return;
+    judgement->failure = text.substr(0, 7) + " is " + std::to_string(state) + " after " +
+                         (power_cut ? "a power cut" : "a kill") + "; durable was " +
+                         std::to_string(history.changes[history.durable].state) + ", written " +
+                         std::to_string(history.changes[history.written].state) + ", last " +
+                         std::to_string(history.changes.back().state);
+  }
+
   static uint64_t LeftOf(const CacheStats& stats) { return stats.evictions + stats.wal_evictions; }
 
   void Called() {
@@ -176,7 +181,8 @@ class Oracle {
     left_ = left;
     for (auto& [text, history] : histories_) {
       if (history.changes.back().state == -1 || test::VersionOf(shard_, text) != -1) continue;
-      history.changes.push_back({-1, false, true});
+      // Perhaps for an insert that the log did not accept.
+      history.changes.push_back({-1, dropped_ != 0, true});
       ++evictions_;
     }
   }

@@ -9,6 +9,7 @@
 // Counted:
 //   lost     a durable, acknowledged entry or change that is not there
 //   wrong    an answer that was never put there, or an entry that was removed
+//   revived  an entry that was evicted and is back, although what it made room for is durable
 //   refused  a start that was refused, or that reported damage; a running shard that answers otherwise than it should
 //
 // Thread rule: a schedule is one thread's and a function of its seed.
@@ -40,14 +41,14 @@ struct PowerCutOptions {
 
 struct PowerCutTotals {
   uint64_t schedules = 0, cuts = 0, second_cuts = 0, kills = 0, lost = 0, wrong = 0, refused = 0;
+  uint64_t revived = 0;  // evicted entries that a start found
   uint64_t removals = 0, evictions = 0;
-  uint64_t revived = 0;     // evicted entries that a start found: no failure here
-  uint64_t given_back = 0;  // durable entries that were in segments which a full disk made the log give back: likewise
+  uint64_t given_back = 0;  // durable entries in segments that a full disk made the log give back: no failure here
   uint64_t ms = 0;
   std::string failure;  // of the smallest seed that failed
   uint64_t failed_seed = 0;
 
-  bool good() const { return lost + wrong + refused == 0; }
+  bool good() const { return lost + wrong + refused + revived == 0; }
   void Add(const PowerCutTotals& other);
 };
 
