@@ -25,14 +25,22 @@ class RandomHistory {
     config_ = SmallConfig("/data");
     const bool long_texts = Random(3) == 0;
     by_count_ = Random(2) == 0;
-    config_.wal_segment_bytes = long_texts ? 256 << 10 : 64 << 10;
-    config_.bytes_max = long_texts ? 1 << 20 : 512 << 10;
-    config_.wal_bytes_max = 2 * config_.bytes_max;
+    config_.wal_segment_bytes = long_texts ? 240 << 10 : 64 << 10;
+    config_.wal_bytes_max = (long_texts ? 24 : 32) * config_.wal_segment_bytes;
+    config_.bytes_max = config_.wal_bytes_max / 2;
+    config_.interval_bytes_max = 32 << 10;
     config_.entries_max = by_count_ ? 40 + Random(200) : 10'000;
     const DurabilityPolicy policies[] = {DurabilityPolicy::kInterval, DurabilityPolicy::kInterval,
                                          DurabilityPolicy::kGroup, DurabilityPolicy::kSync};
     config_.policy = policies[Random(4)];
     for (uint64_t i = 0; i < kKeys; ++i) keys_.push_back(MakeKey(i, long_texts));
+  }
+
+  // A log with so few segments that it has to evict, too.
+  void TightenLog() {
+    config_.bytes_max = (config_.wal_segment_bytes > 64 << 10 ? 4 : 6) * config_.wal_segment_bytes;
+    config_.wal_bytes_max = 2 * config_.bytes_max;
+    config_.interval_bytes_max = kIntervalBytesDefault;
   }
 
   // No entry is evicted any more.

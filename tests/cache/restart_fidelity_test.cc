@@ -27,7 +27,8 @@ constexpr uint64_t kRunsDefault = 60;
 
 // What the histories of a test have done, so that one which no longer does it is noticed.
 struct Done {
-  uint64_t evictions = 0, by_count = 0, expirations = 0, log_bytes = 0, log_bound = 0, entries = 0, lives = 0;
+  uint64_t evictions = 0, by_count = 0, expirations = 0, log_bytes = 0, log_bound = 0, entries = 0, lives = 0,
+           passed_over = 0;
 
   void Add(const CacheStats& stats, const CacheConfig& config, bool count) {
     evictions += stats.evictions;
@@ -46,6 +47,7 @@ struct Done {
         static_cast<unsigned long long>(entries / lives), static_cast<unsigned long long>(evictions),
         static_cast<unsigned long long>(by_count), static_cast<unsigned long long>(expirations),
         static_cast<double>(log_bytes) / static_cast<double>(log_bound));
+    EXPECT_LE(passed_over, lives / 2);
     if (runs < 6 || !full) return;
     EXPECT_GT(by_count, 100u);
     EXPECT_GT(evictions - by_count, 100u);
@@ -57,10 +59,17 @@ struct Done {
 // How a life ends, and what must be true before so that nothing may be missing.
 enum class End { kKillOfWritten, kKillOfSynced, kPowerCutOfSynced, kCleanStop };
 
+enum class Room {
+  kForAll,       // nothing is evicted
+  kFullStore,    // the log's bound is twice the memory's, with enough segments not to evict anything for it
+  kFullLogAlso,  // the log evicts too, at a start as well, since that takes a segment
+};
+
 class SimulatedLives {
  public:
-  SimulatedLives(uint64_t seed, bool full, Done* done) : history_(seed), disk_(seed), done_(done) {
-    if (!full) history_.MakeRoom();
+  SimulatedLives(uint64_t seed, Room room, Done* done) : history_(seed), disk_(seed), room_(room), done_(done) {
+    if (room == Room::kForAll) history_.MakeRoom();
+    if (room == Room::kFullLogAlso) history_.TightenLog();
   }
 
   std::string Run(bool threaded) {
@@ -68,9 +77,21 @@ class SimulatedLives {
     const uint64_t lives = 2 + history_.Random(3);
     for (uint64_t life = 0; life <= lives; ++life) {
       if (std::string failure = Open(threaded); !failure.empty()) return failure;
-      const Difference difference = Compare(before, EntriesOf(shard_.get(), history_.keys()));
-      if (!difference.none()) return "start " + std::to_string(life) + ": " + difference.Text() + after_;
-      if (life == lives) return threaded ? "" : CheckLifetimes(before);
+      const EntrySet found = EntriesOf(shard_.get(), history_.keys());
+      Difference difference = Compare(before, found);
+      // At its bound the log evicts for the segment that a start takes. Writers without pauses bring it there too.
+      if ((threaded || room_ == Room::kFullLogAlso) && difference.missing <= shard_->Stats().wal_evictions) {
+        difference.missing = 0;
+        before = found;
+      }
+      if (!comparable_) {
+        before = found;
+        ++done_->passed_over;
+      } else if (!difference.none()) {
+        return "start " + std::to_string(life) + ": " + difference.Text() + after_ + "; " +
+               std::to_string(shard_->Stats().wal_evictions) + " evicted by the log during the start";
+      }
+      if (life == lives) return threaded || room_ == Room::kFullLogAlso ? "" : CheckLifetimes(before);
       threaded ? StepOnThreads() : StepHere();
       if (std::string failure = EndLife(threaded, &before); !failure.empty()) return failure;
     }
@@ -99,13 +120,18 @@ class SimulatedLives {
   void StepOnThreads() {
     constexpr uint64_t kThreads = 3;
     const uint64_t seed = history_.random()();
-    const uint64_t steps = history_.Random(600);
+    const uint64_t steps = history_.Random(1200);
     std::vector<std::thread> threads;
     for (uint64_t t = 0; t < kThreads; ++t) {
       threads.emplace_back([&, t] {
         std::mt19937_64 random(seed + t);
         constexpr uint64_t kShare = RandomHistory::kKeys / kThreads;
-        for (uint64_t i = 0; i < steps; ++i) history_.Step(shard_.get(), &random, t * kShare, kShare);
+        bool synced = true;
+        for (uint64_t i = 0; i < steps; ++i) {
+          history_.Step(shard_.get(), &random, t * kShare, kShare);
+          if (i % 10 == 0) synced = shard_->Sync().ok() && synced;  // or the log's recycling is overtaken at once
+        }
+        EXPECT_TRUE(synced);
       });
     }
     for (std::thread& thread : threads) thread.join();
@@ -121,6 +147,7 @@ class SimulatedLives {
     } else if (Status synced = shard_->Sync(); !synced.ok()) {
       return "not synced: " + synced.message();
     }
+    const uint64_t log_evictions = shard_->Stats().wal_evictions;
     *before = EntriesOf(shard_.get(), history_.keys());
     const CacheStats stats = shard_->Stats();
     done_->Add(stats, history_.config(), history_.by_count());
@@ -130,6 +157,9 @@ class SimulatedLives {
       dead.power_off_at = 1;
       disk_.SetFaults(dead);
     }
+    // Behind a Sync the log's thread may still be evicting what no longer fits: then the set was taken too early.
+    shard_->Close();
+    comparable_ = shard_->Stats().wal_evictions == log_evictions;
     shard_.reset();
     end == End::kPowerCutOfSynced ? disk_.PowerCut() : disk_.ProcessKill();
     const char* const ends[] = {" (a kill of what was written", " (a kill", " (a power cut", " (a clean stop"};
@@ -154,30 +184,35 @@ class SimulatedLives {
 
   RandomHistory history_;
   SimDisk disk_;
+  const Room room_;
   Done* const done_;
   std::unique_ptr<LoggedShard> shard_;
   std::string after_;
+  bool comparable_ = true;
 };
 
-void RunHistories(bool threaded, uint64_t runs, bool full = true) {
+void RunHistories(bool threaded, uint64_t runs, Room room = Room::kFullStore) {
   const uint64_t only = NumberFromEnvironment("SUTRA_SEED", 0);
   const uint64_t first = only != 0 ? only : 1;
   const uint64_t last = only != 0 ? only : runs;
   Done done;
   for (uint64_t seed = first; seed <= last; ++seed) {
-    ASSERT_EQ(SimulatedLives(seed, full, &done).Run(threaded), "") << "SUTRA_SEED=" << seed;
+    ASSERT_EQ(SimulatedLives(seed, room, &done).Run(threaded), "") << "SUTRA_SEED=" << seed;
     if (seed % 1000 == 0) std::printf("%llu histories\n", static_cast<unsigned long long>(seed));
   }
-  done.Check(last - first + 1, full);
+  done.Check(last - first + 1, room != Room::kForAll);
 }
 
 uint64_t Runs() { return NumberFromEnvironment("SUTRA_FIDELITY_RUNS", kRunsDefault); }
 
 TEST(RestartFidelity, TheSetOfEntriesEqualsTheOneBefore) { RunHistories(false, Runs()); }
 
-TEST(RestartFidelity, TheSameWithRoomForAll) { RunHistories(false, Runs() / 2, false); }
+TEST(RestartFidelity, TheSameWithRoomForAll) { RunHistories(false, Runs() / 2, Room::kForAll); }
 
 TEST(RestartFidelity, TheSameWithWritersOnThreadsOfTheirOwn) { RunHistories(true, Runs() / 2); }
+
+// What the log evicts at its bound is evicted for good.
+TEST(RestartFidelity, NothingReturnsThatAFullLogHasEvicted) { RunHistories(false, Runs(), Room::kFullLogAlso); }
 
 // What a kill leaves of a directory, but for the reserve that is being prepared. The log may still be removing segments
 // after a Sync: the copy is made again until nothing has changed meanwhile.
