@@ -48,7 +48,7 @@ struct Done {
         static_cast<unsigned long long>(by_count), static_cast<unsigned long long>(expirations),
         static_cast<double>(log_bytes) / static_cast<double>(log_bound));
     EXPECT_LE(passed_over, lives / 2);
-    if (runs < 6 || !full) return;
+    if (runs < 50 || !full) return;
     EXPECT_GT(by_count, 100u);
     EXPECT_GT(evictions - by_count, 100u);
     EXPECT_GT(expirations, 10u);
