@@ -10,7 +10,7 @@
 #include "bench/bench_report.h"
 #include "bench/eviction_rivals.h"
 #include "bench/eviction_streams.h"
-#include "cache/store/entry_store.h"
+#include "cache/store/slot_table.h"
 #include "shm/base/clock.h"
 
 namespace sutra::bench {
@@ -50,14 +50,15 @@ class Store {
     const EntryKey key = store_.KeyOf(text, 0);
     float vector = 0;
     CacheValue value;
-    if (store_.Lookup(key, Clock::Real(), &vector, &value)) return true;
-    const MutexLock lock(store_.MutexOf(key));
-    store_.InsertLocked(key, std::span<const float>(&vector, 1), CacheValue{1, tokens, false}, UINT64_MAX, 1, 0);
+    if (store_.Lookup(key, 1, &vector, &value)) return true;
+    const MutexLock lock(store_.mutex());
+    store_.PutLocked(key, std::as_bytes(std::span<const float>(&vector, 1)), CacheValue{1, tokens, false}, UINT64_MAX,
+                     1);
     return false;
   }
 
  private:
-  EntryStore store_;
+  SlotTable store_;
 };
 
 struct Rates {

@@ -6,6 +6,10 @@
 //    match.
 //  - An entry is served from memory. The log makes it survive `kill -9` once it is written (within `interval_us_max` or
 //    `interval_bytes_max`) and power loss once it is synced (within `sync_us_max`). See WAL_FORMAT.md.
+//  - A start finds the entries that were there, in the places where they were: nothing evicted returns, and what was
+//  hot
+//    is there.
+//  - What has expired is out of memory within the hour, whether anybody asks for it or not.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
 // The store and the log assert their parts of these; tests/sim and tests/cache check what a crash leaves behind.
 // Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
@@ -72,6 +76,8 @@ struct CacheStats {
 
 class CacheShard {
  public:
+  static constexpr uint64_t kRemovalsAllSeen = UINT64_MAX;
+
   // Recovers what the directory holds (the caller holds the lock on DATA), opens a new segment and starts the log's
   // committer thread. `io` and `clock` must outlive the shard. An error names the path, the cause and the fix. A full
   // disk is none: the shard then serves without its log (storage_failed), and takes it up when there is room.
@@ -87,14 +93,19 @@ class CacheShard {
   // Copies the vector (`width` floats) and its value out and returns true on an exact, unexpired match.
   // `variant` distinguishes options that change the vector (0 = no such option).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
-  // The same without waiting: nothing if another thread holds the entry's lock and does not give it back at once.
+  // The same without waiting: nothing if another thread is in the middle of changing this entry, or others around it,
+  // for longer than that takes.
   virtual std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
   // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened
   // to it. If the log's queue is full, the log record is dropped and counted; the entry still serves from memory.
+  // Stores nothing if the text may have been removed since Removals() was `removals_seen`.
   virtual void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
-                      uint64_t ttl_s) = 0;
+                      uint64_t ttl_s, uint64_t removals_seen = kRemovalsAllSeen) = 0;
 
+  // How many removals there were. Whoever remembers the number from before it computes a vector and hands it to Insert
+  // brings back nothing that is removed meanwhile. Takes no lock.
+  virtual uint64_t Removals() const = 0;
   // Removes an entry; returns when the removal is durable (as under policy group), or kStorageError. kOk if absent.
   virtual Status Erase(std::string_view text, uint32_t variant) = 0;
 

@@ -16,8 +16,6 @@
 namespace sutra {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
-
 constexpr const char* kNoMemory =
     "cache: not enough memory to open the store; lower --cache-entries-max or --cache-bytes-max";
 
@@ -28,11 +26,12 @@ LoggedShard::LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, co
       io_(io),
       clock_(clock),
       options_(options),
-      store_(EntryStore::Limits{config.width, config.entries_max, config.bytes_max, options.hash_mask}) {}
+      store_(SlotTable::Limits{config.width, config.entries_max, config.bytes_max, options.hash_mask}) {}
 
 LoggedShard::~LoggedShard() = default;
 
 void LoggedShard::Close() {
+  sweeper_.reset();
   committer_.reset();
   log_.reset();
 }
@@ -45,6 +44,7 @@ Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config
     if (config.policy != DurabilityPolicy::kNone) {
       if (Status status = shard->OpenLog(); !status.ok()) return status;
     }
+    shard->sweeper_ = std::make_unique<Sweeper>(&shard->store_, clock, options.threaded);
     return shard;
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kOutOfMemory, kNoMemory);
@@ -58,13 +58,23 @@ Result<RecoveryPlan> LoggedShard::Recover(const RecoveryRequest& request) {
   StoreSink sink(&store_, clock_, wall_now);
   Result<RecoveryPlan> plan = RecoverLog(io_, request, &sink);
   if (!plan.ok()) return plan;
+  uint64_t beyond_bounds = sink.beyond_bounds();
   // The clock is behind what the log knows, or entries are older than the first time that it knows: what has expired is
   // judged from these times, and only now are they known.
   const bool behind = plan->wall_highest_ns > wall_now;
-  if (!behind && (sink.undated() == 0 || plan->clock_set_ns == 0)) return plan;
-  store_.DropAll();
-  StoreSink judge(&store_, clock_, std::max(wall_now, plan->wall_highest_ns), plan->clock_set_ns);
-  return RecoverLog(io_, request, &judge);
+  if (behind || (sink.undated() > 0 && plan->clock_set_ns != 0)) {
+    store_.DropAll();
+    StoreSink judge(&store_, clock_, std::max(wall_now, plan->wall_highest_ns), plan->clock_set_ns);
+    plan = RecoverLog(io_, request, &judge);
+    beyond_bounds = judge.beyond_bounds();
+  }
+  if (plan.ok() && beyond_bounds > 0) {
+    plan->messages.push_back({LogLevel::kWarn, "cache: " + std::to_string(beyond_bounds) +
+                                                   " records of the log are for places beyond the bounds of the store, "
+                                                   "which were larger before; their entries are to be computed again"});
+  }
+  store_.FinishReplay();
+  return plan;
 }
 
 Status LoggedShard::OpenLog() {
@@ -77,8 +87,6 @@ Status LoggedShard::OpenLog() {
   request.width = config_.width;
   request.strict = config_.strict_recovery;
   ParseIdentity(config_.model_identity, &request.model);
-  const uint64_t record_bytes = UnplacedRecord::LengthOfInsert(config_.width, 0);
-  store_.Reserve(std::min(config_.entries_max, files->segments * config_.wal_segment_bytes / record_bytes));
 
   const uint64_t started_ns = clock_->MonotonicNs();
   const bool ready = files->disk_full.ok();
@@ -94,6 +102,7 @@ Status LoggedShard::OpenLog() {
   log_config.width = config_.width;
   log_config.segment_bytes = config_.wal_segment_bytes;
   log_config.wal_bytes_max = config_.wal_bytes_max;
+  log_config.hash_seed = store_.seed();
   log_config.sync_each_group = config_.policy == DurabilityPolicy::kSync;
   log_config.threaded = options_.threaded;
   if (!ready) log_config.make_ready = [this, directory] { return MakeReady(directory); };
@@ -113,6 +122,7 @@ Status LoggedShard::OpenLog() {
   committer_config.sync_us_max = config_.sync_us_max;
   committer_config.threaded = options_.threaded;
   committer_ = std::make_unique<WalCommitter>(clock_, log_.get(), &shared_, committer_config);
+  recycler_->SetClear([this](uint32_t slot) { committer_->PushInsert(UnplacedRecord::Clear(slot)); });
   committer_->Start();
   if (config_.log) {
     for (const RecoveryMessage& message : plan->messages) config_.log(message.level, message.text);
@@ -134,29 +144,20 @@ Status LoggedShard::MakeReady(const ShardDirectory& directory) {
 }
 
 bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  EntryKey key = store_.KeyOf(text, variant);
-  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
-  const bool found = store_.Lookup(key, clock_, vector, value);
-  if (pin != nullptr) store_.FreeRemoved(key);  // it may have expired
-  return found;
+  return store_.Lookup(store_.KeyOf(text, variant), clock_->BootNs(), vector, value);
 }
 
 std::optional<bool> LoggedShard::TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  EntryKey key = store_.KeyOf(text, variant);
-  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
-  const std::optional<bool> found = store_.TryLookup(key, clock_, vector, value);
-  if (pin != nullptr) store_.FreeRemoved(key);  // it may have expired
-  return found;
+  return store_.TryLookup(store_.KeyOf(text, variant), clock_->BootNs(), vector, value);
 }
 
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,
-                         const CacheValue& value, uint64_t ttl_s) {
+                         const CacheValue& value, uint64_t ttl_s, uint64_t removals_seen) {
   if (vector.size() != config_.width || !store_.CanHold(text.size())) return;
   const uint64_t ttl = std::min(ttl_s == 0 ? config_.ttl_s_default : ttl_s, kTtlSecondsMax);
   const uint64_t now = clock_->BootNs();
-  EntryKey key = store_.KeyOf(text, variant);
-  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
-  EntryStore::TextBlockPtr copy = pin == nullptr ? EntryStore::CopyLongText(key) : nullptr;
+  const EntryKey key = store_.KeyOf(text, variant);
+  LongText::Ptr copy = SlotTable::CopyLongText(key);
   const bool loggable = committer_ != nullptr && !storage_lost() &&
                         UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
   UnplacedRecord record;
@@ -170,33 +171,49 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
     body.token_count = value.token_count;
     body.norm = value.norm;
     body.flags = value.truncated ? kInsertTruncated : 0;
-    record = UnplacedRecord::Insert(body, vector, text);
+    record = UnplacedRecord::Insert(body, std::as_bytes(vector), text);
   } else if (committer_ != nullptr) {
     shared_.dropped_inserts.fetch_add(1, kRelaxed);
   }
   {
-    MutexLock lock(store_.MutexOf(key));
-    // Read before the push: the record goes to this segment or a later one, never to an older one.
-    uint64_t segment = shared_.current_segment.load(kRelaxed);
-    if (!loggable || !committer_->PushInsert(record)) segment = 0;
-    store_.InsertLocked(key, vector, value, now + ttl * kNsPerSecond, now, segment, &copy);
+    const MutexLock lock(store_.mutex());
+    if (removed_at_[key.digest.high % kRemovalFences] > removals_seen) return;
+    const SlotTable::Placed placed =
+        store_.PutLocked(key, std::as_bytes(vector), value, now + ttl * kNsPerSecond, now, &copy);
+    if (committer_ != nullptr && !storage_lost()) PushLocked(placed, loggable ? &record : nullptr);
   }
-  store_.FreeRemoved(key);
   if (!options_.threaded) Turn();
 }
 
+// What a Put changed, for the log: in the order of the changes, under the lock under which they were made. If the log
+// does not take a record, it is one step behind for that slot until the next one: a start then finds there who was
+// there before. `record`: of the entry placed; null if it is not logged, and then its slot is empty for the log.
+void LoggedShard::PushLocked(const SlotTable::Placed& placed, UnplacedRecord* record) {
+  store_.VisitVacatedLocked(placed.vacated,
+                            [&](uint32_t slot) { committer_->PushInsert(UnplacedRecord::Clear(slot)); });
+  if (placed.slot == SlotTable::kNoSlot) return;
+  // Read before the push: the record goes to this segment or a later one, never to an older one.
+  const uint64_t segment = shared_.current_segment.load(kRelaxed);
+  if (record == nullptr) {
+    committer_->PushInsert(UnplacedRecord::Clear(placed.slot));
+    store_.SetSegmentLocked(placed.slot, 0);
+    return;
+  }
+  record->slot = placed.slot;
+  // Without a record of its own a replaced entry still needs the older one, which must not be removed with its segment.
+  if (committer_->PushInsert(*record)) store_.SetSegmentLocked(placed.slot, segment);
+}
+
 Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
-  EntryKey key = store_.KeyOf(text, variant);
-  const EntryStore::TextBlockPtr pin = store_.Pin(&key);
-  // An entry that was evicted or has expired may still be in the log, so the removal is logged in any case.
-  const bool loggable = committer_ != nullptr && text.size() <= record_bytes_max_ &&
-                        UnplacedRecord::LengthOfInsert(config_.width, text.size()) <= record_bytes_max_;
+  const EntryKey key = store_.KeyOf(text, variant);
+  const UnplacedRecord record = UnplacedRecord::Erase({key.digest.low, key.digest.high, variant});
   std::shared_ptr<WalCommit> commit;
   {
-    const UnplacedRecord record = loggable ? UnplacedRecord::Erase(variant, text) : UnplacedRecord();
-    MutexLock lock(store_.MutexOf(key));
+    const MutexLock lock(store_.mutex());
     store_.EraseLocked(key);
-    if (!loggable) return {};
+    removed_at_[key.digest.high % kRemovalFences] = removals_.fetch_add(1, std::memory_order_release) + 1;
+    if (committer_ == nullptr) return {};
+    // Logged in any case: an entry that was evicted or has expired may still be in the log, if that is behind.
     if (!storage_lost()) commit = committer_->PushErase(record);
   }
   return Wait(commit);
@@ -225,12 +242,14 @@ Status LoggedShard::Sync() {
 }
 
 void LoggedShard::Turn() {
-  if (committer_ != nullptr && !options_.threaded) committer_->RunDue();
+  if (options_.threaded) return;
+  sweeper_->RunDue();
+  if (committer_ != nullptr) committer_->RunDue();
 }
 
 CacheStats LoggedShard::Stats() const {
   CacheStats stats;
-  const EntryStore::Counts counts = store_.GetCounts();
+  const SlotTable::Counts counts = store_.GetCounts();
   stats.entries = counts.entries;
   stats.bytes = counts.bytes;
   stats.evictions = counts.evictions;

@@ -1,10 +1,11 @@
-// LoggedShard: the one implementation of CacheShard: an EntryStore in front of a WalLog. Programs use CacheShard::Open;
+// LoggedShard: the one implementation of CacheShard: a SlotTable in front of a WalLog. Programs use CacheShard::Open;
 // tests and the simulation use this class to run it without threads.
 //
 // Thread rule: as CacheShard; with `threaded` false everything runs on the caller's thread, and Turn does the work that
 // has become due.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -12,7 +13,8 @@
 #include "cache/cache_shard.h"
 #include "cache/recycler.h"
 #include "cache/shard_directory.h"
-#include "cache/store/entry_store.h"
+#include "cache/store/slot_table.h"
+#include "cache/store/sweeper.h"
 #include "cache/wal/wal_committer.h"
 #include "cache/wal/wal_log.h"
 
@@ -32,7 +34,8 @@ class LoggedShard final : public CacheShard {
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
   std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
-              uint64_t ttl_s) override;
+              uint64_t ttl_s, uint64_t removals_seen = kRemovalsAllSeen) override;
+  uint64_t Removals() const override { return removals_.load(std::memory_order_acquire); }
   Status Erase(std::string_view text, uint32_t variant) override;
   Status Sync() override;
   void SetStorageLost(bool lost) override { storage_lost_.store(lost, std::memory_order_relaxed); }
@@ -45,6 +48,7 @@ class LoggedShard final : public CacheShard {
   Status OpenLog();
   Status MakeReady(const ShardDirectory& directory);
   Result<RecoveryPlan> Recover(const RecoveryRequest& request);
+  void PushLocked(const SlotTable::Placed& placed, UnplacedRecord* record) SUTRA_REQUIRES(store_.mutex());
   Status Wait(const std::shared_ptr<WalCommit>& commit);
   bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 
@@ -52,7 +56,12 @@ class LoggedShard final : public CacheShard {
   DiskIo* const io_;
   Clock* const clock_;
   const Options options_;
-  EntryStore store_;
+  SlotTable store_;
+  // When a key of this remainder was removed last: a removal of one of its 4,095 neighbours costs a computation that is
+  // under way its entry, and nothing else.
+  static constexpr size_t kRemovalFences = 4096;
+  std::array<uint64_t, kRemovalFences> removed_at_ SUTRA_GUARDED_BY(store_.mutex()) = {};
+  std::atomic<uint64_t> removals_{0};  // raised under the store's mutex
   WalShared shared_;
   // relaxed: a change of the directory is noticed late in any case
   std::atomic<bool> storage_lost_{false};
@@ -61,6 +70,7 @@ class LoggedShard final : public CacheShard {
   std::unique_ptr<Recycler> recycler_;  // null with policy none, like the next two
   std::unique_ptr<WalLog> log_;
   std::unique_ptr<WalCommitter> committer_;  // destroyed before the log
+  std::unique_ptr<Sweeper> sweeper_;
 };
 
 }  // namespace sutra

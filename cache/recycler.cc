@@ -9,8 +9,7 @@ namespace sutra {
 bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) {
   const uint64_t now = clock_->BootNs();
   const uint64_t wall = shared_->time.ForExpiry(*clock_);
-  EntryStore::Cursor place{cursor->stripe, cursor->position};
-  const bool done = store_->VisitOlder(through, &place, [&](const EntryView& entry, uint64_t* segment) {
+  const bool done = store_->VisitOlder(through, cursor, [&](const EntryView& entry, uint64_t* segment) {
     if (entry.expires_ns <= now) {
       *segment = 0;
       return true;
@@ -25,7 +24,8 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     body.token_count = entry.value.token_count;
     body.norm = entry.value.norm;
     body.flags = entry.value.truncated ? kInsertTruncated : 0;
-    const UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
+    UnplacedRecord record = UnplacedRecord::Insert(body, entry.vector, entry.text);
+    record.slot = entry.slot;
     if (record.length > segment_bytes_ - kSegmentDataStart) {
       *segment = 0;  // segments were larger when it was logged: it remains in memory only
       return true;
@@ -38,7 +38,6 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     *segment = into;
     return true;
   });
-  *cursor = Cursor{place.stripe, place.position};
   (*group)->first_accepted_ns = clock_->MonotonicNs();
   return done;
 }

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 
-#include "cache/store/entry_store.h"
+#include "cache/store/slot_table.h"
 #include "cache/wal/live_entries.h"
 #include "cache/wal/wal_log.h"
 
@@ -16,19 +18,24 @@ namespace sutra {
 class Recycler final : public LiveEntries {
  public:
   // `segment_bytes`: the size of new segments; an entry that does not fit into one remains in memory only.
-  Recycler(EntryStore* store, Clock* clock, WalShared* shared, uint32_t width, uint64_t segment_bytes)
+  Recycler(SlotTable* store, Clock* clock, WalShared* shared, uint32_t width, uint64_t segment_bytes)
       : store_(store), clock_(clock), shared_(shared), width_(width), segment_bytes_(segment_bytes) {}
 
   bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) override;
-  uint64_t EvictOlder(uint64_t through) override { return store_->EvictOlder(through); }
+  uint64_t EvictOlder(uint64_t through) override { return store_->EvictOlder(through, clear_); }
   void HoldBy(uint64_t number) override { store_->HoldBy(number); }
 
+  // `clear` logs that a slot is empty: the record of an evicted entry may be in a later segment than the one it counts
+  // for, since that is where the log stood when it was accepted. Not needed before others insert.
+  void SetClear(std::function<void(uint32_t)> clear) { clear_ = std::move(clear); }
+
  private:
-  EntryStore* const store_;
+  SlotTable* const store_;
   Clock* const clock_;
   WalShared* const shared_;
   const uint32_t width_;
   const uint64_t segment_bytes_;
+  std::function<void(uint32_t)> clear_;
 };
 
 }  // namespace sutra

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <new>
 
 #include "cache/cache_shard.h"
 #include "cache/wal/believed_time.h"
@@ -12,7 +11,7 @@
 
 namespace sutra {
 
-StoreSink::StoreSink(EntryStore* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns)
+StoreSink::StoreSink(SlotTable* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns)
     : store_(store), boot_now_ns_(clock->BootNs()), wall_now_ns_(wall_now_ns), clock_set_ns_(clock_set_ns) {}
 
 void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
@@ -29,24 +28,26 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   }
   const uint64_t remaining_ns = expiry_ns > wall_now_ns_ ? expiry_ns - wall_now_ns_ : 0;
   assert(remaining_ns <= ttl_ns);
-  const EntryKey key = store_->KeyOf(record.text, record.variant);
-  store_->FreeRemoved(key);  // by the record before
-  MutexLock lock(store_->MutexOf(key));
+  const EntryKey key = store_->KeyOf(record.text, body.variant);
+  const MutexLock lock(store_->mutex());
   if (remaining_ns == 0) {
-    store_->EraseLocked(key);  // it still hides older inserts of the same text
+    store_->ClearLocked(record.header.slot);  // whoever was there had gone
+    store_->EraseLocked(key);                 // it still hides older inserts of the same text
     return;
   }
   const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
   const uint64_t expires_ns = boot_now_ns_ + remaining_ns;
-  const bool stored = store_->InsertLocked(key, record.vector, value, expires_ns, boot_now_ns_, segment);
-  // A start without the memory for what the log holds fails, instead of forgetting some of it.
-  if (!stored && store_->CanHold(record.text.size())) throw std::bad_alloc();
+  if (!store_->PutAtLocked(record.header.slot, key, record.vector, value, expires_ns, segment)) ++beyond_bounds_;
 }
 
-void StoreSink::Erase(const WalRecord& record) {
-  const EntryKey key = store_->KeyOf(record.text, record.variant);
-  MutexLock lock(store_->MutexOf(key));
-  store_->EraseLocked(key);
+void StoreSink::Clear(uint32_t slot) {
+  const MutexLock lock(store_->mutex());
+  store_->ClearLocked(slot);
+}
+
+void StoreSink::Erase(const EraseBody& key) {
+  const MutexLock lock(store_->mutex());
+  store_->EraseDigestLocked({key.digest_low, key.digest_high}, key.variant);
 }
 
 }  // namespace sutra

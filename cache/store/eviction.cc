@@ -1,4 +1,4 @@
-// Two intrusive lists over arrays of slots, and the arithmetic of rounds.
+// Two intrusive lists over the slots, and the arithmetic of rounds.
 #include "cache/store/eviction.h"
 
 #include <algorithm>
@@ -9,53 +9,47 @@ namespace {
 
 constexpr uint64_t kMeanOf = 256;  // about as many entries decide what is dear
 constexpr uint32_t kRoundsCheap = 1, kRoundsOrdinary = 2, kRoundsDear = 3;
+constexpr auto kRelaxed = std::memory_order_relaxed;  // states and means stand alone
 
 }  // namespace
 
-void EvictionQueues::Reserve(uint64_t slots) {
-  assert(slots < kNoSlot);
-  if (slots <= states_.size()) return;
-  links_.reserve(slots);
-  states_.reserve(slots);
-  ghosts_.Reserve(slots);
-  links_.resize(slots);
-  states_.resize(slots);
-}
-
 void EvictionQueues::Insert(uint32_t slot, uint64_t hash, const Cost& cost) {
-  assert(slot < states_.size() && states_[slot] == 0);
+  assert(slot < kNoSlot && StateOf(slot) == 0);
+  TakeMainHits();
   if (ghosts_.Take(hash)) {
     MoveShare(kShareStep);
     const bool dear = RoundsFor(cost.tokens) == kRoundsDear;
     PushToMain(slot, cost, dear ? 1 : 0);
   } else {
-    states_[slot] = kQueued;
+    SetState(slot, kQueued);
     Push(&small_, slot, cost.bytes);
   }
 }
 
 void EvictionQueues::Hit(uint32_t slot, uint32_t tokens) {
-  assert((states_[slot] & kQueued) != 0);
-  if (IsInMain(slot) && RoundsOf(slot) == 0) MoveShare(-kShareStep);
-  const uint8_t state = static_cast<uint8_t>((states_[slot] & ~kRounds) | RoundsFor(tokens));
-  if (states_[slot] != state) states_[slot] = state;  // most hits find it so, and leave the cache line clean
+  std::atomic<uint8_t>& state = NodeOf(slot).state;
+  uint8_t before = state.load(kRelaxed);
+  const uint32_t rounds = RoundsFor(tokens);
+  do {
+    // Most hits find it so, and leave the cache line clean.
+    if ((before & kQueued) == 0 || (before & kRounds) == rounds) return;
+  } while (!state.compare_exchange_weak(before, static_cast<uint8_t>((before & ~kRounds) | rounds), kRelaxed));
+  if ((before & kInMain) != 0 && (before & kRounds) == 0) main_hits_.fetch_add(1, kRelaxed);
+}
+
+void EvictionQueues::TakeMainHits() {
+  if (main_hits_.load(kRelaxed) == 0) return;
+  MoveShare(-kShareStep * main_hits_.exchange(0, kRelaxed));
 }
 
 void EvictionQueues::Remove(uint32_t slot, uint64_t bytes) {
-  assert((states_[slot] & kQueued) != 0);
+  assert((StateOf(slot) & kQueued) != 0);
   Unlink(&QueueOf(slot), slot, bytes);
-  states_[slot] = 0;
-}
-
-void EvictionQueues::Clear() {
-  small_ = main_ = Queue{};
-  small_share_ = kSmallShareMin;
-  states_.assign(states_.size(), 0);
-  spared_ = 0;
+  SetState(slot, 0);
 }
 
 bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
-  assert(slot == Candidate());
+  assert((StateOf(slot) & kQueued) != 0);  // it was the candidate; hits since may have made another one that
   const uint32_t rounds = RoundsOf(slot);
   if (rounds == 0 || spared_ == kSparedMax) {
     spared_ = 0;
@@ -65,7 +59,7 @@ bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
   ++spared_;
   if (IsInMain(slot)) {
     Unlink(&main_, slot, cost.bytes);
-    states_[slot] = static_cast<uint8_t>(kQueued | kInMain | (rounds - 1));
+    SetState(slot, kQueued | kInMain | (rounds - 1));
     Push(&main_, slot, cost.bytes);
   } else {
     Unlink(&small_, slot, cost.bytes);
@@ -75,8 +69,9 @@ bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
 }
 
 void EvictionQueues::PushToMain(uint32_t slot, const Cost& cost, uint32_t rounds) {
-  tokens_mean_ = tokens_mean_ == 0 ? cost.tokens * kMeanOf : tokens_mean_ - tokens_mean_ / kMeanOf + cost.tokens;
-  states_[slot] = static_cast<uint8_t>(kQueued | kInMain | rounds);
+  const uint64_t mean = tokens_mean_.load(kRelaxed);
+  tokens_mean_.store(mean == 0 ? cost.tokens * kMeanOf : mean - mean / kMeanOf + cost.tokens, kRelaxed);
+  SetState(slot, kQueued | kInMain | rounds);
   Push(&main_, slot, cost.bytes);
 }
 
@@ -88,14 +83,16 @@ void EvictionQueues::MoveShare(double entries) {
 // Without a mean yet, everything is ordinary.
 uint32_t EvictionQueues::RoundsFor(uint32_t tokens) const {
   const uint64_t scaled = 2 * kMeanOf * tokens;
-  if (tokens_mean_ == 0) return kRoundsOrdinary;
-  return scaled < tokens_mean_ ? kRoundsCheap : scaled <= 3 * tokens_mean_ ? kRoundsOrdinary : kRoundsDear;
+  const uint64_t mean = tokens_mean_.load(kRelaxed);
+  if (mean == 0) return kRoundsOrdinary;
+  return scaled < mean ? kRoundsCheap : scaled <= 3 * mean ? kRoundsOrdinary : kRoundsDear;
 }
 
 void EvictionQueues::Push(Queue* queue, uint32_t slot, uint64_t bytes) {
-  links_[slot] = Links{queue->newest, kNoSlot};
+  NodeOf(slot).older = queue->newest;
+  NodeOf(slot).newer = kNoSlot;
   if (queue->newest != kNoSlot) {
-    links_[queue->newest].newer = slot;
+    NodeOf(queue->newest).newer = slot;
   } else {
     queue->oldest = slot;
   }
@@ -106,9 +103,9 @@ void EvictionQueues::Push(Queue* queue, uint32_t slot, uint64_t bytes) {
 
 void EvictionQueues::Unlink(Queue* queue, uint32_t slot, uint64_t bytes) {
   assert(queue->entries > 0 && queue->bytes >= bytes);
-  const Links links = links_[slot];
-  (links.older != kNoSlot ? links_[links.older].newer : queue->oldest) = links.newer;
-  (links.newer != kNoSlot ? links_[links.newer].older : queue->newest) = links.older;
+  const uint32_t older = NodeOf(slot).older, newer = NodeOf(slot).newer;
+  (older != kNoSlot ? NodeOf(older).newer : queue->oldest) = newer;
+  (newer != kNoSlot ? NodeOf(newer).older : queue->newest) = older;
   --queue->entries;
   queue->bytes -= bytes;
   assert(queue->entries > 0 || (queue->bytes == 0 && queue->oldest == kNoSlot && queue->newest == kNoSlot));

@@ -23,20 +23,21 @@
 // no more worth for having been dear, or a scan of long texts would push out everything. (S3-FIFO is usually written
 // with a count of hits up to 3, promotion at the second hit and a fixed tenth; bench/README.md compares.)
 //
-// Nine bytes a slot (two links, one state byte), and two for its ghost. Entries are named by slot number, so the arrays
-// can lie in a mapped file. Bounds are the owner's: it asks for candidates until its new entry fits.
+// Entries are named by slot number; what the queues keep of one, nine bytes, lies in the owner's memory for the slot.
+// Two more are for its ghost. Bounds are the owner's: it asks for candidates until its new entry fits.
 //
-// Thread rule: the owner's lock. Invariants:
+// Thread rule: the owner's lock, but for Hit, which any thread may call at any time: a slot may have left meanwhile, or
+// have another entry, and the hit is then wasted or the other's. Invariants:
 //  - A slot is in one queue from Insert to Remove, and in none otherwise.
 //  - `bytes` of a queue is the sum over its entries; a queue without entries has none.
 //  - Spare moves at most kSparedMax entries on before one is evicted, so an eviction takes a bounded time however many
 //    entries were hit.
 //  - kSmallShareMin <= small_share() <= kSmallShareMax.
-//  - Only Reserve needs memory, and what it cannot get changes nothing.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "cache/store/ghost_table.h"
 
@@ -45,6 +46,11 @@ namespace sutra {
 class EvictionQueues {
  public:
   static constexpr uint32_t kNoSlot = UINT32_MAX;
+  // What the queues keep of a slot.
+  struct Node {
+    uint32_t older = kNoSlot, newer = kNoSlot;
+    std::atomic<uint8_t> state{0};
+  };
   static constexpr uint32_t kSparedMax = 128;
   static constexpr double kSmallShareMin = 0.1, kSmallShareMax = 0.5;
   static constexpr double kShareStep = 4;  // entries for each one that says so
@@ -55,20 +61,21 @@ class EvictionQueues {
     uint32_t tokens = 0;
   };
 
-  // Room for slots below `slots`. The ghosts may be forgotten. Throws std::bad_alloc.
-  void Reserve(uint64_t slots);
+  // The node of slot n lies `stride` bytes behind that of slot n - 1. Throws std::bad_alloc.
+  EvictionQueues(Node* first, size_t stride, uint64_t slots) : first_(first), stride_(stride), ghosts_(slots) {}
 
   // The slot has a new entry, whose key has this hash.
   void Insert(uint32_t slot, uint64_t hash, const Cost& cost);
-  // Its entry was found.
+  // Its entry was found. Any thread.
   void Hit(uint32_t slot, uint32_t tokens);
   // Its entry leaves.
   void Remove(uint32_t slot, uint64_t bytes);
-  // All entries leave; the ghosts stay.
-  void Clear();
 
   // The entry whose turn it is. There is one unless there are no entries.
-  uint32_t Candidate() const { return TurnOf().oldest; }
+  uint32_t Candidate() {
+    TakeMainHits();
+    return TurnOf().oldest;
+  }
   // True when the candidate has earned to stay; another one is the candidate then. False when it is to be removed; it
   // is a ghost from now on if it was in the small queue.
   bool Spare(uint32_t slot, uint64_t hash, const Cost& cost);
@@ -76,22 +83,30 @@ class EvictionQueues {
   uint64_t entries() const { return small_.entries + main_.entries; }
   uint64_t small_bytes() const { return small_.bytes; }
   uint64_t main_bytes() const { return main_.bytes; }
-  double small_share() const { return small_share_; }
-  bool IsInMain(uint32_t slot) const { return (states_[slot] & kInMain) != 0; }
-  uint32_t RoundsOf(uint32_t slot) const { return states_[slot] & kRounds; }
+  double small_share() {
+    TakeMainHits();
+    return small_share_;
+  }
+  bool IsInMain(uint32_t slot) const { return (StateOf(slot) & kInMain) != 0; }
+  uint32_t RoundsOf(uint32_t slot) const { return StateOf(slot) & kRounds; }
   uint64_t ghosts_max() const { return ghosts_.keys_max(); }
 
  private:
   // A state byte.
   static constexpr uint8_t kRounds = 3, kInMain = 4, kQueued = 8;
-  struct Links {
-    uint32_t older = kNoSlot, newer = kNoSlot;
-  };
   struct Queue {
     uint32_t oldest = kNoSlot, newest = kNoSlot;
     uint64_t entries = 0, bytes = 0;
   };
 
+  Node& NodeOf(uint32_t slot) const {
+    return *static_cast<Node*>(static_cast<void*>(static_cast<char*>(static_cast<void*>(first_)) + slot * stride_));
+  }
+  // relaxed: a state stands alone
+  uint8_t StateOf(uint32_t slot) const { return NodeOf(slot).state.load(std::memory_order_relaxed); }
+  void SetState(uint32_t slot, uint32_t state) {
+    NodeOf(slot).state.store(static_cast<uint8_t>(state), std::memory_order_relaxed);
+  }
   Queue& QueueOf(uint32_t slot) { return IsInMain(slot) ? main_ : small_; }
   const Queue& TurnOf() const {
     const double all = static_cast<double>(small_.bytes + main_.bytes);
@@ -102,14 +117,18 @@ class EvictionQueues {
   void PushToMain(uint32_t slot, const Cost& cost, uint32_t rounds);
   uint32_t RoundsFor(uint32_t tokens) const;
   void MoveShare(double entries);
+  void TakeMainHits();
 
-  std::vector<Links> links_;
-  std::vector<uint8_t> states_;
+  Node* const first_;
+  const size_t stride_;
   Queue small_, main_;
   GhostTable ghosts_;
   double small_share_ = kSmallShareMin;
-  uint32_t spared_ = 0;       // since the last eviction
-  uint64_t tokens_mean_ = 0;  // of those that went to the main queue, times kMeanOf, the last ones weighing most
+  uint32_t spared_ = 0;  // since the last eviction
+  // First hits of entries of the main queue since they last paid, not yet in small_share_. relaxed: a count
+  std::atomic<uint32_t> main_hits_{0};
+  std::atomic<uint64_t> tokens_mean_{
+      0};  // of those that went to the main queue, times kMeanOf, the last ones weighing most
 };
 
 }  // namespace sutra

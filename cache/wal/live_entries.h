@@ -4,7 +4,6 @@
 // Thread rule: called on the log's thread.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -15,10 +14,7 @@ namespace sutra {
 class LiveEntries {
  public:
   // The position of a walk over the entries; a new one is at the beginning.
-  struct Cursor {
-    size_t stripe = 0;
-    size_t position = 0;
-  };
+  using Cursor = uint64_t;
 
   virtual ~LiveEntries() = default;
 

@@ -8,6 +8,7 @@
 
 #include "cache/disk/disk_io.h"
 #include "cache/wal/believed_time.h"
+#include "cache/wal/recovery_losses.h"
 #include "cache/wal/recovery_table.h"
 #include "cache/wal/wal_reader.h"
 #include "shm/base/checkpoint.h"
@@ -17,42 +18,6 @@ namespace {
 
 constexpr const char* kCheckTheDisk = "; check the disk (kernel messages, SMART)";
 
-std::string Counted(uint64_t count, const char* one, const char* many) {
-  return std::to_string(count) + " " + (count == 1 ? one : many);
-}
-
-// What a segment lost, for one line in the engine's log.
-struct Losses {
-  uint64_t first_offset = 0;  // of the first damaged place; 0: there is none
-  uint64_t inserts = 0;       // damaged inserts
-  uint64_t voids = 0;         // places where a removal may have been lost
-  uint64_t dropped = 0;       // entries and records lost to these places
-  uint64_t watermarks = 0;    // damaged ones; they hold nothing
-  uint64_t unreadable = 0;    // blocks
-
-  void At(uint64_t offset) {
-    if (first_offset == 0) first_offset = offset;
-  }
-  std::string Text() const {
-    std::string text;
-    if (inserts > 0) text += Counted(inserts, "entry is", "entries are") + " lost, to be computed again";
-    if (voids > 0) {
-      text += (text.empty() ? "" : "; ") + std::string("acknowledged records cannot be read in ") +
-              Counted(voids, "place", "places") + " and a removal may be among them, so everything older is dropped, " +
-              Counted(dropped, "entry or record", "entries or records") + " (the file is kept as *.quarantined)";
-    }
-    if (watermarks > 0) {
-      text += (text.empty() ? "" : "; ") + Counted(watermarks, "piece", "pieces") + " of padding, which hold nothing";
-    }
-    if (unreadable > 0) {
-      text += (text.empty() ? "" : "; ") + Counted(unreadable, "block", "blocks") + " of " +
-              std::to_string(kWalBlockBytes) + " bytes cannot be read";
-    }
-    return text;
-  }
-  bool nothing_lost() const { return inserts == 0 && voids == 0; }
-};
-
 class Recovery {
  public:
   Recovery(DiskIo* io, const RecoveryRequest& request, RecoverySink* sink) : io_(io), request_(request), sink_(sink) {}
@@ -60,6 +25,7 @@ class Recovery {
   Result<RecoveryPlan> Run() {
     if (Status status = ListSegments(); !status.ok()) return status;
     if (Status status = DecideChain(); !status.ok()) return status;
+    if (!chain_.empty()) sink_->Begin(chain_.back().hash_seed);
     for (size_t i = 0; i < chain_.size(); ++i) {
       if (Status status = Replay(i); !status.ok()) return status;
     }
@@ -71,8 +37,9 @@ class Recovery {
                                               " holds segment or record numbers that this program's logs cannot reach; "
                                               "move it away");
     }
-    const bool lossless = plan_.records_dropped == 0 && plan_.quarantine.empty() && plan_.append_again_through == 0;
-    assert(lossless || (plan_.damaged_segments > 0 && !plan_.messages.empty()));
+    const bool lossless = plan_.records_dropped == 0 && plan_.append_again_through == 0;
+    assert(lossless || plan_.damaged_segments > 0);
+    assert((lossless && plan_.quarantine.empty()) || !plan_.messages.empty());
     if (request_.strict && plan_.damaged_segments > 0) {
       return Status(StatusCode::kRefused,
                     request_.directory + " is damaged and strict recovery is on: " + damage_ +
@@ -88,9 +55,13 @@ class Recovery {
   // may be in the page cache still.
   Status RefuseDeadDisk() const {
     if (reads_records_ || !unreadable_) return {};
+    bool asked = false;
     for (const uint64_t number : found_) {
-      if (WalReader::AnyBlockReads(io_, PathOf(number))) return {};
+      const std::optional<bool> reads = WalReader::AnyBlockReads(io_, PathOf(number));
+      if (reads == true) return {};
+      asked = asked || reads.has_value();
     }
+    if (!asked) return {};  // what was cut off is damage, whatever the disk makes of the rest
     return Status(StatusCode::kStorageError,
                   request_.directory + ": not one record block of its " +
                       Counted(found_.size(), "segment", "segments") + " can be read; they are left as they are" +
@@ -150,6 +121,7 @@ class Recovery {
                              kCheckTheDisk);
           VoidFrom(left);
           return {};
+        case SegmentDecision::kSetAside: SetAside(left); return {};
         case SegmentDecision::kRead: break;
       }
       // After a kill, data of the newest segment may exist in the page cache only (P2).
@@ -178,6 +150,17 @@ class Recovery {
             ? " was written by a later version of this program; start that version, or move the file away"
             : " belongs to another log (model, width, number or predecessor differ); move it away";
     return Status(StatusCode::kRefused, PathOf(number) + why);
+  }
+
+  // The first `count` segments are of an earlier version, whose identities of models are no longer made either.
+  void SetAside(size_t count) {
+    for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
+    voided_through_ = numbers_[count - 1];
+    plan_.messages.push_back({LogLevel::kWarn, request_.directory + ": " + Counted(count, "segment", "segments") +
+                                                   " of an earlier version's format 1.0 cannot be carried over and " +
+                                                   (count == 1 ? "is" : "are") + " kept as *.quarantined; to remove " +
+                                                   (count == 1 ? "it" : "them") + ": rm '" + request_.directory +
+                                                   "'/*.quarantined"});
   }
 
   // Takes the first `count` segments out of service; their entries are never read.
@@ -216,6 +199,7 @@ class Recovery {
     const std::unique_ptr<WalReader> reader = std::move(opened).value();
     reader->Believe(header);
     Believed(header.wall_highest_ns);
+    removals_ = header.removals;
     Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
@@ -232,37 +216,26 @@ class Recovery {
       const RecordDecision decision = DecideRecord(bound, state.value(), follow);
       const auto place = [&] { return PathOf(header.number) + " at byte " + std::to_string(reader->position()); };
       switch (decision) {
-        case RecordDecision::kReplay: Apply(record, header.number); [[fallthrough]];
-        case RecordDecision::kSkip:
-          Believed(record.header.wall_highest_ns);
-          reader->Skip(record);
-          ++expected;
+        case RecordDecision::kReplay:
+          Apply(record, header.number);
+          Pass(record, reader.get(), &expected);
           continue;
+        case RecordDecision::kSkip: Pass(record, reader.get(), &expected); continue;
         case RecordDecision::kDropInsert:
           losses.At(reader->position());
           ++losses.inserts;
-          Believed(record.header.wall_highest_ns);
-          reader->Skip(record);
-          ++expected;
+          Pass(record, reader.get(), &expected);
           continue;
         case RecordDecision::kSkipWatermark:
           losses.At(reader->position());
           ++losses.watermarks;
-          Believed(record.header.wall_highest_ns);
-          reader->Skip(record);
-          ++expected;
+          Pass(record, reader.get(), &expected);
           continue;
         case RecordDecision::kVoid: {
           losses.At(reader->position());
-          ++losses.voids;
-          losses.dropped += sink_->DropAll();
-          const Result<uint64_t> resumed = reader->Resync(expected);
+          const Result<bool> resumed = Resume(index, reader.get(), valid_through, &expected, &losses);
           if (!resumed.ok()) return resumed.status();
-          // If there is no place to continue, one number is left out, so that the next recovery finds the damage again.
-          const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? expected + 1 : valid_through + 1;
-          losses.dropped += next - expected;
-          expected = next;
-          if (resumed.value() != 0) continue;
+          if (resumed.value()) continue;
           break;
         }
         case RecordDecision::kRefuse:
@@ -280,7 +253,8 @@ class Recovery {
       }
       break;
     }
-    plan_.records_dropped += losses.inserts + losses.dropped;
+    plan_.records_dropped += losses.inserts + losses.missing + losses.dropped;
+    plan_.removals = removals_;
     if (losses.voids > 0) voided_through_ = header.number;
     losses.unreadable = reader->unreadable_blocks();
     newest_unreadable_ = losses.unreadable > 0;
@@ -297,6 +271,41 @@ class Recovery {
     return last ? reader->Sync() : Status();
   }
 
+  void Pass(const WalRecord& record, WalReader* reader, uint64_t* expected) {
+    Believed(record.header.wall_highest_ns);
+    removals_ = record.header.removals;
+    reader->Skip(record);
+    ++*expected;
+  }
+
+  // Records are lost here. Goes to the next place where there are some; false if there is none in this segment. If the
+  // numbers of removals on both sides differ, or what follows is not known, everything read so far is dropped.
+  Result<bool> Resume(size_t index, WalReader* reader, uint64_t valid_through, uint64_t* expected, Losses* losses) {
+    const bool last = index + 1 == chain_.size();
+    const Result<uint64_t> resumed = reader->Resync(*expected);
+    if (!resumed.ok()) return resumed.status();
+    // If there is no place to continue, one number is left out, so that the next recovery finds the damage again.
+    const uint64_t next = resumed.value() != 0 ? resumed.value() : last ? *expected + 1 : valid_through + 1;
+    std::optional<uint64_t> removals;
+    if (resumed.value() != 0) {
+      WalRecord record;
+      const Result<RecordState> state = reader->Classify(next, &record);
+      if (!state.ok()) return state.status();
+      removals = record.header.removals - (IsRemoval(record.type()) ? 1 : 0);
+    } else if (!last) {
+      removals = chain_[index + 1].removals;
+    }
+    if (removals == removals_) {
+      ++losses->gaps;
+      losses->missing += next - *expected;
+    } else {
+      ++losses->voids;
+      losses->dropped += sink_->DropAll() + (next - *expected);
+    }
+    *expected = next;
+    return resumed.value() != 0;
+  }
+
   void Believed(uint64_t ns) {
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, ns);
     if (plan_.clock_set_ns == 0 && ns >= kClockSetNs) plan_.clock_set_ns = ns;
@@ -305,7 +314,9 @@ class Recovery {
   void Apply(const WalRecord& record, uint64_t segment) {
     ++plan_.records;
     if (record.type() == RecordType::kInsert) sink_->Insert(record, segment);
-    if (record.type() == RecordType::kErase) sink_->Erase(record);
+    if (record.type() == RecordType::kClear) sink_->Clear(record.header.slot);
+    if (record.type() == RecordType::kErase) sink_->Erase(record.erase);
+    if (record.type() == RecordType::kDropAll) sink_->DropAll();
   }
 
   // A segment that may have lost a removal is set aside, and all older ones with it: without it they could bring back
@@ -349,6 +360,7 @@ class Recovery {
   bool reads_records_ = false;      // it read a block of records
   bool newest_unreadable_ = false;  // likewise, in the segment replayed last
   std::vector<uint64_t> damaged_;
+  uint64_t removals_ = 0;             // up to the last record read
   uint64_t voided_through_ = 0;       // the newest segment that may have lost a removal
   std::string damage_;                // the latest message about damage
   std::vector<SegmentHeader> chain_;  // oldest first

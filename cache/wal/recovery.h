@@ -27,8 +27,12 @@ class DiskIo;
 class RecoverySink {
  public:
   virtual ~RecoverySink() = default;
+  // Once, before anything else: the seed of the digests.
+  virtual void Begin(uint64_t hash_seed) = 0;
+  // The record's slot has this entry from now on, and nothing else.
   virtual void Insert(const WalRecord& record, uint64_t segment) = 0;
-  virtual void Erase(const WalRecord& record) = 0;
+  virtual void Clear(uint32_t slot) = 0;
+  virtual void Erase(const EraseBody& key) = 0;
   // Forgets everything received so far and returns how many entries there were.
   virtual uint64_t DropAll() = 0;
 };
@@ -57,6 +61,7 @@ struct RecoveryPlan {
   SegmentId previous_id = {};
   uint64_t valid_through = 0;  // the cut: the new segment begins behind this sequence
   uint64_t number_next = 1;    // first unused segment number
+  uint64_t removals = 0;       // how many the log counts up to the cut
   uint64_t wall_highest_ns = 0;
   uint64_t clock_set_ns = 0;  // the first time in the log that a clock which was set has told; 0: there is none
 

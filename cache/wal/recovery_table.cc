@@ -20,11 +20,9 @@ using F = Follow;
 using B = Bound;
 
 constexpr SegmentRow kSegmentRows[] = {
-    {Any(H::kGood), kAll, SegmentDecision::kRead},
-    {Any(H::kZero), kLast, SegmentDecision::kRemove},
-    {Any(H::kZero), kEarlier, SegmentDecision::kVoid},
-    {Any(H::kBad, H::kUnreadable), kAll, SegmentDecision::kVoid},
-    {Any(H::kNewer, H::kMisplaced), kAll, SegmentDecision::kRefuse},
+    {Any(H::kGood), kAll, SegmentDecision::kRead},      {Any(H::kZero), kLast, SegmentDecision::kRemove},
+    {Any(H::kZero), kEarlier, SegmentDecision::kVoid},  {Any(H::kBad, H::kUnreadable), kAll, SegmentDecision::kVoid},
+    {Any(H::kOlder), kAll, SegmentDecision::kSetAside}, {Any(H::kNewer, H::kMisplaced), kAll, SegmentDecision::kRefuse},
 };
 
 constexpr RecordRow kRecordRows[] = {

@@ -20,9 +20,10 @@ inline constexpr int kBoundCount = 3;
 
 enum class SegmentDecision {
   kRead,
-  kRemove,  // never begun: remove the file
-  kVoid,    // damaged: what it or any older segment held is dropped, because it may have held a removal
-  kRefuse,  // not for this program: written by a later version, or another store's file
+  kRemove,    // never begun: remove the file
+  kVoid,      // damaged: what it or any older segment held is dropped, because it may have held a removal
+  kSetAside,  // of a format that is no longer read: this segment and all older ones
+  kRefuse,    // not for this program: written by a later version, or another store's file
 };
 
 enum class RecordDecision {

@@ -94,19 +94,18 @@ void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent, bool 
 
 bool WalCommitter::PushInsert(const UnplacedRecord& record) {
   MutexLock lock(mutex_);
-  if (stopping_ || shared_->failed.load(kRelaxed) || !log_->has_room() ||
-      record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_)) {
-    shared_->dropped_inserts.fetch_add(1, kRelaxed);
-    return false;
-  }
+  const bool refused = stopping_ || shared_->failed.load(kRelaxed) || !log_->has_room() ||
+                       record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_);
+  bool taken = false;
   try {
-    AppendLocked(record, config_.policy != DurabilityPolicy::kInterval, false);
+    if (!refused) AppendLocked(record, config_.policy != DurabilityPolicy::kInterval, false);
+    taken = !refused;
   } catch (const std::bad_alloc&) {
-    shared_->dropped_inserts.fetch_add(1, kRelaxed);
-    return false;
+    taken = false;
   }
-  assert(pending_bytes_ <= kPendingBytesMax);
-  return true;
+  if (!taken && record.type == RecordType::kInsert) shared_->dropped_inserts.fetch_add(1, kRelaxed);
+  assert(pending_bytes_ <= kPendingBytesMax || refused);
+  return taken;
 }
 
 std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record) {
@@ -172,7 +171,7 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
   }
   if (syncing) return Work::kNone;
   if (log_->has_unsynced()) {
-    if (stopping_ || sync_requested_ || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
+    if (stopping_ || sync_requested_ || log_->wants_sync() || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
     if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * kNsPerUs)) return Work::kSync;
   } else if (pending_.empty()) {
     if (log_->wants_watermark() && (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs))) {

@@ -28,7 +28,7 @@ bool OnlyZeros(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-// One copy on its own: kGood, kNewer, kMisplaced or kBad.
+// One copy on its own: kGood, kOlder, kNewer, kMisplaced or kBad.
 HeaderState ReadHeaderBlock(std::span<const std::byte> block, const SegmentExpectation& expected,
                             SegmentHeader* header) {
   uint32_t crc;
@@ -39,6 +39,7 @@ HeaderState ReadHeaderBlock(std::span<const std::byte> block, const SegmentExpec
       header->block_bytes != kWalBlockBytes) {
     return HeaderState::kNewer;
   }
+  if (header->format_minor < kFormatMinor) return HeaderState::kOlder;
   const bool fits = header->number == expected.number && header->model == expected.model &&
                     header->width == expected.width && header->previous_number < header->number &&
                     (!expected.id || *expected.id == header->id);
@@ -47,24 +48,38 @@ HeaderState ReadHeaderBlock(std::span<const std::byte> block, const SegmentExpec
 
 }  // namespace
 
-UnplacedRecord UnplacedRecord::Insert(const InsertBody& body, std::span<const float> vector, std::string_view text) {
+UnplacedRecord UnplacedRecord::Insert(const InsertBody& body, std::span<const std::byte> vector,
+                                      std::string_view text) {
   UnplacedRecord record;
   record.type = RecordType::kInsert;
   std::memcpy(record.fixed.data(), &body, sizeof(body));
   record.fixed_bytes = sizeof(body);
-  record.vector = std::as_bytes(vector);
+  record.vector = vector;
   record.text = text;
   Finish(&record);
   return record;
 }
 
-UnplacedRecord UnplacedRecord::Erase(uint32_t variant, std::string_view text) {
+UnplacedRecord UnplacedRecord::Erase(const EraseBody& body) {
   UnplacedRecord record;
   record.type = RecordType::kErase;
-  const EraseBody body{variant, static_cast<uint32_t>(text.size())};
   std::memcpy(record.fixed.data(), &body, sizeof(body));
   record.fixed_bytes = sizeof(body);
-  record.text = text;
+  Finish(&record);
+  return record;
+}
+
+UnplacedRecord UnplacedRecord::Clear(uint32_t slot) {
+  UnplacedRecord record;
+  record.type = RecordType::kClear;
+  record.slot = slot;
+  Finish(&record);
+  return record;
+}
+
+UnplacedRecord UnplacedRecord::DropAll() {
+  UnplacedRecord record;
+  record.type = RecordType::kDropAll;
   Finish(&record);
   return record;
 }
@@ -74,6 +89,7 @@ void UnplacedRecord::CopyTo(std::byte* at) const {
   header.body_crc = body_crc;
   header.length = length;
   header.type = static_cast<uint8_t>(type);
+  header.slot = slot;
   std::byte* to = at;
   const auto append = [&to](const void* from, size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);
@@ -106,14 +122,14 @@ uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64
   return Crc32c(bytes.data(), bytes.size());
 }
 
-void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
-                 uint64_t wall_highest_ns) {
+void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, const RecordStamp& stamp) {
   assert(offset >= kSegmentDataStart && offset % kRecordAlign == 0);
   RecordHeader header;
   std::memcpy(&header, at, sizeof(header));
-  header.sequence = sequence;
-  header.acked_through = acked_through;
-  header.wall_highest_ns = wall_highest_ns;
+  header.sequence = stamp.sequence;
+  header.acked_through = stamp.acked_through;
+  header.wall_highest_ns = stamp.wall_highest_ns;
+  header.removals = stamp.removals;
   header.header_crc = RecordHeaderCrc(header, id, offset);
   std::memcpy(at, &header, sizeof(header));
 }
@@ -126,21 +142,18 @@ bool ParseBody(const std::byte* at, uint32_t width, WalRecord* record) {
     return std::string_view(static_cast<const char*>(static_cast<const void*>(from)), bytes);
   };
   if (record->type() == RecordType::kInsert) {
-    if (body_bytes < sizeof(InsertBody)) return false;
+    if (body_bytes < sizeof(InsertBody) || record->header.slot == kNoRecordSlot) return false;
     std::memcpy(&record->insert, body, sizeof(InsertBody));
     const uint64_t vector_bytes = static_cast<uint64_t>(width) * sizeof(float);
     if (record->insert.width != width || vector_bytes > body_bytes - sizeof(InsertBody)) return false;
     if (record->insert.text_bytes > body_bytes - sizeof(InsertBody) - vector_bytes) return false;
-    record->variant = record->insert.variant;
     record->vector = {body + sizeof(InsertBody), static_cast<size_t>(vector_bytes)};
     record->text = text_at(body + sizeof(InsertBody) + vector_bytes, record->insert.text_bytes);
   } else if (record->type() == RecordType::kErase) {
     if (body_bytes < sizeof(EraseBody)) return false;
-    EraseBody erase;
-    std::memcpy(&erase, body, sizeof(erase));
-    if (erase.text_bytes > body_bytes - sizeof(EraseBody)) return false;
-    record->variant = erase.variant;
-    record->text = text_at(body + sizeof(EraseBody), erase.text_bytes);
+    std::memcpy(&record->erase, body, sizeof(EraseBody));
+  } else if (record->type() == RecordType::kClear) {
+    return record->header.slot != kNoRecordSlot;
   }
   return true;
 }
@@ -155,18 +168,20 @@ void EncodeSegmentHeader(const SegmentHeader& header, std::byte* block) {
 HeaderState ParseSegmentHeader(std::span<const std::byte> blocks, const SegmentExpectation& expected,
                                SegmentHeader* header) {
   uint64_t misplaced = 0;
-  bool newer = false;
+  bool older = false, newer = false;
   for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
     if (blocks.size() < (copy + 1) * kWalBlockBytes) break;
     SegmentHeader candidate;
     switch (ReadHeaderBlock(blocks.subspan(copy * kWalBlockBytes, kWalBlockBytes), expected, &candidate)) {
       case HeaderState::kGood: *header = candidate; return HeaderState::kGood;
+      case HeaderState::kOlder: older = true; break;
       case HeaderState::kNewer: newer = true; break;
       case HeaderState::kMisplaced: ++misplaced; break;
       default: break;
     }
   }
   if (newer) return HeaderState::kNewer;
+  if (older) return HeaderState::kOlder;
   if (misplaced == kSegmentHeaderCopies) return HeaderState::kMisplaced;
   return OnlyZeros(blocks) ? HeaderState::kZero : HeaderState::kBad;
 }

@@ -36,7 +36,7 @@ inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBy
 inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
 inline constexpr uint64_t kNumberMax = 1ull << 63;  // of segments and records; no log lives long enough to reach it
 inline constexpr uint16_t kFormatMajor = 1;
-inline constexpr uint16_t kFormatMinor = 0;
+inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};
 
 using SegmentId = std::array<uint8_t, 16>;
@@ -57,9 +57,11 @@ struct SegmentHeader {
   SegmentId previous_id = {};
   uint64_t previous_valid_through = 0;  // the records here begin at this sequence + 1
   uint64_t wall_highest_ns = 0;         // the highest wall-clock time believed when the segment was created
+  uint64_t hash_seed = 0;               // of the digests in removals; the same in all segments of a log
+  uint64_t removals = 0;                // as in the record before this segment
 };
 static_assert(std::is_trivially_copyable_v<SegmentHeader> && std::is_standard_layout_v<SegmentHeader>);
-static_assert(sizeof(SegmentHeader) == 128);
+static_assert(sizeof(SegmentHeader) == 144);
 static_assert(offsetof(SegmentHeader, magic) == 0 && offsetof(SegmentHeader, format_major) == 8 &&
               offsetof(SegmentHeader, format_minor) == 10 && offsetof(SegmentHeader, block_bytes) == 12 &&
               offsetof(SegmentHeader, number) == 16 && offsetof(SegmentHeader, id) == 24 &&
@@ -67,16 +69,22 @@ static_assert(offsetof(SegmentHeader, magic) == 0 && offsetof(SegmentHeader, for
               offsetof(SegmentHeader, incompatible_flags) == 76 && offsetof(SegmentHeader, segment_bytes) == 80 &&
               offsetof(SegmentHeader, previous_number) == 88 && offsetof(SegmentHeader, previous_id) == 96 &&
               offsetof(SegmentHeader, previous_valid_through) == 112 &&
-              offsetof(SegmentHeader, wall_highest_ns) == 120);
+              offsetof(SegmentHeader, wall_highest_ns) == 120 && offsetof(SegmentHeader, hash_seed) == 128 &&
+              offsetof(SegmentHeader, removals) == 136);
 // The block's last four bytes hold the CRC-32C of the bytes before them.
 inline constexpr uint64_t kSegmentHeaderCrcOffset = kWalBlockBytes - sizeof(uint32_t);
 
 enum class RecordType : uint8_t {
   kNone = 0,  // reserved: preallocated zeros
   kInsert = 1,
-  kErase = 2,
+  kErase = 2,      // a removal: this key is nowhere from here on
   kWatermark = 3,  // no content: fills a group up to its block and carries acked_through and wall time
+  kClear = 4,      // no content: the slot's entry was evicted, and no insert says so
+  kDropAll = 5,    // no content: a removal of everything before it
 };
+inline constexpr uint8_t kRecordTypeMax = 5;
+inline constexpr bool IsRemoval(RecordType type) { return type == RecordType::kErase || type == RecordType::kDropAll; }
+inline constexpr uint32_t kNoRecordSlot = UINT32_MAX;
 inline constexpr uint8_t kRecordFlagIgnorable = 1;  // a reader that does not know the type skips the record
 
 struct RecordHeader {
@@ -86,10 +94,15 @@ struct RecordHeader {
   uint8_t type = 0;
   uint8_t flags = 0;
   uint16_t reserved = 0;
-  uint64_t sequence = 0;         // previous record's + 1, without gaps
-  uint64_t acked_through = 0;    // every record up to here was synced when this one was stamped
-  uint64_t wall_highest_ns = 0;  // the highest wall-clock time believed when this one was stamped
-  std::array<uint8_t, 24> reserved_tail = {};
+  uint64_t sequence = 0;          // previous record's + 1, without gaps
+  uint64_t acked_through = 0;     // every record up to here was synced when this one was stamped
+  uint64_t wall_highest_ns = 0;   // the highest wall-clock time believed when this one was stamped
+  uint32_t slot = kNoRecordSlot;  // of inserts and clears: the number of the entry's place in memory
+  uint32_t reserved_2 = 0;
+  // How many removals were stamped up to this record: equal numbers on both sides of a gap prove that none is in it.
+  // One that was stamped twice, because its segment failed, counts twice.
+  uint64_t removals = 0;
+  uint64_t reserved_tail = 0;
 };
 static_assert(std::is_trivially_copyable_v<RecordHeader> && std::is_standard_layout_v<RecordHeader>);
 static_assert(sizeof(RecordHeader) == kRecordAlign);
@@ -97,7 +110,9 @@ static_assert(offsetof(RecordHeader, header_crc) == 0 && offsetof(RecordHeader, 
               offsetof(RecordHeader, length) == 8 && offsetof(RecordHeader, type) == 12 &&
               offsetof(RecordHeader, flags) == 13 && offsetof(RecordHeader, reserved) == 14 &&
               offsetof(RecordHeader, sequence) == 16 && offsetof(RecordHeader, acked_through) == 24 &&
-              offsetof(RecordHeader, wall_highest_ns) == 32 && offsetof(RecordHeader, reserved_tail) == 40);
+              offsetof(RecordHeader, wall_highest_ns) == 32 && offsetof(RecordHeader, slot) == 40 &&
+              offsetof(RecordHeader, reserved_2) == 44 && offsetof(RecordHeader, removals) == 48 &&
+              offsetof(RecordHeader, reserved_tail) == 56);
 
 // Behind it: `width` floats, then the text.
 struct InsertBody {
@@ -119,12 +134,15 @@ static_assert(offsetof(InsertBody, wall_expiry_ns) == 0 && offsetof(InsertBody, 
               offsetof(InsertBody, norm) == 28 && offsetof(InsertBody, flags) == 32 &&
               offsetof(InsertBody, reserved) == 36);
 
-// Behind it: the text.
+// The key by its XXH3-128 with the header's seed, which makes a removal as long as the shortest insert of no text.
 struct EraseBody {
+  uint64_t digest_low = 0, digest_high = 0;
   uint32_t variant = 0;
-  uint32_t text_bytes = 0;
+  uint32_t reserved = 0;
 };
-static_assert(std::is_trivially_copyable_v<EraseBody> && sizeof(EraseBody) == 8);
+static_assert(std::is_trivially_copyable_v<EraseBody> && sizeof(EraseBody) == 24);
+static_assert(offsetof(EraseBody, digest_low) == 0 && offsetof(EraseBody, digest_high) == 8 &&
+              offsetof(EraseBody, variant) == 16 && offsetof(EraseBody, reserved) == 20);
 
 // A complete record without a place in the log yet: checksummed outside all locks, copied into a group under one.
 struct UnplacedRecord {
@@ -135,12 +153,15 @@ struct UnplacedRecord {
   std::string_view text;
   uint32_t length = 0;
   uint32_t body_crc = 0;
+  uint32_t slot = kNoRecordSlot;  // not covered by body_crc: it is known last
 
-  static UnplacedRecord Insert(const InsertBody& body, std::span<const float> vector, std::string_view text);
+  static UnplacedRecord Insert(const InsertBody& body, std::span<const std::byte> vector, std::string_view text);
   static constexpr uint64_t LengthOfInsert(uint64_t width, uint64_t text_bytes) {
     return RoundUp(sizeof(RecordHeader) + sizeof(InsertBody) + width * sizeof(float) + text_bytes, kRecordAlign);
   }
-  static UnplacedRecord Erase(uint32_t variant, std::string_view text);
+  static UnplacedRecord Erase(const EraseBody& body);
+  static UnplacedRecord Clear(uint32_t slot);
+  static UnplacedRecord DropAll();
 
   // Writes header (without sequence and header_crc), body and padding: `length` bytes.
   void CopyTo(std::byte* at) const;
@@ -149,9 +170,15 @@ struct UnplacedRecord {
 // Writes a watermark of `length` bytes, still without sequence and header_crc.
 void EncodeWatermark(std::byte* at, uint32_t length);
 
+// What a record's place in the log decides.
+struct RecordStamp {
+  uint64_t sequence = 0;
+  uint64_t acked_through = 0;
+  uint64_t wall_highest_ns = 0;
+  uint64_t removals = 0;
+};
 // Gives the record at `at` its place in the log: everything that depends on segment, offset and sequence.
-void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through,
-                 uint64_t wall_highest_ns);
+void StampRecord(std::byte* at, const SegmentId& id, uint64_t offset, const RecordStamp& stamp);
 
 uint32_t RecordHeaderCrc(const RecordHeader& header, const SegmentId& id, uint64_t offset);
 
@@ -161,8 +188,8 @@ struct WalRecord {
   uint64_t offset = 0;
   InsertBody insert;                  // type kInsert
   std::span<const std::byte> vector;  // type kInsert: width * 4 bytes, aligned to 4
-  uint32_t variant = 0;               // types kInsert and kErase
-  std::string_view text;
+  EraseBody erase;                    // type kErase
+  std::string_view text;              // type kInsert
   RecordType type() const { return static_cast<RecordType>(header.type); }
 };
 
@@ -176,11 +203,12 @@ enum class HeaderState {
   kGood,
   kZero,        // nothing but zeros
   kBad,         // no copy fits, and at least one has no valid magic number and checksum
+  kOlder,       // no copy fits, and one has a valid checksum but a format that this reader no longer knows
   kNewer,       // no copy fits, and one has a valid checksum but a format that this reader does not know
   kUnreadable,  // no copy fits, and the disk cannot read one (the reader's; ParseSegmentHeader never returns it)
   kMisplaced,   // every copy has a valid checksum, but not the model, width, number or id expected here
 };
-inline constexpr int kHeaderStateCount = 6;
+inline constexpr int kHeaderStateCount = 7;
 
 struct SegmentExpectation {
   uint64_t number = 0;

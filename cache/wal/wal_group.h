@@ -65,19 +65,21 @@ class WalGroup {
     ++records_;
   }
 
-  // Places the records behind `sequence` at `offset` of a segment; returns the last sequence given.
-  uint64_t Stamp(const SegmentId& id, uint64_t offset, uint64_t sequence, uint64_t acked_through, uint64_t wall_ns) {
+  // Places the records at `offset` of a segment. `last`: the stamp of the record before them; becomes that of their
+  // last.
+  void Stamp(const SegmentId& id, uint64_t offset, RecordStamp* last) {
     assert(offset % kWalBlockBytes == 0);
-    uint64_t stamped = 0;
-    for (uint64_t at = 0; at < used_; ++stamped) {
+    [[maybe_unused]] const uint64_t before = last->sequence;
+    for (uint64_t at = 0; at < used_;) {
       RecordHeader header;
       std::memcpy(&header, memory_.get() + at, sizeof(header));
       assert(header.length >= kRecordAlign && header.length % kRecordAlign == 0 && header.length <= used_ - at);
-      StampRecord(memory_.get() + at, id, offset + at, sequence + stamped + 1, acked_through, wall_ns);
+      ++last->sequence;
+      if (IsRemoval(static_cast<RecordType>(header.type))) ++last->removals;
+      StampRecord(memory_.get() + at, id, offset + at, *last);
       at += header.length;
     }
-    assert(stamped == records_);
-    return sequence + stamped;
+    assert(last->sequence == before + records_);
   }
 
   void Reset() {

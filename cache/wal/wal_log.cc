@@ -65,6 +65,7 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.previous_id = previous_id_;
   begin.previous_valid_through = valid_through;
   begin.wall_highest_ns = Stamp();
+  begin.hash_seed = config_.hash_seed;
   assert(segments_.empty() || segments_.back().number < begin.number);
   // If it fails, the next header leaves this number out; until that header is durable, recovery may find this one.
   Status status;
@@ -106,6 +107,7 @@ Status WalLog::Start(RecoveryPlan plan) {
   previous_number_ = plan.previous_number;
   previous_id_ = plan.previous_id;
   synced_through_ = plan.valid_through;
+  writer_.SetRemovals(plan.removals);
   shared_->time.Start(*clock_, plan.wall_highest_ns);
   unfinished_start_ = std::move(plan);
   if (SUTRA_CHECKPOINT("recovery.cut")) {

@@ -58,6 +58,7 @@ class WalLog {
     uint32_t width = 0;
     uint64_t segment_bytes = 0;
     uint64_t wal_bytes_max = 0;
+    uint64_t hash_seed = 0;  // of the keys' digests
     bool sync_each_group = false;
     bool threaded = true;
     // Makes the directory ready, where a full disk prevented that: called before each attempt to begin the first
@@ -106,6 +107,9 @@ class WalLog {
   // `wake` is called, on any thread, when wants_room may have changed.
   void SetWake(std::function<void()> wake) { preparer_.SetFailureHook(std::move(wake)); }
   bool has_unsynced() const { return !unsynced_.empty(); }
+  // The oldest segment waits for a sync to go, and the next one for that: where segments are smaller than what is
+  // written between two syncs, the log would reach its bound meanwhile and evict.
+  bool wants_sync() const { return retire_after_.has_value() && has_unsynced(); }
   uint64_t unsynced_bytes() const { return unsynced_bytes_; }
   uint64_t oldest_unsynced_ns() const { return unsynced_.empty() ? 0 : unsynced_.front()->first_accepted_ns; }
   bool wants_watermark() const { return wants_watermark_; }
@@ -207,7 +211,7 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> unplaced_;  // groups on their way to a segment
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
-  LiveEntries::Cursor recycle_cursor_;
+  LiveEntries::Cursor recycle_cursor_ = 0;
   Occasions evictions_, failures_, giving_back_, dropping_;  // of a line each
   uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve
   bool wants_watermark_ = false;

@@ -51,7 +51,7 @@ Result<std::unique_ptr<WalReader>> WalReader::Open(DiskIo* io, const std::string
   return reader;
 }
 
-bool WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
+std::optional<bool> WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
   const Result<FileHandle> file = io->Open(path, OpenMode::kRead);
   if (!file.ok()) return false;
   const Result<uint64_t> bytes = io->Size(*file);
@@ -64,6 +64,7 @@ bool WalReader::AnyBlockReads(DiskIo* io, const std::string& path) {
     reads = io->Read(*file, number * kWalBlockBytes, block).ok();
   }
   io->Close(*file);
+  if (bytes.ok() && blocks <= kSegmentHeaderCopies) return std::nullopt;
   return reads;
 }
 
@@ -93,7 +94,8 @@ Status WalReader::ReadSegmentHeader(const SegmentExpectation& expected) {
     if (!zero.ok()) return zero.status();
     if (!zero.value()) header_state_ = HeaderState::kBad;
   }
-  const bool decided = header_state_ == HeaderState::kGood || header_state_ == HeaderState::kNewer;
+  const bool decided = header_state_ == HeaderState::kGood || header_state_ == HeaderState::kOlder ||
+                       header_state_ == HeaderState::kNewer;
   if (!decided && unreadable_blocks() > 0) header_state_ = HeaderState::kUnreadable;
   end_ = header_.segment_bytes;
   return {};
@@ -207,7 +209,7 @@ Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_seq
   if (piece->unreadable) return BadBodyOf(record->type());
   const bool body_right =
       header.body_crc == Crc32c(piece->at + sizeof(RecordHeader), header.length - sizeof(RecordHeader));
-  const bool known = header.type <= static_cast<uint8_t>(RecordType::kWatermark);
+  const bool known = header.type <= kRecordTypeMax;
   if (body_right && !known) {
     return (header.flags & kRecordFlagIgnorable) != 0 ? RecordState::kUnknownIgnorable : RecordState::kUnknown;
   }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -51,8 +52,8 @@ class WalReader {
   // Opens the segment file and reads its header. What cannot be read, even block by block, is a state, not an error.
   static Result<std::unique_ptr<WalReader>> Open(DiskIo* io, const std::string& path,
                                                  const SegmentExpectation& expected);
-  // Whether the disk reads any of a few blocks of records in this file.
-  static bool AnyBlockReads(DiskIo* io, const std::string& path);
+  // Whether the disk reads any of a few blocks of records in this file; nothing if it is too short to hold one.
+  static std::optional<bool> AnyBlockReads(DiskIo* io, const std::string& path);
   ~WalReader();
 
   HeaderState header_state() const { return header_state_; }

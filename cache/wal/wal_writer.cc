@@ -35,6 +35,8 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   header.previous_id = begin.previous_id;
   header.previous_valid_through = begin.previous_valid_through;
   header.wall_highest_ns = begin.wall_highest_ns;
+  header.hash_seed = begin.hash_seed;
+  header.removals = removals_;
   Status status;
   if (!FillRandom(header.id.data(), header.id.size())) {
     status = Status::FromErrno(StatusCode::kStorageError, "drawing random bytes for a segment's id", errno);
@@ -65,8 +67,10 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   const uint64_t bytes = group->bytes().size();
   assert(!dead_ && Fits(bytes) && bytes > 0 && !(then_sync && syncing_));
   assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
-  const uint64_t last = group->Stamp(id_, position_, written_through_, synced_through_, wall_highest_ns);
-  assert(last == written_through_ + group->records());
+  RecordStamp last{written_through_, synced_through_, wall_highest_ns, removals_};
+  group->Stamp(id_, position_, &last);
+  assert(last.sequence == written_through_ + group->records());
+  removals_ = last.removals;
   dead_ = true;  // until the write is known to have succeeded
   if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
   io_->Submit(file_, position_, group->bytes(), then_sync);
@@ -76,10 +80,10 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   if (stop) return Stopped("wal.submitted");
   if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");
   position_ += bytes;
-  written_through_ = last;
+  written_through_ = last.sequence;
   if (then_sync) {
     if (SUTRA_CHECKPOINT("wal.synced")) return Stopped("wal.synced");
-    synced_through_ = last;
+    synced_through_ = last.sequence;
   }
   assert(synced_through_ <= written_through_);
   dead_ = false;

@@ -34,7 +34,10 @@ class WalWriter {
     SegmentId previous_id = {};
     uint64_t previous_valid_through = 0;
     uint64_t wall_highest_ns = 0;
+    uint64_t hash_seed = 0;
   };
+  // How many removals the log counts already. Before the first segment.
+  void SetRemovals(uint64_t removals) { removals_ = removals; }
   // Leaves the current segment and begins another in the allocated file `file` at `path`, which is the writer's when
   // this succeeds, and the caller's to close when it does not: header, sync, rename to its name, directory sync.
   Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
@@ -72,6 +75,7 @@ class WalWriter {
   uint64_t position_ = 0;
   uint64_t written_through_ = 0;
   uint64_t synced_through_ = 0;
+  uint64_t removals_ = 0;      // stamped so far
   uint64_t sync_through_ = 0;  // what the sync under way covers
   bool syncing_ = false;
   bool dead_ = false;  // a write or sync of this segment failed

@@ -44,9 +44,10 @@ struct Computation {
 
   // InFlight's mutex.
   std::vector<Waiter> waiters;
-  uint64_t ttl_s = 0;      // the longest lifetime of the waiters that want it stored
-  bool store = false;      // at least one waiter wants it stored
-  bool truncated = false;  // the worker found it longer than the model's limit
+  uint64_t ttl_s = 0;          // the longest lifetime of the waiters that want it stored
+  uint64_t removals_seen = 0;  // of the cache, when it began (CacheShard::Removals)
+  bool store = false;          // at least one waiter wants it stored
+  bool truncated = false;      // the worker found it longer than the model's limit
 
   // The batcher's mutex; before it is there, of the order of the long texts.
   bool taken = false;

@@ -155,7 +155,7 @@ void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {
 void DeviceWorker::Store(const ComputationPtr& computation, std::span<const float> unit, float norm, uint64_t ttl_s) {
   try {
     model_.cache.Insert(computation->text, computation->variant, unit,
-                        {norm, computation->token_count, computation->truncated}, ttl_s);
+                        {norm, computation->token_count, computation->truncated}, ttl_s, computation->removals_seen);
   } catch (const std::bad_alloc&) {
     model_.stats.Add(Counter::kOutOfMemory);
   }

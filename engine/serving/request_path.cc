@@ -91,6 +91,7 @@ std::shared_ptr<Request> RequestPath::MakeComputation(const Waiter& first, size_
   computation->client = first.lane->client();
   computation->cost_estimate = EstimatedTextCost(text_bytes, model_.info.tokens_max);
   computation->queued_ns = first.taken_ns;
+  computation->removals_seen = model_.cache.Removals();
   return computation;
 }
 

@@ -24,7 +24,7 @@ uint64_t ShardSlot::BytesOf(const Waiting& insert) {
 }
 
 void ShardSlot::Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
-                       uint64_t ttl_s) {
+                       uint64_t ttl_s, uint64_t removals_seen) {
   CacheShard* shard = Get();
   if (shard == nullptr && clock_ == nullptr) return;  // none is expected
   if (shard == nullptr) {
@@ -43,7 +43,7 @@ void ShardSlot::Insert(std::string_view text, uint32_t variant, std::span<const 
       return;
     }
   }
-  shard->Insert(text, variant, vector, value, ttl_s);
+  shard->Insert(text, variant, vector, value, ttl_s, removals_seen);
 }
 
 // An entry lives no longer for having waited: seconds are rounded up.

@@ -43,7 +43,12 @@ class ShardSlot {
   // As CacheShard::Insert, or the insert waits. REQUIRES: ttl_s > 0. Throws std::bad_alloc, and has then changed
   // nothing.
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
-              uint64_t ttl_s);
+              uint64_t ttl_s, uint64_t removals_seen = CacheShard::kRemovalsAllSeen);
+  // As CacheShard::Removals; 0 before there is a shard, since nothing can be removed then.
+  uint64_t Removals() const {
+    const CacheShard* const shard = Get();
+    return shard != nullptr ? shard->Removals() : 0;
+  }
 
   // Pours in what waits, then shows the shard, which must outlive the slot's users.
   void Appear(CacheShard* shard);

@@ -14,6 +14,7 @@
 
 #include "cache/wal/wal_format.h"
 #include "tests/cache/cache_test_support.h"
+#include "tests/cache/wal/log_fixture.h"
 #include "tests/sim/manual_clock.h"
 #include "tests/sim/sim_disk.h"
 
@@ -91,6 +92,7 @@ struct LogMap {
 
   static LogMap Of(const sim::SimDisk& disk) {
     LogMap log;
+    std::map<uint64_t, std::string> texts;  // by the digest that a removal names
     for (const uint64_t number : SegmentsOn(disk)) {
       const std::vector<std::byte> bytes = disk.Bytes(PathOf(number));
       SegmentHeader header;
@@ -103,9 +105,15 @@ struct LogMap {
         if (place.header.length == 0) break;
         WalRecord record;
         record.header = place.header;
-        place.text = ParseBody(bytes.data() + place.offset, kWidth, &record) ? std::string(record.text) : "";
+        const bool parsed = ParseBody(bytes.data() + place.offset, kWidth, &record);
+        if (parsed && place.type() == RecordType::kInsert) {
+          place.text = std::string(record.text);
+          texts[DigestOf(place.text, 0, header.hash_seed).digest_low] = place.text;
+        } else {
+          place.text = parsed && place.type() == RecordType::kErase ? texts[record.erase.digest_low] : "";
+        }
         log.places.push_back(place);
-        if (place.type() != RecordType::kWatermark) log.last[place.text] = place;
+        if (!place.text.empty()) log.last[place.text] = place;
       }
     }
     return log;

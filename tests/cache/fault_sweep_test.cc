@@ -70,7 +70,7 @@ uint64_t RunWithFault(SimDisk::Faults faults, bool power_cut) {
   if (!again.ok()) return 0;
   EXPECT_EQ((*again)->Stats().quarantined_segments, 0u);
   oracle.Attach(again->get());
-  const std::string error = oracle.CheckRecovered(power_cut);
+  const std::string error = oracle.CheckRecovered(power_cut).failure;
   EXPECT_EQ(error, "");
   return error.empty() ? operations : 0;
 }

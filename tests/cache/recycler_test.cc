@@ -19,10 +19,12 @@ class RecyclerTest : public testing::Test {
   void Insert(const std::string& text, uint32_t version, uint64_t segment, uint64_t lives_ns = 100 * kS) {
     const EntryKey key = store_.KeyOf(text, 0);
     const std::vector<float> vector = test::VectorOf(text, version);
-    MutexLock lock(store_.MutexOf(key));
-    const uint64_t now = clock_.MonotonicNs();
-    ASSERT_TRUE(store_.InsertLocked(key, std::span<const float>(vector), CacheValue{2.5f, version, version % 2 == 1},
-                                    now + lives_ns, now, segment));
+    const uint64_t now = clock_.BootNs();
+    const MutexLock lock(store_.mutex());
+    const SlotTable::Placed placed = store_.PutLocked(key, std::as_bytes(std::span(vector)),
+                                                      CacheValue{2.5f, version, version % 2 == 1}, now + lives_ns, now);
+    ASSERT_NE(placed.slot, SlotTable::kNoSlot);
+    store_.SetSegmentLocked(placed.slot, segment);
   }
   // One group of at most `bytes`, closed and stamped; sets `done`.
   std::unique_ptr<WalGroup> Collect(uint64_t through, uint64_t bytes = 1 << 20) {
@@ -34,7 +36,8 @@ class RecyclerTest : public testing::Test {
     std::vector<WalRecord> records;
     if (group->empty()) return records;
     group->Close();
-    group->Stamp(SegmentId{}, kSegmentDataStart, 0, 0, 0);
+    RecordStamp stamp;
+    group->Stamp(SegmentId{}, kSegmentDataStart, &stamp);
     for (uint64_t at = 0; at < group->bytes().size();) {
       WalRecord record;
       std::memcpy(&record.header, group->bytes().data() + at, sizeof(RecordHeader));
@@ -51,10 +54,10 @@ class RecyclerTest : public testing::Test {
   }
 
   sim::ManualClock clock_{kWall};
-  EntryStore store_{EntryStore::Limits{test::kWidth, 1000, 8 << 20}};
+  SlotTable store_{SlotTable::Limits{test::kWidth, 1000, 8 << 20}};
   WalShared shared_;
   Recycler recycler_{&store_, &clock_, &shared_, test::kWidth, kSegmentBytesMin};
-  LiveEntries::Cursor cursor_;
+  LiveEntries::Cursor cursor_ = 0;
   bool done_ = false;
 };
 
@@ -75,6 +78,7 @@ TEST_F(RecyclerTest, ARecordSaysWhatTheEntrySaysAndHowLongItStillLives) {
   EXPECT_EQ(body.token_count, 7u);
   EXPECT_EQ(body.norm, 2.5f);
   EXPECT_EQ(body.flags, kInsertTruncated);
+  EXPECT_EQ(records[0].header.slot, 0u) << "its own";
 }
 
 TEST_F(RecyclerTest, TakesWhatOlderSegmentsHoldAndMovesItToTheNewOne) {
@@ -84,7 +88,7 @@ TEST_F(RecyclerTest, TakesWhatOlderSegmentsHoldAndMovesItToTheNewOne) {
   Insert("memory only", 4, 0);
   EXPECT_EQ(TextsOf(Collect(2).get()), (std::set<std::string>{"one", "two"}));
   EXPECT_TRUE(done_);
-  cursor_ = {};
+  cursor_ = 0;
   EXPECT_TRUE(Collect(2)->empty()) << "the new segment holds them now";
   EXPECT_EQ(recycler_.EvictOlder(3), 1u) << "three";
   EXPECT_EQ(recycler_.EvictOlder(9), 2u);

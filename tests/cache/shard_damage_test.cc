@@ -215,8 +215,8 @@ void Restamp(std::vector<std::byte>* bytes, const Place& place) {
   std::byte* at = bytes->data() + place.offset;
   const uint32_t body = Crc32c(at + sizeof(RecordHeader), place.header.length - sizeof(RecordHeader));
   std::memcpy(at + offsetof(RecordHeader, body_crc), &body, sizeof(body));
-  StampRecord(at, place.segment_id, place.offset, place.header.sequence, place.header.acked_through,
-              place.header.wall_highest_ns);
+  StampRecord(at, place.segment_id, place.offset,
+              {place.header.sequence, place.header.acked_through, place.header.wall_highest_ns, place.header.removals});
 }
 
 // Spoils the last record of a text that answers (or, for removals, that does not) and counts what the check notices.

@@ -18,7 +18,7 @@ constexpr uint64_t kWall = 1'700'000'000 * kS;
 class StoreSinkTest : public testing::Test {
  protected:
   void Insert(const std::string& text, uint32_t version, uint64_t wall_expiry_ns, uint64_t ttl_s,
-              uint64_t wall_highest_ns = 0, uint64_t segment = 1) {
+              uint64_t wall_highest_ns = 0, uint64_t segment = 1, uint32_t slot = SlotTable::kNoSlot) {
     const std::vector<float> vector = test::VectorOf(text, version);
     WalRecord record;
     record.header.wall_highest_ns = wall_highest_ns;
@@ -26,19 +26,19 @@ class StoreSinkTest : public testing::Test {
     record.insert.ttl_s = static_cast<uint32_t>(ttl_s);
     record.insert.token_count = version;
     record.insert.norm = static_cast<float>(version);
+    record.header.slot = slot != SlotTable::kNoSlot ? slot : next_slot_++;
     record.text = text;
     record.vector = std::as_bytes(std::span<const float>(vector));
     sink().Insert(record, segment);
   }
   void Erase(const std::string& text) {
-    WalRecord record;
-    record.text = text;
-    sink().Erase(record);
+    const KeyDigest digest = store_.KeyOf(text, 0).digest;
+    sink().Erase({digest.low, digest.high, 0});
   }
   int Find(const std::string& text) {
     std::vector<float> vector(test::kWidth);
     CacheValue value;
-    if (!store_.Lookup(store_.KeyOf(text, 0), &clock_, vector.data(), &value)) return -1;
+    if (!store_.Lookup(store_.KeyOf(text, 0), clock_.BootNs(), vector.data(), &value)) return -1;
     return vector == test::VectorOf(text, value.token_count) ? static_cast<int>(value.token_count) : -2;
   }
   // Seconds until the text is gone, in steps of one.
@@ -50,13 +50,17 @@ class StoreSinkTest : public testing::Test {
     return limit_s;
   }
   StoreSink& sink() {
-    if (sink_ == nullptr) sink_ = std::make_unique<StoreSink>(&store_, &clock_, now_ns_);
+    if (sink_ == nullptr) {
+      sink_ = std::make_unique<StoreSink>(&store_, &clock_, now_ns_);
+      if (store_.GetCounts().entries == 0) sink_->Begin(store_.seed());
+    }
     return *sink_;
   }
 
   sim::ManualClock clock_{kWall};
-  EntryStore store_{EntryStore::Limits{test::kWidth, 1000, 1 << 20}};
+  SlotTable store_{SlotTable::Limits{test::kWidth, 1000, 1 << 20}};
   uint64_t now_ns_ = kWall;
+  uint32_t next_slot_ = 0;
   std::unique_ptr<StoreSink> sink_;
 };
 
@@ -103,6 +107,20 @@ TEST_F(StoreSinkTest, ARemovalRemovesAndDropAllDropsAll) {
   EXPECT_EQ(Find("b"), 2);
   EXPECT_EQ(sink().DropAll(), 1u);
   EXPECT_EQ(Find("b"), -1);
+}
+
+TEST_F(StoreSinkTest, AnInsertTakesItsSlotFromWhoeverWasThereEvenIfItHasExpired) {
+  Insert("a", 1, kWall + 100 * kS, 100, 0, 1, 5);
+  Insert("b", 2, kWall, 100, 0, 1, 5);
+  EXPECT_EQ(Find("a"), -1);
+  EXPECT_EQ(Find("b"), -1);
+  Insert("c", 3, kWall + 100 * kS, 100, 0, 1, 5);
+  EXPECT_EQ(Find("c"), 3);
+  sink().Clear(5);
+  EXPECT_EQ(Find("c"), -1);
+  Insert("d", 4, kWall + 100 * kS, 100, 0, 1, 1000);
+  EXPECT_EQ(Find("d"), -1);
+  EXPECT_EQ(sink().beyond_bounds(), 1u);
 }
 
 // One record with a strange stamp among them changes nothing for the others.

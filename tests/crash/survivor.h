@@ -30,7 +30,11 @@ enum TallyWord {
   kTallyEngines,     /* sutra_info.engines */
   kTallyWords
 };
-enum TallyPhase { kPhaseStarting, kPhaseAttached, kPhaseQuiet };
+enum TallyPhase {
+  kPhaseStarting, /* perhaps without its signal handlers: a signal might end it */
+  kPhaseAttached, /* it handles SIGUSR1 and SIGTERM */
+  kPhaseQuiet
+};
 #define kOverdueNs 5000000000ull
 
 static inline uint64_t TallyNowNs(void) {

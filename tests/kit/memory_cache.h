@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <string>
@@ -19,6 +20,7 @@ class MemoryCache : public CacheShard {
     std::vector<float> vector;
     CacheValue value;
     uint64_t ttl_s = 0;
+    uint64_t removals_seen = 0;
   };
 
   bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override {
@@ -46,17 +48,19 @@ class MemoryCache : public CacheShard {
     busy_ = std::move(text);
   }
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
-              uint64_t ttl_s) override {
+              uint64_t ttl_s, uint64_t removals_seen = kRemovalsAllSeen) override {
     if (on_insert) on_insert();
     const MutexLock lock(mutex_);
     ++inserts_;
-    entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s};
+    entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s, removals_seen};
   }
   Status Erase(std::string_view text, uint32_t variant) override {
     const MutexLock lock(mutex_);
     entries_.erase({std::string(text), variant});
     return {};
   }
+  uint64_t Removals() const override { return removals.load(); }
+  std::atomic<uint64_t> removals{0};
   Status Sync() override { return {}; }
   void Close() override {}
   void SetStorageLost(bool) override {}

@@ -1,8 +1,12 @@
 // The oracle of the simulated runs: drives a shard and remembers, outside of it, what may be there after a crash: for
 // each key the last change that was durable (or, for a kill, written) and every change attempted after it. One thread.
+//
+// An eviction is a change too (it is noticed by a lookup after each call that counted one), and counted apart where it
+// is undone.
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,35 +16,50 @@
 
 namespace sutra::sim {
 
+// What a start found.
+struct Judgement {
+  uint64_t lost = 0;        // durable entries and changes that are not there
+  uint64_t wrong = 0;       // answers that were never put there, and entries that were removed
+  uint64_t revived = 0;     // entries that are back although their eviction was durable
+  uint64_t given_back = 0;  // durable entries that a full disk has cost
+  std::string failure;      // the first one
+};
+
 class Oracle {
  public:
   explicit Oracle(ManualClock* clock) : clock_(clock) {}
+
+  // Called after each call of the shard and before its promises count: what a crash in the middle of it may leave.
+  void SetMiddle(std::function<void()> middle) { middle_ = std::move(middle); }
 
   // A shard was opened: what it answers is durable, because recovery synced what it read.
   void Attach(LoggedShard* shard) {
     shard_ = shard;
     dropped_ = 0;
+    left_ = LeftOf(shard->Stats());
   }
 
   void Put(const std::string& text) {
     const int version = ++version_;
-    histories_[text].changes.push_back({version, false});
+    histories_[text].changes.push_back({version});
     test::Put(shard_, text, static_cast<uint32_t>(version));
-    NoticeDrops();
+    Called();
   }
 
   void Erase(const std::string& text) {
-    History& history = histories_[text];
-    history.changes.push_back({-1, false});
+    histories_[text].changes.push_back({-1});
+    const size_t at = histories_[text].changes.size() - 1;
     const bool erased = shard_->Erase(text, 0).ok();
-    NoticeDrops();
-    history.changes.back().may_be_lost = !erased;
-    if (erased) history.durable = history.changes.size() - 1;
+    Called();
+    History& history = histories_[text];
+    history.changes[at].may_be_lost = !erased;
+    if (erased) history.durable = std::max(history.durable, at);
+    removals_ += erased ? 1 : 0;
   }
 
   void Sync() {
     const bool synced = shard_->Sync().ok();
-    NoticeDrops();
+    Called();
     if (synced) MarkAll(&History::durable);
   }
 
@@ -48,7 +67,7 @@ class Oracle {
   void Advance(uint64_t ms) {
     clock_->Advance(ms * 1'000'000);
     shard_->Turn();
-    NoticeDrops();
+    Called();
     const CacheStats stats = shard_->Stats();
     if (stats.storage_failed || stats.wal_pending_records != 0) return;
     if (ms >= 60) MarkAll(&History::written);
@@ -62,40 +81,81 @@ class Oracle {
     return state == expected ? "" : text + " answers " + std::to_string(state) + ", not " + std::to_string(expected);
   }
 
-  // "" or what is wrong with a newly opened shard; its answers become the new starting point.
-  std::string CheckRecovered(bool power_cut) {
-    std::string failure;
-    for (auto& [text, history] : histories_) {
-      const int state = test::VersionOf(shard_, text);
-      if (!history.Allows(state, power_cut) && failure.empty()) {
-        failure = text + " is " + std::to_string(state) + " after " + (power_cut ? "a power cut" : "a kill") +
-                  "; durable was " + std::to_string(history.changes[history.durable].state) + ", written " +
-                  std::to_string(history.changes[history.written].state) + ", last " +
-                  std::to_string(history.changes.back().state);
+  // What a shard that was opened after a crash at this moment has lost or made up. `disk_full`: it was since the last
+  // start; the log may have given segments back whose entries only memory still held (WAL_FORMAT.md, "A full disk").
+  Judgement Judge(LoggedShard* shard, bool power_cut, bool disk_full = false) const {
+    Judgement judgement;
+    for (const auto& [text, history] : histories_) {
+      const int state = test::VersionOf(shard, text);
+      if (history.Allows(state, history.FirstOf(power_cut))) continue;
+      if (history.Allows(state, history.Evicted(history.FirstOf(power_cut)))) {
+        ++judgement.revived;
+        Note(&judgement, text, history, state, power_cut);
+        continue;
       }
-      history = History();
-      history.changes[0].state = state;
+      if (state == -1 && disk_full) {
+        ++judgement.given_back;
+        continue;
+      }
+      const bool removed = history.changes[history.Evicted(history.FirstOf(power_cut))].state == -1;
+      ++(state != -1 && (removed || !history.Allows(state, 0)) ? judgement.wrong : judgement.lost);
+      Note(&judgement, text, history, state, power_cut);
     }
-    return failure;
+    return judgement;
   }
+
+  // Judges the attached shard; its answers become the new starting point.
+  Judgement CheckRecovered(bool power_cut, bool disk_full = false) {
+    const Judgement judgement = Judge(shard_, power_cut, disk_full);
+    for (auto& [text, history] : histories_) {
+      history = History();
+      history.changes[0].state = test::VersionOf(shard_, text);
+    }
+    return judgement;
+  }
+
+  uint64_t evictions() const { return evictions_; }  // noticed
+  uint64_t removals() const { return removals_; }    // confirmed
 
  private:
   struct History {  // state -1 is "absent"
     struct Change {
       int state = -1;
       bool may_be_lost = false;  // the shard said that it dropped records
+      bool evicted = false;
     };
-    std::vector<Change> changes{{-1, false}};
+    std::vector<Change> changes{{}};
     size_t durable = 0;  // survives a power cut
     size_t written = 0;  // survives a kill
 
-    bool Allows(int state, bool power_cut) const {
-      for (size_t i = power_cut ? durable : std::max(durable, written); i < changes.size(); ++i) {
-        if (changes[i].state == state) return true;
-      }
-      return false;
+    size_t FirstOf(bool power_cut) const { return power_cut ? durable : std::max(durable, written); }
+    // The change before the evictions at `first`.
+    size_t Evicted(size_t first) const {
+      while (first > 0 && changes[first].evicted) --first;
+      return first;
+    }
+    bool Allows(int state, size_t first) const {
+      return std::any_of(changes.begin() + static_cast<std::ptrdiff_t>(first), changes.end(),
+                         [state](const Change& change) { return change.state == state; });
     }
   };
+
+  static void Note(Judgement* judgement, const std::string& text, const History& history, int state, bool power_cut) {
+    if (!judgement->failure.empty()) return;
+    judgement->failure = text.substr(0, 7) + " is " + std::to_string(state) + " after " +
+                         (power_cut ? "a power cut" : "a kill") + "; durable was " +
+                         std::to_string(history.changes[history.durable].state) + ", written " +
+                         std::to_string(history.changes[history.written].state) + ", last " +
+                         std::to_string(history.changes.back().state);
+  }
+
+  static uint64_t LeftOf(const CacheStats& stats) { return stats.evictions + stats.wal_evictions; }
+
+  void Called() {
+    NoticeDrops();
+    NoticeEvictions();
+    if (middle_) middle_();
+  }
 
   void MarkAll(size_t History::*index) {
     for (auto& [text, history] : histories_) {
@@ -115,11 +175,24 @@ class Oracle {
     }
   }
 
+  void NoticeEvictions() {
+    const uint64_t left = LeftOf(shard_->Stats());
+    if (left == left_) return;
+    left_ = left;
+    for (auto& [text, history] : histories_) {
+      if (history.changes.back().state == -1 || test::VersionOf(shard_, text) != -1) continue;
+      // Perhaps for an insert that the log did not accept.
+      history.changes.push_back({-1, dropped_ != 0, true});
+      ++evictions_;
+    }
+  }
+
   ManualClock* const clock_;
   LoggedShard* shard_ = nullptr;
+  std::function<void()> middle_;
   std::map<std::string, History> histories_;
   int version_ = 0;
-  uint64_t dropped_ = 0;
+  uint64_t dropped_ = 0, left_ = 0, evictions_ = 0, removals_ = 0;
 };
 
 }  // namespace sutra::sim

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace sutra::sim {
 namespace {
@@ -28,6 +29,11 @@ uint64_t SimDisk::operations() const {
   return operations_;
 }
 
+SimDisk::Failures SimDisk::failures() const {
+  MutexLock lock(mutex_);
+  return failures_;
+}
+
 void SimDisk::SetFileLimit(uint64_t bytes) {
   MutexLock lock(mutex_);
   file_limit_ = bytes;
@@ -41,6 +47,11 @@ void SimDisk::SetCapacity(uint64_t bytes) {
 int SimDisk::BeginLocked() {
   cutting_ = false;
   if (powered_off_) return -EIO;
+  if (copy_every_ != 0 && --copy_in_ == 0) {
+    copy_in_ = copy_every_;
+    ++copied_;
+    copies_.push_back(CopyLocked());
+  }
   ++operations_;
   if (operations_ == faults_.power_off_at) {
     powered_off_ = cutting_ = true;
@@ -48,7 +59,42 @@ int SimDisk::BeginLocked() {
   }
   const bool fails = faults_.fail_at != 0 &&
                      (operations_ == faults_.fail_at || (faults_.fail_forever && operations_ > faults_.fail_at));
+  failures_.all += fails ? 1 : 0;
+  failures_.full += fails && faults_.fail_errno == ENOSPC ? 1 : 0;
   return fails ? -faults_.fail_errno : 0;
+}
+
+void SimDisk::KeepCopies(uint64_t every, uint64_t first) {
+  MutexLock lock(mutex_);
+  copy_every_ = every;
+  copy_in_ = first;
+}
+
+std::vector<std::unique_ptr<SimDisk>> SimDisk::TakeCopies() {
+  MutexLock lock(mutex_);
+  return std::exchange(copies_, {});
+}
+
+std::unique_ptr<SimDisk> SimDisk::CopyLocked() const {
+  auto copy = std::make_unique<SimDisk>(seed_ * 1'000'003 + copied_);
+  std::map<NodePtr, NodePtr> nodes{{nullptr, nullptr}};  // names share them
+  const auto copied = [&](const NodePtr& node) {
+    NodePtr& to = nodes[node];
+    if (node != nullptr && to == nullptr) to = std::make_shared<Node>(*node);
+    return to;
+  };
+  MutexLock lock(copy->mutex_);
+  for (const auto& [name, node] : names_) copy->names_[name] = copied(node);
+  for (const auto& [name, node] : durable_names_) copy->durable_names_[name] = copied(node);
+  for (const auto& [directory, operations] : unsynced_names_) {
+    for (const NameOperation& operation : operations) {
+      copy->unsynced_names_[directory].push_back({operation.remove, operation.add, copied(operation.node)});
+    }
+  }
+  copy->directories_ = directories_;
+  copy->capacity_ = capacity_;
+  copy->file_limit_ = file_limit_;
+  return copy;
 }
 
 uint64_t SimDisk::UsedBytesLocked() const {

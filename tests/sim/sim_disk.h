@@ -27,7 +27,7 @@ namespace sutra::sim {
 
 class SimDisk : public DiskIo {
  public:
-  explicit SimDisk(uint64_t seed = 1) : random_(seed) {}
+  explicit SimDisk(uint64_t seed = 1) : seed_(seed), random_(seed) {}
 
   struct Faults {
     uint64_t fail_at = 0;  // number of the operation (from 1, counted from SetFaults) that fails; 0: none
@@ -39,7 +39,11 @@ class SimDisk : public DiskIo {
     unsigned noise_percent = 0;  // chance of EINTR, EAGAIN or a short write
   };
   void SetFaults(const Faults& faults);
-  uint64_t operations() const;  // since SetFaults
+  uint64_t operations() const;   // since SetFaults
+  struct Failures {              // operations that a fault has made fail, since the disk was made
+    uint64_t all = 0, full = 0;  // full: with ENOSPC
+  };
+  Failures failures() const;
   void SetCapacity(uint64_t bytes);
   void SetFileLimit(uint64_t bytes);  // like RLIMIT_FSIZE, for what is allocated
 
@@ -51,6 +55,11 @@ class SimDisk : public DiskIo {
   void PowerCut();
   // What is left after the process was killed: everything that was done.
   void ProcessKill();
+
+  // Keeps a copy of the disk as it is before each `every`-th operation from now on, the `first`-th one first; 0: none.
+  // A copy has no open files and no faults.
+  void KeepCopies(uint64_t every, uint64_t first);
+  std::vector<std::unique_ptr<SimDisk>> TakeCopies();
 
   // Direct access to what a file holds, for damage at rest. Changes are durable.
   std::vector<std::byte> Bytes(const std::string& path) const;
@@ -114,14 +123,17 @@ class SimDisk : public DiskIo {
   int SyncNodeLocked(Node* node, size_t operations) SUTRA_REQUIRES(mutex_);  // the first of the unsynced ones
   void ApplyLocked(std::vector<std::byte>* bytes, const FileOperation& operation, bool torn) SUTRA_REQUIRES(mutex_);
   uint64_t UsedBytesLocked() const SUTRA_REQUIRES(mutex_);
+  std::unique_ptr<SimDisk> CopyLocked() const SUTRA_REQUIRES(mutex_);
   uint64_t RandomLocked(uint64_t below) SUTRA_REQUIRES(mutex_) {
     return std::uniform_int_distribution<uint64_t>(0, below - 1)(random_);
   }
 
+  const uint64_t seed_;
   mutable Mutex mutex_;
   std::mt19937_64 random_ SUTRA_GUARDED_BY(mutex_);
   Faults faults_ SUTRA_GUARDED_BY(mutex_);
   uint64_t operations_ SUTRA_GUARDED_BY(mutex_) = 0;
+  Failures failures_ SUTRA_GUARDED_BY(mutex_);
   ReadCost read_cost_ SUTRA_GUARDED_BY(mutex_);
   unsigned slow_syncs_percent_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t capacity_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;
@@ -134,6 +146,10 @@ class SimDisk : public DiskIo {
   std::map<std::string, bool> directories_ SUTRA_GUARDED_BY(mutex_);
   std::map<FileHandle, Handle> handles_ SUTRA_GUARDED_BY(mutex_);
   FileHandle next_handle_ SUTRA_GUARDED_BY(mutex_) = 3;
+  uint64_t copy_every_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t copy_in_ SUTRA_GUARDED_BY(mutex_) = 0;  // operations until the next copy
+  uint64_t copied_ SUTRA_GUARDED_BY(mutex_) = 0;
+  std::vector<std::unique_ptr<SimDisk>> copies_ SUTRA_GUARDED_BY(mutex_);
   Completion completion_ SUTRA_GUARDED_BY(in_flight_mutex_);
 };
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -25,11 +26,18 @@ uint64_t HashOf(uint64_t key) {
   return hash ^ (hash >> 31);
 }
 
+// Queues with the memory for their nodes.
+class OwnedQueues : private std::unique_ptr<EvictionQueues::Node[]>, public EvictionQueues {
+ public:
+  explicit OwnedQueues(uint64_t slots)
+      : std::unique_ptr<EvictionQueues::Node[]>(new EvictionQueues::Node[slots]),
+        EvictionQueues(get(), sizeof(EvictionQueues::Node), slots) {}
+};
+
 // A cache of so many entries of one byte, without values.
 class Cache {
  public:
-  explicit Cache(uint32_t entries_max) : keys_(entries_max) {
-    queues_.Reserve(entries_max);
+  explicit Cache(uint32_t entries_max) : queues_(entries_max), keys_(entries_max) {
     for (uint32_t slot = entries_max; slot-- > 0;) free_.push_back(slot);
   }
   // True if the key is there; else it is put there.
@@ -70,7 +78,7 @@ class Cache {
     uint64_t key = 0;
     uint32_t tokens = 0;
   };
-  EvictionQueues queues_;
+  OwnedQueues queues_;
   std::vector<Key> keys_;  // by slot
   std::vector<uint32_t> free_;
   std::unordered_map<uint64_t, uint32_t> slots_;
@@ -160,8 +168,7 @@ TEST(EvictionQueues, RoundsAreCappedHoweverOftenAnEntryIsHit) {
 // All hot, then none: each is passed over at most three times, and one insert passes over kSparedMax at most.
 TEST(EvictionQueues, AnEvictionTakesABoundedTime) {
   constexpr uint32_t kEntries = 5000;
-  EvictionQueues queues;
-  queues.Reserve(kEntries);
+  OwnedQueues queues(kEntries);
   for (uint32_t slot = 0; slot < kEntries; ++slot) queues.Insert(slot, HashOf(slot), {1, 10});
   for (uint32_t slot = 0; slot < kEntries; ++slot) queues.Hit(slot, 10);
   for (uint32_t evicted = 0; evicted < kEntries; ++evicted) {
@@ -232,8 +239,7 @@ TEST(EvictionQueues, TheSmallQueueGrowsWhileGhostsComeBackAndShrinksAgain) {
 TEST(EvictionQueues, LongTextsPushOutEachOtherAndNotTheMainQueue) {
   constexpr uint32_t kShort = 100;
   constexpr uint64_t kBytesMax = 2000;
-  EvictionQueues queues;
-  queues.Reserve(2 * kShort);
+  OwnedQueues queues(2 * kShort);
   std::vector<uint64_t> bytes(2 * kShort);
   const auto put = [&](uint32_t slot, uint64_t size) {
     while (queues.small_bytes() + queues.main_bytes() + size > kBytesMax) {
@@ -252,37 +258,21 @@ TEST(EvictionQueues, LongTextsPushOutEachOtherAndNotTheMainQueue) {
   EXPECT_EQ(there, 10 * kShort);
 }
 
-TEST(EvictionQueues, ClearKeepsGhostsAndForgetsEntries) {
-  Cache cache(100);
-  for (uint64_t key = 0; key < 110; ++key) cache.Ask(key);
-  EvictionQueues& queues = cache.queues();
-  queues.Clear();
-  EXPECT_EQ(queues.entries(), 0u);
-  queues.Insert(0, HashOf(3), {1, 10});
-  queues.Insert(1, HashOf(1000), {1, 10});
-  EXPECT_TRUE(queues.IsInMain(0));
-  EXPECT_FALSE(queues.IsInMain(1));
-}
-
-TEST(EvictionQueues, GrowingKeepsTheEntries) {
-  EvictionQueues queues;
-  for (uint32_t slot = 0; slot < 1000; ++slot) {
-    queues.Reserve(slot + 1);
-    queues.Insert(slot, HashOf(slot), {slot + 1, 10});
-  }
-  EXPECT_EQ(queues.small_bytes(), 1000u * 1001 / 2);
-  for (uint32_t slot = 0; slot < 1000; ++slot) {
-    ASSERT_EQ(queues.Candidate(), slot);
-    queues.Remove(slot, slot + 1);
-  }
+// Readers tell of hits at any time.
+TEST(EvictionQueues, AHitOfASlotThatHasLeftIsWasted) {
+  OwnedQueues queues(10);
+  queues.Insert(3, HashOf(3), {1, 10});
+  queues.Remove(3, 1);
+  queues.Hit(3, 10);
+  queues.Insert(3, HashOf(4), {1, 10});
+  EXPECT_EQ(queues.RoundsOf(3), 0u);
 }
 
 // Says what differs between the queues and the model over a random history, or nothing.
 std::string Difference(Mistake mistake, uint64_t seed, int steps) {
   constexpr uint32_t kSlots = 400;
   std::mt19937_64 random(seed);
-  EvictionQueues queues;
-  queues.Reserve(kSlots);
+  OwnedQueues queues(kSlots);
   EvictionModel model(kSlots, mistake);
   std::vector<std::optional<EvictionModel::Entry>> slots(kSlots);
   std::vector<uint32_t> free(kSlots);

@@ -14,11 +14,10 @@ namespace {
 uint64_t HashWith(uint16_t fingerprint) { return fingerprint; }
 
 TEST(GhostTable, RemembersAKeyUntilItIsTaken) {
-  GhostTable ghosts;
-  EXPECT_FALSE(ghosts.Take(HashWith(7))) << "without room nothing is remembered";
-  ghosts.Add(HashWith(7), 32);
-  EXPECT_FALSE(ghosts.Take(HashWith(7)));
-  ghosts.Reserve(32);
+  GhostTable none(0);
+  none.Add(HashWith(7), 32);
+  EXPECT_FALSE(none.Take(HashWith(7))) << "without room nothing is remembered";
+  GhostTable ghosts(32);
   ghosts.Add(HashWith(7), 32);
   EXPECT_FALSE(ghosts.Take(HashWith(8)));
   EXPECT_TRUE(ghosts.Take(HashWith(7)));
@@ -26,8 +25,7 @@ TEST(GhostTable, RemembersAKeyUntilItIsTaken) {
 }
 
 TEST(GhostTable, AFullSetForgetsItsOldest) {
-  GhostTable ghosts;
-  ghosts.Reserve(1);
+  GhostTable ghosts(1);
   EXPECT_EQ(ghosts.keys_max(), GhostTable::kSetKeys);
   for (uint16_t key = 1; key <= 33; ++key) ghosts.Add(HashWith(key), 32);
   EXPECT_FALSE(ghosts.Take(HashWith(1)));
@@ -39,31 +37,17 @@ TEST(GhostTable, AFullSetForgetsItsOldest) {
 }
 
 TEST(GhostTable, RemembersNoMoreThanItIsToldTo) {
-  GhostTable ghosts;
-  ghosts.Reserve(32);
+  GhostTable ghosts(32);
   for (uint16_t key = 1; key <= 32; ++key) ghosts.Add(HashWith(key), 32);
   ghosts.Add(HashWith(33), 4);
   for (uint16_t key = 1; key <= 33; ++key) EXPECT_EQ(ghosts.Take(HashWith(key)), key >= 30) << key;
 }
 
 TEST(GhostTable, AHashWithoutLowerBitsIsRememberedToo) {
-  GhostTable ghosts;
-  ghosts.Reserve(32);
+  GhostTable ghosts(32);
   EXPECT_FALSE(ghosts.Take(0)) << "an empty place is nobody's";
   ghosts.Add(0, 32);
   EXPECT_TRUE(ghosts.Take(0));
-}
-
-TEST(GhostTable, GrowingForgetsAndAnythingLessChangesNothing) {
-  GhostTable ghosts;
-  ghosts.Reserve(64);
-  ghosts.Add(HashWith(7), 64);
-  ghosts.Reserve(10);
-  EXPECT_TRUE(ghosts.Take(HashWith(7)));
-  ghosts.Add(HashWith(7), 64);
-  ghosts.Reserve(65);
-  EXPECT_EQ(ghosts.keys_max(), 96u);
-  EXPECT_FALSE(ghosts.Take(HashWith(7)));
 }
 
 // Of the last n keys in a table for n, most are there; of those before, few; of strangers, hardly any.
@@ -72,8 +56,7 @@ TEST(GhostTable, RemembersAboutTheLastOfManyKeys) {
   std::mt19937_64 random(test::TestSeed(5));
   std::vector<uint64_t> hashes(3 * kKeys);
   for (uint64_t& hash : hashes) hash = random();
-  GhostTable ghosts;
-  ghosts.Reserve(kKeys);
+  GhostTable ghosts(kKeys);
   for (const uint64_t hash : hashes) ghosts.Add(hash, kKeys);
   const auto taken = [&](uint64_t first, uint64_t count) {
     uint64_t sum = 0;

@@ -81,6 +81,20 @@ TEST_F(DeadDisk, OneReadableSegmentMakesTheRestDamage) {
   EXPECT_EQ(recovered.plan.quarantine, (std::vector<uint64_t>{1, 2, 3}));
 }
 
+// There is no block of records that the disk could refuse to read.
+TEST_F(DeadDisk, HeadersThatCannotBeReadOfFilesThatWereCutOffAreDamage) {
+  for (uint64_t number = 1; number <= 3; ++number) {
+    std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(number));
+    bytes.resize(kWalBlockBytes / 2);
+    disk_.SetBytes(HandMadeLog::PathOf(number), bytes);
+    disk_.SpoilBlock(HandMadeLog::PathOf(number), 0);
+  }
+  const Recovered recovered = test::Recover(&disk_, test::kSmallLogDirectory);
+  ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
+  EXPECT_TRUE(recovered.reported());
+  EXPECT_EQ(recovered.plan.quarantine, (std::vector<uint64_t>{1, 2, 3}));
+}
+
 TEST_F(DeadDisk, ANewestSegmentThatCannotBeReadIsNotRemoved) {
   Spoil(3, kSegmentHeaderCopies);
   const Recovered recovered = test::Recover(&disk_, test::kSmallLogDirectory);

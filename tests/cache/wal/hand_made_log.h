@@ -2,7 +2,9 @@
 // continues a log. Thread rule: one thread.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,10 +27,16 @@ inline ModelIdentity Model() {
   return model;
 }
 
+// Each text has a slot of its own.
+inline uint32_t SlotOfText(const std::string& text) {
+  static std::map<std::string, uint32_t> slots;
+  return slots.emplace(text, static_cast<uint32_t>(slots.size())).first->second;
+}
+
 // Calls `use` with the record of a change; the record's views hold inside only.
 template <typename Use>
 auto WithRecord(const Change& change, const Use& use) {
-  if (change.version < 0) return use(UnplacedRecord::Erase(0, change.text));
+  if (change.version < 0) return use(UnplacedRecord::Erase(DigestOf(change.text, 0, 0)));
   const auto version = static_cast<uint32_t>(change.version);
   const std::vector<float> vector = VectorOf(change.text, version);
   InsertBody body;
@@ -38,7 +46,9 @@ auto WithRecord(const Change& change, const Use& use) {
   body.width = kWidth;
   body.token_count = version;
   body.norm = static_cast<float>(version);
-  return use(UnplacedRecord::Insert(body, vector, change.text));
+  UnplacedRecord record = UnplacedRecord::Insert(body, std::as_bytes(std::span(vector)), change.text);
+  record.slot = SlotOfText(change.text);
+  return use(record);
 }
 
 // A closed group, as large as its records need it.

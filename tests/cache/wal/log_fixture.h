@@ -1,6 +1,9 @@
 // A small log on the simulated disk, recovery into a map, and what the map must be. For tests of format and damage.
 #pragma once
 
+#include <xxhash.h>
+
+#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,22 +18,47 @@ namespace sutra::test {
 // text -> version, or -2 for a vector that was never written.
 using LogContent = std::map<std::string, int>;
 
+// As in a removal's record, for a log with this seed.
+inline EraseBody DigestOf(const std::string& text, uint32_t variant, uint64_t seed) {
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(text.data(), text.size(), seed ^ variant);
+  return EraseBody{hash.low64, hash.high64, variant};
+}
+
 class MapSink final : public RecoverySink {
  public:
+  void Begin(uint64_t hash_seed) override { seed_ = hash_seed; }
   void Insert(const WalRecord& record, uint64_t) override {
     const std::string text(record.text);
     const std::vector<float> expected = VectorOf(text, record.insert.token_count);
     const bool right = record.vector.size() == kWidth * sizeof(float) &&
                        std::memcmp(record.vector.data(), expected.data(), record.vector.size()) == 0;
+    Clear(record.header.slot);
+    slots_[record.header.slot] = text;
     content[text] = right ? static_cast<int>(record.insert.token_count) : -2;
   }
-  void Erase(const WalRecord& record) override { content.erase(std::string(record.text)); }
+  void Clear(uint32_t slot) override {
+    const auto found = slots_.find(slot);
+    if (found == slots_.end()) return;
+    content.erase(found->second);
+    slots_.erase(found);
+  }
+  void Erase(const EraseBody& key) override {
+    std::erase_if(content, [&](const auto& entry) {
+      const EraseBody other = DigestOf(entry.first, 0, seed_);
+      return other.digest_low == key.digest_low && other.digest_high == key.digest_high;
+    });
+  }
   uint64_t DropAll() override {
     const uint64_t dropped = content.size();
     content.clear();
+    slots_.clear();
     return dropped;
   }
   LogContent content;
+
+ private:
+  std::map<uint32_t, std::string> slots_;
+  uint64_t seed_ = 0;
 };
 
 struct Recovered {

@@ -207,6 +207,48 @@ TEST_F(RecoveryDamageTest, ADamagedRemovalSetsItsSegmentAsideAndDropsWhatIsOlder
   EXPECT_EQ(recovered.plan.damaged_segments, 2u);
 }
 
+// Equal counts of removals before and behind a gap prove that none is in it.
+TEST_F(RecoveryDamageTest, AGapWithoutARemovalCostsWhatWasInItAndNothingElse) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}, {"b", 2}});
+  log_.Begin(2);
+  log_.Write({{"a"}, {"c", 3}, {"d", 4}});
+  log_.Begin(3);
+  log_.Write({{"e", 5}, {"f", 6}, {"e"}});
+  log_.Write({{"g", 7}});
+  const std::vector<Place> to_the_end = {PlacesOf(1, RecordType::kInsert)[1], PlacesOf(1, RecordType::kWatermark)[0]};
+  Flip(1, to_the_end, 8);  // "b" and the padding behind it: the next segment's header has the count
+  Flip(2, {PlacesOf(2, RecordType::kInsert)[0]}, 20);
+  Flip(3, {PlacesOf(3, RecordType::kInsert)[1]}, 0);  // the next record is a removal
+  const Recovered recovered = Recover();
+  ASSERT_TRUE(recovered.status.ok());
+  EXPECT_EQ(recovered.content, (LogContent{{"d", 4}, {"g", 7}}));
+  EXPECT_EQ(recovered.plan.append_again_through, 0u);
+  EXPECT_TRUE(recovered.plan.quarantine.empty());
+  EXPECT_TRUE(recovered.plan.remove.empty());
+  EXPECT_EQ(recovered.plan.damaged_segments, 3u);
+  EXPECT_EQ(recovered.plan.records_dropped, 4u) << "three inserts, and the padding behind b";
+  EXPECT_EQ(recovered.plan.removals, 2u);
+  ASSERT_EQ(recovered.plan.messages.size(), 3u);
+  EXPECT_NE(recovered.plan.messages[1].text.find("1 record cannot be read in 1 place, no removal among them"),
+            std::string::npos)
+      << recovered.plan.messages[1].text;
+  EXPECT_FALSE(Recover(true).status.ok()) << "strict recovery refuses it nevertheless";
+}
+
+TEST_F(RecoveryDamageTest, AGapWithARemovalDropsWhatIsOlder) {
+  log_.Begin(1);
+  log_.Write({{"a", 1}, {"b", 2}, {"c", 3}});
+  log_.Write({{"a"}, {"d", 4}});
+  log_.Write({{"e", 5}});
+  for (const uint64_t at : {0u, 12u, 50u}) {
+    Flip(1, PlacesOf(1, RecordType::kErase), at);
+    EXPECT_EQ(Recover().content, (LogContent{{"d", 4}, {"e", 5}}));
+    Flip(1, {Place{kSegmentDataStart + kWalBlockBytes, {}}}, at);  // and back
+  }
+  EXPECT_EQ(Recover().content, (LogContent{{"b", 2}, {"c", 3}, {"d", 4}, {"e", 5}}));
+}
+
 // A bad sector is damage, not a reason to refuse the start: it is read around in steps of a block.
 TEST_F(RecoveryDamageTest, AnUnreadableBlockCostsLikeACorruptOne) {
   for (const uint64_t number : {1u, 2u}) {

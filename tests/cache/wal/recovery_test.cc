@@ -157,6 +157,51 @@ TEST_F(RecoveryTest, AnUnreadableHeaderVoidsItsSegmentAndEverythingOlder) {
   EXPECT_NE(recovered.plan.messages[0].text.find("the header of " + HandMadeLog::PathOf(2)), std::string::npos);
 }
 
+// The identities of models are others since, so nothing of it could be found.
+TEST_F(RecoveryTest, SegmentsOfAnEarlierVersionAreSetAsideAndTheCommandThatRemovesThemIsNamed) {
+  WriteThreeSegments();
+  for (const uint64_t number : {1u, 2u}) {
+    std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(number));
+    SegmentHeader header;
+    std::memcpy(&header, bytes.data(), sizeof(header));
+    header.format_minor = 0;
+    for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
+      EncodeSegmentHeader(header, bytes.data() + copy * kWalBlockBytes);
+    }
+    disk_.SetBytes(HandMadeLog::PathOf(number), bytes);
+  }
+  const Recovered recovered = Recover(true);
+  ASSERT_TRUE(recovered.status.ok()) << "no damage: " << recovered.status.message();
+  EXPECT_EQ(recovered.content, (LogContent{{"b", 4}}));
+  EXPECT_EQ(recovered.plan.quarantine, (Numbers{1, 2}));
+  EXPECT_EQ(recovered.plan.damaged_segments, 0u);
+  ASSERT_EQ(recovered.plan.messages.size(), 1u);
+  EXPECT_EQ(recovered.plan.messages[0].level, LogLevel::kWarn);
+  EXPECT_NE(recovered.plan.messages[0].text.find("rm '" + test::kSmallLogDirectory + "'/*.quarantined"),
+            std::string::npos)
+      << recovered.plan.messages[0].text;
+}
+
+TEST_F(RecoveryTest, ClearsAndADropOfAllAreReplayedInTheirPlace) {
+  const auto write = [&](const UnplacedRecord& record) {
+    WalGroup group(kWalBlockBytes);
+    group.Append(record);
+    group.Close();
+    ASSERT_TRUE(log_.writer()->Write(&group, true, 0).ok());
+  };
+  log_.Begin(1);
+  log_.Write({{"a", 1}, {"b", 2}});
+  write(UnplacedRecord::Clear(test::SlotOfText("a")));
+  EXPECT_EQ(Recover().content, (LogContent{{"b", 2}}));
+  EXPECT_EQ(Recover().plan.removals, 0u) << "an eviction, no removal";
+  log_.Write({{"a", 3}});
+  write(UnplacedRecord::DropAll());
+  EXPECT_EQ(Recover().content, LogContent{});
+  log_.Write({{"c", 4}});
+  EXPECT_EQ(Recover().content, (LogContent{{"c", 4}}));
+  EXPECT_EQ(Recover().plan.removals, 1u);
+}
+
 TEST_F(RecoveryTest, AnotherLogsSegmentIsRefused) {
   WriteThreeSegments();
   sim::SimDisk other;

@@ -95,7 +95,9 @@ class WalCommitterTest : public testing::Test {
     return test::WithRecord({text, version},
                             [&](const UnplacedRecord& record) { return committer_->PushInsert(record); });
   }
-  CommitPtr Erase(const std::string& text) { return committer_->PushErase(UnplacedRecord::Erase(0, text)); }
+  CommitPtr Erase(const std::string& text) {
+    return committer_->PushErase(UnplacedRecord::Erase(test::DigestOf(text, 0, 0)));
+  }
   void Advance(uint64_t ns) {
     clock_.Advance(ns);
     committer_->RunDue();

@@ -46,6 +46,8 @@ SegmentHeader GoldenHeader() {
   header.previous_id.fill(0x5b);
   header.previous_valid_through = 7;
   header.wall_highest_ns = 1'700'000'000'000'000'000u;
+  header.hash_seed = 0x5eed5eed5eed5eed;
+  header.removals = 40;
   return header;
 }
 
@@ -62,12 +64,13 @@ std::string Hex(const std::byte* bytes, size_t size) {
   return text;
 }
 
-// One insert, one removal, and the watermark that fills the block, as they appear at the start of segment 2.
+// An insert, a removal, a clear, a removal of all, and the watermark that fills the block, as they appear at the start
+// of segment 2.
 TEST(WalFormat, GoldenBytes) {
   const SegmentHeader header = GoldenHeader();
   std::vector<std::byte> block(kWalBlockBytes);
   EncodeSegmentHeader(header, block.data());
-  EXPECT_EQ(Hex(block.data(), 128), R"(53555452 4157414c 01000000 00100000
+  EXPECT_EQ(Hex(block.data(), 144), R"(53555452 4157414c 01000100 00100000
 02000000 00000000 a0a1a2a3 a4a5a6a7
 a8a9aaab acadaeaf 00112233 44556677
 8899aabb ccddeeff 00112233 44556677
@@ -75,8 +78,9 @@ a8a9aaab acadaeaf 00112233 44556677
 00000100 00000000 01000000 00000000
 5b5b5b5b 5b5b5b5b 5b5b5b5b 5b5b5b5b
 07000000 00000000 00002a36 fe9c9717
+ed5eed5e ed5eed5e 28000000 00000000
 )");
-  EXPECT_EQ(Hex(block.data() + kSegmentHeaderCrcOffset, 4), "6e907885 ");
+  EXPECT_EQ(Hex(block.data() + kSegmentHeaderCrcOffset, 4), "d3b952b4 ");
 
   WalGroup group(kWalBlockBytes);
   InsertBody body;
@@ -88,30 +92,45 @@ a8a9aaab acadaeaf 00112233 44556677
   body.token_count = 3;
   body.norm = 5.0f;
   const std::vector<float> vector = {0.6f, 0.8f};
-  group.Append(UnplacedRecord::Insert(body, vector, "risk"));
-  group.Append(UnplacedRecord::Erase(1, "bond"));
+  UnplacedRecord insert = UnplacedRecord::Insert(body, std::as_bytes(std::span(vector)), "risk");
+  insert.slot = 17;
+  group.Append(insert);
+  group.Append(UnplacedRecord::Erase({0x1122334455667788, 0x99aabbccddeeff00, 1}));
+  group.Append(UnplacedRecord::Clear(18));
+  group.Append(UnplacedRecord::DropAll());
   group.Close();
-  EXPECT_EQ(group.Stamp(header.id, kSegmentDataStart, 7, 7, header.wall_highest_ns), 10u);
-  EXPECT_EQ(Hex(group.bytes().data(), 320), R"(d842a056 ad224621 80000000 01000000
+  RecordStamp stamp{7, 7, header.wall_highest_ns, 40};
+  group.Stamp(header.id, kSegmentDataStart, &stamp);
+  EXPECT_EQ(stamp.sequence, 12u);
+  EXPECT_EQ(stamp.removals, 42u);
+  EXPECT_EQ(Hex(group.bytes().data(), 448), R"(74faedcc ad224621 80000000 01000000
 08000000 00000000 07000000 00000000
-00002a36 fe9c9717 00000000 00000000
-00000000 00000000 00000000 00000000
+00002a36 fe9c9717 11000000 00000000
+28000000 00000000 00000000 00000000
 0058712e 0c9d9717 3c000000 01000000
 04000000 02000000 03000000 0000a040
 00000000 00000000 9a99193f cdcc4c3f
 7269736b 00000000 00000000 00000000
-38c84c95 2d7689c1 80000000 02000000
+299ca43c 2f2305fe 80000000 02000000
 09000000 00000000 07000000 00000000
-00002a36 fe9c9717 00000000 00000000
+00002a36 fe9c9717 ffffffff 00000000
+29000000 00000000 00000000 00000000
+88776655 44332211 00ffeedd ccbbaa99
+01000000 00000000 00000000 00000000
 00000000 00000000 00000000 00000000
-01000000 04000000 626f6e64 00000000
 00000000 00000000 00000000 00000000
-00000000 00000000 00000000 00000000
-00000000 00000000 00000000 00000000
-729db8d0 7a631104 000f0000 03000000
+fd818cb6 00000000 40000000 04000000
 0a000000 00000000 07000000 00000000
-00002a36 fe9c9717 00000000 00000000
-00000000 00000000 00000000 00000000
+00002a36 fe9c9717 12000000 00000000
+29000000 00000000 00000000 00000000
+30a2238d 00000000 40000000 05000000
+0b000000 00000000 07000000 00000000
+00002a36 fe9c9717 ffffffff 00000000
+2a000000 00000000 00000000 00000000
+9033f7c7 b16b348b 800e0000 03000000
+0c000000 00000000 07000000 00000000
+00002a36 fe9c9717 ffffffff 00000000
+2a000000 00000000 00000000 00000000
 )");
 }
 
@@ -130,7 +149,7 @@ TEST(WalFormat, AChecksumKnowsItsSegmentAndItsPlace) {
   changed.sequence = 10;
   EXPECT_NE(crc, RecordHeaderCrc(changed, header.id, 8192));
   changed = record;
-  changed.reserved_tail[23] = 1;
+  changed.reserved_tail = uint64_t{1} << 63;
   EXPECT_NE(crc, RecordHeaderCrc(changed, header.id, 8192));
 }
 
@@ -162,6 +181,10 @@ TEST(WalFormat, HeaderStates) {
   header.model[5] ^= 1;
   encode();
   EXPECT_EQ(ParseSegmentHeader(blocks, expected, &read), HeaderState::kMisplaced);
+  header = GoldenHeader();
+  header.format_minor = 0;
+  encode();
+  EXPECT_EQ(ParseSegmentHeader(blocks, expected, &read), HeaderState::kOlder);
   header = GoldenHeader();
   header.format_major = 2;
   encode();

@@ -46,11 +46,10 @@ TEST(WalGroup, TakesRecordsAsLongAsTheyFit) {
 }
 
 TEST(WalGroup, AFullGroupNeedsNoWatermark) {
-  const uint64_t text_bytes = kWalBlockBytes - sizeof(RecordHeader) - sizeof(EraseBody);
   WalGroup group(kWalBlockBytes);
-  group.Append(UnplacedRecord::Erase(0, std::string(text_bytes, 'x')));
+  while (group.Fits(64)) group.Append(UnplacedRecord::Clear(1));
   group.Close();
-  EXPECT_EQ(group.records(), 1u);
+  EXPECT_EQ(group.records(), kWalBlockBytes / 64);
   EXPECT_EQ(group.bytes().size(), kWalBlockBytes);
 }
 
@@ -58,7 +57,9 @@ TEST(WalGroup, AFullGroupNeedsNoWatermark) {
 TEST(WalGroup, IsNumberedWithoutAGapWheneverItIsStamped) {
   const std::unique_ptr<WalGroup> group = test::GroupOf({{"a", 1}, {"b", 2}, {"c", 3}});
   for (const uint64_t behind : {uint64_t{0}, uint64_t{41}, uint64_t{7}}) {
-    EXPECT_EQ(group->Stamp(SomeId(), kSegmentDataStart + kWalBlockBytes, behind, behind, 5), behind + 4);
+    RecordStamp stamp{behind, behind, 5, 0};
+    group->Stamp(SomeId(), kSegmentDataStart + kWalBlockBytes, &stamp);
+    EXPECT_EQ(stamp.sequence, behind + 4);
     uint64_t sequence = behind;
     for (uint64_t at = 0; at < group->bytes().size();) {
       RecordHeader header;
@@ -69,6 +70,28 @@ TEST(WalGroup, IsNumberedWithoutAGapWheneverItIsStamped) {
     }
     EXPECT_EQ(sequence, behind + 4);
   }
+}
+
+// Equal numbers on both sides of a gap prove that no removal is in it.
+TEST(WalGroup, EveryRecordCountsTheRemovalsUpToItself) {
+  WalGroup group(kWalBlockBytes);
+  group.Append(UnplacedRecord::Clear(1));
+  group.Append(UnplacedRecord::Erase({}));
+  group.Append(UnplacedRecord::Clear(2));
+  group.Append(UnplacedRecord::DropAll());
+  group.Close();
+  RecordStamp stamp;
+  stamp.removals = 5;
+  group.Stamp(SomeId(), kSegmentDataStart, &stamp);
+  std::vector<uint64_t> removals;
+  for (uint64_t at = 0; at < group.bytes().size();) {
+    RecordHeader header;
+    std::memcpy(&header, group.bytes().data() + at, sizeof(header));
+    removals.push_back(header.removals);
+    at += header.length;
+  }
+  EXPECT_EQ(removals, (std::vector<uint64_t>{5, 6, 6, 7, 7}));
+  EXPECT_EQ(stamp.removals, 7u);
 }
 
 TEST(WalGroup, ResetForgetsRecordsAndTheirCommit) {

@@ -54,7 +54,8 @@ class WalReaderTest : public testing::Test {
     std::memcpy(&header, bytes_.data() + offset, sizeof(header));
     change(&header);
     std::memcpy(bytes_.data() + offset, &header, sizeof(header));
-    StampRecord(bytes_.data() + offset, id_, offset, header.sequence, header.acked_through, header.wall_highest_ns);
+    StampRecord(bytes_.data() + offset, id_, offset,
+                {header.sequence, header.acked_through, header.wall_highest_ns, header.removals});
   }
   void ChangeSegmentHeader(const std::function<void(SegmentHeader*)>& change) {
     SegmentHeader header;
@@ -87,7 +88,8 @@ TEST_F(WalReaderTest, YieldsEveryRecordThenTheZerosBehindThem) {
       ASSERT_EQ(record.vector.size(), vector.size() * sizeof(float));
       EXPECT_EQ(std::memcmp(record.vector.data(), vector.data(), record.vector.size()), 0);
     } else if (record.type() == RecordType::kErase) {
-      seen += "-" + std::string(record.text);
+      EXPECT_EQ(record.erase.digest_low, test::DigestOf("a", 0, 0).digest_low);
+      seen += "-a";
     } else {
       seen += "|";
     }
@@ -162,20 +164,24 @@ TEST_F(WalReaderTest, ADamagedBodyTellsAnInsertFromTheRest) {
 
 // Valid checksums do not excuse numbers that contradict each other.
 TEST_F(WalReaderTest, ABodyThatContradictsItselfIsBad) {
-  const auto with_body = [&](const std::function<void(InsertBody*)>& change) {
+  const auto with_body = [&](const std::function<void(InsertBody*)>& change, uint32_t slot = 3) {
     InsertBody body;
     body.width = test::kWidth;
     body.text_bytes = 1;
     change(&body);
     const std::vector<float> vector(test::kWidth);
     WalGroup group(kBlock);
-    group.Append(UnplacedRecord::Insert(body, vector, "a"));
+    UnplacedRecord record = UnplacedRecord::Insert(body, std::as_bytes(std::span(vector)), "a");
+    record.slot = slot;
+    group.Append(record);
     group.Close();
-    group.Stamp(id_, kStart, 0, 0, 0);
+    RecordStamp stamp;
+    group.Stamp(id_, kStart, &stamp);
     std::copy_n(group.bytes().begin(), kBlock, bytes_.begin() + kStart);
     return StateAt(kStart, 1);
   };
   EXPECT_EQ(with_body([](InsertBody*) {}), RecordState::kGood);
+  EXPECT_EQ(with_body([](InsertBody*) {}, kNoRecordSlot), RecordState::kBadInsertBody);
   EXPECT_EQ(with_body([](InsertBody* body) { body->width = 15; }), RecordState::kBadInsertBody);
   EXPECT_EQ(with_body([](InsertBody* body) { body->text_bytes = 25; }), RecordState::kBadInsertBody);
   EXPECT_EQ(with_body([](InsertBody* body) { body->text_bytes = UINT32_MAX; }), RecordState::kBadInsertBody);
@@ -187,7 +193,7 @@ TEST_F(WalReaderTest, AnotherSequenceThanExpectedIsNamed) {
 }
 
 TEST_F(WalReaderTest, ALaterVersionsTypeIsUnknownAndSkippableOnlyIfItSaysSo) {
-  ChangeHeader(kStart, [](RecordHeader* header) { header->type = 4; });
+  ChangeHeader(kStart, [](RecordHeader* header) { header->type = kRecordTypeMax + 1; });
   EXPECT_EQ(StateAt(kStart, 1), RecordState::kUnknown);
   ChangeHeader(kStart, [](RecordHeader* header) { header->flags = kRecordFlagIgnorable; });
   EXPECT_EQ(StateAt(kStart, 1), RecordState::kUnknownIgnorable);

@@ -109,6 +109,18 @@ TEST_F(DeviceWorkerTest, AMissIsComputedStoredAndTheNextIsAHit) {
   EXPECT_EQ(backend_.texts(), 1);
 }
 
+// A removal that is confirmed while the model computes fences off what comes of it: the cache is told since when.
+TEST_F(DeviceWorkerTest, AResultIsStoredWithTheRemovalsThatWereSeenBeforeItBegan) {
+  cache_.removals = 7;
+  cache_.after_lookup = [&](std::string_view) { cache_.removals = 8; };
+  cache_.on_insert = [&] { cache_.removals = 9; };
+  Start();
+  lane_.Submit(0, "apple");
+  Poll(&lane_);
+  EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
+  EXPECT_EQ(cache_.Get("apple").removals_seen, 8u);
+}
+
 // It joins after the worker has asked how long to store, and before the computation ends.
 TEST_F(DeviceWorkerTest, ALongerLifetimeThatJoinsWhileTheResultIsStoredIsKept) {
   int stored = 0;

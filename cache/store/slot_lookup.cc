@@ -1,0 +1,106 @@
+// Lookups without a lock. In the order in which a reader goes: cells, slot, text, vector, and back to the version.
+#include <cstring>
+
+#include "cache/store/slot_table.h"
+#include "shm/base/cpu_pause.h"
+
+namespace sutra {
+namespace {
+
+// About as long as a writer needs for a vector of 65,536 floats, and a hundred times as long as for an ordinary one. A
+// writer that lost its CPU takes milliseconds: nobody waits for that here.
+constexpr int kTriesMax = 64;
+constexpr uint64_t kPrefetchLines = 8, kLineBytes = 64;
+
+}  // namespace
+
+std::optional<bool> SlotTable::TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
+  for (int tries = 0; tries < kTriesMax; ++tries) {
+    if (const std::optional<bool> found = Find(key, now_ns, vector, value)) return found;
+    CpuPause();
+  }
+  return std::nullopt;
+}
+
+bool SlotTable::Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
+  for (;;) {
+    if (const std::optional<bool> found = TryLookup(key, now_ns, vector, value)) return *found;
+    const MutexLock until_the_writer_is_done(mutex_);
+  }
+}
+
+// Nothing if a writer came in between.
+std::optional<bool> SlotTable::Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
+  const uint64_t moves = moves_.load(std::memory_order_acquire);
+  const uint32_t tag = TagOf(key.hash);
+  bool torn = (moves & 1) != 0;
+  uint64_t at = HomeOf(tag);
+  for (uint64_t looked = 0; looked < cell_count_; ++looked, at = NextCell(at)) {
+    const uint64_t cell = cells_[at].load(std::memory_order_acquire);  // pairs with AddCell
+    if (cell == 0) break;
+    if (cell >> 32 != tag) continue;
+    const uint32_t slot = static_cast<uint32_t>(cell) - 1;
+    switch (Read(slot, key, now_ns, vector, value)) {
+      case Found::kHit: eviction_.Hit(slot, value->token_count); return true;
+      case Found::kExpired: return false;
+      case Found::kOther: break;
+      case Found::kTorn: torn = true; break;
+    }
+  }
+  // A cell may have moved from in front of this search to behind it.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (torn || moves_.load(kRelaxed) != moves) return std::nullopt;
+  return false;
+}
+
+SlotTable::Found SlotTable::Read(uint32_t number, const EntryKey& key, uint64_t now_ns, float* vector,
+                                 CacheValue* value) {
+  Slot& slot = slots_[number];
+  const uint32_t version = slot.version.load(std::memory_order_acquire);
+  if ((version & 1) != 0) return Found::kTorn;
+  const auto torn = [&] {
+    std::atomic_thread_fence(std::memory_order_acquire);  // everything read before
+    return slot.version.load(kRelaxed) != version;
+  };
+  const uint64_t text_bytes = slot.text_bytes.load(kRelaxed);
+  if (slot.hash.load(kRelaxed) != key.hash || slot.variant.load(kRelaxed) != key.variant ||
+      text_bytes != key.text.size()) {
+    return torn() ? Found::kTorn : Found::kOther;
+  }
+  const GuardedWord* from = VectorOf(number);
+  // The vector is read next; its lines arrive while the text is compared.
+  for (uint64_t line = 0; line < kPrefetchLines; ++line) __builtin_prefetch(from + line * kLineBytes / sizeof(*from));
+  if (IsLong(text_bytes)) {
+    const std::optional<bool> equal = EqualLongText(number, version, key);
+    if (!equal.has_value()) return Found::kTorn;
+    if (!*equal) return Found::kOther;
+  } else {
+    const uint64_t text = slot.text.load(kRelaxed);
+    // Of another entry's text the place is as good, but a long one's is an address.
+    if (torn()) return Found::kTorn;
+    if (!EqualWords(heap_.At(text), key.text.data(), text_bytes)) return torn() ? Found::kTorn : Found::kOther;
+  }
+  const uint64_t expires_ns = slot.expires_ns.load(kRelaxed);
+  const uint32_t tokens = slot.tokens.load(kRelaxed);
+  const float norm = slot.norm.load(kRelaxed);
+  LoadWords(vector, from, limits_.width * sizeof(float));
+  if (torn()) return Found::kTorn;
+  if (expires_ns <= now_ns) return Found::kExpired;
+  *value = CacheValue{norm, tokens >> 1, (tokens & 1) != 0};
+  return Found::kHit;
+}
+
+// Compares outside the mutex: 16 MiB take milliseconds. Nothing if the slot changed, or the mutex was taken.
+std::optional<bool> SlotTable::EqualLongText(uint32_t number, uint32_t version, const EntryKey& key) {
+  LongText::Ptr text;
+  {
+    if (!mutex_.TryLockBriefly()) return std::nullopt;
+    const MutexLock lock(mutex_, MutexLock::Held());
+    const Slot& slot = slots_[number];
+    if (slot.version.load(kRelaxed) != version) return std::nullopt;
+    text = LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
+  }
+  return std::memcmp(text->bytes(), key.text.data(), key.text.size()) == 0;
+}
+
+}  // namespace sutra

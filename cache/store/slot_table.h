@@ -1,0 +1,240 @@
+// SlotTable: the entries in memory, found by text and variant, bounded in number and bytes.
+//
+//   cells (key -> slot)          slots (64 bytes each)            vectors           text heap
+//   [tag | slot] ---------------> version, hash, expiry, ... ---> by slot number    by offset, or a LongText
+//
+// An entry has a slot number for as long as it lives, and the log names it: replayed, the log brings each entry back to
+// its slot, and whoever was there before is gone, which is the record of that eviction. Nothing moves or grows: cells,
+// slots, vectors and texts lie in reserved ranges whose pages come when they are first used.
+//
+// Lookups take no lock. A slot has a version that is odd while it is written; a reader copies what it needs and looks
+// at the version again. A removal moves cells, so whoever found nothing looks at `moves_` again. Writers take turns
+// under one mutex, which a lookup never takes, except for a text of more than kLongTextBytes, whose bytes are freed
+// with its entry: it takes a reference under the mutex.
+//
+// Placement is XXH3-128 with a random seed, so that no client can aim at a place; identity is the full text and the
+// variant. The seed stands in the log, which removes keys by their digest. Eviction is S3-FIFO weighted by tokens
+// (eviction.h). Expired entries go when their turn comes, or when the sweep comes past.
+//
+// Thread rule: every call may come from any thread, except those named ...Locked, which need mutex(), and BeginReplay,
+// PutAtLocked and FinishReplay, which belong to the time before the table is shared. Invariants:
+//  - A hit has the same bytes of text and the same variant, is not expired, and its vector and value belong together.
+//  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots, cells, vectors, texts).
+//  - A slot is used by one entry or free; a used one is in one cell and in one queue. Cells are at most 4/5 full.
+//  - No call needs memory but Put, for a long text that its caller has not copied.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "cache/store/cache_value.h"
+#include "cache/store/eviction.h"
+#include "cache/store/guarded_words.h"
+#include "cache/store/long_text.h"
+#include "cache/store/reserved_memory.h"
+#include "cache/store/text_heap.h"
+#include "shm/base/mutex.h"
+
+namespace sutra {
+
+// Of a key: equal for equal keys, and otherwise different, but for one in 2^128.
+struct KeyDigest {
+  uint64_t low = 0, high = 0;
+  bool operator==(const KeyDigest&) const = default;
+};
+
+struct EntryKey {
+  uint64_t hash = 0;
+  KeyDigest digest;
+  uint32_t variant = 0;
+  std::string_view text;
+};
+
+// An entry as the log needs it; the views are valid under the mutex only.
+struct EntryView {
+  uint32_t slot = 0;
+  std::string_view text;
+  uint32_t variant = 0;
+  std::span<const std::byte> vector;
+  CacheValue value;
+  uint64_t expires_ns = 0;  // on the boot clock, like every time in the table
+};
+
+class SlotTable {
+ public:
+  static constexpr uint32_t kNoSlot = EvictionQueues::kNoSlot;
+  static constexpr size_t kLongTextBytes = 64 << 10;
+
+  struct Limits {
+    uint32_t width = 0;
+    uint64_t entries_max = 0;
+    uint64_t bytes_max = 0;
+    uint64_t hash_mask = ~0ull;  // tests narrow it to force collisions
+  };
+  // Throws std::bad_alloc if there is no address space for it.
+  explicit SlotTable(const Limits& limits);
+  ~SlotTable();
+
+  uint64_t seed() const { return seed_; }
+  // A log with this seed is replayed from here to FinishReplay. REQUIRES: there are no entries.
+  void BeginReplay(uint64_t seed);
+  EntryKey KeyOf(std::string_view text, uint32_t variant) const;
+  // A copy of the key's text for PutLocked to take, if it is long; else null. Throws std::bad_alloc.
+  static LongText::Ptr CopyLongText(const EntryKey& key) {
+    return key.text.size() > kLongTextBytes ? LongText::Copy(key.text) : nullptr;
+  }
+  // Whether an entry of this size could be stored at all.
+  bool CanHold(size_t text_bytes) const { return text_bytes <= UINT32_MAX && BytesOf(text_bytes) <= limits_.bytes_max; }
+  uint64_t slots_max() const { return slots_max_; }
+
+  // Copies out the vector and its value; false if there is no such entry or it has expired. Waits for a writer that is
+  // in the middle of this very entry.
+  bool Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+  // The same without waiting: nothing if a writer was in the way for too long.
+  std::optional<bool> TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+
+  Mutex& mutex() const SUTRA_RETURN_CAPABILITY(mutex_) { return mutex_; }
+
+  // Stores or replaces, and evicts for it what has to go.
+  struct Placed {
+    uint32_t slot = kNoSlot;  // kNoSlot: not stored, it alone exceeds the bounds or there is no memory
+    uint32_t vacated = 0;     // so many other entries left and their slots are free: VisitVacatedLocked
+  };
+  // `text`: what CopyLongText gave; taken if there is a new entry. Without it a long text is copied here.
+  Placed PutLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value, uint64_t expires_ns,
+                   uint64_t now_ns, LongText::Ptr* text = nullptr) SUTRA_REQUIRES(mutex_);
+  // The slots that the last PutLocked emptied and left free. Before any other call that changes the table.
+  void VisitVacatedLocked(uint32_t vacated, const std::function<void(uint32_t)>& visit) const SUTRA_REQUIRES(mutex_);
+  bool EraseLocked(const EntryKey& key) SUTRA_REQUIRES(mutex_);
+  // `segment` of a slot is the oldest log segment that may hold the newest record of its entry; 0: none does, and the
+  // log may say something else of this slot. (Not asserted: only the files could tell. tests/sim would lose entries.)
+  void SetSegmentLocked(uint32_t slot, uint64_t segment) SUTRA_REQUIRES(mutex_) { slots_[slot].segment = segment; }
+
+  // Replay: the entry comes to this slot, whoever was there goes, and so does another entry of the same key. False if
+  // the slot is beyond the bounds, or it cannot be held.
+  bool PutAtLocked(uint32_t slot, const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
+                   uint64_t expires_ns, uint64_t segment) SUTRA_REQUIRES(mutex_);
+  void ClearLocked(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  bool EraseDigestLocked(const KeyDigest& digest, uint32_t variant) SUTRA_REQUIRES(mutex_);
+  uint64_t DropAll();
+  // Ends the replay: the slots that it left free may be used.
+  void FinishReplay();
+
+  // Visits entries whose segment is at most `through` (and not 0), from slot *cursor on, under the mutex: `visit` sets
+  // the segment that holds the entry from now on, or returns false to stop before it. Returns true when all were
+  // visited.
+  bool VisitOlder(uint64_t through, uint64_t* cursor, const std::function<bool(const EntryView&, uint64_t*)>& visit);
+  // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
+  // segment is removed. Called after the loss of records that were to hold entries.
+  void HoldBy(uint64_t number);
+  // Evicts every entry whose segment is at most `through` (and not 0); `evicted` is told of each slot, under the mutex.
+  uint64_t EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted = {});
+  // Slots in use, and free ones below the highest in use: what a sweep has to look at.
+  uint64_t slots_used() const {
+    const MutexLock lock(mutex_);
+    return fresh_;
+  }
+  // Takes expired entries out, among `count` slots from where the last sweep ended.
+  void Sweep(uint64_t count, uint64_t now_ns);
+
+  struct Counts {
+    uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
+  };
+  Counts GetCounts() const;
+
+ private:
+  struct Slot {
+    std::atomic<uint32_t> version{0};  // odd: being written
+    std::atomic<uint32_t> text_bytes{0};
+    std::atomic<uint64_t> hash{0};
+    std::atomic<uint64_t> expires_ns{0};
+    std::atomic<uint64_t> text{0};  // a block of the text heap, or a LongText if it is long
+    uint64_t segment = 0;           // of writers only
+    std::atomic<uint32_t> variant{0};
+    std::atomic<uint32_t> tokens{0};  // twice the count, and one more if the text was truncated
+    std::atomic<float> norm{0};
+    EvictionQueues::Node queue;  // `older` of a free slot: the next free one
+  };
+  enum class Found { kHit, kExpired, kOther, kTorn };
+  static constexpr uint64_t kSlotBytes = 64;
+  static constexpr uint64_t kCellBytes = 8;
+  // What an entry takes beyond vector and text: its slot, 5/4 cells, and a ghost.
+  static constexpr uint64_t kEntryOverheadBytes = kSlotBytes + kCellBytes * 5 / 4 + 2;
+  static constexpr uint64_t kLongTextOverheadBytes = sizeof(LongText) + 16;
+
+  static uint32_t TagOf(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+  static bool IsLong(uint64_t text_bytes) { return text_bytes > kLongTextBytes; }
+  uint64_t BytesOf(uint64_t text_bytes) const {
+    return kEntryOverheadBytes + vector_bytes_ +
+           (IsLong(text_bytes) ? text_bytes + kLongTextOverheadBytes
+                               : TextHeap::BytesOf(text_bytes) + TextHeap::kSlackBytes);
+  }
+  GuardedWord* VectorOf(uint32_t slot) const { return vectors_ + slot * (vector_bytes_ / sizeof(GuardedWord)); }
+  std::string_view TextOf(const Slot& slot) const;
+
+  // Lookups (slot_lookup.cc).
+  std::optional<bool> Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+  Found Read(uint32_t slot, const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+  std::optional<bool> EqualLongText(uint32_t slot, uint32_t version, const EntryKey& key);
+
+  // Cells (slot_cells.cc): open addressing by the upper half of the hash.
+  uint64_t HomeOf(uint32_t tag) const { return (tag * cell_count_) >> 32; }
+  uint64_t NextCell(uint64_t cell) const { return cell + 1 == cell_count_ ? 0 : cell + 1; }
+  uint64_t DistanceOf(uint64_t from, uint64_t to) const { return to >= from ? to - from : to + cell_count_ - from; }
+  void AddCell(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  void RemoveCell(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  // The slot of a key that `is` it, among those with this hash.
+  template <typename Is>
+  uint32_t SlotWhere(uint64_t hash, Is is) const SUTRA_REQUIRES(mutex_);
+  uint32_t SlotOf(const EntryKey& key) const SUTRA_REQUIRES(mutex_);
+
+  // Slots.
+  uint32_t TakeFree() SUTRA_REQUIRES(mutex_);
+  void GiveFree(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  // False if there is nobody.
+  bool EvictOne(uint64_t now_ns) SUTRA_REQUIRES(mutex_);
+  // Makes room and copies the text; *place is for `text` of a slot. False if there is no memory for it.
+  bool AddText(std::string_view text, uint64_t now_ns, LongText::Ptr* copy, uint64_t* place, uint32_t* vacated)
+      SUTRA_REQUIRES(mutex_);
+  void Add(uint32_t slot, const EntryKey& key, uint64_t text, std::span<const std::byte> vector,
+           const CacheValue& value, uint64_t expires_ns) SUTRA_REQUIRES(mutex_);
+  void Write(uint32_t slot, std::span<const std::byte> vector, const CacheValue& value, uint64_t expires_ns)
+      SUTRA_REQUIRES(mutex_);
+  void ShowCounts() SUTRA_REQUIRES(mutex_);
+  // The entry leaves; its slot is neither used nor free.
+  void Remove(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  bool IsUsed(uint32_t slot) const { return slots_[slot].expires_ns.load(kRelaxed) != 0; }
+
+  const Limits limits_;
+  const uint64_t vector_bytes_;  // with padding
+  const uint64_t slots_max_;
+  const uint64_t cell_count_;
+  uint64_t seed_;
+  const ReservedMemory cell_memory_, slot_memory_, vector_memory_;
+  GuardedWord* const cells_;  // tag, the upper half of the hash, and slot + 1; 0: empty
+  Slot* const slots_;
+  GuardedWord* const vectors_;
+  TextHeap heap_;                   // changed under the mutex, read by anyone
+  std::atomic<uint64_t> moves_{0};  // odd while cells move
+
+  mutable Mutex mutex_;
+  EvictionQueues eviction_;  // Hit by anyone, the rest under the mutex
+  // The sum of BytesOf over the entries: the same in a replay, whatever blocks their texts get there.
+  uint64_t bytes_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint32_t free_ SUTRA_GUARDED_BY(mutex_) = kNoSlot;  // the slot freed last
+  // Left free by the replay, and used last: if it judged by a wrong clock what has expired, the next one, by the right
+  // clock, finds it again as long as nobody came to its place.
+  uint32_t left_free_ SUTRA_GUARDED_BY(mutex_) = kNoSlot;
+  uint32_t fresh_ SUTRA_GUARDED_BY(mutex_) = 0;      // slots from here on were never used
+  uint32_t sweep_ SUTRA_GUARDED_BY(mutex_) = 0;      // where the next sweep begins
+  bool replaying_ SUTRA_GUARDED_BY(mutex_) = false;  // the free slots are not in a list yet
+  struct {
+    std::atomic<uint64_t> entries{0}, bytes{0}, evictions{0}, expirations{0};
+  } counts_;  // relaxed: written under the mutex, shown without it
+};
+
+}  // namespace sutra

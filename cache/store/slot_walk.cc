@@ -1,0 +1,71 @@
+// Walks over all slots, in steps that keep writers waiting for microseconds only.
+#include <algorithm>
+#include <cassert>
+
+#include "cache/store/slot_table.h"
+
+namespace sutra {
+namespace {
+
+constexpr uint64_t kVisitStep = 4096;  // slots examined under one lock
+constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
+
+}  // namespace
+
+bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
+                           const std::function<bool(const EntryView&, uint64_t*)>& visit) {
+  for (;;) {
+    const MutexLock lock(mutex_);
+    for (uint64_t step = 0; step < kVisitStep; ++step, ++*cursor) {
+      if (*cursor >= fresh_) return true;
+      const auto number = static_cast<uint32_t>(*cursor);
+      Slot& slot = slots_[number];
+      if (slot.segment == 0 || slot.segment > through) continue;
+      const uint32_t tokens = slot.tokens.load(kRelaxed);
+      const EntryView view{
+          number,
+          TextOf(slot),
+          slot.variant.load(kRelaxed),
+          {static_cast<const std::byte*>(static_cast<const void*>(VectorOf(number))), limits_.width * sizeof(float)},
+          {slot.norm.load(kRelaxed), tokens >> 1, (tokens & 1) != 0},
+          slot.expires_ns.load(kRelaxed)};
+      if (!visit(view, &slot.segment)) return false;
+      assert(slot.segment == 0 || slot.segment > through);  // otherwise it would be visited forever
+      step += kVisitStep / kVisitsMax;
+    }
+  }
+}
+
+void SlotTable::HoldBy(uint64_t number) {
+  const MutexLock lock(mutex_);
+  for (uint32_t slot = 0; slot < fresh_; ++slot) slots_[slot].segment = std::min(slots_[slot].segment, number);
+}
+
+uint64_t SlotTable::EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted) {
+  const MutexLock lock(mutex_);
+  uint64_t count = 0;
+  for (uint32_t slot = 0; slot < fresh_; ++slot) {
+    if (slots_[slot].segment == 0 || slots_[slot].segment > through) continue;
+    ClearLocked(slot);
+    if (evicted) evicted(slot);
+    ++count;
+  }
+  counts_.evictions.fetch_add(count, kRelaxed);
+  return count;
+}
+
+void SlotTable::Sweep(uint64_t count, uint64_t now_ns) {
+  for (uint64_t left = count; left > 0;) {
+    const MutexLock lock(mutex_);
+    const uint64_t step = std::min(left, kVisitStep / 4);
+    left -= step;
+    for (uint64_t i = 0; i < step && fresh_ > 0; ++i, ++sweep_) {
+      if (sweep_ >= fresh_) sweep_ = 0;
+      if (!IsUsed(sweep_) || slots_[sweep_].expires_ns.load(kRelaxed) > now_ns) continue;
+      counts_.expirations.fetch_add(1, kRelaxed);
+      ClearLocked(sweep_);
+    }
+  }
+}
+
+}  // namespace sutra
