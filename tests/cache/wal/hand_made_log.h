@@ -11,6 +11,7 @@
 
 #include "cache/wal/wal_group.h"
 #include "cache/wal/wal_writer.h"
+#include "shm/base/mutex.h"
 #include "tests/cache/wal/log_fixture.h"
 
 namespace sutra::test {
@@ -27,9 +28,11 @@ inline ModelIdentity Model() {
   return model;
 }
 
-// Each text has a slot of its own.
+// Each text has a slot of its own. Any thread.
 inline uint32_t SlotOfText(const std::string& text) {
+  static Mutex mutex;
   static std::map<std::string, uint32_t> slots;
+  const MutexLock lock(mutex);
   return slots.emplace(text, static_cast<uint32_t>(slots.size())).first->second;
 }
 
