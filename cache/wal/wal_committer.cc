@@ -55,7 +55,13 @@ void WalCommitter::Close() {
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
   }
-  if (!config_.threaded) RunDue();
+  if (config_.threaded) {
+    // A caller who waited may have left the log in the middle of its work, when the threads had found nothing to do.
+    MutexLock lock(mutex_);
+    for (uint64_t deadline = 0; StepLocked(&deadline);) continue;
+  } else {
+    RunDue();
+  }
   log_->SetWake({});
 }
 
