@@ -90,7 +90,7 @@ inline CacheConfig KillConfig(const std::string& directory, bool full_store, uin
   if (full_store && seed % 2 == 0) config.entries_max = 60;
   // Enough for the log to evict nothing, although each start takes a segment: such an eviction is not one of the
   // store's, and takes effect when the segment is removed.
-  config.wal_bytes_max = 1536 << 10;
+  config.wal_bytes_max = 3 << 20;
   config.sync_us_max = 200'000;
   if (seed % 5 == 0) config.policy = DurabilityPolicy::kGroup;
   return config;
