@@ -149,11 +149,10 @@ void SlotTable::Remove(uint32_t number) {
   Slot& slot = slots_[number];
   assert(IsUsed(number));
   const uint64_t text_bytes = slot.text_bytes.load(kRelaxed), text = slot.text.load(kRelaxed);
-  const uint32_t version = slot.version.load(kRelaxed);
-  slot.version.store(version + 1, kRelaxed);
-  std::atomic_thread_fence(std::memory_order_release);
-  slot.expires_ns.store(0, kRelaxed);
-  slot.version.store(version + 2, std::memory_order_release);
+  {
+    const Change change(&slot);
+    slot.expires_ns.store(0, kRelaxed);
+  }
   slot.segment = 0;
   bytes_ -= BytesOf(text_bytes);
   eviction_.Remove(number, BytesOf(text_bytes));
@@ -219,15 +218,14 @@ void SlotTable::Add(uint32_t number, const EntryKey& key, uint64_t text, std::sp
                     const CacheValue& value, uint64_t expires_ns) {
   Slot& slot = slots_[number];
   assert(!IsUsed(number));
-  const uint32_t version = slot.version.load(kRelaxed);
-  slot.version.store(version + 1, kRelaxed);  // a reader may still look at who was here before
-  std::atomic_thread_fence(std::memory_order_release);
-  slot.hash.store(key.hash, kRelaxed);
-  slot.variant.store(key.variant, kRelaxed);
-  slot.text_bytes.store(static_cast<uint32_t>(key.text.size()), kRelaxed);
-  slot.text.store(text, kRelaxed);
-  Write(number, vector, value, expires_ns);
-  slot.version.store(version + 2, std::memory_order_release);
+  {
+    const Change change(&slot);  // a reader may still look at who was here before
+    slot.hash.store(key.hash, kRelaxed);
+    slot.variant.store(key.variant, kRelaxed);
+    slot.text_bytes.store(static_cast<uint32_t>(key.text.size()), kRelaxed);
+    slot.text.store(text, kRelaxed);
+    Write(number, vector, value, expires_ns);
+  }
   slot.segment = 0;
   bytes_ += BytesOf(key.text.size());
   counts_.entries.store(counts_.entries.load(kRelaxed) + 1, kRelaxed);
@@ -242,12 +240,8 @@ SlotTable::Placed SlotTable::PutLocked(const EntryKey& key, std::span<const std:
   if (!CanHold(key.text.size())) return placed;
   placed.slot = SlotOf(key);
   if (placed.slot != kNoSlot) {
-    std::atomic<uint32_t>& version = slots_[placed.slot].version;
-    const uint32_t before = version.load(kRelaxed);
-    version.store(before + 1, kRelaxed);
-    std::atomic_thread_fence(std::memory_order_release);
+    const Change change(&slots_[placed.slot]);
     Write(placed.slot, vector, value, expires_ns);
-    version.store(before + 2, std::memory_order_release);
     return placed;
   }
   uint64_t place = 0;

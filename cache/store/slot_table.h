@@ -159,6 +159,21 @@ class SlotTable {
     std::atomic<float> norm{0};
     EvictionQueues::Node queue;  // `older` of a free slot: the next free one
   };
+  // While it lives, whoever reads the slot without the lock finds its version odd, and another one afterwards.
+  class Change {
+   public:
+    explicit Change(Slot* slot) : version_(slot->version), before_(version_.load(kRelaxed)) {
+      version_.store(before_ + 1, kRelaxed);
+      std::atomic_thread_fence(std::memory_order_release);  // odd before anything else changes
+    }
+    ~Change() { version_.store(before_ + 2, std::memory_order_release); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    std::atomic<uint32_t>& version_;
+    const uint32_t before_;
+  };
   enum class Found { kHit, kExpired, kOther, kTorn };
   static constexpr uint64_t kSlotBytes = 64;
   static constexpr uint64_t kCellBytes = 8;

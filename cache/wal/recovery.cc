@@ -152,10 +152,14 @@ class Recovery {
     return Status(StatusCode::kRefused, PathOf(number) + why);
   }
 
-  // The first `count` segments are of an earlier version, whose identities of models are no longer made either.
-  void SetAside(size_t count) {
+  void RetireFirst(size_t count) {
     for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
     voided_through_ = numbers_[count - 1];
+  }
+
+  // The first `count` segments are of an earlier version, whose identities of models are no longer made either.
+  void SetAside(size_t count) {
+    RetireFirst(count);
     plan_.messages.push_back({LogLevel::kWarn, request_.directory + ": " + Counted(count, "segment", "segments") +
                                                    " of an earlier version's format 1.0 cannot be carried over and " +
                                                    (count == 1 ? "is" : "are") + " kept as *.quarantined; to remove " +
@@ -165,8 +169,7 @@ class Recovery {
 
   // Takes the first `count` segments out of service; their entries are never read.
   void VoidFrom(size_t count) {
-    for (size_t i = 0; i < count; ++i) Retire(numbers_[i], true);
-    voided_through_ = numbers_[count - 1];
+    RetireFirst(count);
     plan_.damaged_segments = std::max<uint64_t>(plan_.damaged_segments, 1);
   }
 
