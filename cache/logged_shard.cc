@@ -28,11 +28,13 @@ LoggedShard::LoggedShard(const CacheConfig& config, DiskIo* io, Clock* clock, co
       options_(options),
       store_(SlotTable::Limits{config.width, config.entries_max, config.bytes_max, options.hash_mask}) {}
 
-LoggedShard::~LoggedShard() = default;
+LoggedShard::~LoggedShard() { Close(); }
 
 void LoggedShard::Close() {
   sweeper_.reset();
+  if (loader_ != nullptr) loader_->Stop();
   committer_.reset();
+  if (log_ != nullptr) log_->Finish();
   log_.reset();
 }
 
@@ -85,7 +87,7 @@ Status LoggedShard::OpenLog() {
   RecoveryRequest request;
   request.directory = files->path;
   request.width = config_.width;
-  request.strict = config_.strict_recovery;
+  request.strict = request.every_record = config_.strict_recovery;
   ParseIdentity(config_.model_identity, &request.model);
 
   const uint64_t started_ns = clock_->MonotonicNs();
@@ -108,7 +110,9 @@ Status LoggedShard::OpenLog() {
   if (!ready) log_config.make_ready = [this, directory] { return MakeReady(directory); };
   log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
-  recycler_ = std::make_unique<Recycler>(&store_, clock_, &shared_, config_.width, config_.wal_segment_bytes);
+  loader_ = std::make_unique<EntryLoader>(&store_, io_, clock_, request, plan->chain, config_.log);
+  recycler_ =
+      std::make_unique<Recycler>(&store_, loader_.get(), clock_, &shared_, config_.width, config_.wal_segment_bytes);
   log_ = std::make_unique<WalLog>(io_, clock_, recycler_.get(), &shared_, log_config);
   if (Status status = log_->Start(*plan); !status.ok()) {
     return Status(status.code(), "the log in " + files->path + " cannot be opened: " + status.message(),
@@ -124,12 +128,18 @@ Status LoggedShard::OpenLog() {
   committer_ = std::make_unique<WalCommitter>(clock_, log_.get(), &shared_, committer_config);
   recycler_->SetClear([this](uint32_t slot) { committer_->PushInsert(UnplacedRecord::Clear(slot)); });
   committer_->Start();
+  if (options_.threaded) {
+    loader_->Start();
+  } else {
+    loader_->LoadAll();
+  }
   if (config_.log) {
     for (const RecoveryMessage& message : plan->messages) config_.log(message.level, message.text);
     config_.log(LogLevel::kInfo,
                 "cache: " + std::to_string(store_.GetCounts().entries) + " entries from " +
                     std::to_string(plan->records) + " records of " + std::to_string(plan->chain.size()) +
-                    " segments, " + std::to_string(plan->records_dropped) + " dropped, in " +
+                    " segments (" + std::to_string(plan->indexed) + " by their index), " +
+                    std::to_string(plan->records_dropped) + " dropped, in " +
                     std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms (" + io_->name() + ")");
   }
   return {};
@@ -144,7 +154,8 @@ Status LoggedShard::MakeReady(const ShardDirectory& directory) {
 }
 
 bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  return store_.Lookup(store_.KeyOf(text, variant), clock_->BootNs(), vector, value);
+  return store_.Lookup(store_.KeyOf(text, variant), clock_->BootNs(), vector, value,
+                       [this](uint32_t slot) { loader_->Load(slot); });
 }
 
 std::optional<bool> LoggedShard::TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
@@ -263,7 +274,7 @@ CacheStats LoggedShard::Stats() const {
   stats.wal_evictions = shared_.evictions.load(kRelaxed);
   stats.storage_failed = shared_.failed.load(kRelaxed) || storage_lost();
   stats.recovered_records = recovered_records_;
-  stats.recovered_dropped = recovered_dropped_;
+  stats.recovered_dropped = recovered_dropped_ + (loader_ != nullptr ? loader_->lost() : 0);
   stats.quarantined_segments = quarantined_segments_;
   if (committer_ != nullptr) {
     const WalCommitter::Pending pending = committer_->GetPending();

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cache/cache_shard.h"
+#include "cache/entry_loader.h"
 #include "cache/recycler.h"
 #include "cache/shard_directory.h"
 #include "cache/store/slot_table.h"
@@ -67,7 +68,8 @@ class LoggedShard final : public CacheShard {
   std::atomic<bool> storage_lost_{false};
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
-  std::unique_ptr<Recycler> recycler_;  // null with policy none, like the next two
+  std::unique_ptr<EntryLoader> loader_;  // null with policy none, like the next three
+  std::unique_ptr<Recycler> recycler_;
   std::unique_ptr<WalLog> log_;
   std::unique_ptr<WalCommitter> committer_;  // destroyed before the log
   std::unique_ptr<Sweeper> sweeper_;

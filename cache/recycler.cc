@@ -9,7 +9,7 @@ namespace sutra {
 bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) {
   const uint64_t now = clock_->BootNs();
   const uint64_t wall = shared_->time.ForExpiry(*clock_);
-  const bool done = store_->VisitOlder(through, cursor, [&](const EntryView& entry, uint64_t* segment) {
+  const auto append = [&](const EntryView& entry, uint64_t* segment) {
     if (entry.expires_ns <= now) {
       *segment = 0;
       return true;
@@ -37,9 +37,19 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     (*group)->Append(record);
     *segment = into;
     return true;
-  });
+  };
+  bool done = false;
+  for (uint32_t unread = 0; unread != SlotTable::kNoSlot;) {
+    done = store_->VisitOlder(through, cursor, append, &unread);
+    if (unread != SlotTable::kNoSlot) loader_->LoadOrDrop(unread);
+  }
   (*group)->first_accepted_ns = clock_->MonotonicNs();
   return done;
+}
+
+void Recycler::ReadOlder(uint64_t through) {
+  uint64_t cursor = 0;
+  for (uint32_t slot; (slot = store_->NextUnread(&cursor, through)) != SlotTable::kNoSlot;) loader_->LoadOrDrop(slot);
 }
 
 }  // namespace sutra

@@ -14,13 +14,12 @@ namespace sutra {
 StoreSink::StoreSink(SlotTable* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns)
     : store_(store), boot_now_ns_(clock->BootNs()), wall_now_ns_(wall_now_ns), clock_set_ns_(clock_set_ns) {}
 
-void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
-  const InsertBody& body = record.insert;
-  const uint64_t ttl_ns = std::min<uint64_t>(body.ttl_s, kTtlSecondsMax) * kNsPerSecond;
-  uint64_t expiry_ns = body.wall_expiry_ns;
+void StoreSink::InsertIndexed(const IndexEntry& entry, uint64_t segment) {
+  const uint64_t ttl_ns = std::min<uint64_t>(entry.ttl_s, kTtlSecondsMax) * kNsPerSecond;
+  uint64_t expiry_ns = entry.wall_expiry_ns;
   // Inserted later than now: the clock was ahead, and nobody believed it. The record's stamp says what was believed.
   const bool from_the_future = expiry_ns > wall_now_ns_ && expiry_ns - wall_now_ns_ > ttl_ns;
-  if (from_the_future) expiry_ns = std::min(record.header.wall_highest_ns, wall_now_ns_) + ttl_ns;
+  if (from_the_future) expiry_ns = std::min(entry.wall_highest_ns, wall_now_ns_) + ttl_ns;
   // Inserted without a clock: at some time before the clock was first seen set, and nothing says more.
   if (wall_now_ns_ >= kClockSetNs && expiry_ns < kClockSetNs + ttl_ns) {
     expiry_ns = (clock_set_ns_ != 0 ? std::min(clock_set_ns_, wall_now_ns_) : wall_now_ns_) + ttl_ns;
@@ -28,16 +27,22 @@ void StoreSink::Insert(const WalRecord& record, uint64_t segment) {
   }
   const uint64_t remaining_ns = expiry_ns > wall_now_ns_ ? expiry_ns - wall_now_ns_ : 0;
   assert(remaining_ns <= ttl_ns);
-  const EntryKey key = store_->KeyOf(record.text, body.variant);
+  const KeyDigest digest{entry.digest_low, entry.digest_high};
   const MutexLock lock(store_->mutex());
   if (remaining_ns == 0) {
-    store_->ClearLocked(record.header.slot);  // whoever was there had gone
-    store_->EraseLocked(key);                 // it still hides older inserts of the same text
+    store_->ClearLocked(entry.slot);                   // whoever was there had gone
+    store_->EraseDigestLocked(digest, entry.variant);  // it still hides older inserts of the same text
     return;
   }
-  const CacheValue value{body.norm, body.token_count, (body.flags & kInsertTruncated) != 0};
-  const uint64_t expires_ns = boot_now_ns_ + remaining_ns;
-  if (!store_->PutAtLocked(record.header.slot, key, record.vector, value, expires_ns, segment)) ++beyond_bounds_;
+  SlotTable::Unread unread;
+  unread.digest = digest;
+  unread.variant = entry.variant;
+  unread.text_bytes = entry.text_bytes;
+  unread.token_count = entry.token_count;
+  unread.truncated = entry.truncated != 0;
+  unread.expires_ns = boot_now_ns_ + remaining_ns;
+  unread.place = {segment, entry.place};
+  if (!store_->PutUnreadLocked(entry.slot, unread)) ++beyond_bounds_;
 }
 
 void StoreSink::Clear(uint32_t slot) {

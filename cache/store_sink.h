@@ -23,7 +23,10 @@ class StoreSink final : public RecoverySink {
   StoreSink(SlotTable* store, Clock* clock, uint64_t wall_now_ns, uint64_t clock_set_ns = 0);
 
   void Begin(uint64_t hash_seed) override { store_->BeginReplay(hash_seed); }
-  void Insert(const WalRecord& record, uint64_t segment) override;
+  void Insert(const WalRecord& record, uint64_t segment) override {
+    InsertIndexed(IndexEntryOf(record, store_->seed()), segment);
+  }
+  void InsertIndexed(const IndexEntry& entry, uint64_t segment) override;
   void Clear(uint32_t slot) override;
   void Erase(const EraseBody& key) override;
   uint64_t DropAll() override { return store_->DropAll(); }

@@ -15,22 +15,49 @@ constexpr uint64_t kPrefetchLines = 8, kLineBytes = 64;
 }  // namespace
 
 std::optional<bool> SlotTable::TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
-  for (int tries = 0; tries < kTriesMax; ++tries) {
-    if (const std::optional<bool> found = Find(key, now_ns, vector, value)) return found;
-    CpuPause();
+  uint32_t slot = kNoSlot;
+  switch (FindPatiently(key, now_ns, vector, value, &slot)) {
+    case Answer::kHit: return true;
+    case Answer::kMiss: return false;
+    case Answer::kTorn:
+    case Answer::kUnread: break;
   }
   return std::nullopt;
 }
 
-bool SlotTable::Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
-  for (;;) {
-    if (const std::optional<bool> found = TryLookup(key, now_ns, vector, value)) return *found;
-    const MutexLock until_the_writer_is_done(mutex_);
+bool SlotTable::Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+                       const std::function<void(uint32_t)>& read) {
+  for (bool tried = false;;) {
+    uint32_t slot = kNoSlot;
+    switch (FindPatiently(key, now_ns, vector, value, &slot)) {
+      case Answer::kHit: return true;
+      case Answer::kMiss: return false;
+      case Answer::kUnread:
+        if (tried || !read) return false;
+        tried = true;
+        read(slot);
+        break;
+      case Answer::kTorn: {
+        const MutexLock until_the_writer_is_done(mutex_);
+        break;
+      }
+    }
   }
 }
 
-// Nothing if a writer came in between.
-std::optional<bool> SlotTable::Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
+SlotTable::Answer SlotTable::FindPatiently(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+                                           uint32_t* slot) {
+  for (int tries = 0; tries < kTriesMax; ++tries) {
+    const Answer answer = Find(key, now_ns, vector, value, slot);
+    if (answer != Answer::kTorn) return answer;
+    CpuPause();
+  }
+  return Answer::kTorn;
+}
+
+// kTorn: a writer came in between.
+SlotTable::Answer SlotTable::Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+                                  uint32_t* unread) {
   const uint64_t moves = moves_.load(std::memory_order_acquire);
   const uint32_t tag = TagOf(key.hash);
   bool torn = (moves & 1) != 0;
@@ -41,16 +68,17 @@ std::optional<bool> SlotTable::Find(const EntryKey& key, uint64_t now_ns, float*
     if (cell >> 32 != tag) continue;
     const uint32_t slot = static_cast<uint32_t>(cell) - 1;
     switch (Read(slot, key, now_ns, vector, value)) {
-      case Found::kHit: eviction_.Hit(slot, value->token_count); return true;
-      case Found::kExpired: return false;
+      case Found::kHit: eviction_.Hit(slot, value->token_count); return Answer::kHit;
+      case Found::kExpired: return Answer::kMiss;
+      case Found::kUnread: *unread = slot; return Answer::kUnread;
       case Found::kOther: break;
       case Found::kTorn: torn = true; break;
     }
   }
   // A cell may have moved from in front of this search to behind it.
   std::atomic_thread_fence(std::memory_order_acquire);
-  if (torn || moves_.load(kRelaxed) != moves) return std::nullopt;
-  return false;
+  if (torn || moves_.load(kRelaxed) != moves) return Answer::kTorn;
+  return Answer::kMiss;
 }
 
 SlotTable::Found SlotTable::Read(uint32_t number, const EntryKey& key, uint64_t now_ns, float* vector,
@@ -67,6 +95,12 @@ SlotTable::Found SlotTable::Read(uint32_t number, const EntryKey& key, uint64_t 
       text_bytes != key.text.size()) {
     return torn() ? Found::kTorn : Found::kOther;
   }
+  if (const uint32_t tokens = slot.tokens.load(kRelaxed); (tokens & kUnread) != 0) {
+    const bool same = slot.text.load(kRelaxed) == key.digest.high;
+    const bool expired = slot.expires_ns.load(kRelaxed) <= now_ns;
+    if (torn()) return Found::kTorn;
+    return !same ? Found::kOther : expired ? Found::kExpired : Found::kUnread;
+  }
   const GuardedWord* from = VectorOf(number);
   // The vector is read next; its lines arrive while the text is compared.
   for (uint64_t line = 0; line < kPrefetchLines; ++line) __builtin_prefetch(from + line * kLineBytes / sizeof(*from));
@@ -82,11 +116,11 @@ SlotTable::Found SlotTable::Read(uint32_t number, const EntryKey& key, uint64_t 
   }
   const uint64_t expires_ns = slot.expires_ns.load(kRelaxed);
   const uint32_t tokens = slot.tokens.load(kRelaxed);
-  const float norm = slot.norm.load(kRelaxed);
+  const auto norm = std::bit_cast<float>(slot.norm.load(kRelaxed));
   LoadWords(vector, from, limits_.width * sizeof(float));
   if (torn()) return Found::kTorn;
   if (expires_ns <= now_ns) return Found::kExpired;
-  *value = CacheValue{norm, tokens >> 1, (tokens & 1) != 0};
+  *value = CacheValue{norm, tokens >> kTokensShift, (tokens & kTruncated) != 0};
   return Found::kHit;
 }
 

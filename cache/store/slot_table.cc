@@ -2,8 +2,6 @@
 // slot_walk.cc.
 #include "cache/store/slot_table.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cassert>
 #include <new>
@@ -17,10 +15,6 @@ namespace {
 constexpr uint64_t kVectorAlign = 64;
 constexpr uint64_t kSlotsLimit = 1ull << 31;
 constexpr uint64_t kTextRangeSpare = 1ull << 20;
-
-constexpr uint32_t PackTokens(const CacheValue& value) {
-  return std::min(value.token_count, UINT32_MAX >> 1) << 1 | (value.truncated ? 1 : 0);
-}
 
 uint64_t SlotsOf(uint64_t entries_max, uint64_t bytes_max, uint64_t bytes_of_one) {
   return std::min({entries_max, bytes_max / bytes_of_one, kSlotsLimit});
@@ -57,8 +51,8 @@ void SlotTable::BeginReplay(uint64_t seed) {
 }
 
 EntryKey SlotTable::KeyOf(std::string_view text, uint32_t variant) const {
-  const XXH128_hash_t hash = XXH3_128bits_withSeed(text.data(), text.size(), seed_ ^ variant);
-  return EntryKey{hash.low64 & limits_.hash_mask, {hash.low64, hash.high64}, variant, text};
+  const KeyDigest digest = DigestOf(text, variant, seed_);
+  return EntryKey{digest.low & limits_.hash_mask, digest, variant, text};
 }
 
 std::string_view SlotTable::TextOf(const Slot& slot) const {
@@ -118,7 +112,15 @@ uint32_t SlotTable::SlotWhere(uint64_t hash, Is is) const {
 
 uint32_t SlotTable::SlotOf(const EntryKey& key) const {
   return SlotWhere(key.hash, [&](const Slot& slot) {
-    return slot.variant.load(kRelaxed) == key.variant && TextOf(slot) == key.text;
+    if (slot.variant.load(kRelaxed) != key.variant) return false;
+    return IsUnread(slot) ? slot.text.load(kRelaxed) == key.digest.high : TextOf(slot) == key.text;
+  });
+}
+
+uint32_t SlotTable::SlotOfDigest(const KeyDigest& digest, uint32_t variant) const {
+  return SlotWhere(digest.low & limits_.hash_mask, [&](const Slot& slot) {
+    if (slot.variant.load(kRelaxed) != variant) return false;
+    return IsUnread(slot) ? slot.text.load(kRelaxed) == digest.high : KeyOf(TextOf(slot), variant).digest == digest;
   });
 }
 
@@ -149,6 +151,7 @@ void SlotTable::Remove(uint32_t number) {
   Slot& slot = slots_[number];
   assert(IsUsed(number));
   const uint64_t text_bytes = slot.text_bytes.load(kRelaxed), text = slot.text.load(kRelaxed);
+  const bool unread = IsUnread(slot);
   {
     const Change change(&slot);
     slot.expires_ns.store(0, kRelaxed);
@@ -157,7 +160,9 @@ void SlotTable::Remove(uint32_t number) {
   bytes_ -= BytesOf(text_bytes);
   eviction_.Remove(number, BytesOf(text_bytes));
   RemoveCell(number);
-  if (IsLong(text_bytes)) {
+  if (unread) {
+    counts_.unread.store(counts_.unread.load(kRelaxed) - 1, kRelaxed);
+  } else if (IsLong(text_bytes)) {
     LongText::Ptr(LongText::FromWord(text)).reset();
   } else {
     heap_.Free(text);
@@ -169,7 +174,8 @@ bool SlotTable::EvictOne(uint64_t now_ns) {
   while (eviction_.entries() > 0) {
     const uint32_t number = eviction_.Candidate();
     const Slot& slot = slots_[number];
-    const EvictionQueues::Cost cost{BytesOf(slot.text_bytes.load(kRelaxed)), slot.tokens.load(kRelaxed) >> 1};
+    const EvictionQueues::Cost cost{BytesOf(slot.text_bytes.load(kRelaxed)),
+                                    slot.tokens.load(kRelaxed) >> kTokensShift};
     const bool expired = slot.expires_ns.load(kRelaxed) <= now_ns;
     if (!expired && eviction_.Spare(number, slot.hash.load(kRelaxed), cost)) continue;
     (expired ? counts_.expirations : counts_.evictions).fetch_add(1, kRelaxed);
@@ -187,18 +193,20 @@ bool SlotTable::AddText(std::string_view text, uint64_t now_ns, LongText::Ptr* c
     if (!EvictOne(now_ns)) return false;
     ++*vacated;
   }
-  if (IsLong(text.size())) {
-    try {
-      LongText::Ptr long_text = copy != nullptr && *copy != nullptr ? std::move(*copy) : LongText::Copy(text);
-      *place = LongText::WordOf(long_text.release());
-    } catch (const std::bad_alloc&) {
-      return false;
-    }
-    return true;
-  }
-  while ((*place = heap_.Add(text)) == TextHeap::kNone) {
-    if (!EvictOne(now_ns)) return false;
+  while (!CopyText(text, copy, place)) {
+    if (IsLong(text.size()) || !EvictOne(now_ns)) return false;
     ++*vacated;
+  }
+  return true;
+}
+
+bool SlotTable::CopyText(std::string_view text, LongText::Ptr* copy, uint64_t* place) {
+  if (!IsLong(text.size())) return (*place = heap_.Add(text)) != TextHeap::kNone;
+  try {
+    LongText::Ptr long_text = copy != nullptr && *copy != nullptr ? std::move(*copy) : LongText::Copy(text);
+    *place = LongText::WordOf(long_text.release());
+  } catch (const std::bad_alloc&) {
+    return false;
   }
   return true;
 }
@@ -208,8 +216,8 @@ void SlotTable::Write(uint32_t number, std::span<const std::byte> vector, const 
                       uint64_t expires_ns) {
   assert(vector.size() == limits_.width * sizeof(float));
   Slot& slot = slots_[number];
-  slot.tokens.store(PackTokens(value), kRelaxed);
-  slot.norm.store(value.norm, kRelaxed);
+  slot.tokens.store(PackTokens(value.token_count, value.truncated), kRelaxed);
+  slot.norm.store(std::bit_cast<uint32_t>(value.norm), kRelaxed);
   slot.expires_ns.store(std::max<uint64_t>(expires_ns, 1), kRelaxed);  // 0 is nobody's
   StoreWords(VectorOf(number), vector.data(), vector.size());
 }
@@ -227,9 +235,13 @@ void SlotTable::Add(uint32_t number, const EntryKey& key, uint64_t text, std::sp
     Write(number, vector, value, expires_ns);
   }
   slot.segment = 0;
-  bytes_ += BytesOf(key.text.size());
+  Enter(number, key.text.size(), value.token_count);
+}
+
+void SlotTable::Enter(uint32_t number, uint64_t text_bytes, uint32_t tokens) {
+  bytes_ += BytesOf(text_bytes);
   counts_.entries.store(counts_.entries.load(kRelaxed) + 1, kRelaxed);
-  eviction_.Insert(number, key.hash, {BytesOf(key.text.size()), value.token_count});
+  eviction_.Insert(number, slots_[number].hash.load(kRelaxed), {BytesOf(text_bytes), tokens});
   AddCell(number);
 }
 
@@ -239,6 +251,12 @@ SlotTable::Placed SlotTable::PutLocked(const EntryKey& key, std::span<const std:
   Placed placed;
   if (!CanHold(key.text.size())) return placed;
   placed.slot = SlotOf(key);
+  // What an unread entry lacks but its text is here.
+  if (placed.slot != kNoSlot && IsUnread(slots_[placed.slot]) &&
+      !FillLocked(placed.slot, key, vector, value.norm, text)) {
+    ClearLocked(placed.slot);
+    placed.slot = kNoSlot;
+  }
   if (placed.slot != kNoSlot) {
     const Change change(&slots_[placed.slot]);
     Write(placed.slot, vector, value, expires_ns);
@@ -274,31 +292,52 @@ void SlotTable::ClearLocked(uint32_t slot) {
 }
 
 bool SlotTable::EraseDigestLocked(const KeyDigest& digest, uint32_t variant) {
-  const uint32_t slot = SlotWhere(digest.low & limits_.hash_mask, [&](const Slot& other) {
-    return other.variant.load(kRelaxed) == variant && KeyOf(TextOf(other), variant).digest == digest;
-  });
+  const uint32_t slot = SlotOfDigest(digest, variant);
   if (slot != kNoSlot) ClearLocked(slot);
   return slot != kNoSlot;
 }
 
-bool SlotTable::PutAtLocked(uint32_t slot, const EntryKey& key, std::span<const std::byte> vector,
-                            const CacheValue& value, uint64_t expires_ns, uint64_t segment) {
+bool SlotTable::PutUnreadLocked(uint32_t number, const Unread& entry) {
   assert(replaying_);
-  if (slot >= slots_max_ || !CanHold(key.text.size())) return false;
-  fresh_ = std::max(fresh_, slot + 1);
-  const uint32_t before = SlotOf(key);
-  if (before == slot) {
-    Write(slot, vector, value, expires_ns);  // nobody reads yet
-  } else {
-    if (before != kNoSlot) ClearLocked(before);
-    ClearLocked(slot);
-    uint64_t place = 0;
-    uint32_t vacated = 0;
-    if (!AddText(key.text, 0, nullptr, &place, &vacated)) throw std::bad_alloc();
-    Add(slot, key, place, vector, value, expires_ns);
+  if (number >= slots_max_ || !CanHold(entry.text_bytes)) return false;
+  fresh_ = std::max(fresh_, number + 1);
+  if (const uint32_t before = SlotOfDigest(entry.digest, entry.variant); before != kNoSlot) ClearLocked(before);
+  ClearLocked(number);
+  Slot& slot = slots_[number];  // nobody reads it yet
+  slot.hash.store(entry.digest.low & limits_.hash_mask, kRelaxed);
+  slot.text.store(entry.digest.high, kRelaxed);
+  slot.variant.store(entry.variant, kRelaxed);
+  slot.text_bytes.store(entry.text_bytes, kRelaxed);
+  slot.tokens.store(PackTokens(entry.token_count, entry.truncated) | kUnread, kRelaxed);
+  slot.norm.store(entry.place.offset, kRelaxed);
+  slot.expires_ns.store(std::max<uint64_t>(entry.expires_ns, 1), kRelaxed);
+  slot.segment = entry.place.segment;
+  counts_.unread.store(counts_.unread.load(kRelaxed) + 1, kRelaxed);
+  Enter(number, entry.text_bytes, entry.token_count);
+  return true;
+}
+
+std::optional<SlotTable::LogPlace> SlotTable::UnreadPlaceLocked(uint32_t number) const {
+  if (number >= fresh_ || !IsUsed(number) || !IsUnread(slots_[number])) return std::nullopt;
+  return LogPlace{slots_[number].segment, slots_[number].norm.load(kRelaxed)};
+}
+
+bool SlotTable::FillLocked(uint32_t number, const EntryKey& key, std::span<const std::byte> vector, float norm,
+                           LongText::Ptr* text) {
+  Slot& slot = slots_[number];
+  assert(IsUsed(number) && IsUnread(slot) && vector.size() == limits_.width * sizeof(float));
+  uint64_t place = 0;
+  if (slot.hash.load(kRelaxed) != key.hash || slot.text.load(kRelaxed) != key.digest.high ||
+      slot.variant.load(kRelaxed) != key.variant || slot.text_bytes.load(kRelaxed) != key.text.size() ||
+      !CopyText(key.text, text, &place)) {
+    return false;
   }
-  slots_[slot].segment = segment;
-  ShowCounts();
+  const Change change(&slot);
+  slot.text.store(place, kRelaxed);
+  slot.norm.store(std::bit_cast<uint32_t>(norm), kRelaxed);
+  slot.tokens.store(slot.tokens.load(kRelaxed) & ~kUnread, kRelaxed);
+  StoreWords(VectorOf(number), vector.data(), vector.size());
+  counts_.unread.store(counts_.unread.load(kRelaxed) - 1, kRelaxed);
   return true;
 }
 
@@ -315,6 +354,8 @@ uint64_t SlotTable::DropAll() {
 
 void SlotTable::FinishReplay() {
   const MutexLock lock(mutex_);
+  while (bytes_ > limits_.bytes_max && EvictOne(0)) continue;  // the bound was higher when the log was written
+  ShowCounts();
   replaying_ = false;
   for (uint32_t slot = fresh_; slot-- > 0;) {
     if (IsUsed(slot)) continue;
@@ -325,7 +366,7 @@ void SlotTable::FinishReplay() {
 
 SlotTable::Counts SlotTable::GetCounts() const {
   return Counts{counts_.entries.load(kRelaxed), counts_.bytes.load(kRelaxed), counts_.evictions.load(kRelaxed),
-                counts_.expirations.load(kRelaxed)};
+                counts_.expirations.load(kRelaxed), counts_.unread.load(kRelaxed)};
 }
 
 }  // namespace sutra

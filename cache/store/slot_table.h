@@ -12,6 +12,9 @@
 // under one mutex, which a lookup never takes, except for a text of more than kLongTextBytes, whose bytes are freed
 // with its entry: it takes a reference under the mutex.
 //
+// After a start an entry may be unread: its text and vector are in the log still, at a place that its slot names. It
+// counts like every other one, a lookup finds it by its digest, and whoever may wait then reads it (entry_loader.h).
+//
 // Placement is XXH3-128 with a random seed, so that no client can aim at a place; identity is the full text and the
 // variant. The seed stands in the log, which removes keys by their digest. Eviction is S3-FIFO weighted by tokens
 // (eviction.h). Expired entries go when their turn comes, or when the sweep comes past.
@@ -19,18 +22,22 @@
 // Thread rule: every call may come from any thread, except those named ...Locked, which need mutex(), and BeginReplay,
 // PutAtLocked and FinishReplay, which belong to the time before the table is shared. Invariants:
 //  - A hit has the same bytes of text and the same variant, is not expired, and its vector and value belong together.
+//    No unread entry is a hit.
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots, cells, vectors, texts).
 //  - A slot is used by one entry or free; a used one is in one cell and in one queue. Cells are at most 4/5 full.
 //  - No call needs memory but Put, for a long text that its caller has not copied.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
 #include <string_view>
 
+#include "cache/key_digest.h"
 #include "cache/store/cache_value.h"
 #include "cache/store/eviction.h"
 #include "cache/store/guarded_words.h"
@@ -40,12 +47,6 @@
 #include "shm/base/mutex.h"
 
 namespace sutra {
-
-// Of a key: equal for equal keys, and otherwise different, but for one in 2^128.
-struct KeyDigest {
-  uint64_t low = 0, high = 0;
-  bool operator==(const KeyDigest&) const = default;
-};
 
 struct EntryKey {
   uint64_t hash = 0;
@@ -92,9 +93,11 @@ class SlotTable {
   uint64_t slots_max() const { return slots_max_; }
 
   // Copies out the vector and its value; false if there is no such entry or it has expired. Waits for a writer that is
-  // in the middle of this very entry.
-  bool Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
-  // The same without waiting: nothing if a writer was in the way for too long.
+  // in the middle of this very entry. `read` is called, without a lock, to read an unread one; where it cannot, the
+  // entry is not found.
+  bool Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+              const std::function<void(uint32_t slot)>& read = {});
+  // The same without waiting: nothing if a writer was in the way for too long, or the entry is unread.
   std::optional<bool> TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
 
   Mutex& mutex() const SUTRA_RETURN_CAPABILITY(mutex_) { return mutex_; }
@@ -114,22 +117,45 @@ class SlotTable {
   // log may say something else of this slot. (Not asserted: only the files could tell. tests/sim would lose entries.)
   void SetSegmentLocked(uint32_t slot, uint64_t segment) SUTRA_REQUIRES(mutex_) { slots_[slot].segment = segment; }
 
+  // Where the record of an unread entry is: `offset` in the segment, in units of the log's alignment.
+  struct LogPlace {
+    uint64_t segment = 0;
+    uint32_t offset = 0;
+    bool operator==(const LogPlace&) const = default;
+  };
+  struct Unread {
+    KeyDigest digest;
+    uint32_t variant = 0;
+    uint32_t text_bytes = 0;
+    uint32_t token_count = 0;
+    bool truncated = false;
+    uint64_t expires_ns = 0;
+    LogPlace place;
+  };
   // Replay: the entry comes to this slot, whoever was there goes, and so does another entry of the same key. False if
-  // the slot is beyond the bounds, or it cannot be held.
-  bool PutAtLocked(uint32_t slot, const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
-                   uint64_t expires_ns, uint64_t segment) SUTRA_REQUIRES(mutex_);
+  // the slot is beyond the bounds, or it cannot be held. Nobody else is evicted for it before FinishReplay.
+  bool PutUnreadLocked(uint32_t slot, const Unread& entry) SUTRA_REQUIRES(mutex_);
+  // Where the slot's entry is to be read; nothing if it is in memory, or there is none.
+  std::optional<LogPlace> UnreadPlaceLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
+  // An unread entry comes to memory. False if it is not the one that the slot says, or there is no room for its text.
+  // `text`: as for PutLocked.
+  bool FillLocked(uint32_t slot, const EntryKey& key, std::span<const std::byte> vector, float norm,
+                  LongText::Ptr* text) SUTRA_REQUIRES(mutex_);
   void ClearLocked(uint32_t slot) SUTRA_REQUIRES(mutex_);
   bool EraseDigestLocked(const KeyDigest& digest, uint32_t variant) SUTRA_REQUIRES(mutex_);
   uint64_t DropAll();
-  // Ends the replay: the slots that it left free may be used.
+  // Ends the replay: the bounds hold again, and the slots that it left free may be used.
   void FinishReplay();
 
   // Visits entries whose segment is at most `through` (and not 0), from slot *cursor on, under the mutex: `visit` sets
-  // the segment that holds the entry from now on, or returns false to stop before it. Returns true when all were
-  // visited.
-  bool VisitOlder(uint64_t through, uint64_t* cursor, const std::function<bool(const EntryView&, uint64_t*)>& visit);
-  // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
-  // segment is removed. Called after the loss of records that were to hold entries.
+  // the segment that holds the entry from now on, or returns false to stop before it. Stops before an unread entry,
+  // too, and then *unread is its slot. Returns true when all were visited.
+  bool VisitOlder(uint64_t through, uint64_t* cursor, const std::function<bool(const EntryView&, uint64_t*)>& visit,
+                  uint32_t* unread);
+  // The first unread entry of a segment up to `through` from slot *cursor on; kNoSlot if there is none.
+  uint32_t NextUnread(uint64_t* cursor, uint64_t through = UINT64_MAX) const;
+  // Makes every logged entry in memory count as held by segment `number` at the latest, so that it is appended again
+  // when that segment is removed. Called after the loss of records that were to hold entries.
   void HoldBy(uint64_t number);
   // Evicts every entry whose segment is at most `through` (and not 0); `evicted` is told of each slot, under the mutex.
   uint64_t EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted = {});
@@ -143,6 +169,7 @@ class SlotTable {
 
   struct Counts {
     uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
+    uint64_t unread = 0;  // of `entries`
   };
   Counts GetCounts() const;
 
@@ -152,12 +179,12 @@ class SlotTable {
     std::atomic<uint32_t> text_bytes{0};
     std::atomic<uint64_t> hash{0};
     std::atomic<uint64_t> expires_ns{0};
-    std::atomic<uint64_t> text{0};  // a block of the text heap, or a LongText if it is long
+    std::atomic<uint64_t> text{0};  // a block of the text heap, or a LongText if it is long; unread: digest.high
     uint64_t segment = 0;           // of writers only
     std::atomic<uint32_t> variant{0};
-    std::atomic<uint32_t> tokens{0};  // twice the count, and one more if the text was truncated
-    std::atomic<float> norm{0};
-    EvictionQueues::Node queue;  // `older` of a free slot: the next free one
+    std::atomic<uint32_t> tokens{0};  // the count, behind kTruncated and kUnread
+    std::atomic<uint32_t> norm{0};    // the bits of a float; unread: LogPlace::offset
+    EvictionQueues::Node queue;       // `older` of a free slot: the next free one
   };
   // While it lives, whoever reads the slot without the lock finds its version odd, and another one afterwards.
   class Change {
@@ -174,13 +201,19 @@ class SlotTable {
     std::atomic<uint32_t>& version_;
     const uint32_t before_;
   };
-  enum class Found { kHit, kExpired, kOther, kTorn };
+  enum class Found { kHit, kExpired, kOther, kTorn, kUnread };
+  enum class Answer { kHit, kMiss, kTorn, kUnread };
+  // Of Slot::tokens.
+  static constexpr uint32_t kTruncated = 1, kUnread = 2, kTokensShift = 2;
   static constexpr uint64_t kSlotBytes = 64;
   static constexpr uint64_t kCellBytes = 8;
   // What an entry takes beyond vector and text: its slot, 5/4 cells, and a ghost.
   static constexpr uint64_t kEntryOverheadBytes = kSlotBytes + kCellBytes * 5 / 4 + 2;
   static constexpr uint64_t kLongTextOverheadBytes = sizeof(LongText) + 16;
 
+  static constexpr uint32_t PackTokens(uint32_t count, bool truncated) {
+    return std::min(count, UINT32_MAX >> kTokensShift) << kTokensShift | (truncated ? kTruncated : 0);
+  }
   static uint32_t TagOf(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
   static bool IsLong(uint64_t text_bytes) { return text_bytes > kLongTextBytes; }
   uint64_t BytesOf(uint64_t text_bytes) const {
@@ -191,8 +224,11 @@ class SlotTable {
   GuardedWord* VectorOf(uint32_t slot) const { return vectors_ + slot * (vector_bytes_ / sizeof(GuardedWord)); }
   std::string_view TextOf(const Slot& slot) const;
 
-  // Lookups (slot_lookup.cc).
-  std::optional<bool> Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+  static bool IsUnread(const Slot& slot) { return (slot.tokens.load(kRelaxed) & kUnread) != 0; }
+
+  // Lookups (slot_lookup.cc). *slot: of an unread entry.
+  Answer FindPatiently(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value, uint32_t* slot);
+  Answer Find(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value, uint32_t* slot);
   Found Read(uint32_t slot, const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
   std::optional<bool> EqualLongText(uint32_t slot, uint32_t version, const EntryKey& key);
 
@@ -206,6 +242,7 @@ class SlotTable {
   template <typename Is>
   uint32_t SlotWhere(uint64_t hash, Is is) const SUTRA_REQUIRES(mutex_);
   uint32_t SlotOf(const EntryKey& key) const SUTRA_REQUIRES(mutex_);
+  uint32_t SlotOfDigest(const KeyDigest& digest, uint32_t variant) const SUTRA_REQUIRES(mutex_);
 
   // Slots.
   uint32_t TakeFree() SUTRA_REQUIRES(mutex_);
@@ -215,8 +252,12 @@ class SlotTable {
   // Makes room and copies the text; *place is for `text` of a slot. False if there is no memory for it.
   bool AddText(std::string_view text, uint64_t now_ns, LongText::Ptr* copy, uint64_t* place, uint32_t* vacated)
       SUTRA_REQUIRES(mutex_);
+  // Copies the text without making room.
+  bool CopyText(std::string_view text, LongText::Ptr* copy, uint64_t* place) SUTRA_REQUIRES(mutex_);
   void Add(uint32_t slot, const EntryKey& key, uint64_t text, std::span<const std::byte> vector,
            const CacheValue& value, uint64_t expires_ns) SUTRA_REQUIRES(mutex_);
+  // A slot whose fields are set is an entry from now on.
+  void Enter(uint32_t slot, uint64_t text_bytes, uint32_t tokens) SUTRA_REQUIRES(mutex_);
   void Write(uint32_t slot, std::span<const std::byte> vector, const CacheValue& value, uint64_t expires_ns)
       SUTRA_REQUIRES(mutex_);
   void ShowCounts() SUTRA_REQUIRES(mutex_);
@@ -248,7 +289,7 @@ class SlotTable {
   uint32_t sweep_ SUTRA_GUARDED_BY(mutex_) = 0;      // where the next sweep begins
   bool replaying_ SUTRA_GUARDED_BY(mutex_) = false;  // the free slots are not in a list yet
   struct {
-    std::atomic<uint64_t> entries{0}, bytes{0}, evictions{0}, expirations{0};
+    std::atomic<uint64_t> entries{0}, bytes{0}, evictions{0}, expirations{0}, unread{0};
   } counts_;  // relaxed: written under the mutex, shown without it
 };
 

@@ -13,7 +13,8 @@ constexpr uint64_t kVisitsMax = 32;    // entries visited under one lock
 }  // namespace
 
 bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
-                           const std::function<bool(const EntryView&, uint64_t*)>& visit) {
+                           const std::function<bool(const EntryView&, uint64_t*)>& visit, uint32_t* unread) {
+  *unread = kNoSlot;
   for (;;) {
     const MutexLock lock(mutex_);
     for (uint64_t step = 0; step < kVisitStep; ++step, ++*cursor) {
@@ -21,13 +22,17 @@ bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
       const auto number = static_cast<uint32_t>(*cursor);
       Slot& slot = slots_[number];
       if (slot.segment == 0 || slot.segment > through) continue;
+      if (IsUnread(slot)) {
+        *unread = number;
+        return false;
+      }
       const uint32_t tokens = slot.tokens.load(kRelaxed);
       const EntryView view{
           number,
           TextOf(slot),
           slot.variant.load(kRelaxed),
           {static_cast<const std::byte*>(static_cast<const void*>(VectorOf(number))), limits_.width * sizeof(float)},
-          {slot.norm.load(kRelaxed), tokens >> 1, (tokens & 1) != 0},
+          {std::bit_cast<float>(slot.norm.load(kRelaxed)), tokens >> kTokensShift, (tokens & kTruncated) != 0},
           slot.expires_ns.load(kRelaxed)};
       if (!visit(view, &slot.segment)) return false;
       assert(slot.segment == 0 || slot.segment > through);  // otherwise it would be visited forever
@@ -38,7 +43,20 @@ bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
 
 void SlotTable::HoldBy(uint64_t number) {
   const MutexLock lock(mutex_);
-  for (uint32_t slot = 0; slot < fresh_; ++slot) slots_[slot].segment = std::min(slots_[slot].segment, number);
+  for (uint32_t slot = 0; slot < fresh_; ++slot) {
+    if (!IsUnread(slots_[slot])) slots_[slot].segment = std::min(slots_[slot].segment, number);
+  }
+}
+
+uint32_t SlotTable::NextUnread(uint64_t* cursor, uint64_t through) const {
+  for (;;) {
+    const MutexLock lock(mutex_);
+    for (uint64_t step = 0; step < kVisitStep; ++step, ++*cursor) {
+      if (*cursor >= fresh_ || counts_.unread.load(kRelaxed) == 0) return kNoSlot;
+      const auto number = static_cast<uint32_t>(*cursor);
+      if (IsUsed(number) && IsUnread(slots_[number]) && slots_[number].segment <= through) return number;
+    }
+  }
 }
 
 uint64_t SlotTable::EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted) {

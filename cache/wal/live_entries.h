@@ -23,6 +23,9 @@ class LiveEntries {
   // follow.
   virtual bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) = 0;
 
+  // Brings to memory what a segment up to `through` alone holds: it is removed next, before anything can be appended.
+  virtual void ReadOlder(uint64_t through) = 0;
+
   // Evicts every entry that a segment up to `through` holds, and returns how many there were.
   virtual uint64_t EvictOlder(uint64_t through) = 0;
 

@@ -11,16 +11,26 @@
 namespace sutra {
 namespace {
 
-void AddInsert(const WalRecord& record, LogExpiry* expiry) {
+void AddInsert(uint64_t stamp_ns, uint64_t wall_expiry_ns, LogExpiry* expiry) {
   ++expiry->records;
-  expiry->record_newest_ns = std::max(expiry->record_newest_ns, record.header.wall_highest_ns);
-  expiry->expiry_newest_ns = std::max(expiry->expiry_newest_ns, record.insert.wall_expiry_ns);
+  expiry->record_newest_ns = std::max(expiry->record_newest_ns, stamp_ns);
+  expiry->expiry_newest_ns = std::max(expiry->expiry_newest_ns, wall_expiry_ns);
   // Written before the clock was set: how long it lives is decided by what the clock said later.
-  if (record.insert.wall_expiry_ns < kClockSetNs) expiry->known = false;
+  if (wall_expiry_ns < kClockSetNs) expiry->known = false;
 }
 
 // False: it cannot be told what else the segment holds.
 bool AddRecords(WalReader* reader, LogExpiry* expiry) {
+  SegmentIndex index;
+  const Result<IndexState> indexed = reader->ReadIndex(&index);
+  if (!indexed.ok()) return false;
+  if (indexed.value() == IndexState::kGood) {
+    for (const IndexEntry& entry : index.entries) {
+      if (entry.type > kRecordTypeMax) return false;
+      if (entry.record_type() == RecordType::kInsert) AddInsert(entry.wall_highest_ns, entry.wall_expiry_ns, expiry);
+    }
+    return true;
+  }
   uint64_t expected = reader->header().previous_valid_through + 1;
   const uint64_t records_before = expiry->records;
   bool damaged = false;
@@ -30,7 +40,9 @@ bool AddRecords(WalReader* reader, LogExpiry* expiry) {
     if (!state.ok()) return false;
     switch (state.value()) {
       case RecordState::kGood:
-        if (record.type() == RecordType::kInsert) AddInsert(record, expiry);
+        if (record.type() == RecordType::kInsert) {
+          AddInsert(record.header.wall_highest_ns, record.insert.wall_expiry_ns, expiry);
+        }
         [[fallthrough]];
       case RecordState::kUnknownIgnorable:
         reader->Skip(record);

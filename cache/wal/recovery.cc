@@ -203,6 +203,17 @@ class Recovery {
     reader->Believe(header);
     Believed(header.wall_highest_ns);
     removals_ = header.removals;
+    SegmentIndex segment_index;
+    const Result<IndexState> indexed = reader->ReadIndex(&segment_index);
+    if (!indexed.ok()) return indexed.status();
+    if (indexed.value() == IndexState::kDamaged) {
+      Warn("the index of " + PathOf(header.number) + " is damaged: its records are read instead" + kCheckTheDisk);
+    } else if (indexed.value() == IndexState::kGood && Suffices(index, segment_index)) {
+      ApplyIndex(segment_index, header.number);
+      reads_records_ = true;
+      newest_unreadable_ = false;
+      return last ? reader->Sync() : Status();
+    }
     Losses losses;
     while (true) {
       const Bound bound = last ? Bound::kOpen : expected > valid_through ? Bound::kReached : Bound::kBelow;
@@ -272,6 +283,35 @@ class Recovery {
     // A write of the dead engine may have landed since the first sync and been read from the page cache alone. The next
     // header vouches for it, so it must be durable first (P2).
     return last ? reader->Sync() : Status();
+  }
+
+  // Whether the index tells all that counts in its segment.
+  bool Suffices(size_t position, const SegmentIndex& index) const {
+    const bool last = position + 1 == chain_.size();
+    const auto known = [](const IndexEntry& entry) { return entry.type != 0 && entry.type <= kRecordTypeMax; };
+    return !request_.every_record && index.trailer.hash_seed == chain_.back().hash_seed &&
+           (last || index.trailer.sequence_last == chain_[position + 1].previous_valid_through) &&
+           std::all_of(index.entries.begin(), index.entries.end(), known);
+  }
+
+  void ApplyIndex(const SegmentIndex& index, uint64_t segment) {
+    for (const IndexEntry& entry : index.entries) {
+      switch (entry.record_type()) {
+        case RecordType::kInsert: sink_->InsertIndexed(entry, segment); break;
+        case RecordType::kErase: sink_->Erase({entry.digest_low, entry.digest_high, entry.variant}); break;
+        case RecordType::kClear: sink_->Clear(entry.slot); break;
+        case RecordType::kDropAll: sink_->DropAll(); break;
+        case RecordType::kNone:
+        case RecordType::kWatermark: break;
+      }
+    }
+    const IndexTrailer& trailer = index.trailer;
+    plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, trailer.wall_highest_ns);
+    if (plan_.clock_set_ns == 0) plan_.clock_set_ns = trailer.clock_set_ns;
+    plan_.removals = removals_ = trailer.removals;
+    plan_.valid_through = trailer.sequence_last;
+    plan_.records += index.entries.size();
+    ++plan_.indexed;
   }
 
   void Pass(const WalRecord& record, WalReader* reader, uint64_t* expected) {

@@ -1,6 +1,7 @@
 // Recovery: reads the segments of a dead engine, applies the decision table (recovery_table.h) and determines where the
-// log ends. It writes nothing: writes of the dead engine still in flight can complete after its lock is free, so the
-// caller begins a new segment whose header carries the cut, and only then removes what the plan names.
+// log ends. Of a segment with an index it reads that instead of the records, which the loader checks later. It writes
+// nothing: writes of the dead engine still in flight can complete after its lock is free, so the caller begins a new
+// segment whose header carries the cut, and only then removes what the plan names.
 //
 // Thread rule: one thread, before the shard serves.
 // Invariants:
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/wal/segment_index.h"
 #include "cache/wal/wal_format.h"
 #include "shm/base/log_line.h"
 #include "shm/base/status.h"
@@ -31,6 +33,8 @@ class RecoverySink {
   virtual void Begin(uint64_t hash_seed) = 0;
   // The record's slot has this entry from now on, and nothing else.
   virtual void Insert(const WalRecord& record, uint64_t segment) = 0;
+  // The same, read from the segment's index: what the record holds beside it is not known to be right.
+  virtual void InsertIndexed(const IndexEntry& entry, uint64_t segment) = 0;
   virtual void Clear(uint32_t slot) = 0;
   virtual void Erase(const EraseBody& key) = 0;
   // Forgets everything received so far and returns how many entries there were.
@@ -41,7 +45,8 @@ struct RecoveryRequest {
   std::string directory;
   ModelIdentity model = {};
   uint32_t width = 0;
-  bool strict = false;
+  bool strict = false;        // refuse a damaged log
+  bool every_record = false;  // read the records though an index would do: only that finds all damage
 };
 
 struct RecoveredSegment {
@@ -71,6 +76,7 @@ struct RecoveryPlan {
   std::vector<uint64_t> remove;      // unlinked
 
   uint64_t records = 0;          // replayed
+  uint64_t indexed = 0;          // of the chain: segments whose index was enough
   uint64_t records_dropped = 0;  // entries and records lost to damage
   uint64_t damaged_segments = 0;
   std::vector<RecoveryMessage> messages;  // for the engine's log; one for all damage of a segment

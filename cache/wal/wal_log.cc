@@ -190,14 +190,36 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
 Status WalLog::Rotate() {
   if (writer_.is_open()) {
     if (Status status = SyncWriter(); !status.ok()) return status;
+    WriteIndex();
   }
   return BeginSegment(synced_through_);
+}
+
+// A segment without an index costs the next start some time, and nothing else.
+void WalLog::WriteIndex() {
+  Status status;
+  try {
+    status = writer_.WriteIndex();
+  } catch (const std::bad_alloc&) {
+    status = Status(StatusCode::kOutOfMemory, "out of memory");
+  }
+  if (status.ok()) return;
+  Say(LogLevel::kWarn, "segment " + std::to_string(writer_.number()) + " has no index (" + status.message() +
+                           "): the next start reads its records instead");
+}
+
+void WalLog::Finish() {
+  if (!writer_.is_settled()) return;  // a start reads the records
+  WriteIndex();
+  writer_.CloseFile();
 }
 
 Status WalLog::Place(std::unique_ptr<WalGroup>* group, bool then_sync) {
   assert(!failed_);
   const uint64_t bytes = (*group)->bytes().size();
-  if (!writer_.Fits(bytes)) {
+  // Where no other segment is to be had, records go before the index.
+  const bool fits = preparer_.has_room() ? writer_.Fits(bytes, (*group)->records()) : bytes <= writer_.room();
+  if (!fits) {
     if (Status status = Rotate(); !status.ok()) return status;
   }
   // Before the write: a record on the disk must not be lost here for want of memory.

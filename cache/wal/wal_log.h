@@ -90,6 +90,8 @@ class WalLog {
   void Probe();
   // Gives back the oldest segment, because the disk has no room for a reserve: the present size counts as the bound.
   void MakeRoom();
+  // Ends the log at a clean stop, with an index for the next start. Nothing follows.
+  void Finish();
   // Ends what one of these calls has left undone when it threw std::bad_alloc: the log refuses records until a Probe.
   // Needs no memory itself.
   void OutOfMemory();
@@ -145,6 +147,7 @@ class WalLog {
   Status BeginGivingBack();
   Status TakeUp();
   Status Rotate();
+  void WriteIndex();
   Status Place(std::unique_ptr<WalGroup>* group, bool then_sync);
   // Places what is in unplaced_; what is left there afterwards was not placed.
   Status PlaceAll(bool sync_last);

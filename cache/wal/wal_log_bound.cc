@@ -108,7 +108,7 @@ Status WalLog::SyncNames() {
 
 Status WalLog::KeepBound() {
   while (segments_.size() > 1 && TotalBytes() > bound_) {
-    const size_t before = segments_.size();
+    const uint64_t oldest = segments_.front().number;
     // At most half of a segment is given to old entries, or a log full of live ones would never move on; and where no
     // other segment is to be had, a quarter of this one is left for removals.
     const uint64_t half = config_.segment_bytes / 2;
@@ -125,7 +125,7 @@ Status WalLog::KeepBound() {
     }
     Evict(segments_.front().number);
     if (Status status = RemoveOldest(); !status.ok()) return status;
-    if (segments_.size() == before) break;  // the oldest segment could not be removed
+    if (segments_.front().number == oldest) break;  // it could not be removed
   }
   SayEvictions();
   return {};
@@ -134,14 +134,14 @@ Status WalLog::KeepBound() {
 void WalLog::MakeRoom() {
   const uint64_t now = clock_->MonotonicNs();
   const Status reason = preparer_.failure();
-  const size_t before = segments_.size();
+  const uint64_t oldest = segments_.front().number;
   const bool due = now >= room_at_ns_;
   if (due) room_at_ns_ = now + kRoomNs;
-  if (due && before > 1 && IsDiskFull(reason)) {
+  if (due && segments_.size() > 1 && IsDiskFull(reason)) {
     bound_ = TotalBytes() - config_.segment_bytes;  // the reserve is not there
     if (Status status = KeepBound(); !status.ok()) return Fail(status);
   }
-  const bool gave_back = segments_.size() != before;
+  const bool gave_back = segments_.front().number != oldest;
   shared_->full.store(!gave_back, kRelaxed);
   SayFull(reason);
   if (gave_back) preparer_.Retry();  // if that fails too, somebody else took the room: inserts are dropped until then
@@ -156,6 +156,7 @@ Status WalLog::BeginGivingBack() {
   bound_ = TotalBytes() - config_.segment_bytes;
   for (uint64_t freed = 0; freed < config_.segment_bytes && segments_.size() > 1;) {
     const size_t before = segments_.size();
+    live_->ReadOlder(segments_.front().number);
     freed += segments_.front().bytes;
     if (status = UnlinkOldest(); !status.ok()) return status;
     if (segments_.size() == before) return reason;

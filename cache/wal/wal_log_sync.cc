@@ -82,7 +82,7 @@ void WalLog::Acknowledge(size_t groups) {
 
 void WalLog::WriteWatermark() {
   wants_watermark_ = false;
-  if (!writer_.Fits(kWalBlockBytes)) {  // the next segment's header will record it
+  if (!writer_.Fits(kWalBlockBytes, 0)) {  // the next segment's header will record it
     Stamp();
     return;
   }

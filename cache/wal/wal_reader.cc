@@ -12,8 +12,6 @@
 namespace sutra {
 namespace {
 
-constexpr uint64_t kWindowBytes = 1u << 20;  // remains in the L2 cache between reading and checking
-
 bool IsZero(const std::byte* at, uint64_t bytes) {
   return at[0] == std::byte{0} && std::memcmp(at, at + 1, bytes - 1) == 0;
 }
@@ -107,6 +105,12 @@ void WalReader::Believe(const SegmentHeader& header) {
   end_ = header_.segment_bytes;
 }
 
+Result<IndexState> WalReader::ReadIndex(SegmentIndex* index) {
+  const Result<IndexState> state = ReadSegmentIndex(io_, file_, file_bytes_, header_, index);
+  if (state.ok() && state.value() != IndexState::kNone) end_ = index->trailer.records_end;
+  return state;
+}
+
 Result<bool> WalReader::RestIsZero(uint64_t from) {
   for (uint64_t at = from; at < file_bytes_; at += kRecordAlign) {
     const uint64_t bytes = std::min(kRecordAlign, file_bytes_ - at);
@@ -126,7 +130,7 @@ Result<WalReader::Piece> WalReader::View(uint64_t offset, uint64_t bytes) {
     const uint64_t start = offset - offset % kWalBlockBytes;
     const uint64_t wanted = RoundUp(offset - start + bytes, kWalBlockBytes);
     if (wanted > window_capacity_) {
-      window_capacity_ = std::max(wanted, kWindowBytes);
+      window_capacity_ = std::max(wanted, window_bytes_min_);
       window_ = AllocateAligned(window_capacity_);
     }
     window_start_ = start;
@@ -188,6 +192,14 @@ bool WalReader::HeaderIsValid(const RecordHeader& header, uint64_t offset) const
 
 Result<RecordState> WalReader::Classify(uint64_t expected_sequence, WalRecord* record) {
   return ClassifyAt(position_, expected_sequence, record);
+}
+
+Result<RecordState> WalReader::ReadAt(uint64_t offset, WalRecord* record) {
+  if (offset < kSegmentDataStart) return RecordState::kBadHeader;
+  window_bytes_min_ = 0;
+  const Result<RecordState> state = ClassifyAt(offset, 0, record);  // no record has this number
+  if (!state.ok() || state.value() != RecordState::kWrongSequence) return state;
+  return ClassifyAt(offset, record->header.sequence, record);
 }
 
 Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_sequence, WalRecord* record) {

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "cache/disk/disk_io.h"
+#include "cache/wal/segment_index.h"
 #include "cache/wal/wal_format.h"
 
 namespace sutra {
@@ -62,6 +63,9 @@ class WalReader {
   uint64_t file_bytes() const { return file_bytes_; }
   // Continues with a header that an earlier reader of this file read: the disk may be unable to read it again.
   void Believe(const SegmentHeader& header);
+  // The index at the segment's end. From now on records end where it says that they do.
+  Result<IndexState> ReadIndex(SegmentIndex* index);
+
   // Whether any block of records that was wanted could be read.
   bool reads_records() const { return reads_records_; }
   // Blocks that were wanted and could not be read so far.
@@ -76,6 +80,9 @@ class WalReader {
   // Classifies the record at the current position. `record` is filled for kGood, and its header for every state in
   // which the header checksum is valid; its views are valid until the next call.
   Result<RecordState> Classify(uint64_t expected_sequence, WalRecord* record);
+
+  // Classifies the record at `offset`, whatever its sequence, and reads no more of the file than it needs.
+  Result<RecordState> ReadAt(uint64_t offset, WalRecord* record);
 
   // Moves past the record at the current position, whose header was valid.
   void Skip(const WalRecord& record);
@@ -115,6 +122,7 @@ class WalReader {
   uint64_t sequence_highest_ = 0;  // found by ScanAhead
   uint64_t acked_highest_ = 0;     // likewise
 
+  uint64_t window_bytes_min_ = 1u << 20;  // remains in the L2 cache between reading and checking
   AlignedBytes window_;
   uint64_t window_capacity_ = 0;
   uint64_t window_start_ = 0;

@@ -60,13 +60,15 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   segment_bytes_ = begin.segment_bytes;
   position_ = kSegmentDataStart;
   written_through_ = synced_through_ = begin.previous_valid_through;
+  index_.Begin(header);
   return {};
 }
 
 Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns) {
   const uint64_t bytes = group->bytes().size();
-  assert(!dead_ && Fits(bytes) && bytes > 0 && !(then_sync && syncing_));
+  assert(!dead_ && bytes <= room() && bytes > 0 && !(then_sync && syncing_));
   assert(bytes % kWalBlockBytes == 0 && position_ % kWalBlockBytes == 0);
+  if (!Fits(bytes, group->records())) index_.GiveUp();
   RecordStamp last{written_through_, synced_through_, wall_highest_ns, removals_};
   group->Stamp(id_, position_, &last);
   assert(last.sequence == written_through_ + group->records());
@@ -79,6 +81,7 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   if (!status.ok()) return status;
   if (stop) return Stopped("wal.submitted");
   if (SUTRA_CHECKPOINT("wal.completed")) return Stopped("wal.completed");
+  index_.Add(group->bytes(), position_);
   position_ += bytes;
   written_through_ = last.sequence;
   if (then_sync) {
@@ -88,6 +91,16 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   assert(synced_through_ <= written_through_);
   dead_ = false;
   return {};
+}
+
+Status WalWriter::WriteIndex() {
+  assert(is_settled());
+  if (index_.BytesWith(0) == 0 || position_ == kSegmentDataStart) return {};
+  const SegmentIndexBuilder::Blocks index = index_.Encode(position_);
+  position_ = segment_bytes_;
+  Status status = io_->Write(file_, segment_bytes_ - index.bytes, {index.memory.get(), index.bytes}, false);
+  if (status.ok() && SUTRA_CHECKPOINT("segment.indexed")) status = Stopped("segment.indexed");
+  return status;
 }
 
 FileHandle WalWriter::BeginSync() {

@@ -6,7 +6,8 @@
 //  - A sync covers what was written before it began. The segment stays open while one is under way.
 //  - The segment's header is durable, under its final name, before any record is written into it (P2).
 //  - After a failed write or sync the segment is dead: nothing is written into it again.
-//  - Groups are whole blocks, one behind the other, and their records are numbered without a gap.
+//  - Groups are whole blocks, one behind the other, and their records are numbered without a gap; behind the last one
+//    comes the index, if there is one, and nothing more.
 //  - synced_through <= written_through; synced_through never decreases; written_through decreases only when a new
 //    segment continues behind what was synced.
 #pragma once
@@ -15,6 +16,7 @@
 #include <string>
 
 #include "cache/disk/disk_io.h"
+#include "cache/wal/segment_index.h"
 #include "cache/wal/wal_format.h"
 #include "cache/wal/wal_group.h"
 #include "shm/base/status.h"
@@ -43,11 +45,15 @@ class WalWriter {
   Status BeginSegment(FileHandle file, const std::string& path, const Begin& begin);
 
   bool is_open() const { return file_ >= 0; }
-  // What is left of the segment.
+  // Whether nothing was written that is not synced, and nothing has failed.
+  bool is_settled() const { return is_open() && !dead_ && !syncing_ && synced_through_ == written_through_; }
+  // What is left of the segment, the place of its index included.
   uint64_t room() const { return is_open() ? segment_bytes_ - position_ : 0; }
-  bool Fits(uint64_t group_bytes) const { return group_bytes <= room(); }
+  // Beside the index. `records`: of the group, at least those that are no watermarks.
+  bool Fits(uint64_t group_bytes, uint64_t records) const { return group_bytes + index_.BytesWith(records) <= room(); }
 
-  // Stamps and appends a closed group. REQUIRES: is_open, Fits; with `then_sync` no sync is under way.
+  // Stamps and appends a closed group. REQUIRES: is_open, there is room; with `then_sync` no sync is under way.
+  // Where the group takes the place of the index, there will be none.
   Status Write(WalGroup* group, bool then_sync, uint64_t wall_highest_ns);
   // A sync beside writes. EndSync is given what RunSync returned for the file that BeginSync returned.
   FileHandle BeginSync();
@@ -56,6 +62,9 @@ class WalWriter {
   Status EndSync(Status result);
   // The three steps at once, if there is something to sync.
   Status Sync();
+  // Ends the segment with its index. REQUIRES: is_settled. If it fails, there is none; nothing else is
+  // lost.
+  Status WriteIndex();
   void CloseFile();
 
   uint64_t number() const { return number_; }
@@ -73,6 +82,7 @@ class WalWriter {
   SegmentId id_ = {};
   uint64_t segment_bytes_ = 0;
   uint64_t position_ = 0;
+  SegmentIndexBuilder index_;
   uint64_t written_through_ = 0;
   uint64_t synced_through_ = 0;
   uint64_t removals_ = 0;      // stamped so far

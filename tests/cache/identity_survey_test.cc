@@ -8,10 +8,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 
 #include "cache/wal/believed_time.h"
 #include "tests/cache/old_identity.h"
+#include "tests/cache/wal/without_index.h"
 #include "tests/kit/temp_dir.h"
 
 namespace sutra {
@@ -33,9 +36,22 @@ class IdentitySurveyTest : public ::testing::Test {
         data, io.get(), now_ns, [] { return true; }, &survey);
     return survey;
   }
-  CacheConfig Config() const { return test::OldConfig(temp_.path(), 'a'); }
+  CacheConfig Config() const {
+    CacheConfig config = test::OldConfig(temp_.path(), 'a');
+    config.wal_bytes_max = 4 << 20;
+    return config;
+  }
   std::string File(const std::string& name, uint64_t segment) const {
     return temp_ / (name + "/" + SegmentName(segment));
+  }
+  // A segment whose records alone tell what is in it.
+  FILE* OpenWithoutIndex(const std::string& name, uint64_t segment) const {
+    const std::string path = name + "/" + SegmentName(segment);
+    std::ifstream in(temp_ / path, std::ios::binary);
+    std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    test::ZeroIndex(&bytes);
+    temp_.Write(path, bytes);
+    return std::fopen(File(name, segment).c_str(), "r+");
   }
 
   const test::TempDir temp_;
@@ -110,7 +126,7 @@ TEST_F(IdentitySurveyTest, DamageCostsNoEntryThatIsStillThere) {
   const IdentitySurvey whole = Read(name);
   ASSERT_EQ(whole.expiry.records, 300u);
   const uint64_t segment = whole.segments.front();
-  FILE* const file = std::fopen(File(name, segment).c_str(), "r+");
+  FILE* const file = OpenWithoutIndex(name, segment);
   ASSERT_NE(file, nullptr);
   ASSERT_EQ(std::fseek(file, 3 * 4096 + 70, SEEK_SET), 0);
   std::fputs("damage", file);
@@ -124,7 +140,7 @@ TEST_F(IdentitySurveyTest, DamageCostsNoEntryThatIsStillThere) {
 TEST_F(IdentitySurveyTest, ASegmentInWhichNothingCanBeReadIsNotEmpty) {
   const std::string name = test::ServeOnce(Config(), {{"t", 60}});
   const uint64_t segment = Read(name).segments.back();
-  FILE* const file = std::fopen(File(name, segment).c_str(), "r+");
+  FILE* const file = OpenWithoutIndex(name, segment);
   ASSERT_NE(file, nullptr);
   ASSERT_EQ(std::fseek(file, static_cast<long>(kSegmentDataStart), SEEK_SET), 0);
   for (int i = 0; i < 16; ++i) std::fputs("something else; ", file);

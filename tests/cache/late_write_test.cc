@@ -20,6 +20,7 @@
 #include "shm/base/clock.h"
 #include "shm/base/unique_fd.h"
 #include "tests/cache/late_write.h"
+#include "tests/cache/wal/without_index.h"
 #include "tests/kit/temp_dir.h"
 
 extern char** environ;
@@ -101,10 +102,24 @@ class LateWrite : public ::testing::Test {
   // of `kFew` inserts had not landed), and as it is when they have.
   static constexpr uint32_t kFew = 400;
   void InsertFew(const std::string& round) {
-    Shard shard(temp_.path());
-    for (uint32_t i = 0; i < kFew; ++i) {
-      test::Put(shard.shard.get(), test::LateWriteKey(round, i), i, 0, test::kLateWriteWidth);
-      if (i % 10 == 0) EXPECT_TRUE(shard.shard->Sync().ok());  // a write of its own
+    {
+      Shard shard(temp_.path());
+      for (uint32_t i = 0; i < kFew; ++i) {
+        test::Put(shard.shard.get(), test::LateWriteKey(round, i), i, 0, test::kLateWriteWidth);
+        if (i % 10 == 0) {  // a write of its own
+          EXPECT_TRUE(shard.shard->Sync().ok());
+        }
+      }
+    }
+    ZeroIndexes();
+  }
+  // Segments as killed engines leave them.
+  void ZeroIndexes() {
+    for (const auto& entry : fs::directory_iterator(temp_ / test::kShardName)) {
+      if (entry.path().filename().string().rfind("wal-", 0) != 0) continue;
+      std::string bytes = Bytes(entry.path());
+      test::ZeroIndex(&bytes);
+      WriteAt(entry.path(), 0, bytes);
     }
   }
   // The segment with the highest number that holds records.
@@ -210,6 +225,7 @@ TEST_F(LateWrite, CanaryAWriteIntoALiveSegmentIsNoticed) {
     Shard next(temp_.path());
     found = Read(next.shard.get(), {"0", "1"});
   }
+  ZeroIndexes();
   WriteAt(segment, half, std::string(kDiskBlockBytes, '\xff'));
   Shard again(temp_.path());
   EXPECT_FALSE(Read(again.shard.get(), {"0", "1"}) == found);

@@ -56,7 +56,8 @@ class RecyclerTest : public testing::Test {
   sim::ManualClock clock_{kWall};
   SlotTable store_{SlotTable::Limits{test::kWidth, 1000, 8 << 20}};
   WalShared shared_;
-  Recycler recycler_{&store_, &clock_, &shared_, test::kWidth, kSegmentBytesMin};
+  EntryLoader loader_{&store_, nullptr, &clock_, {}, {}, {}};
+  Recycler recycler_{&store_, &loader_, &clock_, &shared_, test::kWidth, kSegmentBytesMin};
   LiveEntries::Cursor cursor_ = 0;
   bool done_ = false;
 };

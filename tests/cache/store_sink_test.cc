@@ -29,7 +29,11 @@ class StoreSinkTest : public testing::Test {
     record.header.slot = slot != SlotTable::kNoSlot ? slot : next_slot_++;
     record.text = text;
     record.vector = std::as_bytes(std::span<const float>(vector));
+    record.insert.text_bytes = static_cast<uint32_t>(text.size());
     sink().Insert(record, segment);
+    const MutexLock lock(store_.mutex());
+    if (!store_.UnreadPlaceLocked(record.header.slot).has_value()) return;
+    EXPECT_TRUE(store_.FillLocked(record.header.slot, store_.KeyOf(text, 0), record.vector, 1, nullptr));
   }
   void Erase(const std::string& text) {
     const KeyDigest digest = store_.KeyOf(text, 0).digest;

@@ -131,11 +131,14 @@ TEST_F(SlotTableTest, ACopyOfALongTextMadeBeforeTheLockIsTaken) {
     const MutexLock lock(store_->mutex());
     store_->SetSegmentLocked(0, 1);
   }
-  store_->VisitOlder(1, &cursor, [&](const EntryView& entry, uint64_t* segment) {
+  const auto visit = [&](const EntryView& entry, uint64_t* segment) {
     EXPECT_EQ(entry.text.data(), bytes);
     *segment = 0;
     return true;
-  });
+  };
+  uint32_t unread = 0;
+  EXPECT_TRUE(store_->VisitOlder(1, &cursor, visit, &unread));
+  EXPECT_EQ(unread, SlotTable::kNoSlot);
   EXPECT_EQ(SlotTable::CopyLongText(store_->KeyOf(std::string(SlotTable::kLongTextBytes, 's'), 0)), nullptr);
 }
 
@@ -257,8 +260,9 @@ TEST_F(SlotTableTest, VisitsAndEvictsBySegment) {
     *segment = 9;
     return true;
   };
-  EXPECT_FALSE(store_->VisitOlder(1, &cursor, visit));
-  EXPECT_TRUE(store_->VisitOlder(1, &cursor, visit));
+  uint32_t unread = 0;
+  EXPECT_FALSE(store_->VisitOlder(1, &cursor, visit, &unread));
+  EXPECT_TRUE(store_->VisitOlder(1, &cursor, visit, &unread));
   EXPECT_EQ(seen, 101);
   EXPECT_EQ(store_->EvictOlder(2), 100u);
   EXPECT_EQ(Find("50"), 50);
@@ -308,67 +312,6 @@ TEST_F(SlotTableTest, SaysWhichSlotsAPutLeftEmpty) {
   EXPECT_GT(vacated_at_once, 10u) << "a long text for many short ones";
   EXPECT_EQ(log.size(), store_->GetCounts().entries);
   for (const auto& [slot, text] : log) EXPECT_EQ(Find(text), 1) << slot;
-}
-
-TEST_F(SlotTableTest, AReplayedEntryComesToItsSlotAndWhoeverWasThereGoes) {
-  Make(100);
-  store_->BeginReplay(7);
-  const auto put_at = [&](uint32_t slot, const std::string& text, uint32_t version) {
-    const std::vector<float> vector = VectorOf(text, version);
-    const MutexLock lock(store_->mutex());
-    return store_->PutAtLocked(slot, store_->KeyOf(text, 0), std::as_bytes(std::span(vector)), {1, version, false},
-                               UINT64_MAX, 3);
-  };
-  EXPECT_TRUE(put_at(7, "a", 1));
-  EXPECT_TRUE(put_at(7, "b", 2));
-  EXPECT_EQ(Find("a"), -1);
-  EXPECT_EQ(Find("b"), 2);
-  EXPECT_TRUE(put_at(9, "b", 3)) << "the same key elsewhere";
-  EXPECT_EQ(Find("b"), 3);
-  EXPECT_TRUE(put_at(9, "b", 4)) << "and again";
-  EXPECT_EQ(Find("b"), 4);
-  EXPECT_FALSE(put_at(100, "c", 1)) << "beyond the bounds";
-  EXPECT_EQ(store_->GetCounts().entries, 1u);
-  store_->FinishReplay();
-  for (uint32_t i = 0; i < 99; ++i) ASSERT_TRUE(Insert(std::to_string(i), i));
-  EXPECT_EQ(store_->GetCounts().evictions, 0u) << "the slots left free are used";
-  EXPECT_EQ(Find("b"), 4);
-  {
-    const MutexLock lock(store_->mutex());
-    store_->ClearLocked(9);
-    store_->ClearLocked(9);
-  }
-  EXPECT_EQ(Find("b"), -1);
-}
-
-// What was within the bounds is within them when it is replayed, though the texts lie in other blocks of the heap.
-TEST_F(SlotTableTest, AReplayOfAStoreAtItsBoundEvictsNothing) {
-  constexpr uint64_t kBytesMax = 64 << 10;
-  std::mt19937_64 random(test::TestSeed(6));
-  for (int round = 0; round < 50; ++round) {
-    Make(1000, kBytesMax);
-    std::unordered_map<uint32_t, std::string> log;
-    for (int step = 0; step < 600; ++step) {
-      const std::string text = std::to_string(step) + std::string(random() % 200, 'x');
-      const std::vector<float> vector = VectorOf(text, 1);
-      const MutexLock lock(store_->mutex());
-      const SlotTable::Placed placed =
-          store_->PutLocked(store_->KeyOf(text, 0), std::as_bytes(std::span(vector)), {1, 1, false}, UINT64_MAX, 0);
-      store_->VisitVacatedLocked(placed.vacated, [&](uint32_t slot) { log.erase(slot); });
-      log[placed.slot] = text;
-    }
-    const uint64_t bytes = store_->GetCounts().bytes;
-    Make(1000, kBytesMax);
-    store_->BeginReplay(1);
-    for (const auto& [slot, text] : log) {
-      const std::vector<float> vector = VectorOf(text, 1);
-      const MutexLock lock(store_->mutex());
-      ASSERT_TRUE(store_->PutAtLocked(slot, store_->KeyOf(text, 0), std::as_bytes(std::span(vector)), {1, 1, false},
-                                      UINT64_MAX, 1));
-    }
-    EXPECT_EQ(store_->GetCounts().evictions, 0u);
-    EXPECT_EQ(store_->GetCounts().bytes, bytes);
-  }
 }
 
 TEST_F(SlotTableTest, AKeyIsRemovedByItsDigest) {

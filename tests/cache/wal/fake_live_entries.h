@@ -26,6 +26,7 @@ class FakeLiveEntries final : public LiveEntries {
     }
     return true;
   }
+  void ReadOlder(uint64_t through) override { calls.push_back("read " + std::to_string(through)); }
   uint64_t EvictOlder(uint64_t through) override {
     calls.push_back("evict " + std::to_string(through));
     return 0;

@@ -10,6 +10,7 @@
 
 #include "cache/cache_shard.h"
 #include "tests/cache/cache_test_support.h"
+#include "tests/cache/wal/without_index.h"
 #include "tests/sim/manual_clock.h"
 #include "tests/sim/sim_disk.h"
 
@@ -106,8 +107,12 @@ TEST_F(LogExpiryTest, ABlockThatCannotBeReadMakesItUnknown) {
   const uint64_t number = Write([](CacheShard* shard) {
     for (int i = 0; i < 100; ++i) test::Put(shard, std::to_string(i), 1, 60);
   });
+  const std::string path = kPath + "/" + SegmentName(number);
+  std::vector<std::byte> bytes = disk_.Bytes(path);
+  test::ZeroIndex(&bytes);
+  disk_.SetBytes(path, std::move(bytes));
   ASSERT_TRUE(Read(number).known);
-  disk_.SpoilBlock(kPath + "/" + SegmentName(number), kSegmentDataStart + 2 * kWalBlockBytes);
+  disk_.SpoilBlock(path, kSegmentDataStart + 2 * kWalBlockBytes);
   EXPECT_FALSE(Read(number).known);
 }
 

@@ -1,15 +1,15 @@
 // A small log on the simulated disk, recovery into a map, and what the map must be. For tests of format and damage.
 #pragma once
 
-#include <xxhash.h>
-
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
 
+#include "cache/key_digest.h"
 #include "cache/wal/recovery.h"
 #include "tests/cache/cache_test_support.h"
+#include "tests/cache/wal/without_index.h"
 #include "tests/sim/manual_clock.h"
 #include "tests/sim/sim_disk.h"
 
@@ -20,8 +20,8 @@ using LogContent = std::map<std::string, int>;
 
 // As in a removal's record, for a log with this seed.
 inline EraseBody DigestOf(const std::string& text, uint32_t variant, uint64_t seed) {
-  const XXH128_hash_t hash = XXH3_128bits_withSeed(text.data(), text.size(), seed ^ variant);
-  return EraseBody{hash.low64, hash.high64, variant};
+  const KeyDigest digest = sutra::DigestOf(text, variant, seed);
+  return EraseBody{digest.low, digest.high, variant};
 }
 
 class MapSink final : public RecoverySink {
@@ -36,6 +36,7 @@ class MapSink final : public RecoverySink {
     slots_[record.header.slot] = text;
     content[text] = right ? static_cast<int>(record.insert.token_count) : -2;
   }
+  void InsertIndexed(const IndexEntry&, uint64_t) override { ADD_FAILURE() << "Recover reads every record"; }
   void Clear(uint32_t slot) override {
     const auto found = slots_.find(slot);
     if (found == slots_.end()) return;
@@ -73,6 +74,7 @@ inline Recovered Recover(DiskIo* io, const std::string& directory, bool strict =
   request.directory = directory;
   request.width = kWidth;
   request.strict = strict;
+  request.every_record = true;
   ParseIdentity(kIdentity, &request.model);
   MapSink sink;
   Result<RecoveryPlan> plan = RecoverLog(io, request, &sink);
@@ -88,7 +90,8 @@ inline Recovered Recover(DiskIo* io, const std::string& directory, bool strict =
 
 inline const std::string kSmallLogDirectory = "/data/" + kShardName;
 
-// a, b, c inserted; a erased; b replaced; d inserted; closed. Returns the content that recovery must find.
+// a, b, c inserted; a erased; b replaced; d inserted; closed, but without an index, as after a kill. Returns the
+// content that recovery must find.
 inline LogContent WriteSmallLog(sim::SimDisk* disk, sim::ManualClock* clock) {
   Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(SmallConfig("/data"), disk, clock, Inline());
   if (!shard.ok()) return {};
@@ -100,6 +103,11 @@ inline LogContent WriteSmallLog(sim::SimDisk* disk, sim::ManualClock* clock) {
   Put(shard->get(), "b", 4);
   Put(shard->get(), "a longer text, so that it does not fit beside the others", 5);
   static_cast<void>((*shard)->Sync());
+  shard->reset();
+  const std::string path = kSmallLogDirectory + "/" + SegmentName(1);
+  std::vector<std::byte> bytes = disk->Bytes(path);
+  ZeroIndex(&bytes);
+  disk->SetBytes(path, std::move(bytes));
   return {{"b", 4}, {"c", 3}, {"a longer text, so that it does not fit beside the others", 5}};
 }
 

@@ -50,10 +50,10 @@ class RecoveryDamageTest : public testing::Test {
     int version = 0;
     for (uint64_t number = 1; number <= 2; ++number) {
       log_.Begin(number, bytes);
-      while (log_.writer()->Fits(2 * kWalBlockBytes)) {
+      while (log_.writer()->Fits(2 * kWalBlockBytes, 21)) {
         std::vector<Change> changes;
         for (int i = 0; i < 20; ++i, ++version) changes.push_back({std::to_string(version), version});
-        log_.Write(changes, !log_.writer()->Fits(6 * kWalBlockBytes));
+        log_.Write(changes, !log_.writer()->Fits(6 * kWalBlockBytes, 42));
       }
     }
   }

@@ -16,7 +16,8 @@ using test::HandMadeLog;
 using test::LogContent;
 using Calls = std::vector<std::string>;
 
-constexpr uint64_t kGroupsPerSegment = (kSegmentBytesMin - kSegmentDataStart) / kWalBlockBytes;
+// A block each, and one for the index.
+constexpr uint64_t kGroupsPerSegment = (kSegmentBytesMin - kSegmentDataStart) / kWalBlockBytes - 1;
 
 class WalLogTest : public testing::Test {
  protected:

@@ -101,16 +101,24 @@ TEST_F(WalReaderTest, YieldsEveryRecordThenTheZerosBehindThem) {
   EXPECT_EQ(reader->Classify(sequence, &record).value(), RecordState::kZero);
 }
 
-TEST_F(WalReaderTest, AFullSegmentEndsWithItself) {
-  disk_.SetBytes(path_, bytes_);
+TEST_F(WalReaderTest, AFullSegmentEndsWithItsIndexOrItself) {
   sim::SimDisk disk;
   test::HandMadeLog log(&disk);
   log.Begin(1);
   uint64_t records = 0;
-  for (; log.writer()->Fits(kBlock); records += 2) log.Write({{"t", 1}});
-  bytes_ = disk.Bytes(path_);
-  id_ = log.writer()->id();
-  EXPECT_EQ(StateAt(kSegmentBytesMin, records + 1), RecordState::kEndOfSegment);
+  for (; log.writer()->Fits(kBlock, 2); records += 2) log.Write({{"t", 1}});
+  EXPECT_TRUE(log.writer()->WriteIndex().ok());
+  const SegmentExpectation expected{1, test::Model(), test::kWidth};
+  const std::unique_ptr<WalReader> reader = WalReader::Open(&disk, path_, expected).value();
+  SegmentIndex index;
+  EXPECT_EQ(reader->ReadIndex(&index).value(), IndexState::kGood);
+  WalRecord record;
+  for (uint64_t sequence = 1; sequence <= records; ++sequence) {
+    ASSERT_EQ(reader->Classify(sequence, &record).value(), RecordState::kGood) << sequence;
+    reader->Skip(record);
+  }
+  EXPECT_EQ(reader->Classify(records + 1, &record).value(), RecordState::kEndOfSegment);
+  EXPECT_EQ(reader->position(), kSegmentBytesMin - kBlock);
 }
 
 TEST_F(WalReaderTest, AShorterFileThanItsHeaderSaysIsMissing) {

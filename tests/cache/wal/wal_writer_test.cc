@@ -120,18 +120,18 @@ TEST(WalWriter, GroupsStandBlockByBlockAndTheirRecordsAreNumberedWithoutAGap) {
 
 TEST(WalWriter, ASegmentIsFilledToItsLastBlockAndNotBeyond) {
   Writing log;
-  EXPECT_FALSE(log.writer.Fits(kWalBlockBytes)) << "nothing is open yet";
+  EXPECT_FALSE(log.writer.Fits(kWalBlockBytes, 0)) << "nothing is open yet";
   ASSERT_TRUE(log.Begin().ok());
-  const uint64_t room = kSegmentBytesMin - kSegmentDataStart;
-  EXPECT_TRUE(log.writer.Fits(room));
-  EXPECT_FALSE(log.writer.Fits(room + kWalBlockBytes));
+  const uint64_t room = kSegmentBytesMin - kSegmentDataStart - kWalBlockBytes;  // the last block is the index's
+  EXPECT_TRUE(log.writer.Fits(room, 0));
+  EXPECT_FALSE(log.writer.Fits(room + kWalBlockBytes, 0));
   for (uint64_t left = room; left > 0; left -= kWalBlockBytes) {
-    ASSERT_TRUE(log.writer.Fits(left));
-    ASSERT_FALSE(log.writer.Fits(left + kWalBlockBytes));
+    ASSERT_TRUE(log.writer.Fits(left, 0));
+    ASSERT_FALSE(log.writer.Fits(left + kWalBlockBytes, 0));
     ASSERT_TRUE(log.Write({{"t", 1}}, false).ok());
   }
-  EXPECT_FALSE(log.writer.Fits(kWalBlockBytes));
-  EXPECT_EQ(HeaderAt(log.disk.Bytes(kSegmentTwo), kSegmentBytesMin - kWalBlockBytes).sequence, 34u);
+  EXPECT_FALSE(log.writer.Fits(kWalBlockBytes, 0));
+  EXPECT_EQ(HeaderAt(log.disk.Bytes(kSegmentTwo), kSegmentBytesMin - 2 * kWalBlockBytes).sequence, 32u);
 }
 
 TEST(WalWriter, WhatWasSyncedSurvivesAPowerCutWhatWasNotMayBeLost) {
@@ -205,7 +205,7 @@ TEST(WalWriter, NoStepOfTheHeaderMayFail) {
     }
     ASSERT_LT(step, 5u);
     EXPECT_FALSE(log.writer.is_open());
-    EXPECT_FALSE(log.writer.Fits(kWalBlockBytes));
+    EXPECT_FALSE(log.writer.Fits(kWalBlockBytes, 0));
     EXPECT_EQ(log.disk.Bytes(kSegmentTwo).empty(), step <= 3) << "step " << step;
   }
 }

@@ -1,0 +1,176 @@
+// Segments from the newest to the oldest, since what was used last is asked for first; then, one by one, what they did
+// not give.
+#include "cache/entry_loader.h"
+
+#include <pthread.h>
+
+#include <cerrno>
+#include <new>
+
+#include "cache/disk/disk_io.h"
+#include "shm/base/clock.h"
+#include "shm/base/time.h"
+
+namespace sutra {
+namespace {
+
+bool HasBody(RecordState state) { return state == RecordState::kBadInsertBody || state == RecordState::kBadWatermark; }
+
+}  // namespace
+
+EntryLoader::EntryLoader(SlotTable* store, DiskIo* io, Clock* clock, const RecoveryRequest& request,
+                         const std::vector<RecoveredSegment>& chain, LogLine log_line)
+    : store_(store), io_(io), clock_(clock), request_(request), log_line_(std::move(log_line)) {
+  for (const RecoveredSegment& segment : chain) segments_.emplace(segment.number, segment.id);
+}
+
+void EntryLoader::Start() {
+  if (store_->GetCounts().unread == 0) return;
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "sutra-load");
+    LoadAll();
+  });
+}
+
+void EntryLoader::Stop() {
+  stopping_.store(true, std::memory_order_relaxed);
+  if (thread_.joinable()) thread_.join();
+}
+
+void EntryLoader::LoadAll() {
+  const uint64_t started_ns = clock_->MonotonicNs(), unread = store_->GetCounts().unread;
+  for (auto segment = segments_.rbegin(); segment != segments_.rend() && store_->GetCounts().unread > 0; ++segment) {
+    LoadSegment(segment->first);
+  }
+  uint64_t cursor = 0;
+  for (uint32_t slot; (slot = store_->NextUnread(&cursor)) != SlotTable::kNoSlot; ++cursor) {
+    if (stopping_.load(std::memory_order_relaxed)) return;
+    Load(slot);
+  }
+  if (!log_line_ || unread == 0) return;
+  const uint64_t left = store_->GetCounts().unread;
+  log_line_(LogLevel::kInfo, "cache: the texts and vectors of " + std::to_string(unread - left) +
+                                 " entries were read in " +
+                                 std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms");
+  if (left > 0) {
+    log_line_(LogLevel::kWarn, "cache: " + std::to_string(left) + " entries of " + request_.directory +
+                                   " could not be read yet; each is tried again when it is asked for");
+  }
+  if (lost() > 0) {
+    log_line_(LogLevel::kError, "cache: the records of " + std::to_string(lost()) + " entries in " +
+                                    request_.directory +
+                                    " are damaged; these entries are to be computed again; check the disk (kernel "
+                                    "messages, SMART)");
+  }
+}
+
+Result<std::unique_ptr<WalReader>> EntryLoader::Open(uint64_t segment) const {
+  const auto found = segments_.find(segment);
+  if (found == segments_.end()) return Status(StatusCode::kStorageError, "no segment of this start", ENOENT);
+  return WalReader::Open(io_, PathOf(segment), {segment, request_.model, request_.width, found->second});
+}
+
+std::optional<SlotTable::LogPlace> EntryLoader::PlaceOf(uint32_t slot) const {
+  const MutexLock lock(store_->mutex());
+  return store_->UnreadPlaceLocked(slot);
+}
+
+void EntryLoader::LoadSegment(uint64_t number) {
+  try {
+    const Status status = ReadSegment(number);
+    static_cast<void>(status);  // what is unread still is tried one by one
+  } catch (const std::bad_alloc&) {
+    return;  // likewise
+  }
+}
+
+Status EntryLoader::ReadSegment(uint64_t number) {
+  Result<std::unique_ptr<WalReader>> opened = Open(number);
+  if (!opened.ok()) return opened.status();
+  WalReader& reader = **opened;
+  if (reader.header_state() != HeaderState::kGood) return {};
+  SegmentIndex index;
+  if (const Result<IndexState> state = reader.ReadIndex(&index); !state.ok()) return state.status();
+  for (uint64_t expected = reader.header().previous_valid_through + 1;;) {
+    if (stopping_.load(std::memory_order_relaxed)) return {};
+    WalRecord record;
+    const Result<RecordState> state = reader.Classify(expected, &record);
+    if (!state.ok()) return state.status();
+    switch (state.value()) {
+      case RecordState::kGood:
+        if (record.type() == RecordType::kInsert) Fill(record, number);
+        break;
+      case RecordState::kEndOfSegment:
+      case RecordState::kZero: return {};
+      default: break;
+    }
+    if (state.value() == RecordState::kGood || HasBody(state.value())) {
+      reader.Skip(record);
+      ++expected;
+      continue;
+    }
+    const Result<uint64_t> resumed = reader.Resync(expected);
+    if (!resumed.ok()) return resumed.status();
+    if (resumed.value() == 0) return {};
+    expected = resumed.value();
+  }
+}
+
+void EntryLoader::Fill(const WalRecord& record, uint64_t segment) {
+  const uint32_t slot = record.header.slot;
+  const SlotTable::LogPlace place{segment, static_cast<uint32_t>(record.offset / kRecordAlign)};
+  if (PlaceOf(slot) != place) return;
+  const EntryKey key = store_->KeyOf(record.text, record.insert.variant);
+  LongText::Ptr text = SlotTable::CopyLongText(key);
+  const MutexLock lock(store_->mutex());
+  if (store_->UnreadPlaceLocked(slot) != place) return;
+  if (store_->FillLocked(slot, key, record.vector, record.insert.norm, &text)) return;
+  store_->ClearLocked(slot);  // the index of its segment says something else of it
+  lost_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void EntryLoader::Load(uint32_t slot) {
+  const std::optional<SlotTable::LogPlace> place = PlaceOf(slot);
+  if (!place.has_value()) return;
+  try {
+    const Result<bool> right = ReadRecord(slot, *place);
+    if (right.ok() && !right.value()) Drop(slot, *place);
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+}
+
+Result<bool> EntryLoader::ReadRecord(uint32_t slot, const SlotTable::LogPlace& place) {
+  Result<std::unique_ptr<WalReader>> opened = Open(place.segment);
+  if (!opened.ok()) {
+    const bool gone = opened.status().os_error() == ENOENT || WalReader::IsUnreadable(opened.status());
+    if (gone) return false;
+    return opened.status();
+  }
+  if ((*opened)->header_state() != HeaderState::kGood) return false;
+  WalRecord record;
+  const Result<RecordState> state = (*opened)->ReadAt(uint64_t{place.offset} * kRecordAlign, &record);
+  if (!state.ok()) return state.status();
+  if (state.value() != RecordState::kGood || record.type() != RecordType::kInsert || record.header.slot != slot) {
+    return false;
+  }
+  Fill(record, place.segment);
+  return true;
+}
+
+void EntryLoader::Drop(uint32_t slot, const SlotTable::LogPlace& place) {
+  const MutexLock lock(store_->mutex());
+  if (store_->UnreadPlaceLocked(slot) != place) return;  // it was read, or has gone, meanwhile
+  store_->ClearLocked(slot);
+  lost_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void EntryLoader::LoadOrDrop(uint32_t slot) {
+  const std::optional<SlotTable::LogPlace> place = PlaceOf(slot);
+  if (!place.has_value()) return;
+  LoadSegment(place->segment);
+  Load(slot);
+  Drop(slot, *place);
+}
+
+}  // namespace sutra

@@ -1,0 +1,74 @@
+// EntryLoader: brings unread entries to memory after a start, each from its record in the log: all of them, segment
+// after segment, on a thread of its own, and before its turn the one that somebody asks for. What it reads counts only
+// if the record is right in every byte and has the key that the store expects; an entry whose record is not is dropped,
+// to be computed again.
+//
+// Thread rule: any thread may call anything but Start, Stop and LoadAll, which belong to the shard's owner. Nothing
+// holds the store's mutex while it waits for the disk.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cache/store/slot_table.h"
+#include "cache/wal/recovery.h"
+#include "cache/wal/wal_reader.h"
+#include "shm/base/log_line.h"
+
+namespace sutra {
+
+class DiskIo;
+class Clock;
+
+class EntryLoader {
+ public:
+  // `chain`: the segments that the start has found.
+  EntryLoader(SlotTable* store, DiskIo* io, Clock* clock, const RecoveryRequest& request,
+              const std::vector<RecoveredSegment>& chain, LogLine log_line);
+  ~EntryLoader() { Stop(); }
+
+  // Reads everything on a thread that ends then.
+  void Start();
+  // Ends it before its time: what is unread stays so. Load and LoadSegment still work.
+  void Stop();
+  // What the thread does.
+  void LoadAll();
+
+  // Reads the entry of this slot, if it is unread. It stays so only where the disk, or memory, failed as a whole.
+  void Load(uint32_t slot);
+  // Reads the unread entries of a segment in the order of its records. What damage hides there stays unread.
+  void LoadSegment(uint64_t number);
+  // Reads the unread entry of this slot, with its segment, or drops it.
+  void LoadOrDrop(uint32_t slot);
+
+  // Entries whose records were not right.
+  uint64_t lost() const { return lost_.load(std::memory_order_relaxed); }  // relaxed: a count
+
+ private:
+  std::string PathOf(uint64_t segment) const { return request_.directory + "/" + SegmentName(segment); }
+  Result<std::unique_ptr<WalReader>> Open(uint64_t segment) const;
+  std::optional<SlotTable::LogPlace> PlaceOf(uint32_t slot) const;
+  Status ReadSegment(uint64_t number);
+  // Whether a right record is at that place. A status says that nobody knows.
+  Result<bool> ReadRecord(uint32_t slot, const SlotTable::LogPlace& place);
+  void Fill(const WalRecord& record, uint64_t segment);
+  void Drop(uint32_t slot, const SlotTable::LogPlace& place);
+
+  SlotTable* const store_;
+  DiskIo* const io_;
+  Clock* const clock_;
+  const RecoveryRequest request_;
+  std::map<uint64_t, SegmentId> segments_;
+  const LogLine log_line_;
+  std::atomic<uint64_t> lost_{0};
+  std::atomic<bool> stopping_{false};  // relaxed: no data behind it
+  std::thread thread_;
+};
+
+}  // namespace sutra

@@ -1,0 +1,166 @@
+// Entries that a start has found by the index come to memory from their records, and what is not right there is
+// dropped, never served.
+#include "cache/entry_loader.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "cache/store_sink.h"
+#include "tests/cache/wal/hand_made_log.h"
+
+namespace sutra {
+namespace {
+
+using test::HandMadeLog;
+using test::kWidth;
+using test::SlotOfText;
+using test::VectorOf;
+
+constexpr uint64_t kWall = 1'700'000'000'000'000'000;
+
+class EntryLoaderTest : public testing::Test {
+ protected:
+  // `count` texts in two segments, both with an index.
+  void Make(int count) {
+    HandMadeLog log(&disk_);
+    for (uint64_t segment = 1; segment <= 2; ++segment) {
+      log.Begin(segment);
+      for (int i = 0; i < count / 2; ++i) log.Write({{TextOf(segment, i), i}});
+      ASSERT_TRUE(log.writer()->WriteIndex().ok());
+    }
+    Recover();
+  }
+  void Recover() {
+    RecoveryRequest request;
+    request.directory = test::kSmallLogDirectory;
+    request.width = kWidth;
+    request.model = test::Model();
+    StoreSink sink(&store_, &clock_, kWall);
+    const Result<RecoveryPlan> plan = RecoverLog(&disk_, request, &sink);
+    ASSERT_TRUE(plan.ok());
+    EXPECT_EQ(plan->indexed, 2u);
+    store_.FinishReplay();
+    loader_ = std::make_unique<EntryLoader>(&store_, &disk_, &clock_, request, plan->chain,
+                                            [this](LogLevel level, const std::string& line) {
+                                              lines_.push_back({level, line});
+                                            });
+  }
+  static std::string TextOf(uint64_t segment, int i) { return "e" + std::to_string(segment) + "-" + std::to_string(i); }
+  int Find(const std::string& text) {
+    std::vector<float> vector(kWidth);
+    CacheValue value;
+    const auto read = [this](uint32_t slot) { loader_->Load(slot); };
+    if (!store_.Lookup(store_.KeyOf(text, 0), 0, vector.data(), &value, read)) return -1;
+    return vector == VectorOf(text, value.token_count) ? static_cast<int>(value.token_count) : -2;
+  }
+  uint64_t unread() { return store_.GetCounts().unread; }
+  // The record of this text is damaged from now on.
+  void Damage(uint64_t segment, const std::string& text) {
+    const std::string path = HandMadeLog::PathOf(segment);
+    std::vector<std::byte> bytes = disk_.Bytes(path);
+    const std::string_view all(static_cast<const char*>(static_cast<const void*>(bytes.data())), bytes.size());
+    const size_t at = all.find(text + std::string(1, '\0'));
+    ASSERT_NE(at, std::string_view::npos);
+    bytes[at] ^= std::byte{1};
+    disk_.SetBytes(path, std::move(bytes));
+  }
+
+  sim::SimDisk disk_{1};
+  sim::ManualClock clock_{kWall};
+  SlotTable store_{SlotTable::Limits{kWidth, 1000, 8 << 20}};
+  std::vector<std::pair<LogLevel, std::string>> lines_;
+  std::unique_ptr<EntryLoader> loader_;
+};
+
+TEST_F(EntryLoaderTest, ReadsWhatSomebodyAsksForAtOnceAndTheRestInItsTurn) {
+  Make(20);
+  EXPECT_EQ(store_.GetCounts().entries, 20u);
+  EXPECT_EQ(unread(), 20u);
+  EXPECT_EQ(Find(TextOf(1, 7)), 7);
+  EXPECT_EQ(unread(), 19u);
+  loader_->LoadSegment(2);
+  EXPECT_EQ(unread(), 9u);
+  loader_->LoadAll();
+  EXPECT_EQ(unread(), 0u);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(Find(TextOf(1, i)), i);
+    EXPECT_EQ(Find(TextOf(2, i)), i);
+  }
+  ASSERT_EQ(lines_.size(), 1u);
+  EXPECT_EQ(lines_[0].first, LogLevel::kInfo);
+  EXPECT_EQ(loader_->lost(), 0u);
+}
+
+TEST_F(EntryLoaderTest, ADamagedRecordCostsItsEntryAndIsReported) {
+  Make(20);
+  Damage(1, TextOf(1, 3));
+  Damage(2, TextOf(2, 9));
+  EXPECT_EQ(Find(TextOf(1, 3)), -1);
+  EXPECT_EQ(loader_->lost(), 1u);
+  loader_->LoadAll();
+  EXPECT_EQ(loader_->lost(), 2u);
+  EXPECT_EQ(Find(TextOf(2, 9)), -1);
+  EXPECT_EQ(Find(TextOf(1, 4)), 4);
+  EXPECT_EQ(store_.GetCounts().entries, 18u);
+  ASSERT_EQ(lines_.size(), 2u);
+  EXPECT_EQ(lines_[1].first, LogLevel::kError);
+  EXPECT_NE(lines_[1].second.find("2 entries"), std::string::npos) << lines_[1].second;
+}
+
+TEST_F(EntryLoaderTest, ASegmentThatIsGoneOrAnothersCostsItsEntries) {
+  Make(20);
+  ASSERT_TRUE(disk_.Unlink(HandMadeLog::PathOf(1)).ok());
+  EXPECT_EQ(Find(TextOf(1, 3)), -1);
+  ASSERT_TRUE(disk_.Rename(HandMadeLog::PathOf(2), HandMadeLog::PathOf(1)).ok());
+  loader_->LoadAll();
+  EXPECT_EQ(store_.GetCounts().entries, 0u);
+  EXPECT_EQ(loader_->lost(), 20u);
+}
+
+TEST_F(EntryLoaderTest, ADiskThatFailsAsAWholeCostsNothingOnceItReadsAgain) {
+  Make(20);
+  sim::SimDisk::Faults faults;
+  faults.fail_at = 1;
+  faults.fail_forever = true;
+  disk_.SetFaults(faults);
+  EXPECT_EQ(Find(TextOf(1, 3)), -1);
+  loader_->LoadAll();
+  disk_.SetFaults({});
+  EXPECT_EQ(unread() + loader_->lost(), 20u);
+  EXPECT_EQ(Find(TextOf(2, 3)), loader_->lost() == 0 ? 3 : -1);
+}
+
+TEST_F(EntryLoaderTest, WhatIsReplacedOrRemovedMeanwhileStaysSo) {
+  Make(20);
+  {
+    const std::vector<float> vector = VectorOf(TextOf(1, 3), 30);
+    const MutexLock lock(store_.mutex());
+    store_.PutLocked(store_.KeyOf(TextOf(1, 3), 0), std::as_bytes(std::span(vector)), {1, 30, false}, UINT64_MAX, 0);
+    EXPECT_TRUE(store_.EraseLocked(store_.KeyOf(TextOf(1, 4), 0)));
+  }
+  loader_->LoadAll();
+  EXPECT_EQ(Find(TextOf(1, 3)), 30);
+  EXPECT_EQ(Find(TextOf(1, 4)), -1);
+  EXPECT_EQ(loader_->lost(), 0u);
+}
+
+TEST_F(EntryLoaderTest, LookupsAndTheThreadReadBesideEachOther) {
+  Make(20);
+  loader_->Start();
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int thread = 0; thread < 3; ++thread) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 50; ++round) {
+        for (int i = 0; i < 10; ++i) wrong += Find(TextOf(1 + round % 2, i)) == i ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  loader_->Stop();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+}  // namespace
+}  // namespace sutra
