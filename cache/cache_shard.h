@@ -61,6 +61,7 @@ struct CacheConfig {
 
 struct CacheStats {
   uint64_t entries = 0, bytes = 0, evictions = 0, expirations = 0;
+  uint64_t unread_entries = 0;  // of `entries`: found at the start, and still to be read from the log
   uint64_t wal_appends = 0, wal_bytes = 0, wal_syncs = 0, wal_segments = 0, wal_dropped_inserts = 0;
   uint64_t wal_evictions = 0;            // of `evictions`: because the log was at its bound
   uint64_t wal_pending_records = 0;      // accepted, not yet written

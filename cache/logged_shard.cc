@@ -264,6 +264,7 @@ CacheStats LoggedShard::Stats() const {
   stats.entries = counts.entries;
   stats.bytes = counts.bytes;
   stats.evictions = counts.evictions;
+  stats.unread_entries = counts.unread;
   stats.expirations = counts.expirations;
   stats.wal_appends = shared_.appends.load(kRelaxed);
   stats.wal_bytes = shared_.bytes.load(kRelaxed);

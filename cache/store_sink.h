@@ -27,6 +27,7 @@ class StoreSink final : public RecoverySink {
     InsertIndexed(IndexEntryOf(record, store_->seed()), segment);
   }
   void InsertIndexed(const IndexEntry& entry, uint64_t segment) override;
+  void Expect(const IndexEntry& entry) override { store_->Prefetch(entry.slot, entry.digest_low); }
   void Clear(uint32_t slot) override;
   void Erase(const EraseBody& key) override;
   uint64_t DropAll() override { return store_->DropAll(); }

@@ -31,7 +31,7 @@ class ReservedMemory {
   }
 
  private:
-  static constexpr uint64_t kHugeWorthBytes = 64ull << 20;
+  static constexpr uint64_t kHugeWorthBytes = 8ull << 20;
 
   uint64_t bytes_;
   void* data_;

@@ -135,6 +135,11 @@ class SlotTable {
   // Replay: the entry comes to this slot, whoever was there goes, and so does another entry of the same key. False if
   // the slot is beyond the bounds, or it cannot be held. Nobody else is evicted for it before FinishReplay.
   bool PutUnreadLocked(uint32_t slot, const Unread& entry) SUTRA_REQUIRES(mutex_);
+  // Of an entry that comes soon.
+  void Prefetch(uint32_t slot, uint64_t digest_low) const {
+    __builtin_prefetch(&cells_[HomeOf(TagOf(digest_low & limits_.hash_mask))]);
+    if (slot < slots_max_) __builtin_prefetch(&slots_[slot]);
+  }
   // Where the slot's entry is to be read; nothing if it is in memory, or there is none.
   std::optional<LogPlace> UnreadPlaceLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
   // An unread entry comes to memory. False if it is not the one that the slot says, or there is no room for its text.

@@ -16,6 +16,8 @@
 namespace sutra {
 namespace {
 
+// Far enough for a line of memory to arrive: a start with a million entries takes half as long as without.
+constexpr size_t kExpectAhead = 16;
 constexpr const char* kCheckTheDisk = "; check the disk (kernel messages, SMART)";
 
 class Recovery {
@@ -203,13 +205,12 @@ class Recovery {
     reader->Believe(header);
     Believed(header.wall_highest_ns);
     removals_ = header.removals;
-    SegmentIndex segment_index;
-    const Result<IndexState> indexed = reader->ReadIndex(&segment_index);
+    const Result<IndexState> indexed = reader->ReadIndex(&index_);
     if (!indexed.ok()) return indexed.status();
     if (indexed.value() == IndexState::kDamaged) {
       Warn("the index of " + PathOf(header.number) + " is damaged: its records are read instead" + kCheckTheDisk);
-    } else if (indexed.value() == IndexState::kGood && Suffices(index, segment_index)) {
-      ApplyIndex(segment_index, header.number);
+    } else if (indexed.value() == IndexState::kGood && Suffices(index)) {
+      ApplyIndex(header.number);
       reads_records_ = true;
       newest_unreadable_ = false;
       return last ? reader->Sync() : Status();
@@ -286,16 +287,18 @@ class Recovery {
   }
 
   // Whether the index tells all that counts in its segment.
-  bool Suffices(size_t position, const SegmentIndex& index) const {
+  bool Suffices(size_t position) const {
     const bool last = position + 1 == chain_.size();
     const auto known = [](const IndexEntry& entry) { return entry.type != 0 && entry.type <= kRecordTypeMax; };
-    return !request_.every_record && index.trailer.hash_seed == chain_.back().hash_seed &&
-           (last || index.trailer.sequence_last == chain_[position + 1].previous_valid_through) &&
-           std::all_of(index.entries.begin(), index.entries.end(), known);
+    return !request_.every_record && index_.trailer.hash_seed == chain_.back().hash_seed &&
+           (last || index_.trailer.sequence_last == chain_[position + 1].previous_valid_through) &&
+           std::all_of(index_.entries.begin(), index_.entries.end(), known);
   }
 
-  void ApplyIndex(const SegmentIndex& index, uint64_t segment) {
-    for (const IndexEntry& entry : index.entries) {
+  void ApplyIndex(uint64_t segment) {
+    for (size_t i = 0; i < index_.entries.size(); ++i) {
+      const IndexEntry& entry = index_.entries[i];
+      if (i + kExpectAhead < index_.entries.size()) sink_->Expect(index_.entries[i + kExpectAhead]);
       switch (entry.record_type()) {
         case RecordType::kInsert: sink_->InsertIndexed(entry, segment); break;
         case RecordType::kErase: sink_->Erase({entry.digest_low, entry.digest_high, entry.variant}); break;
@@ -305,12 +308,12 @@ class Recovery {
         case RecordType::kWatermark: break;
       }
     }
-    const IndexTrailer& trailer = index.trailer;
+    const IndexTrailer& trailer = index_.trailer;
     plan_.wall_highest_ns = std::max(plan_.wall_highest_ns, trailer.wall_highest_ns);
     if (plan_.clock_set_ns == 0) plan_.clock_set_ns = trailer.clock_set_ns;
     plan_.removals = removals_ = trailer.removals;
     plan_.valid_through = trailer.sequence_last;
-    plan_.records += index.entries.size();
+    plan_.records += index_.entries.size();
     ++plan_.indexed;
   }
 
@@ -407,6 +410,7 @@ class Recovery {
   uint64_t voided_through_ = 0;       // the newest segment that may have lost a removal
   std::string damage_;                // the latest message about damage
   std::vector<SegmentHeader> chain_;  // oldest first
+  SegmentIndex index_;                // of the segment replayed last
   std::vector<uint64_t> file_bytes_;
 };
 

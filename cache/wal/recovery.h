@@ -35,6 +35,8 @@ class RecoverySink {
   virtual void Insert(const WalRecord& record, uint64_t segment) = 0;
   // The same, read from the segment's index: what the record holds beside it is not known to be right.
   virtual void InsertIndexed(const IndexEntry& entry, uint64_t segment) = 0;
+  // It comes soon: what it needs may be fetched from memory meanwhile.
+  virtual void Expect(const IndexEntry&) {}
   virtual void Clear(uint32_t slot) = 0;
   virtual void Erase(const EraseBody& key) = 0;
   // Forgets everything received so far and returns how many entries there were.
