@@ -24,10 +24,14 @@ EntryLoader::EntryLoader(SlotTable* store, DiskIo* io, Clock* clock, const Recov
   for (const RecoveredSegment& segment : chain) segments_.emplace(segment.number, segment.id);
 }
 
-void EntryLoader::Start() {
-  if (store_->GetCounts().unread == 0) return;
-  thread_ = std::thread([this] {
+void EntryLoader::Start(std::function<void()> first) {
+  if (store_->GetCounts().unread == 0) {
+    if (first) first();
+    return;
+  }
+  thread_ = std::thread([this, first = std::move(first)] {
     pthread_setname_np(pthread_self(), "sutra-load");
+    if (first) first();
     LoadAll();
   });
 }

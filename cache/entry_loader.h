@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,8 +34,8 @@ class EntryLoader {
               const std::vector<RecoveredSegment>& chain, LogLine log_line);
   ~EntryLoader() { Stop(); }
 
-  // Reads everything on a thread that ends then.
-  void Start();
+  // Reads everything on a thread that ends then; `first` is what it does before.
+  void Start(std::function<void()> first = {});
   // Ends it before its time: what is unread stays so. Load and LoadSegment still work.
   void Stop();
   // What the thread does.

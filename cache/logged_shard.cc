@@ -33,6 +33,7 @@ LoggedShard::~LoggedShard() { Close(); }
 void LoggedShard::Close() {
   sweeper_.reset();
   if (loader_ != nullptr) loader_->Stop();
+  if (committer_ != nullptr) WriteHeat();
   committer_.reset();
   if (log_ != nullptr) log_->Finish();
   log_.reset();
@@ -46,7 +47,8 @@ Result<std::unique_ptr<LoggedShard>> LoggedShard::Open(const CacheConfig& config
     if (config.policy != DurabilityPolicy::kNone) {
       if (Status status = shard->OpenLog(); !status.ok()) return status;
     }
-    shard->sweeper_ = std::make_unique<Sweeper>(&shard->store_, clock, options.threaded);
+    shard->sweeper_ = std::make_unique<Sweeper>(&shard->store_, clock, options.threaded,
+                                                [shard = shard.get()] { shard->WriteHeat(); });
     return shard;
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kOutOfMemory, kNoMemory);
@@ -111,6 +113,7 @@ Status LoggedShard::OpenLog() {
   log_config.log_line = config_.log;
   record_bytes_max_ = std::min(kRecordBytesMax, (config_.wal_segment_bytes - kSegmentDataStart) / 2);
   loader_ = std::make_unique<EntryLoader>(&store_, io_, clock_, request, plan->chain, config_.log);
+  heat_ = std::make_unique<HeatFile>(&store_, io_, files->path);
   recycler_ =
       std::make_unique<Recycler>(&store_, loader_.get(), clock_, &shared_, config_.width, config_.wal_segment_bytes);
   log_ = std::make_unique<WalLog>(io_, clock_, recycler_.get(), &shared_, log_config);
@@ -129,8 +132,9 @@ Status LoggedShard::OpenLog() {
   recycler_->SetClear([this](uint32_t slot) { committer_->PushInsert(UnplacedRecord::Clear(slot)); });
   committer_->Start();
   if (options_.threaded) {
-    loader_->Start();
+    loader_->Start([this] { RestoreHeat(); });
   } else {
+    RestoreHeat();
     loader_->LoadAll();
   }
   if (config_.log) {
@@ -213,6 +217,25 @@ void LoggedShard::PushLocked(const SlotTable::Placed& placed, UnplacedRecord* re
   record->slot = placed.slot;
   // Without a record of its own a replaced entry still needs the older one, which must not be removed with its segment.
   if (committer_->PushInsert(*record)) store_.SetSegmentLocked(placed.slot, segment);
+}
+
+// A disk without room, or gone, has better things to write.
+void LoggedShard::WriteHeat() {
+  if (heat_ == nullptr || storage_lost() || shared_.failed.load(kRelaxed) || shared_.full.load(kRelaxed)) return;
+  try {
+    const Status status = heat_->Write();
+    static_cast<void>(status);  // the next start knows less of what is hot
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+}
+
+void LoggedShard::RestoreHeat() {
+  try {
+    heat_->Restore();
+  } catch (const std::bad_alloc&) {
+    return;  // what was hot stays written down
+  }
 }
 
 Status LoggedShard::Erase(std::string_view text, uint32_t variant) {

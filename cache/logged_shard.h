@@ -12,6 +12,7 @@
 
 #include "cache/cache_shard.h"
 #include "cache/entry_loader.h"
+#include "cache/heat_file.h"
 #include "cache/recycler.h"
 #include "cache/shard_directory.h"
 #include "cache/store/slot_table.h"
@@ -50,6 +51,8 @@ class LoggedShard final : public CacheShard {
   Status MakeReady(const ShardDirectory& directory);
   Result<RecoveryPlan> Recover(const RecoveryRequest& request);
   void PushLocked(const SlotTable::Placed& placed, UnplacedRecord* record) SUTRA_REQUIRES(store_.mutex());
+  void WriteHeat();
+  void RestoreHeat();
   Status Wait(const std::shared_ptr<WalCommit>& commit);
   bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 
@@ -68,7 +71,8 @@ class LoggedShard final : public CacheShard {
   std::atomic<bool> storage_lost_{false};
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
-  std::unique_ptr<EntryLoader> loader_;  // null with policy none, like the next three
+  std::unique_ptr<EntryLoader> loader_;  // null with policy none, like the next four
+  std::unique_ptr<HeatFile> heat_;
   std::unique_ptr<Recycler> recycler_;
   std::unique_ptr<WalLog> log_;
   std::unique_ptr<WalCommitter> committer_;  // destroyed before the log

@@ -107,8 +107,8 @@ bool IsShardName(std::string_view name) {
 }
 
 bool IsShardFile(std::string_view name) {
-  return name == "MODEL" || name == "MODEL.tmp" || name == "reserve.tmp" || SegmentNumber(name) != 0 ||
-         IsSetAside(name);
+  return name == "MODEL" || name == "MODEL.tmp" || name == "reserve.tmp" || name == "heat" || name == "heat.tmp" ||
+         SegmentNumber(name) != 0 || IsSetAside(name);
 }
 
 ShardDirectory ParseModelFile(const std::string& text) {

@@ -48,6 +48,16 @@ void EvictionQueues::Remove(uint32_t slot, uint64_t bytes) {
   SetState(slot, 0);
 }
 
+void EvictionQueues::Restore(uint32_t slot, uint8_t heat, const Cost& cost) {
+  const uint32_t rounds = heat & kRounds;
+  if ((heat & kInMain) != 0 && !IsInMain(slot)) {
+    Unlink(&small_, slot, cost.bytes);
+    PushToMain(slot, cost, std::max(rounds, RoundsOf(slot)));
+  } else if (rounds > RoundsOf(slot)) {
+    SetState(slot, (StateOf(slot) & ~uint32_t{kRounds}) | rounds);
+  }
+}
+
 bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
   assert((StateOf(slot) & kQueued) != 0);  // it was the candidate; hits since may have made another one that
   const uint32_t rounds = RoundsOf(slot);

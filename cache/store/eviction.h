@@ -71,6 +71,11 @@ class EvictionQueues {
   // Its entry leaves.
   void Remove(uint32_t slot, uint64_t bytes);
 
+  // What is kept of a slot over a restart: whether its entry is in the main queue, and the rounds that it has left.
+  uint8_t HeatOf(uint32_t slot) const { return StateOf(slot) & (kInMain | kRounds); }
+  // The entry of this slot, which a start has put into the small queue, had this heat.
+  void Restore(uint32_t slot, uint8_t heat, const Cost& cost);
+
   // The entry whose turn it is. There is one unless there are no entries.
   uint32_t Candidate() {
     TakeMainHits();

@@ -164,6 +164,14 @@ class SlotTable {
   void HoldBy(uint64_t number);
   // Evicts every entry whose segment is at most `through` (and not 0); `evicted` is told of each slot, under the mutex.
   uint64_t EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted = {});
+  // What eviction knows of a slot's entry, and eight bits of its hash, to tell whether it is the same one later.
+  struct Heat {
+    uint8_t state = 0, tag = 0;
+  };
+  // Of the slots from `first` on. Takes no lock: a slot that changes meanwhile is copied as it was or as it will be.
+  void CopyHeat(uint64_t first, std::span<Heat> heat) const;
+  void RestoreHeat(uint64_t first, std::span<const Heat> heat);
+
   // Slots in use, and free ones below the highest in use: what a sweep has to look at.
   uint64_t slots_used() const {
     const MutexLock lock(mutex_);
@@ -268,6 +276,7 @@ class SlotTable {
   void ShowCounts() SUTRA_REQUIRES(mutex_);
   // The entry leaves; its slot is neither used nor free.
   void Remove(uint32_t slot) SUTRA_REQUIRES(mutex_);
+  static uint8_t HeatTagOf(const Slot& slot) { return static_cast<uint8_t>(slot.hash.load(kRelaxed)); }
   bool IsUsed(uint32_t slot) const { return slots_[slot].expires_ns.load(kRelaxed) != 0; }
 
   const Limits limits_;

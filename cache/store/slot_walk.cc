@@ -72,6 +72,28 @@ uint64_t SlotTable::EvictOlder(uint64_t through, const std::function<void(uint32
   return count;
 }
 
+void SlotTable::CopyHeat(uint64_t first, std::span<Heat> heat) const {
+  for (uint64_t i = 0; i < heat.size() && first + i < slots_max_; ++i) {
+    const auto slot = static_cast<uint32_t>(first + i);
+    const uint8_t state = eviction_.HeatOf(slot);
+    heat[i] = {state, state != 0 ? HeatTagOf(slots_[slot]) : uint8_t{0}};
+  }
+}
+
+void SlotTable::RestoreHeat(uint64_t first, std::span<const Heat> heat) {
+  for (uint64_t begin = 0; begin < heat.size(); begin += kVisitStep / 4) {
+    const MutexLock lock(mutex_);
+    for (uint64_t i = begin; i < std::min<uint64_t>(heat.size(), begin + kVisitStep / 4); ++i) {
+      if (first + i >= fresh_) return;
+      const auto number = static_cast<uint32_t>(first + i);
+      const Slot& slot = slots_[number];
+      if (heat[i].state == 0 || !IsUsed(number) || heat[i].tag != HeatTagOf(slot)) continue;
+      eviction_.Restore(number, heat[i].state,
+                        {BytesOf(slot.text_bytes.load(kRelaxed)), slot.tokens.load(kRelaxed) >> kTokensShift});
+    }
+  }
+}
+
 void SlotTable::Sweep(uint64_t count, uint64_t now_ns) {
   for (uint64_t left = count; left > 0;) {
     const MutexLock lock(mutex_);

@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 
+#include <utility>
+
 #include "shm/base/clock.h"
 #include "shm/base/numbers.h"
 #include "shm/base/time.h"
@@ -14,8 +16,8 @@ constexpr uint64_t kPeriodNs = 60 * kNsPerSecond;
 
 }  // namespace
 
-Sweeper::Sweeper(SlotTable* table, Clock* clock, bool threaded)
-    : table_(table), clock_(clock), due_ns_(clock->MonotonicNs() + kPeriodNs) {
+Sweeper::Sweeper(SlotTable* table, Clock* clock, bool threaded, std::function<void()> each_minute)
+    : table_(table), clock_(clock), each_minute_(std::move(each_minute)), due_ns_(clock->MonotonicNs() + kPeriodNs) {
   if (threaded) thread_ = std::thread(&Sweeper::Run, this);
 }
 
@@ -36,6 +38,7 @@ void Sweeper::RunDue() {
   due_ns_ += periods * kPeriodNs;
   const uint64_t slots = table_->slots_used();
   table_->Sweep(periods >= kRounds ? slots : periods * DivideRoundUp(slots, kRounds), clock_->BootNs());
+  if (each_minute_) each_minute_();
 }
 
 void Sweeper::Run() {

@@ -1,11 +1,12 @@
 // Sweeper: takes expired entries out of the table within the hour, whether anybody asks for them or not: their texts
 // are nobody's business then, and their memory is others'.
 //
-// Once a minute it looks at a share of the slots. Thread rule: a thread of its own; without one (`threaded` false, for
-// simulation) the caller drives it with RunDue.
+// Once a minute it looks at a share of the slots, and does what its owner wants done as often. Thread rule: a thread of
+// its own; without one (`threaded` false, for simulation) the caller drives it with RunDue.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <thread>
 
 #include "cache/store/slot_table.h"
@@ -21,7 +22,7 @@ class Sweeper {
   static constexpr uint64_t kRounds = 30;
 
   // Throws std::system_error if there is no thread.
-  Sweeper(SlotTable* table, Clock* clock, bool threaded);
+  Sweeper(SlotTable* table, Clock* clock, bool threaded, std::function<void()> each_minute = {});
   ~Sweeper() { Close(); }
   void Close();
   void RunDue();
@@ -31,6 +32,7 @@ class Sweeper {
 
   SlotTable* const table_;
   Clock* const clock_;
+  const std::function<void()> each_minute_;
   uint64_t due_ns_;  // monotonic
   Mutex mutex_;
   CondVar wake_;
