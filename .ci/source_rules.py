@@ -93,6 +93,7 @@ BANNED = [
 COVERED_BY = {
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
+    "cache/wal/recovery_replay.cc": "tests/cache/wal/recovery_test.cc",
     "cache/wal/wal_log_bound.cc": "tests/cache/wal/wal_log_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
