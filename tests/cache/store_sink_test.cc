@@ -21,6 +21,7 @@ class StoreSinkTest : public testing::Test {
               uint64_t wall_highest_ns = 0, uint64_t segment = 1, uint32_t slot = SlotTable::kNoSlot) {
     const std::vector<float> vector = test::VectorOf(text, version);
     WalRecord record;
+    record.header.type = static_cast<uint8_t>(RecordType::kInsert);
     record.header.wall_highest_ns = wall_highest_ns;
     record.insert.wall_expiry_ns = wall_expiry_ns;
     record.insert.ttl_s = static_cast<uint32_t>(ttl_s);
