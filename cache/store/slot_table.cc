@@ -256,6 +256,7 @@ SlotTable::Placed SlotTable::PutLocked(const EntryKey& key, std::span<const std:
       !FillLocked(placed.slot, key, vector, value.norm, text)) {
     ClearLocked(placed.slot);
     placed.slot = kNoSlot;
+    placed.vacated = 1;
   }
   if (placed.slot != kNoSlot) {
     const Change change(&slots_[placed.slot]);
@@ -299,10 +300,9 @@ bool SlotTable::EraseDigestLocked(const KeyDigest& digest, uint32_t variant) {
 
 bool SlotTable::PutUnreadLocked(uint32_t number, const Unread& entry) {
   assert(replaying_);
-  if (number >= slots_max_ || !CanHold(entry.text_bytes)) return false;
-  fresh_ = std::max(fresh_, number + 1);
-  if (const uint32_t before = SlotOfDigest(entry.digest, entry.variant); before != kNoSlot) ClearLocked(before);
+  EraseDigestLocked(entry.digest, entry.variant);
   ClearLocked(number);
+  if (number >= slots_max_ || !CanHold(entry.text_bytes)) return false;
   Slot& slot = slots_[number];  // nobody reads it yet
   slot.hash.store(entry.digest.low & limits_.hash_mask, kRelaxed);
   slot.text.store(entry.digest.high, kRelaxed);

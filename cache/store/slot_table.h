@@ -133,7 +133,8 @@ class SlotTable {
     LogPlace place;
   };
   // Replay: the entry comes to this slot, whoever was there goes, and so does another entry of the same key. False if
-  // the slot is beyond the bounds, or it cannot be held. Nobody else is evicted for it before FinishReplay.
+  // the slot is beyond the bounds, or it cannot be held: then those go all the same, or a start would bring back what
+  // the newer entry had replaced. Nobody else is evicted for it before FinishReplay.
   bool PutUnreadLocked(uint32_t slot, const Unread& entry) SUTRA_REQUIRES(mutex_);
   // Of an entry that comes soon.
   void Prefetch(uint32_t slot, uint64_t digest_low) const {

@@ -185,6 +185,50 @@ TEST_F(UnreadEntries, ComeToTheirSlotAndWhoeverWasThereGoes) {
 }
 
 // What was within the bounds is within them when it is replayed, and its texts fit into the heap in any order.
+// What it replaced is older: a start would answer with it.
+TEST_F(UnreadEntries, OneThatIsBeyondTheBoundsStillTakesAwayWhatItReplaced) {
+  Make(100, 64 << 10);
+  ASSERT_TRUE(PutUnread(3, "moved", 1));
+  EXPECT_FALSE(PutUnread(100, "moved", 2)) << "there is no such slot any more";
+  ASSERT_TRUE(PutUnread(5, "before", 1));
+  EXPECT_FALSE(PutUnread(5, std::string(65 << 10, 'x'), 2)) << "its text alone exceeds the bound";
+  store_->FinishReplay();
+  EXPECT_EQ(store_->GetCounts().entries, 0u);
+  EXPECT_EQ(Find("moved"), -1);
+  EXPECT_EQ(Find("before"), -1);
+}
+
+// Its place in the log is somebody's still: whoever writes the log must hear that it is free.
+TEST_F(UnreadEntries, APutThatFindsAnotherTextThereTellsOfTheSlotThatItEmptied) {
+  const std::string text(4000, 'x');
+  Make(1000, 64 << 10);
+  const auto fill = [&](uint32_t from, uint32_t to) {
+    for (uint32_t slot = from; slot < to; ++slot) PutUnread(slot, std::to_string(slot) + std::string(40, 'y'), 1);
+  };
+  fill(0, 100);
+  constexpr uint32_t kLiar = 100;
+  {
+    SlotTable::Unread liar;
+    liar.digest = store_->KeyOf(text, 0).digest;
+    liar.text_bytes = 1;
+    liar.expires_ns = UINT64_MAX;
+    liar.place = {3, 400};
+    const MutexLock lock(store_->mutex());
+    ASSERT_TRUE(store_->PutUnreadLocked(kLiar, liar));
+  }
+  fill(101, 380);
+  store_->FinishReplay();
+  const std::vector<float> vector = VectorOf(text, 2);
+  const MutexLock lock(store_->mutex());
+  ASSERT_TRUE(store_->UnreadPlaceLocked(kLiar).has_value()) << "evicted, so that this test shows nothing";
+  const SlotTable::Placed placed =
+      store_->PutLocked(store_->KeyOf(text, 0), std::as_bytes(std::span(vector)), {1, 2, false}, UINT64_MAX, kNow);
+  bool told = placed.slot == kLiar;
+  EXPECT_FALSE(told) << "it went back, so that this test shows nothing";
+  store_->VisitVacatedLocked(placed.vacated, [&](uint32_t slot) { told = told || slot == kLiar; });
+  EXPECT_TRUE(told);
+}
+
 TEST_F(UnreadEntries, AReplayOfAStoreAtItsBoundEvictsNothing) {
   constexpr uint64_t kBytesMax = 64 << 10;
   std::mt19937_64 random(test::TestSeed(6));
