@@ -44,7 +44,7 @@ void EntryLoader::Stop() {
 void EntryLoader::LoadAll() {
   const uint64_t started_ns = clock_->MonotonicNs(), unread = store_->GetCounts().unread;
   for (auto segment = segments_.rbegin(); segment != segments_.rend() && store_->GetCounts().unread > 0; ++segment) {
-    LoadSegment(segment->first);
+    TryReadSegment(segment->first, true);
   }
   uint64_t cursor = 0;
   for (uint32_t slot; (slot = store_->NextUnread(&cursor)) != SlotTable::kNoSlot; ++cursor) {
@@ -79,16 +79,18 @@ std::optional<SlotTable::LogPlace> EntryLoader::PlaceOf(uint32_t slot) const {
   return store_->UnreadPlaceLocked(slot);
 }
 
-void EntryLoader::LoadSegment(uint64_t number) {
+void EntryLoader::LoadSegment(uint64_t number) { TryReadSegment(number, false); }
+
+void EntryLoader::TryReadSegment(uint64_t number, bool until_stopped) {
   try {
-    const Status status = ReadSegment(number);
+    const Status status = ReadSegment(number, until_stopped);
     static_cast<void>(status);  // what is unread still is tried one by one
   } catch (const std::bad_alloc&) {
     return;  // likewise
   }
 }
 
-Status EntryLoader::ReadSegment(uint64_t number) {
+Status EntryLoader::ReadSegment(uint64_t number, bool until_stopped) {
   Result<std::unique_ptr<WalReader>> opened = Open(number);
   if (!opened.ok()) return opened.status();
   WalReader& reader = **opened;
@@ -96,7 +98,7 @@ Status EntryLoader::ReadSegment(uint64_t number) {
   SegmentIndex index;
   if (const Result<IndexState> state = reader.ReadIndex(&index); !state.ok()) return state.status();
   for (uint64_t expected = reader.header().previous_valid_through + 1;;) {
-    if (stopping_.load(std::memory_order_relaxed)) return {};
+    if (until_stopped && stopping_.load(std::memory_order_relaxed)) return {};
     WalRecord record;
     const Result<RecordState> state = reader.Classify(expected, &record);
     if (!state.ok()) return state.status();
@@ -146,15 +148,18 @@ void EntryLoader::Load(uint32_t slot) {
 
 Result<bool> EntryLoader::ReadRecord(uint32_t slot, const SlotTable::LogPlace& place) {
   Result<std::unique_ptr<WalReader>> opened = Open(place.segment);
-  if (!opened.ok()) {
-    const bool gone = opened.status().os_error() == ENOENT || WalReader::IsUnreadable(opened.status());
-    if (gone) return false;
-    return opened.status();
+  if (!opened.ok()) return opened.status();
+  const HeaderState header = (*opened)->header_state();
+  if (header == HeaderState::kMisplaced || header == HeaderState::kUnreadable) {
+    return Status(StatusCode::kStorageError, PathOf(place.segment) + " is not there, or cannot be read");
   }
-  if ((*opened)->header_state() != HeaderState::kGood) return false;
+  if (header != HeaderState::kGood) return false;
   WalRecord record;
   const Result<RecordState> state = (*opened)->ReadAt(uint64_t{place.offset} * kRecordAlign, &record);
   if (!state.ok()) return state.status();
+  if ((*opened)->unreadable_blocks() > 0) {
+    return Status(StatusCode::kStorageError, "a block of " + PathOf(place.segment) + " cannot be read");
+  }
   if (state.value() != RecordState::kGood || record.type() != RecordType::kInsert || record.header.slot != slot) {
     return false;
   }

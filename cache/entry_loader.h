@@ -41,7 +41,8 @@ class EntryLoader {
   // What the thread does.
   void LoadAll();
 
-  // Reads the entry of this slot, if it is unread. It stays so only where the disk, or memory, failed as a whole.
+  // Reads the entry of this slot, if it is unread. It stays so where the disk does not give its record: the file may
+  // be where it belongs later, and the next read may do; until then, or until it is computed again, it is not found.
   void Load(uint32_t slot);
   // Reads the unread entries of a segment in the order of its records. What damage hides there stays unread.
   void LoadSegment(uint64_t number);
@@ -55,7 +56,8 @@ class EntryLoader {
   std::string PathOf(uint64_t segment) const { return request_.directory + "/" + SegmentName(segment); }
   Result<std::unique_ptr<WalReader>> Open(uint64_t segment) const;
   std::optional<SlotTable::LogPlace> PlaceOf(uint32_t slot) const;
-  Status ReadSegment(uint64_t number);
+  void TryReadSegment(uint64_t number, bool until_stopped);
+  Status ReadSegment(uint64_t number, bool until_stopped);
   // Whether a right record is at that place. A status says that nobody knows.
   Result<bool> ReadRecord(uint32_t slot, const SlotTable::LogPlace& place);
   void Fill(const WalRecord& record, uint64_t segment);

@@ -108,14 +108,58 @@ TEST_F(EntryLoaderTest, ADamagedRecordCostsItsEntryAndIsReported) {
   EXPECT_NE(lines_[1].second.find("2 entries"), std::string::npos) << lines_[1].second;
 }
 
-TEST_F(EntryLoaderTest, ASegmentThatIsGoneOrAnothersCostsItsEntries) {
+// The directory may be moved, or another put in its place, and come back.
+TEST_F(EntryLoaderTest, ASegmentThatIsNotThereNowCostsNothingOnceItIsBack) {
+  Make(20);
+  const std::string first = HandMadeLog::PathOf(1), second = HandMadeLog::PathOf(2);
+  ASSERT_TRUE(disk_.Rename(first, first + ".away").ok());
+  EXPECT_EQ(Find(TextOf(1, 3)), -1);
+  ASSERT_TRUE(disk_.Rename(second, first).ok()) << "another segment in its place";
+  EXPECT_EQ(Find(TextOf(1, 3)), -1);
+  loader_->LoadAll();
+  EXPECT_EQ(store_.GetCounts().entries, 20u);
+  EXPECT_EQ(unread(), 20u);
+  EXPECT_EQ(loader_->lost(), 0u);
+  ASSERT_EQ(lines_.size(), 2u);
+  EXPECT_NE(lines_[1].second.find("20 entries"), std::string::npos) << lines_[1].second;
+  ASSERT_TRUE(disk_.Rename(first, second).ok());
+  ASSERT_TRUE(disk_.Rename(first + ".away", first).ok());
+  EXPECT_EQ(Find(TextOf(1, 3)), 3);
+  loader_->LoadAll();
+  EXPECT_EQ(unread(), 0u);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(Find(TextOf(2, i)), i);
+}
+
+TEST_F(EntryLoaderTest, WhatIsStillNotThereWhenItsSegmentGoesIsGoneToo) {
   Make(20);
   ASSERT_TRUE(disk_.Unlink(HandMadeLog::PathOf(1)).ok());
+  uint64_t cursor = 0;
+  for (uint32_t slot; (slot = store_.NextUnread(&cursor, 1)) != SlotTable::kNoSlot;) loader_->LoadOrDrop(slot);
+  EXPECT_EQ(store_.GetCounts().entries, 10u);
+  EXPECT_EQ(unread(), 10u) << "those of the other segment";
+  EXPECT_EQ(loader_->lost(), 10u);
+}
+
+TEST_F(EntryLoaderTest, ABlockThatCannotBeReadNowCostsNothingOnceItCan) {
+  Make(20);
+  const std::string path = HandMadeLog::PathOf(1);
+  const std::vector<std::byte> bytes = disk_.Bytes(path);
+  for (uint64_t at = kSegmentDataStart; at < bytes.size(); at += kWalBlockBytes) disk_.SpoilBlock(path, at);
   EXPECT_EQ(Find(TextOf(1, 3)), -1);
-  ASSERT_TRUE(disk_.Rename(HandMadeLog::PathOf(2), HandMadeLog::PathOf(1)).ok());
   loader_->LoadAll();
-  EXPECT_EQ(store_.GetCounts().entries, 0u);
-  EXPECT_EQ(loader_->lost(), 20u);
+  EXPECT_EQ(unread(), 10u);
+  EXPECT_EQ(loader_->lost(), 0u);
+  disk_.SetBytes(path, bytes);
+  EXPECT_EQ(Find(TextOf(1, 3)), 3);
+  EXPECT_EQ(unread(), 9u);
+}
+
+// The log goes on for a while after the loader was stopped, and may give a segment back.
+TEST_F(EntryLoaderTest, AfterAStopASegmentIsStillReadAtOnce) {
+  Make(20);
+  loader_->Stop();
+  loader_->LoadSegment(1);
+  EXPECT_EQ(unread(), 10u);
 }
 
 TEST_F(EntryLoaderTest, ADiskThatFailsAsAWholeCostsNothingOnceItReadsAgain) {
