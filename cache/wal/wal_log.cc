@@ -58,6 +58,7 @@ uint64_t WalLog::TotalBytes() const {
 Status WalLog::BeginSegment(uint64_t valid_through) {
   const Result<FileHandle> file = preparer_.Take();
   if (!file.ok()) return file.status();
+  if (writer_.is_settled()) WriteIndex();  // now that nothing more will come to this segment
   WalWriter::Begin begin;
   begin.number = number_next_++;  // a number is never reused, not even after a failed attempt
   begin.segment_bytes = config_.segment_bytes;
@@ -190,7 +191,6 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
 Status WalLog::Rotate() {
   if (writer_.is_open()) {
     if (Status status = SyncWriter(); !status.ok()) return status;
-    WriteIndex();
   }
   return BeginSegment(synced_through_);
 }

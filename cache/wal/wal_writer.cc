@@ -98,6 +98,7 @@ Status WalWriter::WriteIndex() {
   if (index_.BytesWith(0) == 0 || position_ == kSegmentDataStart) return {};
   const SegmentIndexBuilder::Blocks index = index_.Encode(position_);
   position_ = segment_bytes_;
+  index_.GiveUp();  // this was it, even if it fails
   Status status = io_->Write(file_, segment_bytes_ - index.bytes, {index.memory.get(), index.bytes}, false);
   if (status.ok() && SUTRA_CHECKPOINT("segment.indexed")) status = Stopped("segment.indexed");
   return status;

@@ -159,6 +159,21 @@ TEST_F(SegmentIndexTest, OfASegmentThatEndedSoonerThanItsIndexTheRecordsCount) {
   EXPECT_EQ(heard.calls.size(), 1u) << "b was given up";
 }
 
+// As when the next segment could not be begun at the first try.
+TEST_F(SegmentIndexTest, IsWrittenOnce) {
+  HandMadeLog log(&disk_);
+  log.Begin(1);
+  log.Write({{"a", 1}});
+  ASSERT_TRUE(log.writer()->WriteIndex().ok());
+  EXPECT_EQ(log.writer()->room(), 0u);
+  ASSERT_TRUE(log.writer()->WriteIndex().ok());
+  Heard heard;
+  const Result<RecoveryPlan> plan = Recover(&heard);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->indexed, 1u);
+  EXPECT_EQ(heard.calls.size(), 1u);
+}
+
 TEST_F(SegmentIndexTest, AnotherSegmentsIndexIsNone) {
   MakeTwoSegments();
   const std::vector<std::byte> bytes = disk_.Bytes(HandMadeLog::PathOf(1));
