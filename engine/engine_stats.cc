@@ -27,6 +27,7 @@ void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
   stats.Set(Gauge::kStorageFailed, cache.storage_failed ? 1 : 0);
   stats.Set(Gauge::kWalEvictions, cache.wal_evictions);
   stats.Set(Gauge::kLogFull, cache.log_full ? 1 : 0);
+  stats.Set(Gauge::kCacheUnreadEntries, cache.unread_entries);
 }
 
 }  // namespace

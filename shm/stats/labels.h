@@ -100,7 +100,8 @@ namespace sutra {
   X(kInsertsDropped, "inserts_dropped")               \
   X(kOtherIdentities, "other_identities")             \
   X(kOtherIdentitiesBytes, "other_identities_bytes")  \
-  X(kIdentitiesRemoved, "identities_removed")
+  X(kIdentitiesRemoved, "identities_removed")         \
+  X(kCacheUnreadEntries, "cache_unread_entries")
 
 // Of the cache shard, whose engine may have taken over and serve before it is open.
 enum ShardState : uint32_t {

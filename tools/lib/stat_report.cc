@@ -161,6 +161,10 @@ void StorageLines(const StatView& view, Lines out) {
   fmt::format_to(out, "entries   {}, {}, evicted {} ({} of them for want of room in the log), expired {}\n",
                  s.gauge(Gauge::kCacheEntries), BytesText(static_cast<double>(s.gauge(Gauge::kCacheBytes))),
                  s.gauge(Gauge::kCacheEvictions), s.gauge(Gauge::kWalEvictions), s.gauge(Gauge::kCacheExpirations));
+  if (s.gauge(Gauge::kCacheUnreadEntries) != 0) {
+    fmt::format_to(out, "unread    {} of the entries are still to be read from the log; each is when it is asked for\n",
+                   s.gauge(Gauge::kCacheUnreadEntries));
+  }
   fmt::format_to(out,
                  "log       {} ({}), {} records, {}, {} syncs, {} segments; lag {} records, oldest unwritten {}, "
                  "oldest unsynced {}\n",

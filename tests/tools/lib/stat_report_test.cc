@@ -91,6 +91,14 @@ TEST(StatText, CachesOfOtherModelsAreShownWhereThereAreOrWereSome) {
       << StatText(view);
 }
 
+TEST(StatText, EntriesThatAreStillToBeReadAreShownWhileThereAreSome) {
+  StatView view = Example();
+  EXPECT_EQ(StatText(view).find("unread"), std::string::npos);
+  view.now.gauges["cache_unread_entries"] = 12;
+  EXPECT_NE(StatText(view).find("unread    12 of the entries are still to be read from the log"), std::string::npos)
+      << StatText(view);
+}
+
 TEST(StatText, ATakeoverShowsWhatWaitsForTheCacheToOpen) {
   StatView view = Example();
   EXPECT_EQ(StatText(view).find("takeover"), std::string::npos);
