@@ -68,6 +68,7 @@ struct CacheStats {
   uint64_t wal_oldest_unwritten_us = 0;  // age of the oldest accepted record not yet written
   uint64_t wal_oldest_unsynced_us = 0;   // age of the oldest written record not yet synced
   uint64_t recovered_records = 0, recovered_dropped = 0;
+  uint64_t recovered_indexed = 0;  // segments whose index the start has read instead of their records
   uint64_t quarantined_segments =
       0;                        // damaged files in the directory after the start, those of earlier starts included
   bool storage_failed = false;  // the log is refusing records; lookups still work

@@ -98,6 +98,7 @@ Status LoggedShard::OpenLog() {
   if (!plan.ok()) return plan.status();
   recovered_records_ = plan->records;
   recovered_dropped_ = plan->records_dropped;
+  recovered_indexed_ = plan->indexed;
   quarantined_segments_ = files->quarantined + plan->quarantine.size();
 
   WalLog::Config log_config;
@@ -135,6 +136,8 @@ Status LoggedShard::OpenLog() {
     loader_->Start([this] { RestoreHeat(); });
   } else {
     RestoreHeat();
+  }
+  if (!options_.threaded && options_.load_at_open) {
     loader_->LoadAll();
   }
   if (config_.log) {
@@ -299,6 +302,7 @@ CacheStats LoggedShard::Stats() const {
   stats.storage_failed = shared_.failed.load(kRelaxed) || storage_lost();
   stats.recovered_records = recovered_records_;
   stats.recovered_dropped = recovered_dropped_ + (loader_ != nullptr ? loader_->lost() : 0);
+  stats.recovered_indexed = recovered_indexed_;
   stats.quarantined_segments = quarantined_segments_;
   if (committer_ != nullptr) {
     const WalCommitter::Pending pending = committer_->GetPending();

@@ -26,6 +26,7 @@ class LoggedShard final : public CacheShard {
  public:
   struct Options {
     bool threaded = true;
+    bool load_at_open = true;    // not threaded: read all entries at once, not each when it is asked for
     uint64_t hash_mask = ~0ull;  // narrowed by tests to force collisions
   };
   static Result<std::unique_ptr<LoggedShard>> Open(const CacheConfig& config, DiskIo* io, Clock* clock,
@@ -70,7 +71,7 @@ class LoggedShard final : public CacheShard {
   // relaxed: a change of the directory is noticed late in any case
   std::atomic<bool> storage_lost_{false};
   uint64_t record_bytes_max_ = 0;
-  uint64_t recovered_records_ = 0, recovered_dropped_ = 0, quarantined_segments_ = 0;
+  uint64_t recovered_records_ = 0, recovered_dropped_ = 0, recovered_indexed_ = 0, quarantined_segments_ = 0;
   std::unique_ptr<EntryLoader> loader_;  // null with policy none, like the next four
   std::unique_ptr<HeatFile> heat_;
   std::unique_ptr<Recycler> recycler_;

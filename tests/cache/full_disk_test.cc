@@ -23,12 +23,14 @@ constexpr uint64_t kModelFileBytes = 1024;  // more than it needs
 
 class FullDisk : public testing::Test {
  protected:
-  std::unique_ptr<LoggedShard> Open() {
+  std::unique_ptr<LoggedShard> Open(bool load_at_open = true) {
     CacheConfig config = config_;
     config.log = [this](LogLevel level, const std::string& line) {
       if (level != LogLevel::kInfo) lines_.push_back(line);
     };
-    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config, &disk_, &clock_, Inline());
+    LoggedShard::Options options = Inline();
+    options.load_at_open = load_at_open;
+    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config, &disk_, &clock_, options);
     EXPECT_TRUE(shard.ok()) << shard.status().message();
     return shard.ok() ? std::move(shard).value() : nullptr;
   }
@@ -200,6 +202,24 @@ TEST_F(FullDisk, OneSegmentOfRoomKeepsRemovalsPossibleAndDropsInsertsUntilThereI
   Put(shard.get(), "after", 7);
   EXPECT_EQ(shard->Stats().wal_dropped_inserts, 1u);
   ExpectDurable(std::move(shard), {{"after", 7}, {std::to_string(i - 1), -1}});
+}
+
+// At a start on a full disk, too, only memory holds what was in a segment that was given back.
+TEST_F(FullDisk, EntriesThatAreUnreadAreReadBeforeTheirSegmentIsGivenBack) {
+  auto shard = Open();
+  PutMany(shard.get(), "live ", 700);
+  ASSERT_GE(shard->Stats().wal_segments, 4u);
+  ASSERT_EQ(shard->Stats().wal_evictions, 0u);
+  shard.reset();
+  if (const std::string reserve = test::kSmallLogDirectory + "/reserve.tmp"; disk_.Unlink(reserve).ok()) FillDisk();
+  shard = Open(false);
+  ASSERT_NE(shard, nullptr);
+  ASSERT_GT(shard->Stats().recovered_indexed, 2u);
+  ASSERT_GT(shard->Stats().unread_entries, 100u);
+  ASSERT_LT(shard->Stats().unread_entries, 700u) << "nothing was given back";
+  for (uint32_t i = 0; i < 700; ++i) {
+    ASSERT_EQ(VersionOf(shard.get(), "live " + std::to_string(i)), static_cast<int>(i));
+  }
 }
 
 TEST_F(FullDisk, TheBoundGrowsAgainWithTheRoom) {

@@ -31,14 +31,19 @@ void RunAndCheck(uint64_t full_percent, uint64_t runs) {
   const PowerCutTotals totals = RunPowerCuts(options);
   EXPECT_EQ(totals.failure, "") << "SUTRA_SEED=" << totals.failed_seed;
   EXPECT_TRUE(totals.good());
-  std::printf("power cut schedules: %llu, %llu power cuts (%llu more during a start), %llu kills, %llu ms\n",
-              static_cast<unsigned long long>(totals.schedules), static_cast<unsigned long long>(totals.cuts),
-              static_cast<unsigned long long>(totals.second_cuts), static_cast<unsigned long long>(totals.kills),
-              static_cast<unsigned long long>(totals.ms));
+  std::printf(
+      "power cut schedules: %llu, %llu power cuts (%llu more during a start), %llu kills, %llu segments read by their "
+      "index, %llu entries left unread, %llu ms\n",
+      static_cast<unsigned long long>(totals.schedules), static_cast<unsigned long long>(totals.cuts),
+      static_cast<unsigned long long>(totals.second_cuts), static_cast<unsigned long long>(totals.kills),
+      static_cast<unsigned long long>(totals.indexed), static_cast<unsigned long long>(totals.unread),
+      static_cast<unsigned long long>(totals.ms));
   if (totals.schedules < 50) return;
   EXPECT_GT(totals.removals, totals.schedules);
   EXPECT_GT(totals.cuts, 10 * totals.schedules);
   EXPECT_GE(totals.evictions, full_percent * totals.schedules / 100);
+  EXPECT_GT(totals.indexed, totals.schedules);
+  EXPECT_GT(totals.unread, totals.schedules);
 }
 
 uint64_t Runs() { return test::NumberFromEnvironment("SUTRA_SIM_RUNS", kRunsDefault); }
@@ -56,6 +61,8 @@ TEST(PowerCut, AtEveryOperationOfASchedule) {
   options.full_percent = 0;
   const PowerCutTotals totals = RunPowerCuts(options);
   EXPECT_EQ(totals.failure, "") << "seed " << totals.failed_seed;
+  EXPECT_GT(totals.indexed, 0u);
+  EXPECT_GT(totals.unread, 0u);
 }
 
 template <typename Disk>

@@ -28,9 +28,11 @@ class Schedule {
     config_ = test::SmallConfig("/data");
     config_.wal_bytes_max = Random(2) == 0 ? 256 << 10 : 512 << 10;
     if (Random(100) < options.full_percent) config_.entries_max = 6 + Random(12);
+    lazy_ = Random(2) == 0;
     if (options.verbose) config_.log = [](LogLevel, const std::string& line) { std::printf("  %s\n", line.c_str()); };
     if (options_.every > 0) disk_->KeepCopies(options_.every, 1 + seed % options_.every);
     oracle_.SetMiddle([this] { CrashCopies(); });
+    oracle_.SetDiskFails([this] { return disk_fails(); });
   }
 
   PowerCutTotals Run() {
@@ -52,9 +54,15 @@ class Schedule {
  private:
   uint64_t Random(uint64_t below) { return std::uniform_int_distribution<uint64_t>(0, below - 1)(random_); }
 
+  static LoggedShard::Options OptionsOf(bool lazy) {
+    LoggedShard::Options options = test::Inline();
+    options.load_at_open = !lazy;
+    return options;
+  }
+
   // Null and a failure if the start is refused.
   std::unique_ptr<LoggedShard> OpenOn(SimDisk* disk) {
-    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config_, disk, &clock_, test::Inline());
+    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config_, disk, &clock_, OptionsOf(lazy_));
     if (shard.ok()) return std::move(shard).value();
     Refuse("start refused: " + shard.status().message());
     return nullptr;
@@ -63,6 +71,8 @@ class Schedule {
   void Open() {
     config_.policy = DurabilityPolicy::kInterval;
     if (Random(4) == 0) config_.policy = Random(2) == 0 ? DurabilityPolicy::kGroup : DurabilityPolicy::kSync;
+    power_off_at_ = 0;
+    failures_before_ = disk_->failures().all;
     shard_ = OpenOn(disk_.get());
     if (shard_ == nullptr) return;
     CrashCopies();
@@ -80,6 +90,7 @@ class Schedule {
     const size_t lengths[] = {0, 1, 511, 512, 4095, 4096, 5000};
     faults.short_bytes = lengths[Random(7)];
     disk_->SetFaults(faults);
+    power_off_at_ = faults.power_off_at;
     disk_->SetSlowSyncs(Random(2) == 0 ? 95 : 0);  // changes are written, and the power goes, while a sync runs
   }
 
@@ -118,7 +129,8 @@ class Schedule {
     SimDisk::Faults again;
     again.power_off_at = 1 + Random(40);
     disk->SetFaults(again);
-    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config_, disk, &clock_, test::Inline());
+    Result<std::unique_ptr<LoggedShard>> shard = LoggedShard::Open(config_, disk, &clock_, OptionsOf(lazy_));
+    if (shard.ok() && lazy_) oracle_.AskAll(shard->get());
     if (shard.ok()) Die(disk, &shard.value());
     ++totals_.second_cuts;
     Cut(disk, power_cut);
@@ -138,10 +150,20 @@ class Schedule {
       CutStart(disk_.get(), power_cut);
       CrashCopies();
     }
+    const std::unique_ptr<SimDisk> copy = lazy_ ? disk_->Copy() : nullptr;
     Open();
     if (shard_ == nullptr) return;
     CheckSound(*shard_);
+    // Asking for everything would leave nothing unread.
+    std::unique_ptr<LoggedShard> judged = lazy_ ? OpenOn(copy.get()) : nullptr;
+    if (lazy_ && judged == nullptr) return;
+    if (lazy_) oracle_.Attach(judged.get());
     Count(oracle_.CheckRecovered(power_cut, disk_full()));
+    if (lazy_) {
+      CheckLoaded(*judged);
+      oracle_.Attach(shard_.get());
+      Die(copy.get(), &judged);
+    }
     after_power_cut_ = false;
     full_before_ = disk_->failures().full;
   }
@@ -159,6 +181,7 @@ class Schedule {
       if (shard == nullptr) return;
       CheckSound(*shard);
       Count(oracle_.Judge(shard.get(), power_cut || after_power_cut_ || failed, disk_full()));
+      CheckLoaded(*shard);
       Die(copy.get(), &shard);
     }
   }
@@ -166,8 +189,21 @@ class Schedule {
   // Since the last start that succeeded.
   bool disk_full() const { return disk_->failures().full != full_before_; }
 
+  // An operation has failed since the start of the shard.
+  bool disk_fails() const {
+    return disk_->failures().all != failures_before_ || (power_off_at_ != 0 && disk_->operations() >= power_off_at_);
+  }
+
+  // When everything was asked for.
+  void CheckLoaded(const LoggedShard& shard) {
+    totals_.dropped += shard.Stats().recovered_dropped;
+    if (shard.Stats().recovered_dropped != 0) Refuse("a record is not what its index says");
+  }
+
   void CheckSound(const LoggedShard& shard) {
     const CacheStats stats = shard.Stats();
+    totals_.indexed += stats.recovered_indexed;
+    totals_.unread += stats.unread_entries;
     if (stats.quarantined_segments != 0 || stats.recovered_dropped != 0) Refuse("damage reported without damage");
   }
 
@@ -189,6 +225,9 @@ class Schedule {
   const std::unique_ptr<SimDisk> disk_;
   ManualClock clock_;
   CacheConfig config_;
+  bool lazy_ = false;             // entries are read when they are asked for
+  uint64_t power_off_at_ = 0;     // of the armed faults
+  uint64_t failures_before_ = 0;  // of the disk, until the last start
   std::unique_ptr<LoggedShard> shard_;
   Oracle oracle_{&clock_};
   bool after_power_cut_ = false;  // and no start since has succeeded
@@ -209,6 +248,9 @@ void PowerCutTotals::Add(const PowerCutTotals& other) {
   refused += other.refused;
   removals += other.removals;
   evictions += other.evictions;
+  indexed += other.indexed;
+  unread += other.unread;
+  dropped += other.dropped;
   revived += other.revived;
   given_back += other.given_back;
   if (!other.failure.empty() && (failure.empty() || other.failed_seed < failed_seed)) {

@@ -75,6 +75,11 @@ std::vector<std::unique_ptr<SimDisk>> SimDisk::TakeCopies() {
   return std::exchange(copies_, {});
 }
 
+std::unique_ptr<SimDisk> SimDisk::Copy() const {
+  MutexLock lock(mutex_);
+  return CopyLocked();
+}
+
 std::unique_ptr<SimDisk> SimDisk::CopyLocked() const {
   auto copy = std::make_unique<SimDisk>(seed_ * 1'000'003 + copied_);
   std::map<NodePtr, NodePtr> nodes{{nullptr, nullptr}};  // names share them

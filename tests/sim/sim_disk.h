@@ -60,6 +60,7 @@ class SimDisk : public DiskIo {
   // A copy has no open files and no faults.
   void KeepCopies(uint64_t every, uint64_t first);
   std::vector<std::unique_ptr<SimDisk>> TakeCopies();
+  std::unique_ptr<SimDisk> Copy() const;
 
   // Direct access to what a file holds, for damage at rest. Changes are durable.
   std::vector<std::byte> Bytes(const std::string& path) const;
