@@ -183,8 +183,8 @@ std::string CheckpointName(const testing::TestParamInfo<const char*>& checkpoint
 INSTANTIATE_TEST_SUITE_P(All, CrashAtCheckpoint,
                          testing::Values("wal.encoded", "wal.submitted", "wal.completed", "wal.sync_submitted",
                                          "wal.synced", "wal.acked", "segment.allocated", "segment.header_written",
-                                         "segment.dir_synced", "segment.unlinked", "recovery.scanned", "recovery.cut",
-                                         "recovery.opened"),
+                                         "segment.dir_synced", "segment.unlinked", "segment.indexed",
+                                         "recovery.scanned", "recovery.cut", "recovery.opened"),
                          CheckpointName);
 
 }  // namespace

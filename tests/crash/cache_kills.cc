@@ -25,9 +25,9 @@ constexpr uint64_t kCheckpointMs = 400;
 
 #if defined(SUTRA_CHECKPOINTS)
 constexpr const char* kCheckpoints[] = {
-    "wal.encoded",      "wal.submitted",     "wal.completed",          "wal.sync_submitted", "wal.synced",
-    "wal.acked",        "segment.allocated", "segment.header_written", "segment.dir_synced", "segment.unlinked",
-    "recovery.scanned", "recovery.cut",      "recovery.opened"};
+    "wal.encoded",     "wal.submitted",     "wal.completed",          "wal.sync_submitted", "wal.synced",
+    "wal.acked",       "segment.allocated", "segment.header_written", "segment.dir_synced", "segment.unlinked",
+    "segment.indexed", "recovery.scanned",  "recovery.cut",           "recovery.opened"};
 constexpr uint64_t kCheckpointCount = std::size(kCheckpoints);
 #else
 constexpr const char* kCheckpoints[] = {""};
