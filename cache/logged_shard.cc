@@ -258,7 +258,7 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
 
 Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {
   if (!options_.threaded) Turn();
-  if (commit != nullptr && committer_->Await(*commit)) return {};
+  if (commit != nullptr && committer_->Await(commit.get())) return {};
   return Status(StatusCode::kStorageError,
                 "the log in " + config_.directory + " refuses records; the engine's log gives the reason");
 }

@@ -137,20 +137,20 @@ std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
   return last_commit_;
 }
 
-bool WalCommitter::Await(const WalCommit& commit) {
+bool WalCommitter::Await(WalCommit* commit) {
   {
     MutexLock lock(mutex_);
     const bool alone = ++awaiting_ == 1 && !helping_ && !busy_ && syncing_ == 0 && !stopping_;
     if (alone && config_.threaded) {
       helping_ = true;
       uint64_t deadline = 0;
-      while (!commit.finished() && !busy_ && StepLocked(&deadline)) continue;
+      while (!commit->finished() && !busy_ && StepLocked(&deadline)) continue;
       helping_ = false;
     }
     WakeForWorkLocked();
     if (stopping_) wake_.NotifyAll();
   }
-  const bool durable = commit.Wait();
+  const bool durable = commit->Wait();
   MutexLock lock(mutex_);
   --awaiting_;
   return durable;

@@ -61,7 +61,7 @@ class WalCommitter {
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
   // Waits until the commit's group is durable (true) or lost. A caller who waits alone does the work itself where the
   // log is free: two changes of thread would take longer than the disk does.
-  bool Await(const WalCommit& commit);
+  bool Await(WalCommit* commit);
   // How many inserts were accepted and then lost since the last call.
   uint64_t TakeLost() { return shared_->lost_inserts.exchange(0, std::memory_order_relaxed); }  // a count, no data
 

@@ -332,7 +332,7 @@ TEST_F(WalCommitterTest, TheThreadWritesWhenTheClockSaysSo) {
   while (committer_->GetPending().records != 0) std::this_thread::yield();
   bool refused = true;
   const CommitPtr commit = committer_->RequestSync(&refused);
-  EXPECT_TRUE(commit == nullptr || committer_->Await(*commit));
+  EXPECT_TRUE(commit == nullptr || committer_->Await(commit.get()));
   EXPECT_FALSE(refused);
   committer_->Close();
   EXPECT_EQ(ContentAfterKill(), (LogContent{{"a", 1}}));
@@ -347,7 +347,7 @@ TEST_F(WalCommitterTest, WritesGoOnWhileASyncRuns) {
   bool refused = true;
   const CommitPtr before = committer_->RequestSync(&refused);
   ASSERT_NE(before, nullptr);
-  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(before.get())); });
   disk_->WaitForASync();
 
   ASSERT_TRUE(Insert("beside", 2));
@@ -358,7 +358,7 @@ TEST_F(WalCommitterTest, WritesGoOnWhileASyncRuns) {
   disk_->SetOpen(true);
   waiter.join();
   ASSERT_NE(beside, nullptr);
-  EXPECT_TRUE(committer_->Await(*beside)) << "by a sync of its own";
+  EXPECT_TRUE(committer_->Await(beside.get())) << "by a sync of its own";
   EXPECT_EQ(syncs(), 2u);
   committer_->Close();
   disk_->PowerCut();
@@ -380,7 +380,7 @@ TEST_F(WalCommitterTest, ASyncUnderWayEndsWhenItIsAwaited) {
   const CommitPtr beside = committer_->RequestSync(&refused);
   committer_->RunDue();
   ASSERT_NE(beside, nullptr);
-  EXPECT_TRUE(committer_->Await(*beside));
+  EXPECT_TRUE(committer_->Await(beside.get()));
   EXPECT_EQ(syncs(), 2u);
 }
 
@@ -389,14 +389,14 @@ TEST_F(WalCommitterTest, AWaitingGroupCollectsOthersWhileASyncRuns) {
   Open(DurabilityPolicy::kGroup, true);
   disk_->SetOpen(false);
   const CommitPtr first = Erase("first");
-  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*first)); });
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(first.get())); });
   disk_->WaitForASync();
   std::vector<CommitPtr> commits;
   for (int i = 0; i < 10; ++i) commits.push_back(Erase(std::to_string(i)));
   EXPECT_EQ(appends(), 2u);
   disk_->SetOpen(true);
   waiter.join();
-  for (const CommitPtr& commit : commits) EXPECT_TRUE(committer_->Await(*commit));
+  for (const CommitPtr& commit : commits) EXPECT_TRUE(committer_->Await(commit.get()));
   EXPECT_EQ(syncs(), 2u) << "one for the ten";
 }
 
@@ -404,7 +404,7 @@ TEST_F(WalCommitterTest, CloseWaitsForTheSyncUnderWayAndForWhatCameBesideIt) {
   Open(DurabilityPolicy::kGroup, true);
   disk_->SetOpen(false);
   const CommitPtr before = Erase("before");
-  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*before)); });
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(before.get())); });
   disk_->WaitForASync();
   ASSERT_TRUE(Insert("beside", 2));
   std::thread opener([&] { disk_->SetOpen(true); });
@@ -422,14 +422,14 @@ TEST_F(WalCommitterTest, WhoWaitsAloneDoesTheWorkItselfAndOthersAreServed) {
   for (int i = 0; i < 50; ++i) {
     const CommitPtr commit = Erase("t");
     ASSERT_NE(commit, nullptr);
-    EXPECT_TRUE(committer_->Await(*commit));
+    EXPECT_TRUE(committer_->Await(commit.get()));
     own += disk_->syncer() == std::this_thread::get_id() ? 1 : 0;
   }
   EXPECT_GT(own, 0);
   // Beside the sync of one who waits alone the threads go on.
   disk_->SetOpen(false);
   const CommitPtr alone = Erase("alone");
-  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(*alone)); });
+  std::thread waiter([&] { EXPECT_TRUE(committer_->Await(alone.get())); });
   disk_->WaitForASync();
   const uint64_t before = appends();
   ASSERT_TRUE(Insert("beside", 1));
@@ -453,7 +453,7 @@ TEST_F(WalCommitterTest, FailingSyncsBesideWritesLoseNothingThatWasConfirmed) {
           bool refused = true;
           if (!Insert(std::to_string(t), i)) continue;
           const CommitPtr commit = committer_->RequestSync(&refused);
-          if (!refused && (commit == nullptr || committer_->Await(*commit))) confirmed[static_cast<size_t>(t)] = i;
+          if (!refused && (commit == nullptr || committer_->Await(commit.get()))) confirmed[static_cast<size_t>(t)] = i;
         }
       });
     }
@@ -502,7 +502,7 @@ TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
       for (int i = 0; i < 50; ++i) {
         const CommitPtr commit = Erase(std::to_string(t));
         ASSERT_NE(commit, nullptr);
-        EXPECT_TRUE(committer_->Await(*commit));
+        EXPECT_TRUE(committer_->Await(commit.get()));
       }
     });
   }

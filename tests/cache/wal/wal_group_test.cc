@@ -3,9 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <atomic>
 #include <thread>
+#include <vector>
 
 #include "tests/cache/wal/hand_made_log.h"
+#include "tests/kit/watchdog.h"
 
 namespace sutra {
 namespace {
@@ -119,6 +125,46 @@ TEST(WalCommit, AnswersEveryWaiter) {
     EXPECT_TRUE(commit.finished());
     EXPECT_EQ(commit.Wait(), durable);
   }
+}
+
+// How often the calling thread was made to give its CPU to another one while it could have gone on.
+int64_t CpuGivenAway() {
+  rusage usage{};
+  EXPECT_EQ(getrusage(RUSAGE_THREAD, &usage), 0);
+  return usage.ru_nivcsw;
+}
+
+// Beside others that compute on its CPU, each time would cost it a time slice.
+TEST(WalCommit, WhoWaitsSleepsAtOnceInsteadOfGivingItsCpuAwayFirst) {
+  constexpr int kWaits = 50;
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  std::atomic<bool> stop{false};
+  cpu_set_t cpu;
+  CPU_ZERO(&cpu);
+  CPU_SET(sched_getcpu(), &cpu);
+  std::vector<WalCommit> commits(kWaits);
+  std::atomic<int> waiting{0};  // the commit that is waited for; both threads are on one CPU
+  int64_t given_away = 0;
+  std::thread waiter([&] {
+    ASSERT_EQ(pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu), 0);
+    for (WalCommit& commit : commits) {
+      waiting.fetch_add(1);
+      const int64_t before = CpuGivenAway();
+      EXPECT_TRUE(commit.Wait());
+      given_away += CpuGivenAway() - before;
+    }
+    stop.store(true);
+  });
+  std::thread computing([&] {
+    ASSERT_EQ(pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu), 0);
+    int finished = 0;
+    for (uint64_t rounds = 0; !stop.load(); ++rounds) {
+      if (rounds % 100'000 == 0 && waiting.load() > finished) commits[static_cast<size_t>(finished++)].Finish(true);
+    }
+  });
+  waiter.join();
+  computing.join();
+  EXPECT_LT(given_away, kWaits / 2) << "preempted now and then, but not each time";
 }
 
 TEST(WalCommitDeathTest, IsFinishedOnce) {
