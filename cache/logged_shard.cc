@@ -200,6 +200,7 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
         store_.PutLocked(key, std::as_bytes(vector), value, now + ttl * kNsPerSecond, now, &copy);
     if (committer_ != nullptr && !storage_lost()) PushLocked(placed, loggable ? &record : nullptr);
   }
+  if (committer_ != nullptr) committer_->Wake();
   if (!options_.threaded) Turn();
 }
 

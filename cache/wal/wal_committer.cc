@@ -22,7 +22,7 @@ constexpr uint64_t kSyncBytes = 8u << 20;  // so much unsynced makes a sync due
 constexpr uint64_t kUnsyncedBytesMax = 64u << 20;
 constexpr uint64_t kWatermarkDelayNs = 20 * kNsPerMs;
 constexpr size_t kFreeGroupsMax = 8;
-constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared: each value is independent
+constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared, and flags and counts without data behind them
 
 }  // namespace
 
@@ -94,7 +94,7 @@ void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent, bool 
   // A waiting caller's group is seen to in Await.
   const bool at_once = urgent && !waits && !urgent_ && syncing_ == 0;
   const bool later = was_empty && !waits && group->first_accepted_ns + config_.interval_us_max * kNsPerUs < watched_ns_;
-  if (full || at_once || later) wake_.NotifyOne();
+  if (full || at_once || later) WantWakeLocked();
   urgent_ = urgent_ || urgent;
 }
 
@@ -140,19 +140,20 @@ std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
 bool WalCommitter::Await(WalCommit* commit) {
   {
     MutexLock lock(mutex_);
-    const bool alone = ++awaiting_ == 1 && !helping_ && !busy_ && syncing_ == 0 && !stopping_;
+    const bool alone = awaiting_.fetch_add(1, kRelaxed) == 0 && !helping_ && !busy_ && syncing_ == 0 && !stopping_;
     if (alone && config_.threaded) {
       helping_ = true;
       uint64_t deadline = 0;
       while (!commit->finished() && !busy_ && StepLocked(&deadline)) continue;
       helping_ = false;
     }
-    WakeForWorkLocked();
+    WantWakeForWorkLocked();
     if (stopping_) wake_.NotifyAll();
   }
+  Wake();
   const bool durable = commit->Wait();
-  MutexLock lock(mutex_);
-  --awaiting_;
+  // Without the lock: all that waited for this commit come here at once.
+  awaiting_.fetch_sub(1, kRelaxed);
   return durable;
 }
 
@@ -236,18 +237,30 @@ void WalCommitter::DoLocked(Work work) {
 // Waits for the disk without the log. Whichever thread then finds the log free ends the sync.
 void WalCommitter::RunSyncLocked() {
   ++syncing_;
-  if (!pending_.empty()) wake_.NotifyOne();  // what is pending becomes due beside the sync
+  WantWakeForWorkLocked();  // what is pending becomes due beside the sync
   mutex_.Unlock();
+  Wake();
   log_->RunSync();
   mutex_.Lock();
   --syncing_;
 }
 
-// Wakes a thread for what is due now or earlier than one will look anyway. Who holds the log looks for more.
-void WalCommitter::WakeForWorkLocked() {
-  if (busy_) return;
+// Who holds the log looks for more when it is ready, and so does who was woken before.
+void WalCommitter::WantWakeLocked() {
+  if (busy_ || woken_) return;
+  woken_ = true;
+  wake_wanted_.store(true, kRelaxed);
+}
+
+// For what is due now or earlier than a thread will look anyway.
+void WalCommitter::WantWakeForWorkLocked() {
+  if (busy_ || woken_) return;
   uint64_t deadline = 0;
-  if (NextWorkLocked(clock_->MonotonicNs(), &deadline) != Work::kNone || deadline < watched_ns_) wake_.NotifyOne();
+  if (NextWorkLocked(clock_->MonotonicNs(), &deadline) != Work::kNone || deadline < watched_ns_) WantWakeLocked();
+}
+
+void WalCommitter::Wake() {
+  if (wake_wanted_.load(kRelaxed) && wake_wanted_.exchange(false, kRelaxed)) wake_.NotifyOne();
 }
 
 bool WalCommitter::StepLocked(uint64_t* deadline) {
@@ -272,6 +285,7 @@ void WalCommitter::Run() {
   pthread_setname_np(pthread_self(), "sutra-log");
   MutexLock lock(mutex_);
   while (true) {
+    woken_ = false;
     if (busy_) {  // its holder looks for more to do when it is ready
       wake_.Wait(mutex_);
       continue;

@@ -21,6 +21,7 @@
 //  - With nothing pending, unsynced or failed the threads sleep without a time limit.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -53,8 +54,11 @@ class WalCommitter {
   // Writes and syncs what is pending (unless the log has failed) and stops the threads.
   void Close();
 
-  // False when the record was dropped.
+  // False when the record was dropped. Afterwards, with no lock held: Wake.
   bool PushInsert(const UnplacedRecord& record);
+  // Wakes a thread if a push has made something due earlier than one will look. Not done by the push, because a thread
+  // that runs first would run at once, and everyone else queue for the locks under which its waker had pushed.
+  void Wake();
   // The commit to Await, or null when the log refuses records.
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
   // The commit to Await until everything pushed so far is durable; null with *refused false: it is already.
@@ -84,7 +88,9 @@ class WalCommitter {
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
   static void RunFirst();
-  void WakeForWorkLocked() SUTRA_REQUIRES(mutex_);
+  // Each decides that the next Wake is to wake a thread.
+  void WantWakeLocked() SUTRA_REQUIRES(mutex_);
+  void WantWakeForWorkLocked() SUTRA_REQUIRES(mutex_);
   // What a thread does when it holds nothing: false when nothing is due.
   bool StepLocked(uint64_t* deadline_ns) SUTRA_REQUIRES(mutex_);
   void Run();
@@ -107,11 +113,13 @@ class WalCommitter {
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
   uint64_t watched_ns_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;  // a thread waits until then, at the latest
-  int awaiting_ SUTRA_GUARDED_BY(mutex_) = 0;                  // callers inside Await
-  bool helping_ SUTRA_GUARDED_BY(mutex_) = false;              // one of them works on the log
-  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;                 // a thread holds the log
-  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;                   // threads that wait for the disk, without the log
-  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;         // a caller waits for the sync under way
+  bool woken_ SUTRA_GUARDED_BY(mutex_) = false;         // a thread is, or is to be, woken, and has not looked yet
+  std::atomic<bool> wake_wanted_{false};                // Wake has something to do; set under mutex_
+  std::atomic<int> awaiting_{0};                        // callers inside Await
+  bool helping_ SUTRA_GUARDED_BY(mutex_) = false;       // one of them works on the log
+  bool busy_ SUTRA_GUARDED_BY(mutex_) = false;          // a thread holds the log
+  int syncing_ SUTRA_GUARDED_BY(mutex_) = 0;            // threads that wait for the disk, without the log
+  bool sync_awaited_ SUTRA_GUARDED_BY(mutex_) = false;  // a caller waits for the sync under way
   std::thread threads_[2];
 };
 

@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
+#include <utility>
 
 #include "tests/cache/wal/fake_live_entries.h"
 #include "tests/kit/watchdog.h"
@@ -36,6 +38,9 @@ class GatedDisk final : public sim::SimDisk {
     while (waiting_ == 0) changed_.Wait(gate_);
   }
 
+  // Runs once, in the middle of the next write.
+  void BesideTheNextWrite(std::function<void()> action) { beside_ = std::move(action); }
+
   // Who synced last.
   std::thread::id syncer() {
     MutexLock lock(gate_);
@@ -43,6 +48,10 @@ class GatedDisk final : public sim::SimDisk {
   }
 
  protected:
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
+    if (beside_) std::exchange(beside_, nullptr)();
+    SimDisk::RawSubmit(operation);
+  }
   int RawSync(FileHandle file) override {
     {
       MutexLock lock(gate_);
@@ -61,6 +70,7 @@ class GatedDisk final : public sim::SimDisk {
   bool open_ SUTRA_GUARDED_BY(gate_) = true;
   int waiting_ SUTRA_GUARDED_BY(gate_) = 0;
   std::thread::id syncer_ SUTRA_GUARDED_BY(gate_);
+  std::function<void()> beside_;  // without threads only
 };
 
 class WalCommitterTest : public testing::Test {
@@ -91,9 +101,14 @@ class WalCommitterTest : public testing::Test {
     committer_->Start();
   }
 
-  bool Insert(const std::string& text, int version) {
+  bool Push(const std::string& text, int version) {
     return test::WithRecord({text, version},
                             [&](const UnplacedRecord& record) { return committer_->PushInsert(record); });
+  }
+  bool Insert(const std::string& text, int version) {
+    const bool taken = Push(text, version);
+    committer_->Wake();
+    return taken;
   }
   CommitPtr Erase(const std::string& text) {
     return committer_->PushErase(UnplacedRecord::Erase(test::DigestOf(text, 0, 0)));
@@ -492,6 +507,33 @@ TEST_F(WalCommitterTest, ItsThreadsRunBeforeComputingOnesWhereThatIsAllowed) {
   const int expected = allowed ? SCHED_FIFO : SCHED_OTHER;
   const test::Watchdog watchdog(std::chrono::seconds(10));
   while (PoliciesOf("sutra-log") != std::vector<int>{expected, expected}) std::this_thread::yield();
+}
+
+// Else that thread, which runs first, would take the CPU of one who holds a lock that all others need.
+TEST_F(WalCommitterTest, AThreadIsWokenOnlyWhenItsWakerHasLeftItsLocks) {
+  Open(DurabilityPolicy::kGroup, true);
+  int unwritten = 0;
+  for (int i = 0; i < 20; ++i) {
+    // With the closing watermark synced the threads sleep without a limit; now and then one has not yet got there.
+    const CommitPtr idle = Erase("idle");
+    ASSERT_TRUE(committer_->Await(idle.get()));
+    const uint64_t closing = appends() + 1;
+    clock_.Advance(20 * kMs);
+    ASSERT_TRUE(Written(closing));
+    while (committer_->GetPending().oldest_unsynced_us != 0) std::this_thread::yield();
+    const uint64_t before = appends();
+    ASSERT_TRUE(Push("pushed", i));
+    const uint64_t end_ns = Clock::Real()->MonotonicNs() + kMs;
+    while (Clock::Real()->MonotonicNs() < end_ns) std::this_thread::yield();
+    unwritten += appends() == before ? 1 : 0;
+    committer_->Wake();
+    ASSERT_TRUE(Written(before + 2));
+  }
+  EXPECT_GT(unwritten, 0);
+  // Who waits takes over what another one pushed and has not woken a thread for.
+  ASSERT_TRUE(Push("pushed", 20));
+  const CommitPtr waiting = Erase("waiting");
+  EXPECT_TRUE(committer_->Await(waiting.get()));
 }
 
 TEST_F(WalCommitterTest, TheThreadAnswersManyWaiters) {
