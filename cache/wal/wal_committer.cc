@@ -171,6 +171,8 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
   const bool awaited = !config_.threaded && (stopping_ || urgent_ || sync_requested_ || sync_awaited_);
   if (syncing && (awaited || log_->sync_done())) return Work::kEndSync;
   if (!stopping_ && !syncing && log_->wants_room() && due(log_->room_at_ns())) return Work::kMakeRoom;
+  // What a caller waits for is synced before more is written: each further write would make it wait for another access.
+  if (!syncing && sync_requested_ && log_->has_unsynced()) return Work::kSync;
   if (!pending_.empty() && (!syncing || log_->unsynced_bytes() < kUnsyncedBytesMax)) {
     if (stopping_ || (urgent_ && !syncing) || log_->failed() || pending_bytes_ >= config_.interval_bytes_max)
       return Work::kWrite;
@@ -178,7 +180,7 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
   }
   if (syncing) return Work::kNone;
   if (log_->has_unsynced()) {
-    if (stopping_ || sync_requested_ || log_->wants_sync() || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
+    if (stopping_ || log_->wants_sync() || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
     if (due(log_->oldest_unsynced_ns() + config_.sync_us_max * kNsPerUs)) return Work::kSync;
   } else if (pending_.empty()) {
     if (log_->wants_watermark() && (stopping_ || due(log_->synced_at_ns() + kWatermarkDelayNs))) {
