@@ -89,10 +89,10 @@ Status DiskIo::Allocate(FileHandle file, uint64_t bytes, AllocateFill fill) {
   return {};
 }
 
-void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync) {
+void DiskIo::Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync, bool awaited) {
   in_flight_mutex_.Lock();
   assert(in_flight_.file == kNoFile && file != kNoFile);
-  in_flight_ = Operation{file, offset, data, then_sync};
+  in_flight_ = Operation{file, offset, data, then_sync, awaited || then_sync};
   submitter_ = pthread_self();
   RawSubmit(in_flight_);
 }
@@ -153,7 +153,8 @@ Status DiskIo::JudgeLocked(const Operation& operation, Completion completion) {
     }
     // The rest starts at a block boundary, because a file that bypasses the page cache accepts nothing else.
     written -= written % kDiskBlockBytes;
-    RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false});
+    RawSubmit(Operation{operation.file, operation.offset + written, operation.data.subspan(written), false,
+                        operation.awaited});
     completion = RawReap();
   }
   // A sync that ran along with a short write does not cover the rest, which needs a sync of its own.
@@ -169,7 +170,8 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory) {
   Result<FileHandle> file = io->Open(path, OpenMode::kCreateLog);
   if (!file.ok()) return file.status();
   Status status = io->Allocate(*file, kDiskBlockBytes, AllocateFill::kUnwritten);
-  if (status.ok()) status = io->Write(*file, 0, {written.get(), kDiskBlockBytes}, true);
+  if (status.ok()) status = io->Write(*file, 0, {written.get(), kDiskBlockBytes}, false);  // not awaited: by the ring
+  if (status.ok()) status = io->Sync(*file);
   io->Close(*file);
   if (status.ok()) {
     Result<FileHandle> again = io->Open(path, OpenMode::kRead);

@@ -5,7 +5,7 @@
 // was reaped, and the thread that submitted must reap (asserted); Write follows the same rule. Syncs wait for no write
 // and no write waits for them: a sync may take much longer than the writes beside it may be delayed.
 // Invariants:
-//  - A completion is judged in one place (Reap): error, short write, cancelled link, failed sync.
+//  - A completion is judged in one place (Reap): error, short write, cancelled sync, failed sync.
 //  - A short write is finished and then synced again; a failed sync is reported and never repeated, because the kernel
 //    may have marked the lost pages clean and would report success the second time. (Not asserted, because this code
 //    cannot tell a repeated sync from another one; the conformance suite checks it.)
@@ -35,7 +35,7 @@ inline constexpr uint64_t kDiskBlockBytes = 4096;
 // Which implementation performs the accesses.
 enum class DiskIoKind {
   kAuto,   // io_uring where the kernel allows it, else plain system calls
-  kUring,  // io_uring for writes, or an error
+  kUring,  // io_uring for writes that nobody waits for, or an error
   kPosix,  // plain system calls
 };
 // The names that options and messages use.
@@ -77,8 +77,9 @@ class DiskIo {
   Status Allocate(FileHandle file, uint64_t bytes, AllocateFill fill);
 
   // Begins to write all of `data`, which must stay untouched until Reap; with `then_sync` the write is also synced
-  // before Reap reports success.
-  void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync)
+  // before Reap reports success. `awaited`: somebody waits for it, so it takes the shortest way (see disk_io_uring.cc);
+  // a write with `then_sync` always does.
+  void Submit(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync, bool awaited = false)
       SUTRA_ACQUIRE(in_flight_mutex_);
   Status Reap() SUTRA_RELEASE(in_flight_mutex_);
   Status Write(FileHandle file, uint64_t offset, std::span<const std::byte> data, bool then_sync);
@@ -110,13 +111,14 @@ class DiskIo {
   static constexpr int64_t kNotDone = INT64_MIN;  // the step was not requested or did not run
   struct Completion {
     int64_t write = 0;        // bytes or -errno
-    int64_t sync = kNotDone;  // 0 or -errno (-ECANCELED: the link broke at the write)
+    int64_t sync = kNotDone;  // 0 or -errno (-ECANCELED: it did not run, because the write fell short)
   };
   struct Operation {
     FileHandle file = kNoFile;
     uint64_t offset = 0;
     std::span<const std::byte> data;
     bool then_sync = false;
+    bool awaited = false;
   };
 
   // What an implementation provides: raw results, negative errno on failure, no judgement.

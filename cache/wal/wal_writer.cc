@@ -75,7 +75,7 @@ Status WalWriter::Write(WalGroup* group, bool then_sync, uint64_t wall_highest_n
   removals_ = last.removals;
   dead_ = true;  // until the write is known to have succeeded
   if (SUTRA_CHECKPOINT("wal.encoded")) return Stopped("wal.encoded");
-  io_->Submit(file_, position_, group->bytes(), then_sync);
+  io_->Submit(file_, position_, group->bytes(), then_sync, group->urgent);
   const bool stop = SUTRA_CHECKPOINT("wal.submitted");
   Status status = io_->Reap();  // P1: nothing counts as written before its completion; P2 with then_sync
   if (!status.ok()) return status;

@@ -73,7 +73,7 @@ TEST_F(UringDisk, AnEndedThreadTakesNothingAlong) {
   EXPECT_EQ(FillOf(1), 2);
 }
 
-TEST_F(UringDisk, AnErrorBreaksTheLinkAndTheNextWriteWorks) {
+TEST_F(UringDisk, AnErrorIsReportedAndTheNextWriteWorks) {
   const FileHandle read_only = io_->Open(temp_ / "file", OpenMode::kRead).value();
   const AlignedBytes bytes = AllocateAligned(kDiskBlockBytes);
   std::memset(bytes.get(), 9, kDiskBlockBytes);
@@ -128,13 +128,32 @@ int CheckBroken(const std::string& directory) {
   if (!io.Allocate(file, kFileBytes, AllocateFill::kUnwritten).ok()) return 1;
   const AlignedBytes bytes = AllocateAligned(kDiskBlockBytes);
   std::memset(bytes.get(), 7, kDiskBlockBytes);
-  const auto write = [&] { return io.Write(file, 0, {bytes.get(), kDiskBlockBytes}, true); };
+  const auto write = [&] { return io.Write(file, 0, {bytes.get(), kDiskBlockBytes}, false); };
   if (!write().ok() || std::strcmp(io.name(), "io_uring") != 0) return 2;
   if (!Forbid(SYS_io_uring_enter)) return 100;
   if (write().os_error() != EPERM) return 3;
   if (std::strcmp(io.name(), "posix") != 0) return 4;
   if (lines.size() != 1 || lines[0].find("io_uring is out of use") == std::string::npos) return 5;
   if (!write().ok() || !io.Sync(file).ok() || lines.size() != 1) return 6;
+  io.Close(file);
+  return 0;
+}
+
+// 0, or the number of the first expectation that did not hold.
+int CheckAwaited(const std::string& directory) {
+  Result<std::unique_ptr<DiskIo>> made = MakeUringDiskIo(false);
+  if (!made.ok()) return 100;
+  DiskIo& io = **made;
+  const FileHandle file = io.Open(directory + "/file", OpenMode::kCreateLog).value();
+  if (!io.Allocate(file, kFileBytes, AllocateFill::kUnwritten).ok()) return 1;
+  const AlignedBytes bytes = AllocateAligned(kDiskBlockBytes);
+  std::memset(bytes.get(), 7, kDiskBlockBytes);
+  if (!Forbid(SYS_io_uring_enter)) return 100;
+  if (!io.Write(file, 0, {bytes.get(), kDiskBlockBytes}, true).ok()) return 2;
+  io.Submit(file, kDiskBlockBytes, {bytes.get(), kDiskBlockBytes}, false, true);
+  if (!io.Reap().ok()) return 3;
+  if (std::strcmp(io.name(), "io_uring") != 0) return 4;
+  if (io.Write(file, 0, {bytes.get(), kDiskBlockBytes}, false).os_error() != EPERM) return 5;
   io.Close(file);
   return 0;
 }
@@ -152,6 +171,9 @@ void ExpectInChild(int (*check)(const std::string&)) {
 }
 
 TEST(UringForbidden, AutoFallsBackAndSaysWhyTheOthersDoAsTold) { ExpectInChild(CheckForbidden); }
+
+// Its completion would come by way of a kernel thread that waits for a CPU like everyone else.
+TEST(UringForbidden, WhatSomebodyWaitsForNeedsNoRing) { ExpectInChild(CheckAwaited); }
 
 TEST(UringForbidden, ARingThatBreaksIsSaidOnceAndNamesWhatIsUsedFromThenOn) { ExpectInChild(CheckBroken); }
 
