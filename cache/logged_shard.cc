@@ -136,9 +136,7 @@ Status LoggedShard::OpenLog() {
     loader_->Start([this] { RestoreHeat(); });
   } else {
     RestoreHeat();
-  }
-  if (!options_.threaded && options_.load_at_open) {
-    loader_->LoadAll();
+    if (options_.load_at_open) loader_->LoadAll();
   }
   if (config_.log) {
     for (const RecoveryMessage& message : plan->messages) config_.log(message.level, message.text);
