@@ -40,7 +40,7 @@ std::string DiskIo::PathOf(FileHandle file) {
 
 Result<FileHandle> DiskIo::Open(const std::string& path, OpenMode mode) {
   const int file = RawOpen(path, mode);
-  if (file < 0) return StorageError((mode == OpenMode::kRead ? "opening " : "creating ") + path, file);
+  if (file < 0) return StorageError((CreatesFile(mode) ? "creating " : "opening ") + path, file);
   try {
     MutexLock lock(paths_mutex_);
     paths_[file] = path;

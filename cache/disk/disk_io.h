@@ -9,7 +9,8 @@
 //  - A short write is finished and then synced again; a failed sync is reported and never repeated, because the kernel
 //    may have marked the lost pages clean and would report success the second time. (Not asserted, because this code
 //    cannot tell a repeated sync from another one; the conformance suite checks it.)
-//  - Log files (kCreateLog) are written in whole blocks from block-aligned memory, so that they can bypass the page
+//  - Log files (kCreateLog, kWriteLog) are written in whole blocks from block-aligned memory, so that they can bypass
+//  the page
 //    cache; the size of a log file is fixed by Allocate. wal_writer.cc, the only writer of them, asserts it.
 #pragma once
 
@@ -52,7 +53,10 @@ enum class OpenMode {
   kRead,       // an existing file, through the page cache
   kCreate,     // a new small file (fails if it exists), owner only
   kCreateLog,  // a new log file (fails if it exists), owner only, written in whole blocks
+  kWriteLog,   // an existing log file, written in whole blocks
 };
+inline bool CreatesFile(OpenMode mode) { return mode == OpenMode::kCreate || mode == OpenMode::kCreateLog; }
+inline bool IsLogFile(OpenMode mode) { return mode == OpenMode::kCreateLog || mode == OpenMode::kWriteLog; }
 
 enum class AllocateFill {
   kZeroed,     // blocks written with zeros: an overwrite later needs no metadata (half the latency of the other)

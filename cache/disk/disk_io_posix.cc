@@ -35,9 +35,9 @@ int WriteZeros(int file, uint64_t bytes) {
 }  // namespace
 
 int PosixDiskIo::RawOpen(const std::string& path, OpenMode mode) {
-  int flags = O_CLOEXEC;
-  flags |= mode == OpenMode::kRead ? O_RDONLY : O_RDWR | O_CREAT | O_EXCL;
-  if (mode == OpenMode::kCreateLog && direct_) flags |= O_DIRECT;
+  int flags = O_CLOEXEC | (mode == OpenMode::kRead ? O_RDONLY : O_RDWR);
+  if (CreatesFile(mode)) flags |= O_CREAT | O_EXCL;
+  if (IsLogFile(mode) && direct_) flags |= O_DIRECT;
   const int file = open(path.c_str(), flags, 0600);
   if (file >= 0) return file;
   const int error = errno;

@@ -210,7 +210,7 @@ int SimDisk::RawOpen(const std::string& path, OpenMode mode) {
   if (const int error = BeginLocked(); error < 0) return error;
   const auto found = names_.find(path);
   NodePtr node;
-  if (mode == OpenMode::kRead) {
+  if (!CreatesFile(mode)) {
     if (found == names_.end()) return -ENOENT;
     node = found->second;
   } else {
@@ -219,7 +219,7 @@ int SimDisk::RawOpen(const std::string& path, OpenMode mode) {
     node = names_[path] = std::make_shared<Node>();
     unsynced_names_[DirectoryOf(path)].push_back(NameOperation{"", path, node});
   }
-  handles_[next_handle_] = Handle{node, mode == OpenMode::kCreateLog, mode == OpenMode::kRead};
+  handles_[next_handle_] = Handle{node, IsLogFile(mode), mode == OpenMode::kRead};
   return next_handle_++;
 }
 

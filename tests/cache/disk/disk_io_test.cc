@@ -147,6 +147,20 @@ TEST_P(DiskIoConformance, SmallFilesNeedNoAlignment) {
   EXPECT_EQ(ReadAll("small").size(), text.size());
 }
 
+TEST_P(DiskIoConformance, AnExistingLogFileIsWrittenInPlace) {
+  io_->Close(Create("a", 64 << 10));
+  EXPECT_TRUE(io_->Rename(directory_ + "/a", directory_ + "/b").ok());
+  Result<FileHandle> file = io_->Open(directory_ + "/b", OpenMode::kWriteLog);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  const Block block(5);
+  EXPECT_TRUE(io_->Write(*file, kDiskBlockBytes, block.bytes(), true).ok());
+  io_->Close(*file);
+  std::vector<std::byte> expected(64 << 10);
+  std::memset(expected.data() + kDiskBlockBytes, 5, kDiskBlockBytes);
+  EXPECT_EQ(ReadAll("b"), expected) << "its size and the rest of it stay";
+  EXPECT_EQ(io_->Open(directory_ + "/a", OpenMode::kWriteLog).status().os_error(), ENOENT) << "it creates none";
+}
+
 TEST_P(DiskIoConformance, NamesComeAndGo) {
   io_->Close(Create("a", 4096));
   EXPECT_FALSE(io_->Open(directory_ + "/a", OpenMode::kCreateLog).ok()) << "a file is never created over another";
