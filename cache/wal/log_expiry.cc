@@ -53,7 +53,7 @@ bool AddRecords(WalReader* reader, LogExpiry* expiry) {
       case RecordState::kEndOfSegment:
       case RecordState::kMissing: break;
       default: {
-        damaged = damaged || state.value() != RecordState::kZero;
+        damaged = damaged || state.value() != RecordState::kUnwritten;
         const Result<uint64_t> resumed = reader->Resync(expected);
         if (!resumed.ok()) return false;
         if (resumed.value() == 0) break;

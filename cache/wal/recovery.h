@@ -55,6 +55,7 @@ struct RecoveredSegment {
   uint64_t number = 0;
   SegmentId id = {};
   uint64_t bytes = 0;
+  bool reusable = false;  // this engine has written it, and closed it with every write and sync a success
 };
 
 struct RecoveryMessage {

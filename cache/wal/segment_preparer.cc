@@ -1,4 +1,5 @@
-// The one reserve file: creating it, waiting for it, taking it, trying again. `state_` says which thread may touch it.
+// The one reserve file: creating it or taking over an old segment, waiting for it, handing it over, trying again.
+// `state_` says which thread may touch it.
 #include "cache/wal/segment_preparer.h"
 
 #include <pthread.h>
@@ -81,6 +82,7 @@ void SegmentPreparer::AttemptLocked() {
   failure_ = std::move(failure);
   if (failure_.ok()) {
     file_ = file;
+    written_over_ = false;
     state_ = State::kReady;
   } else {
     state_ = State::kFailed;
@@ -129,17 +131,53 @@ void SegmentPreparer::Poll() {
   if (!threaded_ && state_ == State::kFailed && clock_->MonotonicNs() >= retry_at_ns_) AttemptLocked();
 }
 
-Result<FileHandle> SegmentPreparer::Take() {
+Result<SegmentPreparer::Reserve> SegmentPreparer::Take() {
   MutexLock lock(mutex_);
   while (working_ || (threaded_ && state_ == State::kWanted)) changed_.Wait(mutex_);
   const bool ready = state_ == State::kReady;
   state_ = State::kNone;
-  if (ready) {
-    const FileHandle file = file_;
-    file_ = kNoFile;
-    return file;
+  if (ready) return Reserve{std::exchange(file_, kNoFile), written_over_};
+  const Result<FileHandle> made = Make(AllocateFill::kUnwritten);
+  if (!made.ok()) return made.status();
+  return Reserve{made.value(), false};
+}
+
+bool SegmentPreparer::wants_file() {
+  MutexLock lock(mutex_);
+  return !working_ && (state_ == State::kNone || state_ == State::kFailed);
+}
+
+bool SegmentPreparer::Reuse(const std::string& path_before) {
+  MutexLock lock(mutex_);
+  if (working_ || (state_ != State::kNone && state_ != State::kFailed)) return false;
+  const Result<FileHandle> file = io_->Open(path_before, OpenMode::kWriteLog);
+  if (!file.ok()) return false;
+  bool renamed = false;
+  try {
+    const Result<uint64_t> bytes = io_->Size(*file);
+    renamed = bytes.ok() && *bytes == segment_bytes_ && io_->Rename(path_before, path()).ok();
+  } catch (const std::bad_alloc&) {
+    renamed = false;
   }
-  return Make(AllocateFill::kUnwritten);
+  if (!renamed) {
+    io_->Close(*file);
+    return false;
+  }
+  file_ = *file;
+  written_over_ = true;
+  state_ = State::kReady;
+  failure_ = Status();
+  has_room_.store(true, std::memory_order_relaxed);
+  return true;
+}
+
+void SegmentPreparer::Discard() {
+  MutexLock lock(mutex_);
+  if (state_ != State::kReady || !written_over_) return;
+  io_->Close(std::exchange(file_, kNoFile));
+  state_ = State::kNone;
+  const Status removed = io_->Unlink(path());
+  static_cast<void>(removed);  // if it fails: whoever makes the next reserve begins with it
 }
 
 void SegmentPreparer::Run() {

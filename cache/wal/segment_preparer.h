@@ -1,7 +1,8 @@
-// SegmentPreparer: keeps one zeroed, synced, nameless segment (reserve.tmp) ready, so that the committer never waits
-// for zeros to be written, and so that removals stay possible on a full disk. It stays on the disk when the engine
-// ends, so that the next start finds room for its first segment: the file is replaced there, not used, because the
-// engine that made it may have died with a write to it in flight.
+// SegmentPreparer: keeps one nameless segment (reserve.tmp) ready, so that the committer never waits for its blocks,
+// and so that removals stay possible on a full disk. While the log grows, it is a new file full of zeros, synced; once
+// the log goes round, the file of the segment that is no longer needed. It stays on the disk when the engine ends, so
+// that the next start finds room for its first segment: the file is replaced there, not used, because the engine that
+// made it may have died with a write to it in flight.
 //
 // Thread rule: called by the committer; with `threaded` the work runs on its own thread, else inside Request and Poll.
 // Invariants:
@@ -35,8 +36,20 @@ class SegmentPreparer {
   void Retry();
   // Repeats a failed attempt when it is due (without a thread).
   void Poll();
-  // The reserve (an open file at path()), or else a file created on the spot. Fails only where the disk does.
-  Result<FileHandle> Take();
+  struct Reserve {
+    FileHandle file = kNoFile;  // at path()
+    bool written_over = false;  // it holds what it held as a segment; otherwise zeros
+  };
+  // The reserve, or else a file created on the spot. Fails only where the disk does.
+  Result<Reserve> Take();
+  // Whether Reuse would take a file, as it seems.
+  bool wants_file();
+  // Makes the segment at `path`, which this process has written and nobody needs, the reserve, by renaming it; false,
+  // and the file is as it was, if there is a reserve or one is being made, or it is not as large as a segment. The
+  // caller makes the new name durable before the reserve is written.
+  bool Reuse(const std::string& path);
+  // Removes a reserve that was a segment: its old name may have stayed on the disk for good.
+  void Discard();
   // False when the last attempt to create a reserve has failed, until another succeeds or Retry asks for one.
   bool has_room() const { return has_room_.load(std::memory_order_relaxed); }  // relaxed: a hint, no data behind it
   // Why it has failed.
@@ -62,6 +75,7 @@ class SegmentPreparer {
   CondVar wake_;
   CondVar changed_;
   State state_ SUTRA_GUARDED_BY(mutex_) = State::kNone;
+  bool written_over_ SUTRA_GUARDED_BY(mutex_) = false;  // of file_
   bool working_ SUTRA_GUARDED_BY(mutex_) = false;
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
   uint64_t retry_at_ns_ SUTRA_GUARDED_BY(mutex_) = 0;

@@ -59,9 +59,13 @@ struct SegmentHeader {
   uint64_t wall_highest_ns = 0;         // the highest wall-clock time believed when the segment was created
   uint64_t hash_seed = 0;               // of the digests in removals; the same in all segments of a log
   uint64_t removals = 0;                // as in the record before this segment
+  uint32_t flags = 0;                   // kSegmentWrittenOver; a reader ignores bits it does not know
+  uint32_t reserved = 0;
 };
+// The file was an older segment: what lies behind the records, and between blocks that were not written, are its bytes.
+inline constexpr uint32_t kSegmentWrittenOver = 1;
 static_assert(std::is_trivially_copyable_v<SegmentHeader> && std::is_standard_layout_v<SegmentHeader>);
-static_assert(sizeof(SegmentHeader) == 144);
+static_assert(sizeof(SegmentHeader) == 152);
 static_assert(offsetof(SegmentHeader, magic) == 0 && offsetof(SegmentHeader, format_major) == 8 &&
               offsetof(SegmentHeader, format_minor) == 10 && offsetof(SegmentHeader, block_bytes) == 12 &&
               offsetof(SegmentHeader, number) == 16 && offsetof(SegmentHeader, id) == 24 &&
@@ -70,7 +74,8 @@ static_assert(offsetof(SegmentHeader, magic) == 0 && offsetof(SegmentHeader, for
               offsetof(SegmentHeader, previous_number) == 88 && offsetof(SegmentHeader, previous_id) == 96 &&
               offsetof(SegmentHeader, previous_valid_through) == 112 &&
               offsetof(SegmentHeader, wall_highest_ns) == 120 && offsetof(SegmentHeader, hash_seed) == 128 &&
-              offsetof(SegmentHeader, removals) == 136);
+              offsetof(SegmentHeader, removals) == 136 && offsetof(SegmentHeader, flags) == 144 &&
+              offsetof(SegmentHeader, reserved) == 148);
 // The block's last four bytes hold the CRC-32C of the bytes before them.
 inline constexpr uint64_t kSegmentHeaderCrcOffset = kWalBlockBytes - sizeof(uint32_t);
 

@@ -55,9 +55,18 @@ uint64_t WalLog::TotalBytes() const {
   return total;
 }
 
+uint64_t WalLog::RetiredBytes() const {
+  uint64_t total = 0;
+  for (size_t i = 0; i < retired_; ++i) total += segments_[i].bytes;
+  return total;
+}
+
 Status WalLog::BeginSegment(uint64_t valid_through) {
-  const Result<FileHandle> file = preparer_.Take();
-  if (!file.ok()) return file.status();
+  assert(!syncing());
+  // P2, P24: the reserve may have been a segment, and must not be one on the disk any more when it is written over.
+  if (Status status = SyncNames(); !status.ok()) return status;
+  const Result<SegmentPreparer::Reserve> reserve = preparer_.Take();
+  if (!reserve.ok()) return reserve.status();
   if (writer_.is_settled()) WriteIndex();  // now that nothing more will come to this segment
   WalWriter::Begin begin;
   begin.number = number_next_++;  // a number is never reused, not even after a failed attempt
@@ -67,18 +76,19 @@ Status WalLog::BeginSegment(uint64_t valid_through) {
   begin.previous_valid_through = valid_through;
   begin.wall_highest_ns = Stamp();
   begin.hash_seed = config_.hash_seed;
+  begin.written_over = reserve->written_over;
   assert(segments_.empty() || segments_.back().number < begin.number);
   // If it fails, the next header leaves this number out; until that header is durable, recovery may find this one.
   Status status;
   try {
     abandoned_.push_back(begin.number);
-    segments_.push_back(RecoveredSegment{begin.number, {}, config_.segment_bytes});
-    status = writer_.BeginSegment(file.value(), preparer_.path(), begin);
+    segments_.push_back({.number = begin.number, .bytes = config_.segment_bytes});
+    status = writer_.BeginSegment(reserve->file, preparer_.path(), begin);
   } catch (const std::bad_alloc&) {
     status = Status(StatusCode::kOutOfMemory, "out of memory");
   }
   if (!status.ok()) {
-    io_->Close(file.value());
+    io_->Close(reserve->file);
     if (!segments_.empty() && segments_.back().number == begin.number) segments_.pop_back();
     return status;
   }
@@ -191,6 +201,8 @@ Status WalLog::Retire(const RecoveryPlan& plan) {
 Status WalLog::Rotate() {
   if (writer_.is_open()) {
     if (Status status = SyncWriter(); !status.ok()) return status;
+    assert(segments_.back().number == writer_.number());
+    segments_.back().reusable = true;
   }
   return BeginSegment(synced_through_);
 }
@@ -326,7 +338,7 @@ void WalLog::StopTaking(const Status& reason) {
   unsynced_bytes_ = 0;
   // Entries that were to be appended again may be among the refused records: until the next attempt their old copies
   // count.
-  if (inserts && !segments_.empty()) live_->HoldBy(segments_.front().number);
+  if (inserts && segments_.size() > retired_) live_->HoldBy(segments_[retired_].number);
   recycle_cursor_ = {};
   retire_after_.reset();
   wants_watermark_ = false;

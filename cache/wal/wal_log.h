@@ -9,9 +9,9 @@
 //    new one is begun whose header says how far the old one counts, and the kept groups go there. If that fails too,
 //    the log refuses records (storage_failed) and tries again once a second. A start on a full disk begins like this.
 //  - The removal of a segment is durable before the next one: a gap in the chain would look like damage.
-//  - The oldest segment is removed only after its live entries are in a later one, synced, or were evicted; the one
-//    being written is never removed. One exception: where a full disk has no room for a segment to write, the oldest
-//    one makes that room, and its live entries are appended again after that.
+//  - The oldest segment is removed, or its file written over, only after its live entries are in a later one, synced,
+//    or were evicted; the one being written never. One exception: where a full disk has no room for a segment to write,
+//    the oldest one makes that room, and its live entries are appended again after that.
 //  - The bytes of all segments, reserve included, stay within wal_bytes_max (they may exceed it while damage is cleaned
 //    up at start), and within what a full disk held when it was full. (Not asserted: a disk that refuses to remove a
 //    file breaks it; the log then reports it.)
@@ -109,7 +109,7 @@ class WalLog {
   // `wake` is called, on any thread, when wants_room may have changed.
   void SetWake(std::function<void()> wake) { preparer_.SetFailureHook(std::move(wake)); }
   bool has_unsynced() const { return !unsynced_.empty(); }
-  // The oldest segment waits for a sync to go, and the next one for that: where segments are smaller than what is
+  // A segment waits for a sync to be retired, and the next one for that: where segments are smaller than what is
   // written between two syncs, the log would reach its bound meanwhile and evict.
   bool wants_sync() const { return retire_after_.has_value() && has_unsynced(); }
   uint64_t unsynced_bytes() const { return unsynced_bytes_; }
@@ -169,14 +169,15 @@ class WalLog {
   void Refuse(std::unique_ptr<WalGroup> group);
   void Spend(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
+  uint64_t RetiredBytes() const;
   // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
   std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
   Status RecycleSome(uint64_t budget, bool sync_at_once);
   Status PlacePending();
   Status RemoveOldest();
-  Status RemoveRetired();
+  Status RetireSynced();
   Status SyncNames();
-  Status UnlinkOldest();
+  Status GiveBackOldest();
   void SayFull(const Status& reason);
   Status KeepBound();
   void Evict(uint64_t through);
@@ -195,11 +196,13 @@ class WalLog {
   WalWriter writer_;
   SegmentPreparer preparer_;
   RunningSync sync_;
-  FileHandle sync_file_ = kNoFile;         // of the sync under way, like the next two
-  size_t sync_groups_ = 0;                 // the first of unsynced_: those that it covers
-  bool sync_names_ = false;                // it syncs the directory too
-  bool names_unsynced_ = false;            // the removal of a segment may not be durable yet
-  std::optional<uint64_t> retire_after_;   // the oldest segment goes once everything up to here is synced
+  FileHandle sync_file_ = kNoFile;  // of the sync under way, like the next two
+  size_t sync_groups_ = 0;          // the first of unsynced_: those that it covers
+  bool sync_names_ = false;         // it syncs the directory too
+  bool names_unsynced_ = false;     // the removal of a segment may not be durable yet
+  // The oldest segments hold nothing that is not durable in a later one: so many. They are the next reserves.
+  size_t retired_ = 0;
+  std::optional<uint64_t> retire_after_;   // the next one is retired once everything up to here is synced
   std::deque<RecoveredSegment> segments_;  // oldest first, the one being written last
   uint64_t bound_;                         // wal_bytes_max, or less on a smaller disk
   std::optional<RecoveryPlan> unfinished_start_;

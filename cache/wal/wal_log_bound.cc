@@ -27,14 +27,14 @@ std::unique_ptr<WalGroup> WalLog::CollectLive(uint64_t through, uint64_t bytes, 
 }
 
 // Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
-// lives any more are removed, when everything appended so far is synced; the headroom is a quarter of the bound.
+// lives any more are retired, when everything appended so far is synced; the headroom is a quarter of the bound.
 Status WalLog::RecycleSome(uint64_t budget, bool sync_at_once) {
   const uint64_t headroom = std::max(bound_ / 4, config_.segment_bytes);
-  if (Status status = RemoveRetired(); !status.ok()) return status;
-  while (budget > 0 && segments_.size() > 1 && !retire_after_.has_value() &&
-         TotalBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom)) {
+  if (Status status = RetireSynced(); !status.ok()) return status;
+  while (budget > 0 && segments_.size() > retired_ + 1 && !retire_after_.has_value() &&
+         TotalBytes() - RetiredBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom)) {
     bool done = false;
-    std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
+    std::unique_ptr<WalGroup> group = CollectLive(segments_[retired_].number, budget, &done);
     const uint64_t used = group == nullptr ? 0 : group->bytes().size();
     const uint64_t before = writer_.number();
     if (group != nullptr) {
@@ -50,7 +50,7 @@ Status WalLog::RecycleSome(uint64_t budget, bool sync_at_once) {
       if (sync_at_once) {
         if (Status status = SyncWriter(); !status.ok()) return status;
       }
-      if (Status status = RemoveRetired(); !status.ok()) return status;
+      if (Status status = RetireSynced(); !status.ok()) return status;
     }
     if (writer_.number() != before) {
       if (Status status = KeepBound(); !status.ok()) return status;
@@ -67,28 +67,47 @@ Status WalLog::PlacePending() {
   return PlaceAll(false);
 }
 
-// P2, P24: what was appended again is durable before the only other copy is removed.
-Status WalLog::RemoveRetired() {
-  if (!retire_after_.has_value() || synced_through_ < *retire_after_) return {};
-  return UnlinkOldest();
+// P2, P24: what was appended again is durable before the only other copy is removed. A retired segment whose file can
+// be used again stays where it is until there is no reserve.
+Status WalLog::RetireSynced() {
+  if (retire_after_.has_value() && synced_through_ >= *retire_after_) {
+    ++retired_;
+    retire_after_.reset();
+    recycle_cursor_ = {};
+  }
+  while (retired_ > 0 && (!segments_.front().reusable || preparer_.wants_file())) {
+    const size_t before = segments_.size();
+    if (Status status = GiveBackOldest(); !status.ok()) return status;
+    if (segments_.size() == before) break;  // it could not be removed
+  }
+  return {};
 }
 
 Status WalLog::RemoveOldest() {
   if (Status status = PlacePending(); !status.ok()) return status;
   if (Status status = SyncWriter(); !status.ok()) return status;
   assert(unsynced_.empty() && segments_.front().number != writer_.number());
-  return UnlinkOldest();
+  return GiveBackOldest();
 }
 
-Status WalLog::UnlinkOldest() {
+// The file becomes the next reserve, or is removed. Reused is only what this engine has written and closed in good
+// order: no write of an engine that died can still land in it, and every number in it is lower than those of the
+// records that will be written over it.
+Status WalLog::GiveBackOldest() {
   assert(segments_.size() > 1 && segments_.front().number != writer_.number());
   if (Status status = SyncNames(); !status.ok()) return status;
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
-  recycle_cursor_ = {};
-  retire_after_.reset();
-  if (Status status = io_->Unlink(path); !status.ok()) {
-    Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
-    return {};
+  if (!segments_.front().reusable || !preparer_.Reuse(path)) {
+    if (Status status = io_->Unlink(path); !status.ok()) {
+      Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
+      return {};
+    }
+  }
+  if (retired_ > 0) {
+    --retired_;
+  } else {
+    recycle_cursor_ = {};
+    retire_after_.reset();
   }
   segments_.pop_front();
   shared_->segments.store(segments_.size(), kRelaxed);
@@ -103,12 +122,19 @@ Status WalLog::SyncNames() {
   if (!std::exchange(names_unsynced_, false)) return {};
   Status status = io_->SyncDirectory(config_.directory);
   names_unsynced_ = !status.ok();
+  // A sync that passes after this one would prove nothing about what this one has lost.
+  if (!status.ok()) preparer_.Discard();
   return status;
 }
 
 Status WalLog::KeepBound() {
   while (segments_.size() > 1 && TotalBytes() > bound_) {
     const uint64_t oldest = segments_.front().number;
+    if (retired_ > 0) {
+      if (Status status = GiveBackOldest(); !status.ok()) return status;
+      if (segments_.front().number == oldest) break;
+      continue;
+    }
     // At most half of a segment is given to old entries, or a log full of live ones would never move on; and where no
     // other segment is to be had, a quarter of this one is left for removals.
     const uint64_t half = config_.segment_bytes / 2;
@@ -158,7 +184,7 @@ Status WalLog::BeginGivingBack() {
     const size_t before = segments_.size();
     live_->ReadOlder(segments_.front().number);
     freed += segments_.front().bytes;
-    if (status = UnlinkOldest(); !status.ok()) return status;
+    if (status = GiveBackOldest(); !status.ok()) return status;
     if (segments_.size() == before) return reason;
   }
   SayFull(reason);

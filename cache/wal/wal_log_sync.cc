@@ -37,7 +37,10 @@ Status WalLog::SyncStep() {
 Status WalLog::JoinSync() {
   if (!sync_.begun()) return {};
   if (Status status = writer_.EndSync(sync_.End()); !status.ok()) {
-    names_unsynced_ = names_unsynced_ || sync_names_;
+    if (sync_names_) {
+      names_unsynced_ = true;
+      preparer_.Discard();
+    }
     return status;
   }
   shared_->syncs.fetch_add(1, kRelaxed);
@@ -47,7 +50,7 @@ Status WalLog::JoinSync() {
 
 void WalLog::EndSync() {
   Status status = JoinSync();
-  if (status.ok()) status = RemoveRetired();
+  if (status.ok()) status = RetireSynced();
   if (!status.ok()) Fail(status);
 }
 

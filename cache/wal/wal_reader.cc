@@ -212,7 +212,9 @@ Result<RecordState> WalReader::ClassifyAt(uint64_t offset, uint64_t expected_seq
   std::memcpy(&record->header, piece->at, sizeof(RecordHeader));
   const RecordHeader& header = record->header;
   if (!HeaderIsValid(header, offset)) {
-    return IsZero(piece->at, sizeof(RecordHeader)) ? RecordState::kZero : RecordState::kBadHeader;
+    const bool written_over = (header_.flags & kSegmentWrittenOver) != 0;
+    const bool unwritten = written_over || IsZero(piece->at, sizeof(RecordHeader));
+    return unwritten ? RecordState::kUnwritten : RecordState::kBadHeader;
   }
   piece = View(offset, header.length);
   if (!piece.ok()) return piece.status();

@@ -25,7 +25,7 @@ enum class RecordState {
   kGood,
   kEndOfSegment,      // the segment is full
   kMissing,           // the file is shorter than its header says
-  kZero,              // preallocated zeros
+  kUnwritten,         // preallocated zeros; in a file that is written over, also whatever is no valid header
   kUnreadable,        // the disk cannot read the block that holds the header
   kBadHeader,         // invalid header checksum (also of content from another segment or offset) or impossible length
   kBadInsertBody,     // valid insert header, corrupt or unreadable body: certainly not a removal

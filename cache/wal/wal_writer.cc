@@ -37,6 +37,7 @@ Status WalWriter::BeginSegment(FileHandle file, const std::string& path, const B
   header.wall_highest_ns = begin.wall_highest_ns;
   header.hash_seed = begin.hash_seed;
   header.removals = removals_;
+  header.flags = begin.written_over ? kSegmentWrittenOver : 0;
   Status status;
   if (!FillRandom(header.id.data(), header.id.size())) {
     status = Status::FromErrno(StatusCode::kStorageError, "drawing random bytes for a segment's id", errno);

@@ -37,6 +37,7 @@ class WalWriter {
     uint64_t previous_valid_through = 0;
     uint64_t wall_highest_ns = 0;
     uint64_t hash_seed = 0;
+    bool written_over = false;  // the file was an older segment
   };
   // How many removals the log counts already. Before the first segment.
   void SetRemovals(uint64_t removals) { removals_ = removals; }

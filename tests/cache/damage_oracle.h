@@ -102,7 +102,8 @@ struct LogMap {
       place.segment_id = header.id;
       for (place.offset = kSegmentDataStart; place.offset < bytes.size(); place.offset += place.header.length) {
         std::memcpy(&place.header, bytes.data() + place.offset, sizeof(place.header));
-        if (place.header.length == 0) break;
+        // Behind the end are zeros, or what the file held as an older segment.
+        if (place.header.header_crc != RecordHeaderCrc(place.header, header.id, place.offset)) break;
         WalRecord record;
         record.header = place.header;
         const bool parsed = ParseBody(bytes.data() + place.offset, kWidth, &record);

@@ -184,8 +184,8 @@ TEST_F(FullDisk, TheOldestEntriesMakeRoomSoThatLoggingNeverEnds) {
 
 TEST_F(FullDisk, OneSegmentOfRoomKeepsRemovalsPossibleAndDropsInsertsUntilThereIsMore) {
   config_.policy = DurabilityPolicy::kGroup;
+  SetRoom(1);
   auto shard = Open();
-  disk_.SetCapacity(kSegment + kModelFileBytes);
   uint32_t i = 0;
   while (shard->Stats().wal_dropped_inserts == 0) {
     ASSERT_LT(++i, 1000u);
@@ -195,13 +195,13 @@ TEST_F(FullDisk, OneSegmentOfRoomKeepsRemovalsPossibleAndDropsInsertsUntilThereI
   EXPECT_TRUE(shard->Stats().log_full);
   EXPECT_EQ(Said("not logged until there is room: free 65536 bytes there"), 1u);
   EXPECT_EQ(VersionOf(shard.get(), std::to_string(i)), static_cast<int>(i)) << "served from memory";
-  for (uint32_t k = i - 4; k < i; ++k) EXPECT_TRUE(shard->Erase(std::to_string(k), 0).ok());
+  for (uint32_t k = 1; k <= 4; ++k) EXPECT_TRUE(shard->Erase(std::to_string(k), 0).ok());
   disk_.SetCapacity(UINT64_MAX);
   Pass(shard.get(), 1'100'000'000);
   EXPECT_FALSE(shard->Stats().log_full);
   Put(shard.get(), "after", 7);
   EXPECT_EQ(shard->Stats().wal_dropped_inserts, 1u);
-  ExpectDurable(std::move(shard), {{"after", 7}, {std::to_string(i - 1), -1}});
+  ExpectDurable(std::move(shard), {{"after", 7}, {"1", -1}});
 }
 
 // At a start on a full disk, too, only memory holds what was in a segment that was given back.
@@ -271,27 +271,49 @@ TEST_F(FullDisk, ALimitOfFileSizesWhileRunningEvictsNothing) {
   EXPECT_EQ(Said("free "), 0u);
 }
 
-// Another program takes whatever is given back: one segment a second goes, not the whole log at once.
+// Another program takes whatever is given back: one segment a second goes, not the whole log at once. A segment of this
+// engine is not given back but becomes the reserve.
 TEST_F(FullDisk, WhatIsGivenBackInVainGoesSlowly) {
-  auto shard = Open();
-  for (uint32_t round = 0; shard->Stats().wal_segments < 6; ++round) {
-    PutMany(shard.get(), "live " + std::to_string(round) + " ", 20);
+  {
+    auto former = Open();
+    for (uint32_t round = 0; former->Stats().wal_segments < 5; ++round) {
+      PutMany(former.get(), "live " + std::to_string(round) + " ", 20);
+    }
   }
+  auto shard = Open();
   disk_.SetCapacity(0);
   // Into the next segment, whose reserve cannot be made.
-  while (!shard->Stats().log_full) {
+  for (int i = 0; !shard->Stats().log_full; ++i) {
+    ASSERT_LT(i, 1000);
     Put(shard.get(), "one more", 1);
     clock_.Advance(1'000'000);
     ASSERT_TRUE(shard->Sync().ok());
   }
   const uint64_t before = shard->Stats().wal_segments;
-  EXPECT_EQ(before, 6u) << "one more, and one given back";
-  for (uint64_t s = 1; s <= 3; ++s) {
+  EXPECT_EQ(before, 6u) << "two more, and one given back";
+  for (uint64_t s = 1; s <= 4; ++s) {
+    EXPECT_TRUE(shard->Stats().log_full);
     Pass(shard.get(), kS);
     EXPECT_EQ(shard->Stats().wal_segments, before - s);
     EXPECT_TRUE(shard->Erase("one more", 0).ok());
   }
+  Pass(shard.get(), kS);
+  EXPECT_FALSE(shard->Stats().log_full);
+  EXPECT_EQ(shard->Stats().wal_segments, 1u) << "the first one of this engine is the reserve";
   EXPECT_FALSE(shard->Stats().storage_failed);
+}
+
+// Whatever other programs take: the log goes round in the files that it has.
+TEST_F(FullDisk, ALogThatGoesRoundNeedsNoRoom) {
+  config_.wal_bytes_max = 8 * kSegment;
+  auto shard = Open();
+  for (int round = 0; round < 200; ++round) PutMany(shard.get(), "turns over ", 20);
+  disk_.SetCapacity(0);
+  PutMany(shard.get(), "turns over ", 10'000);
+  const CacheStats stats = shard->Stats();
+  EXPECT_EQ(stats.wal_dropped_inserts, 0u);
+  EXPECT_FALSE(stats.log_full);
+  ExpectDurable(std::move(shard), {{"turns over 9999", 9999}, {"turns over 9900", 9900}});
 }
 
 // Whatever a start needs room for, the shard serves, and takes its log up when there is room.

@@ -41,6 +41,7 @@ void RunAndCheck(uint64_t full_percent, uint64_t runs) {
   if (totals.schedules < 50) return;
   EXPECT_GT(totals.removals, totals.schedules);
   EXPECT_GT(totals.cuts, 10 * totals.schedules);
+  EXPECT_GT(totals.written_over, totals.schedules / 4);
   EXPECT_GE(totals.evictions, full_percent * totals.schedules / 100);
   EXPECT_GT(totals.indexed, totals.schedules);
   EXPECT_GT(totals.unread, totals.schedules);

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "cache/wal/wal_format.h"
 #include "shm/base/clock.h"
 #include "shm/base/mutex.h"
 #include "shm/base/time.h"
@@ -27,6 +29,8 @@ class Schedule {
       : options_(options), random_(seed), disk_(options.make_disk(seed)) {
     config_ = test::SmallConfig("/data");
     config_.wal_bytes_max = Random(2) == 0 ? 256 << 10 : 512 << 10;
+    long_ = Random(10) == 0;
+    if (long_) config_.wal_bytes_max = (4 + Random(2)) * kSegmentBytesMin;
     if (Random(100) < options.full_percent) config_.entries_max = 6 + Random(12);
     lazy_ = Random(2) == 0;
     if (options.verbose) config_.log = [](LogLevel, const std::string& line) { std::printf("  %s\n", line.c_str()); };
@@ -40,7 +44,7 @@ class Schedule {
     const uint64_t rounds = 2 + Random(4);
     for (uint64_t round = 0; round < rounds && totals_.good(); ++round) {
       ArmFaults();
-      const uint64_t steps = 5 + Random(120);
+      const uint64_t steps = (long_ ? 250 : 5) + Random(120);
       for (uint64_t step = 0; step < steps && totals_.good(); ++step) Step();
       Crash();
     }
@@ -81,8 +85,9 @@ class Schedule {
 
   void ArmFaults() {
     SimDisk::Faults faults;
-    if (Random(2) == 0) faults.power_off_at = 1 + Random(150);
-    if (Random(3) == 0) faults.fail_at = 1 + Random(120);
+    const uint64_t later = long_ ? 200 : 0;
+    if (Random(2) == 0) faults.power_off_at = 1 + later + Random(150);
+    if (Random(3) == 0) faults.fail_at = 1 + later + Random(120);
     faults.fail_errno = Random(2) == 0 ? EIO : ENOSPC;
     faults.fail_forever = Random(4) == 0;
     if (Random(4) == 0) faults.noise_percent = 10;
@@ -138,6 +143,7 @@ class Schedule {
 
   void Crash() {
     const bool power_cut = Random(3) != 0;
+    CountWrittenOver();
     if (Random(4) == 0) {  // a clean stop first; its last syncs may fail like any other
       oracle_.Sync();
       shard_.reset();
@@ -166,6 +172,16 @@ class Schedule {
     }
     after_power_cut_ = false;
     full_before_ = disk_->failures().full;
+  }
+
+  void CountWrittenOver() {
+    for (const std::string& path : disk_->Paths()) {
+      if (SegmentNumber(path.substr(path.rfind('/') + 1)) == 0) continue;
+      const std::vector<std::byte> bytes = disk_->Bytes(path);
+      SegmentHeader header;
+      if (bytes.size() >= sizeof(header)) std::memcpy(&header, bytes.data(), sizeof(header));
+      totals_.written_over += header.flags == kSegmentWrittenOver ? 1 : 0;
+    }
   }
 
   // What a crash at each of the operations would have left that were copied since the last call.
@@ -228,6 +244,7 @@ class Schedule {
   bool lazy_ = false;             // entries are read when they are asked for
   uint64_t power_off_at_ = 0;     // of the armed faults
   uint64_t failures_before_ = 0;  // of the disk, until the last start
+  bool long_ = false;  // rounds of so many changes that the log goes round in each
   std::unique_ptr<LoggedShard> shard_;
   Oracle oracle_{&clock_};
   bool after_power_cut_ = false;  // and no start since has succeeded
@@ -252,6 +269,7 @@ void PowerCutTotals::Add(const PowerCutTotals& other) {
   unread += other.unread;
   dropped += other.dropped;
   revived += other.revived;
+  written_over += other.written_over;
   given_back += other.given_back;
   if (!other.failure.empty() && (failure.empty() || other.failed_seed < failed_seed)) {
     failure = other.failure;

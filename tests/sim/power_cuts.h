@@ -1,6 +1,6 @@
 // Random schedules of changes, removals, evictions, disk faults, kills and power cuts of a shard on the simulated disk,
 // each checked against an oracle: after a start every entry is one of {the last that was durable, any attempted after
-// it} (P1, P2, P3, P5). The log goes round, and in some schedules the store is full.
+// it} (P1, P2, P3, P5). In some schedules the store is full, in some the log goes round often.
 //
 // Beside the crashes that a schedule has itself, copies of the disk are taken before its operations (writes, syncs,
 // names), starts included: each copy gets a power cut or a kill of its own, half of them a second one in the middle of
@@ -50,7 +50,8 @@ struct PowerCutTotals {
   uint64_t indexed = 0;     // segments that starts have read by their index
   uint64_t unread = 0;      // entries that starts have left to be read when they are asked for
   uint64_t dropped = 0;     // entries whose records were not what the index says; each is one refused start, too
-  uint64_t given_back = 0;  // durable entries in segments that a full disk made the log give back: no failure here
+  uint64_t written_over = 0;  // segments in files of older ones, at each crash
+  uint64_t given_back = 0;    // durable entries in segments that a full disk made the log give back: no failure here
   uint64_t ms = 0;
   std::string failure;  // of the smallest seed that failed
   uint64_t failed_seed = 0;

@@ -29,6 +29,7 @@ std::string ToJson(const PowerCutTotals& totals, const PowerCutOptions& options)
                                        {"unread", totals.unread},
                                        {"dropped", totals.dropped},
                                        {"given_back", totals.given_back},
+                                       {"written_over", totals.written_over},
                                        {"seed", options.seed},
                                        {"every", options.every},
                                        {"seconds", static_cast<double>(totals.ms) / 1000.0},

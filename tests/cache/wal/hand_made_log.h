@@ -83,14 +83,14 @@ class HandMadeLog {
 
   // Begins a segment whose header says that the previous one counts as far as it was synced.
   void Begin(uint64_t number, uint64_t bytes = kSegmentBytesMin) {
-    const std::string reserve = kSmallLogDirectory + "/reserve.tmp";
-    WalWriter::Begin begin;
-    begin.number = number;
-    begin.segment_bytes = bytes;
-    begin.previous_number = writer_.number();
-    begin.previous_id = writer_.id();
-    begin.previous_valid_through = writer_.synced_through();
-    EXPECT_TRUE(writer_.BeginSegment(ReserveFile(io_, reserve, bytes), reserve, begin).ok());
+    BeginIn(ReserveFile(io_, kReserve, bytes), number, bytes, false);
+  }
+  // Begins a segment in the file of an older one, which is then gone.
+  void BeginOver(uint64_t number, uint64_t retired) {
+    EXPECT_TRUE(io_->Rename(PathOf(retired), kReserve).ok());
+    EXPECT_TRUE(io_->SyncDirectory(kSmallLogDirectory).ok());
+    const FileHandle file = io_->Open(kReserve, OpenMode::kWriteLog).value();
+    BeginIn(file, number, io_->Size(file).value(), true);
   }
   void Write(const std::vector<Change>& changes, bool then_sync = true) {
     EXPECT_TRUE(writer_.Write(GroupOf(changes).get(), then_sync, 0).ok());
@@ -100,6 +100,18 @@ class HandMadeLog {
   static std::string PathOf(uint64_t number) { return kSmallLogDirectory + "/" + SegmentName(number); }
 
  private:
+  void BeginIn(FileHandle file, uint64_t number, uint64_t bytes, bool written_over) {
+    WalWriter::Begin begin;
+    begin.number = number;
+    begin.segment_bytes = bytes;
+    begin.previous_number = writer_.number();
+    begin.previous_id = writer_.id();
+    begin.previous_valid_through = writer_.synced_through();
+    begin.written_over = written_over;
+    EXPECT_TRUE(writer_.BeginSegment(file, kReserve, begin).ok());
+  }
+
+  const std::string kReserve = kSmallLogDirectory + "/reserve.tmp";
   DiskIo* const io_;
   WalWriter writer_;
 };

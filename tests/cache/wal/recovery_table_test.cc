@@ -52,7 +52,7 @@ TEST(RecoveryTable, OnlyWhatMayHoldARemovalIsVoid) {
   for (const Bound bound : {Bound::kOpen, Bound::kBelow}) {
     EXPECT_EQ(DecideRecord(bound, RecordState::kBadInsertBody, Follow::kAcked), RecordDecision::kDropInsert);
     EXPECT_EQ(DecideRecord(bound, RecordState::kBadWatermark, Follow::kAcked), RecordDecision::kSkipWatermark);
-    for (const RecordState state : {RecordState::kMissing, RecordState::kZero, RecordState::kUnreadable,
+    for (const RecordState state : {RecordState::kMissing, RecordState::kUnwritten, RecordState::kUnreadable,
                                     RecordState::kBadHeader, RecordState::kBadBody, RecordState::kWrongSequence}) {
       EXPECT_EQ(DecideRecord(bound, state, Follow::kAcked), RecordDecision::kVoid);
     }
@@ -68,7 +68,7 @@ TEST(RecoveryTable, WhatLiesBehindTheCutIsIgnored) {
 TEST(RecoveryTable, LooksAheadOnlyWhereItMatters) {
   EXPECT_FALSE(NeedsLookAhead(Bound::kOpen, RecordState::kGood));
   EXPECT_FALSE(NeedsLookAhead(Bound::kBelow, RecordState::kBadHeader));
-  EXPECT_TRUE(NeedsLookAhead(Bound::kOpen, RecordState::kZero));
+  EXPECT_TRUE(NeedsLookAhead(Bound::kOpen, RecordState::kUnwritten));
   EXPECT_TRUE(NeedsLookAhead(Bound::kOpen, RecordState::kBadInsertBody));
 }
 

@@ -14,6 +14,8 @@
 namespace sutra {
 namespace {
 
+using Reserve = SegmentPreparer::Reserve;
+
 const std::string kDirectory = "/log";
 const std::string kReserve = "/log/reserve.tmp";
 constexpr uint64_t kSecond = 1'000'000'000;
@@ -92,20 +94,20 @@ TEST_F(SegmentPreparerTest, PreparesOneZeroedFileThatRecoveryWouldNotRead) {
   EXPECT_EQ(disk_.Bytes(kReserve), std::vector<std::byte>(kSegmentBytesMin));
   preparer_->Request();
   EXPECT_EQ(disk_.allocations(), 1) << "one reserve is enough";
-  const Result<FileHandle> file = preparer_->Take();
+  const Result<Reserve> file = preparer_->Take();
   ASSERT_TRUE(file.ok());
-  EXPECT_EQ(disk_.Size(*file).value(), kSegmentBytesMin);
+  EXPECT_EQ(disk_.Size(file->file).value(), kSegmentBytesMin);
   EXPECT_EQ(disk_.allocations(), 1);
 }
 
 TEST_F(SegmentPreparerTest, WithoutAReserveTakeMakesAFileAtOnce) {
   Make(false);
-  const Result<FileHandle> first = preparer_->Take();
+  const Result<Reserve> first = preparer_->Take();
   ASSERT_TRUE(first.ok());
-  UseAs(*first, 1);
-  const Result<FileHandle> second = preparer_->Take();
+  UseAs(first->file, 1);
+  const Result<Reserve> second = preparer_->Take();
   ASSERT_TRUE(second.ok());
-  UseAs(*second, 2);
+  UseAs(second->file, 2);
   EXPECT_EQ(disk_.Paths().size(), 2u);
   EXPECT_EQ(disk_.allocations(), 2);
 }
@@ -158,13 +160,13 @@ TEST_F(SegmentPreparerTest, ATakenFileIsNotTouchedUntilTheNextRequest) {
   FailAllocation();
   preparer_->Request();
   ASSERT_FALSE(preparer_->has_room());
-  const Result<FileHandle> file = preparer_->Take();
+  const Result<Reserve> file = preparer_->Take();
   ASSERT_TRUE(file.ok());
   const uint64_t operations = disk_.operations();
   clock_.Advance(10 * kSecond);
   preparer_->Poll();
   EXPECT_EQ(disk_.operations(), operations);
-  UseAs(*file, 1);
+  UseAs(file->file, 1);
   preparer_->Request();
   EXPECT_EQ(disk_.Paths(), (std::vector<std::string>{kReserve, kDirectory + "/" + SegmentName(1)}));
 }
@@ -175,10 +177,10 @@ TEST_F(SegmentPreparerTest, ATakenFileIsNotTouchedByTheThreadEither) {
   preparer_->Request();
   while (preparer_->has_room()) std::this_thread::yield();
   for (uint64_t number = 1; number <= 20; ++number) {
-    const Result<FileHandle> file = preparer_->Take();
+    const Result<Reserve> file = preparer_->Take();
     ASSERT_TRUE(file.ok()) << file.status().message();
     clock_.Advance(2 * kSecond);  // an attempt after a failure would be due now
-    UseAs(*file, number);
+    UseAs(file->file, number);
     FailAllocation();
     preparer_->Request();
     disk_.AwaitAllocations(static_cast<int>(2 * number + 1));
@@ -193,13 +195,13 @@ TEST_F(SegmentPreparerTest, TakeWaitsForTheReserveThatIsBeingMade) {
   disk_.Shut();
   preparer_->Request();
   disk_.AwaitAllocations(1);  // the thread is in the middle of it
-  Result<FileHandle> file = Status(StatusCode::kStorageError, "not taken");
+  Result<Reserve> file = Status(StatusCode::kStorageError, "not taken");
   std::thread taker([&] { file = preparer_->Take(); });
   disk_.Open();
   taker.join();
   ASSERT_TRUE(file.ok());
   EXPECT_EQ(disk_.allocations(), 1) << "the same file, not a second one";
-  UseAs(*file, 1);
+  UseAs(file->file, 1);
   preparer_.reset();
   EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kDirectory + "/" + SegmentName(1)});
 }
@@ -217,10 +219,10 @@ TEST_F(SegmentPreparerTest, TheReserveStaysForTheNextStartWhichReplacesIt) {
     disk_.SetBytes(kReserve, touched);
     disk_.SetCapacity(kSegmentBytesMin);  // there is room for no second one
     Make(threaded);
-    const Result<FileHandle> file = preparer_->Take();
+    const Result<Reserve> file = preparer_->Take();
     ASSERT_TRUE(file.ok()) << file.status().message();
     EXPECT_EQ(disk_.Bytes(kReserve), std::vector<std::byte>(kSegmentBytesMin));
-    disk_.Close(*file);
+    disk_.Close(file->file);
     preparer_.reset();
     ASSERT_TRUE(disk_.Unlink(kReserve).ok());
   }
@@ -235,6 +237,94 @@ TEST_F(SegmentPreparerTest, EndsWhileItIsAtWork) {
   preparer_.reset();
   opener.join();
   EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kReserve});
+}
+
+// A segment that is no longer needed, full of ones.
+class ReuseTest : public SegmentPreparerTest {
+ protected:
+  void MakeSegment(uint64_t bytes = kSegmentBytesMin) {
+    disk_.SetBytes(kSegment, std::vector<std::byte>(bytes, std::byte{1}));
+  }
+  const std::string kSegment = kDirectory + "/" + SegmentName(1);
+};
+
+TEST_F(ReuseTest, ASegmentBecomesTheReserveAsItIs) {
+  Make(false);
+  MakeSegment();
+  disk_.SetCapacity(0);
+  EXPECT_TRUE(preparer_->wants_file());
+  ASSERT_TRUE(preparer_->Reuse(kSegment));
+  EXPECT_FALSE(preparer_->wants_file());
+  preparer_->Request();
+  EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kReserve});
+  const Result<Reserve> reserve = preparer_->Take();
+  ASSERT_TRUE(reserve.ok());
+  EXPECT_TRUE(reserve->written_over);
+  EXPECT_EQ(disk_.allocations(), 0);
+  EXPECT_EQ(disk_.Bytes(kReserve), std::vector<std::byte>(kSegmentBytesMin, std::byte{1}));
+  UseAs(reserve->file, 2);
+  disk_.SetCapacity(UINT64_MAX);
+  preparer_->Request();
+  const Result<Reserve> next = preparer_->Take();
+  ASSERT_TRUE(next.ok());
+  EXPECT_FALSE(next->written_over);
+}
+
+TEST_F(ReuseTest, OneReserveIsEnough) {
+  for (const bool threaded : {false, true}) {
+    Make(threaded);
+    MakeSegment();
+    disk_.Shut();
+    if (!threaded) disk_.Open();
+    preparer_->Request();
+    EXPECT_FALSE(preparer_->Reuse(kSegment)) << "one is ready, or being made";
+    EXPECT_EQ(disk_.Bytes(kSegment).size(), kSegmentBytesMin);
+    disk_.Open();
+    const Result<Reserve> reserve = preparer_->Take();
+    ASSERT_TRUE(reserve.ok());
+    EXPECT_FALSE(reserve->written_over);
+    disk_.Close(reserve->file);
+    preparer_.reset();
+    ASSERT_TRUE(disk_.Unlink(kReserve).ok());
+  }
+}
+
+TEST_F(ReuseTest, AFileOfAnotherSizeIsNotTaken) {
+  Make(false);
+  for (const uint64_t bytes : {kSegmentBytesMin - kWalBlockBytes, kSegmentBytesMin + kWalBlockBytes}) {
+    MakeSegment(bytes);
+    EXPECT_FALSE(preparer_->Reuse(kSegment));
+    EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kSegment}) << "it is the caller's still";
+  }
+  ASSERT_TRUE(disk_.Unlink(kSegment).ok());
+  EXPECT_FALSE(preparer_->Reuse(kSegment)) << "somebody else removed it";
+}
+
+TEST_F(ReuseTest, EndsALackOfRoom) {
+  for (const bool threaded : {false, true}) {
+    Make(threaded);
+    FailAllocation();
+    preparer_->Request();
+    while (preparer_->has_room()) std::this_thread::yield();
+    MakeSegment();
+    ASSERT_TRUE(preparer_->Reuse(kSegment));
+    EXPECT_TRUE(preparer_->has_room());
+    EXPECT_TRUE(preparer_->failure().ok());
+    preparer_.reset();
+    ASSERT_TRUE(disk_.Unlink(kReserve).ok());
+  }
+}
+
+TEST_F(ReuseTest, ADiscardedReserveIsGoneUnlessItIsANewFile) {
+  Make(false);
+  MakeSegment();
+  ASSERT_TRUE(preparer_->Reuse(kSegment));
+  preparer_->Discard();
+  EXPECT_TRUE(disk_.Paths().empty());
+  preparer_->Request();
+  preparer_->Discard();
+  EXPECT_EQ(disk_.Paths(), std::vector<std::string>{kReserve});
+  EXPECT_EQ(disk_.allocations(), 1);
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <utility>
 
 #include "tests/cache/wal/fake_live_entries.h"
 
@@ -18,6 +20,36 @@ using Calls = std::vector<std::string>;
 
 // A block each, and one for the index.
 constexpr uint64_t kGroupsPerSegment = (kSegmentBytesMin - kSegmentDataStart) / kWalBlockBytes - 1;
+
+// Remembers what was made and renamed; the next sync of a directory can fail.
+class TracingDisk final : public sim::SimDisk {
+ public:
+  using SimDisk::SimDisk;
+  // The numbers of the segments that became something else, or that something else became.
+  struct Renames {
+    std::vector<uint64_t> from, to;
+  };
+  Renames renames;
+  int allocations = 0;
+  bool fail_directory_sync = false;
+
+  Status SyncDirectory(const std::string& path) override {
+    if (!std::exchange(fail_directory_sync, false)) return SimDisk::SyncDirectory(path);
+    return Status::FromErrno(StatusCode::kStorageError, "syncing the directory " + path, EIO);
+  }
+
+ protected:
+  int RawAllocate(FileHandle file, uint64_t bytes, AllocateFill fill) override {
+    ++allocations;
+    return SimDisk::RawAllocate(file, bytes, fill);
+  }
+  Status RawRename(const std::string& from, const std::string& to) override {
+    const auto number = [](const std::string& path) { return SegmentNumber(path.substr(path.rfind('/') + 1)); };
+    if (number(from) != 0) renames.from.push_back(number(from));
+    if (number(to) != 0) renames.to.push_back(number(to));
+    return SimDisk::RawRename(from, to);
+  }
+};
 
 class WalLogTest : public testing::Test {
  protected:
@@ -79,7 +111,17 @@ class WalLogTest : public testing::Test {
                        [&](const std::string& line) { return line.find(part) != std::string::npos; });
   }
 
-  sim::SimDisk disk_;
+  // Fills about so many segments, with records that are replaced at once.
+  void Fill(uint64_t segments, bool sync) {
+    for (uint64_t i = 0; i < segments * kGroupsPerSegment; ++i) Commit("filler", static_cast<int>(i), sync);
+  }
+  bool WrittenOver(uint64_t number) const {
+    SegmentHeader header;
+    std::memcpy(&header, disk_.Bytes(HandMadeLog::PathOf(number)).data(), sizeof(header));
+    return header.flags == kSegmentWrittenOver;
+  }
+
+  TracingDisk disk_;
   sim::ManualClock clock_;
   test::FakeLiveEntries live_;
   WalShared shared_;
@@ -372,6 +414,107 @@ TEST_F(WalLogTest, ADiskThatKeepsAFileCostsTheBoundNotTheLog) {
   EXPECT_TRUE(last->Wait());
   EXPECT_FALSE(log_->failed());
   EXPECT_TRUE(Said("the log stays larger than its bound"));
+}
+
+TEST_F(WalLogTest, OnceTheLogGoesRoundNoNewFileIsMade) {
+  config_.wal_bytes_max = 8 * kSegmentBytesMin;
+  for (const bool sync : {true, false}) {
+    ASSERT_TRUE(Start().ok());
+    Fill(12, sync);
+    const int allocations = disk_.allocations;
+    const uint64_t before = Segments().back();
+    disk_.SetCapacity(0);
+    for (int i = 0; i < 20 * static_cast<int>(kGroupsPerSegment); ++i) {
+      if (i % 3 == 0) live_.live.push_back({"live " + std::to_string(i), 1});
+      Commit("filler", i, sync);
+      ASSERT_LE((Segments().size() + 1) * kSegmentBytesMin, config_.wal_bytes_max);
+    }
+    EXPECT_EQ(disk_.allocations, allocations);
+    EXPECT_GT(Segments().back(), before + 20);
+    EXPECT_TRUE(WrittenOver(Segments().back()));
+    EXPECT_TRUE(std::none_of(live_.calls.begin(), live_.calls.end(),
+                             [](const std::string& call) { return call.substr(0, 5) == "evict"; }));
+    EXPECT_TRUE(lines_.empty()) << lines_[0];
+    disk_.SetCapacity(UINT64_MAX);
+    log_.reset();
+    EXPECT_EQ(ContentAfterKill().count("filler"), 1u);
+  }
+}
+
+// The power goes at any operation, with nothing else to make names durable than the beginning of segments.
+TEST_F(WalLogTest, AFileIsNotWrittenOverBeforeItIsDurablyNoSegmentAnyMore) {
+  config_.wal_bytes_max = 4 * kSegmentBytesMin;
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    TracingDisk disk(seed);
+    ASSERT_TRUE(disk.MakeDirectory(test::kSmallLogDirectory).ok());
+    WalLog log(&disk, &clock_, &live_, &shared_, config_);
+    ASSERT_TRUE(log.Start(test::Recover(&disk, test::kSmallLogDirectory).plan).ok());
+    const auto fill = [&](uint64_t segments) {
+      for (uint64_t i = 0; i < segments * kGroupsPerSegment; ++i) {
+        std::vector<std::unique_ptr<WalGroup>> groups;
+        groups.push_back(test::GroupOf({{"filler", static_cast<int>(i)}}));
+        log.Commit(std::move(groups));
+      }
+    };
+    fill(6);
+    ASSERT_FALSE(disk.renames.from.empty());
+    sim::SimDisk::Faults faults;
+    faults.power_off_at = 1 + seed % 50;
+    disk.SetFaults(faults);
+    fill(4);
+    disk.PowerCut();
+    const test::Recovered recovered = test::Recover(&disk, test::kSmallLogDirectory);
+    ASSERT_FALSE(recovered.reported()) << "seed " << seed << ": " << recovered.status.message();
+    ASSERT_EQ(recovered.content.count("filler"), 1u) << "seed " << seed;
+  }
+}
+
+TEST_F(WalLogTest, AFileIsNotWrittenOverAfterASyncOfItsDirectoryFailed) {
+  config_.wal_bytes_max = 4 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  Fill(6, false);
+  const size_t reused = disk_.renames.from.size();
+  while (disk_.renames.from.size() == reused) Fill(1, false);
+  const uint64_t before = Segments().back();
+  ASSERT_TRUE(WrittenOver(before));
+  disk_.fail_directory_sync = true;
+  while (disk_.fail_directory_sync) Commit("filler", 1, false);
+  EXPECT_FALSE(log_->failed());
+  EXPECT_EQ(Segments().back(), before + 1);
+  EXPECT_FALSE(WrittenOver(before + 1));
+}
+
+// Writes of the engine that ended may still be in flight.
+TEST_F(WalLogTest, SegmentsOfAnEngineThatEndedAreRemovedNotWrittenOver) {
+  config_.wal_bytes_max = 6 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  Fill(3, true);
+  log_.reset();
+  disk_.ProcessKill();
+  const uint64_t last = Segments().back();
+  disk_.renames = {};
+  ASSERT_TRUE(Start().ok());
+  Fill(30, true);
+  EXPECT_GT(Segments().front(), last);
+  ASSERT_GT(disk_.renames.from.size(), 10u);
+  EXPECT_GT(disk_.renames.from.front(), last);
+}
+
+TEST_F(WalLogTest, AFailedSegmentIsRemovedNotWrittenOver) {
+  config_.wal_bytes_max = 6 * kSegmentBytesMin;
+  ASSERT_TRUE(Start().ok());
+  Fill(2, true);
+  Commit("synced", 1, true);
+  const uint64_t failed = Segments().back();
+  Fail(1, false);
+  Commit("fails", 1, true);
+  ASSERT_TRUE(Said("the log failed at segment " + std::to_string(failed)));
+  Fill(30, true);
+  EXPECT_GT(Segments().front(), failed);
+  const std::vector<uint64_t>& from = disk_.renames.from;
+  EXPECT_EQ(std::count(from.begin(), from.end(), failed), 0);
+  EXPECT_EQ(std::count(from.begin(), from.end(), failed - 1), 1);
+  EXPECT_EQ(std::count(from.begin(), from.end(), failed + 1), 1);
 }
 
 }  // namespace

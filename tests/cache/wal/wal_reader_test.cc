@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "tests/cache/wal/hand_made_log.h"
 
@@ -98,7 +100,7 @@ TEST_F(WalReaderTest, YieldsEveryRecordThenTheZerosBehindThem) {
   EXPECT_EQ(seen, "+a+b|-a|");
   EXPECT_EQ(sequence, 6u);
   EXPECT_EQ(reader->position(), kStart + 2 * kBlock);
-  EXPECT_EQ(reader->Classify(sequence, &record).value(), RecordState::kZero);
+  EXPECT_EQ(reader->Classify(sequence, &record).value(), RecordState::kUnwritten);
 }
 
 TEST_F(WalReaderTest, AFullSegmentEndsWithItsIndexOrItself) {
@@ -282,7 +284,7 @@ TEST_F(WalReaderTest, RecordsOnBothSidesOfTheWindowAreRead) {
     ASSERT_TRUE(record.type() == RecordType::kWatermark || record.text == text) << sequence;
     reader->Skip(record);
   }
-  EXPECT_EQ(reader->Classify(11, &record).value(), RecordState::kZero);
+  EXPECT_EQ(reader->Classify(11, &record).value(), RecordState::kUnwritten);
 }
 
 TEST_F(WalReaderTest, AnErrorThatIsNotOfAPlaceIsTheDisksNotTheLogs) {
@@ -347,11 +349,108 @@ TEST(WalReaderSync, ReadsTheDiskItselfAfterwards) {
     EXPECT_EQ(reader->Classify(1, &record).value(), RecordState::kGood) << "the page cache has it";
     ASSERT_TRUE(reader->SyncAndDropCache().ok());
     const RecordState state = reader->Classify(1, &record).value();
-    ASSERT_TRUE(state == RecordState::kGood || state == RecordState::kZero);
-    if (state == RecordState::kZero) ++gone;
+    ASSERT_TRUE(state == RecordState::kGood || state == RecordState::kUnwritten);
+    if (state == RecordState::kUnwritten) ++gone;
   }
   EXPECT_GT(gone, 0);
   EXPECT_LT(gone, 20);
+}
+
+// Segment 2 in the file of segment 1, which was full of short and of long records: two groups, then what is left of
+// segment 1. The second group says that the first was synced.
+class WrittenOverTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::HandMadeLog log(&disk_);
+    log.Begin(1);
+    while (log.writer()->Fits(4 * kBlock)) {
+      log.Write({{"short", 1}, {"short too", 2}});
+      log.Write({{std::string(2 * kBlock, 'x'), 3}});
+    }
+    first_ = log.writer()->written_through() + 1;
+    old_ = disk_.Bytes(test::HandMadeLog::PathOf(1));
+    log.BeginOver(2, 1);
+    log.Write({{"a", 1}});
+    log.Write({{"b", 2}});
+    bytes_ = disk_.Bytes(path_);
+  }
+
+  std::unique_ptr<WalReader> Open() {
+    disk_.SetBytes(path_, bytes_);
+    return WalReader::Open(&disk_, path_, {2, test::Model(), test::kWidth}).value();
+  }
+  // Before all that is written from `block` on.
+  void Unwrite(uint64_t block, uint64_t blocks) {
+    const auto from = static_cast<std::ptrdiff_t>(kStart + block * kBlock);
+    std::copy_n(old_.begin() + from, blocks * kBlock, bytes_.begin() + from);
+  }
+  // What follows the records, and the state of the place behind them.
+  std::pair<RecordState, Follow> End(uint64_t records) {
+    const std::unique_ptr<WalReader> reader = Open();
+    WalRecord record;
+    uint64_t next = first_;
+    for (; next < first_ + records; ++next) {
+      EXPECT_EQ(reader->Classify(next, &record).value(), RecordState::kGood);
+      reader->Skip(record);
+    }
+    const RecordState state = reader->Classify(next, &record).value();
+    const Follow follow = reader->LookAhead(next).value();
+    EXPECT_EQ(reader->Resync(next).value() != 0, follow != Follow::kNone);
+    return {state, follow};
+  }
+
+  sim::SimDisk disk_;
+  const std::string path_ = test::HandMadeLog::PathOf(2);
+  uint64_t first_ = 0;
+  std::vector<std::byte> old_, bytes_;
+};
+
+TEST_F(WrittenOverTest, WhatTheFileHeldBeforeIsNotWrittenYet) {
+  EXPECT_EQ(End(4), std::pair(RecordState::kUnwritten, Follow::kNone));
+  // Wherever the end is: in the middle of an old record, too.
+  for (uint64_t groups = 3; kStart + groups * kBlock < kSegmentBytesMin; ++groups) {
+    test::HandMadeLog log(&disk_);
+    disk_.SetBytes(test::HandMadeLog::PathOf(1), old_);
+    log.BeginOver(2, 1);
+    for (uint64_t i = 0; i < groups; ++i) log.Write({{"a", 1}});
+    bytes_ = disk_.Bytes(path_);
+    first_ = 1;
+    EXPECT_EQ(End(2 * groups), std::pair(RecordState::kUnwritten, Follow::kNone)) << groups;
+  }
+}
+
+TEST_F(WrittenOverTest, WithoutTheFlagItIsTakenForATornWrite) {
+  for (uint64_t copy = 0; copy < kSegmentHeaderCopies; ++copy) {
+    SegmentHeader header;
+    std::memcpy(&header, bytes_.data() + copy * kBlock, sizeof(header));
+    EXPECT_EQ(std::exchange(header.flags, 0u), kSegmentWrittenOver);
+    EncodeSegmentHeader(header, bytes_.data() + copy * kBlock);
+  }
+  EXPECT_EQ(End(4), std::pair(RecordState::kBadHeader, Follow::kNone));
+}
+
+TEST_F(WrittenOverTest, ALostGroupBeforeALaterOneIsNoEnd) {
+  Unwrite(0, 1);
+  EXPECT_EQ(End(0), std::pair(RecordState::kUnwritten, Follow::kAcked));
+}
+
+// Even if every checksum of the old records fitted: their numbers are lower than any that is expected.
+TEST_F(WrittenOverTest, OldRecordsWithTheRightChecksumsProveNothing) {
+  SegmentHeader header;
+  std::memcpy(&header, bytes_.data(), sizeof(header));
+  uint64_t stamped = 0;
+  for (uint64_t at = kStart; at < kSegmentBytesMin; at += kRecordAlign) {
+    RecordHeader old;
+    std::memcpy(&old, old_.data() + at, sizeof(old));
+    if (old.type == 0 || old.type > kRecordTypeMax || old.length > kSegmentBytesMin) continue;
+    StampRecord(old_.data() + at, header.id, at, {old.sequence, old.acked_through, old.wall_highest_ns, old.removals});
+    ++stamped;
+  }
+  EXPECT_GT(stamped, 10u);
+  Unwrite(2, (kSegmentBytesMin - kStart) / kBlock - 2);
+  const auto [state, follow] = End(4);
+  EXPECT_NE(state, RecordState::kGood);
+  EXPECT_EQ(follow, Follow::kNone);
 }
 
 }  // namespace
