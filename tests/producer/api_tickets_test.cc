@@ -395,7 +395,7 @@ TEST_F(ClientTicket, EventDescriptorCoversEveryLane) {
   std::set<sutra_ticket> found;
   while (found.size() < expected.size()) {
     pollfd item = {event_fd, POLLIN, 0};
-    ASSERT_EQ(poll(&item, 1, 60'000), 1);
+    ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1);
     sutra_ticket some[8];
     const size_t count = PollTickets(client.get(), some, 8);
     found.insert(some, some + count);
@@ -414,7 +414,7 @@ TEST_F(ClientTicket, EventDescriptorTellsOfADeadlineThoughTheEngineIsStopped) {
   const sutra_options options = RequestOptions(50);
   ASSERT_EQ(Submit(client, "x", &ticket, &options), SUTRA_OK);
   pollfd item = {event_fd, POLLIN, 0};
-  ASSERT_EQ(poll(&item, 1, 60'000), 1) << "nothing wakes the event loop";
+  ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1) << "nothing wakes the event loop";
   EXPECT_EQ(PollTickets(client.get(), &done, 1), 1u);
   EXPECT_EQ(done, ticket);
   EXPECT_EQ(sutra_wait(client.get(), ticket, 0, nullptr), SUTRA_DEADLINE_EXCEEDED);

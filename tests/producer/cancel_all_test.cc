@@ -229,7 +229,7 @@ TEST_F(CancelAllTest, AnEventLoopIsWokenAndToldOfEachTicketOnce) {
     EXPECT_EQ(sutra_poll(client.get(), results.data(), sizeof(sutra_result), 8), 0u);
   } while (poll(&item, 1, 0) == 1);  // a new lane was told
   sutra_cancel_all(client.get());
-  ASSERT_EQ(poll(&item, 1, 60'000), 1);
+  ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1);
   std::set<sutra_ticket> found;
   while (found.size() < tickets.size()) {
     const size_t count = sutra_poll(client.get(), results.data(), sizeof(sutra_result), 8);

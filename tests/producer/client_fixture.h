@@ -22,6 +22,9 @@ using ClientPtr = std::unique_ptr<sutra_client, Detacher>;
 
 class ClientTest : public testing::Test {
  protected:
+  // How long a test's event loop waits to be woken: less than a request's deadline, which would wake it, too.
+  static constexpr int kWakeMsMax = 20'000;
+
   void SetUp() override {
     alarm(100);  // the watchdog: a hang becomes a failure that names the test
   }

@@ -184,7 +184,7 @@ TEST_F(ClientEngineDeath, PollReportsTheTicketsOfADeadEngine) {
   for (sutra_ticket& ticket : tickets) ASSERT_EQ(Submit(client, "x", &ticket, &fail_fast_), SUTRA_OK);
   engine_->Kill();
   pollfd item = {event_fd, POLLIN, 0};
-  EXPECT_EQ(poll(&item, 1, 60'000), 1) << "an event loop must learn of the death";
+  EXPECT_EQ(poll(&item, 1, kWakeMsMax), 1) << "an event loop must learn of the death";
   while (found.size() < tickets.size()) {
     sutra_ticket some[2];
     const size_t count = PollTickets(client.get(), some, 2);
@@ -212,12 +212,12 @@ TEST_F(ClientEngineDeath, AnEventLoopHearsOfTheNextEngineAndGoesOnWithTheSameDes
     sutra_ticket ticket = 0, done = 0;
     while (Submit(client, "next", &ticket) != SUTRA_OK) {
       pollfd item = {event_fd, POLLIN, 0};
-      ASSERT_EQ(poll(&item, 1, 60'000), 1) << "the revival must be told";
+      ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1) << "the revival must be told";
       while (PollTickets(client.get(), &done, 1) == 1) sutra_release(client.get(), done);
     }
     while (PollTickets(client.get(), &done, 1) == 0) {
       pollfd item = {event_fd, POLLIN, 0};
-      ASSERT_EQ(poll(&item, 1, 60'000), 1);
+      ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1);
     }
     EXPECT_EQ(done, ticket);
     sutra_release(client.get(), ticket);

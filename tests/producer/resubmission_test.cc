@@ -390,9 +390,9 @@ TEST_F(ResubmissionTest, AnEventLoopGetsEveryTicketOfEnginesThatDie) {
       sutra_release(client.get(), results[i].ticket);
       ++done;
     }
-    if (found == 4) continue;
+    if (found == 4 || done == 600) continue;
     pollfd item = {event_fd, POLLIN, 0};
-    ASSERT_EQ(poll(&item, 1, 60'000), 1) << "the loop sleeps on answers that nobody tells it of";
+    ASSERT_EQ(poll(&item, 1, kWakeMsMax), 1) << "the loop sleeps on answers that nobody tells it of";
   }
 }
 
