@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "tests/kit/by_build.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/sim_disk.h"
 
@@ -14,6 +15,7 @@ namespace {
 using sim::ManualClock;
 using sim::Oracle;
 using sim::SimDisk;
+using test::ByBuild;
 using test::Inline;
 using test::Put;
 using test::SmallConfig;
@@ -78,11 +80,7 @@ uint64_t RunWithFault(SimDisk::Faults faults, bool power_cut) {
 class FaultSweep : public testing::TestWithParam<int> {};
 
 TEST_P(FaultSweep, EveryOperationFailsOnceAndForEver) {
-#if defined(SUTRA_SANITIZE)
-  constexpr uint64_t kStep = 5;
-#else
-  constexpr uint64_t kStep = 1;
-#endif
+  constexpr uint64_t kStep = ByBuild(1, 5, 15);
   uint64_t runs = 0;
   for (const bool forever : {false, true}) {
     for (uint64_t n = 1;; n += kStep) {
@@ -105,11 +103,7 @@ std::string ErrorName(const testing::TestParamInfo<int>& error) { return error.p
 INSTANTIATE_TEST_SUITE_P(Errors, FaultSweep, testing::Values(EIO, ENOSPC), ErrorName);
 
 TEST(FaultSweep, ThePowerGoesAtEveryOperation) {
-#if defined(SUTRA_SANITIZE)
-  constexpr uint64_t kStep = 3;
-#else
-  constexpr uint64_t kStep = 1;
-#endif
+  constexpr uint64_t kStep = ByBuild(1, 3, 9);
   for (uint64_t n = 1;; n += kStep) {
     SimDisk::Faults faults;
     faults.power_off_at = n;
@@ -122,7 +116,7 @@ TEST(FaultSweep, ThePowerGoesAtEveryOperation) {
 
 TEST(FaultSweep, ShortWritesOfEveryKindLoseNothing) {
   for (const size_t bytes : {0u, 1u, 511u, 512u, 4095u, 4096u}) {
-    for (uint64_t n = 1; n < 120; n += 3) {
+    for (uint64_t n = 1; n < 120; n += ByBuild(3u, 3u, 12u)) {
       SimDisk::Faults faults;
       faults.short_at = n;
       faults.short_bytes = bytes;

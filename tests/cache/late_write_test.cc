@@ -21,6 +21,7 @@
 #include "shm/base/unique_fd.h"
 #include "tests/cache/late_write.h"
 #include "tests/cache/wal/without_index.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/temp_dir.h"
 
 extern char** environ;
@@ -150,7 +151,7 @@ class LateWrite : public ::testing::Test {
 
 TEST_F(LateWrite, NothingThatWasRecoveredOrWrittenAfterAKillChanges) {
   std::mt19937_64 random(test::TestSeed(1));
-  const uint64_t rounds_max = test::NumberFromEnvironment("SUTRA_LATE_WRITES", 10);
+  const uint64_t rounds_max = test::NumberFromEnvironment("SUTRA_LATE_WRITES", test::ByBuild(10, 10, 4));
   std::vector<std::string> rounds;
   Found expected;
   for (uint64_t number = 0; number < rounds_max; ++number) {

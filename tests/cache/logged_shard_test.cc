@@ -6,10 +6,12 @@
 
 #include "cache/wal/wal_format.h"
 #include "tests/cache/wal/log_fixture.h"
+#include "tests/kit/by_build.h"
 
 namespace sutra {
 namespace {
 
+using test::ByBuild;
 using test::Inline;
 using test::Put;
 using test::SmallConfig;
@@ -296,7 +298,7 @@ TEST_F(CacheShardTest, RestartsEvictNothingThatTheLogHasRoomFor) {
     auto shard = Open(config_);
     for (uint32_t i = 0; i < kOld; ++i) Put(shard.get(), "old " + std::to_string(i), i);
   }
-  for (uint32_t life = 0; life < 50; ++life) {
+  for (uint32_t life = 0; life < ByBuild(50u, 50u, 12u); ++life) {
     auto shard = Open(config_);
     ASSERT_EQ(shard->Stats().evictions, 0u) << "by start " << life;
     ASSERT_EQ(shard->Stats().entries, kOld + life);

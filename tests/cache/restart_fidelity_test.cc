@@ -11,6 +11,7 @@
 
 #include "cache/disk/disk_io.h"
 #include "tests/cache/random_history.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/sim/sim_disk.h"
 
@@ -19,11 +20,7 @@ namespace {
 
 using sim::SimDisk;
 
-#if defined(SUTRA_SANITIZE)
-constexpr uint64_t kRunsDefault = 6;
-#else
-constexpr uint64_t kRunsDefault = 60;
-#endif
+constexpr uint64_t kRunsDefault = ByBuild(60, 6, 2);
 
 // What the histories of a test have done, so that one which no longer does it is noticed.
 struct Done {
@@ -224,13 +221,13 @@ void RunHistories(bool threaded, uint64_t runs, Room room = Room::kFullStore) {
   done.Check(last - first + 1, room != Room::kForAll);
 }
 
-uint64_t Runs() { return NumberFromEnvironment("SUTRA_FIDELITY_RUNS", kRunsDefault); }
+uint64_t Runs(uint64_t otherwise = kRunsDefault) { return NumberFromEnvironment("SUTRA_FIDELITY_RUNS", otherwise); }
 
 TEST(RestartFidelity, TheSetOfEntriesEqualsTheOneBefore) { RunHistories(false, Runs()); }
 
 TEST(RestartFidelity, TheSameWithRoomForAll) { RunHistories(false, Runs() / 2, Room::kForAll); }
 
-TEST(RestartFidelity, TheSameWithWritersOnThreadsOfTheirOwn) { RunHistories(true, Runs() / 2); }
+TEST(RestartFidelity, TheSameWithWritersOnThreadsOfTheirOwn) { RunHistories(true, Runs(ByBuild(60, 6, 6)) / 2); }
 
 // What the log evicts at its bound is evicted for good.
 TEST(RestartFidelity, NothingReturnsThatAFullLogHasEvicted) { RunHistories(false, Runs(), Room::kFullLogAlso); }

@@ -14,6 +14,7 @@
 
 #include "engine/exit_code.h"
 #include "shm/base/time.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/engine_process.h"
 #include "tests/kit/seed.h"
 #include "tests/kit/tiny_model.h"
@@ -206,7 +207,7 @@ ReplacedFilesTotals RunReplacedFiles(int rounds, uint64_t corrupt_every) {
 }
 
 TEST(ReplacedFiles, AnIdentityHasOneVectorPerTextWhateverChangesUnderIt) {
-  const int rounds = static_cast<int>(NumberFromEnvironment("SUTRA_CRASH_ROUNDS", 40));
+  const int rounds = static_cast<int>(NumberFromEnvironment("SUTRA_CRASH_ROUNDS", ByBuild(40, 20, 12)));
   const ReplacedFilesTotals totals = RunReplacedFiles(rounds, 0);
   EXPECT_EQ(totals.failure, "");
   EXPECT_GT(totals.hits, 0u);

@@ -5,19 +5,14 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
+#include "tests/kit/by_build.h"
 #include "tests/kit/seed.h"
 #include "tests/sim/lying_disks.h"
 
 namespace sutra::sim {
 namespace {
 
-#if defined(SUTRA_SANITIZE)
-constexpr uint64_t kRunsDefault = 100;
-#else
-constexpr uint64_t kRunsDefault = 2000;
-#endif
+constexpr uint64_t kRunsDefault = test::ByBuild(2000, 100, 20);
 
 void RunAndCheck(uint64_t full_percent, uint64_t runs) {
   const uint64_t only = test::NumberFromEnvironment("SUTRA_SEED", 0);
@@ -56,7 +51,7 @@ TEST(PowerCut, EveryScheduleKeepsWhatWasDurableInAFullStore) { RunAndCheck(100, 
 TEST(PowerCut, AtEveryOperationOfASchedule) {
   PowerCutOptions options;
   options.end_at_first = true;
-  options.schedules = std::max<uint64_t>(2, kRunsDefault / 40);
+  options.schedules = test::ByBuild(50, 2, 1);
   options.seed = 1'000'000;
   options.every = 1;
   options.full_percent = 0;

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "tests/cache/store/eviction_model.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/seed.h"
 
 namespace sutra {
@@ -338,7 +339,8 @@ std::string Difference(Mistake mistake, uint64_t seed, int steps) {
 
 TEST(EvictionQueues, DecidesAsThePlainModelDoes) {
   const uint64_t seed = test::TestSeed(11);
-  for (uint64_t run = 0; run < 8; ++run) EXPECT_EQ(Difference(Mistake::kNone, seed + run, 20'000), "") << seed + run;
+  for (uint64_t run = 0; run < test::ByBuild(8u, 8u, 1u); ++run)
+    EXPECT_EQ(Difference(Mistake::kNone, seed + run, 20'000), "") << seed + run;
 }
 
 TEST(EvictionQueues, CanaryTheComparisonSeesEachMistakeOfAModel) {

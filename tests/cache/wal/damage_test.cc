@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/cache/wal/log_fixture.h"
+#include "tests/kit/by_build.h"
 
 namespace sutra {
 namespace {
@@ -12,11 +13,7 @@ namespace {
 using test::LogContent;
 using test::Recovered;
 
-#if defined(SUTRA_SANITIZE)
-constexpr size_t kStep = 61;
-#else
-constexpr size_t kStep = 1;
-#endif
+constexpr size_t kStep = test::ByBuild(1, 61, 241);
 
 class Damage : public testing::Test {
  protected:

@@ -8,18 +8,15 @@
 
 #include "engine/tokenizer/wordpiece.h"
 #include "tests/engine/tokenizer/test_support.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/real_model.h"
 #include "tests/kit/temp_dir.h"
 
 namespace sutra {
 namespace {
 
-// Sanitized builds run ten times slower; they check every fourth block, plain builds all of them.
-#ifdef SUTRA_SANITIZE
-constexpr uint32_t kBlockStep = 4;
-#else
-constexpr uint32_t kBlockStep = 1;
-#endif
+// Sanitized builds run ten times slower; they check some of the blocks, plain builds all of them.
+constexpr uint32_t kBlockStep = test::ByBuild(1, 4, 16);
 
 struct Section {
   std::string title;
@@ -232,6 +229,7 @@ TEST(WordPieceLongWord, EveryCodePointEndsAWordThatIsTooLongExactlyIfItEndsAShor
   const int32_t unk = 0;
   std::string long_word;
   for (int i = 0; i < 41; ++i) long_word += "\xc3\xa9";
+  constexpr uint32_t kNear = test::ByBuild(1, 3, 7), kFar = test::ByBuild(61, 181, 421);
   size_t ending = 0;
   for (int options = 0; options < 16; ++options) {
     WordPieceConfig config = CharacterConfig();
@@ -242,7 +240,7 @@ TEST(WordPieceLongWord, EveryCodePointEndsAWordThatIsTooLongExactlyIfItEndsAShor
     const auto tokenizer = WordPieceTokenizer::FromConfig(std::move(config), "characters");
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
     const int32_t first = Ids(**tokenizer, "x")[1], last = Ids(**tokenizer, "y")[1];
-    for (uint32_t code_point = 1; code_point < 0x110000; code_point += code_point < 0x3100 ? 1 : 61) {
+    for (uint32_t code_point = 1; code_point < 0x110000; code_point += code_point < 0x3100 ? kNear : kFar) {
       if (code_point >= 0xD800 && code_point < 0xE000) continue;
       const std::string character = Utf8(code_point);
       const std::vector<int32_t> between = Ids(**tokenizer, "x" + character + "y");
