@@ -125,17 +125,21 @@ void EngineProcess::Kill() { process_->Kill(); }
 std::string EngineProcess::Log() const { return ReadFile(directory_ / "engine.log"); }
 
 StatsSnapshot EngineProcess::Stats() const {
-  Result<StatsReader> reader = StatsReader::OpenSocket(options_.socket);
-  if (!reader.ok()) {
-    ADD_FAILURE() << reader.status().message();
-    return {};
+  const uint64_t deadline = MonotonicNs() + static_cast<uint64_t>(kWaitMs) * kNsPerMs;
+  for (;;) {
+    Result<StatsReader> reader = StatsReader::OpenSocket(options_.socket);
+    Status status = reader.status();
+    if (reader.ok()) {
+      Result<StatsSnapshot> snapshot = reader->Snapshot();
+      if (snapshot.ok()) return std::move(snapshot).value();
+      status = snapshot.status();
+    }
+    if (!process_->Running() || MonotonicNs() > deadline) {
+      ADD_FAILURE() << status.message();
+      return {};
+    }
+    poll(nullptr, 0, kLookAgainMs);  // it has begun, or taken over, just now
   }
-  Result<StatsSnapshot> snapshot = reader->Snapshot();
-  if (!snapshot.ok()) {
-    ADD_FAILURE() << snapshot.status().message();
-    return {};
-  }
-  return std::move(snapshot).value();
 }
 
 bool EngineProcess::WaitStats(const std::function<bool(const StatsSnapshot&)>& condition, int beats,
