@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "shm/stats/stats_name.h"
+#include "tests/kit/by_build.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -160,14 +161,15 @@ TEST_F(Tools, EmbedWorksWithTheLongestTextsUnderTheDefaultLimits) {
   ASSERT_TRUE(engine.Start());
   const std::string input = engine.directory() / "input";
   std::string lines;
-  for (int i = 0; i < 600; ++i) {
-    const size_t bytes = i % 100 == 50 ? 10'000'000 : i == 599 ? 16u << 20 : 10;
+  constexpr int kTexts = ByBuild(600, 600, 200);
+  for (int i = 0; i < kTexts; ++i) {
+    const size_t bytes = i % 100 == 50 ? 10'000'000 : i == kTexts - 1 ? 16u << 20 : 10;
     lines += std::string(bytes - 4, 'x') + std::to_string(1000 + i) + "\n";
   }
   WriteFile(input, lines);
   const Finished finished = Run({SUTRA_EMBED_PROGRAM, "--socket", engine.socket(), "--input", input});
   EXPECT_TRUE(finished.status.exited && finished.status.code == 0) << ToText(finished.status) << finished.errors;
-  EXPECT_EQ(std::count(finished.output.begin(), finished.output.end(), '\n'), 600);
+  EXPECT_EQ(std::count(finished.output.begin(), finished.output.end(), '\n'), kTexts);
 }
 
 TEST_F(Tools, EmbedFillsTheRowOfABadLineWithNanAndSaysWhichItIs) {

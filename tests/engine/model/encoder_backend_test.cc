@@ -12,6 +12,7 @@
 #include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
 #include "engine/model/model_identity.h"
+#include "tests/kit/by_build.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -67,7 +68,7 @@ class EncoderBackendOnKernels : public testing::Test {
 };
 
 TEST_F(EncoderBackendOnKernels, VectorsDoNotDependOnTheBatchOrTheThreads) {
-  const Texts texts = RandomTexts(150, 32);
+  const Texts texts = RandomTexts(test::ByBuild(150, 150, 50), 32);
   for (const cpu::KernelTable* table : tables_) {
     auto alone = Make(model_.path(), *table);
     ASSERT_TRUE(alone.ok()) << alone.status().message();
