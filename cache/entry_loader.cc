@@ -107,7 +107,7 @@ Status EntryLoader::ReadSegment(uint64_t number, bool until_stopped) {
         if (record.type() == RecordType::kInsert) Fill(record, number);
         break;
       case RecordState::kEndOfSegment:
-      case RecordState::kZero: return {};
+      case RecordState::kUnwritten: return {};
       default: break;
     }
     if (state.value() == RecordState::kGood || HasBody(state.value())) {

@@ -33,7 +33,10 @@ LoggedShard::~LoggedShard() { Close(); }
 void LoggedShard::Close() {
   sweeper_.reset();
   if (loader_ != nullptr) loader_->Stop();
-  if (committer_ != nullptr) WriteHeat();
+  if (committer_ != nullptr) {
+    WriteHeat();
+    committer_->Close();  // before it is gone: what it evicts meanwhile is logged through it
+  }
   committer_.reset();
   if (log_ != nullptr) log_->Finish();
   log_.reset();

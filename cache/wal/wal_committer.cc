@@ -100,7 +100,9 @@ void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent, bool 
 
 bool WalCommitter::PushInsert(const UnplacedRecord& record) {
   MutexLock lock(mutex_);
-  const bool refused = stopping_ || shared_->failed.load(kRelaxed) || !log_->has_room() ||
+  // What the last work evicts is still logged: a start would find it again otherwise.
+  const bool too_late = stopping_ && record.type == RecordType::kInsert;
+  const bool refused = too_late || shared_->failed.load(kRelaxed) || !log_->has_room() ||
                        record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_);
   bool taken = false;
   try {

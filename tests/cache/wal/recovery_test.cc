@@ -282,11 +282,11 @@ TEST_F(RecoveryTest, NumbersThatNoLogReachesAreRefused) {
 // A kill, at any fill of a segment that is written over, is no torn write.
 TEST_F(RecoveryTest, WhatAnOlderSegmentLeftBehindTheLastRecordIsPassedOverInSilence) {
   log_.Begin(1);
-  while (log_.writer()->Fits(kWalBlockBytes)) log_.Write({{"old", 1}, {"older", 2}});
+  while (log_.writer()->Fits(kWalBlockBytes, 2)) log_.Write({{"old", 1}, {"older", 2}});
   log_.Begin(2);
   log_.Write({{"kept", 3}});
   log_.BeginOver(3, 1);
-  for (int version = 0; log_.writer()->Fits(kWalBlockBytes); ++version) {
+  for (int version = 0; log_.writer()->Fits(kWalBlockBytes, 2); ++version) {
     const Recovered recovered = Recover(true);
     ASSERT_TRUE(recovered.status.ok()) << recovered.status.message();
     EXPECT_TRUE(recovered.plan.messages.empty()) << recovered.plan.messages[0].text;

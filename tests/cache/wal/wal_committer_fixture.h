@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cache/wal/wal_committer.h"
 #include "tests/cache/wal/fake_live_entries.h"
@@ -29,6 +31,9 @@ class GatedDisk final : public sim::SimDisk {
     while (waiting_ == 0) changed_.Wait(gate_);
   }
 
+  // Runs once, in the middle of the next write.
+  void BesideTheNextWrite(std::function<void()> action) { beside_ = std::move(action); }
+
   // Who synced last.
   std::thread::id syncer() {
     MutexLock lock(gate_);
@@ -36,6 +41,10 @@ class GatedDisk final : public sim::SimDisk {
   }
 
  protected:
+  void RawSubmit(const Operation& operation) override SUTRA_REQUIRES(in_flight_mutex_) {
+    if (beside_) std::exchange(beside_, nullptr)();
+    SimDisk::RawSubmit(operation);
+  }
   int RawSync(FileHandle file) override {
     {
       MutexLock lock(gate_);
@@ -54,6 +63,7 @@ class GatedDisk final : public sim::SimDisk {
   bool open_ SUTRA_GUARDED_BY(gate_) = true;
   int waiting_ SUTRA_GUARDED_BY(gate_) = 0;
   std::thread::id syncer_ SUTRA_GUARDED_BY(gate_);
+  std::function<void()> beside_;  // without threads only
 };
 
 class WalCommitterTest : public ::testing::Test {
@@ -84,8 +94,13 @@ class WalCommitterTest : public ::testing::Test {
     committer_->Start();
   }
 
-  bool Insert(const std::string& text, int version) {
+  bool Push(const std::string& text, int version) {
     return WithRecord({text, version}, [&](const UnplacedRecord& record) { return committer_->PushInsert(record); });
+  }
+  bool Insert(const std::string& text, int version) {
+    const bool taken = Push(text, version);
+    committer_->Wake();
+    return taken;
   }
   CommitPtr Erase(const std::string& text) {
     return committer_->PushErase(UnplacedRecord::Erase(DigestOf(text, 0, 0)));

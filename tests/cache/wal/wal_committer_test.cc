@@ -50,6 +50,23 @@ TEST_F(WalCommitterTest, GroupWritesAndSyncsTogetherWhatCameMeanwhile) {
   EXPECT_EQ(syncs(), 1u);
 }
 
+// Each further write would make it wait for another access to the disk, without end where others go on waiting.
+TEST_F(WalCommitterTest, WhatIsAwaitedIsSyncedBeforeMoreIsWritten) {
+  Open(DurabilityPolicy::kGroup);
+  CommitPtr first, second;
+  uint64_t synced_with_first = 0;
+  disk_->BesideTheNextWrite([&] {
+    second = Erase("second");
+    disk_->BesideTheNextWrite([&] { synced_with_first = syncs(); });
+  });
+  first = Erase("first");
+  committer_->RunDue();
+  EXPECT_EQ(synced_with_first, 1u) << "when the second was written";
+  EXPECT_TRUE(first->Wait());
+  EXPECT_TRUE(second->Wait());
+  EXPECT_EQ(syncs(), 2u);
+}
+
 TEST_F(WalCommitterTest, SyncGivesEachRecordItsOwnWriteAndSync) {
   Open(DurabilityPolicy::kSync);
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(Insert("t" + std::to_string(i), i));

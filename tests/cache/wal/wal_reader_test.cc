@@ -363,7 +363,7 @@ class WrittenOverTest : public testing::Test {
   void SetUp() override {
     test::HandMadeLog log(&disk_);
     log.Begin(1);
-    while (log.writer()->Fits(4 * kBlock)) {
+    while (log.writer()->Fits(4 * kBlock, 4)) {
       log.Write({{"short", 1}, {"short too", 2}});
       log.Write({{std::string(2 * kBlock, 'x'), 3}});
     }
