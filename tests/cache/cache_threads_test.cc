@@ -68,6 +68,31 @@ TEST(CacheThreads, MixedCallsNeverGiveAWrongAnswer) {
   for (int i = 0; i < kShared; ++i) EXPECT_NE(VersionOf(shard.get(), std::to_string(i)), -2);
 }
 
+// The log's thread evicts, and so hands the log records of its own, while it is being stopped.
+TEST(CacheThreads, AStopWhoseLastWritesMakeTheLogEvictWritesThem) {
+  const test::TempDir temp;
+  std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp.path(), {}).value();
+  CacheConfig config = test::SmallConfig(temp.path());
+  config.wal_bytes_max = 512 << 10;
+  config.interval_us_max = 10'000'000;  // nothing is written before the stop
+  config.interval_bytes_max = 8 << 20;
+  uint64_t evictions = 0, entries = 0;
+  for (uint32_t round = 0; round < 8; ++round) {
+    constexpr uint32_t kTexts = 400;
+    std::unique_ptr<CacheShard> shard = CacheShard::Open(config, io.get(), Clock::Real()).value();
+    const CacheStats before = shard->Stats();
+    EXPECT_EQ(before.entries + before.wal_evictions, entries) << "round " << round;
+    for (uint32_t i = round * kTexts; i < (round + 1) * kTexts; ++i) Put(shard.get(), std::to_string(i), i);
+    shard->Close();
+    const CacheStats after = shard->Stats();
+    EXPECT_EQ(after.wal_dropped_inserts, 0u);
+    EXPECT_EQ(after.wal_pending_records, 0u);
+    evictions += after.wal_evictions - before.wal_evictions;
+    entries = after.entries;
+  }
+  EXPECT_GT(evictions, 0u) << "this shows nothing";
+}
+
 TEST(CacheThreads, AGroupCarriesManyWaiters) {
   const test::TempDir temp;
   std::unique_ptr<DiskIo> io = MakeDiskIo(DiskIoKind::kAuto, temp.path(), {}).value();
