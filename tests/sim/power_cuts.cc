@@ -244,7 +244,7 @@ class Schedule {
   bool lazy_ = false;             // entries are read when they are asked for
   uint64_t power_off_at_ = 0;     // of the armed faults
   uint64_t failures_before_ = 0;  // of the disk, until the last start
-  bool long_ = false;  // rounds of so many changes that the log goes round in each
+  bool long_ = false;             // rounds of so many changes that the log goes round in each
   std::unique_ptr<LoggedShard> shard_;
   Oracle oracle_{&clock_};
   bool after_power_cut_ = false;  // and no start since has succeeded
