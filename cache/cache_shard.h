@@ -4,15 +4,17 @@
 // Invariants:
 //  - A lookup answers only for exactly the bytes that were inserted (full text and variant compared), never a near
 //    match.
-//  - An entry is served from memory. The log makes it survive `kill -9` once it is written (within `interval_us_max` or
-//    `interval_bytes_max`) and power loss once it is synced (within `sync_us_max`). See WAL_FORMAT.md.
+//  - An entry is served from memory; after a start it is there at once, and its text and vector are read from the log
+//    when it is asked for, or in their turn. The log makes it survive `kill -9` once it is written (within
+//    `interval_us_max` or `interval_bytes_max`) and power loss once it is synced (within `sync_us_max`). See
+//    WAL_FORMAT.md.
 //  - A start finds the entries that were there, in the places where they were: nothing evicted returns, and what was
-//  hot
-//    is there.
+//    hot is there and still counts as hot.
 //  - What has expired is out of memory within the hour, whether anybody asks for it or not.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
 // The store and the log assert their parts of these; tests/sim and tests/cache check what a crash leaves behind.
-// Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync and Open.
+// Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync, Open,
+// and Lookup of an entry that is still to be read.
 #pragma once
 
 #include <cstdint>
@@ -96,7 +98,7 @@ class CacheShard {
   // `variant` distinguishes options that change the vector (0 = no such option).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
   // The same without waiting: nothing if another thread is in the middle of changing this entry, or others around it,
-  // for longer than that takes.
+  // for longer than that takes, or if the entry is still to be read from the log.
   virtual std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
   // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened
