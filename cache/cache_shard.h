@@ -98,7 +98,8 @@ class CacheShard {
   // `variant` distinguishes options that change the vector (0 = no such option).
   virtual bool Lookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
   // The same without waiting: nothing if another thread is in the middle of changing this entry, or others around it,
-  // for longer than that takes, or if the entry is still to be read from the log.
+  // for longer than that takes, or if the entry is still to be read from the log: it
+  // is read next, and a miss if that fails or takes long.
   virtual std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
   // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened

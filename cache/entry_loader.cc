@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <new>
 
@@ -14,6 +16,10 @@
 namespace sutra {
 namespace {
 
+constexpr size_t kAskedMax = 64;
+constexpr uint64_t kPatienceNs = 100 * kNsPerMs;  // about what computing a text takes at worst
+constexpr uint64_t kFailureNs = kNsPerSecond;
+
 bool HasBody(RecordState state) { return state == RecordState::kBadInsertBody || state == RecordState::kBadWatermark; }
 
 }  // namespace
@@ -21,24 +27,73 @@ bool HasBody(RecordState state) { return state == RecordState::kBadInsertBody ||
 EntryLoader::EntryLoader(SlotTable* store, DiskIo* io, Clock* clock, const RecoveryRequest& request,
                          const std::vector<RecoveredSegment>& chain, LogLine log_line)
     : store_(store), io_(io), clock_(clock), request_(request), log_line_(std::move(log_line)) {
+  asked_.reserve(kAskedMax);  // Ask needs no memory
   for (const RecoveredSegment& segment : chain) segments_.emplace(segment.number, segment.id);
 }
 
 void EntryLoader::Start(std::function<void()> first) {
   if (store_->GetCounts().unread == 0) {
     if (first) first();
+    SayLost();
     return;
   }
-  thread_ = std::thread([this, first = std::move(first)] {
-    pthread_setname_np(pthread_self(), "sutra-load");
-    if (first) first();
-    LoadAll();
-  });
+  running_.store(true, std::memory_order_relaxed);
+  thread_ = std::thread([this, first = std::move(first)] { Run(first); });
 }
 
 void EntryLoader::Stop() {
-  stopping_.store(true, std::memory_order_relaxed);
+  {
+    const MutexLock lock(mutex_);
+    stopping_.store(true, std::memory_order_relaxed);
+    wake_.NotifyAll();
+  }
   if (thread_.joinable()) thread_.join();
+}
+
+void EntryLoader::Run(const std::function<void()>& first) {
+  pthread_setname_np(pthread_self(), "sutra-load");
+  if (first) first();
+  LoadAll();
+  while (!stopping_.load(std::memory_order_relaxed) && store_->GetCounts().unread > 0) {
+    ReadAsked();
+    SayLost();
+    MutexLock lock(mutex_);
+    if (asked_.empty() && !stopping_.load(std::memory_order_relaxed)) wake_.Wait(mutex_);
+  }
+  running_.store(false, std::memory_order_relaxed);
+}
+
+bool EntryLoader::Ask(uint32_t slot) {
+  const uint64_t now = clock_->MonotonicNs(), failed_at = failed_at_ns_.load(std::memory_order_relaxed);
+  if (!running_.load(std::memory_order_relaxed) || (failed_at != 0 && now - failed_at < kFailureNs)) return false;
+  if (!mutex_.TryLockBriefly()) return true;  // asked again in the next turn
+  const MutexLock lock(mutex_, MutexLock::Held());
+  if (asked_since_ns_ == 0) asked_since_ns_ = now;
+  if (now - asked_since_ns_ > kPatienceNs) return false;
+  if (asked_.size() < asked_.capacity() && std::find(asked_.begin(), asked_.end(), slot) == asked_.end()) {
+    asked_.push_back(slot);
+    any_asked_.store(true, std::memory_order_relaxed);
+    wake_.NotifyOne();
+  }
+  return true;
+}
+
+void EntryLoader::ReadAsked() {
+  std::array<uint32_t, kAskedMax> slots;
+  size_t count = 0;
+  {
+    const MutexLock lock(mutex_);
+    count = asked_.size();
+    std::copy(asked_.begin(), asked_.end(), slots.begin());
+    asked_.clear();
+    any_asked_.store(false, std::memory_order_relaxed);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    Load(slots[i]);
+    if (PlaceOf(slots[i]).has_value()) failed_at_ns_.store(clock_->MonotonicNs(), std::memory_order_relaxed);
+  }
+  const MutexLock lock(mutex_);
+  asked_since_ns_ = asked_.empty() ? 0 : clock_->MonotonicNs();
 }
 
 void EntryLoader::LoadAll() {
@@ -51,21 +106,30 @@ void EntryLoader::LoadAll() {
     if (stopping_.load(std::memory_order_relaxed)) return;
     Load(slot);
   }
+  SayRead(started_ns, unread);
+  SayLost();
+}
+
+void EntryLoader::SayRead(uint64_t started_ns, uint64_t unread) const {
   if (!log_line_ || unread == 0) return;
   const uint64_t left = store_->GetCounts().unread;
   log_line_(LogLevel::kInfo, "cache: the texts and vectors of " + std::to_string(unread - left) +
                                  " entries were read in " +
                                  std::to_string((clock_->MonotonicNs() - started_ns) / kNsPerMs) + " ms");
   if (left > 0) {
-    log_line_(LogLevel::kWarn, "cache: " + std::to_string(left) + " entries of " + request_.directory +
-                                   " could not be read yet; each is tried again when it is asked for");
+    log_line_(LogLevel::kError, "cache: the records of " + std::to_string(left) + " entries in " + request_.directory +
+                                    " cannot be read now; each is tried again when it is asked for; check the disk "
+                                    "(kernel messages, SMART)");
   }
-  if (lost() > 0) {
-    log_line_(LogLevel::kError, "cache: the records of " + std::to_string(lost()) + " entries in " +
-                                    request_.directory +
-                                    " are damaged; these entries are to be computed again; check the disk (kernel "
-                                    "messages, SMART)");
-  }
+}
+
+// Once when everything was read, and for what is found damaged later when it is found.
+void EntryLoader::SayLost() {
+  const uint64_t lost = this->lost();
+  if (!log_line_ || said_lost_.exchange(lost, std::memory_order_relaxed) == lost) return;
+  log_line_(LogLevel::kError, "cache: the records of " + std::to_string(lost) + " entries in " + request_.directory +
+                                  " are damaged; these entries are to be computed again; check the disk (kernel "
+                                  "messages, SMART)");
 }
 
 Result<std::unique_ptr<WalReader>> EntryLoader::Open(uint64_t segment) const {
@@ -99,6 +163,7 @@ Status EntryLoader::ReadSegment(uint64_t number, bool until_stopped) {
   if (const Result<IndexState> state = reader.ReadIndex(&index); !state.ok()) return state.status();
   for (uint64_t expected = reader.header().previous_valid_through + 1;;) {
     if (until_stopped && stopping_.load(std::memory_order_relaxed)) return {};
+    if (until_stopped && any_asked_.load(std::memory_order_relaxed)) ReadAsked();
     WalRecord record;
     const Result<RecordState> state = reader.Classify(expected, &record);
     if (!state.ok()) return state.status();

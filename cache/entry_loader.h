@@ -3,6 +3,8 @@
 // if the record is right in every byte and has the key that the store expects; an entry whose record is not is dropped,
 // to be computed again.
 //
+// The thread stays as long as anything is unread, for what cannot be read now and is asked for later.
+//
 // Thread rule: any thread may call anything but Start, Stop and LoadAll, which belong to the shard's owner. Nothing
 // holds the store's mutex while it waits for the disk.
 #pragma once
@@ -21,6 +23,7 @@
 #include "cache/wal/recovery.h"
 #include "cache/wal/wal_reader.h"
 #include "shm/base/log_line.h"
+#include "shm/base/mutex.h"
 
 namespace sutra {
 
@@ -41,6 +44,10 @@ class EntryLoader {
   // What the thread does.
   void LoadAll();
 
+  // Lets the thread read the entry of this slot next. Never waits. False if that may take long: there is no thread, or
+  // the disk fails or does not answer; whoever asks then does better without the entry.
+  bool Ask(uint32_t slot);
+
   // Reads the entry of this slot, if it is unread. It stays so where the disk does not give its record: the file may
   // be where it belongs later, and the next read may do; until then, or until it is computed again, it is not found.
   void Load(uint32_t slot);
@@ -53,6 +60,10 @@ class EntryLoader {
   uint64_t lost() const { return lost_.load(std::memory_order_relaxed); }  // relaxed: a count
 
  private:
+  void Run(const std::function<void()>& first);
+  void ReadAsked();
+  void SayRead(uint64_t started_ns, uint64_t unread) const;
+  void SayLost();
   std::string PathOf(uint64_t segment) const { return request_.directory + "/" + SegmentName(segment); }
   Result<std::unique_ptr<WalReader>> Open(uint64_t segment) const;
   std::optional<SlotTable::LogPlace> PlaceOf(uint32_t slot) const;
@@ -69,8 +80,15 @@ class EntryLoader {
   const RecoveryRequest request_;
   std::map<uint64_t, SegmentId> segments_;
   const LogLine log_line_;
-  std::atomic<uint64_t> lost_{0};
+  std::atomic<uint64_t> lost_{0}, said_lost_{0};
   std::atomic<bool> stopping_{false};  // relaxed: no data behind it
+  std::atomic<bool> running_{false};   // relaxed, like the next one: a wrong answer costs a turn
+  std::atomic<bool> any_asked_{false};
+  std::atomic<uint64_t> failed_at_ns_{0};  // when an entry that was asked for could not be read; 0: never
+  Mutex mutex_;
+  CondVar wake_;
+  std::vector<uint32_t> asked_ SUTRA_GUARDED_BY(mutex_);
+  uint64_t asked_since_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // the oldest that is not read yet; 0: there is none
   std::thread thread_;
 };
 

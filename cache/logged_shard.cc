@@ -167,7 +167,11 @@ bool LoggedShard::Lookup(std::string_view text, uint32_t variant, float* vector,
 }
 
 std::optional<bool> LoggedShard::TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) {
-  return store_.TryLookup(store_.KeyOf(text, variant), clock_->BootNs(), vector, value);
+  uint32_t unread = SlotTable::kNoSlot;
+  const EntryKey key = store_.KeyOf(text, variant);
+  const std::optional<bool> found = store_.TryLookup(key, clock_->BootNs(), vector, value, &unread);
+  if (unread == SlotTable::kNoSlot || loader_->Ask(unread)) return found;
+  return false;
 }
 
 void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<const float> vector,

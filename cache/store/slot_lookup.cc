@@ -14,15 +14,13 @@ constexpr uint64_t kPrefetchLines = 8, kLineBytes = 64;
 
 }  // namespace
 
-std::optional<bool> SlotTable::TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value) {
+std::optional<bool> SlotTable::TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+                                         uint32_t* unread) {
   uint32_t slot = kNoSlot;
-  switch (FindPatiently(key, now_ns, vector, value, &slot)) {
-    case Answer::kHit: return true;
-    case Answer::kMiss: return false;
-    case Answer::kTorn:
-    case Answer::kUnread: break;
-  }
-  return std::nullopt;
+  const Answer answer = FindPatiently(key, now_ns, vector, value, &slot);
+  if (unread != nullptr) *unread = answer == Answer::kUnread ? slot : kNoSlot;
+  if (answer == Answer::kTorn || answer == Answer::kUnread) return std::nullopt;
+  return answer == Answer::kHit;
 }
 
 bool SlotTable::Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,

@@ -98,7 +98,9 @@ class SlotTable {
   bool Lookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
               const std::function<void(uint32_t slot)>& read = {});
   // The same without waiting: nothing if a writer was in the way for too long, or the entry is unread.
-  std::optional<bool> TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
+  // *unread: its slot then, else kNoSlot.
+  std::optional<bool> TryLookup(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
+                                uint32_t* unread = nullptr);
 
   Mutex& mutex() const SUTRA_RETURN_CAPABILITY(mutex_) { return mutex_; }
 

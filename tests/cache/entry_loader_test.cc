@@ -206,5 +206,53 @@ TEST_F(EntryLoaderTest, LookupsAndTheThreadReadBesideEachOther) {
   EXPECT_EQ(wrong.load(), 0);
 }
 
+TEST_F(EntryLoaderTest, WhoMayNotWaitAsksAndFindsItSoon) {
+  Make(20);
+  std::atomic<bool> go{false};
+  loader_->Start([&] {
+    while (!go.load()) std::this_thread::yield();
+  });
+  const std::string text = TextOf(1, 3);
+  const EntryKey key = store_.KeyOf(text, 0);
+  std::vector<float> vector(kWidth);
+  CacheValue value;
+  uint32_t unread = SlotTable::kNoSlot;
+  EXPECT_EQ(store_.TryLookup(key, 0, vector.data(), &value, &unread), std::nullopt);
+  ASSERT_NE(unread, SlotTable::kNoSlot);
+  EXPECT_TRUE(loader_->Ask(unread));
+  EXPECT_TRUE(loader_->Ask(unread)) << "and again, without harm";
+  clock_.Advance(200'000'000);
+  EXPECT_FALSE(loader_->Ask(unread)) << "it takes longer than computing it";
+  go.store(true);
+  while (!store_.TryLookup(key, 0, vector.data(), &value, &unread).has_value()) std::this_thread::yield();
+  EXPECT_EQ(vector, VectorOf(TextOf(1, 3), 3));
+  loader_->Stop();
+  EXPECT_FALSE(loader_->Ask(unread)) << "nobody would read it";
+}
+
+TEST_F(EntryLoaderTest, WhatCannotBeReadNowIsReadWhenItIsAskedForLater) {
+  Make(20);
+  sim::SimDisk::Faults faults;
+  faults.fail_at = 1;
+  faults.fail_forever = true;
+  faults.fail_errno = EMFILE;
+  disk_.SetFaults(faults);
+  loader_->Start();
+  const std::string text = TextOf(1, 3);
+  const EntryKey key = store_.KeyOf(text, 0);
+  std::vector<float> vector(kWidth);
+  CacheValue value;
+  uint32_t unread = SlotTable::kNoSlot;
+  ASSERT_EQ(store_.TryLookup(key, 0, vector.data(), &value, &unread), std::nullopt);
+  while (loader_->Ask(unread)) std::this_thread::yield();
+  disk_.SetFaults({});
+  do {
+    clock_.Advance(2'000'000'000);
+    loader_->Ask(unread);
+    std::this_thread::yield();
+  } while (!store_.TryLookup(key, 0, vector.data(), &value, &unread).has_value());
+  EXPECT_EQ(vector, VectorOf(TextOf(1, 3), 3));
+}
+
 }  // namespace
 }  // namespace sutra
