@@ -52,13 +52,17 @@ void EntryLoader::Stop() {
 
 void EntryLoader::Run(const std::function<void()>& first) {
   pthread_setname_np(pthread_self(), "sutra-load");
-  if (first) first();
-  LoadAll();
-  while (!stopping_.load(std::memory_order_relaxed) && store_->GetCounts().unread > 0) {
-    ReadAsked();
-    SayLost();
-    MutexLock lock(mutex_);
-    if (asked_.empty() && !stopping_.load(std::memory_order_relaxed)) wake_.Wait(mutex_);
+  try {
+    if (first) first();
+    LoadAll();
+    while (!stopping_.load(std::memory_order_relaxed) && store_->GetCounts().unread > 0) {
+      ReadAsked();
+      SayLost();
+      MutexLock lock(mutex_);
+      if (asked_.empty() && !stopping_.load(std::memory_order_relaxed)) wake_.Wait(mutex_);
+    }
+  } catch (const std::bad_alloc&) {
+    // For a line of the log. What is unread stays so, and is computed when it is asked for.
   }
   running_.store(false, std::memory_order_relaxed);
 }
@@ -104,6 +108,7 @@ void EntryLoader::LoadAll() {
   uint64_t cursor = 0;
   for (uint32_t slot; (slot = store_->NextUnread(&cursor)) != SlotTable::kNoSlot; ++cursor) {
     if (stopping_.load(std::memory_order_relaxed)) return;
+    if (any_asked_.load(std::memory_order_relaxed)) ReadAsked();
     Load(slot);
   }
   SayRead(started_ns, unread);

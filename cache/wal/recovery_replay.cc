@@ -9,7 +9,7 @@
 namespace sutra {
 namespace {
 
-// Far enough for a line of memory to arrive: a start with a million entries takes half as long as without.
+// Far enough for a line of memory to arrive.
 constexpr size_t kExpectAhead = 16;
 
 }  // namespace

@@ -23,7 +23,7 @@ TEST_F(HandOverTest, TheStandbyServesWhileTheOldEngineStillEnds) {
   ExpectVector(client.Embed("after"), "after");
   const ExitStatus status = first.WaitEnd();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
-  EXPECT_EQ(CountInLog(*standby, kTookOver), 1u);
+  EXPECT_TRUE(WaitLog(*standby, kTookOver)) << "the old engine may have answered and ended before";
   ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "stored and synced before the locks were free";
 }
