@@ -17,7 +17,7 @@ namespace sutra {
 namespace {
 
 constexpr size_t kAskedMax = 64;
-constexpr uint64_t kPatienceNs = 100 * kNsPerMs;  // about what computing a text takes at worst
+constexpr uint64_t kPatienceNs = 2 * kNsPerSecond;
 constexpr uint64_t kFailureNs = kNsPerSecond;
 
 bool HasBody(RecordState state) { return state == RecordState::kBadInsertBody || state == RecordState::kBadWatermark; }

@@ -128,12 +128,11 @@ Status WalLog::SyncNames() {
 }
 
 Status WalLog::KeepBound() {
-  // At most half of a segment is given to old entries, or a log full of live ones would never move on; less after each
-  // one that made as many segments as it gave back: beside its index one may not hold two halves.
+  // At most half of a segment is given to old entries, or a log full of live ones would never move on; less when they
+  // begin another segment, since beside its index one may not hold two halves, but never less than four of which fit.
   uint64_t share = config_.segment_bytes / 2;
   while (segments_.size() > 1 && TotalBytes() > bound_) {
     const uint64_t oldest = segments_.front().number;
-    const size_t before = segments_.size();
     if (retired_ > 0) {
       if (Status status = GiveBackOldest(); !status.ok()) return status;
       if (segments_.front().number == oldest) break;
@@ -141,6 +140,7 @@ Status WalLog::KeepBound() {
     }
     // Where no other segment is to be had, a quarter of this one is left for removals.
     const uint64_t room = writer_.room() - std::min(writer_.room(), config_.segment_bytes / 4);
+    const uint64_t writing = writer_.number();
     uint64_t budget = preparer_.has_room() ? share : std::min(share, room);
     for (bool done = false; !done && budget >= kWalBlockBytes;) {
       std::unique_ptr<WalGroup> group = CollectLive(segments_.front().number, budget, &done);
@@ -151,10 +151,10 @@ Status WalLog::KeepBound() {
         return status;
       }
     }
+    if (writer_.number() != writing) share = std::max(share - share / 4, config_.segment_bytes / 8);
     Evict(segments_.front().number);
     if (Status status = RemoveOldest(); !status.ok()) return status;
     if (segments_.front().number == oldest) break;  // it could not be removed
-    if (segments_.size() >= before) share -= share / 4;
   }
   SayEvictions();
   return {};

@@ -166,6 +166,8 @@ TEST_P(CrashAtCheckpoint, KeepsItsPromises) {
     // Each start passes the checkpoints of recovery once.
     const bool of_recovery = name.rfind("recovery.", 0) == 0;
     if (of_recovery && nth > 1) break;
+    // New files are made while the log grows only.
+    if (name == "segment.allocated" && nth > 2) break;
     const Killed killed = RunChild(temp.path(), 501, nth == 2 ? "posix" : "auto", name + ":kill:" + std::to_string(nth),
                                    UINT64_MAX, &promises);
     ASSERT_TRUE(killed.by_kill) << name << " was never reached; exit code " << killed.exit_code;
