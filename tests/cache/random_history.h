@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <random>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ class RandomHistory {
       erase_failed_ = erase_failed_ || !shard->Erase(key.first, key.second).ok();
     } else {
       const uint64_t pass = RandomFrom(random, 400);
+      const std::unique_lock<std::shared_mutex> no_insert_is_under_way(time_);
       clock_.Advance((pass == 0   ? 3600 * 1000
                       : pass < 20 ? RandomFrom(random, 5000)
                                   : RandomFrom(random, 60)) *
@@ -136,12 +138,16 @@ class RandomHistory {
     const uint64_t lives[] = {0, 0, 0, 1, 3, 10, 600, 5400};  // 0: a day
     const uint64_t ttl_s = lives[RandomFrom(random, 8)];
     const Answer answer = AnswerOf(key, version);
+    // An insert reads two clocks: an hour that passes between the two readings would be a difference of an hour between
+    // memory and log.
+    const std::shared_lock<std::shared_mutex> no_time_passes(time_);
     expires_ns_[number] = clock_.BootNs() + (ttl_s == 0 ? kTtlSecondsDefault : ttl_s) * 1'000'000'000;
     shard->Insert(key.first, key.second, answer.vector, CacheValue{answer.norm, answer.tokens, answer.truncated},
                   ttl_s);
   }
 
   std::mt19937_64 random_;
+  std::shared_mutex time_;  // held alone while time passes
   sim::ManualClock clock_;
   CacheConfig config_;
   bool by_count_ = false;
