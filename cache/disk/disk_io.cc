@@ -1,6 +1,7 @@
 // Judging completions, which all implementations share, and choosing an implementation.
 #include "cache/disk/disk_io.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cassert>
@@ -14,6 +15,7 @@
 namespace sutra {
 namespace {
 
+constexpr size_t kMappedMin = 256 << 10;
 constexpr int kStallsMax = 16;  // results without progress (EINTR, EAGAIN, nothing written) before giving up
 
 Status StorageError(const std::string& operation, int64_t negative_errno) {
@@ -26,10 +28,21 @@ bool IsDiskFull(const Status& status) { return status.os_error() == ENOSPC || st
 
 bool IsFileTooLarge(const Status& status) { return status.os_error() == EFBIG; }
 
-void AlignedFree::operator()(std::byte* memory) const { ::operator delete (memory, std::align_val_t{kDiskBlockBytes}); }
+void AlignedFree::operator()(std::byte* memory) const {
+  if (mapped_bytes != 0) {
+    munmap(memory, mapped_bytes);
+  } else {
+    ::operator delete (memory, std::align_val_t{kDiskBlockBytes});
+  }
+}
 
 AlignedBytes AllocateAligned(size_t bytes) {
-  return AlignedBytes(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kDiskBlockBytes})));
+  if (bytes < kMappedMin) {
+    return AlignedBytes(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kDiskBlockBytes})));
+  }
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return AlignedBytes(static_cast<std::byte*>(memory), AlignedFree{bytes});
 }
 
 std::string DiskIo::PathOf(FileHandle file) {

@@ -170,9 +170,12 @@ Status ProbeDiskIo(DiskIo* io, const std::string& directory);
 
 // Block-aligned memory for log writes.
 struct AlignedFree {
+  size_t mapped_bytes = 0;  // 0: of the allocator
   void operator()(std::byte* memory) const;
 };
 using AlignedBytes = std::unique_ptr<std::byte[], AlignedFree>;
+// Large pieces are mapped, so that what a busy moment took goes back to the machine: the allocator kept 50 MB after a
+// million inserts at full speed.
 AlignedBytes AllocateAligned(size_t bytes);  // bytes: a multiple of kDiskBlockBytes; contents unspecified
 
 }  // namespace sutra

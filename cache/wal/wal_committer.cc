@@ -21,7 +21,7 @@ constexpr uint64_t kSyncBytes = 8u << 20;  // so much unsynced makes a sync due
 // Kept in memory until the sync: more is not written.
 constexpr uint64_t kUnsyncedBytesMax = 64u << 20;
 constexpr uint64_t kWatermarkDelayNs = 20 * kNsPerMs;
-constexpr size_t kFreeGroupsMax = 8;
+constexpr size_t kFreeGroupsMax = 4;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // WalShared, and flags and counts without data behind them
 
 }  // namespace
