@@ -37,7 +37,8 @@ class EntryLoader {
               const std::vector<RecoveredSegment>& chain, LogLine log_line);
   ~EntryLoader() { Stop(); }
 
-  // Reads everything on a thread that ends then; `first` is what it does before.
+  // Reads everything on a thread of its own; `first` is what it does before. Without anything to read, `first` is done
+  // here, and there is no thread.
   void Start(std::function<void()> first = {});
   // Ends it before its time: what is unread stays so. Load and LoadSegment still work.
   void Stop();

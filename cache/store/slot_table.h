@@ -20,7 +20,7 @@
 // (eviction.h). Expired entries go when their turn comes, or when the sweep comes past.
 //
 // Thread rule: every call may come from any thread, except those named ...Locked, which need mutex(), and BeginReplay,
-// PutAtLocked and FinishReplay, which belong to the time before the table is shared. Invariants:
+// PutUnreadLocked and FinishReplay, which belong to the time before the table is shared. Invariants:
 //  - A hit has the same bytes of text and the same variant, is not expired, and its vector and value belong together.
 //    No unread entry is a hit.
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots, cells, vectors, texts).
@@ -248,7 +248,7 @@ class SlotTable {
   Found Read(uint32_t slot, const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value);
   std::optional<bool> EqualLongText(uint32_t slot, uint32_t version, const EntryKey& key);
 
-  // Cells (slot_cells.cc): open addressing by the upper half of the hash.
+  // Cells: open addressing by the upper half of the hash.
   uint64_t HomeOf(uint32_t tag) const { return (tag * cell_count_) >> 32; }
   uint64_t NextCell(uint64_t cell) const { return cell + 1 == cell_count_ ? 0 : cell + 1; }
   uint64_t DistanceOf(uint64_t from, uint64_t to) const { return to >= from ? to - from : to + cell_count_ - from; }

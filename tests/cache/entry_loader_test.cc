@@ -54,6 +54,11 @@ class EntryLoaderTest : public testing::Test {
     if (!store_.Lookup(store_.KeyOf(text, 0), 0, vector.data(), &value, read)) return -1;
     return vector == VectorOf(text, value.token_count) ? static_cast<int>(value.token_count) : -2;
   }
+  // As who may not wait; fills vector_, or unread_slot_.
+  std::optional<bool> Try(const EntryKey& key) {
+    CacheValue value;
+    return store_.TryLookup(key, 0, vector_.data(), &value, &unread_slot_);
+  }
   uint64_t unread() { return store_.GetCounts().unread; }
   // The record of this text is damaged from now on.
   void Damage(uint64_t segment, const std::string& text) {
@@ -71,6 +76,8 @@ class EntryLoaderTest : public testing::Test {
   SlotTable store_{SlotTable::Limits{kWidth, 1000, 8 << 20}};
   std::vector<std::pair<LogLevel, std::string>> lines_;
   std::unique_ptr<EntryLoader> loader_;
+  std::vector<float> vector_ = std::vector<float>(kWidth);
+  uint32_t unread_slot_ = SlotTable::kNoSlot;
 };
 
 TEST_F(EntryLoaderTest, ReadsWhatSomebodyAsksForAtOnceAndTheRestInItsTurn) {
@@ -214,18 +221,16 @@ TEST_F(EntryLoaderTest, WhoMayNotWaitAsksAndFindsItSoon) {
   });
   const std::string text = TextOf(1, 3);
   const EntryKey key = store_.KeyOf(text, 0);
-  std::vector<float> vector(kWidth);
-  CacheValue value;
-  uint32_t unread = SlotTable::kNoSlot;
-  EXPECT_EQ(store_.TryLookup(key, 0, vector.data(), &value, &unread), std::nullopt);
+  EXPECT_EQ(Try(key), std::nullopt);
+  const uint32_t unread = unread_slot_;
   ASSERT_NE(unread, SlotTable::kNoSlot);
   EXPECT_TRUE(loader_->Ask(unread));
   EXPECT_TRUE(loader_->Ask(unread)) << "and again, without harm";
   clock_.Advance(3'000'000'000);
   EXPECT_FALSE(loader_->Ask(unread)) << "it takes longer than computing it";
   go.store(true);
-  while (!store_.TryLookup(key, 0, vector.data(), &value, &unread).has_value()) std::this_thread::yield();
-  EXPECT_EQ(vector, VectorOf(TextOf(1, 3), 3));
+  while (!Try(key).has_value()) std::this_thread::yield();
+  EXPECT_EQ(vector_, VectorOf(text, 3));
   loader_->Stop();
   EXPECT_FALSE(loader_->Ask(unread)) << "nobody would read it";
 }
@@ -240,18 +245,16 @@ TEST_F(EntryLoaderTest, WhatCannotBeReadNowIsReadWhenItIsAskedForLater) {
   loader_->Start();
   const std::string text = TextOf(1, 3);
   const EntryKey key = store_.KeyOf(text, 0);
-  std::vector<float> vector(kWidth);
-  CacheValue value;
-  uint32_t unread = SlotTable::kNoSlot;
-  ASSERT_EQ(store_.TryLookup(key, 0, vector.data(), &value, &unread), std::nullopt);
+  ASSERT_EQ(Try(key), std::nullopt);
+  const uint32_t unread = unread_slot_;
   while (loader_->Ask(unread)) std::this_thread::yield();
   disk_.SetFaults({});
   do {
     clock_.Advance(2'000'000'000);
     loader_->Ask(unread);
     std::this_thread::yield();
-  } while (!store_.TryLookup(key, 0, vector.data(), &value, &unread).has_value());
-  EXPECT_EQ(vector, VectorOf(TextOf(1, 3), 3));
+  } while (!Try(key).has_value());
+  EXPECT_EQ(vector_, VectorOf(text, 3));
 }
 
 }  // namespace
