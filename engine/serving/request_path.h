@@ -34,9 +34,10 @@ class RequestPath {
   [[nodiscard]] bool Handle(LaneReader::Taken* request);
   [[nodiscard]] bool HandleAgain(LaneReader::Taken* request);
 
-  // Answers the request from the cache, or lets it join the computation of its text. Throws std::bad_alloc and has
-  // changed nothing.
-  Step Find(const Waiter& waiter, std::string_view text);
+  // Answers the request from the cache, or lets it join the computation of its text. `removals`: of the cache, read
+  // before, and to be those that a computation has seen which begins where nothing is found. Throws std::bad_alloc and
+  // has changed nothing.
+  Step Find(const Waiter& waiter, std::string_view text, uint64_t removals);
   // Stages the computation where `waiter` wants it. `again`: it counts as waiting already (RequestBatcher::Add).
   // REQUIRES: the batcher's ReserveOne.
   void Queue(const ComputationPtr& computation, const Waiter& waiter, bool again);
@@ -45,8 +46,8 @@ class RequestPath {
   bool Answer(LaneReader::Taken* request);
   Step Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0);
   Step AnswerFromCache(const Waiter& waiter, std::string_view text);
-  Step Join(const Waiter& waiter, std::string_view text);
-  Step Compute(const Waiter& first, std::string_view text);
+  Step Join(const Waiter& waiter, std::string_view text, uint64_t removals);
+  Step Compute(const Waiter& first, std::string_view text, uint64_t removals);
   Step HandOver(const Waiter& first, const TailText& long_text);
   template <typename Request>
   std::shared_ptr<Request> MakeComputation(const Waiter& first, size_t text_bytes) const;

@@ -138,6 +138,28 @@ TEST_F(RequestPathTest, ATextUnderWayIsJoinedUnlessItIsCachedByNow) {
   EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 2u);
 }
 
+TEST_F(RequestPathTest, AfterARemovalATextUnderWayIsNotJoinedButComputedAnew) {
+  Send(0, "apple");
+  cache_.removals = 1;
+  Send(1, "apple");
+  Send(2, "apple");  // joins the second
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 2u);
+  EXPECT_EQ(queued[0]->removals_seen, 0u);
+  EXPECT_EQ(queued[1]->removals_seen, 1u);
+  EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 1u);
+  EXPECT_EQ(model_->in_flight.Finish(queued[1]).size(), 2u);
+}
+
+// It has seen what was removed before it looked into the cache, not what is removed while it looks.
+TEST_F(RequestPathTest, ARemovalBesideTheLookupCountsAsOneAfterTheComputationBegan) {
+  cache_.after_lookup = [&](std::string_view) { cache_.removals = 5; };
+  Send(0, "apple");
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  EXPECT_EQ(queued[0]->removals_seen, 0u);
+}
+
 // The worker stores and ends the computation just after the lookup missed: the text is in neither of the two looks.
 TEST_F(RequestPathTest, ATextThatEndsBetweenTheTwoLooksIsNotComputedAgain) {
   Send(0, "apple");
