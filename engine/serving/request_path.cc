@@ -44,10 +44,10 @@ bool RequestPath::Answer(LaneReader::Taken* request) {
 
 RequestPath::Step RequestPath::Find(const Waiter& waiter, std::string_view text, uint64_t removals) {
   const uint64_t ended = model_.in_flight.ended(text);
-  Step step = AnswerFromCache(waiter, text);
+  Step step = AnswerFromCache(waiter, text, removals);
   if (step == Step::kNothing) step = Join(waiter, text, removals);
   // What ended between the two may have been this text: then it is in the cache by now.
-  if (step == Step::kNothing && model_.in_flight.ended(text) != ended) step = AnswerFromCache(waiter, text);
+  if (step == Step::kNothing && model_.in_flight.ended(text) != ended) step = AnswerFromCache(waiter, text, removals);
   return step;
 }
 
@@ -70,16 +70,22 @@ RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text,
   return Step::kDone;
 }
 
-RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text, uint64_t removals) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
   CacheShard* const cache = model_.cache.Get();
   if (cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
   CacheValue value;
-  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
+  float* const vector = waiter.lane->vector(waiter.slot);
+  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, vector, &value);
   if (!found.has_value()) return Step::kBusy;
   if (!*found) return Step::kNothing;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));
   if (value.truncated && (waiter.options & kOptionReject) != 0) return Refuse(waiter, StatusCode::kTextTooLong);
+  // Its client will look there before it asks again. One without the table brings nothing in: the next client with it
+  // does.
+  if (model_.hot != nullptr && waiter.lane->hot()) {
+    model_.hot->TryPublish(text, kVariantOfModel, {vector, model_.info.width}, value, removals);
+  }
   if (!model_.replies.AnswerHit(waiter, value.norm, value.token_count, value.truncated)) return Step::kBusy;
   model_.stats.Add(Counter::kHits);
   return Step::kDone;

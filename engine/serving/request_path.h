@@ -1,7 +1,8 @@
 // What happens to a taken request in the loop thread: cache, join, or on to the model. One direction; nothing here
 // waits, not even for a lock: its holder may lose its CPU for milliseconds, in which the loop has others to serve.
 //
-// Order: a hit is copied directly into the reply slot and answered here, without another thread; a text that is in
+// Order: a hit is copied directly into the reply slot and answered here, without another thread, and is put into the
+// hot table for a client that has it; a text that is in
 // flight is joined (in_flight.h says why none falls between the two); a miss is copied and staged in the batcher.
 //
 // A long text goes to a thread of its own (long_worker.h), which uses a path of its own: Find and Queue.
@@ -45,7 +46,7 @@ class RequestPath {
  private:
   bool Answer(LaneReader::Taken* request);
   Step Refuse(const Waiter& waiter, StatusCode status, uint32_t retry_after_ms = 0);
-  Step AnswerFromCache(const Waiter& waiter, std::string_view text);
+  Step AnswerFromCache(const Waiter& waiter, std::string_view text, uint64_t removals);
   Step Join(const Waiter& waiter, std::string_view text, uint64_t removals);
   Step Compute(const Waiter& first, std::string_view text, uint64_t removals);
   Step HandOver(const Waiter& first, const TailText& long_text);
