@@ -2,6 +2,7 @@
 #include "engine/lanes/hot_report.h"
 
 #include <algorithm>
+#include <cassert>
 
 namespace sutra {
 
@@ -13,6 +14,7 @@ HotReport::News HotReport::Look(const ClientLine& line, uint64_t now_ns) {
   constexpr uint64_t kNsPerHit = kNsPerSecond / kHitsPerSecondMax;
   const uint64_t since_ns = now_ns - std::min(looked_ns_, now_ns);
   news.hits = std::min(said - highest_, since_ns / kNsPerHit);
+  assert(news.hits <= said - highest_ && news.hits * kNsPerHit <= since_ns);
   highest_ = said;
   looked_ns_ = now_ns;
   for (uint32_t i = 0; i < kHotHintsPerLane; ++i) news.hints[i] = line.hot_hints[i].load(std::memory_order_relaxed);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -181,89 +180,6 @@ TEST_F(AcceptorTest, AHonestClientGetsItsLane) {
   EXPECT_EQ(attached_[0].lane->client()->uid, getuid());
   EXPECT_EQ(attached_[0].lane->client()->name, "te?st");
   EXPECT_EQ(acceptor_->pending(), 0u);
-}
-
-// The engine's own user gets it, if its library knows of it.
-TEST_F(AcceptorTest, TheHotTableComesAsASixthDescriptorToALibraryThatKnowsIt) {
-  const UniqueFd table(memfd_create("table", MFD_CLOEXEC));
-  options_.hot_fd = table.get();
-  options_.hot_slots = 41;
-  Listen();
-  for (const uint16_t minor : {uint16_t{0}, uint16_t{1}, uint16_t{2}}) {
-    const UniqueFd client = Connect();
-    HelloMessage hello = Hello();
-    hello.layout_minor = minor;
-    Send(client, &hello, sizeof(hello));
-    WelcomeMessage welcome = {};
-    int fds[kWelcomeFdsMax];
-    size_t count = 0, received = 0;
-    ASSERT_EQ(ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, {kWelcomeFds, kWelcomeFdsMax}, &count,
-                             &received, MonotonicNs() + kNsPerSecond),
-              MessageOutcome::kOk);
-    EXPECT_EQ(count, size_t{minor == 0 ? kWelcomeFds : kWelcomeFdsMax});
-    EXPECT_EQ(welcome.hot_slots, minor == 0 ? 0u : 41u);
-    if (minor > 0) {
-      struct stat sent = {}, own = {};
-      EXPECT_EQ(fstat(fds[kFdHot], &sent), 0);
-      EXPECT_EQ(fstat(table.get(), &own), 0);
-      EXPECT_EQ(sent.st_ino, own.st_ino);
-    }
-    for (size_t i = 0; i < count; ++i) close(fds[i]);
-    const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
-    Send(client, &locked, sizeof(locked));
-    ASSERT_EQ(attached_.size(), 1u);
-    EXPECT_EQ(attached_[0].lane->hot(), minor > 0);
-    attached_.clear();
-  }
-}
-
-// May attach is one right, to read what is hot another. Run as root, since a child must become somebody else.
-TEST_F(AcceptorTest, AnotherUserGetsTheHotTableOnlyAsAMemberOfANamedGroup) {
-  if (geteuid() != 0) GTEST_SKIP() << "needs root to become another user";
-  constexpr uid_t kStranger = 64'123;
-  constexpr gid_t kGroup = 64'124;
-  const UniqueFd table(memfd_create("table", MFD_CLOEXEC));
-  options_.hot_fd = table.get();
-  options_.hot_slots = 41;
-  options_.allow_uids = {kStranger};
-  for (const bool named : {false, true}) {
-    options_.hot_gids = named ? std::vector<gid_t>{kGroup} : std::vector<gid_t>{kGroup + 1};
-    Listen();
-    ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
-    ASSERT_EQ(chmod(directory_.path().c_str(), 0755), 0);
-    int connected[2];
-    ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, connected), 0);
-    const pid_t child = fork();
-    if (child == 0) {
-      if (setgid(kGroup) != 0 || setuid(kStranger) != 0) _exit(1);
-      UniqueFd client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-      sockaddr_un address = {};
-      address.sun_family = AF_UNIX;
-      std::memcpy(address.sun_path, path_.c_str(), path_.size());
-      if (connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) _exit(2);
-      const HelloMessage hello = Hello();
-      if (send(client.get(), &hello, sizeof(hello), 0) != sizeof(hello)) _exit(3);
-      if (send(connected[1], "c", 1, 0) != 1) _exit(4);
-      WelcomeMessage welcome = {};
-      int fds[kWelcomeFdsMax];
-      size_t count = 0, received = 0;
-      if (ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, {kWelcomeFds, kWelcomeFdsMax}, &count, &received,
-                         MonotonicNs() + 60 * kNsPerSecond) != MessageOutcome::kOk) {
-        _exit(5);
-      }
-      _exit(static_cast<int>(10 + count + (welcome.hot_slots != 0 ? 100 : 0)));
-    }
-    char byte;
-    ASSERT_EQ(recv(connected[0], &byte, 1, 0), 1);
-    EXPECT_TRUE(acceptor_->OnListen(listener_->fd(), Now()));
-    acceptor_->OnReady(ids_.back(), Now());
-    Settle();
-    int ended = 0;
-    ASSERT_EQ(waitpid(child, &ended, 0), child);
-    EXPECT_EQ(WEXITSTATUS(ended), named ? 10 + kWelcomeFdsMax + 100 : 10 + kWelcomeFds);
-    close(connected[0]);
-    close(connected[1]);
-  }
 }
 
 TEST_F(AcceptorTest, WhatTheModelIsNotIsRefusedWithBothValues) {
