@@ -19,8 +19,8 @@ class EndToEnd : public SystemTest {
     return replies;
   }
   static size_t FromShard(const std::vector<Reply>& replies) {
-    return static_cast<size_t>(std::count_if(replies.begin(), replies.end(),
-                                             [](const Reply& reply) { return reply.source == SUTRA_SOURCE_SHARD; }));
+    return static_cast<size_t>(
+        std::count_if(replies.begin(), replies.end(), [](const Reply& reply) { return reply.FromCache(); }));
   }
 };
 
@@ -39,7 +39,7 @@ TEST_F(EndToEnd, ComputesOnceThenAnswersFromTheShard) {
   EXPECT_EQ(first.token_count, text.size());  // the fake model's tokens are bytes
   const Reply second = client.Embed(text);
   ExpectVector(second, text);
-  EXPECT_EQ(second.source, SUTRA_SOURCE_SHARD);
+  EXPECT_TRUE(second.FromCache());
   EXPECT_EQ(second.token_count, first.token_count);
 }
 
@@ -48,9 +48,9 @@ TEST_F(EndToEnd, OptionsChangeTheAnswerAsTheySay) {
   ASSERT_TRUE(engine.Start());
   const ClientHandle client = Attached(engine);
   const std::string text = "raw and normalised answers come from one entry";
-  for (const sutra_source source : {SUTRA_SOURCE_MODEL, SUTRA_SOURCE_SHARD}) {
+  for (const bool stored : {false, true}) {
     const Reply raw = client.Embed(text, ClientHandle::RequestOptions(SUTRA_RAW));
-    EXPECT_EQ(raw.source, source);
+    EXPECT_EQ(raw.FromCache(), stored);
     EXPECT_TRUE(SameVector(raw.vector, ExpectedVector(text, true)));
     ExpectVector(client.Embed(text, ClientHandle::RequestOptions(SUTRA_NORMALIZE)), text);
   }
@@ -125,7 +125,7 @@ TEST_F(EndToEnd, AnExpiredEntryIsComputedAnew) {
   const sutra_options look = ClientHandle::RequestOptions(SUTRA_CACHE_SKIP_STORE);
   // Until the entry expired it is answered from the shard; then never again.
   Reply reply = client.Embed(text, look);
-  while (reply.source == SUTRA_SOURCE_SHARD) {
+  while (reply.FromCache()) {
     ExpectVector(reply, text);
     reply = client.Embed(text, look);
   }
@@ -176,7 +176,7 @@ TEST_F(EndToEnd, AMixedBatchOfHitsMissesDuplicatesAndBadTextsKeepsItsOrder) {
     }
     ExpectVector(replies[i], texts[i]);
     if (texts[i].rfind("warm", 0) == 0) {
-      EXPECT_EQ(replies[i].source, SUTRA_SOURCE_SHARD) << i;
+      EXPECT_TRUE(replies[i].FromCache()) << i;
     }
     if (replies[i].source == SUTRA_SOURCE_MODEL) {
       EXPECT_TRUE(from_model.insert(texts[i]).second) << "computed twice: " << texts[i];
