@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <random>
 #include <string>
@@ -83,6 +84,36 @@ TEST(HotRace, ThreadsGetWholeVectorsOfTheirKey) {
   stop.store(true, std::memory_order_relaxed);
   writer.join();
   for (const Count& count : counts) EXPECT_EQ(count.wrong, 0u) << "of " << count.hits;
+}
+
+// One key, whose copy takes as long as can be: a reader that looks at the sequence once gets halves of two vectors.
+TEST(HotRace, TheLargestVectorsAreNeverTorn) {
+  const PlainHotTable table(kWidthMax, 1);
+  std::atomic<bool> stop = false;
+  std::thread writer([&] {
+    HotWriter hot = table.writer();
+    HotKey key = hot.KeyOf(HotText(0), 0);
+    std::vector<float> vector(kWidthMax);
+    for (uint32_t round = 1; !stop.load(std::memory_order_relaxed); ++round) {
+      std::fill(vector.begin(), vector.end(), static_cast<float>(round % 4096));
+      hot.Write(0, &key, vector, HotValueOf(0, 0));
+      for (int i = 0; i < 300; ++i) CpuPause();  // so that the reader gets some
+    }
+  });
+  // Until the writer was seen at work so often that no torn copy would be luck.
+  float last = -1;
+  uint64_t changes = 0, torn = 0;
+  while (changes < ByBuild(400u, 200u, 100u)) {
+    const HotFound found = FindHot(table.reader(), HotText(0), kWidthMax);
+    if (!found.hit) continue;
+    const float first = found.unit.front();
+    if (std::any_of(found.unit.begin(), found.unit.end(), [first](float value) { return value != first; })) ++torn;
+    changes += first != last ? 1 : 0;
+    last = first;
+  }
+  stop.store(true, std::memory_order_relaxed);
+  writer.join();
+  EXPECT_EQ(torn, 0u);
 }
 
 // A table in memory files, whose writer is another process.
