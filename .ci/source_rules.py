@@ -36,10 +36,10 @@ MAY_INCLUDE = {
     "engine/serving": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_backend.h",
                        "engine/model/model_info.h", "engine/tokenizer/tokenizer.h", "cache/cache_shard.h",
                        "engine/control/control_sessions.h"},
-    "engine/control": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_info.h", "cache/cache_shard.h"},
+    "engine/control": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_info.h", "cache"},
     "engine": {BASE, "shm", STATS, "cache", "cache/disk"} | ENGINE,
-    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "engine/tokenizer", "engine/model"} | CACHE,
-    "tools/lib": {BASE, "shm", STATS, "producer", "engine/tokenizer", "engine/model"},
+    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "engine/control", "engine/tokenizer", "engine/model"} | CACHE,
+    "tools/lib": {BASE, "shm", STATS, "producer", "engine/control", "engine/tokenizer", "engine/model"},
     "tools/gateway": {"tools/lib"},  # and the C header
     "tools/bulk": {"tools/lib"},
     "tests": EVERYTHING,
