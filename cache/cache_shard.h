@@ -13,8 +13,8 @@
 //  - What has expired is out of memory within the hour, whether anybody asks for it or not.
 //  - Bounds on entries and bytes hold at all times; the log is bounded by `wal_bytes_max` and recycles its segments.
 // The store and the log assert their parts of these; tests/sim and tests/cache check what a crash leaves behind.
-// Thread-safe: every call may come from any thread. No call waits for the disk except Erase, Sync, Open,
-// and Lookup of an entry that is still to be read.
+// Thread-safe: every call may come from any thread, those of CacheAdmin from one at a time. No call waits for the disk
+// except Erase, Sync, Open, Lookup of an entry that is still to be read, and those of CacheAdmin.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,7 @@
 #include <string>
 #include <string_view>
 
+#include "cache/cache_admin.h"
 #include "cache/store/cache_value.h"
 #include "cache/wal/durability.h"
 #include "cache/wal/wal_limits.h"
@@ -57,7 +58,8 @@ struct CacheConfig {
   uint64_t interval_us_max = kIntervalUsDefault;
   uint64_t interval_bytes_max = kIntervalBytesDefault;
   uint64_t sync_us_max = kSyncUsDefault;
-  bool strict_recovery = false;  // refuse to open a damaged log instead of quarantining it
+  bool strict_recovery = false;         // refuse to open a damaged log instead of quarantining it
+  RemovalObserver* observer = nullptr;  // told of removals; null: nobody is
   LogLine log;
 };
 
@@ -78,7 +80,7 @@ struct CacheStats {
   const char* disk_io = "";     // "io_uring" or "posix"
 };
 
-class CacheShard {
+class CacheShard : public CacheAdmin {
  public:
   static constexpr uint64_t kRemovalsAllSeen = UINT64_MAX;
 
@@ -102,6 +104,10 @@ class CacheShard {
   // is read next, and a miss if that fails or takes long.
   virtual std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) = 0;
 
+  // Counts as a hit of the entry that a lookup has named, if it is still there: somebody was answered from a copy of
+  // it. Takes no lock.
+  virtual void Touch(const CacheHandle& handle) = 0;
+
   // Stores or replaces; never waits for the disk. ttl_s 0 = the default; one above kTtlSecondsMax is shortened
   // to it. If the log's queue is full, the log record is dropped and counted; the entry still serves from memory.
   // Stores nothing if the text may have been removed since Removals() was `removals_seen`.
@@ -111,7 +117,8 @@ class CacheShard {
   // How many removals there were. Whoever remembers the number from before it computes a vector and hands it to Insert
   // brings back nothing that is removed meanwhile. Takes no lock.
   virtual uint64_t Removals() const = 0;
-  // Removes an entry; returns when the removal is durable (as under policy group), or kStorageError. kOk if absent.
+  // Removes an entry; returns when the removal is observed, and durable (as under policy group), or kStorageError. kOk
+  // if absent.
   virtual Status Erase(std::string_view text, uint32_t variant) = 0;
 
   // Returns when everything accepted before the call is written and synced; kStorageError if it cannot be, or if

@@ -200,9 +200,9 @@ void LoggedShard::Insert(std::string_view text, uint32_t variant, std::span<cons
   }
   {
     const MutexLock lock(store_.mutex());
-    if (removed_at_[key.digest.high % kRemovalFences] > removals_seen) return;
-    const SlotTable::Placed placed =
-        store_.PutLocked(key, std::as_bytes(vector), value, now + ttl * kNsPerSecond, now, &copy);
+    if (fences_.Stops(key.digest, removals_seen)) return;
+    const SlotTable::Lifetime lifetime{now + ttl * kNsPerSecond, static_cast<uint32_t>(ttl)};
+    const SlotTable::Placed placed = store_.PutLocked(key, std::as_bytes(vector), value, lifetime, now, &copy);
     if (committer_ != nullptr && !storage_lost()) PushLocked(placed, loggable ? &record : nullptr);
   }
   if (committer_ != nullptr) committer_->Wake();
@@ -251,20 +251,26 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
   const EntryKey key = store_.KeyOf(text, variant);
   const UnplacedRecord record = UnplacedRecord::Erase({key.digest.low, key.digest.high, variant});
   std::shared_ptr<WalCommit> commit;
+  uint64_t removals = 0;
   {
     const MutexLock lock(store_.mutex());
     store_.EraseLocked(key);
-    removed_at_[key.digest.high % kRemovalFences] = removals_.fetch_add(1, std::memory_order_release) + 1;
-    if (committer_ == nullptr) return {};
+    removals = fences_.Raise(key.digest);
     // Logged in any case: an entry that was evicted or has expired may still be in the log, if that is behind.
-    if (!storage_lost()) commit = committer_->PushErase(record);
+    if (committer_ != nullptr && !storage_lost()) commit = committer_->PushErase(record);
   }
-  return Wait(commit);
+  // Before the wait: nobody is answered from elsewhere while the disk takes its time.
+  if (config_.observer != nullptr) config_.observer->OnErased(text, variant, removals);
+  return committer_ == nullptr ? Status() : Wait(commit);
 }
 
 Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {
   if (!options_.threaded) Turn();
   if (commit != nullptr && committer_->Await(commit.get())) return {};
+  return Refused();
+}
+
+Status LoggedShard::Refused() const {
   return Status(StatusCode::kStorageError,
                 "the log in " + config_.directory + " refuses records; the engine's log gives the reason");
 }

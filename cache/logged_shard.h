@@ -5,15 +5,17 @@
 // has become due.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "cache/cache_shard.h"
 #include "cache/entry_loader.h"
 #include "cache/heat_file.h"
 #include "cache/recycler.h"
+#include "cache/removal_fences.h"
 #include "cache/shard_directory.h"
 #include "cache/store/slot_table.h"
 #include "cache/store/sweeper.h"
@@ -38,11 +40,18 @@ class LoggedShard final : public CacheShard {
   std::optional<bool> TryLookup(std::string_view text, uint32_t variant, float* vector, CacheValue* value) override;
   void Insert(std::string_view text, uint32_t variant, std::span<const float> vector, const CacheValue& value,
               uint64_t ttl_s, uint64_t removals_seen = kRemovalsAllSeen) override;
-  uint64_t Removals() const override { return removals_.load(std::memory_order_acquire); }
+  uint64_t Removals() const override { return fences_.removals(); }
+  void Touch(const CacheHandle& handle) override { store_.Touch(handle); }
   Status Erase(std::string_view text, uint32_t variant) override;
   Status Sync() override;
   void SetStorageLost(bool lost) override { storage_lost_.store(lost, std::memory_order_relaxed); }
   CacheStats Stats() const override;
+
+  Result<Preview> PreviewRemoval(const CacheFilter& filter, const GoOn& go_on) override;
+  Result<Removal> CommitRemoval(uint64_t token, const GoOn& go_on) override;
+  Result<bool> Visit(Which which, uint64_t* cursor, const std::function<bool(const CacheEntry&)>& visit) override;
+  Result<CacheEntry> Get(std::string_view text, uint32_t variant) override;
+  Result<Compaction> Compact(const GoOn& go_on) override;
 
   void Turn();
 
@@ -55,6 +64,34 @@ class LoggedShard final : public CacheShard {
   void WriteHeat();
   void RestoreHeat();
   Status Wait(const std::shared_ptr<WalCommit>& commit);
+  Status Refused() const;
+
+  // An entry that a preview has found.
+  struct Doomed {
+    uint32_t slot = 0;
+    uint32_t birth = 0;
+  };
+  struct PlannedRemoval {
+    uint64_t token = 0;
+    uint64_t until_ns = 0;  // monotonic
+    bool everything = false;
+    std::vector<Doomed> entries;
+  };
+  // What a removal has handed to the log, to be waited for.
+  struct RemovalRecords {
+    std::vector<std::shared_ptr<WalCommit>> commits;
+    size_t awaited = 0;  // so many of them are durable
+    bool refused = false;
+  };
+  Status FindDoomed(const CacheFilter& filter, const GoOn& go_on, PlannedRemoval* plan, Preview* preview);
+  Status ReadUnread(const GoOn& go_on);
+  bool RemoveDoomed(const std::vector<Doomed>& doomed, const GoOn& go_on, Removal* removed, RemovalRecords* records);
+  void RemoveLong(const Doomed& doomed, Removal* removed, RemovalRecords* records);
+  void RemoveEverything(Removal* removed, RemovalRecords* records);
+  void PushRemovalsLocked(std::span<const UnplacedRecord> removals, RemovalRecords* records)
+      SUTRA_REQUIRES(store_.mutex());
+  // Waits until at most `left` of the commits may not be durable yet.
+  void AwaitRemovals(size_t left, RemovalRecords* records);
   bool storage_lost() const { return storage_lost_.load(std::memory_order_relaxed); }
 
   const CacheConfig config_;
@@ -62,11 +99,8 @@ class LoggedShard final : public CacheShard {
   Clock* const clock_;
   const Options options_;
   SlotTable store_;
-  // When a key of this remainder was removed last: a removal of one of its 4,095 neighbours costs a computation that is
-  // under way its entry, and nothing else.
-  static constexpr size_t kRemovalFences = 4096;
-  std::array<uint64_t, kRemovalFences> removed_at_ SUTRA_GUARDED_BY(store_.mutex()) = {};
-  std::atomic<uint64_t> removals_{0};  // raised under the store's mutex
+  RemovalFences fences_;  // raised and asked under the store's mutex
+  std::optional<PlannedRemoval> planned_;
   WalShared shared_;
   // relaxed: a change of the directory is noticed late in any case
   std::atomic<bool> storage_lost_{false};

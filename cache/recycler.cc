@@ -1,6 +1,8 @@
 // Turns a live entry into the record that replaces its old one.
 #include "cache/recycler.h"
 
+#include <algorithm>
+
 #include "shm/base/clock.h"
 #include "shm/base/time.h"
 
@@ -18,6 +20,7 @@ bool Recycler::CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std
     InsertBody body;
     body.wall_expiry_ns = wall + remaining;
     body.ttl_s = static_cast<uint32_t>(remaining / kNsPerSecond + 1);
+    body.age_s = entry.ttl_s - std::min(entry.ttl_s, body.ttl_s);
     body.variant = entry.variant;
     body.text_bytes = static_cast<uint32_t>(entry.text.size());
     body.width = width_;

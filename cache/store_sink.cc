@@ -40,7 +40,8 @@ void StoreSink::InsertIndexed(const IndexEntry& entry, uint64_t segment) {
   unread.text_bytes = entry.text_bytes;
   unread.token_count = entry.token_count;
   unread.truncated = entry.truncated != 0;
-  unread.expires_ns = boot_now_ns_ + remaining_ns;
+  const uint64_t ttl_s = uint64_t{entry.age_s} + std::min<uint64_t>(entry.ttl_s, kTtlSecondsMax);
+  unread.lifetime = {boot_now_ns_ + remaining_ns, static_cast<uint32_t>(std::min<uint64_t>(ttl_s, SlotTable::kTtlMax))};
   unread.place = {segment, entry.place};
   if (!store_->PutUnreadLocked(entry.slot, unread)) ++beyond_bounds_;
 }

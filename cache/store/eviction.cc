@@ -32,8 +32,9 @@ void EvictionQueues::Hit(uint32_t slot, uint32_t tokens) {
   const uint32_t rounds = RoundsFor(tokens);
   do {
     // Most hits find it so, and leave the cache line clean.
-    if ((before & kQueued) == 0 || (before & kRounds) == rounds) return;
-  } while (!state.compare_exchange_weak(before, static_cast<uint8_t>((before & ~kRounds) | rounds), kRelaxed));
+    if ((before & kQueued) == 0 || ((before & kRounds) == rounds && (before & kWasHit) != 0)) return;
+  } while (
+      !state.compare_exchange_weak(before, static_cast<uint8_t>((before & ~kRounds) | rounds | kWasHit), kRelaxed));
   if ((before & kInMain) != 0 && (before & kRounds) == 0) main_hits_.fetch_add(1, kRelaxed);
 }
 
@@ -56,6 +57,7 @@ void EvictionQueues::Restore(uint32_t slot, uint8_t heat, const Cost& cost) {
   } else if (rounds > RoundsOf(slot)) {
     SetState(slot, (StateOf(slot) & ~uint32_t{kRounds}) | rounds);
   }
+  if ((heat & kWasHit) != 0) NodeOf(slot).state.fetch_or(kWasHit, kRelaxed);
 }
 
 bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
@@ -69,7 +71,7 @@ bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
   ++spared_;
   if (IsInMain(slot)) {
     Unlink(&main_, slot, cost.bytes);
-    SetState(slot, kQueued | kInMain | (rounds - 1));
+    MoveState(slot, kQueued | kInMain | (rounds - 1));
     Push(&main_, slot, cost.bytes);
   } else {
     Unlink(&small_, slot, cost.bytes);
@@ -81,7 +83,7 @@ bool EvictionQueues::Spare(uint32_t slot, uint64_t hash, const Cost& cost) {
 void EvictionQueues::PushToMain(uint32_t slot, const Cost& cost, uint32_t rounds) {
   const uint64_t mean = tokens_mean_.load(kRelaxed);
   tokens_mean_.store(mean == 0 ? cost.tokens * kMeanOf : mean - mean / kMeanOf + cost.tokens, kRelaxed);
-  SetState(slot, kQueued | kInMain | rounds);
+  MoveState(slot, kQueued | kInMain | rounds);
   Push(&main_, slot, cost.bytes);
 }
 

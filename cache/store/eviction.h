@@ -68,11 +68,18 @@ class EvictionQueues {
   void Insert(uint32_t slot, uint64_t hash, const Cost& cost);
   // Its entry was found. Any thread.
   void Hit(uint32_t slot, uint32_t tokens);
+  // Somebody was answered from its entry since Insert, or ForgetHit.
+  bool WasHit(uint32_t slot) const { return (StateOf(slot) & kWasHit) != 0; }
+  // Its entry is replaced by a newer one of the same key, which keeps the place.
+  void ForgetHit(uint32_t slot) {
+    NodeOf(slot).state.fetch_and(static_cast<uint8_t>(~kWasHit), std::memory_order_relaxed);
+  }
   // Its entry leaves.
   void Remove(uint32_t slot, uint64_t bytes);
 
-  // What is kept of a slot over a restart: whether its entry is in the main queue, and the rounds that it has left.
-  uint8_t HeatOf(uint32_t slot) const { return StateOf(slot) & (kInMain | kRounds); }
+  // What is kept of a slot over a restart: whether its entry is in the main queue, the rounds that it has left, and
+  // whether it was ever hit.
+  uint8_t HeatOf(uint32_t slot) const { return StateOf(slot) & (kInMain | kRounds | kWasHit); }
   // The entry of this slot, which a start has put into the small queue, had this heat.
   void Restore(uint32_t slot, uint8_t heat, const Cost& cost);
 
@@ -98,7 +105,7 @@ class EvictionQueues {
 
  private:
   // A state byte.
-  static constexpr uint8_t kRounds = 3, kInMain = 4, kQueued = 8;
+  static constexpr uint8_t kRounds = 3, kInMain = 4, kQueued = 8, kWasHit = 16;
   struct Queue {
     uint32_t oldest = kNoSlot, newest = kNoSlot;
     uint64_t entries = 0, bytes = 0;
@@ -111,6 +118,13 @@ class EvictionQueues {
   uint8_t StateOf(uint32_t slot) const { return NodeOf(slot).state.load(std::memory_order_relaxed); }
   void SetState(uint32_t slot, uint32_t state) {
     NodeOf(slot).state.store(static_cast<uint8_t>(state), std::memory_order_relaxed);
+  }
+  // The same where the slot's entry stays: whether it was hit stays with it.
+  void MoveState(uint32_t slot, uint32_t state) {
+    uint8_t before = StateOf(slot);
+    while (!NodeOf(slot).state.compare_exchange_weak(before, static_cast<uint8_t>(state | (before & kWasHit)),
+                                                     std::memory_order_relaxed)) {
+    }
   }
   Queue& QueueOf(uint32_t slot) { return IsInMain(slot) ? main_ : small_; }
   const Queue& TurnOf() const {

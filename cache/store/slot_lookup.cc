@@ -43,6 +43,14 @@ bool SlotTable::Lookup(const EntryKey& key, uint64_t now_ns, float* vector, Cach
   }
 }
 
+// Whoever comes to the slot between the look and the hit gets it: it was as likely to be asked for.
+void SlotTable::Touch(const CacheHandle& handle) {
+  if (handle.slot >= slots_max_) return;
+  const Slot& slot = slots_[handle.slot];
+  if (!IsUsed(handle.slot) || HandleTagOf(slot) != handle.tag) return;
+  eviction_.Hit(handle.slot, slot.tokens.load(kRelaxed) >> kTokensShift);
+}
+
 SlotTable::Answer SlotTable::FindPatiently(const EntryKey& key, uint64_t now_ns, float* vector, CacheValue* value,
                                            uint32_t* slot) {
   for (int tries = 0; tries < kTriesMax; ++tries) {
@@ -118,7 +126,8 @@ SlotTable::Found SlotTable::Read(uint32_t number, const EntryKey& key, uint64_t 
   LoadWords(vector, from, limits_.width * sizeof(float));
   if (torn()) return Found::kTorn;
   if (expires_ns <= now_ns) return Found::kExpired;
-  *value = CacheValue{norm, tokens >> kTokensShift, (tokens & kTruncated) != 0};
+  *value = CacheValue{
+      norm, tokens >> kTokensShift, (tokens & kTruncated) != 0, expires_ns, {number, static_cast<uint32_t>(key.hash)}};
   return Found::kHit;
 }
 

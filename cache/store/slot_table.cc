@@ -100,16 +100,6 @@ void SlotTable::RemoveCell(uint32_t slot) {
   moves_.store(moves + 2, std::memory_order_release);
 }
 
-template <typename Is>
-uint32_t SlotTable::SlotWhere(uint64_t hash, Is is) const {
-  for (uint64_t at = HomeOf(TagOf(hash));; at = NextCell(at)) {
-    const uint64_t cell = cells_[at].load(kRelaxed);
-    if (cell == 0) return kNoSlot;
-    const uint32_t slot = static_cast<uint32_t>(cell) - 1;
-    if (cell >> 32 == TagOf(hash) && slots_[slot].hash.load(kRelaxed) == hash && is(slots_[slot])) return slot;
-  }
-}
-
 uint32_t SlotTable::SlotOf(const EntryKey& key) const {
   return SlotWhere(key.hash, [&](const Slot& slot) {
     if (slot.variant.load(kRelaxed) != key.variant) return false;
@@ -213,17 +203,19 @@ bool SlotTable::CopyText(std::string_view text, LongText::Ptr* copy, uint64_t* p
 
 // Vector and value of a slot whose version is odd, or which no cell names yet.
 void SlotTable::Write(uint32_t number, std::span<const std::byte> vector, const CacheValue& value,
-                      uint64_t expires_ns) {
+                      const Lifetime& lifetime) {
   assert(vector.size() == limits_.width * sizeof(float));
   Slot& slot = slots_[number];
   slot.tokens.store(PackTokens(value.token_count, value.truncated), kRelaxed);
   slot.norm.store(std::bit_cast<uint32_t>(value.norm), kRelaxed);
-  slot.expires_ns.store(std::max<uint64_t>(expires_ns, 1), kRelaxed);  // 0 is nobody's
+  slot.expires_ns.store(std::max<uint64_t>(lifetime.expires_ns, 1), kRelaxed);  // 0 is nobody's
+  slot.ttl_s = lifetime.ttl_s & kTtlMax;
+  slot.generation = generation_ & 1;
   StoreWords(VectorOf(number), vector.data(), vector.size());
 }
 
 void SlotTable::Add(uint32_t number, const EntryKey& key, uint64_t text, std::span<const std::byte> vector,
-                    const CacheValue& value, uint64_t expires_ns) {
+                    const CacheValue& value, const Lifetime& lifetime) {
   Slot& slot = slots_[number];
   assert(!IsUsed(number));
   {
@@ -232,7 +224,7 @@ void SlotTable::Add(uint32_t number, const EntryKey& key, uint64_t text, std::sp
     slot.variant.store(key.variant, kRelaxed);
     slot.text_bytes.store(static_cast<uint32_t>(key.text.size()), kRelaxed);
     slot.text.store(text, kRelaxed);
-    Write(number, vector, value, expires_ns);
+    Write(number, vector, value, lifetime);
   }
   slot.segment = 0;
   Enter(number, key.text.size(), value.token_count);
@@ -246,7 +238,7 @@ void SlotTable::Enter(uint32_t number, uint64_t text_bytes, uint32_t tokens) {
 }
 
 SlotTable::Placed SlotTable::PutLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
-                                       uint64_t expires_ns, uint64_t now_ns, LongText::Ptr* text) {
+                                       const Lifetime& lifetime, uint64_t now_ns, LongText::Ptr* text) {
   assert(!replaying_);
   Placed placed;
   if (!CanHold(key.text.size())) return placed;
@@ -260,14 +252,15 @@ SlotTable::Placed SlotTable::PutLocked(const EntryKey& key, std::span<const std:
   }
   if (placed.slot != kNoSlot) {
     const Change change(&slots_[placed.slot]);
-    Write(placed.slot, vector, value, expires_ns);
+    Write(placed.slot, vector, value, lifetime);
+    eviction_.ForgetHit(placed.slot);
     return placed;
   }
   uint64_t place = 0;
   if (AddText(key.text, now_ns, text, &place, &placed.vacated)) {
     placed.slot = TakeFree();
     if (placed.vacated > 0) --placed.vacated;
-    Add(placed.slot, key, place, vector, value, expires_ns);
+    Add(placed.slot, key, place, vector, value, lifetime);
   }
   ShowCounts();
   assert(counts_.bytes.load(kRelaxed) <= limits_.bytes_max);
@@ -310,8 +303,10 @@ bool SlotTable::PutUnreadLocked(uint32_t number, const Unread& entry) {
   slot.text_bytes.store(entry.text_bytes, kRelaxed);
   slot.tokens.store(PackTokens(entry.token_count, entry.truncated) | kUnread, kRelaxed);
   slot.norm.store(entry.place.offset, kRelaxed);
-  slot.expires_ns.store(std::max<uint64_t>(entry.expires_ns, 1), kRelaxed);
-  slot.segment = entry.place.segment;
+  slot.expires_ns.store(std::max<uint64_t>(entry.lifetime.expires_ns, 1), kRelaxed);
+  slot.ttl_s = entry.lifetime.ttl_s & kTtlMax;
+  slot.generation = generation_ & 1;
+  slot.segment = static_cast<uint32_t>(entry.place.segment);
   counts_.unread.store(counts_.unread.load(kRelaxed) + 1, kRelaxed);
   Enter(number, entry.text_bytes, entry.token_count);
   return true;

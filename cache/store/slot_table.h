@@ -35,7 +35,9 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "cache/key_digest.h"
 #include "cache/store/cache_value.h"
@@ -63,6 +65,29 @@ struct EntryView {
   std::span<const std::byte> vector;
   CacheValue value;
   uint64_t expires_ns = 0;  // on the boot clock, like every time in the table
+  uint32_t ttl_s = 0;       // its whole lifetime: what is left of it tells its age
+};
+
+// What a walk sees of an entry that is there. The view is valid under the mutex only.
+struct EntryFacts {
+  uint32_t slot = 0;
+  uint32_t birth = 0;     // tells this entry from one that comes to the slot later
+  std::string_view text;  // empty if it is unread or long
+  uint32_t text_bytes = 0;
+  uint64_t expires_ns = 0;
+  uint32_t ttl_s = 0;
+  uint64_t bytes = 0;  // of memory
+  bool unread = false, is_long = false, hit = false;
+  bool hot = false;  // eviction would keep it
+};
+
+// A copy of an entry with all that is known of it.
+struct EntryCopy {
+  EntryFacts facts;  // without the text
+  std::string text;
+  uint32_t variant = 0;
+  std::vector<float> vector;
+  CacheValue value;
 };
 
 class SlotTable {
@@ -104,20 +129,32 @@ class SlotTable {
 
   Mutex& mutex() const SUTRA_RETURN_CAPABILITY(mutex_) { return mutex_; }
 
+  // Counts as a hit of the entry, if it is still there. Takes no lock.
+  void Touch(const CacheHandle& handle);
+
+  // How long an entry lives: until when, and what it was given in all (at most kTtlMax), which tells since when.
+  struct Lifetime {
+    Lifetime(uint64_t expires = 0, uint32_t ttl = 0) : expires_ns(expires), ttl_s(ttl) {}
+    uint64_t expires_ns;
+    uint32_t ttl_s;
+  };
+  static constexpr uint32_t kTtlMax = UINT32_MAX >> 1;
   // Stores or replaces, and evicts for it what has to go.
   struct Placed {
     uint32_t slot = kNoSlot;  // kNoSlot: not stored, it alone exceeds the bounds or there is no memory
     uint32_t vacated = 0;     // so many other entries left and their slots are free: VisitVacatedLocked
   };
   // `text`: what CopyLongText gave; taken if there is a new entry. Without it a long text is copied here.
-  Placed PutLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value, uint64_t expires_ns,
-                   uint64_t now_ns, LongText::Ptr* text = nullptr) SUTRA_REQUIRES(mutex_);
+  Placed PutLocked(const EntryKey& key, std::span<const std::byte> vector, const CacheValue& value,
+                   const Lifetime& lifetime, uint64_t now_ns, LongText::Ptr* text = nullptr) SUTRA_REQUIRES(mutex_);
   // The slots that the last PutLocked emptied and left free. Before any other call that changes the table.
   void VisitVacatedLocked(uint32_t vacated, const std::function<void(uint32_t)>& visit) const SUTRA_REQUIRES(mutex_);
   bool EraseLocked(const EntryKey& key) SUTRA_REQUIRES(mutex_);
   // `segment` of a slot is the oldest log segment that may hold the newest record of its entry; 0: none does, and the
   // log may say something else of this slot. (Not asserted: only the files could tell. tests/sim would lose entries.)
-  void SetSegmentLocked(uint32_t slot, uint64_t segment) SUTRA_REQUIRES(mutex_) { slots_[slot].segment = segment; }
+  void SetSegmentLocked(uint32_t slot, uint64_t segment) SUTRA_REQUIRES(mutex_) {
+    slots_[slot].segment = static_cast<uint32_t>(segment);
+  }
 
   // Where the record of an unread entry is: `offset` in the segment, in units of the log's alignment.
   struct LogPlace {
@@ -131,7 +168,7 @@ class SlotTable {
     uint32_t text_bytes = 0;
     uint32_t token_count = 0;
     bool truncated = false;
-    uint64_t expires_ns = 0;
+    Lifetime lifetime;
     LogPlace place;
   };
   // Replay: the entry comes to this slot, whoever was there goes, and so does another entry of the same key. False if
@@ -167,6 +204,38 @@ class SlotTable {
   void HoldBy(uint64_t number);
   // Evicts every entry whose segment is at most `through` (and not 0); `evicted` is told of each slot, under the mutex.
   uint64_t EvictOlder(uint64_t through, const std::function<void(uint32_t)>& evicted = {});
+  // Visits the entries of up to `count` slots from *cursor on, under the mutex. True when there are no more slots.
+  bool VisitFacts(uint64_t* cursor, uint64_t count, const std::function<void(const EntryFacts&)>& visit) const;
+  // Whether the slot has the entry that a walk has seen there.
+  bool IsSameLocked(uint32_t slot, uint32_t birth) const SUTRA_REQUIRES(mutex_) {
+    return slot < fresh_ && IsUsed(slot) && BirthOf(slots_[slot]) == birth;
+  }
+  // A reference to the text of this entry, if it is long and still there; else null.
+  LongText::Ptr LongTextOf(uint32_t slot, uint32_t birth) const;
+  bool IsLongLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) {
+    return IsLong(slots_[slot].text_bytes.load(kRelaxed)) && !IsUnread(slots_[slot]);
+  }
+  // Of an entry in memory whose text is not long, and of an unread one.
+  KeyDigest DigestLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
+  uint32_t VariantLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) { return slots_[slot].variant.load(kRelaxed); }
+  // The slot of this key, unread or not; kNoSlot if it is not there. A long text's bytes are left to the caller to
+  // compare.
+  uint32_t FindSlot(const EntryKey& key) const;
+  // Copies the entry of this slot; false if there is none, or it is unread, or it leaves meanwhile. Throws
+  // std::bad_alloc.
+  bool CopyEntry(uint32_t slot, EntryCopy* copy) const;
+
+  // All entries that are there now are to go: they count as none for the log from now on, and ClearDoomed takes them
+  // out. REQUIRES: it has done so since the last call.
+  void DoomAllLocked() SUTRA_REQUIRES(mutex_) { generation_ ^= 1; }
+  // Takes out what is doomed, up to `count` slots from *cursor on; true when there are no more slots. *removed and
+  // *bytes grow by what went.
+  bool ClearDoomed(uint64_t* cursor, uint64_t count, uint64_t* removed, uint64_t* bytes);
+  uint64_t TextBytesLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) {
+    return slots_[slot].text_bytes.load(kRelaxed);
+  }
+  uint64_t BytesLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) { return BytesOf(TextBytesLocked(slot)); }
+
   // What eviction knows of a slot's entry, and eight bits of its hash, to tell whether it is the same one later.
   struct Heat {
     uint8_t state = 0, tag = 0;
@@ -196,7 +265,9 @@ class SlotTable {
     std::atomic<uint64_t> hash{0};
     std::atomic<uint64_t> expires_ns{0};
     std::atomic<uint64_t> text{0};  // a block of the text heap, or a LongText if it is long; unread: digest.high
-    uint64_t segment = 0;           // of writers only
+    uint32_t segment = 0;           // of writers only, like the next two
+    uint32_t ttl_s : 31 = 0;        // what it was given in all
+    uint32_t generation : 1 = 0;    // another one than the table's: everything was dropped since
     std::atomic<uint32_t> variant{0};
     std::atomic<uint32_t> tokens{0};  // the count, behind kTruncated and kUnread
     std::atomic<uint32_t> norm{0};    // the bits of a float; unread: LogPlace::offset
@@ -239,6 +310,15 @@ class SlotTable {
   }
   GuardedWord* VectorOf(uint32_t slot) const { return vectors_ + slot * (vector_bytes_ / sizeof(GuardedWord)); }
   std::string_view TextOf(const Slot& slot) const;
+  // Of entries that are not there at the same time: the moment of expiry is as good as that of the insert, and does not
+  // change when an entry is read.
+  static uint32_t BirthOf(const Slot& slot) {
+    const uint64_t mixed = (slot.expires_ns.load(kRelaxed) ^ slot.hash.load(kRelaxed)) * 0x9e3779b97f4a7c15;
+    return static_cast<uint32_t>(mixed >> 32);
+  }
+  static uint32_t HandleTagOf(const Slot& slot) { return static_cast<uint32_t>(slot.hash.load(kRelaxed)); }
+  EntryFacts FactsOf(uint32_t slot) const SUTRA_REQUIRES(mutex_);
+  bool IsDoomed(const Slot& slot) const SUTRA_REQUIRES(mutex_) { return slot.generation != generation_; }
 
   static bool IsUnread(const Slot& slot) { return (slot.tokens.load(kRelaxed) & kUnread) != 0; }
 
@@ -256,7 +336,14 @@ class SlotTable {
   void RemoveCell(uint32_t slot) SUTRA_REQUIRES(mutex_);
   // The slot of a key that `is` it, among those with this hash.
   template <typename Is>
-  uint32_t SlotWhere(uint64_t hash, Is is) const SUTRA_REQUIRES(mutex_);
+  uint32_t SlotWhere(uint64_t hash, Is is) const SUTRA_REQUIRES(mutex_) {
+    for (uint64_t at = HomeOf(TagOf(hash));; at = NextCell(at)) {
+      const uint64_t cell = cells_[at].load(kRelaxed);
+      if (cell == 0) return kNoSlot;
+      const uint32_t slot = static_cast<uint32_t>(cell) - 1;
+      if (cell >> 32 == TagOf(hash) && slots_[slot].hash.load(kRelaxed) == hash && is(slots_[slot])) return slot;
+    }
+  }
   uint32_t SlotOf(const EntryKey& key) const SUTRA_REQUIRES(mutex_);
   uint32_t SlotOfDigest(const KeyDigest& digest, uint32_t variant) const SUTRA_REQUIRES(mutex_);
 
@@ -271,10 +358,10 @@ class SlotTable {
   // Copies the text without making room.
   bool CopyText(std::string_view text, LongText::Ptr* copy, uint64_t* place) SUTRA_REQUIRES(mutex_);
   void Add(uint32_t slot, const EntryKey& key, uint64_t text, std::span<const std::byte> vector,
-           const CacheValue& value, uint64_t expires_ns) SUTRA_REQUIRES(mutex_);
+           const CacheValue& value, const Lifetime& lifetime) SUTRA_REQUIRES(mutex_);
   // A slot whose fields are set is an entry from now on.
   void Enter(uint32_t slot, uint64_t text_bytes, uint32_t tokens) SUTRA_REQUIRES(mutex_);
-  void Write(uint32_t slot, std::span<const std::byte> vector, const CacheValue& value, uint64_t expires_ns)
+  void Write(uint32_t slot, std::span<const std::byte> vector, const CacheValue& value, const Lifetime& lifetime)
       SUTRA_REQUIRES(mutex_);
   void ShowCounts() SUTRA_REQUIRES(mutex_);
   // The entry leaves; its slot is neither used nor free.
@@ -302,9 +389,10 @@ class SlotTable {
   // Left free by the replay, and used last: if it judged by a wrong clock what has expired, the next one, by the right
   // clock, finds it again as long as nobody came to its place.
   uint32_t left_free_ SUTRA_GUARDED_BY(mutex_) = kNoSlot;
-  uint32_t fresh_ SUTRA_GUARDED_BY(mutex_) = 0;      // slots from here on were never used
-  uint32_t sweep_ SUTRA_GUARDED_BY(mutex_) = 0;      // where the next sweep begins
-  bool replaying_ SUTRA_GUARDED_BY(mutex_) = false;  // the free slots are not in a list yet
+  uint32_t fresh_ SUTRA_GUARDED_BY(mutex_) = 0;       // slots from here on were never used
+  uint32_t sweep_ SUTRA_GUARDED_BY(mutex_) = 0;       // where the next sweep begins
+  uint32_t generation_ SUTRA_GUARDED_BY(mutex_) = 0;  // of entries that are not doomed; 0 or 1
+  bool replaying_ SUTRA_GUARDED_BY(mutex_) = false;   // the free slots are not in a list yet
   struct {
     std::atomic<uint64_t> entries{0}, bytes{0}, evictions{0}, expirations{0}, unread{0};
   } counts_;  // relaxed: written under the mutex, shown without it

@@ -21,7 +21,7 @@ bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
       if (*cursor >= fresh_) return true;
       const auto number = static_cast<uint32_t>(*cursor);
       Slot& slot = slots_[number];
-      if (slot.segment == 0 || slot.segment > through) continue;
+      if (slot.segment == 0 || slot.segment > through || IsDoomed(slot)) continue;
       if (IsUnread(slot)) {
         *unread = number;
         return false;
@@ -33,8 +33,11 @@ bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
           slot.variant.load(kRelaxed),
           {static_cast<const std::byte*>(static_cast<const void*>(VectorOf(number))), limits_.width * sizeof(float)},
           {std::bit_cast<float>(slot.norm.load(kRelaxed)), tokens >> kTokensShift, (tokens & kTruncated) != 0},
-          slot.expires_ns.load(kRelaxed)};
-      if (!visit(view, &slot.segment)) return false;
+          slot.expires_ns.load(kRelaxed),
+          uint32_t{slot.ttl_s}};
+      uint64_t segment = slot.segment;
+      if (!visit(view, &segment)) return false;
+      slot.segment = static_cast<uint32_t>(segment);
       assert(slot.segment == 0 || slot.segment > through);  // otherwise it would be visited forever
       step += kVisitStep / kVisitsMax;
     }
@@ -44,7 +47,7 @@ bool SlotTable::VisitOlder(uint64_t through, uint64_t* cursor,
 void SlotTable::HoldBy(uint64_t number) {
   const MutexLock lock(mutex_);
   for (uint32_t slot = 0; slot < fresh_; ++slot) {
-    if (!IsUnread(slots_[slot])) slots_[slot].segment = std::min(slots_[slot].segment, number);
+    if (!IsUnread(slots_[slot])) SetSegmentLocked(slot, std::min<uint64_t>(slots_[slot].segment, number));
   }
 }
 

@@ -23,7 +23,7 @@ Result<RecoveryPlan> Recovery::Run() {
   if (Status status = RefuseDeadDisk(); !status.ok()) return status;
   Conclude();
   // Nothing could be appended behind them: numbers would start over, and the next recovery could not read on.
-  if (plan_.number_next > kNumberMax || plan_.valid_through > kNumberMax) {
+  if (plan_.number_next > kSegmentNumberMax || plan_.valid_through > kNumberMax) {
     return Status(StatusCode::kRefused, request_.directory +
                                             " holds segment or record numbers that this program's logs cannot reach; "
                                             "move it away");
@@ -64,7 +64,7 @@ Status Recovery::ListSegments() {
   }
   std::sort(numbers_.begin(), numbers_.end());
   found_ = numbers_;
-  if (!numbers_.empty()) plan_.number_next = std::min(numbers_.back(), kNumberMax) + 1;
+  if (!numbers_.empty()) plan_.number_next = std::min(numbers_.back(), kSegmentNumberMax) + 1;
   return {};
 }
 

@@ -61,6 +61,7 @@ IndexEntry IndexEntryOf(const WalRecord& record, uint64_t hash_seed) {
   entry.variant = record.insert.variant;
   entry.text_bytes = record.insert.text_bytes;
   entry.ttl_s = record.insert.ttl_s;
+  entry.age_s = record.insert.age_s;
   entry.token_count = record.insert.token_count;
   entry.truncated = (record.insert.flags & kInsertTruncated) != 0;
   return entry;

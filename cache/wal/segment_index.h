@@ -34,7 +34,7 @@ struct IndexEntry {
   uint8_t type = 0;  // RecordType
   uint8_t truncated = 0;
   uint16_t reserved = 0;
-  uint32_t reserved_2 = 0;
+  uint32_t age_s = 0;  // of inserts
   RecordType record_type() const { return static_cast<RecordType>(type); }
 };
 static_assert(std::is_trivially_copyable_v<IndexEntry> && sizeof(IndexEntry) == 64);
@@ -43,7 +43,7 @@ static_assert(offsetof(IndexEntry, wall_expiry_ns) == 16 && offsetof(IndexEntry,
               offsetof(IndexEntry, variant) == 40 && offsetof(IndexEntry, text_bytes) == 44 &&
               offsetof(IndexEntry, ttl_s) == 48 && offsetof(IndexEntry, token_count) == 52 &&
               offsetof(IndexEntry, type) == 56 && offsetof(IndexEntry, truncated) == 57 &&
-              offsetof(IndexEntry, reserved) == 58 && offsetof(IndexEntry, reserved_2) == 60);
+              offsetof(IndexEntry, reserved) == 58 && offsetof(IndexEntry, age_s) == 60);
 
 inline constexpr std::array<char, 8> kIndexMagic = {'S', 'U', 'T', 'R', 'A', 'I', 'D', 'X'};
 struct IndexTrailer {

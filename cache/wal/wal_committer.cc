@@ -65,8 +65,7 @@ void WalCommitter::Close() {
   log_->SetWake({});
 }
 
-WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes) {
-  const bool own_sync = config_.policy == DurabilityPolicy::kSync;
+WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes, bool own_sync) {
   if (!pending_.empty() && !own_sync && pending_.back()->Fits(record_bytes)) return pending_.back().get();
   std::unique_ptr<WalGroup> group;
   if (record_bytes <= log_->group_bytes() && !free_.empty()) {
@@ -80,22 +79,24 @@ WalGroup* WalCommitter::GroupForLocked(uint64_t record_bytes) {
   return pending_.back().get();
 }
 
-void WalCommitter::AppendLocked(const UnplacedRecord& record, bool urgent, bool waits) {
+void WalCommitter::AppendLocked(const UnplacedRecord& record, const Append& how) {
   const bool was_empty = pending_.empty();
-  WalGroup* group = GroupForLocked(record.length);
+  const bool own_sync = config_.policy == DurabilityPolicy::kSync && !how.bulk;
+  WalGroup* group = GroupForLocked(record.length, own_sync);
   if (group->empty()) group->first_accepted_ns = clock_->MonotonicNs();
   group->Append(record);
-  group->urgent = group->urgent || urgent;
+  group->urgent = group->urgent || how.urgent;
   last_commit_ = group->commit;
   const uint64_t before = pending_bytes_;
   pending_bytes_ += record.length;
   ++pending_records_;
   const bool full = before < config_.interval_bytes_max && pending_bytes_ >= config_.interval_bytes_max;
   // A waiting caller's group is seen to in Await.
-  const bool at_once = urgent && !waits && !urgent_ && syncing_ == 0;
-  const bool later = was_empty && !waits && group->first_accepted_ns + config_.interval_us_max * kNsPerUs < watched_ns_;
+  const bool at_once = how.urgent && !how.waits && !urgent_ && syncing_ == 0;
+  const bool later =
+      was_empty && !how.waits && group->first_accepted_ns + config_.interval_us_max * kNsPerUs < watched_ns_;
   if (full || at_once || later) WantWakeLocked();
-  urgent_ = urgent_ || urgent;
+  urgent_ = urgent_ || how.urgent;
 }
 
 bool WalCommitter::PushInsert(const UnplacedRecord& record) {
@@ -106,7 +107,7 @@ bool WalCommitter::PushInsert(const UnplacedRecord& record) {
                        record.length > kPendingBytesMax - std::min(kPendingBytesMax, pending_bytes_);
   bool taken = false;
   try {
-    if (!refused) AppendLocked(record, config_.policy != DurabilityPolicy::kInterval, false);
+    if (!refused) AppendLocked(record, {.urgent = config_.policy != DurabilityPolicy::kInterval});
     taken = !refused;
   } catch (const std::bad_alloc&) {
     taken = false;
@@ -120,11 +121,27 @@ std::shared_ptr<WalCommit> WalCommitter::PushErase(const UnplacedRecord& record)
   MutexLock lock(mutex_);
   if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
   try {
-    AppendLocked(record, true, true);
+    AppendLocked(record, {.urgent = true, .waits = true});
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
   return last_commit_;
+}
+
+bool WalCommitter::PushRemovals(std::span<const UnplacedRecord> records,
+                                std::vector<std::shared_ptr<WalCommit>>* commits) {
+  MutexLock lock(mutex_);
+  if (stopping_ || shared_->failed.load(kRelaxed)) return false;
+  try {
+    for (const UnplacedRecord& record : records) {
+      if (commits->size() == commits->capacity()) commits->reserve(2 * commits->size() + 8);
+      AppendLocked(record, {.bulk = true});
+      if (commits->empty() || commits->back() != last_commit_) commits->push_back(last_commit_);
+    }
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return true;
 }
 
 std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {

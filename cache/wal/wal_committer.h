@@ -12,7 +12,8 @@
 // says so or somebody waits for it. Invariants:
 //  - The pending bytes are bounded, and so is what is written and not synced: an insert that does not fit is dropped
 //  and
-//    counted, a removal always fits (its caller waits, so there are no more of them than threads).
+//    counted, a removal always fits (its caller waits, so there are no more of them than threads, and
+//    kRemovalGroupsMax groups of one that takes out many).
 //  - Whenever the log is free and no work is due, a thread outside a sync waits for the next deadline.
 //  - Records reach the log in the order of their Push; an entry's store lock is held around Push, so that log and
 //    memory agree on the order of two changes of one entry. (Not asserted: this file does not know the store;
@@ -24,6 +25,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -61,6 +63,10 @@ class WalCommitter {
   void Wake();
   // The commit to Await, or null when the log refuses records.
   std::shared_ptr<WalCommit> PushErase(const UnplacedRecord& record);
+  // A part of a large removal: adds the commits of the groups that its records went to, behind those that are there.
+  // False when the log refuses them. The caller awaits the commits, and before there are kRemovalGroupsMax not durable.
+  bool PushRemovals(std::span<const UnplacedRecord> records, std::vector<std::shared_ptr<WalCommit>>* commits);
+  static constexpr size_t kRemovalGroupsMax = 16;
   // The commit to Await until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
   // Waits until the commit's group is durable (true) or lost. A caller who waits alone does the work itself where the
@@ -80,9 +86,14 @@ class WalCommitter {
   Pending GetPending() const;
 
  private:
+  struct Append {
+    bool urgent = false;  // to be written and synced at once
+    bool waits = false;   // a caller will be inside Await
+    bool bulk = false;    // shares a write and a sync with others, whatever the policy
+  };
   enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom };
-  WalGroup* GroupForLocked(uint64_t record_bytes) SUTRA_REQUIRES(mutex_);
-  void AppendLocked(const UnplacedRecord& record, bool urgent, bool waits) SUTRA_REQUIRES(mutex_);
+  WalGroup* GroupForLocked(uint64_t record_bytes, bool own_sync) SUTRA_REQUIRES(mutex_);
+  void AppendLocked(const UnplacedRecord& record, const Append& how) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works

@@ -34,7 +34,9 @@ inline constexpr uint64_t kRecordAlign = 64;
 inline constexpr uint64_t kSegmentHeaderCopies = 2;  // the header block is written twice: rot of one copy costs nothing
 inline constexpr uint64_t kSegmentDataStart = kSegmentHeaderCopies * kWalBlockBytes;
 inline constexpr uint64_t kRecordBytesMax = 16ull << 20;
-inline constexpr uint64_t kNumberMax = 1ull << 63;  // of segments and records; no log lives long enough to reach it
+inline constexpr uint64_t kNumberMax = 1ull << 63;  // of records; no log lives long enough to reach it
+// Of segments: memory keeps the number of each entry's in 32 bits. 250 TB of the smallest ones.
+inline constexpr uint64_t kSegmentNumberMax = UINT32_MAX - 1;
 inline constexpr uint16_t kFormatMajor = 1;
 inline constexpr uint16_t kFormatMinor = 1;
 inline constexpr std::array<char, 8> kSegmentMagic = {'S', 'U', 'T', 'R', 'A', 'W', 'A', 'L'};
@@ -129,7 +131,9 @@ struct InsertBody {
   uint32_t token_count = 0;
   float norm = 0;
   uint32_t flags = 0;  // kInsertTruncated
-  uint32_t reserved = 0;
+  // How old the entry was when this was written: 0 for a new one, more for one that is appended again, whose ttl_s is
+  // what it had left. Together they are what it was given.
+  uint32_t age_s = 0;
 };
 inline constexpr uint32_t kInsertTruncated = 1;
 static_assert(std::is_trivially_copyable_v<InsertBody> && sizeof(InsertBody) == 40);
@@ -137,7 +141,7 @@ static_assert(offsetof(InsertBody, wall_expiry_ns) == 0 && offsetof(InsertBody, 
               offsetof(InsertBody, variant) == 12 && offsetof(InsertBody, text_bytes) == 16 &&
               offsetof(InsertBody, width) == 20 && offsetof(InsertBody, token_count) == 24 &&
               offsetof(InsertBody, norm) == 28 && offsetof(InsertBody, flags) == 32 &&
-              offsetof(InsertBody, reserved) == 36);
+              offsetof(InsertBody, age_s) == 36);
 
 // The key by its XXH3-128 with the header's seed, which makes a removal as long as the shortest insert of no text.
 struct EraseBody {

@@ -63,6 +63,9 @@ uint64_t WalLog::RetiredBytes() const {
 
 Status WalLog::BeginSegment(uint64_t valid_through) {
   assert(!syncing());
+  if (number_next_ > kSegmentNumberMax) {
+    return Status(StatusCode::kStorageError, "the log has used up its segment numbers; move it away");
+  }
   // P2, P24: the reserve may have been a segment, and must not be one on the disk any more when it is written over.
   if (Status status = SyncNames(); !status.ok()) return status;
   const Result<SegmentPreparer::Reserve> reserve = preparer_.Take();

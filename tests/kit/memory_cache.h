@@ -60,6 +60,45 @@ class MemoryCache : public CacheShard {
     return {};
   }
   uint64_t Removals() const override { return removals.load(); }
+  void Touch(const CacheHandle&) override { ++touches; }
+  std::atomic<uint64_t> touches{0};
+
+  Result<Preview> PreviewRemoval(const CacheFilter& filter, const GoOn&) override {
+    const MutexLock lock(mutex_);
+    if (!filter.any()) return Status(StatusCode::kBadOption, "no condition");
+    filter_ = filter;
+    Preview preview;
+    preview.token = ++token_;
+    preview.examined = entries_.size();
+    for (const auto& [key, entry] : entries_) preview.entries += Matches(filter, key.first);
+    return preview;
+  }
+  Result<Removal> CommitRemoval(uint64_t token, const GoOn&) override {
+    const MutexLock lock(mutex_);
+    if (token == 0 || token != token_) return Status(StatusCode::kBadOption, "no such preview");
+    ++token_;
+    ++removals;
+    Removal removal;
+    removal.entries = std::erase_if(entries_, [&](const auto& item) { return Matches(filter_, item.first.first); });
+    return removal;
+  }
+  Result<bool> Visit(Which, uint64_t* cursor, const std::function<bool(const CacheEntry&)>& visit) override {
+    const MutexLock lock(mutex_);
+    uint64_t number = 0;
+    for (const auto& [key, entry] : entries_) {
+      if (number++ < *cursor) continue;
+      *cursor = number;
+      if (!visit(EntryOf(key, entry))) return false;
+    }
+    return true;
+  }
+  Result<CacheEntry> Get(std::string_view text, uint32_t variant) override {
+    const MutexLock lock(mutex_);
+    const auto found = entries_.find({std::string(text), variant});
+    if (found == entries_.end()) return Status(StatusCode::kBadOption, "not cached");
+    return EntryOf(found->first, found->second);
+  }
+  Result<Compaction> Compact(const GoOn&) override { return Compaction{}; }
   std::atomic<uint64_t> removals{0};
   Status Sync() override { return {}; }
   void Close() override {}
@@ -80,8 +119,24 @@ class MemoryCache : public CacheShard {
   }
 
  private:
+  using Key = std::pair<std::string, uint32_t>;
+  static bool Matches(const CacheFilter& filter, const std::string& text) {
+    return filter.everything || (!filter.contains.empty() && text.find(filter.contains) != std::string::npos);
+  }
+  static CacheEntry EntryOf(const Key& key, const Entry& entry) {
+    CacheEntry copy;
+    copy.text = key.first;
+    copy.variant = key.second;
+    copy.vector = entry.vector;
+    copy.value = entry.value;
+    copy.left_s = entry.ttl_s;
+    return copy;
+  }
+
   Mutex mutex_;
-  std::map<std::pair<std::string, uint32_t>, Entry> entries_ SUTRA_GUARDED_BY(mutex_);
+  CacheFilter filter_ SUTRA_GUARDED_BY(mutex_);  // of the last preview
+  uint64_t token_ SUTRA_GUARDED_BY(mutex_) = 0;
+  std::map<Key, Entry> entries_ SUTRA_GUARDED_BY(mutex_);
   int inserts_ SUTRA_GUARDED_BY(mutex_) = 0;
   std::string busy_ SUTRA_GUARDED_BY(mutex_);
 };

@@ -28,7 +28,7 @@ class UnreadEntries : public testing::Test {
     entry.digest = store_->KeyOf(text, 0).digest;
     entry.text_bytes = static_cast<uint32_t>(text.size());
     entry.token_count = version;
-    entry.expires_ns = expires_ns;
+    entry.lifetime = expires_ns;
     entry.place = {3, slot + 128};
     const MutexLock lock(store_->mutex());
     return store_->PutUnreadLocked(slot, entry);
@@ -211,7 +211,7 @@ TEST_F(UnreadEntries, APutThatFindsAnotherTextThereTellsOfTheSlotThatItEmptied) 
     SlotTable::Unread liar;
     liar.digest = store_->KeyOf(text, 0).digest;
     liar.text_bytes = 1;
-    liar.expires_ns = UINT64_MAX;
+    liar.lifetime = UINT64_MAX;
     liar.place = {3, 400};
     const MutexLock lock(store_->mutex());
     ASSERT_TRUE(store_->PutUnreadLocked(kLiar, liar));
