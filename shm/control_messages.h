@@ -60,6 +60,8 @@ inline constexpr uint32_t kStandbysMax = 16;
 inline constexpr int kStandbyBeatMs = 1000;
 inline constexpr uint64_t kStandbySilentMs = 5000;            // from then on it is not ready, whatever it said last
 inline constexpr uint32_t kCachePayloadBytesMax = 32u << 20;  // the longest text with its vector, and pages
+inline constexpr uint32_t kCachePageBytesMax = 8u << 20;      // that may be asked for
+inline constexpr uint32_t kCacheContainsBytesMax = 4096;      // of a filter
 inline constexpr uint32_t kCacheProgressPerSecondMax = 4;
 
 enum class ControlCommand : uint32_t {

@@ -24,8 +24,11 @@
 #include "engine/control/control_frame.h"
 #include "shm/base/status.h"
 #include "shm/base/time.h"
+#include "shm/base/unique_fd.h"
 
 namespace sutra {
+
+class ControlLink;
 
 class CacheControl {
  public:
@@ -51,7 +54,7 @@ class CacheControl {
     uint64_t cursor = 0;  // of the next one
     bool at_end = false;
   };
-  // Entries from `cursor` on (0: the first), about `bytes_max` of them: 1 to kCachePayloadBytesMax. Several calls
+  // Entries from `cursor` on (0: the first), about `bytes_max` bytes of them: 1 to kCachePageBytesMax. Several calls
   // together see what CacheAdmin::Visit promises.
   Result<Page> ReadPage(CacheAdmin::Which which, uint64_t cursor, uint32_t bytes_max);
 
@@ -84,6 +87,8 @@ class CacheControl {
     std::string payload;
   };
   Result<Answer> Ask(ControlCommand command, CacheCallBody call, std::string_view payload = {});
+  Result<ControlAnswer> Hear(ControlLink* link, ControlCommand command, UniqueFd* memory) const;
+  Result<Answer> Believe(std::string_view body, const UniqueFd& memory) const;
 
   const Options options_;
 };
