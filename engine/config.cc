@@ -80,7 +80,7 @@ struct Texts {
   std::string device = NameOf(kDeviceNames, EngineConfig().device);
   std::string socket_mode = "auto";
   std::string stats_mode = "0640";
-  std::string allow_uids, allow_gids, control_gids;
+  std::string allow_uids, allow_gids, control_gids, hot_gids;
   std::string durability = NameOf(kDurabilityPolicyNames, EngineConfig().durability);
   std::string disk_io = NameOf(kDiskIoKindNames, EngineConfig().disk_io);
   bool no_cache = false;
@@ -133,6 +133,10 @@ void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
                  "Groups whose members may control the engine (--status, --hand-over, --set-log-level), beside its own "
                  "user and root: numbers, comma-separated")
       ->check(IdList());
+  app.add_option("--hot-gid", texts->hot_gids,
+                 "Groups whose members may read hot vectors in the engine's memory (--hot-bytes-max), beside its own "
+                 "user and root, if they may attach: numbers, comma-separated")
+      ->check(IdList());
   Number(app, "--lanes-max", &config->lanes_max, kLanesRange, "Maximum number of lanes served at once");
   Number(app, "--lanes-per-uid-max", &config->lanes_per_uid_max, kLanesPerUidRange,
          "Maximum number of lanes per user (0: all if only one may attach, else an eighth)");
@@ -157,6 +161,8 @@ void AddCacheOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Flag(app, "--no-cache", &texts->no_cache, "Compute every text; nothing is stored");
   Number(app, "--cache-entries-max", &config->cache_entries_max, kCacheEntriesRange, "Maximum number of cache entries");
   Number(app, "--cache-bytes-max", &config->cache_bytes_max, kCacheBytesRange, "Maximum memory of the cache entries");
+  Number(app, "--hot-bytes-max", &config->hot_bytes_max, kHotBytesRange,
+         "Maximum memory of the table of hot vectors, which clients of the engine's user read themselves (0: none)");
   Number(app, "--ttl-s", &config->ttl_s, kTtlSecondsRange, "Default lifetime of a cache entry");
   Choice(app, "--durability", kDurabilityPolicyNames, &texts->durability,
          "none, interval, group or sync (cache/wal/WAL_FORMAT.md)");
@@ -228,6 +234,9 @@ Status CheckTogether(const EngineConfig& config) {
     return bad("--queue-bytes-max (" + std::to_string(config.queue_bytes_max) +
                ") must hold at least one text of --text-bytes-max (" + std::to_string(config.text_bytes_max) +
                "): raise the one or lower the other");
+  }
+  if (config.hot_bytes_max != 0 && config.hot_bytes_max < kHotBytesMin) {
+    return bad("--hot-bytes-max must be 0 or at least " + std::to_string(kHotBytesMin));
   }
   if (config.wal_bytes_max / kWalSegmentsMin < config.wal_segment_bytes) {
     return bad("--wal-bytes-max must hold at least four segments of --wal-segment-bytes");
@@ -402,6 +411,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   ParseIds(texts.allow_uids, &config.allow_uids);
   ParseIds(texts.allow_gids, &config.allow_gids);
   ParseIds(texts.control_gids, &config.control_gids);
+  ParseIds(texts.hot_gids, &config.hot_gids);
   if (texts.socket_mode != "auto") config.socket_mode = static_cast<mode_t>(std::stoul(texts.socket_mode, nullptr, 8));
   config.stats_mode = static_cast<mode_t>(std::stoul(texts.stats_mode, nullptr, 8));
   const bool others = !config.allow_uids.empty() || !config.allow_gids.empty() || !config.control_gids.empty();

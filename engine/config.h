@@ -43,6 +43,7 @@ struct EngineConfig {
   std::vector<uid_t> allow_uids;  // the engine's own uid is always allowed
   std::vector<gid_t> allow_gids;
   std::vector<gid_t> control_gids;  // their members may control the engine; its own user and root always may
+  std::vector<gid_t> hot_gids;      // their members may map the hot table; the engine's user and root always may
   uint32_t lanes_max = kLanesRange.otherwise;
   bool lanes_max_given = false;  // by the command line or the file
   uint32_t lanes_per_uid_max = kLanesPerUidRange.otherwise;
@@ -59,6 +60,7 @@ struct EngineConfig {
   bool cache = true;
   uint64_t cache_entries_max = kCacheEntriesRange.otherwise;
   uint64_t cache_bytes_max = kCacheBytesRange.otherwise;
+  uint64_t hot_bytes_max = kHotBytesRange.otherwise;
   uint64_t ttl_s = kTtlSecondsRange.otherwise;
   DurabilityPolicy durability = DurabilityPolicy::kInterval;
   uint64_t wal_bytes_max = kWalBytesRange.otherwise;

@@ -213,6 +213,7 @@ CacheConfig Engine::MakeCacheConfig() const {
   cache.wal_bytes_max = config_.wal_bytes_max;
   cache.wal_segment_bytes = config_.wal_segment_bytes;
   cache.strict_recovery = config_.strict_recovery;
+  cache.observer = hot_.get();
   cache.log = WriteLog;
   return cache;
 }
@@ -268,7 +269,27 @@ Status Engine::Reserve() {
   stats_ = stats_segment_->writer();
   ShowConstants(stats_, model, lane_limits_.total.lanes);
   if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
+  if (Status status = MakeHotTable(); !status.ok()) return status;
   return Assign(&listener_, ListeningSocket::Prepare(config_.socket, config_.socket_mode));
+}
+
+// Without a shard nothing is ever found twice.
+Status Engine::MakeHotTable() {
+  if (!config_.cache || config_.hot_bytes_max == 0) return {};
+  const uint32_t width = backend_->info().width;
+  if (Status status = Assign(&hot_, HotCache::Create(width, config_.hot_bytes_max, generation_)); !status.ok()) {
+    return status;
+  }
+  spdlog::info("hot table: {} vectors, {} KiB at most, for clients of uid {}{}", hot_->slots(), hot_->bytes() >> 10,
+               geteuid(), config_.hot_gids.empty() ? "" : ", of --hot-gid");
+  return {};
+}
+
+void Engine::FillHotTable() {
+  if (hot_ == nullptr) return;
+  hot_refill_.emplace(HotRefill::Options{.model = &*model_, .log = WriteLog});
+  const Status started = hot_refill_->Start();
+  if (!started.ok()) spdlog::warn("the hot table is filled by requests alone: {}", started.message());
 }
 
 void Engine::RemoveTraces() {
@@ -329,6 +350,9 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .model = backend_->info(),
           .engine_generation = generation_,
           .engine_page_fd = page_.fd(),
+          .hot_fd = hot_ != nullptr ? hot_->fd() : -1,
+          .hot_slots = hot_ != nullptr ? hot_->slots() : 0,
+          .hot_gids = config_.hot_gids,
           .quota = lane_limits_,
           .attach_rate_max = config_.attach_rate_max,
           .stats = stats_,
@@ -360,6 +384,7 @@ ServedModel::Options Engine::MakeModelOptions() {
   const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
   return {.backend = backend_.get(),
           .cache = cache_.get(),
+          .hot = hot_.get(),
           .ttl_s_default = config_.ttl_s,
           .batches = {.tokens_max = config_.batch_tokens_max,
                       .texts_max = config_.batch_tokens_max,  // every text has a token: tokens alone bound a batch
@@ -393,6 +418,7 @@ Status Engine::Show() {
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
   KeepIdentities();
+  FillHotTable();
   if (took_over_ns_ == 0) return {};
   spdlog::info("took over: clients can attach {} ms after the engine before was gone",
                (MonotonicNs() - took_over_ns_) / kNsPerMs);
@@ -423,6 +449,7 @@ ExitCode Engine::Stop(EngineLoop::End end) {
   shutdown_->LeaveOnNextSignal();
   if (admin_.has_value()) admin_->Stop();
   identity_keeper_.reset();
+  hot_refill_.reset();
   long_worker_->Stop();
   worker_->Stop();
   Status synced;

@@ -22,6 +22,7 @@
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/device_worker.h"
 #include "engine/serving/engine_loop.h"
+#include "engine/serving/hot_refill.h"
 #include "engine/serving/long_worker.h"
 #include "engine/serving/served_model.h"
 #include "engine/shard_opener.h"
@@ -46,8 +47,8 @@ class Engine {
   // Instead of Lock, and after LoadModel: waits until the engine that holds the locks has ended. kCancelled: a signal
   // came first. kRefused: that engine serves another model.
   Status LockInTurn();
-  // The stats segment, the engine page, the socket (not shown yet): whatever may be short is found to be so before the
-  // cache is touched.
+  // The stats segment, the engine page, the hot table, the socket (not shown yet): whatever may be short is found to be
+  // so before the cache is touched.
   Status Reserve();
   // In the directory named after the model's identity. An engine that took over opens it behind: clients that lost
   // their engine are served by the model meanwhile.
@@ -70,6 +71,8 @@ class Engine {
   CacheCommands::Options MakeCommandOptions();
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
+  Status MakeHotTable();
+  void FillHotTable();
   void KeepIdentities();
   Status StartWorker();
   Result<std::unique_ptr<CacheShard>> OpenShard();
@@ -94,6 +97,7 @@ class Engine {
   ClientTable::Limits lane_limits_;
   uint64_t generation_ = 0;
   std::unique_ptr<ModelBackend> backend_;
+  std::unique_ptr<HotCache> hot_;  // null: there is none
   std::unique_ptr<DiskIo> disk_;
   std::unique_ptr<CacheShard> cache_;  // null with --no-cache
   std::unique_ptr<StatsSegment> stats_segment_;
@@ -108,6 +112,7 @@ class Engine {
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
   std::optional<LongWorker> long_worker_;
+  std::optional<HotRefill> hot_refill_;
   std::optional<IdentityKeeper> identity_keeper_;
 };
 

@@ -30,6 +30,14 @@ void ShowCache(const StatsWriter& stats, const CacheStats& cache) {
   stats.Set(Gauge::kCacheUnreadEntries, cache.unread_entries);
 }
 
+void ShowHotTable(const StatsWriter& stats, const HotCache::Figures& figures) {
+  stats.Set(Gauge::kHotSlots, figures.slots);
+  stats.Set(Gauge::kHotUsed, figures.used);
+  stats.Set(Gauge::kHotPublished, figures.published);
+  stats.Set(Gauge::kHotEvicted, figures.evicted);
+  stats.Set(Gauge::kHotRemoved, figures.removed);
+}
+
 }  // namespace
 
 void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max) {
@@ -63,6 +71,7 @@ void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals) {
   stats.Set(Gauge::kQueueTokens, model.batcher.queued_cost());
   stats.Set(Gauge::kQueueBytes, model.batcher.queued_bytes());
   stats.Set(Gauge::kInFlightTexts, model.long_texts.size() + model.in_flight.size());
+  ShowHotTable(stats, model.hot != nullptr ? model.hot->figures() : HotCache::Figures());
   const CacheShard* const shard = model.cache.Get();
   if (shard != nullptr) ShowCache(stats, shard->Stats());
   const ShardState state = model.cache.state();

@@ -6,6 +6,7 @@
 
 #include "cache/cache_shard.h"
 #include "engine/model/compute_options.h"
+#include "shm/hot_table.h"
 #include "shm/layout.h"
 
 namespace sutra {
@@ -41,6 +42,7 @@ inline constexpr OptionRange<uint64_t> kTtlSecondsRange = {1, kTtlSecondsDefault
 inline constexpr OptionRange<uint64_t> kWalBytesRange = {kMebibyte, kWalBytesDefault, 16 * kTebibyte};
 inline constexpr OptionRange<uint64_t> kDataBytesRange = {0, 0, 16 * kTebibyte};  // 0: twice --wal-bytes-max
 inline constexpr OptionRange<uint64_t> kSegmentBytesRange = {kSegmentBytesMin, kSegmentBytesDefault, kSegmentBytesMax};
+inline constexpr OptionRange<uint64_t> kHotBytesRange = {0, kHotBytesDefault, kHotBytesMax};  // 0: no table
 static_assert(kCacheBytesRange.low >= kCacheBytesMin && kWalBytesRange.low >= kWalSegmentsMin * kSegmentBytesMin);
 static_assert(kFakeWidthRange.high <= kCacheWidthMax);
 

@@ -126,7 +126,7 @@ sutra_status CheckWelcome(const char* path, WelcomeMessage* welcome, size_t fds_
     return Fail(status, "%s: the engine refused: %s", path,
                 welcome->message[0] != '\0' ? welcome->message : sutra_status_text(status));
   }
-  if (fds_received != kWelcomeFds) {
+  if (fds_received < kWelcomeFds) {
     return Fail(SUTRA_REFUSED, "%s: a welcome without a lane: broken engine build", path);
   }
   return SUTRA_OK;
@@ -153,12 +153,12 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
   if (outcome != MessageOutcome::kOk && outcome != MessageOutcome::kClosed) return FailStep(path, "hello", outcome);
 
   WelcomeMessage& welcome = lane->welcome;
-  int fds[kWelcomeFds] = {-1, -1, -1, -1, -1};
+  int fds[kWelcomeFdsMax] = {-1, -1, -1, -1, -1, -1};
   size_t fds_received = 0, received = 0;
   const auto receive = [&] {
     outcome = Patiently(patience, [&](uint64_t deadline_ns) {
-      return ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, kWelcomeFds, &fds_received, &received,
-                            deadline_ns);
+      return ReceiveMessage(lane->socket, &welcome, sizeof(welcome), fds, {kWelcomeFds, kWelcomeFdsMax}, &fds_received,
+                            &received, deadline_ns);
     });
   };
   receive();
@@ -180,6 +180,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
   lane->tail_fd = fds[kFdTail];
   lane->event_fd = fds[kFdEvent];
   const int page_fd = fds[kFdPage];
+  const int hot_fd = fds[kFdHot];
   (void)SUTRA_CHECKPOINT("attach.fds_received");
 
   sutra_status status = lost ? FailStep(path, "welcome", MessageOutcome::kFdsLost)
@@ -190,6 +191,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
     status = MapLane(welcome, {lane->request_fd, lane->reply_fd, lane->tail_fd, page_fd}, &lane->mapping);
   }
   if (page_fd >= 0) close(page_fd);
+  if (hot_fd >= 0) close(hot_fd);
   if (status == SUTRA_OK) status = PrepareEventPipe(lane->event_fd);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.mapped");

@@ -63,9 +63,9 @@ MessageOutcome SendMessage(int socket, const void* bytes, size_t byte_count, con
   }
 }
 
-MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* fds, size_t fd_count,
+MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* fds, FdCount fd_count,
                               size_t* fds_received, size_t* received, uint64_t deadline_ns) {
-  assert(fd_count <= kMessageFdsMax);
+  assert(fd_count.least <= fd_count.most && fd_count.most <= kMessageFdsMax);
   *fds_received = 0;
   *received = 0;
   iovec part = {bytes, byte_count};
@@ -110,11 +110,12 @@ MessageOutcome ReceiveMessage(int socket, void* bytes, size_t byte_count, int* f
     CloseAll(arrived, arrived_count);
     return MessageOutcome::kFdsLost;
   }
-  if (!whole || (arrived_count != 0 && arrived_count != fd_count)) {
+  const bool expected = arrived_count >= fd_count.least && arrived_count <= fd_count.most;
+  if (!whole || (arrived_count != 0 && !expected)) {
     CloseAll(arrived, arrived_count);
     return MessageOutcome::kMalformed;
   }
-  assert(arrived_count == 0 || arrived_count == fd_count);  // nothing else is handed out, so nothing stays open
+  assert(arrived_count == 0 || expected);  // nothing else is handed out, so nothing stays open
   if (arrived_count > 0) memcpy(fds, arrived, arrived_count * sizeof(int));
   *fds_received = arrived_count;
   return MessageOutcome::kOk;

@@ -47,21 +47,24 @@ struct WelcomeMessage {
   uint32_t normalizes;      // 1 = vectors have unit length by default
   uint32_t engine_pid;      // for display
   uint32_t retry_after_ms;  // of a refusal with status `overloaded`: worth another try then; otherwise 0
-  uint32_t reserved;
+  uint32_t hot_slots;       // of the hot table whose descriptor comes with it; 0 = none does
   char model[128];
   char identity[72];  // 64 hex digits
   char message[256];
 };
 static_assert(sizeof(WelcomeMessage) == 528);
 
-// The descriptors of a welcome, in the order in which they are sent.
+// The descriptors of a welcome, in the order in which they are sent. The last only to a client whose hello has minor 1
+// or more, that may have it, and where there is a hot table.
 enum WelcomeFd : uint8_t {
-  kFdRequest = 0,  // memfd; carries the client's lock
-  kFdReply = 1,    // memfd; carries the engine's lock
-  kFdTail = 2,     // memfd
-  kFdPage = 3,     // memfd of the engine page
-  kFdEvent = 4,    // read end of the event pipe
-  kWelcomeFds
+  kFdRequest = 0,        // memfd; carries the client's lock
+  kFdReply = 1,          // memfd; carries the engine's lock
+  kFdTail = 2,           // memfd
+  kFdPage = 3,           // memfd of the engine page
+  kFdEvent = 4,          // read end of the event pipe
+  kWelcomeFds,           // that always come
+  kFdHot = kWelcomeFds,  // memfd of the hot table
+  kWelcomeFdsMax
 };
 
 struct LockedMessage {

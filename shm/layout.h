@@ -24,7 +24,7 @@
 namespace sutra {
 
 inline constexpr uint16_t kLayoutMajor = 3;  // another major cannot attach
-inline constexpr uint16_t kLayoutMinor = 0;  // additions that an older peer may ignore
+inline constexpr uint16_t kLayoutMinor = 1;  // additions that an older peer may ignore
 inline constexpr uint32_t kLayoutVersion = uint32_t{kLayoutMajor} << 16 | kLayoutMinor;
 
 inline constexpr uint64_t kRequestLaneMagic = 0x5145524152545553;  // "SUTRAREQ"
@@ -40,6 +40,8 @@ inline constexpr uint32_t kTextBytesMaxDefault = kTextBytesMaxLimit;
 inline constexpr uint64_t kTailBytesMax = 16u << 20;  // of a lane's tail file, so that the longest text fits into it
 inline constexpr uint32_t kWidthMax = 8192;           // floats per vector
 inline constexpr uint64_t kPageBytes = 4096;
+inline constexpr uint32_t kHotHintsPerLane = 14;
+inline constexpr uint32_t kHotHintEvery = 8;
 inline constexpr uint64_t kRequestTimeoutNsDefault = 30'000'000'000;  // of a request without a deadline
 
 struct alignas(128) LaneHeader {        // written by the engine before the lane is handed out
@@ -64,9 +66,13 @@ static_assert(sizeof(LaneHeader) == 128 && offsetof(LaneHeader, magic) == 8 && o
 struct alignas(128) ClientLine {     // written by the client only
   SharedWord<uint32_t> sleepers;     // threads in, or about to enter, a futex wait on EngineLine::futex_word
   SharedWord<uint32_t> event_armed;  // 1 = the client's event loop wants a byte in the pipe
-  uint8_t reserved[120];
+  uint8_t reserved[56];
+  // The client's word for what it found in the hot table, from minor 1 on. It steers and shows, and decides nothing.
+  SharedWord<uint64_t> hot_hits;                     // never decreases
+  SharedWord<uint32_t> hot_hints[kHotHintsPerLane];  // a ring: slot of the hot table + 1, of one hit in kHotHintEvery
 };
-static_assert(sizeof(ClientLine) == 128 && offsetof(ClientLine, event_armed) == 4);
+static_assert(sizeof(ClientLine) == 128 && offsetof(ClientLine, event_armed) == 4 &&
+              offsetof(ClientLine, hot_hits) == 64 && offsetof(ClientLine, hot_hints) == 72);
 
 enum LaneState : uint32_t { kLaneUnused = 0, kLaneOpen = 1, kLaneDraining = 2, kLaneClosed = 3 };
 

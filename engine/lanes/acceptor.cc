@@ -158,6 +158,13 @@ bool Acceptor::MayControl(const Connection& connection) const {
   return watcher_.may_control && watcher_.may_control(connection.socket.get(), connection.peer);
 }
 
+// A library of layout minor 0 takes five descriptors or none.
+bool Acceptor::GetsHotTable(const Connection& connection, const HelloMessage& hello) const {
+  if (options_.hot_fd < 0 || hello.layout_minor < 1) return false;
+  const Peer& peer = connection.peer;
+  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(connection.socket.get(), peer, options_.hot_gids);
+}
+
 // False: its first message, which stays unread, is not there yet, or not one of a control session.
 bool Acceptor::HandToControl(uint64_t id) {
   const auto found = connections_.find(id);
@@ -217,6 +224,7 @@ void Acceptor::OnHello(uint64_t id, Connection* connection, uint64_t now_ns) {
                                 ": use a client library and an engine of the same version";
     return Refuse(id, {.status = {StatusCode::kRefused, message}, .reason = Counter::kRefusedVersion}, now_ns);
   }
+  connection->hot = GetsHotTable(*connection, hello);
   assert(connection->refusal.status.ok() && connection->client == nullptr);  // the peer is allowed, and gets one lane
   if (const uint32_t wait_ms = rate_.Take(connection->peer.uid, now_ns); wait_ms > 0) {
     const std::string message = "uid " + std::to_string(connection->peer.uid) + " attaches more than " +
@@ -358,14 +366,17 @@ Status Acceptor::Welcome(Connection* connection, uint64_t now_ns) {
   welcome.lane_id = connection->lane_id;
   welcome.engine_now_ns = MonotonicNs();
   const LaneMemory& memory_of_lane = connection->memory;
-  int fds[kWelcomeFds];
+  welcome.hot_slots = connection->hot ? options_.hot_slots : 0;
+  int fds[kWelcomeFdsMax];
   fds[kFdRequest] = memory_of_lane.request_fd();
   fds[kFdReply] = memory_of_lane.reply_fd();
   fds[kFdTail] = memory_of_lane.tail_fd();
   fds[kFdPage] = options_.engine_page_fd;
   fds[kFdEvent] = read_end.get();
+  fds[kFdHot] = options_.hot_fd;
+  const size_t fd_count = connection->hot ? kWelcomeFdsMax : kWelcomeFds;
   // The socket's buffer is empty: only a hostile client can make this send block.
-  if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, kWelcomeFds, 0) != MessageOutcome::kOk) {
+  if (SendMessage(connection->socket.get(), &welcome, sizeof(welcome), fds, fd_count, 0) != MessageOutcome::kOk) {
     return Status(StatusCode::kRefused, "the welcome could not be sent");
   }
   return {};
@@ -405,7 +416,7 @@ AttachedLane Acceptor::MakeLane(Connection* connection) {
   // Whoever drops the last reference hands the lane over to be given back; its charge ends then.
   const auto charge = std::make_shared<ClientTable::Charge>(std::move(connection->charge));
   auto lane = std::make_unique<Lane>(connection->lane_id, std::move(connection->client), std::move(connection->memory),
-                                     std::move(connection->event_pipe));
+                                     std::move(connection->event_pipe), connection->hot);
   attached.lane = std::shared_ptr<Lane>(lane.release(), [maker = maker_, charge](Lane* ended) {
     maker->GiveBack(std::unique_ptr<Lane>(ended), std::move(*charge));
   });

@@ -5,6 +5,7 @@
 // epoll, and each step of a client may take kAttachStepMsMax. The memory is made by the thread of LaneMaker.
 // Invariants:
 //  - Only allowed users get past the hello (SO_PEERCRED and the peer's groups; the socket's mode is not relied upon).
+//    Whoever can read the hot table can tell which of the texts it knows are cached, so fewer get that.
 //  - Everything is received with plain recv, so that the kernel discards descriptors that a client sends along: closing
 //    a received copy of our own reply memfd would drop the lock that proves that the engine is alive.
 //  - A refusal gives cause and fix, to the client and (once a second) to the log, and is counted under its reason.
@@ -49,6 +50,10 @@ class Acceptor {
     ModelInfo model;
     uint64_t engine_generation = 0;
     int engine_page_fd = -1;
+    // The hot table, for the engine's own user, root, and members of these groups, if their library knows it.
+    int hot_fd = -1;  // there is none
+    uint32_t hot_slots = 0;
+    std::vector<gid_t> hot_gids = {};
     PeerAliveFunction peer_alive = LockHeldBy;
     ClientTable::Limits quota;
     uint32_t attach_rate_max = 0;  // per second and user; at least 1
@@ -121,6 +126,7 @@ class Acceptor {
     // From the hello on:
     ClientPtr client;
     LaneGeometry geometry;
+    bool hot = false;  // gets the hot table
     // From the welcome on:
     ClientTable::Charge charge;
     LaneMemory memory;
@@ -136,6 +142,7 @@ class Acceptor {
   void Forget(uint64_t id);
   bool Allowed(int socket, const Peer& peer) const;
   bool MayControl(const Connection& connection) const;
+  bool GetsHotTable(const Connection& connection, const HelloMessage& hello) const;
   bool HandToControl(uint64_t id);
   Status CheckHello(const HelloMessage& hello, LaneGeometry* geometry) const;
   void OnHello(uint64_t id, Connection* connection, uint64_t now_ns);

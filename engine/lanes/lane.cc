@@ -23,11 +23,12 @@ void AddOne(std::atomic<uint32_t>* word, std::memory_order order) {
 
 }  // namespace
 
-Lane::Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe)
+Lane::Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe, bool hot)
     : id_(id),
       client_(std::move(client)),
       memory_(std::move(memory)),
       event_pipe_(std::move(event_pipe)),
+      hot_(hot),
       request_(memory_.request()),
       reply_(memory_.reply()),
       submissions_(request_),

@@ -22,6 +22,7 @@
 #include <memory>
 
 #include "engine/lanes/client.h"
+#include "engine/lanes/hot_report.h"
 #include "shm/base/mutex.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
@@ -42,13 +43,15 @@ struct Answer {
 
 class Lane {
  public:
-  // `event_pipe` is the write end of the event pipe, O_NONBLOCK; it never leaves the engine.
-  Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe);
+  // `event_pipe` is the write end of the event pipe, O_NONBLOCK; it never leaves the engine. `hot`: its client was
+  // given the hot table.
+  Lane(uint64_t id, ClientPtr client, LaneMemory memory, UniqueFd event_pipe, bool hot = false);
 
   uint64_t id() const { return id_; }
   const ClientPtr& client() const { return client_; }
   const LaneGeometry& geometry() const { return request_.geometry; }
   const LaneMemory& memory() const { return memory_; }
+  bool hot() const { return hot_; }
   const RequestLane& request() const { return request_; }
   const ReplyLane& reply() const { return reply_; }
 
@@ -84,6 +87,7 @@ class Lane {
   const ClientPtr client_;
   const LaneMemory memory_;
   const UniqueFd event_pipe_;
+  const bool hot_;
   const RequestLane request_;
   const ReplyLane reply_;
   SubmissionReader submissions_;
@@ -107,6 +111,7 @@ class Lane {
 struct AttachedLane {
   std::shared_ptr<Lane> lane;
   UniqueFd socket;
+  HotReport hot_report = {};
 };
 
 }  // namespace sutra

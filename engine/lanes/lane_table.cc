@@ -3,9 +3,11 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
+#include "shm/base/time.h"
 #include "shm/base/vector_room.h"
 #include "shm/sleep_wake.h"
 
@@ -19,6 +21,8 @@ void LaneTable::Add(AttachedLane attached) {
   // violators_ and, until the next sweep, in unwatched_.
   if (violators_.capacity() <= lanes_.size()) violators_.reserve(2 * lanes_.size() + 16);
   MakeRoomForOne(&unwatched_);
+  MakeRoomForOne(&hot_);
+  attached.hot_report.Begin(MonotonicNs());
   const auto [place, added] = lanes_.emplace(id, std::move(attached));
   assert(added);
   const bool hears = watcher_.watch_socket(place->second.socket.get(), id);
@@ -33,6 +37,7 @@ void LaneTable::Add(AttachedLane attached) {
     client.process_watched = client.pid_fd && watcher_.watch_process(client.pid_fd.get(), client.id);
   }
   if (!hears || !client.process_watched) unwatched_.push_back(id);
+  if (lane->hot()) hot_.push_back(id);
   options_.stats.Add(Counter::kAttaches);
   if (draining_) lane->SetDraining();
   static_cast<void>(added);
@@ -100,11 +105,35 @@ void LaneTable::Sweep() {
   }
 }
 
+void LaneTable::LookAtHotHits(uint64_t now_ns) {
+  for (size_t looks = std::min(hot_.size(), kHotLooks); looks > 0; --looks) {
+    if (hot_next_ >= hot_.size()) hot_next_ = 0;
+    const auto found = lanes_.find(hot_[hot_next_]);
+    if (found != lanes_.end()) {
+      LookAtHotHits(&found->second, now_ns);
+      ++hot_next_;
+    } else {
+      hot_[hot_next_] = hot_.back();
+      hot_.pop_back();
+      if (hot_.empty()) return;
+    }
+  }
+}
+
+void LaneTable::LookAtHotHits(AttachedLane* attached, uint64_t now_ns) {
+  if (!attached->lane->hot()) return;
+  const HotReport::News news = attached->hot_report.Look(attached->lane->request().client(), now_ns);
+  if (news.hits == 0) return;
+  options_.stats.Add(Counter::kHotHits, news.hits);
+  watcher_.hinted(news.hints);
+}
+
 void LaneTable::EndLane(uint64_t lane_id, End end, const char* why) {
   assert(!in_turn_);
   const auto found = lanes_.find(lane_id);
   if (found == lanes_.end()) return;
   const std::shared_ptr<Lane> lane = found->second.lane;
+  LookAtHotHits(&found->second, MonotonicNs());
   switch (end) {
     case End::kDetached:
       lane->Close(StatusCode::kOk);
@@ -139,7 +168,9 @@ void LaneTable::SetDraining() {
 
 void LaneTable::CloseAll(StatusCode reason) {
   assert(!in_turn_);
-  for (const auto& [id, attached] : lanes_) {
+  const uint64_t now_ns = MonotonicNs();
+  for (auto& [id, attached] : lanes_) {
+    LookAtHotHits(&attached, now_ns);
     attached.lane->Close(reason);
     --attached.lane->client()->lanes_served;
   }
@@ -147,6 +178,7 @@ void LaneTable::CloseAll(StatusCode reason) {
                      lanes_.size());
   order_.Clear();
   lanes_.clear();
+  hot_.clear();
   unwatched_.clear();
 }
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -41,6 +42,8 @@ class LaneTable {
     std::function<bool(int fd, uint64_t lane_id)> watch_socket;
     std::function<bool(int fd, uint64_t client_id)> watch_process;
     std::function<void(int fd)> unwatch;
+    // A client's hints about the hot table (ClientLine::hot_hints).
+    std::function<void(std::span<const uint32_t> hints)> hinted = [](std::span<const uint32_t>) {};
   };
 
   LaneTable(Options options, Watcher watcher) : options_(std::move(options)), watcher_(std::move(watcher)) {}
@@ -73,6 +76,10 @@ class LaneTable {
   // Asks the locks of lanes whose socket or process is not watched.
   void Sweep();
 
+  // Looks at what the clients of the next kHotLooks lanes say of their hits in the hot table, parked ones as well:
+  // whoever finds all there sends nothing.
+  void LookAtHotHits(uint64_t now_ns);
+
   // All lanes, including those added later, accept no further requests.
   void SetDraining();
   // Closes every lane and hangs up; nothing is answered after it.
@@ -84,17 +91,22 @@ class LaneTable {
   static constexpr int kDoorbellsPerEvent = 2;
   static constexpr int kDoorbellsAtEnd = 1024;  // more than a socket's buffer holds
 
+  static constexpr size_t kHotLooks = 64;  // per tick: two cache lines each
+
   enum class End { kDetached, kDied, kViolated };
   enum class Heard { kNothingMore, kGoodbye, kHangUp };
 
   static Heard ReadDoorbells(int socket, bool at_end);
   void EndLane(uint64_t lane_id, End end, const char* why);
   void OnDeath(const AttachedLane& attached);
+  void LookAtHotHits(AttachedLane* attached, uint64_t now_ns);
 
   const Options options_;
   const Watcher watcher_;
   std::unordered_map<uint64_t, AttachedLane> lanes_;  // by id
   TurnOrder order_;                                   // those that are polled
+  std::vector<uint64_t> hot_;                         // with the hot table, by id, and of lanes that ended
+  size_t hot_next_ = 0;                               // whose report is looked at next
   std::vector<uint64_t> unwatched_;                   // by id; of lanes that ended, ids may remain until the next sweep
   std::vector<std::pair<uint64_t, const char*>> violators_;
   bool in_turn_ = false;

@@ -39,15 +39,15 @@ struct Computation {
   ClientPtr client;            // whose request started it
   uint32_t cost_estimate = 1;  // in the order, until it is tokenised (text_cost.h)
   uint64_t queued_ns = 0;
-  uint64_t hash = 0;     // InFlight's, of text and variant
-  bool is_long = false;  // of more than kLongTextBytes; also when the text is dropped
+  uint64_t removals_seen = 0;  // of the cache, before it was looked up (CacheShard::Removals)
+  uint64_t hash = 0;           // InFlight's, of text and variant
+  bool is_long = false;        // of more than kLongTextBytes; also when the text is dropped
 
   // InFlight's mutex.
   std::vector<Waiter> waiters;
-  uint64_t ttl_s = 0;          // the longest lifetime of the waiters that want it stored
-  uint64_t removals_seen = 0;  // of the cache, when it began (CacheShard::Removals)
-  bool store = false;          // at least one waiter wants it stored
-  bool truncated = false;      // the worker found it longer than the model's limit
+  uint64_t ttl_s = 0;      // the longest lifetime of the waiters that want it stored
+  bool store = false;      // at least one waiter wants it stored
+  bool truncated = false;  // the worker found it longer than the model's limit
 
   // The batcher's mutex; before it is there, of the order of the long texts.
   bool taken = false;

@@ -57,7 +57,11 @@ EngineLoop::EngineLoop(Options options, Acceptor::Options attach, ServedModel* m
       lanes_({.peer_alive = attach.peer_alive, .stats = model->stats, .log = attach.log},
              {.watch_socket = [this](int fd, uint64_t id) { return Watch(fd, kTagSocket | id); },
               .watch_process = [this](int fd, uint64_t id) { return Watch(fd, kTagPid | id); },
-              .unwatch = [this](int fd) { Unwatch(fd); }}),
+              .unwatch = [this](int fd) { Unwatch(fd); },
+              .hinted =
+                  [this](std::span<const uint32_t> hints) {
+                    if (model_.hot != nullptr) model_.hot->Mark(hints, model_.cache.Get());
+                  }}),
       control_(MakeControlOptions(options_.control, attach), MakeControlLoop()),
       acceptor_(std::move(attach), MakeWatcher()) {}
 
@@ -280,6 +284,8 @@ void EngineLoop::InMemory(const Step& step) {
 void EngineLoop::Tick(uint64_t now_ns) {
   next_tick_ns_ = now_ns + options_.tick_ns;
   options_.page->heartbeat_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: only its age is read
+  if (model_.hot != nullptr) model_.hot->Beat();
+  InMemory([&] { lanes_.LookAtHotHits(now_ns); });
   if (now_ns >= next_sweep_ns_) {
     next_sweep_ns_ = now_ns + kSweepNs;
     InMemory([&] { lanes_.Sweep(); });
@@ -310,6 +316,7 @@ void EngineLoop::ShowGauges(uint64_t now_ns) const {
 void EngineLoop::StartDrain(uint64_t now_ns) {
   if (draining_) return;  // a signal after a request
   draining_ = true;
+  if (model_.hot != nullptr) model_.hot->Close();  // before anything says that this engine ends
   static_cast<void>(SUTRA_CHECKPOINT("drain.stopped_reading"));
   drain_until_ns_ = now_ns + uint64_t{options_.drain_s} * kNsPerSecond;
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
@@ -345,6 +352,7 @@ bool EngineLoop::DrainFinished(uint64_t now_ns) {
 }
 
 void EngineLoop::CloseLanes(StatusCode reason) {
+  if (model_.hot != nullptr) model_.hot->Close();
   acceptor_.KeepTexts();
   lanes_.CloseAll(reason);
   static_cast<void>(SUTRA_CHECKPOINT("drain.closed"));

@@ -43,12 +43,12 @@ void InFlight::CheckCanaries(const Table& table) const {
   std::abort();
 }
 
-InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, const Waiter& waiter,
+InFlight::JoinResult InFlight::Join(std::string_view text, uint32_t variant, uint64_t removals, const Waiter& waiter,
                                     ComputationPtr* computation) {
   Table& table = IsLong(text) ? long_ : short_;
   // SYNC E3 (acquire): as in size. What is not counted has ended, and is seen so (ended).
   if (table.count.load(std::memory_order_acquire) == 0) return JoinResult::kNone;
-  const Key key{text, variant, HashOf(text, variant)};
+  const Key key{text, variant, removals, HashOf(text, variant)};
   if (!table.mutex.TryLockBriefly()) return JoinResult::kBusy;
   const MutexLock lock(table.mutex, MutexLock::Held());
   CheckCanaries(table);
@@ -71,8 +71,7 @@ bool InFlight::Start(const ComputationPtr& computation, Waiter first) {
   Table& table = TableOf(computation);
   if (!table.mutex.TryLockBriefly()) return false;
   const MutexLock lock(table.mutex, MutexLock::Held());
-  const Key key{computation->text, computation->variant, computation->hash};
-  const bool added = table.computations.emplace(key, computation).second;
+  const bool added = table.computations.emplace(KeyOf(*computation), computation).second;
   Attach(computation.get(), std::move(first));  // allocates nothing
   assert(added);
   static_cast<void>(added);
@@ -82,7 +81,7 @@ bool InFlight::Start(const ComputationPtr& computation, Waiter first) {
 }
 
 void InFlight::EraseLocked(Table* table, const ComputationPtr& computation) {
-  const auto found = table->computations.find(Key{computation->text, computation->variant, computation->hash});
+  const auto found = table->computations.find(KeyOf(*computation));
   if (found == table->computations.end() || found->second != computation) return;
   table->computations.erase(found);
   table->ended.store(table->ended.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // under the lock

@@ -1,5 +1,7 @@
 // Equal texts in flight are computed once: the first request starts a computation, later ones join it. Equal means the
-// same variant and the same bytes.
+// same variant and the same bytes, and that nothing was removed from the cache in between: a request that comes after a
+// removal gets no answer of a computation that began before it. What was removed is not asked, so any removal starts
+// every text anew; who joined before stays.
 //
 // Out of memory, a call throws std::bad_alloc and has changed nothing.
 //
@@ -38,13 +40,16 @@ class InFlight {
   // Of one computation: about two milliseconds of answers.
   static constexpr size_t kWaitersMax = 4096;
 
-  // Adds `waiter` to the computation of this text, if one is under way. kTooLong: it is under way, but known to be
+  // Adds `waiter` to the computation of this text that began after `removals` (CacheShard::Removals, read since the
+  // request came), if one is under way. kTooLong: it is under way, but known to be
   // truncated, and the waiter refuses truncation (kOptionReject); nothing was added. The lock is not taken while
   // nothing is under way. The loop thread; for a long text, the thread of the long texts.
-  JoinResult Join(std::string_view text, uint32_t variant, const Waiter& waiter, ComputationPtr* computation);
+  JoinResult Join(std::string_view text, uint32_t variant, uint64_t removals, const Waiter& waiter,
+                  ComputationPtr* computation);
 
   // The computation is under way from here on, and `first` waits for it. REQUIRES: Join returned kNone for this text
-  // (each text is started by one thread only, see Join). False, and nothing happened, when a worker holds the lock.
+  // and its `removals_seen` (each text is started by one thread only, see Join). False, and nothing happened, when a
+  // worker holds the lock.
   [[nodiscard]] bool Start(const ComputationPtr& computation, Waiter first);
 
   // Removes the waiters for which `gone` is true and hands them to the caller. RETURNS how many are left; with none the
@@ -85,9 +90,11 @@ class InFlight {
   struct Key {
     std::string_view text;  // points into the computation
     uint32_t variant;
+    uint64_t removals;  // seen when it began
     uint64_t hash;
     bool operator==(const Key& other) const {
-      if (hash != other.hash || variant != other.variant || text.size() != other.text.size()) return false;
+      if (hash != other.hash || variant != other.variant || removals != other.removals) return false;
+      if (text.size() != other.text.size()) return false;
       return text.data() == other.text.data() || text == other.text;
     }
   };
@@ -110,6 +117,9 @@ class InFlight {
     std::atomic<uint64_t> ended{0};  // raised under the lock
   };
 
+  static Key KeyOf(const Computation& computation) {
+    return {computation.text, computation.variant, computation.removals_seen, computation.hash};
+  }
   static bool IsLong(std::string_view text) { return text.size() > kLongTextBytes; }
   Table& TableOf(const ComputationPtr& computation) { return computation->is_long ? long_ : short_; }
   const Table& TableOf(const ComputationPtr& computation) const { return computation->is_long ? long_ : short_; }

@@ -62,7 +62,8 @@ bool LongWorker::Handle(const LongRequestPtr& request) {
   }
   static_cast<void>(SUTRA_CHECKPOINT("long.copied"));
   for (;;) {
-    const RequestPath::Step step = path_.Find(waiter, text_);
+    request->removals_seen = model_.cache.Removals();
+    const RequestPath::Step step = path_.Find(waiter, text_, request->removals_seen);
     if (step == RequestPath::Step::kNothing) return Compute(request);
     if (step == RequestPath::Step::kDone) break;
     std::this_thread::yield();

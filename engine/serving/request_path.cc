@@ -36,17 +36,18 @@ bool RequestPath::Answer(LaneReader::Taken* request) {
   waiter.ttl_s = static_cast<uint32_t>(
       std::min<uint64_t>(waiter.ttl_s == 0 ? model_.ttl_s_default : waiter.ttl_s, kTtlSecondsMax));
   if (request->long_text.bytes != 0) return HandOver(waiter, request->long_text) == Step::kDone;
-  Step step = Find(waiter, request->text);
-  if (step == Step::kNothing) step = Compute(waiter, request->text);
+  const uint64_t removals = model_.cache.Removals();
+  Step step = Find(waiter, request->text, removals);
+  if (step == Step::kNothing) step = Compute(waiter, request->text, removals);
   return step == Step::kDone;
 }
 
-RequestPath::Step RequestPath::Find(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::Find(const Waiter& waiter, std::string_view text, uint64_t removals) {
   const uint64_t ended = model_.in_flight.ended(text);
-  Step step = AnswerFromCache(waiter, text);
-  if (step == Step::kNothing) step = Join(waiter, text);
+  Step step = AnswerFromCache(waiter, text, removals);
+  if (step == Step::kNothing) step = Join(waiter, text, removals);
   // What ended between the two may have been this text: then it is in the cache by now.
-  if (step == Step::kNothing && model_.in_flight.ended(text) != ended) step = AnswerFromCache(waiter, text);
+  if (step == Step::kNothing && model_.in_flight.ended(text) != ended) step = AnswerFromCache(waiter, text, removals);
   return step;
 }
 
@@ -54,10 +55,10 @@ RequestPath::Step RequestPath::Refuse(const Waiter& waiter, StatusCode status, u
   return model_.replies.Refuse(waiter, status, retry_after_ms) ? Step::kDone : Step::kBusy;
 }
 
-RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text, uint64_t removals) {
   ComputationPtr computation;
   model_.batcher.ReserveOne(producer_);  // before it has joined: from then on it cannot be refused
-  switch (model_.in_flight.Join(text, kVariantOfModel, waiter, &computation)) {
+  switch (model_.in_flight.Join(text, kVariantOfModel, removals, waiter, &computation)) {
     case InFlight::JoinResult::kNone: return Step::kNothing;
     case InFlight::JoinResult::kBusy: return Step::kBusy;
     case InFlight::JoinResult::kFull: return Refuse(waiter, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
@@ -69,16 +70,22 @@ RequestPath::Step RequestPath::Join(const Waiter& waiter, std::string_view text)
   return Step::kDone;
 }
 
-RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text) {
+RequestPath::Step RequestPath::AnswerFromCache(const Waiter& waiter, std::string_view text, uint64_t removals) {
   static_cast<void>(SUTRA_CHECKPOINT("poll.hashed"));
   CacheShard* const cache = model_.cache.Get();
   if (cache == nullptr || (waiter.options & kOptionCacheSkipLookup) != 0) return Step::kNothing;
   CacheValue value;
-  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, waiter.lane->vector(waiter.slot), &value);
+  float* const vector = waiter.lane->vector(waiter.slot);
+  const std::optional<bool> found = cache->TryLookup(text, kVariantOfModel, vector, &value);
   if (!found.has_value()) return Step::kBusy;
   if (!*found) return Step::kNothing;
   static_cast<void>(SUTRA_CHECKPOINT("cache.hit_checked"));
   if (value.truncated && (waiter.options & kOptionReject) != 0) return Refuse(waiter, StatusCode::kTextTooLong);
+  // Its client will look there before it asks again. One without the table brings nothing in: the next client with it
+  // does.
+  if (model_.hot != nullptr && waiter.lane->hot()) {
+    model_.hot->TryPublish(text, kVariantOfModel, {vector, model_.info.width}, value, removals);
+  }
   if (!model_.replies.AnswerHit(waiter, value.norm, value.token_count, value.truncated)) return Step::kBusy;
   model_.stats.Add(Counter::kHits);
   return Step::kDone;
@@ -91,17 +98,17 @@ std::shared_ptr<Request> RequestPath::MakeComputation(const Waiter& first, size_
   computation->client = first.lane->client();
   computation->cost_estimate = EstimatedTextCost(text_bytes, model_.info.tokens_max);
   computation->queued_ns = first.taken_ns;
-  computation->removals_seen = model_.cache.Removals();
   return computation;
 }
 
 // The text is only copied here: the worker checks and tokenises it.
-RequestPath::Step RequestPath::Compute(const Waiter& first, std::string_view text) {
+RequestPath::Step RequestPath::Compute(const Waiter& first, std::string_view text, uint64_t removals) {
   if (!model_.batcher.Admits(*first.lane->client(), text.size())) {
     return Refuse(first, StatusCode::kOverloaded, model_.batcher.RetryAfterMs());
   }
   const auto computation = MakeComputation<Computation>(first, text.size());
   computation->text = text;
+  computation->removals_seen = removals;
   model_.batcher.ReserveOne();  // a computation that is under way must reach the workers
   if (!model_.in_flight.Start(computation, first)) return Step::kBusy;
   Queue(computation, first, false);

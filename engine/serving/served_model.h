@@ -11,6 +11,7 @@
 #include "cache/cache_shard.h"
 #include "engine/lanes/reply_writer.h"
 #include "engine/model/model_backend.h"
+#include "engine/serving/hot_cache.h"
 #include "engine/serving/in_flight.h"
 #include "engine/serving/long_texts.h"
 #include "engine/serving/request_batcher.h"
@@ -24,6 +25,7 @@ struct ServedModel {
   struct Options {
     ModelBackend* backend = nullptr;
     CacheShard* cache = nullptr;  // null: nothing is looked up or stored, unless a shard is expected (shard_slot.h)
+    HotCache* hot = nullptr;      // null: clients read no vectors themselves
     uint64_t ttl_s_default = 0;   // of a request that names no lifetime
     RequestBatcher::Limits batches;
     StatsWriter stats;
@@ -34,6 +36,7 @@ struct ServedModel {
         info(backend.info()),
         tokenizer(backend.tokenizer()),
         cache(options.cache),
+        hot(options.hot),
         ttl_s_default(options.ttl_s_default),
         stats(options.stats),
         batcher(options.batches),
@@ -45,6 +48,8 @@ struct ServedModel {
   const ModelInfo& info;
   const Tokenizer& tokenizer;
   ShardSlot cache;
+  Mutex administration;  // of the shard: one thread at a time uses what it has of CacheAdmin
+  HotCache* const hot;
   const uint64_t ttl_s_default;
   const StatsWriter stats;
   InFlight in_flight;

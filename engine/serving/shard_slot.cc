@@ -28,7 +28,8 @@ void ShardSlot::Insert(std::string_view text, uint32_t variant, std::span<const 
   CacheShard* shard = Get();
   if (shard == nullptr && clock_ == nullptr) return;  // none is expected
   if (shard == nullptr) {
-    Waiting insert{std::string(text), variant, {vector.begin(), vector.end()}, value, ttl_s, clock_->BootNs()};
+    Waiting insert{std::string(text), variant,         {vector.begin(), vector.end()}, value, ttl_s,
+                   removals_seen,     clock_->BootNs()};
     const uint64_t bytes = BytesOf(insert);
     const MutexLock lock(mutex_);
     shard = Get();  // it may have appeared meanwhile
@@ -51,7 +52,8 @@ bool ShardSlot::Pour(const Waiting& insert, CacheShard* shard) const {
   const uint64_t waited_s = DivideRoundUp(clock_->BootNs() - insert.since_boot_ns, kNsPerSecond);
   if (waited_s >= insert.ttl_s) return true;  // expired
   try {
-    shard->Insert(insert.text, insert.variant, insert.vector, insert.value, insert.ttl_s - waited_s);
+    shard->Insert(insert.text, insert.variant, insert.vector, insert.value, insert.ttl_s - waited_s,
+                  insert.removals_seen);
     return true;
   } catch (const std::bad_alloc&) {
     return false;

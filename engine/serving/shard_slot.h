@@ -69,6 +69,7 @@ class ShardSlot {
     std::vector<float> vector;
     CacheValue value;
     uint64_t ttl_s;
+    uint64_t removals_seen;
     uint64_t since_boot_ns;
   };
   static uint64_t BytesOf(const Waiting& insert);

@@ -54,7 +54,8 @@ namespace sutra {
   X(kRefusedTimeout, "attach_refused_timeout")                    \
   X(kRefusedProtocol, "attach_refused_protocol")                  \
   X(kControlRequests, "control_requests")                         \
-  X(kControlRefused, "control_refused")
+  X(kControlRefused, "control_refused")                           \
+  X(kHotHits, "hot_hits") /* as clients report them */
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \
@@ -101,7 +102,12 @@ namespace sutra {
   X(kOtherIdentities, "other_identities")             \
   X(kOtherIdentitiesBytes, "other_identities_bytes")  \
   X(kIdentitiesRemoved, "identities_removed")         \
-  X(kCacheUnreadEntries, "cache_unread_entries")
+  X(kCacheUnreadEntries, "cache_unread_entries")      \
+  X(kHotSlots, "hot_slots")                           \
+  X(kHotUsed, "hot_used")                             \
+  X(kHotPublished, "hot_published")                   \
+  X(kHotEvicted, "hot_evicted")                       \
+  X(kHotRemoved, "hot_removed")
 
 // Of the cache shard, whose engine may have taken over and serve before it is open.
 enum ShardState : uint32_t {

@@ -12,6 +12,7 @@
 #include "shm/base/status.h"
 #include "shm/control_messages.h"
 #include "shm/handshake_messages.h"
+#include "shm/hot_table.h"
 #include "shm/layout.h"
 
 namespace sutra::test {
@@ -161,6 +162,8 @@ std::string MakeTable() {
   SIZE(ClientLine);
   FIELD(ClientLine, sleepers);
   FIELD(ClientLine, event_armed);
+  FIELD(ClientLine, hot_hits);
+  FIELD(ClientLine, hot_hints);
   SIZE(EngineLine);
   FIELD(EngineLine, futex_word);
   FIELD(EngineLine, state);
@@ -242,6 +245,7 @@ std::string MakeTable() {
   FIELD(WelcomeMessage, normalizes);
   FIELD(WelcomeMessage, engine_pid);
   FIELD(WelcomeMessage, retry_after_ms);
+  FIELD(WelcomeMessage, hot_slots);
   FIELD(WelcomeMessage, model);
   FIELD(WelcomeMessage, identity);
   FIELD(WelcomeMessage, message);
@@ -251,6 +255,8 @@ std::string MakeTable() {
   VALUE(kFdPage);
   VALUE(kFdEvent);
   VALUE(kWelcomeFds);
+  VALUE(kFdHot);
+  VALUE(kWelcomeFdsMax);
   SIZE(LockedMessage);
   SIZE(ServingMessage);
 
@@ -267,6 +273,36 @@ std::string MakeTable() {
   table.Add("lane(256,16777216,384).vectors", geometry.vectors());
   table.Add("lane(256,16777216,384).vector_stride", geometry.vector_stride());
   table.Add("lane(256,16777216,384).reply_bytes", geometry.reply_bytes());
+
+  SIZE(HotHeader);
+  FIELD(HotHeader, version);
+  FIELD(HotHeader, header_bytes);
+  FIELD(HotHeader, magic);
+  FIELD(HotHeader, segment_bytes);
+  FIELD(HotHeader, engine_generation);
+  FIELD(HotHeader, seed);
+  FIELD(HotHeader, width);
+  FIELD(HotHeader, slots);
+  FIELD(HotHeader, buckets);
+  FIELD(HotHeader, slot_bytes);
+  FIELD(HotHeader, closed);
+  FIELD(HotHeader, boot_ahead_ns);
+  SIZE(HotSlot);
+  FIELD(HotSlot, sequence);
+  FIELD(HotSlot, digest);
+  FIELD(HotSlot, expires_ns);
+  FIELD(HotSlot, norm_and_tokens);
+  FIELD(HotSlot, flags_and_cell);
+  VALUE(kHotTableVersion);
+  VALUE(kHotCellsPerBucket);
+  VALUE(kHotCellsPerSlot);
+  const HotGeometry hot = HotGeometry::Of(384, kHotBytesDefault);
+  table.Add("hot(384,67108864).slots", hot.slots);
+  table.Add("hot(384,67108864).buckets", hot.buckets());
+  table.Add("hot(384,67108864).buckets_at", hot.buckets_at());
+  table.Add("hot(384,67108864).slots_at", hot.slots_at());
+  table.Add("hot(384,67108864).slot_bytes", hot.slot_bytes());
+  table.Add("hot(384,67108864).bytes", hot.bytes());
 
   AddControl(&table);
   return table.text();
@@ -299,7 +335,8 @@ TEST(Abi, EverySharedStructureHasOneRepresentation) {
   // The others hold atomics, which never count as unique; their padding is spelled out as reserved bytes.
   EXPECT_TRUE(std::is_standard_layout_v<LaneHeader> && std::is_standard_layout_v<ClientLine> &&
               std::is_standard_layout_v<EngineLine> && std::is_standard_layout_v<RequestDescriptor> &&
-              std::is_standard_layout_v<ResultDescriptor> && std::is_standard_layout_v<EnginePage>);
+              std::is_standard_layout_v<ResultDescriptor> && std::is_standard_layout_v<EnginePage> &&
+              std::is_standard_layout_v<HotHeader> && std::is_standard_layout_v<HotSlot>);
 }
 
 }  // namespace

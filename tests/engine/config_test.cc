@@ -71,6 +71,20 @@ TEST(Config, TheSocketIsOpenToAllWhenAGroupMayControl) {
   EXPECT_TRUE(ParseConfig(With({})).value().config.control_gids.empty());
 }
 
+TEST(Config, TheHotTableIsForTheEnginesUserUnlessAGroupIsNamedAndMayBeLeftOut) {
+  const EngineConfig config = ParseConfig(With({})).value().config;
+  EXPECT_EQ(config.hot_bytes_max, 64ull << 20);
+  EXPECT_TRUE(config.hot_gids.empty());
+  const EngineConfig named = ParseConfig(With({"--hot-gid", "7,8", "--hot-bytes-max", "65536"})).value().config;
+  EXPECT_EQ(named.hot_gids, (std::vector<gid_t>{7, 8}));
+  EXPECT_EQ(named.socket_mode, 0600u) << "it gives nobody the right to attach";
+  EXPECT_EQ(named.hot_bytes_max, 65'536u);
+  EXPECT_EQ(ParseConfig(With({"--hot-bytes-max", "0"})).value().config.hot_bytes_max, 0u);
+  const Result<ParsedConfig> small = ParseConfig(With({"--hot-bytes-max", "65535"}));
+  EXPECT_EQ(small.status().code(), StatusCode::kBadOption);
+  EXPECT_NE(small.status().message().find("--hot-bytes-max must be 0 or at least 65536"), std::string::npos);
+}
+
 TEST(Config, ACommandToALiveEngineStartsNothing) {
   const ParsedConfig status = ParseConfig({"--status", "/run/s", "--json"}).value();
   EXPECT_FALSE(status.run);

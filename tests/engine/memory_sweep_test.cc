@@ -319,10 +319,11 @@ class AttachSweep : public ::testing::Test {
       InMemory([&] { acceptor_->OnMade(MonotonicNs()); });
     }
     WelcomeMessage welcome = {};
-    int fds[kWelcomeFds];
+    int fds[kWelcomeFdsMax];
     size_t fds_received = 0, received = 0;
-    const MessageOutcome outcome = ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, kWelcomeFds,
-                                                  &fds_received, &received, MonotonicNs() + 1);
+    const MessageOutcome outcome =
+        ReceiveMessage(client.get(), &welcome, sizeof(welcome), fds, {kWelcomeFds, kWelcomeFdsMax}, &fds_received,
+                       &received, MonotonicNs() + 1);
     for (size_t i = 0; i < fds_received; ++i) close(fds[i]);
     if (outcome != MessageOutcome::kOk || welcome.status != 0) {
       *told = outcome != MessageOutcome::kTimeout;

@@ -11,6 +11,7 @@
 
 #include "cache/cache_shard.h"
 #include "shm/base/mutex.h"
+#include "shm/base/time.h"
 
 namespace sutra::testing {
 
@@ -52,7 +53,9 @@ class MemoryCache : public CacheShard {
     if (on_insert) on_insert();
     const MutexLock lock(mutex_);
     ++inserts_;
-    entries_[{std::string(text), variant}] = {{vector.begin(), vector.end()}, value, ttl_s, removals_seen};
+    Entry& entry = entries_[{std::string(text), variant}];
+    entry = {{vector.begin(), vector.end()}, value, ttl_s, removals_seen};
+    entry.value.expires_ns = BootNs() + ttl_s * kNsPerSecond;
   }
   Status Erase(std::string_view text, uint32_t variant) override {
     const MutexLock lock(mutex_);

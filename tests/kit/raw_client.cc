@@ -49,6 +49,7 @@ RawClient::RawClient(RawClient&& other) noexcept
       tail_fd_(std::move(other.tail_fd_)),
       page_fd_(std::move(other.page_fd_)),
       event_fd_(std::move(other.event_fd_)),
+      hot_fd_(std::move(other.hot_fd_)),
       request_base_(std::exchange(other.request_base_, nullptr)),
       reply_base_(std::exchange(other.reply_base_, nullptr)),
       geometry_(other.geometry_),
@@ -127,16 +128,18 @@ int RawClient::Send(const void* bytes, size_t size, const std::vector<int>& fds)
 }
 
 std::optional<WelcomeMessage> RawClient::ReceiveWelcome(int timeout_ms) {
-  int fds[kWelcomeFds] = {-1, -1, -1, -1, -1};
+  int fds[kWelcomeFdsMax] = {-1, -1, -1, -1, -1, -1};
   size_t fds_received = 0, received = 0;
-  const MessageOutcome outcome = ReceiveMessage(socket(), &welcome_, sizeof(welcome_), fds, kWelcomeFds, &fds_received,
-                                                &received, Deadline(timeout_ms));
+  const MessageOutcome outcome =
+      ReceiveMessage(socket(), &welcome_, sizeof(welcome_), fds, {kWelcomeFds, kWelcomeFdsMax}, &fds_received,
+                     &received, Deadline(timeout_ms));
   if (outcome != MessageOutcome::kOk) return std::nullopt;
   request_fd_ = UniqueFd(fds[kFdRequest]);
   reply_fd_ = UniqueFd(fds[kFdReply]);
   tail_fd_ = UniqueFd(fds[kFdTail]);
   page_fd_ = UniqueFd(fds[kFdPage]);
   event_fd_ = UniqueFd(fds[kFdEvent]);
+  hot_fd_ = UniqueFd(fds[kFdHot]);
   return welcome_;
 }
 

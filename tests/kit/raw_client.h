@@ -37,6 +37,7 @@ class RawClient {
   int request_fd() const { return request_fd_.get(); }
   int tail_fd() const { return tail_fd_.get(); }
   int event_fd() const { return event_fd_.get(); }
+  int hot_fd() const { return hot_fd_.get(); }  // of the hot table, if the engine sent one
   UniqueFd& event_owner() { return event_fd_; }
   bool lane_ready() const { return served_; }
   const WelcomeMessage& welcome() const { return welcome_; }
@@ -79,7 +80,7 @@ class RawClient {
   bool PunchTail(uint64_t offset, uint64_t bytes) const;
 
  private:
-  UniqueFd socket_, request_fd_, reply_fd_, tail_fd_, page_fd_, event_fd_;
+  UniqueFd socket_, request_fd_, reply_fd_, tail_fd_, page_fd_, event_fd_, hot_fd_;
   std::byte* request_base_ = nullptr;
   std::byte* reply_base_ = nullptr;
   LaneGeometry geometry_;

@@ -35,10 +35,10 @@ struct ScriptedRequest {
 
 class ScriptedLane {
  public:
-  explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t client = 1)
-      : ScriptedLane(geometry, id, std::make_shared<Client>(client, 1000, 1, "scripted")) {}
-  // A further lane of that client.
-  ScriptedLane(LaneGeometry geometry, uint64_t id, ClientPtr client) {
+  explicit ScriptedLane(LaneGeometry geometry = {8, 4096, 4}, uint64_t id = 1, uint64_t client = 1, bool hot = false)
+      : ScriptedLane(geometry, id, std::make_shared<Client>(client, 1000, 1, "scripted"), hot) {}
+  // A further lane of that client. `hot`: it has the hot table.
+  ScriptedLane(LaneGeometry geometry, uint64_t id, ClientPtr client, bool hot = false) {
     Result<LaneMemory> memory = LaneMemory::Create(geometry, LaneIdentity{77, id, {}});
     EXPECT_TRUE(memory.ok()) << memory.status().message();
     int pipe_fds[2] = {-1, -1};
@@ -50,7 +50,7 @@ class ScriptedLane {
     client_map_ = Mapping(static_cast<std::byte*>(base), geometry.request_bytes());
     client_ = {client_map_.base(), geometry};
     writer_ = SubmissionWriter(client_);
-    lane_ = std::make_shared<Lane>(id, std::move(client), std::move(memory).value(), UniqueFd(pipe_fds[1]));
+    lane_ = std::make_shared<Lane>(id, std::move(client), std::move(memory).value(), UniqueFd(pipe_fds[1]), hot);
     completions_ = CompletionReader(lane_->reply());
   }
 

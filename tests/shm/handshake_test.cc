@@ -34,7 +34,7 @@ class Handshake : public testing::Test {
     }
     return count;
   }
-  MessageOutcome Receive(size_t fd_count, uint64_t wait_ms = 0) {
+  MessageOutcome Receive(FdCount fd_count, uint64_t wait_ms = 0) {
     return ReceiveMessage(sockets_[0], &packet_, sizeof(packet_), fds_, fd_count, &fds_received_, &received_,
                           wait_ms == 0 ? 0 : MonotonicNs() + wait_ms * kNsPerMs);
   }
@@ -59,7 +59,7 @@ class Handshake : public testing::Test {
 
   int sockets_[2] = {-1, -1};
   Packet packet_ = {};
-  int fds_[kMessageFdsMax] = {-1, -1, -1, -1, -1};
+  int fds_[kMessageFdsMax] = {-1, -1, -1, -1, -1, -1};
   size_t fds_received_ = 99, received_ = 99;
 };
 
@@ -101,7 +101,7 @@ TEST_F(Handshake, WrongSizesAreMalformedAndSayHowMuchCame) {
 TEST_F(Handshake, UnwantedMissingOrTooManyDescriptorsAreMalformedAndClosed) {
   const size_t before = OpenDescriptors();
   const Packet sent = {1, 2};
-  for (const size_t passed : {size_t{1}, size_t{3}, size_t{5}, size_t{6}, size_t{64}}) {
+  for (const size_t passed : {size_t{1}, size_t{3}, size_t{5}, size_t{6}, size_t{7}, size_t{64}}) {
     SendRaw(&sent, sizeof(sent), passed);
     EXPECT_EQ(Receive(2), MessageOutcome::kMalformed) << passed;
     EXPECT_EQ(OpenDescriptors(), before) << passed;
@@ -109,6 +109,19 @@ TEST_F(Handshake, UnwantedMissingOrTooManyDescriptorsAreMalformedAndClosed) {
   SendRaw(&sent, sizeof(sent), 0);
   EXPECT_EQ(Receive(2), MessageOutcome::kOk);  // a refusal comes without
   EXPECT_EQ(fds_received_, 0u);
+}
+
+TEST_F(Handshake, OneDescriptorMoreIsWelcomeWhereItMayCome) {
+  const size_t before = OpenDescriptors();
+  const Packet sent = {1, 2};
+  for (size_t passed = 0; passed <= kMessageFdsMax + 1; ++passed) {
+    SendRaw(&sent, sizeof(sent), passed);
+    const bool expected = passed == 0 || passed == 5 || passed == 6;
+    EXPECT_EQ(Receive({5, 6}), expected ? MessageOutcome::kOk : MessageOutcome::kMalformed) << passed;
+    EXPECT_EQ(fds_received_, expected ? passed : 0) << passed;
+    for (size_t i = 0; i < fds_received_; ++i) close(fds_[i]);
+    EXPECT_EQ(OpenDescriptors(), before) << passed;
+  }
 }
 
 TEST_F(Handshake, FullSocketTimesOutInsteadOfBlocking) {

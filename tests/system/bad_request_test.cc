@@ -189,10 +189,10 @@ class RawHandshake : public BadRequest {
   static WelcomeMessage Answer(int socket_fd, const void* hello, size_t bytes, size_t* fds_received) {
     EXPECT_EQ(send(socket_fd, hello, bytes, MSG_NOSIGNAL), static_cast<ssize_t>(bytes));
     WelcomeMessage welcome = {};
-    int fds[kWelcomeFds];
+    int fds[kWelcomeFdsMax];
     size_t received = 0;
-    EXPECT_EQ(ReceiveMessage(socket_fd, &welcome, sizeof(welcome), fds, kWelcomeFds, fds_received, &received,
-                             MonotonicNs() + kWaitMs * kNsPerMs),
+    EXPECT_EQ(ReceiveMessage(socket_fd, &welcome, sizeof(welcome), fds, {kWelcomeFds, kWelcomeFdsMax}, fds_received,
+                             &received, MonotonicNs() + kWaitMs * kNsPerMs),
               MessageOutcome::kOk);
     for (size_t i = 0; i < *fds_received; ++i) close(fds[i]);
     return welcome;
@@ -234,7 +234,7 @@ TEST_F(RawHandshake, ALaneWithoutItsLockIsNeverServed) {
   size_t fds = 0;
   const WelcomeMessage welcome = Answer(socket_fd.get(), &hello, sizeof(hello), &fds);
   ASSERT_EQ(welcome.status, static_cast<uint32_t>(StatusCode::kOk));
-  ASSERT_EQ(fds, kWelcomeFds);
+  ASSERT_GE(fds, kWelcomeFds);
   const LockedMessage locked = {kHandshakeMagic, welcome.lane_id};
   ASSERT_EQ(send(socket_fd.get(), &locked, sizeof(locked), MSG_NOSIGNAL), static_cast<ssize_t>(sizeof(locked)));
   ServingMessage serving = {};

@@ -82,6 +82,18 @@ std::string NonZero(const StatsSnapshot& s, std::string_view prefix) {
   return text;
 }
 
+// Nothing where there is no table, and never was one.
+void HotLine(const StatView& view, const TextShares& shares, Lines out) {
+  const StatsSnapshot& s = view.now;
+  if (s.gauge(Gauge::kHotSlots) == 0 && shares.hot == 0) return;
+  fmt::format_to(out,
+                 "hot       clients report {}{} = {:.1f} % of {} lookups; table {} of {} slots, published {}, evicted "
+                 "{}, removed {}\n",
+                 shares.hot, Rate(view, Counter::kHotHits), 100 * shares.hot_rate(), shares.lookups(),
+                 s.gauge(Gauge::kHotUsed), s.gauge(Gauge::kHotSlots), s.gauge(Gauge::kHotPublished),
+                 s.gauge(Gauge::kHotEvicted), s.gauge(Gauge::kHotRemoved));
+}
+
 void TrafficLines(const StatView& view, Lines out) {
   const StatsSnapshot& s = view.now;
   const TextShares shares = SharesOf(s);
@@ -92,6 +104,7 @@ void TrafficLines(const StatView& view, Lines out) {
                  Rate(view, Counter::kHits), 100 * shares.Share(shares.hits), shares.joined,
                  Rate(view, Counter::kJoined), 100 * shares.Share(shares.joined), shares.misses,
                  Rate(view, Counter::kMisses), 100 * shares.Share(shares.misses));
+  HotLine(view, shares, out);
   fmt::format_to(
       out,
       "queue     {} texts, {} tokens, {}, in flight {}; lanes {} of {} ({} of them parked; attached {}, refused {}, "
@@ -219,7 +232,12 @@ StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment) {
 }
 
 TextShares SharesOf(const StatsSnapshot& snapshot) {
-  return {snapshot.counter(Counter::kHits), snapshot.counter(Counter::kJoined), snapshot.counter(Counter::kMisses)};
+  TextShares shares;
+  shares.hot = snapshot.counter(Counter::kHotHits);
+  shares.hits = snapshot.counter(Counter::kHits);
+  shares.joined = snapshot.counter(Counter::kJoined);
+  shares.misses = snapshot.counter(Counter::kMisses);
+  return shares;
 }
 
 std::string StatText(const StatView& view) {
@@ -261,6 +279,7 @@ nlohmann::json StatJson(const StatView& view) {
       {"device", s.device},
       {"disk_io", s.disk_io},
       {"lookups", shares.lookups()},
+      {"hot_rate", shares.hot_rate()},
       {"hit_rate", shares.Share(shares.hits)},
       {"joined_rate", shares.Share(shares.joined)},
       {"counters", s.counters},

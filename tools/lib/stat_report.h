@@ -2,10 +2,13 @@
 // Pure functions of their arguments; thread-safe.
 //
 // Words, all counted per text:
+//   hot      answered by its client from the hot table: what clients report, which the engine believes within bounds
 //   hit      answered by the cache shard
 //   joined   waited for an equal text that was already being computed
 //   miss     computed by the model
-//   hit rate hits / (hits + joined + misses); joined texts are never called hits
+//   lookups  hot + hits + joined + misses
+//   hit rate hits / (hits + joined + misses); joined texts are never called hits. Only the hot rate is of all lookups:
+//            what clients report changes no figure of the engine's own.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -29,10 +32,15 @@ struct StatView {
 StatView MakeStatView(StatsSnapshot snapshot, const std::string& segment);
 
 struct TextShares {
-  uint64_t hits = 0, joined = 0, misses = 0;
-  uint64_t lookups() const { return hits + joined + misses; }
-  double Share(uint64_t part) const {
-    return lookups() == 0 ? 0 : static_cast<double>(part) / static_cast<double>(lookups());
+  uint64_t hot = 0, hits = 0, joined = 0, misses = 0;
+  uint64_t answered() const { return hits + joined + misses; }  // by the engine
+  uint64_t lookups() const { return hot + answered(); }
+  double hot_rate() const { return Of(lookups(), hot); }
+  double Share(uint64_t part) const { return Of(answered(), part); }
+
+ private:
+  static double Of(uint64_t all, uint64_t part) {
+    return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
   }
 };
 TextShares SharesOf(const StatsSnapshot& snapshot);

@@ -192,7 +192,7 @@ TEST_F(AcceptorTest, WhatTheModelIsNotIsRefusedWithBothValues) {
   ExpectRefused(hello, "fake");
   hello = Hello();
   hello.layout_major = 9;
-  ExpectRefused(hello, "layout 9.0, this engine 3.0");
+  ExpectRefused(hello, "layout 9.1, this engine 3.1");
   EXPECT_EQ(refused(), 3u);
 }
 
@@ -201,7 +201,7 @@ TEST_F(AcceptorTest, ALibraryOfLayout1IsRefusedAndBothVersionsAreNamed) {
   Listen();
   HelloMessage hello = Hello();
   hello.layout_major = 1;
-  ExpectRefused(hello, "the client speaks lane layout 1.0, this engine 3.0");
+  ExpectRefused(hello, "the client speaks lane layout 1.1, this engine 3.1");
   EXPECT_EQ(offsetof(WelcomeMessage, layout_major), 8u);
   EXPECT_EQ(offsetof(WelcomeMessage, status), 12u);
 }

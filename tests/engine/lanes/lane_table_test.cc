@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "shm/base/time.h"
 #include "shm/sleep_wake.h"
 #include "shm/stats/stats_segment.h"
 #include "tests/kit/scripted_lane.h"
@@ -30,7 +31,8 @@ bool FakePeerAlive(int fd, int pid) {
 
 // One client as the table sees it: a lane, and the two ends of its socket.
 struct Client {
-  explicit Client(uint64_t id, ClientPtr process) : scripted({8, 4096, 4}, id, std::move(process)) {
+  explicit Client(uint64_t id, ClientPtr process, bool hot = false)
+      : scripted({8, 4096, 4}, id, std::move(process), hot) {
     int fds[2] = {-1, -1};
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
     client = UniqueFd(fds[0]);
@@ -39,6 +41,7 @@ struct Client {
   void Send(char byte, int times = 1) {
     for (int i = 0; i < times; ++i) EXPECT_EQ(send(client.get(), &byte, 1, MSG_NOSIGNAL), 1);
   }
+  void SayHotHits(uint64_t count) { scripted.client().client().hot_hits.store(count, std::memory_order_relaxed); }
   int request_fd() const { return scripted.lane()->memory().request_fd(); }
   void Die() { dead_fds.insert(request_fd()); }
   bool parked() const { return IsParked(scripted.lane()->reply()); }
@@ -60,9 +63,11 @@ class LaneTableTest : public ::testing::Test {
     return std::make_shared<sutra::Client>(id, 1000, kClientPid, "scripted",
                                            UniqueFd(with_pid_fd ? dup(STDERR_FILENO) : -1));
   }
+  // With the hot table.
+  std::unique_ptr<Client> AttachHot(uint64_t id) { return Attach(id, Process(100 + id, false), true); }
   std::unique_ptr<Client> Attach(uint64_t id) { return Attach(id, Process(100 + id, false)); }
-  std::unique_ptr<Client> Attach(uint64_t id, const ClientPtr& process) {
-    auto client = std::make_unique<Client>(id, process);
+  std::unique_ptr<Client> Attach(uint64_t id, const ClientPtr& process, bool hot = false) {
+    auto client = std::make_unique<Client>(id, process, hot);
     socket_fd_ = client->engine.get();
     AttachedLane attached;
     attached.lane = client->scripted.lane();
@@ -97,6 +102,7 @@ class LaneTableTest : public ::testing::Test {
   std::vector<std::string> lines_;
   std::vector<std::pair<int, uint64_t>> watched_sockets_, watched_processes_;
   std::vector<int> unwatched_;
+  std::vector<uint32_t> hints_;  // the first of each look
   bool epoll_is_full_ = false;
   int socket_fd_ = -1;  // of the last Attach
   LaneTable table_{{.peer_alive = FakePeerAlive,
@@ -114,7 +120,8 @@ class LaneTableTest : public ::testing::Test {
                           watched_processes_.emplace_back(fd, id);
                           return true;
                         },
-                    .unwatch = [this](int fd) { unwatched_.push_back(fd); }}};
+                    .unwatch = [this](int fd) { unwatched_.push_back(fd); },
+                    .hinted = [this](std::span<const uint32_t> hints) { hints_.push_back(hints[0]); }}};
 };
 
 TEST_F(LaneTableTest, AnAddedLaneIsWatchedCountedAndPolled) {
@@ -358,6 +365,51 @@ TEST_F(LaneTableTest, CloseAllClosesEveryLaneAndHangsUp) {
     char byte;
     EXPECT_EQ(recv(client->client.get(), &byte, 1, MSG_DONTWAIT), 0);
   }
+}
+
+// Whoever finds all in the hot table sends nothing, so it is parked.
+TEST_F(LaneTableTest, HotHitsAreCountedForParkedLanesTooAndOnlyWhereThereIsATable) {
+  const auto with = AttachHot(1), without = Attach(2);
+  Park();
+  with->SayHotHits(30);
+  with->scripted.client().client().hot_hints[0].store(5, std::memory_order_relaxed);
+  without->SayHotHits(1000);
+  const uint64_t later_ns = MonotonicNs() + kNsPerSecond;
+  table_.LookAtHotHits(later_ns);
+  table_.LookAtHotHits(later_ns);
+  EXPECT_EQ(Count(Counter::kHotHits), 30u);
+  EXPECT_EQ(hints_, std::vector<uint32_t>{5});
+}
+
+TEST_F(LaneTableTest, ATickLooksAtABoundedNumberOfReportsAndAtAllInTurn) {
+  std::vector<std::unique_ptr<Client>> clients;
+  for (uint64_t id = 1; id <= 150; ++id) clients.push_back(AttachHot(id));
+  for (const auto& client : clients) client->SayHotHits(1);
+  const uint64_t later_ns = MonotonicNs() + kNsPerSecond;
+  table_.LookAtHotHits(later_ns);
+  EXPECT_EQ(Count(Counter::kHotHits), 64u);
+  // Lanes that end are counted once more then, and skipped from then on.
+  for (uint64_t id = 1; id <= 100; ++id) {
+    clients[id - 1]->Send(0);
+    table_.OnSocket(id, false);
+  }
+  EXPECT_EQ(Count(Counter::kHotHits), 100u);
+  for (int tick = 0; tick < 5; ++tick) table_.LookAtHotHits(later_ns);
+  EXPECT_EQ(Count(Counter::kHotHits), 150u);
+}
+
+TEST_F(LaneTableTest, TheLastHitsOfAClientAreCountedHoweverItsLaneEnds) {
+  const auto gone = AttachHot(1), dead = AttachHot(2), last = AttachHot(3);
+  const auto wait = MonotonicNs() + kNsPerMs;
+  while (MonotonicNs() < wait) {
+  }
+  for (Client* client : {gone.get(), dead.get(), last.get()}) client->SayHotHits(10);
+  gone->Send(0);
+  table_.OnSocket(1, false);
+  table_.OnSocket(2, true);
+  EXPECT_EQ(Count(Counter::kHotHits), 20u);
+  table_.CloseAll(StatusCode::kShuttingDown);
+  EXPECT_EQ(Count(Counter::kHotHits), 30u);
 }
 
 // An event may arrive after its lane has ended.

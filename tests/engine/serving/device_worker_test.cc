@@ -118,7 +118,7 @@ TEST_F(DeviceWorkerTest, AResultIsStoredWithTheRemovalsThatWereSeenBeforeItBegan
   lane_.Submit(0, "apple");
   Poll(&lane_);
   EXPECT_EQ(Await(lane_, 0), StatusCode::kOk);
-  EXPECT_EQ(cache_.Get("apple").removals_seen, 8u);
+  EXPECT_EQ(cache_.Get("apple").removals_seen, 7u);
 }
 
 // It joins after the worker has asked how long to store, and before the computation ends.
@@ -132,7 +132,7 @@ TEST_F(DeviceWorkerTest, ALongerLifetimeThatJoinsWhileTheResultIsStoredIsKept) {
     waiter.lane->Hold(0);
     waiter.deadline_ns = UINT64_MAX;
     waiter.ttl_s = 500'000;
-    EXPECT_EQ(model_->in_flight.Join("apple", 0, waiter, &joined), InFlight::JoinResult::kJoined);
+    EXPECT_EQ(model_->in_flight.Join("apple", 0, 0, waiter, &joined), InFlight::JoinResult::kJoined);
   };
   Start();
   ScriptedRequest brief;

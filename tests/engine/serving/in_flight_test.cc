@@ -29,25 +29,30 @@ ComputationPtr ComputationOf(const std::string& text) {
   return computation;
 }
 
-ComputationPtr Start(InFlight* in_flight, const std::string& text, const Waiter& first) {
+ComputationPtr StartAfter(InFlight* in_flight, const std::string& text, uint64_t removals, const Waiter& first) {
   const ComputationPtr computation = ComputationOf(text);
+  computation->removals_seen = removals;
   while (!in_flight->Start(computation, first)) std::this_thread::yield();  // another thread has the lock
   return computation;
+}
+
+ComputationPtr Start(InFlight* in_flight, const std::string& text, const Waiter& first) {
+  return StartAfter(in_flight, text, 0, first);
 }
 
 TEST(InFlight, EqualTextsJoinTheOneUnderWay) {
   InFlight in_flight;
   ComputationPtr joined;
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(joined, computation);
   const std::vector<Waiter> waiters = in_flight.Finish(computation);
   ASSERT_EQ(waiters.size(), 2u);
   EXPECT_FALSE(waiters[0].joined);
   EXPECT_TRUE(waiters[1].joined);
   EXPECT_EQ(in_flight.size(), 0u);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(3), &joined), InFlight::JoinResult::kNone);
 }
 
 TEST(InFlight, AComputationEndsOnlyOnceItIsStoredAsLongAsItsWaitersWant) {
@@ -56,11 +61,11 @@ TEST(InFlight, AComputationEndsOnlyOnceItIsStoredAsLongAsItsWaitersWant) {
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore));
   const std::optional<uint64_t> none = in_flight.LifetimeToStore(computation);
   EXPECT_FALSE(none.has_value());
-  in_flight.Join("a", 0, WaiterOf(2, kClassNormal, 0, 10), &joined);
+  in_flight.Join("a", 0, 0, WaiterOf(2, kClassNormal, 0, 10), &joined);
   EXPECT_FALSE(in_flight.FinishStored(computation, none).has_value());
-  in_flight.Join("a", 0, WaiterOf(3, kClassNormal, 0, 20), &joined);
+  in_flight.Join("a", 0, 0, WaiterOf(3, kClassNormal, 0, 20), &joined);
   EXPECT_FALSE(in_flight.FinishStored(computation, 10).has_value());
-  in_flight.Join("a", 0, WaiterOf(4, kClassNormal, 0, 15), &joined);  // asks for no more
+  in_flight.Join("a", 0, 0, WaiterOf(4, kClassNormal, 0, 15), &joined);  // asks for no more
   const std::optional<std::vector<Waiter>> waiters = in_flight.FinishStored(computation, 20);
   ASSERT_TRUE(waiters.has_value());
   EXPECT_EQ(waiters->size(), 4u);
@@ -81,7 +86,7 @@ TEST(InFlightDeathTest, AJoinNoticesAStrayWriteBesideTheMap) {
     ComputationPtr joined;
     const auto stray = [&] {
       std::memset(reinterpret_cast<char*>(&in_flight) + at, 0, 1);
-      in_flight.Join("a", 0, WaiterOf(2), &joined);
+      in_flight.Join("a", 0, 0, WaiterOf(2), &joined);
     };
     EXPECT_DEATH(stray(), "memory of the in-flight table is corrupted");
   }
@@ -93,9 +98,9 @@ TEST(InFlight, ATextHasABoundedNumberOfWaiters) {
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
   ComputationPtr joined;
   for (uint64_t sequence = 2; sequence <= InFlight::kWaitersMax; ++sequence) {
-    ASSERT_EQ(in_flight.Join("a", 0, WaiterOf(sequence), &joined), InFlight::JoinResult::kJoined);
+    ASSERT_EQ(in_flight.Join("a", 0, 0, WaiterOf(sequence), &joined), InFlight::JoinResult::kJoined);
   }
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(9999), &joined), InFlight::JoinResult::kFull);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(9999), &joined), InFlight::JoinResult::kFull);
   EXPECT_EQ(in_flight.Finish(computation).size(), InFlight::kWaitersMax);
 }
 
@@ -103,9 +108,99 @@ TEST(InFlight, AnotherTextOrVariantDoesNotJoin) {
   InFlight in_flight;
   ComputationPtr joined;
   Start(&in_flight, "a", WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("b", 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
-  EXPECT_EQ(in_flight.Join(std::string_view("a\0", 2), 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
-  EXPECT_EQ(in_flight.Join("a", 1, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join("b", 0, 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join(std::string_view("a\0", 2), 0, 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+  EXPECT_EQ(in_flight.Join("a", 1, 0, WaiterOf(2), &joined), InFlight::JoinResult::kNone);
+}
+
+// Two computations of one text, of before and after a removal: each keeps its own waiters to its own end.
+TEST(InFlight, AfterARemovalATextIsStartedAnewAndTheOldComputationEndsOnItsOwn) {
+  for (const bool old_ends_first : {true, false}) {
+    for (const std::string& text : {std::string("a"), std::string(kLongTextBytes + 1, 'a')}) {
+      InFlight in_flight;
+      ComputationPtr joined;
+      const ComputationPtr before = StartAfter(&in_flight, text, 7, WaiterOf(1));
+      EXPECT_EQ(in_flight.Join(text, 0, 7, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
+      EXPECT_EQ(in_flight.Join(text, 0, 8, WaiterOf(3), &joined), InFlight::JoinResult::kNone);
+      const ComputationPtr after = StartAfter(&in_flight, text, 8, WaiterOf(3));
+      EXPECT_EQ(in_flight.Join(text, 0, 8, WaiterOf(4), &joined), InFlight::JoinResult::kJoined);
+      EXPECT_EQ(joined, after);
+      EXPECT_EQ(in_flight.size(), 2u) << "a drain waits for both";
+      std::vector<Waiter> removed;
+      EXPECT_TRUE(in_flight.Truncate(before, &removed));
+      EXPECT_FALSE(after->truncated);
+      for (const ComputationPtr& computation : {old_ends_first ? before : after, old_ends_first ? after : before}) {
+        const std::optional<std::vector<Waiter>> waiters = in_flight.FinishStored(computation, 10);
+        ASSERT_TRUE(waiters.has_value());
+        ASSERT_EQ(waiters->size(), 2u);
+        EXPECT_EQ(waiters->front().sequence, computation == before ? 1u : 3u);
+      }
+      EXPECT_EQ(in_flight.size(), 0u);
+    }
+  }
+}
+
+// The end of a drain that timed out.
+TEST(InFlight, TakeAllHandsOverWhoWaitsForAComputationOfBeforeARemoval) {
+  InFlight in_flight;
+  StartAfter(&in_flight, "a", 7, WaiterOf(1));
+  StartAfter(&in_flight, "a", 8, WaiterOf(2));
+  EXPECT_EQ(in_flight.TakeAll().size(), 2u);
+  EXPECT_EQ(in_flight.size(), 0u);
+}
+
+// One thread removes; one joins or starts, as the loop does; one ends computations, as the worker does. Nobody who came
+// after a removal is handed to a computation that began before it.
+TEST(InFlight, BesideRemovalsNobodyGetsAnAnswerThatBeganBeforeTheLastOneThatIsConfirmed) {
+  constexpr uint64_t kRequests = 20'000;
+  InFlight in_flight;
+  std::vector<ComputationPtr> ready;
+  Mutex ready_mutex;
+  std::atomic<uint64_t> removals{0};
+  std::atomic<bool> done{false};
+  uint64_t served = 0, stale = 0;
+  std::thread remover([&] {
+    while (!done.load(std::memory_order_acquire)) {
+      removals.fetch_add(1, std::memory_order_release);
+      std::this_thread::yield();
+    }
+  });
+  std::thread worker([&] {
+    for (;;) {
+      std::vector<ComputationPtr> batch;
+      const bool last = done.load(std::memory_order_acquire);
+      {
+        const MutexLock lock(ready_mutex);
+        batch.swap(ready);
+      }
+      for (const ComputationPtr& computation : batch) {
+        for (const Waiter& waiter : in_flight.Finish(computation)) {
+          ++served;
+          if (waiter.tag > computation->removals_seen) ++stale;
+        }
+      }
+      if (batch.empty() && last) return;
+    }
+  });
+  for (uint64_t sequence = 1; sequence <= kRequests; ++sequence) {
+    // Five texts have room for all of them, should the worker not run meanwhile.
+    const std::string text(1, static_cast<char>('a' + sequence % 5));
+    Waiter waiter = WaiterOf(sequence);
+    waiter.tag = removals.load(std::memory_order_acquire);  // confirmed before it came
+    const uint64_t seen = removals.load(std::memory_order_acquire);
+    ComputationPtr joined;
+    InFlight::JoinResult result = InFlight::JoinResult::kBusy;
+    while (result == InFlight::JoinResult::kBusy) result = in_flight.Join(text, 0, seen, waiter, &joined);
+    if (result != InFlight::JoinResult::kNone) continue;
+    const ComputationPtr computation = StartAfter(&in_flight, text, seen, waiter);
+    const MutexLock lock(ready_mutex);
+    ready.push_back(computation);
+  }
+  done.store(true, std::memory_order_release);
+  remover.join();
+  worker.join();
+  EXPECT_EQ(served, kRequests);
+  EXPECT_EQ(stale, 0u);
 }
 
 TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
@@ -113,8 +208,8 @@ TEST(InFlight, TheLongestLifetimeIsStoredAndOneWishIsEnough) {
   ComputationPtr joined;
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1, kClassNormal, kOptionCacheSkipStore, 99));
   EXPECT_EQ(in_flight.LifetimeToStore(computation), std::nullopt);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, 0, 10), &joined), InFlight::JoinResult::kJoined);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal, 0, 20), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(2, kClassNormal, 0, 10), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(3, kClassNormal, 0, 20), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(in_flight.LifetimeToStore(computation), 20u);
 }
 
@@ -122,13 +217,15 @@ TEST(InFlight, ATextFoundTruncatedIsNeitherWaitedForNorJoinedByWhoRefusesTruncat
   InFlight in_flight;
   ComputationPtr joined;
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(2, kClassNormal, kOptionReject), &joined),
+            InFlight::JoinResult::kJoined);
   std::vector<Waiter> removed;
   EXPECT_TRUE(in_flight.Truncate(computation, &removed));
   ASSERT_EQ(removed.size(), 1u);
   EXPECT_EQ(removed[0].sequence, 2u);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(3, kClassNormal, kOptionReject), &joined), InFlight::JoinResult::kTooLong);
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(4), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(3, kClassNormal, kOptionReject), &joined),
+            InFlight::JoinResult::kTooLong);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(4), &joined), InFlight::JoinResult::kJoined);
   EXPECT_EQ(in_flight.Finish(computation).size(), 2u);
 }
 
@@ -145,7 +242,7 @@ TEST(InFlight, PruningTheLastWaiterEndsTheComputation) {
   InFlight in_flight;
   ComputationPtr joined;
   const ComputationPtr computation = Start(&in_flight, "a", WaiterOf(1));
-  EXPECT_EQ(in_flight.Join("a", 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
+  EXPECT_EQ(in_flight.Join("a", 0, 0, WaiterOf(2), &joined), InFlight::JoinResult::kJoined);
   std::vector<Waiter> removed;
   EXPECT_TRUE(in_flight.Prune(
       computation, [](const Waiter& waiter) { return waiter.sequence == 1; }, &removed));
@@ -195,7 +292,7 @@ TEST(InFlight, EveryWaiterIsHandedOverExactlyOnce) {
     const std::string text(1, static_cast<char>('a' + sequence % 5));
     ComputationPtr joined;
     InFlight::JoinResult result = InFlight::JoinResult::kBusy;
-    while (result == InFlight::JoinResult::kBusy) result = in_flight.Join(text, 0, WaiterOf(sequence), &joined);
+    while (result == InFlight::JoinResult::kBusy) result = in_flight.Join(text, 0, 0, WaiterOf(sequence), &joined);
     if (result != InFlight::JoinResult::kNone) continue;
     const ComputationPtr computation = Start(&in_flight, text, WaiterOf(sequence));
     const MutexLock lock(ready_mutex);

@@ -123,6 +123,24 @@ TEST_F(LongWorkerTest, TheLoopNeitherReadsNorLooksUpALongTextAndReadsTheShortOne
   EXPECT_EQ(looked_up, (std::vector<std::string>{Words(kLongTextBytes, 'a'), Words(kLongTextBytes + 1, 'b')}));
 }
 
+// Any removal counts: the requests that come after it start anew, and what they compute is stored.
+TEST_F(LongWorkerTest, AfterARemovalALongTextUnderWayIsNotJoinedButComputedAnew) {
+  backend_.SetOpen(false);
+  Start();
+  const std::string text = Words(kLongTextBytes + 1, 'a');
+  Send(0, text);
+  while (Count(Counter::kMisses) < 1) std::this_thread::yield();
+  cache_.removals = 1;
+  Send(1, text);
+  while (Count(Counter::kMisses) < 2) std::this_thread::yield();
+  Send(2, text);
+  while (Count(Counter::kJoined) < 1) std::this_thread::yield();
+  backend_.SetOpen(true);
+  for (uint32_t slot : {0, 1, 2}) EXPECT_EQ(Await(slot), StatusCode::kOk);
+  AwaitIdle();
+  EXPECT_EQ(cache_.Get(text).removals_seen, 1u);
+}
+
 // The model reads the first tokens; the fake one has one a byte.
 TEST_F(LongWorkerTest, AMissGetsTheVectorOfAShortTextWithTheSameTokensAndIsStoredUnderTheWholeText) {
   Start();

@@ -10,6 +10,7 @@
 
 #include "shm/stats/stats_segment.h"
 #include "tests/kit/gated_backend.h"
+#include "tests/kit/hot_client.h"
 #include "tests/kit/memory_cache.h"
 #include "tests/kit/scripted_lane.h"
 
@@ -32,6 +33,7 @@ class RequestPathTest : public ::testing::Test {
     path_.reset();
     model_.emplace(ServedModel::Options{.backend = &backend_,
                                         .cache = cache,
+                                        .hot = hot_.get(),
                                         .ttl_s_default = kTtlDefault,
                                         .batches = {.tokens_max = 100,
                                                     .texts_max = 100,
@@ -73,6 +75,8 @@ class RequestPathTest : public ::testing::Test {
   MemoryCache cache_;
   ScriptedLane scripted_{LaneGeometry{16, 4096, kWidth}, 1, 42};
   ScriptedLane other_{LaneGeometry{16, 4096, kWidth}, 2, 43};
+  std::unique_ptr<HotCache> hot_ = std::move(HotCache::Create(kWidth, kHotBytesMin, 77)).value();
+  ScriptedLane with_table_{LaneGeometry{16, 4096, kWidth}, 3, 44, true};
   LaneReader reader_{4096};
   uint64_t queue_bytes_max_ = 1 << 20;
   std::optional<ServedModel> model_;
@@ -119,6 +123,39 @@ TEST_F(RequestPathTest, TheLookupIsSkippedOnDemand) {
   EXPECT_EQ(Queued().size(), 1u);
 }
 
+// The first use is computed, the second is a hit of the shard: the third need not come here.
+TEST_F(RequestPathTest, AHitOfAClientWithTheHotTableIsPublishedThereWithUnitLength) {
+  Store("apple");
+  Store("pear");
+  Send(0, "apple");
+  EXPECT_EQ(hot_->figures().published, 0u) << "this client has no table to look into";
+  SendFrom(&with_table_, 0, "apple", {.options = kOptionRaw});
+  EXPECT_EQ(with_table_.vector(0), (std::vector<float>{2, 0, 0, 0}));
+  testing::HotClient client(hot_->fd(), kWidth, hot_->slots());
+  client.Beat();
+  hot_->Beat();
+  const std::optional<testing::HotClient::Hit> hit = client.Find("apple");
+  ASSERT_TRUE(hit.has_value());
+  EXPECT_EQ(hit->unit, (std::vector<float>{1, 0, 0, 0}));
+  EXPECT_EQ(hit->value.norm, 2.f);
+  EXPECT_EQ(hit->value.token_count, 3u);
+  SendFrom(&with_table_, 1, "pear", {.options = kOptionCacheSkipLookup});
+  SendFrom(&with_table_, 2, "plum");
+  EXPECT_EQ(hot_->figures().published, 1u) << "neither was answered by the shard";
+}
+
+// Removals are counted before the shard is asked: its answer may be of before the removal.
+TEST_F(RequestPathTest, AHitBesideARemovalIsAnsweredButNotPublished) {
+  Store("apple");
+  cache_.on_lookup = [&](std::string_view text) { hot_->OnErased(text, 0, ++cache_.removals); };
+  SendFrom(&with_table_, 0, "apple");
+  EXPECT_EQ(with_table_.status(0), StatusCode::kOk);
+  EXPECT_EQ(hot_->figures().published, 0u);
+  cache_.on_lookup = nullptr;
+  SendFrom(&with_table_, 1, "apple");
+  EXPECT_EQ(hot_->figures().published, 1u);
+}
+
 TEST_F(RequestPathTest, WithoutACacheEveryTextIsComputed) {
   Make(nullptr, 100);
   Send(0, "apple");
@@ -136,6 +173,28 @@ TEST_F(RequestPathTest, ATextUnderWayIsJoinedUnlessItIsCachedByNow) {
   const std::vector<ComputationPtr> queued = Queued();
   ASSERT_EQ(queued.size(), 1u);
   EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 2u);
+}
+
+TEST_F(RequestPathTest, AfterARemovalATextUnderWayIsNotJoinedButComputedAnew) {
+  Send(0, "apple");
+  cache_.removals = 1;
+  Send(1, "apple");
+  Send(2, "apple");  // joins the second
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 2u);
+  EXPECT_EQ(queued[0]->removals_seen, 0u);
+  EXPECT_EQ(queued[1]->removals_seen, 1u);
+  EXPECT_EQ(model_->in_flight.Finish(queued[0]).size(), 1u);
+  EXPECT_EQ(model_->in_flight.Finish(queued[1]).size(), 2u);
+}
+
+// It has seen what was removed before it looked into the cache, not what is removed while it looks.
+TEST_F(RequestPathTest, ARemovalBesideTheLookupCountsAsOneAfterTheComputationBegan) {
+  cache_.after_lookup = [&](std::string_view) { cache_.removals = 5; };
+  Send(0, "apple");
+  const std::vector<ComputationPtr> queued = Queued();
+  ASSERT_EQ(queued.size(), 1u);
+  EXPECT_EQ(queued[0]->removals_seen, 0u);
 }
 
 // The worker stores and ends the computation just after the lookup missed: the text is in neither of the two looks.

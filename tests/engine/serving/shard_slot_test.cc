@@ -64,6 +64,15 @@ TEST_F(ShardSlotTest, InsertsWaitAndAreInTheShardWhenItAppears) {
   EXPECT_EQ(cache_.inserts(), 3);
 }
 
+// A removal can only come once the shard is shown, so it fences what began before: also what has waited.
+TEST_F(ShardSlotTest, WhatWaitedIsPouredAsBegunBeforeAnyRemoval) {
+  slot_.Expect(&clock_);
+  const uint64_t seen = slot_.Removals();
+  slot_.Insert("a", 0, std::vector<float>{1, 2}, {}, 100, seen);
+  slot_.Appear(&cache_);
+  EXPECT_EQ(cache_.Get("a").removals_seen, seen);
+}
+
 TEST_F(ShardSlotTest, WhatWaitedLivesNoLongerForIt) {
   slot_.Expect(&clock_);
   Insert("short", 3);

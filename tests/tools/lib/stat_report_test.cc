@@ -33,6 +33,30 @@ TEST(StatText, CountsHitsJoinedAndMissesApart) {
   EXPECT_NE(text.find("hits 5 = 50.0 %, joined 1 = 10.0 %, misses 4 = 40.0 %"), std::string::npos) << text;
 }
 
+// The rates of what the engine answered are the same whatever clients report.
+TEST(StatText, WhatClientsReportOfTheHotTableIsShownApart) {
+  StatView view = Example();
+  const std::string none = StatText(view);
+  EXPECT_EQ(none.find("hot  "), std::string::npos) << none;
+  view.now.counters["hot_hits"] = 30;
+  view.now.gauges["hot_slots"] = 41'000;
+  view.now.gauges["hot_used"] = 12;
+  view.now.gauges["hot_published"] = 15;
+  view.now.gauges["hot_evicted"] = 2;
+  view.now.gauges["hot_removed"] = 1;
+  const std::string text = StatText(view);
+  EXPECT_NE(text.find("hot       clients report 30 = 75.0 % of 40 lookups; table 12 of 41000 slots, published 15, "
+                      "evicted 2, removed 1\n"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("hits 5 = 50.0 %, joined 1 = 10.0 %, misses 4 = 40.0 %"), std::string::npos) << text;
+  const nlohmann::json json = StatJson(view);
+  EXPECT_EQ(json["lookups"], 40);
+  EXPECT_EQ(json["hot_rate"], 0.75);
+  EXPECT_EQ(json["hit_rate"], 0.5);
+  EXPECT_EQ(json["joined_rate"], 0.1);
+}
+
 TEST(StatText, ShowsFailedRepliesByTheirStatus) {
   const std::string text = StatText(Example());
   EXPECT_NE(text.find("ok 9, empty text 1"), std::string::npos) << text;
