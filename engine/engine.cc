@@ -361,6 +361,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
 
 ControlSessions::Options Engine::MakeControlOptions() {
   return {.control_gids = config_.control_gids,
+          .text_gids = config_.hot_gids,
           .version = kEngineVersion,
           .socket_path = config_.socket,
           .verbosity = LogVerbosityNow,

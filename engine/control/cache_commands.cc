@@ -57,7 +57,8 @@ CacheReply CacheCommands::Run(const CacheJob& job, const Turn& turn) {
   } else if (shard != nullptr) {
     reply = RunOnShard(job, turn, shard);
   } else if (options_.shard_may_come()) {
-    reply = Failed(Status(StatusCode::kOverloaded, "the cache is still being opened: try again"));
+    reply =
+        Failed(Status(StatusCode::kOverloaded, "the cache is not open yet (the log says if it cannot be): try again"));
     reply.retry_after_ms = kOpeningRetryMs;
   } else {
     reply = Failed(Status(StatusCode::kRefused, "this engine serves without a cache: its log says why"));
