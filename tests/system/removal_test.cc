@@ -2,10 +2,12 @@
 // again, over kill -9, hand-overs, an operator's death and a drain in the middle.
 //
 // Entries whose vectors no model would compute are imported, so every answer tells whether it comes from before.
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -208,6 +210,7 @@ TEST_F(RemovalTest, AnEngineThatTookOverConfirmsOnlyWhatNoClientAnswersFromBefor
     flood.Forbid();
     ASSERT_TRUE(flood.Await(300)) << flood.wrong();
   }
+  flood.Stop();  // while there is an engine
   EXPECT_EQ(flood.wrong(), "");
 }
 
@@ -347,18 +350,23 @@ TEST_F(RemovalTest, NothingThatAnOperatorSendsStaysOpenInTheEngine) {
     const UniqueFd socket = link->TakeSocket();
     const std::string message = MakeControlMessage(
         {.request_id = 1, .command = static_cast<uint32_t>(ControlCommand::kCachePayload)}, "some text");
-    const int fds[] = {socket.get(), STDERR_FILENO, socket.get()};
-    ASSERT_EQ(SendMessage(socket.get(), message.data(), message.size(), fds, 3, MonotonicNs() + kNsPerSecond),
-              MessageOutcome::kOk);
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    const UniqueFd reading(ends[0]), writing(ends[1]);
+    const int fds[] = {reading.get(), writing.get(), reading.get()};
+    const MessageOutcome sent = SendMessage(socket.get(), message.data(), message.size(), fds, 3, 0);
+    // A kernel with SO_PASSRIGHTS refuses them at once; on others they are discarded on arrival.
+    ASSERT_TRUE(sent == MessageOutcome::kOk || (sent == MessageOutcome::kError && errno == EPERM));
     if (i % 2 == 0) static_cast<void>(shutdown(socket.get(), SHUT_RDWR));
   }
   // Answered after all of these were read.
   EXPECT_TRUE(Operator(engine.socket()).Info().ok());
+  const auto opened = [&] { return FootprintOf(engine.process().pid()).descriptors; };
   for (const uint64_t until_ns = MonotonicNs() + kWaitMs * kNsPerMs;
-       FootprintOf(engine.process().pid()) != before && MonotonicNs() < until_ns;) {
+       opened() > before.descriptors && MonotonicNs() < until_ns;) {
     poll(nullptr, 0, 1);
   }
-  EXPECT_EQ(ToText(FootprintOf(engine.process().pid())), ToText(before));
+  EXPECT_LE(opened(), before.descriptors);
 }
 
 }  // namespace
