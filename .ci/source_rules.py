@@ -93,10 +93,12 @@ BANNED = [
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
     "cache/identity_removal.cc": "tests/cache/other_identities_test.cc",
+    "cache/store/slot_facts.cc": "tests/cache/shard_removal_test.cc",
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
     "cache/wal/recovery_replay.cc": "tests/cache/wal/recovery_test.cc",
     "cache/wal/wal_log_bound.cc": "tests/cache/wal/wal_log_test.cc",
+    "cache/wal/wal_log_compaction.cc": "tests/cache/shard_admin_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/control/cache_identity_commands.cc": "tests/engine/control/cache_commands_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",

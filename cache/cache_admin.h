@@ -51,7 +51,7 @@ class CacheAdmin {
     uint64_t entries = 0;   // that match
     uint64_t bytes = 0;     // of memory that they take
     uint64_t examined = 0;  // entries
-    uint64_t lost = 0;      // of those: the log could not be read, so they are gone
+    uint64_t lost = 0;      // of those: their texts cannot be read, so nobody knows; the commit takes them out, too
   };
   // Finds the entries that match now, and remembers them until the next preview, the commit or kPreviewSecondsMax. What
   // is not in memory yet is read first. kBadOption: a filter without a condition, or a contradictory one.

@@ -62,6 +62,7 @@ void HeatFile::Restore() {
 void HeatFile::ReadBlocks() {
   const Result<FileHandle> file = io_->Open(directory_ + "/heat", OpenMode::kRead);
   if (!file.ok()) return;
+  written_crc_.reset();  // where nothing is hot any more, the file must not say for good that something was
   std::vector<Block> chunk(kBlocksAtOnce);
   for (uint64_t first = 0;; first += kBlocksAtOnce) {
     const std::span<std::byte> bytes = std::as_writable_bytes(std::span(chunk));

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
 
 #include "cache/store/slot_table.h"
@@ -43,8 +44,8 @@ class HeatFile {
   SlotTable* const store_;
   DiskIo* const io_;
   const std::string directory_;
-  std::atomic<bool> restored_{false};  // relaxed: no data behind it
-  uint32_t written_crc_ = 0;           // of all that was written last; of nothing at first
+  std::atomic<bool> restored_{false};        // relaxed: no data behind it
+  std::optional<uint32_t> written_crc_ = 0;  // of all that was written last; nothing: an earlier engine has written
 };
 
 }  // namespace sutra

@@ -1,4 +1,5 @@
 // Looking at a shard's entries, one by one or all of them, and having its log written anew.
+#include <algorithm>
 #include <new>
 
 #include "cache/logged_shard.h"
@@ -69,8 +70,31 @@ Result<bool> LoggedShard::Visit(Which which, uint64_t* cursor, const std::functi
   }
 }
 
-Result<CacheAdmin::Compaction> LoggedShard::Compact(const GoOn&) {
-  return Status(StatusCode::kStorageError, "not yet");
+Result<CacheAdmin::Compaction> LoggedShard::Compact(const GoOn& go_on) {
+  constexpr uint64_t kAskEveryNs = 5 * kNsPerMs;
+  if (committer_ == nullptr) return Status(StatusCode::kBadOption, "this shard keeps no log");
+  if (!log_->has_room())
+    return Status(StatusCode::kStorageError, "the disk has no room for another segment of the log");
+  std::shared_ptr<WalCommit> commit;
+  if (!storage_lost()) commit = committer_->RequestCompaction();
+  if (commit == nullptr) return Refused();
+  committer_->Wake();
+  bool cancelled = false;
+  Mutex mutex;
+  CondVar nobody;
+  for (MutexLock lock(mutex); !commit->finished();) {
+    const uint64_t before = shared_.compaction.before.load(kRelaxed), left = shared_.compaction.left.load(kRelaxed);
+    if (!cancelled && !go_on(before - std::min(before, left), before)) {
+      cancelled = true;
+      committer_->CancelCompaction();
+      committer_->Wake();
+    }
+    Turn();
+    if (options_.threaded && !commit->finished())
+      clock_->WaitUntil(&nobody, &mutex, clock_->MonotonicNs() + kAskEveryNs);
+  }
+  if (!commit->Wait()) return cancelled ? Status(StatusCode::kCancelled, "cancelled") : Refused();
+  return Compaction{shared_.compaction.before.load(kRelaxed), shared_.compaction.after.load(kRelaxed)};
 }
 
 }  // namespace sutra

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 #include <new>
+#include <set>
 
 #include "cache/logged_shard.h"
 #include "shm/base/clock.h"
@@ -77,23 +78,29 @@ Result<CacheAdmin::Preview> LoggedShard::PreviewRemoval(const CacheFilter& filte
   return preview;
 }
 
+// Segment after segment, and one by one what damage or the disk hides from that. What cannot be read stays unread.
 Status LoggedShard::ReadUnread(const GoOn& go_on) {
   if (loader_ == nullptr) return {};
   const uint64_t total = store_.GetCounts().unread;
+  std::set<uint64_t> segments;
   uint64_t cursor = 0;
-  for (uint32_t slot; (slot = store_.NextUnread(&cursor)) != SlotTable::kNoSlot;) {
+  for (uint32_t slot; (slot = store_.NextUnread(&cursor)) != SlotTable::kNoSlot; ++cursor) {
+    std::optional<SlotTable::LogPlace> place;
+    {
+      const MutexLock lock(store_.mutex());
+      place = store_.UnreadPlaceLocked(slot);
+    }
     const uint64_t left = store_.GetCounts().unread;
     if (!go_on(total - std::min(total, left), total)) return Cancelled();
-    loader_->LoadOrDrop(slot);
+    if (place.has_value() && segments.insert(place->segment).second) loader_->LoadSegment(place->segment);
+    loader_->Load(slot);
   }
   return {};
 }
 
 Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, PlannedRemoval* plan, Preview* preview) {
   if (!filter.contains.empty()) {
-    const uint64_t lost = loader_ != nullptr ? loader_->lost() : 0;
     if (Status status = ReadUnread(go_on); !status.ok()) return status;
-    preview->lost = loader_ != nullptr ? loader_->lost() - lost : 0;
   }
   const uint64_t now_ns = clock_->BootNs();
   const auto doom = [&](const EntryFacts& facts) {
@@ -111,7 +118,10 @@ Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, Pla
         doom(facts);
       } else if (facts.is_long) {
         long_ones.push_back(facts);
-      } else if (!facts.unread && Contains(facts.text.data(), facts.text.size(), filter.contains)) {
+      } else if (facts.unread) {
+        plan->entries.push_back({facts.slot, facts.birth});
+        ++preview->lost;
+      } else if (Contains(facts.text.data(), facts.text.size(), filter.contains)) {
         doom(facts);
       }
     });

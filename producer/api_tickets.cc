@@ -1,6 +1,7 @@
 // The calls around tickets: submit, free slots, poll, cancel, release, and the descriptor for event loops. api_wait.cc
 // waits for them.
 #include "producer/cancel_all.h"
+#include "producer/hot_ticket.h"
 #include "producer/lane_open.h"
 #include "producer/lane_poll.h"
 #include "producer/lane_pool.h"
@@ -40,22 +41,29 @@ extern "C" sutra_status sutra_submit_many(sutra_client* client, const char* cons
     ClientLane* lane = nullptr;
     if (!AcquireLane(client, now_ns, static_cast<uint32_t>(next_bytes), &lane, &status)) break;
     const size_t before = done;
+    size_t hot = 0;
     const bool watched = lane->pipe_watched;
     while (status == SUTRA_OK && done < count) {
       const size_t bytes = text_bytes[done];  // read once: what was checked is what is submitted
       status = CheckText(client, texts[done], bytes);
       if (status != SUTRA_OK || !HasRoomLocked(lane, static_cast<uint32_t>(bytes), 0)) break;
       uint32_t slot;
+      if (SubmitHotLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, &slot)) {
+        tickets[done++] = TicketOf(lane, slot);
+        ++hot;
+        continue;
+      }
       status =
           SubmitLocked(lane, texts[done], static_cast<uint32_t>(bytes), request, now_ns, SlotPhase::kTicket, &slot);
       if (status == SUTRA_OK) tickets[done++] = TicketOf(lane, slot);
     }
-    if (done > before) {
+    if (done > before + hot) {
       UnlockAndRing(lane);
       if (watched) NoteDeadline(&client->signals, now_ns + request.timeout_ns);
     } else {
       lane->mutex.Unlock();
     }
+    if (hot > 0) Remind(&client->signals);  // no engine tells the caller's event loop of these
   }
   *submitted = done;
   return status;

@@ -180,7 +180,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
   lane->tail_fd = fds[kFdTail];
   lane->event_fd = fds[kFdEvent];
   const int page_fd = fds[kFdPage];
-  const int hot_fd = fds[kFdHot];
+  lane->hot_fd = fds[kFdHot];
   (void)SUTRA_CHECKPOINT("attach.fds_received");
 
   sutra_status status = lost ? FailStep(path, "welcome", MessageOutcome::kFdsLost)
@@ -191,7 +191,6 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
     status = MapLane(welcome, {lane->request_fd, lane->reply_fd, lane->tail_fd, page_fd}, &lane->mapping);
   }
   if (page_fd >= 0) close(page_fd);
-  if (hot_fd >= 0) close(hot_fd);
   if (status == SUTRA_OK) status = PrepareEventPipe(lane->event_fd);
   if (status != SUTRA_OK) return status;
   (void)SUTRA_CHECKPOINT("attach.mapped");
@@ -199,6 +198,7 @@ sutra_status Handshake(const char* path, const HelloMessage& hello, const Attach
   // A reading between our two comes from the same clock, however late we were scheduled.
   const bool same_clock = welcome.engine_now_ns >= before_ns && welcome.engine_now_ns <= after_ns;
   lane->engine_clock_ahead_ns = same_clock ? 0 : static_cast<int64_t>(welcome.engine_now_ns - after_ns);
+  lane->engine_clock_ahead_ns_max = same_clock ? 0 : static_cast<int64_t>(welcome.engine_now_ns - before_ns);
 
   if (!TakeLock(lane->request_fd)) {
     return Fail(SUTRA_REFUSED, "locking the request lane: %s; another process holds this lane", strerror(errno));
@@ -262,8 +262,9 @@ void CloseDescriptors(LaneConnection* lane) {
   if (lane->reply_fd >= 0) close(lane->reply_fd);
   if (lane->tail_fd >= 0) close(lane->tail_fd);
   if (lane->event_fd >= 0) close(lane->event_fd);
+  if (lane->hot_fd >= 0) close(lane->hot_fd);
   if (lane->socket >= 0) close(lane->socket);
-  lane->request_fd = lane->reply_fd = lane->tail_fd = lane->event_fd = lane->socket = -1;
+  lane->request_fd = lane->reply_fd = lane->tail_fd = lane->event_fd = lane->hot_fd = lane->socket = -1;
 }
 
 void CloseConnection(LaneConnection* lane, bool forked) {
@@ -273,6 +274,7 @@ void CloseConnection(LaneConnection* lane, bool forked) {
   const char goodbye = 0;
   if (!forked && lane->socket >= 0) (void)!send(lane->socket, &goodbye, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   UnmapLane(&lane->mapping);
+  DropHotTable(lane->hot, forked);
   CloseDescriptors(lane);
   *lane = LaneConnection();
 }

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "producer/hot_mapping.h"
 #include "producer/include/sutra/embed.h"
 #include "producer/lane_mapping.h"
 #include "shm/base/time.h"
@@ -18,8 +19,11 @@ struct LaneConnection {
   int reply_fd = -1;    // to ask whether the engine is alive
   int tail_fd = -1;     // to allocate and give back what long texts need
   int event_fd = -1;    // read end of the event pipe
+  int hot_fd = -1;      // of the hot table, until it is mapped
   LaneMapping mapping;
-  int64_t engine_clock_ahead_ns = 0;  // engine's CLOCK_MONOTONIC minus ours; not 0 only across time namespaces
+  HotMapping* hot = nullptr;              // one reference; the hot table, if there is one
+  int64_t engine_clock_ahead_ns = 0;      // engine's CLOCK_MONOTONIC minus ours; not 0 only across time namespaces
+  int64_t engine_clock_ahead_ns_max = 0;  // the most that it may be
   WelcomeMessage welcome = {};
 };
 

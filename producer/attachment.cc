@@ -20,11 +20,18 @@ constexpr uint64_t kWakeNsMax = 200 * kNsPerMs;  // a sleeping waiter looks by i
 
 Attachment* MakeAttachment(const LaneConnection& connection, uint32_t number) {
   void* memory = malloc(sizeof(Attachment));
-  return memory == nullptr ? nullptr : new (memory) Attachment(connection, number);
+  if (memory == nullptr) return nullptr;
+  Attachment* attachment = new (memory) Attachment(connection, number);
+  const HotMapping* hot = connection.hot;
+  if (hot == nullptr) return attachment;
+  attachment->hot_scratch = static_cast<float*>(malloc(hot->view.geometry.width * sizeof(float)));
+  attachment->hot = HotReader(hot->view, connection.mapping.page);
+  return attachment;
 }
 
 void DestroyAttachment(Attachment* attachment, bool forked) {
   CloseConnection(&attachment->connection, forked);
+  free(attachment->hot_scratch);
   attachment->~Attachment();
   free(attachment);
 }

@@ -13,6 +13,7 @@
 #include <atomic>
 
 #include "producer/attach.h"
+#include "shm/hot_reader.h"
 
 namespace sutra::client {
 
@@ -20,6 +21,8 @@ struct Attachment {
   Attachment(const LaneConnection& made, uint32_t of_lane) : connection(made), number(of_lane) {}
 
   LaneConnection connection;
+  HotReader hot;                   // of connection.hot; under the lane's mutex
+  float* hot_scratch = nullptr;    // room for a vector that is not checked yet; nullptr = no hot table
   const uint32_t number;           // counts the attachments of a lane, from 1
   std::atomic<uint32_t> gone = 0;  // how it ended: a sutra_status, perhaps kGoneForGood; 0 = it serves
   std::atomic<uint64_t> alive_checked_ns = 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "producer/hot_lookup.h"
 #include "producer/lane_pool.h"
 #include "producer/lane_wait.h"
 #include "producer/request_check.h"
@@ -140,12 +141,18 @@ class Batch {
     const uint64_t now_ns = CycleNs();
     bool stalled = false;
     if (UsableLocked(lane_, now_ns, &stalled) != SUTRA_OK) return;
-    const size_t last = next_ + chunk_ < call_.count ? next_ + chunk_ : call_.count;
+    size_t last = next_ + chunk_ < call_.count ? next_ + chunk_ : call_.count;
+    size_t hot = 0;
     while (next_ < last && pending_count_ < capacity_) {
       const size_t text = next_;
       const size_t text_bytes = call_.text_bytes[text];  // read once: what was checked is what is submitted
       sutra_status status = CheckText(client_, call_.texts[text], text_bytes);
       uint32_t slot = 0;
+      if (status == SUTRA_OK && FinishHotLocked(text, static_cast<uint32_t>(text_bytes), now_ns)) {
+        ++next_;
+        if (++hot < kChunkMax && last < call_.count) ++last;  // the engine has no work by it
+        continue;
+      }
       if (status == SUTRA_OK) {
         // Its own answers make room for it: nothing of the batch goes past a text that waits for it.
         if (!HasRoomLocked(lane_, static_cast<uint32_t>(text_bytes), 0)) return;
@@ -159,6 +166,20 @@ class Batch {
       }
       pending_[pending_count_++] = {text, slot};
     }
+  }
+
+  // RETURNS whether the text was in the hot table: then it is done.
+  bool FinishHotLocked(size_t text, uint32_t text_bytes, uint64_t now_ns) SUTRA_REQUIRES(lane_->mutex) {
+    float* const vector = call_.vectors + text * width_;
+    HotAnswer answer;
+    if (!FindHotLocked(lane_, call_.texts[text], text_bytes, call_.request, vector, &answer)) return false;
+    answered_ns_ = answer.found_ns;
+    sutra_result spare;
+    sutra_result* result = call_.results.Fill(text, &spare);
+    FillHotResult(answer, call_.request.tag, now_ns, vector, width_, result);
+    call_.error_texts.Put(text, "");
+    call_.results.Put(text, result);
+    return true;
   }
 
   // Collects the oldest outstanding text and all others that are done; waits for the oldest unless `more` can be
@@ -290,6 +311,15 @@ sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, c
   if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, wish, &lane, &status)) {
     sink.PutStatus(0, status, request.tag);
     return status;
+  }
+  HotAnswer hot;
+  if (FindHotLocked(lane, text, static_cast<uint32_t>(text_bytes), request, vector, &hot)) {
+    lane->mutex.Unlock();
+    sutra_result spare;
+    sutra_result* result = sink.Fill(0, &spare);
+    FillHotResult(hot, request.tag, now_ns, vector, WidthOf(client, request), result);
+    sink.Put(0, result);
+    return SUTRA_OK;
   }
   uint32_t slot = 0;
   status = SubmitLocked(lane, text, static_cast<uint32_t>(text_bytes), request, now_ns, SlotPhase::kCall, &slot);

@@ -7,7 +7,9 @@
 
 #include <new>
 
+#include "producer/hot_ticket.h"
 #include "producer/no_cancel.h"
+#include "producer/slot_end.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/random.h"
@@ -118,6 +120,7 @@ void DestroyClientLane(ClientLane* lane, bool forked) SUTRA_NO_THREAD_SAFETY_ANA
     DestroyAttachment(attachment, forked);
     attachment = previous;
   }
+  HotTickets::Destroy(lane->hot_tickets);
   free(lane->slots);
   free(lane->free_stack);
   lane->~ClientLane();  // leaves the mutex alone, which a thread of the parent may have held at the fork
@@ -191,6 +194,36 @@ void WriteDescriptor(const Attachment& attachment, const ClientSlot& slot, uint3
   descriptor.priority_and_tail.store(PriorityAndTail(slot.priority, tail_offset), std::memory_order_relaxed);
 }
 
+void TakeSlotLocked(ClientLane* lane, uint32_t index, const Request& request, uint32_t text_bytes, uint64_t now_ns,
+                    SlotPhase holder, uint32_t ended) {
+  assert(lane->free_count > 0 && lane->free_stack[lane->free_count - 1] == index);
+  ClientSlot& slot = lane->slots[index];
+  const uint64_t sequence = TakeSequenceLocked(lane);
+  assert(sequence > slot.sequence);
+  slot.text_bytes = text_bytes;
+  slot.sequence = sequence;
+  slot.tag = request.tag;
+  slot.submitted_ns = now_ns;
+  slot.deadline_ns = now_ns + request.timeout_ns;
+  slot.flags = request.flags;
+  slot.width = request.width;
+  slot.ttl_s = request.ttl_s;
+  slot.priority = static_cast<uint16_t>(request.priority);
+  slot.fail_fast = request.fail_fast;
+  slot.cancel_epoch = request.cancel_epoch;
+  slot.phase = holder;
+  ++lane->current->pins;
+  slot.first = lane->current;
+  // relaxed: the mutex, or whatever hands the ticket to another thread, orders these
+  slot.home.store(lane->current, std::memory_order_relaxed);
+  slot.ended.store(ended, std::memory_order_relaxed);
+  if (holder == SlotPhase::kTicket) {
+    slot.reported.store(0, std::memory_order_relaxed);
+    slot.ticket.store(TicketNumber(sequence, lane->index, index), std::memory_order_relaxed);
+  }
+  --lane->free_count;
+}
+
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
                           uint64_t now_ns, SlotPhase holder, uint32_t* slot_index) {
   assert(holder == SlotPhase::kTicket || holder == SlotPhase::kCall);
@@ -219,32 +252,9 @@ sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_byte
     if (took != TailArena::Took::kRun) return FailTail(took, text_bytes);
   }
 
-  const uint64_t sequence = TakeSequenceLocked(lane);
-  assert(sequence > slot.sequence);
-  slot.sequence = sequence;
-  slot.tag = request.tag;
-  slot.submitted_ns = now_ns;
-  slot.deadline_ns = now_ns + request.timeout_ns;
-  slot.flags = request.flags;
-  slot.width = request.width;
-  slot.ttl_s = request.ttl_s;
-  slot.priority = static_cast<uint16_t>(request.priority);
-  slot.fail_fast = request.fail_fast;
-  slot.cancel_epoch = request.cancel_epoch;
-  slot.phase = holder;
+  TakeSlotLocked(lane, index, request, text_bytes, now_ns, holder, 0);
   WriteDescriptor(*attachment, slot, index, in_head ? 0 : TailOffset(slot));
   (void)SUTRA_CHECKPOINT("send.payload_done");
-
-  ++attachment->pins;
-  slot.first = attachment;
-  // relaxed: the mutex, or whatever hands the ticket to another thread, orders these
-  slot.home.store(attachment, std::memory_order_relaxed);
-  slot.ended.store(0, std::memory_order_relaxed);
-  if (holder == SlotPhase::kTicket) {
-    slot.reported.store(0, std::memory_order_relaxed);
-    slot.ticket.store(TicketNumber(sequence, lane->index, index), std::memory_order_relaxed);
-  }
-  --lane->free_count;
   lane->submissions.Publish(index);
   (void)SUTRA_CHECKPOINT("send.index_published");
   *slot_index = index;
@@ -259,7 +269,8 @@ void ReleaseLocked(ClientLane* lane, uint32_t slot_index) {
   slot.ticket.store(0,
                     std::memory_order_relaxed);  // relaxed: under the mutex; another's look at it is checked under it
   Attachment* const home = HomeOf(lane, slot_index);
-  if (IsAnswered(lane, slot_index) || IsGone(*home)) {
+  const bool hot = (slot.ended.load(std::memory_order_relaxed) & kEndedHot) != 0;  // relaxed: under the mutex
+  if (hot || IsAnswered(lane, slot_index) || IsGone(*home)) {
     FreeSlotLocked(lane, slot_index);
   } else {
     // The slot stays with the engine until it answers; a submit that finds the lane full, or a poll, reaps it then.

@@ -29,6 +29,8 @@
 
 namespace sutra::client {
 
+class HotTickets;
+
 inline constexpr uint64_t kSleepSliceNs = 200 * kNsPerMs;    // a sleeping waiter checks the engine's lock this often
 inline constexpr uint64_t kHeartbeatOldNs = 500 * kNsPerMs;  // from this age on a submit checks it too
 inline constexpr uint64_t kAliveCheckNs = 50 * kNsPerMs;     // but at most this often
@@ -121,6 +123,9 @@ struct ClientLane {
   uint32_t abandoned_count SUTRA_GUARDED_BY(mutex) = 0;
   uint16_t* const move_order SUTRA_PT_GUARDED_BY(mutex);  // of resubmission.cc
   TailArena tail SUTRA_GUARDED_BY(mutex);                 // where the long texts lie
+  // Made with the first ticket whose text was in the hot table. Set under the mutex; of a slot with such a ticket it
+  // may be read by whoever holds the slot.
+  HotTickets* hot_tickets = nullptr;
   uint64_t sweep_at_ns SUTRA_GUARDED_BY(mutex) = 0;
   bool sweep_due SUTRA_GUARDED_BY(mutex) = false;
   uint32_t cancels_swept SUTRA_GUARDED_BY(mutex) = 0;  // cancel_epoch at the last sweep
@@ -184,6 +189,10 @@ bool HasRoomLocked(ClientLane* lane, uint32_t text_bytes, uintptr_t claimant) SU
 // caller rings afterwards. SUTRA_FULL where HasRoomLocked would have said so, SUTRA_OUT_OF_MEMORY.
 sutra_status SubmitLocked(ClientLane* lane, const char* text, uint32_t text_bytes, const Request& request,
                           uint64_t now_ns, SlotPhase holder, uint32_t* slot) SUTRA_REQUIRES(lane->mutex);
+// The half of a submit that concerns the client alone: the free slot `index`, the next one of the free stack, becomes
+// `holder`'s, for a request that has ended (`ended`), or that the caller publishes at once (0).
+void TakeSlotLocked(ClientLane* lane, uint32_t index, const Request& request, uint32_t text_bytes, uint64_t now_ns,
+                    SlotPhase holder, uint32_t ended) SUTRA_REQUIRES(lane->mutex);
 // Gives a held slot back, and its pins with it.
 void ReleaseLocked(ClientLane* lane, uint32_t slot) SUTRA_REQUIRES(lane->mutex);
 

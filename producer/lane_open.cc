@@ -3,7 +3,9 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "producer/no_cancel.h"
 #include "producer/resubmission.h"
 #include "producer/thread_state.h"
 #include "shm/base/checkpoint.h"
@@ -107,6 +109,25 @@ void NoteAttached(sutra_client* client, const WelcomeMessage& welcome) {
   client->engine_generation = welcome.engine_generation;
 }
 
+// The client's lanes share one mapping of an engine's hot table, of which each attachment has a reference. The
+// descriptor is of no use afterwards.
+void ShareHotTable(const sutra_client* client, LaneConnection* connection) {
+  if (connection->hot_fd < 0) return;
+  ForEachLane(client, [connection](ClientLane* lane) {
+    const MutexLock lock(lane->mutex);
+    if (connection->hot != nullptr || IsLost(lane)) return;
+    HotMapping* const mapped = lane->current->connection.hot;
+    if (mapped == nullptr || mapped->engine_generation != connection->welcome.engine_generation) return;
+    if (mapped->view.geometry.slots != connection->welcome.hot_slots) return;
+    HoldHotTable(mapped);
+    connection->hot = mapped;
+  });
+  if (connection->hot == nullptr) connection->hot = MapHotTable(connection->welcome, connection->hot_fd);
+  const NoCancel no_cancel;
+  close(connection->hot_fd);
+  connection->hot_fd = -1;
+}
+
 // RETURNS SUTRA_OK and an open lane, or why not; *other is set if the engine is another than the client's.
 sutra_status OpenWithin(sutra_client* client, const AttachPatience& patience, bool first, sutra_reason* other) {
   LaneConnection connection;
@@ -135,6 +156,7 @@ sutra_status OpenWithin(sutra_client* client, const AttachPatience& patience, bo
     return status;
   }
   if (lane->served.magic == 0) lane->served = welcome;
+  ShareHotTable(client, &connection);
   NoteAttached(client, welcome);
   return MoveLane(lane, connection, MonotonicNs(), &client->resubmitted);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "producer/cancel_all.h"
+#include "producer/hot_ticket.h"
 #include "producer/no_cancel.h"
 #include "producer/slot_end.h"
 #include "producer/thread_state.h"
@@ -107,6 +108,10 @@ void ReadCompletionsLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bo
 }  // namespace
 
 void PollLocked(ClientLane* lane, PollRoom* room, uint64_t now_ns, bool arm) {
+  uint32_t hot = 0;
+  while (lane->hot_tickets != nullptr && !room->full() && lane->hot_tickets->Pop(&hot)) {
+    if (TakeReport(lane, hot, 0)) PutReport(lane, hot, room);
+  }
   // Without an engine there are deadlines, and answers of the last one that nobody has read.
   if (!IsLost(lane)) ReadCompletionsLocked(lane, room, now_ns, arm);
   // No ring tells of what sutra_cancel_all ended.

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "producer/cancel_all.h"
-
+#include "producer/hot_ticket.h"
 #include "producer/lane_wait.h"
 
 namespace sutra::client {
@@ -115,7 +115,16 @@ void FillResult(const ClientLane* lane, uint32_t slot_index, sutra_result* resul
   result->size = sizeof(*result);
   result->status = ended == 0 ? SUTRA_NOT_READY : EndedStatus(ended);
   result->tag = slot.tag;
-  result->ticket = slot.ticket.load(std::memory_order_relaxed);  // relaxed: of the caller's, or under the mutex
+  const sutra_ticket ticket =
+      slot.ticket.load(std::memory_order_relaxed);  // relaxed: of the caller's, or under the mutex
+  if ((ended & kEndedHot) != 0) {
+    HotTickets* const tickets = lane->hot_tickets;
+    FillHotResult(tickets->answer(slot_index), slot.tag, slot.submitted_ns, tickets->vector(slot_index),
+                  tickets->width(), result);
+    result->ticket = ticket;
+    return;
+  }
+  result->ticket = ticket;
   result->stage_ns[0] = slot.submitted_ns;
   result->reason = EndedReason(ended);
   // Without an answer the engine's line still describes the slot's last request, or belongs to the engine's cache.

@@ -12,11 +12,12 @@
 
 namespace sutra::client {
 
-// ClientSlot::ended: a status; whether it is the engine's, else it is ours; the sutra_reason of SUTRA_ENGINE_GONE; and
-// of an answer the low bits of its attachment's number.
+// ClientSlot::ended: a status; whether it is the engine's, else it is ours; the sutra_reason of SUTRA_ENGINE_GONE;
+// whether the vector came from the hot table; and of an engine's answer the low bits of its attachment's number.
 inline constexpr uint32_t kEndedByAnswer = 0x100;
 inline constexpr uint32_t kEndedReasonShift = 9, kEndedReasonMask = 7;
-inline constexpr uint32_t kEndedNumberShift = 12;
+inline constexpr uint32_t kEndedHot = 0x1000;
+inline constexpr uint32_t kEndedNumberShift = 13;
 constexpr sutra_status EndedStatus(uint32_t ended) { return ended & 0xff; }
 constexpr sutra_reason EndedReason(uint32_t ended) { return ended >> kEndedReasonShift & kEndedReasonMask; }
 

@@ -156,6 +156,22 @@ std::shared_ptr<WalCommit> WalCommitter::RequestSync(bool* refused) {
   return last_commit_;
 }
 
+std::shared_ptr<WalCommit> WalCommitter::RequestCompaction() {
+  MutexLock lock(mutex_);
+  assert(compaction_ == nullptr);
+  if (stopping_ || shared_->failed.load(kRelaxed)) return nullptr;
+  compaction_ = std::make_shared<WalCommit>();
+  compaction_begun_ = compaction_cancelled_ = false;
+  WantWakeLocked();
+  return compaction_;
+}
+
+void WalCommitter::CancelCompaction() {
+  MutexLock lock(mutex_);
+  compaction_cancelled_ = true;
+  WantWakeLocked();
+}
+
 bool WalCommitter::Await(WalCommit* commit) {
   {
     MutexLock lock(mutex_);
@@ -182,12 +198,14 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
     *deadline = std::min(*deadline, at);
     return now >= at;
   };
+  if (compaction_ != nullptr && log_->failed()) return Work::kCompact;  // which says so
   if (log_->failed() && pending_.empty()) {
     if (stopping_) return Work::kNone;
     return due(log_->probe_at_ns()) ? Work::kProbe : Work::kNone;
   }
   const bool syncing = log_->syncing();
-  const bool awaited = !config_.threaded && (stopping_ || urgent_ || sync_requested_ || sync_awaited_);
+  const bool awaited =
+      !config_.threaded && (stopping_ || urgent_ || sync_requested_ || sync_awaited_ || compaction_ != nullptr);
   if (syncing && (awaited || log_->sync_done())) return Work::kEndSync;
   if (!stopping_ && !syncing && log_->wants_room() && due(log_->room_at_ns())) return Work::kMakeRoom;
   // What a caller waits for is synced before more is written: each further write would make it wait for another access.
@@ -197,6 +215,11 @@ WalCommitter::Work WalCommitter::NextWorkLocked(uint64_t now, uint64_t* deadline
       return Work::kWrite;
     if (due(pending_.front()->first_accepted_ns + config_.interval_us_max * kNsPerUs)) return Work::kWrite;
   }
+  // Beside a sync, too.
+  const bool compact = !compaction_begun_
+                           ? !syncing
+                           : compaction_cancelled_ || (log_->compacts() && log_->unsynced_bytes() < kSyncBytes);
+  if (compaction_ != nullptr && compact) return Work::kCompact;
   if (syncing) return Work::kNone;
   if (log_->has_unsynced()) {
     if (stopping_ || log_->wants_sync() || log_->unsynced_bytes() >= kSyncBytes) return Work::kSync;
@@ -229,6 +252,8 @@ void WalCommitter::DoLocked(Work work) {
   if (work == Work::kWrite) groups = TakePendingLocked();
   if (work == Work::kSync) sync_awaited_ = std::exchange(sync_requested_, false);
   if (work == Work::kWatermark) sync_requested_ = true;
+  const bool begin = !compaction_begun_, cancel = compaction_cancelled_;
+  if (work == Work::kCompact) compaction_begun_ = true;
   busy_ = true;
   mutex_.Unlock();
   try {
@@ -239,6 +264,7 @@ void WalCommitter::DoLocked(Work work) {
       case Work::kWatermark: log_->WriteWatermark(); break;
       case Work::kProbe: log_->Probe(); break;
       case Work::kMakeRoom: log_->MakeRoom(); break;
+      case Work::kCompact: Compact(begin, cancel); break;
       case Work::kNone: break;
     }
   } catch (const std::bad_alloc&) {
@@ -248,11 +274,19 @@ void WalCommitter::DoLocked(Work work) {
   busy_ = false;
   taken_first_accepted_ns_ = taken_records_ = 0;
   if (!log_->has_unsynced()) sync_requested_ = false;
+  if (compaction_ != nullptr && compaction_begun_ && !log_->compacting()) {
+    std::exchange(compaction_, nullptr)->Finish(log_->compacted());
+  }
   for (std::unique_ptr<WalGroup>& group : log_->TakeSpent()) {
     if (group->capacity() == RoundUp(log_->group_bytes(), kWalBlockBytes) && free_.size() < kFreeGroupsMax) {
       free_.push_back(std::move(group));
     }
   }
+}
+
+void WalCommitter::Compact(bool begin, bool cancel) {
+  if (cancel) return log_->EndCompaction();
+  begin ? log_->BeginCompaction() : log_->CompactSome();
 }
 
 // Waits for the disk without the log. Whichever thread then finds the log free ends the sync.

@@ -69,6 +69,11 @@ class WalCommitter {
   static constexpr size_t kRemovalGroupsMax = 16;
   // The commit to Await until everything pushed so far is durable; null with *refused false: it is already.
   std::shared_ptr<WalCommit> RequestSync(bool* refused);
+  // Has the log written anew: the commit is finished when that is done (true) or has failed; null when the log refuses
+  // records. One at a time.
+  std::shared_ptr<WalCommit> RequestCompaction();
+  // Ends it before its time: the commit fails.
+  void CancelCompaction();
   // Waits until the commit's group is durable (true) or lost. A caller who waits alone does the work itself where the
   // log is free: two changes of thread would take longer than the disk does.
   bool Await(WalCommit* commit);
@@ -91,11 +96,12 @@ class WalCommitter {
     bool waits = false;   // a caller will be inside Await
     bool bulk = false;    // shares a write and a sync with others, whatever the policy
   };
-  enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom };
+  enum class Work { kNone, kWrite, kSync, kEndSync, kWatermark, kProbe, kMakeRoom, kCompact };
   WalGroup* GroupForLocked(uint64_t record_bytes, bool own_sync) SUTRA_REQUIRES(mutex_);
   void AppendLocked(const UnplacedRecord& record, const Append& how) SUTRA_REQUIRES(mutex_);
   std::vector<std::unique_ptr<WalGroup>> TakePendingLocked() SUTRA_REQUIRES(mutex_);
   Work NextWorkLocked(uint64_t now_ns, uint64_t* deadline_ns) const SUTRA_REQUIRES(mutex_);
+  void Compact(bool begin, bool cancel);
   void DoLocked(Work work) SUTRA_REQUIRES(mutex_);  // releases the lock while it works
   void RunSyncLocked() SUTRA_REQUIRES(mutex_);      // the same
   static void RunFirst();
@@ -121,6 +127,9 @@ class WalCommitter {
   bool urgent_ SUTRA_GUARDED_BY(mutex_) = false;                   // a caller waits for a pending group
   bool sync_requested_ SUTRA_GUARDED_BY(mutex_) = false;
   bool stopping_ SUTRA_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<WalCommit> compaction_ SUTRA_GUARDED_BY(mutex_);  // null: nobody waits for one
+  bool compaction_begun_ SUTRA_GUARDED_BY(mutex_) = false;
+  bool compaction_cancelled_ SUTRA_GUARDED_BY(mutex_) = false;
   std::shared_ptr<WalCommit> last_commit_ SUTRA_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<WalGroup>> free_ SUTRA_GUARDED_BY(mutex_);
   uint64_t watched_ns_ SUTRA_GUARDED_BY(mutex_) = UINT64_MAX;  // a thread waits until then, at the latest

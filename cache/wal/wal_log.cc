@@ -326,6 +326,7 @@ void WalLog::StopTaking(const Status& reason) {
   static_cast<void>(joined);
   writer_.CloseFile();
   LeaveOutEmpty();
+  EndCompaction();
   failed_ = true;
   shared_->failed.store(true, kRelaxed);
   probe_at_ns_ = clock_->MonotonicNs() + kProbeNs;

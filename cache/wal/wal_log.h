@@ -13,8 +13,8 @@
 //    or were evicted; the one being written never. One exception: where a full disk has no room for a segment to write,
 //    the oldest one makes that room, and its live entries are appended again after that.
 //  - The bytes of all segments, reserve included, stay within wal_bytes_max (they may exceed it while damage is cleaned
-//    up at start), and within what a full disk held when it was full. (Not asserted: a disk that refuses to remove a
-//    file breaks it; the log then reports it.)
+//    up at start, and by two segments during a compaction), and within what a full disk held when it was full. (Not
+//    asserted: a disk that refuses to remove a file breaks it; the log then reports it.)
 #pragma once
 
 #include <atomic>
@@ -45,6 +45,9 @@ struct WalShared {
       0};  // of the dropped ones: accepted, and lost before they were synced; see TakeLost
   std::atomic<uint64_t> current_segment{0};
   std::atomic<uint64_t> oldest_unsynced_ns{0};  // 0: all is synced
+  struct {
+    std::atomic<uint64_t> before{0}, left{0}, after{0};  // bytes: of all files, of those still to go, of all files
+  } compaction;
   BelievedTime time;
   std::atomic<bool> failed{false};
   std::atomic<bool> full{false};  // the disk has no room for new records, and the log nothing to give back
@@ -90,6 +93,16 @@ class WalLog {
   void Probe();
   // Gives back the oldest segment, because the disk has no room for a reserve: the present size counts as the bound.
   void MakeRoom();
+  // Begins to write the log anew: what lives is appended again, and all segments up to the present one are removed, in
+  // steps of CompactSome, while the log is used as usual. It has ended when the log is no longer `compacting`, and
+  // succeeded if it is then `compacted`; the latter is durable.
+  void BeginCompaction();
+  void CompactSome();
+  void EndCompaction() { compact_through_ = 0; }
+  bool compacting() const { return compact_through_ != 0; }
+  bool compacted() const { return compacted_; }
+  // Whether CompactSome could go on now, or waits for a sync.
+  bool compacts() const { return compacting() && !wants_sync(); }
   // Ends the log at a clean stop, with an index for the next start. Nothing follows.
   void Finish();
   // Ends what one of these calls has left undone when it threw std::bad_alloc: the log refuses records until a Probe.
@@ -170,6 +183,12 @@ class WalLog {
   void Spend(std::unique_ptr<WalGroup> group);
   uint64_t TotalBytes() const;
   uint64_t RetiredBytes() const;
+  uint64_t BytesToCompact() const;
+  bool WantsRecycling() const;
+  // Whether the file of this segment is to be removed, and not written over.
+  bool MustVanish(const RecoveredSegment& segment) const {
+    return !segment.reusable || segment.number <= compact_through_;
+  }
   // A closed group of live entries that segments up to `through` hold, of about `bytes`; null if there are none.
   std::unique_ptr<WalGroup> CollectLive(uint64_t through, uint64_t bytes, bool* done);
   Status RecycleSome(uint64_t budget, bool sync_at_once);
@@ -218,6 +237,9 @@ class WalLog {
   std::vector<std::unique_ptr<WalGroup>> spent_;
   std::function<std::vector<std::unique_ptr<WalGroup>>()> take_pending_;
   LiveEntries::Cursor recycle_cursor_ = 0;
+  // A compaction is under way: segments up to this one are to go, and none is written over; 0: there is none.
+  uint64_t compact_through_ = 0;
+  bool compacted_ = false;
   Occasions evictions_, failures_, giving_back_, dropping_;  // of a line each
   uint64_t room_at_ns_ = 0;  // not before this is another segment given back for the same reserve
   bool wants_watermark_ = false;

@@ -26,13 +26,17 @@ std::unique_ptr<WalGroup> WalLog::CollectLive(uint64_t through, uint64_t bytes, 
   return group;
 }
 
+bool WalLog::WantsRecycling() const {
+  if (segments_[retired_].number <= compact_through_) return true;
+  const uint64_t headroom = std::max(bound_ / 4, config_.segment_bytes);
+  return TotalBytes() - RetiredBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom);
+}
+
 // Live entries of the oldest segments are appended again, `budget` bytes of them, and the segments in which nothing
 // lives any more are retired, when everything appended so far is synced; the headroom is a quarter of the bound.
 Status WalLog::RecycleSome(uint64_t budget, bool sync_at_once) {
-  const uint64_t headroom = std::max(bound_ / 4, config_.segment_bytes);
   if (Status status = RetireSynced(); !status.ok()) return status;
-  while (budget > 0 && segments_.size() > retired_ + 1 && !retire_after_.has_value() &&
-         TotalBytes() - RetiredBytes() + config_.segment_bytes > bound_ - std::min(bound_, headroom)) {
+  while (budget > 0 && segments_.size() > retired_ + 1 && !retire_after_.has_value() && WantsRecycling()) {
     bool done = false;
     std::unique_ptr<WalGroup> group = CollectLive(segments_[retired_].number, budget, &done);
     const uint64_t used = group == nullptr ? 0 : group->bytes().size();
@@ -75,7 +79,7 @@ Status WalLog::RetireSynced() {
     retire_after_.reset();
     recycle_cursor_ = {};
   }
-  while (retired_ > 0 && (!segments_.front().reusable || preparer_.wants_file())) {
+  while (retired_ > 0 && (MustVanish(segments_.front()) || preparer_.wants_file())) {
     const size_t before = segments_.size();
     if (Status status = GiveBackOldest(); !status.ok()) return status;
     if (segments_.size() == before) break;  // it could not be removed
@@ -97,7 +101,7 @@ Status WalLog::GiveBackOldest() {
   assert(segments_.size() > 1 && segments_.front().number != writer_.number());
   if (Status status = SyncNames(); !status.ok()) return status;
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
-  if (!segments_.front().reusable || !preparer_.Reuse(path)) {
+  if (MustVanish(segments_.front()) || !preparer_.Reuse(path)) {
     if (Status status = io_->Unlink(path); !status.ok()) {
       Say(LogLevel::kWarn, status.message() + "; the log stays larger than its bound");
       return {};
@@ -131,7 +135,9 @@ Status WalLog::KeepBound() {
   // At most half of a segment is given to old entries, or a log full of live ones would never move on; less when they
   // begin another segment, since beside its index one may not hold two halves, but never less than four of which fit.
   uint64_t share = config_.segment_bytes / 2;
-  while (segments_.size() > 1 && TotalBytes() > bound_) {
+  // Nothing is evicted for a compaction, which needs room for a moment and then gives more back.
+  const uint64_t bound = bound_ + (compacting() ? 2 * config_.segment_bytes : 0);
+  while (segments_.size() > 1 && TotalBytes() > bound) {
     const uint64_t oldest = segments_.front().number;
     if (retired_ > 0) {
       if (Status status = GiveBackOldest(); !status.ok()) return status;

@@ -222,7 +222,7 @@ bool Chaos::VerifyShard(const std::vector<std::string>& texts) {
     if (const std::string wrong = WhatIsWrong(replies[i], texts[i]); !wrong.empty()) {
       return Fail("after a kill, '" + texts[i].substr(0, 40) + "': " + wrong);
     }
-    if (replies[i].source != SUTRA_SOURCE_SHARD) {
+    if (!replies[i].FromCache()) {
       return Fail("lost by a kill although it was written: '" + texts[i].substr(0, 40) + "'");
     }
     ++totals_.verified;

@@ -180,7 +180,7 @@ class ReplacedFiles {
       if (reply.status != SUTRA_OK) return Fail(std::string("a text ended with ") + sutra_status_text(reply.status));
       if (corrupt_every_ != 0 && ++totals_.answers % corrupt_every_ == 0) reply.vector[0] += 0.01F;
       if (corrupt_every_ == 0) ++totals_.answers;
-      totals_.hits += reply.source == SUTRA_SOURCE_SHARD ? 1 : 0;
+      totals_.hits += reply.FromCache() ? 1 : 0;
       const auto [entry, first] = known.emplace(texts[i], reply.vector);
       if (!first && !SameVector(entry->second, reply.vector)) {
         return Fail("two vectors of '" + texts[i] + "' under one identity, the second from source " +

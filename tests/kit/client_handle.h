@@ -13,6 +13,9 @@
 namespace sutra::test {
 
 struct Reply {
+  // What was stored comes from the shard, or from the hot table if it is known to be asked for.
+  bool FromCache() const { return source == SUTRA_SOURCE_SHARD || source == SUTRA_SOURCE_HOT_TABLE; }
+
   sutra_status status = SUTRA_NOT_READY;
   sutra_source source = SUTRA_SOURCE_NONE;
   uint32_t token_count = 0;

@@ -21,6 +21,8 @@
 #include "shm/base/random.h"
 #include "shm/handshake.h"
 #include "shm/handshake_messages.h"
+#include "shm/hot_memory.h"
+#include "shm/hot_writer.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/peer_liveness.h"
@@ -36,6 +38,7 @@ struct Held {
   CheckedRequest request;
   StatusCode status;
   uint64_t hash;
+  std::string text;  // for the hot table
 };
 
 struct EchoLane {
@@ -53,6 +56,9 @@ class EchoServer {
       : listen_fd_(listen_fd), options_(options), control_(control) {
     page_ = EnginePageMemory::Create(generation_).value();
     text_.resize(options.text_bytes_max + 8);
+    if (options.hot_slots == 0) return;
+    hot_memory_ = HotTableMemory::Create({options.width, options.hot_slots}, generation_).value();
+    hot_ = HotWriter(hot_memory_.view());
   }
 
   void Run() {
@@ -61,6 +67,10 @@ class EchoServer {
       if (round % 4096 == 0) Beat();
       bool worked = false;
       for (auto& lane : lanes_) worked = ServeLane(lane.get()) || worked;
+      if (control_->hot_clear.load(std::memory_order_relaxed) != 0) {
+        hot_.Clear();
+        control_->hot_clear.store(0, std::memory_order_relaxed);
+      }
       if (control_->drain.load(std::memory_order_relaxed) != 0) Drain();
       if (worked) continue;
       if (options_.spin && round % 16'384 != 0) {
@@ -72,7 +82,11 @@ class EchoServer {
   }
 
  private:
-  void Beat() { page_.page()->heartbeat_ns.store(MonotonicNs(), std::memory_order_relaxed); }
+  // A hot table is used while the beat is near: one that is ahead leaves a loaded machine more time until the next.
+  void Beat() {
+    const uint64_t ahead_ns = options_.hot_slots != 0 ? kHotHeartbeatNsMax * 3 / 4 : 0;
+    page_.page()->heartbeat_ns.store(MonotonicNs() + ahead_ns, std::memory_order_relaxed);
+  }
 
   bool ServeLane(EchoLane* lane) {
     if (control_->deaf.load(std::memory_order_relaxed) != 0) return false;
@@ -93,12 +107,13 @@ class EchoServer {
     PrefetchForWrite(reply.vector(slot), reply.geometry.vector_stride());
     PrefetchForWrite(&reply.result(slot), sizeof(ResultDescriptor));
     const UntrustedRequest untrusted(lane->memory.request(), lane->memory.tail_fd(), slot);
-    Held held = {slot, {}, StatusCode::kOk, 0};
+    Held held = {slot, {}, StatusCode::kOk, 0, {}};
     const CopyOutcome outcome = untrusted.CopyAndCheck(MonotonicNs(), text_.data(), &held.request, &held.status);
     if (outcome == CopyOutcome::kViolation) return false;
     if (outcome == CopyOutcome::kOk) {
       if (!untrusted.CopyLongText(held.request, text_.data())) return false;
       held.hash = EchoHash(text_.data(), held.request.text_bytes);
+      if (hot_.slots() > 0) held.text.assign(text_.data(), held.request.text_bytes);
     }
     lane->holds[slot] = true;
     lane->held.push_back(held);
@@ -119,6 +134,7 @@ class EchoServer {
       ResultDescriptor& result = reply.result(held.slot);
       if (status == StatusCode::kOk) EchoVector(held.hash, reply.vector(held.slot), held.request.width);
       if (options_.spoil_every != 0 && ++vectors_ % options_.spoil_every == 0) reply.vector(held.slot)[0] += 1.0f;
+      if (status == StatusCode::kOk && hot_.slots() > 0) Publish(held);
       result.tag = held.request.tag;
       result.source = kSourceModel;
       result.flags = 0;
@@ -132,6 +148,17 @@ class EchoServer {
     control_->answered.fetch_add(lane->held.size(), std::memory_order_relaxed);
     lane->held.clear();
     Wake(lane);
+  }
+
+  void Publish(const Held& held) {
+    HotKey key = hot_.KeyOf(held.text, 0);
+    uint32_t slot = hot_.Find(&key);
+    if (slot == HotWriter::kNoSlot) slot = hot_next_++ % hot_.slots();
+    std::vector<float> vector(options_.width);
+    EchoVector(held.hash, vector.data(), options_.width);
+    if (!hot_memory_.Back(slot)) return;
+    hot_.Write(slot, &key, vector,
+               {.norm = 1, .token_count = held.request.text_bytes, .flags = 0, .expires_ns = UINT64_MAX});
   }
 
   void Wake(EchoLane* lane) {
@@ -231,11 +258,12 @@ class EchoServer {
     WelcomeMessage welcome = {};
     welcome.magic = options_.hostile == Hostile::kWrongMagic ? 1 : kHandshakeMagic;
     welcome.layout_major = options_.layout_major;
-    welcome.layout_minor = kLayoutMinor;
+    welcome.layout_minor = options_.layout_major == kLayoutMajor ? kLayoutMinor : 0;
     welcome.slots = std::min(hello.slots == 0 ? kSlotsDefault : hello.slots, options_.slots_max);
     welcome.width = options_.width;
     welcome.text_bytes_max = hello.text_bytes_max == 0 ? options_.text_bytes_max : hello.text_bytes_max;
     welcome.tokens_max = 256;
+    welcome.hot_slots = hello.layout_minor >= 1 ? hot_.slots() : 0;
     welcome.engine_generation = generation_;
     welcome.lane_id = ++lane_id_;
     welcome.engine_now_ns = MonotonicNs();
@@ -281,12 +309,13 @@ class EchoServer {
     lane->event_write = UniqueFd(pipe_fds[1]);
     fcntl(lane->event_write.get(), F_SETFL, O_NONBLOCK);
 
-    int fds[kWelcomeFds];
+    int fds[kWelcomeFdsMax];
     fds[kFdRequest] = lane->memory.request_fd();
     fds[kFdReply] = lane->memory.reply_fd();
     fds[kFdTail] = lane->memory.tail_fd();
     fds[kFdPage] = page_.fd();
     fds[kFdEvent] = event_read.get();
+    fds[kFdHot] = hot_memory_.fd();
     UniqueFd fake;
     if (options_.hostile == Hostile::kUnsealed || options_.hostile == Hostile::kWrongSize) {
       const bool wrong_size = options_.hostile == Hostile::kWrongSize;
@@ -297,7 +326,9 @@ class EchoServer {
       fds[kFdRequest] = fake.get();
     }
     if (options_.hostile == Hostile::kNotAPipe) fds[kFdEvent] = lane->memory.reply_fd();
-    const size_t fd_count = options_.hostile == Hostile::kNoDescriptors ? 0 : kWelcomeFds;
+    const size_t fd_count = options_.hostile == Hostile::kNoDescriptors ? 0
+                            : welcome.hot_slots != 0                    ? size_t{kWelcomeFdsMax}
+                                                                        : size_t{kWelcomeFds};
     if (SendMessage(socket.get(), &welcome, sizeof(welcome), fds, fd_count, deadline_ns) != MessageOutcome::kOk) return;
 
     LockedMessage locked = {};
@@ -324,6 +355,9 @@ class EchoServer {
   uint64_t lane_id_ = 0;
   uint64_t vectors_ = 0;
   const BootId boot_id_ = HostBootId();
+  HotTableMemory hot_memory_;
+  HotWriter hot_;  // without slots: there is none
+  uint32_t hot_next_ = 0;
   EnginePageMemory page_;
   std::vector<std::unique_ptr<EchoLane>> lanes_;
   std::vector<UniqueFd> silent_;

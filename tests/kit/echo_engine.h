@@ -32,15 +32,17 @@ struct EchoOptions {
   bool spin = false;         // never sleeps
   bool reverse = false;      // answers what it took in one round in reverse order
   uint32_t round_max = 64;   // requests taken from a lane per round
+  uint32_t hot_slots = 0;    // of its hot table, which gets every text that was answered; 0 = it has none
   uint32_t spoil_every = 0;  // each nth vector has one wrong float (0 = none): for canaries
 };
 
 // Shared with the engine's process; all words are hints and counters (relaxed).
 struct EchoControl {
-  std::atomic<uint32_t> hold;     // 1 = take, but do not answer
-  std::atomic<uint32_t> deaf;     // 1 = do not even take
-  std::atomic<uint32_t> drain;    // 1 = answer what was taken, close all lanes, exit
-  std::atomic<uint64_t> kill_at;  // SIGKILL itself after taking this many requests (0 = never)
+  std::atomic<uint32_t> hold;       // 1 = take, but do not answer
+  std::atomic<uint32_t> deaf;       // 1 = do not even take
+  std::atomic<uint32_t> drain;      // 1 = answer what was taken, close all lanes, exit
+  std::atomic<uint32_t> hot_clear;  // 1 = empty the hot table, then 0 again
+  std::atomic<uint64_t> kill_at;    // SIGKILL itself after taking this many requests (0 = never)
   std::atomic<uint64_t> taken, answered, cancelled, lanes_opened, lanes_lost, violations;
 };
 

@@ -37,6 +37,7 @@ class RawClient {
   int request_fd() const { return request_fd_.get(); }
   int tail_fd() const { return tail_fd_.get(); }
   int event_fd() const { return event_fd_.get(); }
+  int page_fd() const { return page_fd_.get(); }
   int hot_fd() const { return hot_fd_.get(); }  // of the hot table, if the engine sent one
   UniqueFd& event_owner() { return event_fd_; }
   bool lane_ready() const { return served_; }

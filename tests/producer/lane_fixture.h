@@ -19,6 +19,8 @@
 #include "producer/resubmission.h"
 #include "shm/base/unique_fd.h"
 #include "shm/handshake_messages.h"
+#include "shm/hot_memory.h"
+#include "shm/hot_writer.h"
 #include "shm/lane_memory.h"
 #include "shm/lane_ring.h"
 #include "shm/peer_liveness.h"
@@ -63,7 +65,15 @@ class EngineEnd {
     welcome.tokens_max = kTokensMax;
     welcome.engine_generation = kGeneration;
     welcome.lane_id = kLaneId;
+    welcome.hot_slots = hot_.slots();
     return welcome;
+  }
+  // Before Connect: gives the engine a hot table.
+  HotWriter& MakeHotTable(uint32_t slots) {
+    hot_memory_ = HotTableMemory::Create({kWidth, slots}, kGeneration).value();
+    hot_ = HotWriter(hot_memory_.view());
+    EXPECT_TRUE(hot_memory_.Back(slots - 1));
+    return hot_;
   }
   // The client's end; once per object.
   client::LaneConnection Connect() {
@@ -79,6 +89,7 @@ class EngineEnd {
                               &connection.mapping),
               SUTRA_OK)
         << sutra_error_text();
+    connection.hot = client::MapHotTable(connection.welcome, hot_memory_.fd());
     return connection;
   }
 
@@ -114,6 +125,7 @@ class EngineEnd {
   void RingEvent() { EXPECT_EQ(write(events_.get(), "", 1), 1); }
 
   LaneMemory& memory() { return memory_; }
+  HotTableMemory& hot_memory() { return hot_memory_; }
   EnginePage* page() { return page_.page(); }
   int page_fd() const { return page_.fd(); }
   int socket() const { return socket_.get(); }
@@ -144,6 +156,8 @@ class EngineEnd {
 
   LaneMemory memory_;
   EnginePageMemory page_;
+  HotTableMemory hot_memory_;
+  HotWriter hot_;  // without slots: there is none
   UniqueFd client_socket_, socket_, client_events_, events_;
   SubmissionReader submissions_;
   CompletionWriter completions_;

@@ -73,12 +73,12 @@ TEST_F(BadRequest, ATextOverTheTokenLimitIsTruncatedAndSaysSoOrIsRejectedWhenAsk
   const std::string text = std::string(100, 't');
   const sutra_options reject = ClientHandle::RequestOptions(SUTRA_REJECT);
   EXPECT_EQ(client.Embed(text, reject).status, SUTRA_TEXT_TOO_LONG);
-  for (const sutra_source source : {SUTRA_SOURCE_MODEL, SUTRA_SOURCE_SHARD}) {
+  for (const bool stored : {false, true, true}) {
     const Reply reply = client.Embed(text);
     ExpectVector(reply, text.substr(0, 40));  // the first tokens count
     EXPECT_TRUE(reply.truncated);
     EXPECT_EQ(reply.token_count, 40u);
-    EXPECT_EQ(reply.source, source);
+    EXPECT_EQ(reply.FromCache(), stored);
     // Also when the truncated answer is in the cache already.
     EXPECT_EQ(client.Embed(text, reject).status, SUTRA_TEXT_TOO_LONG);
   }

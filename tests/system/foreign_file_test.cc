@@ -173,7 +173,7 @@ TEST_F(ForeignFile, AFailedStartKeepsWhatWasThereBefore) {
   EXPECT_TRUE(fs::exists(engine.data() + "/LOCK"));
   EXPECT_TRUE(fs::exists(engine.socket() + ".lock"));
   ASSERT_TRUE(engine.Start());
-  EXPECT_EQ(Attached(engine).Embed("kept").source, SUTRA_SOURCE_SHARD);
+  EXPECT_TRUE(Attached(engine).Embed("kept").FromCache());
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ TEST_F(OtherModels, AreNamedAndShownAndThoseThatNeverStoredAnythingAreRemoved) {
   EXPECT_EQ(engine_.Terminate().code, kExitClean);
   Use(8);
   ASSERT_TRUE(engine_.Start());
-  EXPECT_EQ(Attached(engine_).Embed("text 1").source, SUTRA_SOURCE_SHARD) << "what is kept is whole";
+  EXPECT_TRUE(Attached(engine_).Embed("text 1").FromCache()) << "what is kept is whole";
 }
 
 TEST_F(OtherModels, ThatHaveExpiredAreRemovedOnceTheClockIsBelieved) {
@@ -109,7 +109,7 @@ TEST_F(OtherModels, AKillInTheMiddleOfARemovalIsEndedByTheNextEngineAndTheModelS
     Use(8, {"--strict-recovery"});  // the very model that was being removed
     engine_.options().environment.clear();
     ASSERT_TRUE(engine_.Start());
-    EXPECT_NE(Attached(engine_).Embed("text 1").source, SUTRA_SOURCE_SHARD);
+    EXPECT_FALSE(Attached(engine_).Embed("text 1").FromCache());
     ASSERT_TRUE(Await([&](const StatsSnapshot&) { return !fs::exists(old + ".removing"); }));
     EXPECT_EQ(engine_.Terminate().code, kExitClean);
     fs::remove_all(engine_.data());

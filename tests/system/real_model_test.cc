@@ -92,7 +92,7 @@ TEST_F(RealModel, EmbedsThenAnswersTheSameAfterAKill) {
   ASSERT_TRUE(engine.Start());
   const std::vector<Reply> after = Attached(engine).EmbedBatch(Sentences());
   for (size_t i = 0; i < after.size(); ++i) {
-    EXPECT_EQ(after[i].source, SUTRA_SOURCE_SHARD);
+    EXPECT_TRUE(after[i].FromCache());
     EXPECT_EQ(after[i].token_count, before[i].token_count);
     EXPECT_TRUE(SameVector(after[i].vector, before[i].vector));
   }
@@ -120,7 +120,7 @@ TEST_F(RealModel, AnswersWhatSentenceTransformersAnswers) {
   const std::string expected = ReadFile(SUTRA_MODEL_FIXTURES "/vectors.f32");
   ASSERT_EQ(expected.size(), texts.size() * width * sizeof(float));
   texts.resize(ByBuild<size_t>(texts.size(), 40, 12));  // checked kernels are slow, and a text waits 30 s at most
-  for (const sutra_source source : {SUTRA_SOURCE_MODEL, SUTRA_SOURCE_SHARD}) {
+  for (const bool stored : {false, true}) {
     const std::vector<Reply> replies = client.EmbedBatch(texts);
     float difference_max = 0;
     for (size_t i = 0; i < texts.size(); ++i) {
@@ -130,8 +130,8 @@ TEST_F(RealModel, AnswersWhatSentenceTransformersAnswers) {
       for (size_t k = 0; k < width; ++k) {
         difference_max = std::max(difference_max, std::fabs(row[k] - replies[i].vector[k]));
       }
-      if (source == SUTRA_SOURCE_SHARD) {
-        EXPECT_EQ(replies[i].source, source) << texts[i];
+      if (stored) {
+        EXPECT_TRUE(replies[i].FromCache()) << texts[i];
       }
     }
     EXPECT_LE(difference_max, 2e-5F);

@@ -47,8 +47,8 @@ TEST_F(StandbyTest, ServesWhenTheEngineIsKilledAndFindsWhatThatOneHadWritten) {
   ASSERT_TRUE(WaitShard(*standby, kShardOpen));
   EXPECT_NE(standby->Stats().engine_generation, generation);
   EXPECT_EQ(standby->Stats().gauge(Gauge::kPid), static_cast<uint64_t>(standby->process().pid()));
-  EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD) << "recovered";
-  EXPECT_EQ(client.Embed("after").source, SUTRA_SOURCE_SHARD) << "waited for the shard, if it was not open";
+  EXPECT_TRUE(client.Embed("before").FromCache()) << "recovered";
+  EXPECT_TRUE(client.Embed("after").FromCache()) << "waited for the shard, if it was not open";
   const ExitStatus status = standby->Terminate();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
 }
@@ -66,8 +66,8 @@ TEST_F(StandbyTest, ThatIsStoppedRightAfterItTookOverStoresWhatItComputed) {
   const ExitStatus status = standby->Terminate();
   EXPECT_TRUE(status.exited && status.code == kExitClean) << ToText(status);
   ASSERT_TRUE(first.Start());
-  EXPECT_EQ(client.Embed("meanwhile").source, SUTRA_SOURCE_SHARD);
-  EXPECT_EQ(client.Embed("before 4999").source, SUTRA_SOURCE_SHARD);
+  EXPECT_TRUE(client.Embed("meanwhile").FromCache());
+  EXPECT_TRUE(client.Embed("before 4999").FromCache());
 }
 
 // The first engine went on without its data directory; so does the next one, with an empty cache.
@@ -81,7 +81,7 @@ TEST_F(StandbyTest, MakesADataDirectoryAgainThatWasRemovedWhileItWaited) {
   ExpectVector(client.Embed("after"), "after");
   EXPECT_TRUE(WaitLog(*standby, kTookOver));
   ASSERT_TRUE(WaitShard(*standby, kShardOpen));
-  EXPECT_EQ(client.Embed("after").source, SUTRA_SOURCE_SHARD);
+  EXPECT_TRUE(client.Embed("after").FromCache());
 }
 
 TEST_F(StandbyTest, ThatIsStoppedWhileItWaitsLeavesNothing) {
@@ -265,8 +265,8 @@ TEST_F(StandbyTest, OpensItsShardLaterWhenTheDiskWasTheReason) {
   fs::remove(shard);
   fs::rename(shard + ".away", shard);
   ASSERT_TRUE(WaitShard(*standby, kShardOpen));
-  EXPECT_EQ(client.Embed("before").source, SUTRA_SOURCE_SHARD);
-  EXPECT_EQ(client.Embed("waits for the shard").source, SUTRA_SOURCE_SHARD);
+  EXPECT_TRUE(client.Embed("before").FromCache());
+  EXPECT_TRUE(client.Embed("waits for the shard").FromCache());
   EXPECT_TRUE(standby->WaitStats([](const StatsSnapshot& s) { return s.gauge(Gauge::kStorageFailed) == 0; }));
 }
 

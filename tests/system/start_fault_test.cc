@@ -143,7 +143,7 @@ TEST_F(StartFault, TheDataOfAnotherModelGetsItsOwnSubdirectory) {
   EXPECT_EQ(engine.Terminate().code, kExitClean);
   engine.options().args.clear();
   ASSERT_TRUE(engine.Start());
-  EXPECT_EQ(Attached(engine).Embed(text).source, SUTRA_SOURCE_SHARD);  // untouched meanwhile
+  EXPECT_TRUE(Attached(engine).Embed(text).FromCache());  // untouched meanwhile
 }
 
 TEST_F(StartFault, NoPermissionOnTheDataIsSaidWithTheFix) {

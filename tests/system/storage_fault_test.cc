@@ -49,7 +49,7 @@ TEST_F(DamagedLog, IsReportedAndNeverServedAndCostsOneEntry) {
   size_t lost = 0;
   for (size_t i = 0; i < texts.size(); ++i) {
     ExpectVector(replies[i], texts[i]);
-    lost += replies[i].source != SUTRA_SOURCE_SHARD ? 1 : 0;
+    lost += !replies[i].FromCache() ? 1 : 0;
   }
   EXPECT_EQ(lost, 1u);
   ExpectSurvivesKill(engine, "after the damage");
@@ -69,7 +69,7 @@ TEST_F(FullDisk, AtStartServesAndTakesTheLogUpWhenThereIsRoom) {
     ExpectSays(engine, {engine.data(), "No space left on device", "the log refuses records", "free 1048576 bytes"});
     const ClientHandle client = Attached(engine);
     ExpectVector(client.Embed("nowhere but in memory"), "nowhere but in memory");
-    EXPECT_EQ(client.Embed("nowhere but in memory").source, SUTRA_SOURCE_SHARD);
+    EXPECT_TRUE(client.Embed("nowhere but in memory").FromCache());
     ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") == 1; }, 1));
     EXPECT_EQ(engine.Stats().gauge("storage_failed"), 1u);
     ASSERT_TRUE(disk.Resize("16m"));
@@ -101,7 +101,7 @@ TEST_F(FullDisk, SmallerThanTheLogsBoundDropsNothingAndRestartsOnIt) {
     EXPECT_GT(engine.Stats().gauge("wal_evictions"), 0u);
     engine.Kill();
     ASSERT_TRUE(engine.Start()) << engine.Log();
-    EXPECT_EQ(Attached(engine).Embed(texts.back()).source, SUTRA_SOURCE_SHARD);
+    EXPECT_TRUE(Attached(engine).Embed(texts.back()).FromCache());
     EXPECT_EQ(engine.Terminate().code, kExitClean);
   }
 }
@@ -123,8 +123,8 @@ TEST_F(FullDisk, WhileRunningLosesNoAnswerAndRecoversWithTheSpace) {
   }
   ASSERT_TRUE(engine.WaitStats([](const StatsSnapshot& s) { return s.gauge("wal_dropped_inserts") > 0; }, 2));
   ExpectSays(engine, {"No space left on device"});
-  EXPECT_EQ(client.Embed(texts.front()).source, SUTRA_SOURCE_SHARD);  // hits still work
-  EXPECT_EQ(client.Embed(texts.back()).source, SUTRA_SOURCE_SHARD);   // also of what is in memory only
+  EXPECT_TRUE(client.Embed(texts.front()).FromCache());  // hits still work
+  EXPECT_TRUE(client.Embed(texts.back()).FromCache());   // also of what is in memory only
 
   ASSERT_TRUE(disk.Resize("64m"));
   // The log takes records again by itself: more than a segment of new texts is appended, and none of it dropped. (A

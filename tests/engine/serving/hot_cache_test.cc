@@ -23,7 +23,7 @@
 namespace sutra {
 namespace {
 
-using testing::HotClient;
+using test::HotClient;
 using testing::MemoryCache;
 
 constexpr uint32_t kWidth = 6;

@@ -19,8 +19,8 @@
 namespace sutra {
 namespace {
 
+using test::HotClient;
 using testing::GatedBackend;
-using testing::HotClient;
 using testing::MemoryCache;
 
 constexpr uint32_t kWidth = 4;

@@ -131,10 +131,10 @@ TEST_F(RequestPathTest, AHitOfAClientWithTheHotTableIsPublishedThereWithUnitLeng
   EXPECT_EQ(hot_->figures().published, 0u) << "this client has no table to look into";
   SendFrom(&with_table_, 0, "apple", {.options = kOptionRaw});
   EXPECT_EQ(with_table_.vector(0), (std::vector<float>{2, 0, 0, 0}));
-  testing::HotClient client(hot_->fd(), kWidth, hot_->slots());
+  test::HotClient client(hot_->fd(), kWidth, hot_->slots());
   client.Beat();
   hot_->Beat();
-  const std::optional<testing::HotClient::Hit> hit = client.Find("apple");
+  const std::optional<test::HotClient::Hit> hit = client.Find("apple");
   ASSERT_TRUE(hit.has_value());
   EXPECT_EQ(hit->unit, (std::vector<float>{1, 0, 0, 0}));
   EXPECT_EQ(hit->value.norm, 2.f);
