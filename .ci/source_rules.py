@@ -36,10 +36,11 @@ MAY_INCLUDE = {
     "engine/serving": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_backend.h",
                        "engine/model/model_info.h", "engine/tokenizer/tokenizer.h", "cache/cache_shard.h",
                        "engine/control/control_sessions.h"},
-    "engine/control": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_info.h", "cache/cache_shard.h"},
+    "engine/control": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_info.h", "cache",
+                       "cache/disk"},
     "engine": {BASE, "shm", STATS, "cache", "cache/disk"} | ENGINE,
-    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "engine/tokenizer", "engine/model"} | CACHE,
-    "tools/lib": {BASE, "shm", STATS, "producer", "engine/tokenizer", "engine/model"},
+    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "engine/control", "engine/tokenizer", "engine/model"} | CACHE,
+    "tools/lib": {BASE, "shm", STATS, "producer", "engine/control", "engine/tokenizer", "engine/model"},
     "tools/gateway": {"tools/lib"},  # and the C header
     "tools/bulk": {"tools/lib"},
     "tests": EVERYTHING,
@@ -91,6 +92,7 @@ BANNED = [
 
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
+    "cache/identity_removal.cc": "tests/cache/other_identities_test.cc",
     "cache/store/slot_facts.cc": "tests/cache/shard_removal_test.cc",
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
@@ -98,6 +100,7 @@ COVERED_BY = {
     "cache/wal/wal_log_bound.cc": "tests/cache/wal/wal_log_test.cc",
     "cache/wal/wal_log_compaction.cc": "tests/cache/shard_admin_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
+    "engine/control/cache_identity_commands.cc": "tests/engine/control/cache_commands_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",

@@ -61,8 +61,9 @@ class CacheAdmin {
     uint64_t entries = 0;
     uint64_t bytes = 0;
   };
-  // Takes out what the preview of this token found, and of it what is still the same entry; with `everything` all that
-  // is there, the log's older records included. Returns when that is durable and observed. No computation that began
+  // Takes out what the preview of this token found: where the filter is about texts alone, these texts, whoever has
+  // computed them again meanwhile; otherwise what is still the same entry; with `everything` all that is there, the
+  // log's older records included. Returns when that is durable and observed. No computation that began
   // before stores its result afterwards. kBadOption: no such preview, or no longer: make another one. kStorageError: it
   // is out of memory, but the log refuses the record, so a restart may bring it back; the preview is used up.
   virtual Result<Removal> CommitRemoval(uint64_t token, const GoOn& go_on) = 0;

@@ -66,16 +66,14 @@ class LoggedShard final : public CacheShard {
   Status Wait(const std::shared_ptr<WalCommit>& commit);
   Status Refused() const;
 
-  // An entry that a preview has found.
-  struct Doomed {
-    uint32_t slot = 0;
-    uint32_t birth = 0;
-  };
   struct PlannedRemoval {
     uint64_t token = 0;
     uint64_t until_ns = 0;  // monotonic
-    bool everything = false;
-    std::vector<Doomed> entries;
+    CacheFilter filter;
+    // What the preview has found. If the filter is about texts alone: the hash of each. Otherwise the slot of each
+    // entry in the upper half, and its birth.
+    std::vector<uint64_t> doomed;
+    bool by_text() const { return filter.older_than_s == 0 && !filter.never_hit; }
   };
   // What a removal has handed to the log, to be waited for.
   struct RemovalRecords {
@@ -85,8 +83,10 @@ class LoggedShard final : public CacheShard {
   };
   Status FindDoomed(const CacheFilter& filter, const GoOn& go_on, PlannedRemoval* plan, Preview* preview);
   Status ReadUnread(const GoOn& go_on);
-  bool RemoveDoomed(const std::vector<Doomed>& doomed, const GoOn& go_on, Removal* removed, RemovalRecords* records);
-  void RemoveLong(const Doomed& doomed, Removal* removed, RemovalRecords* records);
+  bool RemoveDoomed(const PlannedRemoval& plan, const GoOn& go_on, Removal* removed, RemovalRecords* records);
+  uint32_t DoomedSlotLocked(const PlannedRemoval& plan, uint64_t doomed) const SUTRA_REQUIRES(store_.mutex());
+  UnplacedRecord RemoveLocked(uint32_t slot, const KeyDigest& digest, Removal* removed) SUTRA_REQUIRES(store_.mutex());
+  void RemoveLong(const PlannedRemoval& plan, uint64_t doomed, Removal* removed, RemovalRecords* records);
   void RemoveEverything(Removal* removed, RemovalRecords* records);
   void PushRemovalsLocked(std::span<const UnplacedRecord> removals, RemovalRecords* records)
       SUTRA_REQUIRES(store_.mutex());

@@ -2,8 +2,6 @@
 // bound.
 #include "cache/other_identities.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cassert>
 #include <utility>
@@ -17,14 +15,7 @@
 namespace sutra {
 namespace {
 
-constexpr std::string_view kRemoving = ".removing";
 constexpr size_t kSaidMax = 256;  // lines; a directory full of strangers must not fill the log
-
-std::string SetAsideName(const std::string& name) { return name + std::string(kRemoving); }
-
-bool IsSetAside(std::string_view name) {
-  return name.ends_with(kRemoving) && IsShardName(name.substr(0, name.size() - kRemoving.size()));
-}
 
 std::string MiBText(uint64_t bytes) {
   constexpr uint64_t kMiB = 1u << 20;
@@ -52,7 +43,10 @@ uint64_t BytesOf(const std::vector<IdentitySurvey>& surveys) {
 
 }  // namespace
 
-OtherIdentities::OtherIdentities(Options options) : options_(std::move(options)), io_(MakePosixDiskIo(false)) {
+OtherIdentities::OtherIdentities(Options options)
+    : options_(std::move(options)),
+      removal_{.may_go_on = options_.may_go_on, .log = options_.log},
+      io_(MakePosixDiskIo(false)) {
   assert(IsShardName(options_.served) && options_.clock != nullptr && options_.may_go_on);
   ClockHolds();
 }
@@ -188,7 +182,7 @@ uint64_t OtherIdentities::RemoveLeftOvers(const OpenDirectory& data, const std::
   uint64_t bytes = 0;
   for (const OpenDirectory::Item& item : items) {
     if (!IsSetAside(item.name)) continue;
-    const Status status = Empty(data, item.name);
+    const Status status = RemoveSetAside(data, item.name, removal_);
     if (status.ok()) continue;
     const Result<IdentitySurvey> left = SurveyIdentity(data, item.name);
     if (left.ok()) bytes += left->bytes;
@@ -238,9 +232,9 @@ void OtherIdentities::KeepBound(const OpenDirectory& data, uint64_t fixed_bytes,
 bool OtherIdentities::Remove(const OpenDirectory& data, const IdentitySurvey& survey, LogLevel level,
                              const std::string& why) {
   assert(survey.name != options_.served && survey.foreign.empty());
-  Status status = SetAside(data, survey);
+  Status status = SetIdentityAside(data, survey, removal_);
   const bool aside = status.ok();
-  if (aside) status = Empty(data, SetAsideName(survey.name));
+  if (aside) status = RemoveSetAside(data, SetAsideName(survey.name), removal_);
   if (status.code() == StatusCode::kCancelled) return aside;  // the next engine goes on
   if (!status.ok()) {
     SayOnce(LogLevel::kWarn, "the cache of " + Title(survey) + " cannot be removed: " +
@@ -250,49 +244,6 @@ bool OtherIdentities::Remove(const OpenDirectory& data, const IdentitySurvey& su
   Say(level, "removed the cache of " + Title(survey) + ", " + MiBText(survey.bytes) + ": " + why);
   removed_.fetch_add(1, std::memory_order_relaxed);  // relaxed: for display
   return true;
-}
-
-// After this no start recovers it.
-Status OtherIdentities::SetAside(const OpenDirectory& data, const IdentitySurvey& survey) {
-  if (!options_.may_go_on()) return Status(StatusCode::kCancelled, "stopped");
-  const std::string aside = SetAsideName(survey.name);
-  if (Status status = data.Rename(survey.name, aside); !status.ok()) return status;
-  const Result<OpenDirectory> moved = data.OpenChild(aside);
-  if (!moved.ok() || moved->identity() != survey.directory) {
-    static_cast<void>(data.Rename(aside, survey.name));
-    return Status(StatusCode::kStorageError, survey.path + " was replaced meanwhile");
-  }
-  if (SUTRA_CHECKPOINT("identity.renamed")) return Status(StatusCode::kStorageError, "checkpoint identity.renamed");
-  return data.Sync();  // P24: before the first file goes
-}
-
-// Removes a directory that was set aside, with its files. kCancelled: the engine ends first.
-Status OtherIdentities::Empty(const OpenDirectory& data, const std::string& name) {
-  assert(IsSetAside(name));
-  const Result<OpenDirectory> directory = data.OpenChild(name);
-  if (!directory.ok()) return directory.status();
-  const Result<std::vector<OpenDirectory::Item>> items = directory->List();
-  if (!items.ok()) return items.status();
-  uint64_t say_next_ns = MonotonicNs() + kNsPerSecond;
-  size_t done = 0;
-  for (const OpenDirectory::Item& item : items.value()) {
-    if (!S_ISREG(item.mode) || !IsShardFile(item.name)) {
-      return Status(StatusCode::kRefused,
-                    directory->path() + " holds '" + item.name + "', which no engine made there; move it away");
-    }
-  }
-  for (const OpenDirectory::Item& item : items.value()) {
-    if (!options_.may_go_on()) return Status(StatusCode::kCancelled, "stopped");
-    if (Status status = directory->Unlink(item.name); !status.ok()) return status;
-    static_cast<void>(SUTRA_CHECKPOINT("identity.unlinked"));
-    ++done;
-    if (MonotonicNs() < say_next_ns) continue;
-    say_next_ns = MonotonicNs() + kNsPerSecond;
-    Say(LogLevel::kInfo, "removing " + directory->path() + ": " + std::to_string(done) + " of " +
-                             std::to_string(items->size()) + " files are gone");
-  }
-  if (!options_.may_go_on()) return Status(StatusCode::kCancelled, "stopped");
-  return data.RemoveChild(name);
 }
 
 }  // namespace sutra

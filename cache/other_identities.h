@@ -6,8 +6,7 @@
 // REQUIRES: the lock on DATA is held; `may_go_on` says for how long.
 // Invariants:
 //  - The directory that is served is never touched, nor is anything outside of DATA: links are not followed.
-//  - A directory goes wholly or not at all. First it gets another name (NAME.removing) in one durable step, so that no
-//    start ever recovers what is left of it; a removal that a crash cut short is ended by the next engine.
+//  - A directory goes wholly or not at all (identity_removal.h); a removal that a crash cut short is ended here.
 //  - Nothing goes for its age that may hold an entry which lives. Whoever cannot be read counts as holding one of the
 //    longest lifetime (kTtlSecondsMax), and the wall clock is believed only once it has kept its time for
 //    kClockHoldNs: what is removed does not come back when a wrong clock is set right. (An empty log needs no clock.)
@@ -26,6 +25,7 @@
 
 #include "cache/disk/disk_io.h"
 #include "cache/disk/open_directory.h"
+#include "cache/identity_removal.h"
 #include "cache/identity_survey.h"
 #include "shm/base/log_line.h"
 #include "shm/base/status.h"
@@ -73,10 +73,9 @@ class OtherIdentities {
   void KeepBound(const OpenDirectory& data, uint64_t fixed_bytes, std::vector<IdentitySurvey>* others);
   // False: it is still there.
   bool Remove(const OpenDirectory& data, const IdentitySurvey& survey, LogLevel level, const std::string& why);
-  Status SetAside(const OpenDirectory& data, const IdentitySurvey& survey);
-  Status Empty(const OpenDirectory& data, const std::string& name);
 
   const Options options_;
+  const IdentityRemoval removal_;
   const std::unique_ptr<DiskIo> io_;
   std::optional<uint64_t> clock_offset_ns_;      // wall clock minus boot clock, modulo 2^64
   uint64_t clock_since_ns_ = 0;                  // on the boot clock: since when it has been that

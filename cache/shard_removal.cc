@@ -1,5 +1,5 @@
-// Removals of many entries: a preview finds them and remembers slot and birth of each; the commit takes out those that
-// are still the same, in steps that keep writers waiting for microseconds, and waits for the disk once, at its end.
+// Removals of many entries: a preview finds them and remembers each in eight bytes; the commit takes them out, in steps
+// that keep writers waiting for microseconds, and waits for the disk once, at its end.
 //
 // The fence for all keys is raised twice. Before anything goes, so that no computation that began before stores what
 // was taken out already; and when all is gone, so that whoever has copied an entry to elsewhere before it went learns
@@ -60,18 +60,19 @@ Result<CacheAdmin::Preview> LoggedShard::PreviewRemoval(const CacheFilter& filte
   if (Status status = CheckFilter(filter); !status.ok()) return status;
   PlannedRemoval plan;
   Preview preview;
-  plan.everything = filter.everything;
   if (filter.everything) {
     const SlotTable::Counts counts = store_.GetCounts();
     preview.entries = preview.examined = counts.entries;
     preview.bytes = counts.bytes;
   } else {
     try {
+      plan.filter = filter;
       if (Status status = FindDoomed(filter, go_on, &plan, &preview); !status.ok()) return status;
     } catch (const std::bad_alloc&) {
       return NoMemory();
     }
   }
+  plan.filter.everything = filter.everything;
   preview.token = plan.token = RandomSeed();
   plan.until_ns = clock_->MonotonicNs() + kPreviewSecondsMax * kNsPerSecond;
   planned_ = std::move(plan);
@@ -104,8 +105,8 @@ Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, Pla
   }
   const uint64_t now_ns = clock_->BootNs();
   const auto doom = [&](const EntryFacts& facts) {
-    plan->entries.push_back({facts.slot, facts.birth});
-    ++preview->entries;
+    plan->doomed.push_back(plan->by_text() ? facts.hash : uint64_t{facts.slot} << 32 | facts.birth);
+    ++(facts.unread && !filter.contains.empty() ? preview->lost : preview->entries);
     preview->bytes += facts.bytes;
   };
   std::vector<EntryFacts> long_ones;  // read without the lock
@@ -114,13 +115,10 @@ Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, Pla
     last = store_.VisitFacts(&cursor, kSlotsAtOnce, [&](const EntryFacts& facts) {
       ++preview->examined;
       if (!Matches(filter, facts, now_ns)) return;
-      if (filter.contains.empty()) {
+      if (filter.contains.empty() || facts.unread) {
         doom(facts);
       } else if (facts.is_long) {
         long_ones.push_back(facts);
-      } else if (facts.unread) {
-        plan->entries.push_back({facts.slot, facts.birth});
-        ++preview->lost;
       } else if (Contains(facts.text.data(), facts.text.size(), filter.contains)) {
         doom(facts);
       }
@@ -144,16 +142,16 @@ Result<CacheAdmin::Removal> LoggedShard::CommitRemoval(uint64_t token, const GoO
   }
   Removal removed;
   RemovalRecords records;
-  bool finished = go_on(0, plan->everything ? store_.GetCounts().entries : plan->entries.size());
+  bool finished = go_on(0, plan->filter.everything ? store_.GetCounts().entries : plan->doomed.size());
   if (!finished) return Cancelled();
-  if (plan->everything) {
+  if (plan->filter.everything) {
     RemoveEverything(&removed, &records);
   } else {
     {
       const MutexLock lock(store_.mutex());
       fences_.RaiseAll();
     }
-    finished = RemoveDoomed(plan->entries, go_on, &removed, &records);
+    finished = RemoveDoomed(*plan, go_on, &removed, &records);
   }
   uint64_t removals = 0;
   {
@@ -178,31 +176,48 @@ void LoggedShard::RemoveEverything(Removal* removed, RemovalRecords* records) {
   while (!store_.ClearDoomed(&cursor, kRemovalsAtOnce, &removed->entries, &removed->bytes)) continue;
 }
 
+// The slot where the entry is now; kNoSlot if it has gone. A long text's bytes are the caller's to look at.
+uint32_t LoggedShard::DoomedSlotLocked(const PlannedRemoval& plan, uint64_t doomed) const {
+  if (!plan.by_text()) {
+    const auto slot = static_cast<uint32_t>(doomed >> 32);
+    return store_.IsSameLocked(slot, static_cast<uint32_t>(doomed)) ? slot : SlotTable::kNoSlot;
+  }
+  return store_.SlotWhereLocked(doomed, [&](const EntryFacts& facts) {
+    return facts.unread || facts.is_long || Contains(facts.text.data(), facts.text.size(), plan.filter.contains);
+  });
+}
+
+UnplacedRecord LoggedShard::RemoveLocked(uint32_t slot, const KeyDigest& digest, Removal* removed) {
+  const UnplacedRecord record = UnplacedRecord::Erase({digest.low, digest.high, store_.VariantLocked(slot)});
+  ++removed->entries;
+  removed->bytes += store_.FactsLocked(slot).bytes;
+  store_.ClearLocked(slot);
+  return record;
+}
+
 // False when it was cancelled.
-bool LoggedShard::RemoveDoomed(const std::vector<Doomed>& doomed, const GoOn& go_on, Removal* removed,
+bool LoggedShard::RemoveDoomed(const PlannedRemoval& plan, const GoOn& go_on, Removal* removed,
                                RemovalRecords* records) {
   std::array<UnplacedRecord, kRemovalsAtOnce> removals;
-  std::array<Doomed, kRemovalsAtOnce> long_ones;
+  std::array<uint64_t, kRemovalsAtOnce> long_ones;
+  const std::vector<uint64_t>& doomed = plan.doomed;
   for (size_t begin = 0; begin < doomed.size(); begin += kRemovalsAtOnce) {
     size_t count = 0, long_count = 0;
     {
       const MutexLock lock(store_.mutex());
       for (size_t i = begin; i < std::min(doomed.size(), begin + kRemovalsAtOnce); ++i) {
-        const uint32_t slot = doomed[i].slot;
-        if (!store_.IsSameLocked(slot, doomed[i].birth)) continue;
-        if (store_.IsLongLocked(slot)) {
+        const uint32_t slot = DoomedSlotLocked(plan, doomed[i]);
+        if (slot == SlotTable::kNoSlot) continue;
+        const EntryFacts facts = store_.FactsLocked(slot);
+        if (facts.is_long && !facts.unread) {
           long_ones[long_count++] = doomed[i];
-          continue;
+        } else {
+          removals[count++] = RemoveLocked(slot, store_.DigestLocked(slot), removed);
         }
-        const KeyDigest digest = store_.DigestLocked(slot);
-        removals[count++] = UnplacedRecord::Erase({digest.low, digest.high, store_.VariantLocked(slot)});
-        ++removed->entries;
-        removed->bytes += store_.BytesLocked(slot);
-        store_.ClearLocked(slot);
       }
       PushRemovalsLocked(std::span(removals).first(count), records);
     }
-    for (size_t i = 0; i < long_count; ++i) RemoveLong(long_ones[i], removed, records);
+    for (size_t i = 0; i < long_count; ++i) RemoveLong(plan, long_ones[i], removed, records);
     AwaitRemovals(WalCommitter::kRemovalGroupsMax, records);
     if (begin % kTurnRemovals != 0 || begin == 0) continue;
     Turn();
@@ -211,25 +226,27 @@ bool LoggedShard::RemoveDoomed(const std::vector<Doomed>& doomed, const GoOn& go
   return true;
 }
 
-// Its digest takes too long for the lock.
-void LoggedShard::RemoveLong(const Doomed& doomed, Removal* removed, RemovalRecords* records) {
-  const LongText::Ptr text = store_.LongTextOf(doomed.slot, doomed.birth);
-  if (text == nullptr) return;
-  uint32_t variant = 0;
-  uint64_t text_bytes = 0;
-  {
+// A look at its text, and its digest, take too long for the lock.
+void LoggedShard::RemoveLong(const PlannedRemoval& plan, uint64_t doomed, Removal* removed, RemovalRecords* records) {
+  for (bool again = true; again;) {
+    EntryFacts facts;
+    uint32_t variant = 0;
+    {
+      const MutexLock lock(store_.mutex());
+      const uint32_t slot = DoomedSlotLocked(plan, doomed);
+      if (slot == SlotTable::kNoSlot) return;
+      facts = store_.FactsLocked(slot);
+      variant = store_.VariantLocked(slot);
+    }
+    const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.birth);
+    again = text == nullptr;  // it is being replaced
+    if (again) continue;
+    if (!Contains(text->bytes(), facts.text_bytes, plan.filter.contains)) return;
+    const KeyDigest digest = DigestOf({text->bytes(), facts.text_bytes}, variant, store_.seed());
     const MutexLock lock(store_.mutex());
-    if (!store_.IsSameLocked(doomed.slot, doomed.birth)) return;
-    variant = store_.VariantLocked(doomed.slot);
-    text_bytes = store_.TextBytesLocked(doomed.slot);
+    again = !store_.IsSameLocked(facts.slot, facts.birth);
+    if (!again) PushRemovalsLocked(std::array{RemoveLocked(facts.slot, digest, removed)}, records);
   }
-  const KeyDigest digest = DigestOf({text->bytes(), text_bytes}, variant, store_.seed());
-  const MutexLock lock(store_.mutex());
-  if (!store_.IsSameLocked(doomed.slot, doomed.birth)) return;
-  ++removed->entries;
-  removed->bytes += store_.BytesLocked(doomed.slot);
-  store_.ClearLocked(doomed.slot);
-  PushRemovalsLocked(std::array{UnplacedRecord::Erase({digest.low, digest.high, variant})}, records);
 }
 
 void LoggedShard::PushRemovalsLocked(std::span<const UnplacedRecord> removals, RemovalRecords* records) {

@@ -25,6 +25,7 @@
 #include "shm/base/random.h"
 #include "shm/base/thread_start.h"
 #include "shm/base/time.h"
+#include "shm/hot_table.h"
 #include "shm/stats/stats_prune.h"
 
 namespace sutra {
@@ -139,6 +140,7 @@ Status Engine::Lock() {
 }
 
 void Engine::BeginTurn() {
+  locked_ns_ = MonotonicNs();
   generation_ = RandomSeed();  // once the locks are held; compared for equality only
   static_cast<void>(SUTRA_CHECKPOINT("generation.bumped"));
 }
@@ -293,6 +295,7 @@ void Engine::FillHotTable() {
 void Engine::RemoveTraces() {
   long_worker_.reset();
   worker_.reset();
+  if (admin_.has_value()) admin_->Stop();
   cache_.reset();
   listener_.reset();
   if (stats_segment_ != nullptr) static_cast<void>(StatsSegment::Remove(config_.socket));
@@ -356,12 +359,25 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .log = client_logs_.log()};
 }
 
-ControlSessions::Options Engine::MakeControlOptions() const {
+ControlSessions::Options Engine::MakeControlOptions() {
   return {.control_gids = config_.control_gids,
+          .text_gids = config_.hot_gids,
           .version = kEngineVersion,
           .socket_path = config_.socket,
           .verbosity = LogVerbosityNow,
-          .set_verbosity = SetLogVerbosity};
+          .set_verbosity = SetLogVerbosity,
+          .admin = admin_.has_value() ? &*admin_ : nullptr};
+}
+
+// Clients may answer from the hot table of the engine before for as long as they believe its last heartbeat; twice
+// that, in case one was stopped between its look at the heartbeat and its answer.
+CacheCommands::Options Engine::MakeCommandOptions() {
+  return {.shard = [this] { return model_->cache.Get(); },
+          .shard_may_come = [this] { return model_->cache.state() != kShardNone; },
+          .data_lock_held = [this] { return data_lock_->InPlace(); },
+          .config = MakeCacheConfig(),
+          .confirm_from_ns = locked_ns_ + 2 * kHotHeartbeatNsMax,
+          .log = WriteLog};
 }
 
 ServedModel::Options Engine::MakeModelOptions() {
@@ -383,6 +399,11 @@ Status Engine::Show() {
   assert(listener_.has_value() && (cache_ != nullptr) == (config_.cache && took_over_ns_ == 0));
   model_.emplace(MakeModelOptions());
   watch_.emplace(MakeWatchOptions());
+  if (config_.cache) {
+    commands_.emplace(MakeCommandOptions());
+    admin_.emplace([this](const CacheJob& job, AdminThread::Turn& turn) { return commands_->Run(job, turn); });
+    if (Status status = admin_->Start(); !status.ok()) return status;
+  }
   loop_.emplace(EngineLoop::Options{.listener = &*listener_,
                                     .page = page_.page(),
                                     .shutdown = &*shutdown_,
@@ -427,6 +448,7 @@ EngineLoop::End Engine::Serve() {
 ExitCode Engine::Stop(EngineLoop::End end) {
   assert(worker_.has_value() && long_worker_.has_value());
   shutdown_->LeaveOnNextSignal();
+  if (admin_.has_value()) admin_->Stop();
   identity_keeper_.reset();
   hot_refill_.reset();
   long_worker_->Stop();

@@ -13,6 +13,8 @@
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
 #include "engine/config.h"
+#include "engine/control/admin_thread.h"
+#include "engine/control/cache_commands.h"
 #include "engine/engine_lock.h"
 #include "engine/exit_code.h"
 #include "engine/file_watch.h"
@@ -65,7 +67,8 @@ class Engine {
   ServedModel::Options MakeModelOptions();
   FileWatch::Options MakeWatchOptions();
   OtherIdentities::Options MakeIdentityOptions() const;
-  ControlSessions::Options MakeControlOptions() const;
+  ControlSessions::Options MakeControlOptions();
+  CacheCommands::Options MakeCommandOptions();
   bool HasLog() const;
   void ShowAll(const EngineLoop::Vitals& vitals);
   Status MakeHotTable();
@@ -87,6 +90,7 @@ class Engine {
   std::optional<Shutdown> shutdown_;
   StartTraces traces_;
   bool served_ = false;
+  uint64_t locked_ns_ = 0;     // since when the locks are held
   uint64_t took_over_ns_ = 0;  // when the locks of the engine before were free; 0: there was none
   std::optional<EngineLock> data_lock_, socket_lock_;
   uint64_t files_max_ = 0;  // descriptors
@@ -103,6 +107,8 @@ class Engine {
   std::optional<FileWatch> watch_;
   std::optional<ServedModel> model_;
   std::optional<ShardOpener> opener_;
+  std::optional<CacheCommands> commands_;  // none with --no-cache, and then no thread
+  std::optional<AdminThread> admin_;
   std::optional<EngineLoop> loop_;
   std::optional<DeviceWorker> worker_;
   std::optional<LongWorker> long_worker_;

@@ -6,10 +6,11 @@
 
 namespace sutra {
 
-EntryFacts SlotTable::FactsOf(uint32_t number) const {
+EntryFacts SlotTable::FactsLocked(uint32_t number) const {
   const Slot& slot = slots_[number];
   EntryFacts facts;
   facts.slot = number;
+  facts.hash = slot.hash.load(kRelaxed);
   facts.birth = BirthOf(slot);
   facts.text_bytes = slot.text_bytes.load(kRelaxed);
   facts.expires_ns = slot.expires_ns.load(kRelaxed);
@@ -36,23 +37,29 @@ bool SlotTable::VisitFacts(uint64_t* cursor, uint64_t count,
         __builtin_prefetch(heap_.At(ahead.text.load(kRelaxed)));
       }
     }
-    if (IsUsed(number) && !IsDoomed(slots_[number])) visit(FactsOf(number));
+    if (IsUsed(number) && !IsDoomed(slots_[number])) visit(FactsLocked(number));
   }
   return *cursor >= fresh_;
 }
 
 LongText::Ptr SlotTable::LongTextOf(uint32_t number, uint32_t birth) const {
   const MutexLock lock(mutex_);
-  if (!IsSameLocked(number, birth) || !IsLongLocked(number)) return nullptr;
-  return LongText::FromWord(slots_[number].text.load(kRelaxed))->AddReference();
+  if (!IsSameLocked(number, birth)) return nullptr;
+  const Slot& slot = slots_[number];
+  if (IsUnread(slot) || !IsLong(slot.text_bytes.load(kRelaxed))) return nullptr;
+  return LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
 }
 
 KeyDigest SlotTable::DigestLocked(uint32_t number) const {
   const Slot& slot = slots_[number];
-  assert(IsUsed(number) && !IsLongLocked(number));
+  assert(IsUsed(number) && (IsUnread(slot) || !IsLong(slot.text_bytes.load(kRelaxed))));
   // Where tests narrow the hash, a replay narrows that of the removal, too.
   if (IsUnread(slot)) return {slot.hash.load(kRelaxed), slot.text.load(kRelaxed)};
   return DigestOf(TextOf(slot), slot.variant.load(kRelaxed), seed_);
+}
+
+uint32_t SlotTable::SlotWhereLocked(uint64_t hash, const std::function<bool(const EntryFacts&)>& is) const {
+  return SlotWhere(hash, [&](const Slot& slot) { return is(FactsLocked(static_cast<uint32_t>(&slot - slots_))); });
 }
 
 uint32_t SlotTable::FindSlot(const EntryKey& key) const {
@@ -71,7 +78,7 @@ bool SlotTable::CopyEntry(uint32_t number, EntryCopy* copy) const {
     const MutexLock lock(mutex_);
     if (number >= fresh_ || !IsUsed(number) || IsDoomed(slots_[number]) || IsUnread(slots_[number])) return false;
     const Slot& slot = slots_[number];
-    copy->facts = FactsOf(number);
+    copy->facts = FactsLocked(number);
     copy->text.assign(copy->facts.text);
     copy->facts.text = {};
     copy->variant = slot.variant.load(kRelaxed);
@@ -95,7 +102,7 @@ bool SlotTable::ClearDoomed(uint64_t* cursor, uint64_t count, uint64_t* removed,
   for (; *cursor < end; ++*cursor) {
     const auto number = static_cast<uint32_t>(*cursor);
     if (!IsUsed(number) || !IsDoomed(slots_[number])) continue;
-    *bytes += BytesLocked(number);
+    *bytes += BytesOf(slots_[number].text_bytes.load(kRelaxed));
     ++*removed;
     ClearLocked(number);
   }

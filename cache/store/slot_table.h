@@ -72,6 +72,7 @@ struct EntryView {
 struct EntryFacts {
   uint32_t slot = 0;
   uint32_t birth = 0;     // tells this entry from one that comes to the slot later
+  uint64_t hash = 0;      // of the key
   std::string_view text;  // empty if it is unread or long
   uint32_t text_bytes = 0;
   uint64_t expires_ns = 0;
@@ -212,9 +213,10 @@ class SlotTable {
   }
   // A reference to the text of this entry, if it is long and still there; else null.
   LongText::Ptr LongTextOf(uint32_t slot, uint32_t birth) const;
-  bool IsLongLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) {
-    return IsLong(slots_[slot].text_bytes.load(kRelaxed)) && !IsUnread(slots_[slot]);
-  }
+  EntryFacts FactsLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
+  // The slot of an entry with this hash for which `is` holds; kNoSlot if there is none.
+  uint32_t SlotWhereLocked(uint64_t hash, const std::function<bool(const EntryFacts&)>& is) const
+      SUTRA_REQUIRES(mutex_);
   // Of an entry in memory whose text is not long, and of an unread one.
   KeyDigest DigestLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
   uint32_t VariantLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) { return slots_[slot].variant.load(kRelaxed); }
@@ -231,10 +233,6 @@ class SlotTable {
   // Takes out what is doomed, up to `count` slots from *cursor on; true when there are no more slots. *removed and
   // *bytes grow by what went.
   bool ClearDoomed(uint64_t* cursor, uint64_t count, uint64_t* removed, uint64_t* bytes);
-  uint64_t TextBytesLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) {
-    return slots_[slot].text_bytes.load(kRelaxed);
-  }
-  uint64_t BytesLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_) { return BytesOf(TextBytesLocked(slot)); }
 
   // What eviction knows of a slot's entry, and eight bits of its hash, to tell whether it is the same one later.
   struct Heat {
@@ -317,7 +315,6 @@ class SlotTable {
     return static_cast<uint32_t>(mixed >> 32);
   }
   static uint32_t HandleTagOf(const Slot& slot) { return static_cast<uint32_t>(slot.hash.load(kRelaxed)); }
-  EntryFacts FactsOf(uint32_t slot) const SUTRA_REQUIRES(mutex_);
   bool IsDoomed(const Slot& slot) const SUTRA_REQUIRES(mutex_) { return slot.generation != generation_; }
 
   static bool IsUnread(const Slot& slot) { return (slot.tokens.load(kRelaxed) & kUnread) != 0; }

@@ -5,8 +5,10 @@
 #include <cassert>
 
 #include "shm/base/enum_names.h"
+#include "shm/base/hex.h"
 #include "shm/base/printable.h"
 #include "shm/handshake_messages.h"
+#include "shm/layout.h"
 
 namespace sutra {
 namespace {
@@ -58,6 +60,63 @@ Status ReadStandby(const StandbyBody& body, StandbyHello* hello) {
   return ReadEnum(kStandbyStateNames, "standby state", body.state, &hello->state);
 }
 
+// Which fields of a CacheCallBody a command has; what is not said here is 0.
+struct CacheFields {
+  ControlCommand command;
+  uint32_t flags_known = 0;
+  bool token = false, cursor = false, age = false, variant = false, bytes_max = false, identity = false;
+  uint32_t payload_bytes_min = 0, payload_bytes_max = 0;
+};
+constexpr CacheFields kCacheFields[] = {
+    {.command = ControlCommand::kCachePreview,
+     .flags_known = kCacheEverything | kCacheNeverHit,
+     .age = true,
+     .payload_bytes_max = kCacheContainsBytesMax},
+    {.command = ControlCommand::kCacheCommit, .token = true},
+    {.command = ControlCommand::kCacheErase,
+     .variant = true,
+     .payload_bytes_min = 1,
+     .payload_bytes_max = kTextBytesMaxLimit},
+    {.command = ControlCommand::kCacheGet,
+     .variant = true,
+     .payload_bytes_min = 1,
+     .payload_bytes_max = kTextBytesMaxLimit},
+    {.command = ControlCommand::kCachePage, .flags_known = kCacheHotOnly, .cursor = true, .bytes_max = true},
+    {.command = ControlCommand::kCacheImport, .payload_bytes_min = 1, .payload_bytes_max = kCachePayloadBytesMax},
+    {.command = ControlCommand::kCacheCompact},
+    {.command = ControlCommand::kCacheIdentities},
+    {.command = ControlCommand::kCacheDropIdentity, .identity = true},
+    {.command = ControlCommand::kCacheInfo},
+};
+
+Status ReadCacheCall(const CacheCallBody& body, CacheCall* call) {
+  const auto fields = std::find_if(std::begin(kCacheFields), std::end(kCacheFields),
+                                   [call](const CacheFields& item) { return item.command == call->command; });
+  assert(fields != std::end(kCacheFields));
+  const bool foreign = (!fields->token && body.token != 0) || (!fields->cursor && body.cursor != 0) ||
+                       (!fields->age && body.older_than_s != 0) || (!fields->variant && body.variant != 0) ||
+                       (!fields->bytes_max && body.bytes_max != 0) || (!fields->identity && body.identity[0] != '\0');
+  if (foreign) return Violation("a field that must be 0 is not");
+  if ((body.flags & ~fields->flags_known) != 0) return BadOption("a flag that is not known to this engine");
+  if (fields->token && body.token == 0) return BadOption("a commit names the token of a preview");
+  if (body.payload_bytes < fields->payload_bytes_min || body.payload_bytes > fields->payload_bytes_max) {
+    return BadOption(std::string("`") + NameOf(kControlCommandNames, call->command) + "` takes " +
+                     std::to_string(fields->payload_bytes_min) + " to " + std::to_string(fields->payload_bytes_max) +
+                     " bytes, not " + std::to_string(body.payload_bytes));
+  }
+  if (fields->bytes_max && (body.bytes_max == 0 || body.bytes_max > kCachePageBytesMax)) {
+    return BadOption("a page is asked for with 1 to " + std::to_string(kCachePageBytesMax) + " bytes");
+  }
+  call->body = body;
+  call->identity = FieldView(body.identity);
+  const bool hex =
+      std::all_of(call->identity.begin(), call->identity.end(), [](char digit) { return HexDigitValue(digit) >= 0; });
+  if (fields->identity && !(hex && (call->identity.size() == 16 || call->identity.size() == 64))) {
+    return BadOption("an identity is 64 hex digits, or the first 16 of them");
+  }
+  return {};
+}
+
 Status ReadBody(std::string_view bytes, ControlRequest* request) {
   const auto wrong_size = [&] {
     return Violation(std::string("`") + NameOf(kControlCommandNames, request->command) + "` has no body of " +
@@ -81,6 +140,25 @@ Status ReadBody(std::string_view bytes, ControlRequest* request) {
       if (!BodyFrom(bytes, &body)) return wrong_size();
       if (body.reserved != 0) return Violation("a field that must be 0 is not");
       return ReadEnum(kStandbyStateNames, "standby state", body.state, &request->state);
+    }
+    case ControlCommand::kCachePayload: {
+      request->piece = bytes;
+      return bytes.empty() ? wrong_size() : Status();
+    }
+    case ControlCommand::kCachePreview:
+    case ControlCommand::kCacheCommit:
+    case ControlCommand::kCacheErase:
+    case ControlCommand::kCacheGet:
+    case ControlCommand::kCachePage:
+    case ControlCommand::kCacheImport:
+    case ControlCommand::kCacheCompact:
+    case ControlCommand::kCacheIdentities:
+    case ControlCommand::kCacheDropIdentity:
+    case ControlCommand::kCacheInfo: {
+      CacheCallBody body = {};
+      if (!BodyFrom(bytes, &body)) return wrong_size();
+      request->cache.command = request->command;
+      return ReadCacheCall(body, &request->cache);
     }
   }
   return BadOption("unreachable: the command is a known one");
@@ -131,7 +209,9 @@ Result<ControlAnswer> ParseAnswer(std::span<const char> message, const ControlCa
   if (message.size() - sizeof(header) != header.body_bytes || message.size() > kControlMessageBytesMax) {
     return Violation("an answer whose body has another size than it says");
   }
-  if (header.request_id != call.request_id || header.command != call.command) {
+  const bool of_piece = header.command == static_cast<uint32_t>(ControlCommand::kCachePayload) &&
+                        IsCacheCall(static_cast<ControlCommand>(call.command));
+  if (header.request_id != call.request_id || (header.command != call.command && !of_piece)) {
     return Violation("an answer to another request");
   }
   if (header.status >= kStatusCodeCount) return Violation("an answer with an unknown status");

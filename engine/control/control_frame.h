@@ -26,11 +26,20 @@ struct StandbyHello {
   StandbyState state = StandbyState::kPreparing;
 };
 
+// A cache command as it was asked: the fields that it does not have are 0, those that it has are within their bounds.
+struct CacheCall {
+  ControlCommand command = ControlCommand::kCacheInfo;
+  CacheCallBody body = {};
+  std::string identity;  // 16 or 64 hex digits, or empty
+};
+
 struct ControlRequest {
   ControlCommand command = ControlCommand::kStatus;
   LogVerbosity verbosity = LogVerbosity::kInfo;   // set log level
   StandbyHello standby;                           // register standby
   StandbyState state = StandbyState::kPreparing;  // update standby
+  std::string_view piece;                         // cache payload: of the message that was parsed
+  CacheCall cache;                                // the other cache commands
 };
 
 // The number with which an answer to `message` refers to it, and its command: zeros if it has no whole header.
@@ -49,7 +58,8 @@ struct ControlAnswer {
   uint32_t retry_after_ms = 0;
   std::string body;  // bytes of the command's structure, JSON, or a text
 };
-// The answer to `call`. A refusal of the attach (WelcomeMessage) is one too. kProtocolViolation: neither of them.
+// The answer to `call`, or to a piece of its payload. A refusal of the attach (WelcomeMessage) is one too.
+// kProtocolViolation: none of them.
 Result<ControlAnswer> ParseAnswer(std::span<const char> message, const ControlCall& call);
 
 // One message: the header and `body`. REQUIRES: body.size() <= kControlBodyBytesMax.

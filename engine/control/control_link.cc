@@ -3,11 +3,13 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "shm/base/numbers.h"
@@ -50,6 +52,27 @@ bool WaitFor(int socket, short events, uint64_t deadline_ns) {
   }
 }
 
+// One message; as recv with MSG_TRUNC. There is room for one descriptor, if one is wanted: the kernel closes the rest.
+ssize_t Receive(int socket, std::span<char> buffer, UniqueFd* payload) {
+  iovec part = {buffer.data(), buffer.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (payload != nullptr) {
+    message.msg_control = control;
+    // Exactly one: rounded up to CMSG_SPACE, a second one would fit.
+    message.msg_controllen = CMSG_LEN(sizeof(int));
+  }
+  const ssize_t count = recvmsg(socket, &message, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+  if (count < 0 || payload == nullptr) return count;
+  payload->reset();
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) return count;
+  payload->reset(*static_cast<const int*>(static_cast<const void*>(CMSG_DATA(header))));
+  return count;
+}
+
 }  // namespace
 
 Result<ControlLink> ControlLink::Connect(const std::string& socket_path, uint64_t deadline_ns) {
@@ -84,17 +107,29 @@ Status ControlLink::HungUp() const {
 }
 
 Result<ControlAnswer> ControlLink::Ask(ControlCommand command, std::string_view body, uint64_t deadline_ns) {
-  const ControlCall call = {.request_id = next_request_++, .command = static_cast<uint32_t>(command)};
+  if (Status status = Tell(command, body, deadline_ns); !status.ok()) return status;
+  Result<ControlAnswer> answer = Hear(command, deadline_ns);
+  ++request_;
+  return answer;
+}
+
+Status ControlLink::Tell(ControlCommand command, std::string_view body, uint64_t deadline_ns) {
+  const ControlCall call = {.request_id = request_, .command = static_cast<uint32_t>(command)};
   const std::string message = MakeControlMessage(call, body);
   switch (SendMessage(socket_.get(), message.data(), message.size(), nullptr, 0, deadline_ns)) {
-    case MessageOutcome::kOk: break;
+    case MessageOutcome::kOk:
+    case MessageOutcome::kClosed: return {};
     case MessageOutcome::kTimeout: return Silent();
-    case MessageOutcome::kClosed: break;  // why may lie there to be read
     default: return Status::FromErrno(StatusCode::kEngineGone, "asking the engine at " + path_, errno);
   }
+}
+
+Result<ControlAnswer> ControlLink::Hear(ControlCommand command, uint64_t deadline_ns, UniqueFd* payload) {
+  const ControlCall call = {.request_id = request_, .command = static_cast<uint32_t>(command)};
   std::vector<char> buffer(kControlMessageBytesMax + 1);
+  bool reset = false;  // it closed with something unread; its last words come after this error
   for (;;) {
-    const ssize_t count = recv(socket_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT | MSG_TRUNC);
+    const ssize_t count = Receive(socket_.get(), buffer, payload);
     if (count == 0) return HungUp();
     if (count > 0) {
       const size_t bytes = std::min(static_cast<size_t>(count), buffer.size());
@@ -102,7 +137,10 @@ Result<ControlAnswer> ControlLink::Ask(ControlCommand command, std::string_view 
       if (!answer.ok()) return Status(answer.code(), path_ + ": " + answer.status().message());
       return answer;
     }
-    if (errno == ECONNRESET) return HungUp();
+    if (errno == ECONNRESET) {
+      if (std::exchange(reset, true)) return HungUp();
+      continue;
+    }
     if (errno != EAGAIN && errno != EINTR) {
       return Status::FromErrno(StatusCode::kEngineGone, "reading the answer of the engine at " + path_, errno);
     }

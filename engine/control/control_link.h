@@ -24,6 +24,13 @@ class ControlLink {
 
   // One command and the answer to it, whatever its status.
   Result<ControlAnswer> Ask(ControlCommand command, std::string_view body, uint64_t deadline_ns);
+
+  // The same in steps. Tell sends one message of the next command; an engine that has hung up is no error, since why it
+  // did may lie there to be read. Hear returns the next answer to that command, and the descriptor that came with it,
+  // if `payload` is not null; no other one is ever taken.
+  Status Tell(ControlCommand command, std::string_view body, uint64_t deadline_ns);
+  Result<ControlAnswer> Hear(ControlCommand command, uint64_t deadline_ns, UniqueFd* payload = nullptr);
+
   UniqueFd TakeSocket() { return std::move(socket_); }
 
  private:
@@ -33,7 +40,7 @@ class ControlLink {
 
   std::string path_;
   UniqueFd socket_;
-  uint64_t next_request_ = 1;
+  uint64_t request_ = 1;
 };
 
 }  // namespace sutra

@@ -13,12 +13,14 @@
 #include <utility>
 
 #include "shm/base/enum_names.h"
-#include "shm/base/printable.h"
+#include "shm/base/json_object.h"
 #include "shm/base/time.h"
 #include "shm/handshake.h"
 
 namespace sutra {
 namespace {
+
+constexpr uint32_t kCacheRetryMs = 100;  // while another one's command runs: nobody knows for how long
 
 constexpr std::pair<const char*, EngineState> kStateNames[] = {{"starting", kEngineStarting},
                                                                {"serving", kEngineServing},
@@ -30,28 +32,6 @@ std::string Hex(uint64_t number) {
   std::snprintf(text, sizeof(text), "%016" PRIx64, number);
   return text;
 }
-
-// Not a library's: nlohmann's allocates in its destructors, so memory that is short would end the engine.
-class JsonObject {
- public:
-  void Raw(const char* name, const std::string& value) {
-    text_.append(text_.size() == 1 ? "\"" : ",\"").append(name).append("\":").append(value);
-  }
-  void Number(const char* name, uint64_t value) { Raw(name, std::to_string(value)); }
-  // Control characters, and what is no UTF-8, become '?'.
-  void Text(const char* name, const std::string& value) {
-    std::string quoted = "\"";
-    for (const char c : Printable(value, HighBytes::kKeep)) {
-      if (c == '"' || c == '\\') quoted += '\\';
-      quoted += c;
-    }
-    Raw(name, quoted + "\"");
-  }
-  std::string Take() && { return std::move(text_) + "}"; }
-
- private:
-  std::string text_ = "{";
-};
 
 Status Leaving() {
   return Status(StatusCode::kShuttingDown, "the engine is shutting down: the next one takes commands");
@@ -79,8 +59,9 @@ void ControlSessions::Take(UniqueFd socket, const Peer& peer, uint64_t now_ns) {
     Serve(id, now_ns);
     // Whoever is nothing by now was answered, or has hung up.
     const auto found = sessions_.find(id);
-    if (found != sessions_.end() && !found->second.standby && operator_ != id) End(id);
-    assert(sessions_.size() <= kStandbysMax + 1);
+    const bool something = operator_ == id || working_.id == id;
+    if (found != sessions_.end() && !found->second.standby && !something) End(id);
+    assert(sessions_.size() <= kStandbysMax + 2);
   } catch (const std::bad_alloc&) {
     End(id);
     options_.stats.Add(Counter::kOutOfMemory);
@@ -110,6 +91,9 @@ void ControlSessions::Serve(uint64_t id, uint64_t now_ns) {
 
 void ControlSessions::HandleMessage(uint64_t id, std::span<const char> message, uint64_t now_ns) {
   const ControlCall call = CallOf(message);
+  if (working_.id == id) {
+    return Refuse(id, call, Status(StatusCode::kProtocolViolation, "a session waits for the answer before it goes on"));
+  }
   if (const Status status = Admit(id, call, now_ns); !status.ok()) {
     const bool later = status.code() == StatusCode::kOverloaded;
     return Refuse(id, call, status, later ? static_cast<uint32_t>(kControlStepMsMax) : 0);
@@ -154,7 +138,8 @@ Status ControlSessions::Admit(uint64_t id, const ControlCall& call, uint64_t now
 
 Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const ControlCall& call, uint64_t now_ns) {
   const bool standby = sessions_.at(id).standby;
-  if (!standby) options_.stats.Add(Counter::kControlRequests);  // signs of life are none
+  // Signs of life are none, nor is what belongs to the next one.
+  if (!standby && request.command != ControlCommand::kCachePayload) options_.stats.Add(Counter::kControlRequests);
   if (standby != (request.command == ControlCommand::kUpdateStandby)) {
     return Status(StatusCode::kBadOption,
                   std::string("`") + NameOf(kControlCommandNames, request.command) +
@@ -175,6 +160,8 @@ Status ControlSessions::Run(uint64_t id, const ControlRequest& request, const Co
       static_cast<void>(known);
       return {};
     }
+    case ControlCommand::kCachePayload: return TakePiece(id, request.piece);
+    default: return BeginCacheCommand(id, request.cache, call, now_ns);
   }
   return Status(StatusCode::kBadOption, "unreachable: ParseRequest returns known commands");
 }
@@ -220,6 +207,88 @@ Status ControlSessions::HandOver(uint64_t id, const ControlCall& call, uint64_t 
   return {};
 }
 
+Status ControlSessions::TakePiece(uint64_t id, std::string_view piece) {
+  std::string& payload = sessions_.at(id).payload;
+  if (piece.size() > kCachePayloadBytesMax - payload.size()) {
+    return Status(StatusCode::kBadOption,
+                  "a payload has at most " + std::to_string(kCachePayloadBytesMax) + " bytes: ask in several parts");
+  }
+  payload.append(piece);
+  return {};
+}
+
+bool ControlSessions::MayReadTexts(const Session& session) const {
+  const Peer& peer = session.peer;
+  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(session.socket.get(), peer, options_.text_gids);
+}
+
+// The session gives up the operator's place, and stays until its answer, or its hang-up.
+Status ControlSessions::BeginCacheCommand(uint64_t id, const CacheCall& cache, const ControlCall& call,
+                                          uint64_t now_ns) {
+  Session& session = sessions_.at(id);
+  std::string payload = std::exchange(session.payload, {});
+  if (payload.size() != cache.body.payload_bytes) {
+    return Status(StatusCode::kBadOption, "the command speaks of a payload of " +
+                                              std::to_string(cache.body.payload_bytes) + " bytes, and " +
+                                              std::to_string(payload.size()) + " came before it");
+  }
+  if (loop_.facts().state != kEngineServing) return Leaving();
+  if (options_.admin == nullptr) {
+    return Status(StatusCode::kRefused, "this engine serves without a cache (--no-cache)");
+  }
+  const bool shows_texts = cache.command == ControlCommand::kCacheGet || cache.command == ControlCommand::kCachePage;
+  if (shows_texts && !MayReadTexts(session)) {
+    return Status(StatusCode::kRefused, "uid " + std::to_string(session.peer.uid) +
+                                            " may control this engine, but not read its cache: run as its user or as "
+                                            "root");
+  }
+  if (!options_.admin->Begin({.call = cache, .payload = std::move(payload), .peer = session.peer})) {
+    static_cast<void>(Answer(id, call,
+                             "another cache command is under way (" + PeerText(working_.peer) + "): try again in " +
+                                 std::to_string(kCacheRetryMs) + " ms",
+                             StatusCode::kOverloaded, kCacheRetryMs));
+    return {};
+  }
+  operator_ = 0;
+  working_ = {.id = id,
+              .call = call,
+              .peer = session.peer,
+              .since_ns = now_ns,
+              .tell_next_ns = now_ns + kNsPerSecond / kCacheProgressPerSecondMax};
+  return {};
+}
+
+void ControlSessions::TellProgress(uint64_t now_ns) {
+  if (sessions_.count(working_.id) == 0 || now_ns < working_.tell_next_ns) return;
+  working_.tell_next_ns = now_ns + kNsPerSecond / kCacheProgressPerSecondMax;
+  const AdminThread::Progress progress = options_.admin->progress();
+  const CacheProgressBody body = {.done = progress.done, .total = progress.total};
+  static_cast<void>(Answer(working_.id, working_.call, BytesOf(body), StatusCode::kNotReady));
+}
+
+void ControlSessions::OnCacheReply(uint64_t now_ns) {
+  std::optional<CacheReply> reply = options_.admin != nullptr ? options_.admin->Take() : std::nullopt;
+  if (!reply.has_value()) return;
+  const Working done = std::exchange(working_, {});
+  const auto found = sessions_.find(done.id);
+  if (found == sessions_.end()) return;
+  Session& session = found->second;
+  if (!reply->status.ok()) options_.stats.Add(Counter::kControlRefused);
+  const bool answered =
+      reply->status.ok()
+          ? Answer(done.id, done.call, BytesOf(reply->body), StatusCode::kOk, 0, reply->payload.get())
+          : Answer(done.id, done.call, reply->status.message(), reply->status.code(), reply->retry_after_ms);
+  if (!answered) return;
+  if (operator_ != 0) return End(done.id);  // its place was taken meanwhile
+  operator_ = done.id;
+  session.ends_ns += now_ns - done.since_ns;
+  session.silent_until_ns = now_ns + kControlStepMsMax * kNsPerMs;
+}
+
+void ControlSessions::Drain() {
+  if (options_.admin != nullptr) options_.admin->Shut();
+}
+
 std::string ControlSessions::StatusText(uint64_t now_ns) const {
   const Facts facts = loop_.facts();
   const auto age_ms = [now_ns](uint64_t since_ns) { return (now_ns - std::min(now_ns, since_ns)) / kNsPerMs; };
@@ -254,10 +323,11 @@ std::string ControlSessions::StatusText(uint64_t now_ns) const {
 
 // False: the asker is gone, or reads nothing; the session has ended.
 bool ControlSessions::Answer(uint64_t id, const ControlCall& call, std::string_view body, StatusCode code,
-                             uint32_t retry_after_ms) {
+                             uint32_t retry_after_ms, int payload) {
   const std::string message = MakeControlMessage(call, body.substr(0, kControlBodyBytesMax), code, retry_after_ms);
   const int socket = sessions_.at(id).socket.get();
-  if (SendMessage(socket, message.data(), message.size(), nullptr, 0, 0) == MessageOutcome::kOk) return true;
+  const size_t payloads = payload >= 0 ? 1 : 0;
+  if (SendMessage(socket, message.data(), message.size(), &payload, payloads, 0) == MessageOutcome::kOk) return true;
   End(id);
   return false;
 }
@@ -278,6 +348,7 @@ void ControlSessions::End(uint64_t id) {
   const Peer peer = found->second.peer;
   sessions_.erase(found);
   if (operator_ == id) operator_ = 0;
+  if (working_.id == id) options_.admin->AskerGone();
   if (!standby) return;
   standbys_.Remove(id);
   options_.log(
@@ -286,6 +357,7 @@ void ControlSessions::End(uint64_t id) {
 }
 
 void ControlSessions::Expire(uint64_t now_ns) {
+  TellProgress(now_ns);
   if (operator_ == 0) return;
   const uint64_t id = operator_;
   const auto ended = [&] {

@@ -8,10 +8,16 @@
 //  why.
 //  - One operator at a time: a second one is answered `overloaded` at once, with the time after which the place is free
 //    at the latest. It is not queued, since a queue would be the engine's memory and the asker knows best how long it
-//    wants to wait (ControlClient does). So there are at most 1 + kStandbysMax sessions.
+//    wants to wait (ControlClient does).
+//  - A session whose cache command runs (admin_thread.h) gives the operator's place up meanwhile: an operator can
+//  always
+//    ask for the status and hand over. There is one such session, and so there are at most 2 + kStandbysMax. It is told
+//    how far the command is, and ended as soon as it does not read that. It has nothing to say until its answer.
 //  - Silence for kControlStepMsMax ends an operator's session, and kControlSessionMsMax any of them; what was sent in
-//    time is read before.
-//  - A command takes effect only after its confirmation was handed to the kernel for an asker that is still there.
+//    time is read before. The time that a cache command takes does not count.
+//  - A command takes effect only after its confirmation was handed to the kernel for an asker that is still there. A
+//    cache command is confirmed after its effect, since that is what its asker waits for.
+//  - No descriptor is ever received: closing a copy of a lane's memory would drop the lock on it (peer_liveness.h).
 #pragma once
 
 #include <cstdint>
@@ -20,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/control/admin_thread.h"
 #include "engine/control/control_frame.h"
 #include "engine/control/standby_roster.h"
 #include "engine/lanes/peer.h"
@@ -35,6 +42,8 @@ class ControlSessions {
  public:
   struct Options {
     std::vector<gid_t> control_gids;
+    // Of those that may control, members of these see texts, too (get, page), as the engine's user and root do.
+    std::vector<gid_t> text_gids = {};
     std::string version, socket_path;
     ModelInfo model = {};
     uint64_t engine_generation = 0;
@@ -43,6 +52,7 @@ class ControlSessions {
     KindLog log = {};  // rate-limited by the callee
     std::function<LogVerbosity()> verbosity = [] { return LogVerbosity::kInfo; };
     std::function<void(LogVerbosity)> set_verbosity = [](LogVerbosity) {};
+    AdminThread* admin = nullptr;  // null: an engine without a cache
   };
   // What the loop knows, and does.
   struct Facts {
@@ -65,8 +75,14 @@ class ControlSessions {
   void Take(UniqueFd socket, const Peer& peer, uint64_t now_ns);
   // The session `id` is readable or hung up.
   void OnReady(uint64_t id, uint64_t now_ns);
-  // Ends sessions that are silent for too long.
+  // The admin thread's descriptor is readable: answers who asked.
+  void OnCacheReply(uint64_t now_ns);
+  // Ends sessions that are silent for too long, and tells how far the cache command is.
   void Expire(uint64_t now_ns);
+  // The engine drains: a cache command that runs ends as soon as it can.
+  void Drain();
+  // Whether a cache command is still under way, its answer included.
+  bool busy() const { return options_.admin != nullptr && options_.admin->busy(); }
 
   const StandbyRoster& standbys() const { return standbys_; }
   size_t size() const { return sessions_.size(); }
@@ -78,6 +94,15 @@ class ControlSessions {
     bool standby = false;
     uint64_t silent_until_ns = 0;  // an operator's
     uint64_t ends_ns = 0;          // an operator's
+    std::string payload;           // of its next cache command, so far
+  };
+  // The session whose cache command runs. It may be gone already: then nobody is answered.
+  struct Working {
+    uint64_t id = 0;  // 0 = none runs
+    ControlCall call;
+    Peer peer;
+    uint64_t since_ns = 0;
+    uint64_t tell_next_ns = 0;
   };
 
   void Serve(uint64_t id, uint64_t now_ns);
@@ -87,9 +112,13 @@ class ControlSessions {
   Status Register(uint64_t id, const StandbyHello& hello, uint64_t now_ns);
   Status SetLogLevel(uint64_t id, const ControlCall& call, LogVerbosity verbosity);
   Status HandOver(uint64_t id, const ControlCall& call, uint64_t now_ns);
+  Status TakePiece(uint64_t id, std::string_view piece);
+  Status BeginCacheCommand(uint64_t id, const CacheCall& cache, const ControlCall& call, uint64_t now_ns);
+  bool MayReadTexts(const Session& session) const;
+  void TellProgress(uint64_t now_ns);
   std::string StatusText(uint64_t now_ns) const;
   bool Answer(uint64_t id, const ControlCall& call, std::string_view body, StatusCode code = StatusCode::kOk,
-              uint32_t retry_after_ms = 0);
+              uint32_t retry_after_ms = 0, int payload = -1);
   void Refuse(uint64_t id, const ControlCall& call, const Status& status, uint32_t retry_after_ms = 0);
   void End(uint64_t id);
 
@@ -98,6 +127,7 @@ class ControlSessions {
   StandbyRoster standbys_;
   std::map<uint64_t, Session> sessions_;
   uint64_t operator_ = 0;  // the session that holds the operator's place; 0 = it is free
+  Working working_;
   uint64_t next_id_ = 1;
   std::vector<char> buffer_;  // of one message, and a byte by which a longer one is noticed
 };

@@ -31,6 +31,7 @@ enum Tag : uint64_t {
   kTagPid = 6ull << 56,
   kTagMade = 7ull << 56,
   kTagControl = 8ull << 56,
+  kTagCacheReply = 9ull << 56,
   kTagKindMask = 0xffull << 56,
 };
 
@@ -98,6 +99,7 @@ Status EngineLoop::Prepare() {
   watched &= Watch(fault_event_.get(), kTagFault);
   if (Status status = acceptor_.Start(); !status.ok()) return status;
   watched &= Watch(acceptor_.made_fd(), kTagMade);
+  if (options_.control.admin != nullptr) watched &= Watch(options_.control.admin->fd(), kTagCacheReply);
   return watched ? Status() : Status(StatusCode::kOutOfMemory, "epoll refused a descriptor");
 }
 
@@ -262,6 +264,7 @@ void EngineLoop::HandleEvent(uint64_t kind, uint64_t id, bool hung_up) {
       break;
     case kTagPending: acceptor_.OnReady(id, MonotonicNs()); break;
     case kTagControl: control_.OnReady(id, MonotonicNs()); break;
+    case kTagCacheReply: control_.OnCacheReply(MonotonicNs()); break;
     case kTagMade: acceptor_.OnMade(MonotonicNs()); break;
     case kTagSocket: lanes_.OnSocket(id, hung_up); break;
     case kTagPid: lanes_.OnProcessEnd(id); break;
@@ -319,6 +322,7 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
   options_.page->state.store(kEngineDraining, std::memory_order_relaxed);  // relaxed: a hint; the lanes' states count
   InMemory([&] { acceptor_.Drain(now_ns); });
   lanes_.SetDraining();
+  control_.Drain();
   if (options_.log) {
     const size_t texts = model_.long_texts.size() + model_.in_flight.size();
     options_.log(LogLevel::kInfo, "draining: " + std::to_string(texts) + " texts under way, " +
@@ -328,10 +332,12 @@ void EngineLoop::StartDrain(uint64_t now_ns) {
 
 // When no long text and no computation is under way, everything taken is answered: other hits and refusals are answered
 // as they are taken. A long text is in flight before it leaves the long ones, which are therefore looked at first.
+// A cache command that is under way ends at its next step, and is answered, too.
 // What there is no time for stays unanswered: an error would end it, while its client can move it to the next engine
 // once the lane is closed.
 bool EngineLoop::DrainFinished(uint64_t now_ns) {
-  if (model_.long_texts.size() == 0 && model_.in_flight.size() == 0 && blocked_.empty()) {
+  const bool answered = model_.long_texts.size() == 0 && model_.in_flight.size() == 0 && blocked_.empty();
+  if (answered && !control_.busy()) {
     static_cast<void>(SUTRA_CHECKPOINT("drain.answered"));
     return true;
   }

@@ -5,6 +5,7 @@
 //   loop thread     epoll, the acceptor, the lanes' reading sides, the engine page, gauges, starting computations
 //   device worker   its backend; completes computations; answers misses (through each lane's mutex)
 //   log committer   the cache's disk (inside the shard)
+//   sutra-admin     cache commands of control sessions (admin_thread.h); the loop begins and answers them
 //
 // Memory that is short fails one request, one attach or one line of the log, never the loop: each step of a turn is
 // caught on its own (InMemory), and leaves what it works on as it was, or ended.

@@ -38,7 +38,7 @@ namespace sutra {
 class HotCache final : public RemovalObserver {
  public:
   // A full table exchanges at most so many vectors between two beats, 20,000 a second: a working set that does not fit
-  // costs the loop two hundredths of its time.
+  // costs the loop a hundredth of its time.
   static constexpr uint32_t kExchangesPerBeat = 1000;
   static constexpr uint32_t kHandStepsMax = 64;  // then the hand takes what it points at
 

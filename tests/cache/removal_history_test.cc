@@ -169,9 +169,10 @@ class History {
       const std::string text = RandomText();
       Advance(1);
       Insert(text, false);
+      const bool about_texts = filter.older_than_s == 0 && !filter.never_hit;
       if (filter.everything) {
         doomed.emplace(text, entries_[text]);
-      } else {
+      } else if (!about_texts) {
         doomed.erase(text);
       }
     }

@@ -97,11 +97,42 @@ TEST_F(ShardRemoval, UnreadEntriesAreTakenOutUnreadWhereTheTextDoesNotMatter) {
   EXPECT_EQ(Found(50, 80), 30u);
 }
 
+// A filter about texts is about whoever has computed them.
+TEST_F(ShardRemoval, ATextThatIsComputedAgainAfterThePreviewIsStillDoomed) {
+  Open();
+  Fill(0, 100, "secret ");
+  const CacheAdmin::Preview preview = Preview(Containing("secret"));
+  clock_.Advance(1);
+  Put(shard_.get(), "secret 7", 1007);
+  ASSERT_TRUE(shard_->Erase("secret 8", 0).ok());
+  Put(shard_.get(), "other", 1);        // takes its slot
+  Put(shard_.get(), "secret 8", 1008);  // comes to another one
+  const Result<CacheAdmin::Removal> removal = Commit(preview);
+  ASSERT_TRUE(removal.ok());
+  EXPECT_EQ(VersionOf(shard_.get(), "secret 7"), -1);
+  EXPECT_EQ(VersionOf(shard_.get(), "secret 8"), -1);
+  EXPECT_EQ(VersionOf(shard_.get(), "other"), 1);
+  EXPECT_EQ(shard_->Stats().entries, 1u);
+}
+
+TEST_F(ShardRemoval, TextsOfOneHashAreToldApart) {
+  options_.hash_mask = 0;
+  Open();
+  Fill(0, 30);
+  Fill(0, 10, "secret ");
+  EXPECT_EQ(Remove(Containing("secret")), 10u);
+  EXPECT_EQ(Found(0, 30), 30u);
+  Open();
+  EXPECT_EQ(Found(0, 30), 30u);
+  EXPECT_EQ(Found(0, 10, "secret "), 0u);
+}
+
 TEST_F(ShardRemoval, WhatThePreviewDidNotSeeStays) {
   config_.entries_max = 100;
   Open();
   Fill(0, 100, "secret ");
-  const CacheAdmin::Preview preview = Preview(Containing("secret"));
+  clock_.Advance(10 * kSecond);
+  const CacheAdmin::Preview preview = Preview(OlderThan(10));
   EXPECT_EQ(preview.entries, 100u);
   clock_.Advance(1);
   Put(shard_.get(), "secret 7", 7);                                                           // replaced

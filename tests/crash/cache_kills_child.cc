@@ -61,8 +61,10 @@ class KilledChild {
         Insert(key, static_cast<uint32_t>(options_.life * 100'000 + step));
       } else if (kind < 50 + removals) {
         Erase(key);
-      } else if (kind < 60) {
+      } else if (kind < 59) {
         AskWritten();
+      } else if (kind < 60) {
+        random_() % 8 == 0 ? EraseMany() : random_() % 8 == 0 ? Compact() : AskWritten();
       } else if (kind < 61) {
         if (options_.lie || shard_->Sync().ok()) Tell(KillEvent::kConfirmed);
       } else {
@@ -95,6 +97,29 @@ class KilledChild {
     NoticeEvictions();
     Tell(KillEvent::kDone);
     if (before >= 0) Put(shard_, texts_[key], static_cast<uint32_t>(before));
+  }
+
+  // Of a filter, or of everything. What it is to remove is told before: a kill may come when it has removed a part.
+  void EraseMany() {
+    CacheFilter filter;
+    filter.everything = random_() % 8 == 0;
+    if (!filter.everything) filter.contains = "key " + std::to_string(random_() % 10);
+    bool first = true;
+    for (uint16_t key = 0; key < kKillKeys; ++key) {
+      if (!there_[key] || (!filter.everything && texts_[key].find(filter.contains) == std::string::npos)) continue;
+      Tell(first ? KillEvent::kErase : KillEvent::kEraseAlso, key);
+      there_[key] = first = false;
+    }
+    if (first) return;
+    const auto go_on = [](uint64_t, uint64_t) { return true; };
+    const Result<CacheAdmin::Preview> preview = shard_->PreviewRemoval(filter, go_on);
+    if (preview.ok() && shard_->CommitRemoval(preview->token, go_on).ok()) Tell(KillEvent::kConfirmed);
+    NoticeEvictions();
+    Tell(KillEvent::kDone);
+  }
+
+  void Compact() {
+    static_cast<void>(shard_->Compact([](uint64_t, uint64_t) { return true; }));
   }
 
   void AskWritten() {

@@ -29,6 +29,7 @@ void KillHistory::Read(const KillSet& begin, std::span<const KillRecord> records
         ever_.insert({record.key, int64_t{record.version}});
         break;
       case KillEvent::kErase: calls_.push_back({{{record.key, -1, false}}, record.ns, false}); break;
+      case KillEvent::kEraseAlso: calls_.back().changes.push_back({record.key, -1, false}); break;
       case KillEvent::kEvicted:
         if (calls_.empty() || calls_.back().done) calls_.push_back({{}, record.ns, false});  // by the log
         calls_.back().changes.push_back({record.key, -1, true});

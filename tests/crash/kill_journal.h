@@ -23,6 +23,7 @@ enum class KillEvent : uint8_t {
   kReady,      // that was all it found; changes begin
   kPut,        // about to insert
   kErase,      // about to remove
+  kEraseAlso,  // the same call removes this key, too; told before it begins
   kEvicted,    // KEY is no longer there, and nobody removed it; VERSION: so many were evicted by the log until now
   kDone,       // the call under way has returned, and the evictions that it caused are told
   kConfirmed,  // everything so far is durable: a removal or Sync has said so

@@ -10,8 +10,10 @@
 #include <optional>
 #include <vector>
 
+#include "engine/control/cache_reply.h"
 #include "engine/control/control_client.h"
 #include "engine/control/control_sessions.h"
+#include "shm/base/hex.h"
 #include "shm/base/time.h"
 #include "shm/handshake_messages.h"
 #include "shm/stats/stats_segment.h"
@@ -33,10 +35,27 @@ StandbyBody FittingBody() {
       {.identity = std::string(64, 'a'), .precision = "fp32", .width = 8, .pid = 4, .state = StandbyState::kReady});
 }
 
+// The fields that the command has, and sometimes another one.
+CacheCallBody CacheCallFrom(ControlCommand command, Input* input) {
+  CacheCallBody body = {};
+  body.payload_bytes = static_cast<uint32_t>(input->Edge(16u << 20));
+  if (command == ControlCommand::kCacheCommit) body.token = input->Byte();
+  if (command == ControlCommand::kCachePage) body.bytes_max = static_cast<uint32_t>(input->Edge(kCachePageBytesMax));
+  if (command == ControlCommand::kCacheDropIdentity) {
+    for (uint32_t i = input->Below(72); i > 0; --i) body.identity[i - 1] = 'a';
+  }
+  if (input->Below(4) == 0) body.flags = input->Byte();
+  if (input->Below(8) == 0) body.cursor = input->U64();
+  if (input->Below(8) == 0) body.older_than_s = input->U64();
+  if (input->Below(8) == 0) body.variant = input->U32();
+  if (input->Below(8) == 0) body.identity[input->Below(72)] = static_cast<char>(input->Byte());
+  return body;
+}
+
 // A valid request, or one with a part corrupted.
 std::string RequestFrom(Input* input) {
-  const uint32_t command = input->Below(8);
-  const ControlCall call = {.request_id = input->Byte(), .command = command == 7 ? input->U32() : command};
+  const uint32_t command = input->Below(18);
+  const ControlCall call = {.request_id = input->Byte(), .command = command == 17 ? input->U32() : command};
   std::string body;
   if (command == 3) {
     const LogLevelBody level = {.verbosity = input->Below(6), .reserved = input->Below(16) == 0 ? 1u : 0u};
@@ -49,6 +68,10 @@ std::string RequestFrom(Input* input) {
   } else if (command == 5) {
     const StandbyStateBody state = {.state = input->Below(4), .reserved = 0};
     body = BytesOf(state);
+  } else if (command == static_cast<uint32_t>(ControlCommand::kCachePayload)) {
+    body = input->Take(1 + input->Below(40));
+  } else if (IsCacheCall(static_cast<ControlCommand>(command))) {
+    body = BytesOf(CacheCallFrom(static_cast<ControlCommand>(command), input));
   }
   if (input->Below(8) == 0) body += input->Take(input->Below(100));
   std::string message = MakeControlMessage(call, body);
@@ -68,6 +91,7 @@ class World {
     options.model.precision = "fp32";
     options.engine_generation = 7;
     options.stats = stats_->writer();
+    options.admin = &admin_;
     options.log = LogLine([](LogLevel, const std::string& line) {
       for (const char c : line) FUZZ_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
     });
@@ -93,24 +117,42 @@ class World {
   void Run() {
     for (int step = 0; step < 60 && !input_->empty(); ++step) {
       now_ns_ += uint64_t{input_->Byte()} * 10 * kNsPerMs;
-      switch (input_->Below(8)) {
+      switch (input_->Below(9)) {
         case 0: HangUp(); break;
         case 1: sessions_->Expire(now_ns_); break;
         case 2: state_ = input_->Below(2) == 0 ? kEngineServing : kEngineDraining; break;
         case 3: sessions_->OnReady(input_->U64(), now_ns_); break;
         case 4: Speak(); break;
+        case 5:
+          static_cast<void>(admin_.RunOne());
+          sessions_->OnCacheReply(now_ns_);
+          break;
         default: Open(); break;
       }
-      FUZZ_CHECK(sessions_->size() <= kStandbysMax + 1 && sessions_->size() == watched_.size());
+      FUZZ_CHECK(sessions_->size() <= kStandbysMax + 2 && sessions_->size() == watched_.size());
       FUZZ_CHECK(sessions_->standbys().size() <= kStandbysMax);
-      FUZZ_CHECK(sessions_->standbys().size() + 1 >= sessions_->size());
+      FUZZ_CHECK(sessions_->standbys().size() + 2 >= sessions_->size());
     }
+    static_cast<void>(admin_.RunOne());
+    sessions_->OnCacheReply(now_ns_);
+    FUZZ_CHECK(!sessions_->busy());
     now_ns_ += 100 * kNsPerSecond;
     for (int i = 0; i < 3; ++i) sessions_->Expire(now_ns_);
     FUZZ_CHECK(sessions_->size() == sessions_->standbys().size());
   }
 
  private:
+  // What a command gets is what its request may say.
+  static CacheReply RunJob(const CacheJob& job, AdminThread::Turn& turn) {
+    FUZZ_CHECK(IsCacheCall(job.call.command) && job.payload.size() == job.call.body.payload_bytes);
+    FUZZ_CHECK(job.call.body.bytes_max <= kCachePageBytesMax && job.call.identity.size() <= 64);
+    FUZZ_CHECK(job.peer.uid == geteuid());
+    for (const char digit : job.call.identity) FUZZ_CHECK(HexDigitValue(digit) >= 0);
+    static_cast<void>(turn.GoOn(1, 2));
+    if (job.payload.empty()) return {};
+    return WithPayload({}, job.payload);
+  }
+
   static void Send(int socket, const std::string& message) {
     static_cast<void>(send(socket, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL));
   }
@@ -159,6 +201,7 @@ class World {
   uint64_t now_ns_ = 1;
   EngineState state_ = kEngineServing;
   bool trusted_ = true;
+  AdminThread admin_{RunJob};
   std::optional<ControlSessions> sessions_;
 };
 

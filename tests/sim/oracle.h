@@ -61,6 +61,38 @@ class Oracle {
     removals_ += erased ? 1 : 0;
   }
 
+  // Of what a filter finds, or of everything.
+  void RemoveMany(const CacheFilter& filter) {
+    std::map<std::string, size_t> removed;
+    for (auto& [text, history] : histories_) {
+      if (!filter.everything && text.find(filter.contains) == std::string::npos) continue;
+      const bool perhaps = history.changes.back().perhaps;
+      if (!filter.everything && history.changes.back().state == -1 && !perhaps) continue;  // not in memory
+      history.changes.push_back({-1});
+      if (filter.everything || !perhaps) removed[text] = history.changes.size() - 1;
+    }
+    const auto go_on = [](uint64_t, uint64_t) { return true; };
+    const Result<CacheAdmin::Preview> preview = shard_->PreviewRemoval(filter, go_on);
+    const bool confirmed = preview.ok() && shard_->CommitRemoval(preview->token, go_on).ok();
+    // What a disk that has failed does not let it read goes, too: nobody knows what it contains.
+    for (auto& [text, history] : histories_) {
+      const bool may_go = preview.ok() && preview->lost > 0 && removed.count(text) == 0;
+      if (may_go && test::VersionOf(shard_, text) == -1) history.changes.push_back({-1, true, false, true});
+    }
+    Called();
+    for (const auto& [text, at] : removed) {
+      History& history = histories_[text];
+      history.changes[at].may_be_lost = !confirmed;
+      if (confirmed) history.durable = std::max(history.durable, at);
+    }
+    many_removals_ += confirmed ? 1 : 0;
+  }
+
+  void Compact() {
+    compactions_ += shard_->Compact([](uint64_t, uint64_t) { return true; }).ok() ? 1 : 0;
+    Called();
+  }
+
   void Sync() {
     const bool synced = shard_->Sync().ok();
     Called();
@@ -131,8 +163,10 @@ class Oracle {
     return judgement;
   }
 
-  uint64_t evictions() const { return evictions_; }  // noticed
-  uint64_t removals() const { return removals_; }    // confirmed
+  uint64_t evictions() const { return evictions_; }          // noticed
+  uint64_t removals() const { return removals_; }            // confirmed
+  uint64_t many_removals() const { return many_removals_; }  // likewise, of a filter or everything
+  uint64_t compactions() const { return compactions_; }      // that succeeded
 
  private:
   struct History {  // state -1 is "absent"
@@ -229,6 +263,7 @@ class Oracle {
   std::map<std::string, History> histories_;
   int version_ = 0;
   uint64_t dropped_ = 0, left_ = 0, evictions_ = 0, removals_ = 0;
+  uint64_t many_removals_ = 0, compactions_ = 0;
 };
 
 }  // namespace sutra::sim

@@ -35,6 +35,8 @@ void RunAndCheck(uint64_t full_percent, uint64_t runs) {
       static_cast<unsigned long long>(totals.ms));
   if (totals.schedules < 50) return;
   EXPECT_GT(totals.removals, totals.schedules);
+  EXPECT_GT(totals.many_removals, totals.schedules / 4);
+  EXPECT_GT(totals.compactions, totals.schedules / 20);
   EXPECT_GT(totals.cuts, 10 * totals.schedules);
   EXPECT_GT(totals.written_over, totals.schedules / 4);
   EXPECT_GE(totals.evictions, full_percent * totals.schedules / 100);

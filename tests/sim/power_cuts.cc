@@ -51,6 +51,8 @@ class Schedule {
     shard_.reset();
     totals_.schedules = 1;
     totals_.removals = oracle_.removals();
+    totals_.many_removals = oracle_.many_removals();
+    totals_.compactions = oracle_.compactions();
     totals_.evictions = oracle_.evictions();
     return totals_;
   }
@@ -106,14 +108,31 @@ class Schedule {
     const uint64_t kind = Random(20);
     if (kind < 11) {
       oracle_.Put(text);
-    } else if (kind < 15) {
+    } else if (kind < 14) {
       oracle_.Erase(text);
+    } else if (kind < 15) {
+      Rare(text);
     } else if (kind < 17) {
       oracle_.Sync();
     } else {
       oracle_.Advance(kind == 17 ? 60 : kind == 18 ? 5 : 1100);
     }
     if (const std::string failure = oracle_.CheckRunning(text); !failure.empty()) Refuse(failure);
+  }
+
+  void Rare(const std::string& text) {
+    const uint64_t kind = Random(10);
+    if (kind == 0) {
+      oracle_.RemoveMany({.everything = true, .contains = {}});
+    } else if (kind == 1) {
+      oracle_.Compact();
+    } else if (kind < 6) {
+      CacheFilter filter;
+      filter.contains = kind < 4 ? text.substr(0, 5) : "xx";  // a tenth to a half of the texts
+      oracle_.RemoveMany(filter);
+    } else {
+      oracle_.Erase(text);
+    }
   }
 
   // The dead engine's destructor must not do what a dead engine cannot.
@@ -264,6 +283,8 @@ void PowerCutTotals::Add(const PowerCutTotals& other) {
   wrong += other.wrong;
   refused += other.refused;
   removals += other.removals;
+  many_removals += other.many_removals;
+  compactions += other.compactions;
   evictions += other.evictions;
   indexed += other.indexed;
   unread += other.unread;

@@ -47,8 +47,9 @@ struct PowerCutTotals {
   uint64_t schedules = 0, cuts = 0, second_cuts = 0, kills = 0, lost = 0, wrong = 0, refused = 0;
   uint64_t revived = 0;  // evicted entries that a start found
   uint64_t removals = 0, evictions = 0;
-  uint64_t indexed = 0;       // segments that starts have read by their index
-  uint64_t unread = 0;        // entries that starts have left to be read when they are asked for
+  uint64_t many_removals = 0, compactions = 0;  // removals of a filter or of everything
+  uint64_t indexed = 0;                         // segments that starts have read by their index
+  uint64_t unread = 0;                          // entries that starts have left to be read when they are asked for
   uint64_t dropped = 0;       // entries whose records were not what the index says; each is one refused start, too
   uint64_t written_over = 0;  // segments in files of older ones, at each crash
   uint64_t given_back = 0;    // durable entries in segments that a full disk made the log give back: no failure here

@@ -142,7 +142,8 @@ int RunCycle(const Arguments& arguments) {
 int RunScan(const Arguments& arguments) {
   ClientHandle client;
   if (const int code = Attach(arguments, &client); code != 0) return code;
-  const Reply reply = client.Embed("a harmless text");
+  // Through the lane, where the scan must be able to see it, whether or not it is in the hot table.
+  const Reply reply = client.Embed("a harmless text", ClientHandle::RequestOptions(SUTRA_CACHE_SKIP_LOOKUP));
   if (reply.status != SUTRA_OK) return Complain(kBadStatus, sutra_status_text(reply.status));
   const std::string half1 = arguments.Text("canary1"), half2 = arguments.Text("canary2");
   std::ifstream maps("/proc/self/maps");

@@ -47,7 +47,8 @@ inline uint64_t InSeconds(uint64_t seconds) { return MonotonicNs() + seconds * k
 
 class ControlWorld {
  public:
-  ControlWorld()
+  // `run`: what cache commands do; without it there is no cache.
+  explicit ControlWorld(AdminThread::Run run = {})
       : wake_(eventfd(0, EFD_CLOEXEC)),
         stats_(StatsSegment::CreatePrivate()),
         listener_(std::move(ListeningSocket::Open(path(), 0600)).value()) {
@@ -60,6 +61,11 @@ class ControlWorld {
     options.stats = stats_->writer();
     options.verbosity = [this] { return verbosity_.load(std::memory_order_relaxed); };
     options.set_verbosity = [this](LogVerbosity level) { verbosity_.store(level, std::memory_order_relaxed); };
+    if (run) {
+      admin_.emplace(std::move(run));
+      EXPECT_TRUE(admin_->Start().ok());
+      options.admin = &*admin_;
+    }
     sessions_ = std::make_unique<ControlSessions>(
         std::move(options),
         ControlSessions::Loop{.watch = [this](int fd, uint64_t id) { return watched_.emplace(fd, id).second; },
@@ -79,7 +85,10 @@ class ControlWorld {
   LogVerbosity verbosity() const { return verbosity_.load(std::memory_order_relaxed); }
   uint64_t Count(Counter counter) const { return stats_->writer().Get(counter); }
 
+  // As an engine that drains.
+  void Shut() { admin_->Shut(); }
   void Stop() {
+    if (admin_.has_value()) admin_->Stop();
     if (!thread_.joinable()) return;
     const uint64_t one = 1;
     EXPECT_EQ(write(wake_.get(), &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
@@ -95,11 +104,13 @@ class ControlWorld {
       std::vector<pollfd> items = {{wake_.get(), POLLIN, 0}, {listener_.fd(), POLLIN, 0}};
       for (const auto& [fd, id] : watched_) items.push_back({fd, POLLIN, 0});
       for (const UniqueFd& fd : silent_) items.push_back({fd.get(), POLLIN, 0});
+      if (admin_.has_value()) items.push_back({admin_->fd(), POLLIN, 0});
       poll(items.data(), items.size(), 20);
       if (items[0].revents != 0) return;
       if (items[1].revents != 0) silent_.emplace_back(accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC));
       const std::map<int, uint64_t> watched = watched_;
       for (const auto& [fd, id] : watched) sessions_->OnReady(id, MonotonicNs());
+      sessions_->OnCacheReply(MonotonicNs());
       std::vector<UniqueFd> waiting = std::move(silent_);
       silent_.clear();
       for (UniqueFd& fd : waiting) {
@@ -121,6 +132,7 @@ class ControlWorld {
   std::atomic<EngineState> state_{kEngineServing};
   std::atomic<int> hand_overs_{0};
   std::atomic<LogVerbosity> verbosity_{LogVerbosity::kInfo};
+  std::optional<AdminThread> admin_;
   std::map<int, uint64_t> watched_;  // the thread's, as all that follows
   std::vector<UniqueFd> silent_;     // connected, nothing said
   std::unique_ptr<ControlSessions> sessions_;
