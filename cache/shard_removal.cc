@@ -124,7 +124,7 @@ Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, Pla
       }
     });
     for (const EntryFacts& facts : long_ones) {
-      const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.birth);
+      const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.hash);
       if (text != nullptr && Contains(text->bytes(), facts.text_bytes, filter.contains)) doom(facts);
     }
     long_ones.clear();
@@ -238,13 +238,12 @@ void LoggedShard::RemoveLong(const PlannedRemoval& plan, uint64_t doomed, Remova
       facts = store_.FactsLocked(slot);
       variant = store_.VariantLocked(slot);
     }
-    const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.birth);
-    again = text == nullptr;  // it is being replaced
-    if (again) continue;
+    const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.hash);
+    if (text == nullptr) continue;  // it has just gone
     if (!Contains(text->bytes(), facts.text_bytes, plan.filter.contains)) return;
     const KeyDigest digest = DigestOf({text->bytes(), facts.text_bytes}, variant, store_.seed());
     const MutexLock lock(store_.mutex());
-    again = !store_.IsSameLocked(facts.slot, facts.birth);
+    again = DoomedSlotLocked(plan, doomed) != facts.slot || !store_.HasTextLocked(facts.slot, text.get());
     if (!again) PushRemovalsLocked(std::array{RemoveLocked(facts.slot, digest, removed)}, records);
   }
 }

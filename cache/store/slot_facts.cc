@@ -42,10 +42,10 @@ bool SlotTable::VisitFacts(uint64_t* cursor, uint64_t count,
   return *cursor >= fresh_;
 }
 
-LongText::Ptr SlotTable::LongTextOf(uint32_t number, uint32_t birth) const {
+LongText::Ptr SlotTable::LongTextOf(uint32_t number, uint64_t hash) const {
   const MutexLock lock(mutex_);
-  if (!IsSameLocked(number, birth)) return nullptr;
   const Slot& slot = slots_[number];
+  if (!IsUsed(number) || slot.hash.load(kRelaxed) != hash) return nullptr;
   if (IsUnread(slot) || !IsLong(slot.text_bytes.load(kRelaxed))) return nullptr;
   return LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
 }

@@ -211,8 +211,12 @@ class SlotTable {
   bool IsSameLocked(uint32_t slot, uint32_t birth) const SUTRA_REQUIRES(mutex_) {
     return slot < fresh_ && IsUsed(slot) && BirthOf(slots_[slot]) == birth;
   }
-  // A reference to the text of this entry, if it is long and still there; else null.
-  LongText::Ptr LongTextOf(uint32_t slot, uint32_t birth) const;
+  // A reference to the text of the entry of this hash, if it is long, in memory and still there; else null.
+  LongText::Ptr LongTextOf(uint32_t slot, uint64_t hash) const;
+  // Whether the slot's entry has this very copy of a text, to which the caller has a reference.
+  bool HasTextLocked(uint32_t slot, LongText* text) const SUTRA_REQUIRES(mutex_) {
+    return slot < fresh_ && IsUsed(slot) && slots_[slot].text.load(kRelaxed) == LongText::WordOf(text);
+  }
   EntryFacts FactsLocked(uint32_t slot) const SUTRA_REQUIRES(mutex_);
   // The slot of an entry with this hash for which `is` holds; kNoSlot if there is none.
   uint32_t SlotWhereLocked(uint64_t hash, const std::function<bool(const EntryFacts&)>& is) const
