@@ -100,7 +100,6 @@ COVERED_BY = {
     "cache/wal/wal_log_bound.cc": "tests/cache/wal/wal_log_test.cc",
     "cache/wal/wal_log_compaction.cc": "tests/cache/shard_admin_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
-    "engine/control/cache_identity_commands.cc": "tests/engine/control/cache_commands_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",

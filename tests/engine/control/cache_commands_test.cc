@@ -1,146 +1,14 @@
 // Cache commands one by one, on a real shard in a real data directory.
 #include "engine/control/cache_commands.h"
 
-#include <gtest/gtest.h>
+#include <map>
+#include <string>
 
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
-
-#include "cache/disk/disk_io.h"
-#include "cache/shard_directory.h"
-#include "engine/control/cache_page.h"
-#include "engine/control/sealed_payload.h"
-#include "shm/base/clock.h"
 #include "shm/base/time.h"
-#include "tests/kit/temp_dir.h"
+#include "tests/engine/control/cache_commands_fixture.h"
 
-namespace sutra {
+namespace sutra::test {
 namespace {
-
-namespace fs = std::filesystem;
-using Command = ControlCommand;
-using nlohmann::json;
-
-const std::vector<float> kVector = {0.6f, 0.8f};
-
-class CacheCommandsTest : public testing::Test {
- protected:
-  CacheCommandsTest() {
-    config_.directory = temp_.path();
-    config_.model_identity = std::string(64, 'a');
-    config_.model_name = "served";
-    config_.width = 2;
-    config_.wal_segment_bytes = kSegmentBytesMin;
-    Open();
-    Make(0);
-  }
-
-  void Open() { shard_ = CacheShard::Open(config_, io_.get(), Clock::Real()).value(); }
-  void Make(uint64_t confirm_from_ns) {
-    commands_.emplace(
-        CacheCommands::Options{.shard = [this] { return shard_.get(); },
-                               .shard_may_come = [this] { return may_come_; },
-                               .data_lock_held = [this] { return locked_; },
-                               .config = config_,
-                               .confirm_from_ns = confirm_from_ns,
-                               .log = [this](LogLevel, const std::string& line) { log_ += line + "\n"; }});
-  }
-
-  CacheReply Run(Command command, CacheCallBody body = {}, const std::string& payload = {},
-                 const std::string& identity = {}) {
-    body.payload_bytes = static_cast<uint32_t>(payload.size());
-    CacheJob job = {.call = {.command = command, .body = body, .identity = identity},
-                    .payload = payload,
-                    .peer = {.pid = 4711, .uid = 1234, .gid = 1}};
-    AdminThread thread([this](const CacheJob& asked, AdminThread::Turn& turn) { return commands_->Run(asked, turn); });
-    EXPECT_TRUE(thread.Begin(std::move(job)));
-    if (asker_gone_) thread.AskerGone();
-    if (leaving_) thread.Shut();
-    EXPECT_TRUE(thread.RunOne());
-    return std::move(*thread.Take());
-  }
-  static CacheCallBody Variant(uint32_t variant) {
-    CacheCallBody body = {};
-    body.variant = variant;
-    return body;
-  }
-  static CacheCallBody Flags(uint32_t flags) {
-    CacheCallBody body = {};
-    body.flags = flags;
-    return body;
-  }
-  static CacheCallBody Token(uint64_t token) {
-    CacheCallBody body = {};
-    body.token = token;
-    return body;
-  }
-  static CacheCallBody PageFrom(uint64_t cursor, uint32_t bytes_max) {
-    CacheCallBody body = {};
-    body.cursor = cursor;
-    body.bytes_max = bytes_max;
-    return body;
-  }
-  static std::string PayloadOf(const CacheReply& reply) {
-    if (reply.body.payload_bytes == 0) return {};
-    const Result<std::string> payload = ReadSealedPayload(reply.payload.get(), reply.body.payload_bytes);
-    EXPECT_TRUE(payload.ok()) << payload.status().message();
-    return payload.ok() ? payload.value() : "";
-  }
-  static std::vector<CacheEntry> EntriesOf(const CacheReply& reply) {
-    const std::string page = PayloadOf(reply);
-    Result<CachePageReader> reader = CachePageReader::Open(page);
-    EXPECT_TRUE(reader.ok()) << reader.status().message();
-    std::vector<CacheEntry> entries;
-    for (CacheEntry entry; reader.ok() && reader->Next(&entry).value();) entries.push_back(entry);
-    return entries;
-  }
-  void Put(const std::string& text, uint32_t variant = 0) {
-    shard_->Insert(text, variant, kVector, {.norm = 2, .token_count = 3}, 1000);
-  }
-  bool Has(const std::string& text) { return shard_->Get(text, 0).ok(); }
-  CacheEntry Entry(const std::string& text) const {
-    CacheEntry entry;
-    entry.text = text;
-    entry.vector = kVector;
-    entry.value = {.norm = 2, .token_count = 3};
-    entry.left_s = 500;
-    return entry;
-  }
-  std::string PageOf(const std::vector<CacheEntry>& entries) const {
-    CachePageWriter page(config_.model_identity, config_.width);
-    for (const CacheEntry& entry : entries) page.Add(entry);
-    return std::move(page).Take();
-  }
-  std::vector<json> Audit() const {
-    std::ifstream file(temp_ / "audit.log");
-    std::vector<json> lines;
-    for (std::string line; std::getline(file, line);) lines.push_back(json::parse(line));
-    return lines;
-  }
-  // The directory of another model, as a shard leaves it.
-  std::string MakeOther(char digit) {
-    CacheConfig other = config_;
-    other.model_identity[0] = digit;
-    other.model_name = "other";
-    const std::unique_ptr<CacheShard> shard = CacheShard::Open(other, io_.get(), Clock::Real()).value();
-    shard->Insert("old", 0, kVector, {}, 1000);
-    EXPECT_TRUE(shard->Sync().ok());
-    shard->Close();
-    return other.model_identity;
-  }
-
-  test::TempDir temp_;
-  const std::unique_ptr<DiskIo> io_ = MakePosixDiskIo(false);
-  CacheConfig config_;
-  std::unique_ptr<CacheShard> shard_;
-  std::optional<CacheCommands> commands_;
-  std::string log_;
-  bool may_come_ = false, locked_ = true, asker_gone_ = false, leaving_ = false;
-};
 
 TEST_F(CacheCommandsTest, APreviewCountsAndItsTokenRemoves) {
   for (const char* text : {"doomed 1", "doomed 2", "kept"}) Put(text);
@@ -286,47 +154,6 @@ TEST_F(CacheCommandsTest, InfoIsTheShardsOwn) {
   EXPECT_EQ(info["storage_failed"], false);
 }
 
-TEST_F(CacheCommandsTest, IdentitiesAreListedAndAnotherOnesIsDropped) {
-  const std::string other = MakeOther('0');
-  json list = json::parse(PayloadOf(Run(Command::kCacheIdentities)));
-  ASSERT_EQ(list.size(), 2u);
-  EXPECT_EQ(list[0]["identity"], other);
-  EXPECT_EQ(list[0]["model"], "other");
-  EXPECT_EQ(list[0]["served"], false);
-  EXPECT_EQ(list[1]["served"], true);
-  const CacheReply dropped = Run(Command::kCacheDropIdentity, {}, {}, other);
-  ASSERT_TRUE(dropped.status.ok()) << dropped.status.message();
-  EXPECT_EQ(dropped.body.bytes, list[0]["bytes"]);
-  EXPECT_FALSE(fs::exists(temp_ / other.substr(0, 16)));
-  EXPECT_FALSE(fs::exists(temp_ / (other.substr(0, 16) + ".removing")));
-  list = json::parse(PayloadOf(Run(Command::kCacheIdentities)));
-  EXPECT_EQ(list.size(), 1u);
-  EXPECT_EQ(Run(Command::kCacheDropIdentity, {}, {}, other).status.code(), StatusCode::kBadOption);
-}
-
-TEST_F(CacheCommandsTest, ADropFinishesWhatAnEarlierOneLeft) {
-  const std::string other = MakeOther('0');
-  const fs::path path(temp_ / other.substr(0, 16));
-  fs::rename(path, path.string() + ".removing");
-  static_cast<void>(MakeOther('0'));
-  EXPECT_TRUE(Run(Command::kCacheDropIdentity, {}, {}, other.substr(0, 16)).status.ok());
-  EXPECT_FALSE(fs::exists(path) || fs::exists(path.string() + ".removing"));
-}
-
-TEST_F(CacheCommandsTest, WhatIsServedOrNoCacheIsNotDropped) {
-  Put("text");
-  EXPECT_EQ(Run(Command::kCacheDropIdentity, {}, {}, config_.model_identity).status.code(), StatusCode::kRefused);
-  EXPECT_EQ(Run(Command::kCacheDropIdentity, {}, {}, std::string(16, 'a')).status.code(), StatusCode::kRefused);
-  EXPECT_TRUE(Has("text"));
-  const std::string other = MakeOther('0');
-  std::string another = other;
-  another.back() = 'f';
-  EXPECT_EQ(Run(Command::kCacheDropIdentity, {}, {}, another).status.code(), StatusCode::kBadOption);
-  std::ofstream(temp_ / (other.substr(0, 16) + "/precious")) << "mine";
-  EXPECT_EQ(Run(Command::kCacheDropIdentity, {}, {}, other).status.code(), StatusCode::kRefused);
-  EXPECT_TRUE(fs::exists(temp_ / (other.substr(0, 16) + "/precious")));
-}
-
 TEST_F(CacheCommandsTest, WhatChangesSomethingIsWrittenDownBeforeAndAfterWithoutAText) {
   Put("secret text");
   ASSERT_TRUE(Run(Command::kCacheErase, {}, "secret text").status.ok());
@@ -445,4 +272,4 @@ TEST_F(CacheCommandsTest, WithoutTheLockNothingIsTouched) {
 }
 
 }  // namespace
-}  // namespace sutra
+}  // namespace sutra::test

@@ -151,6 +151,20 @@ TEST(CachePage, AnEntryThatLiesIsRefused) {
   EXPECT_TRUE(refused(offsetof(CachePageEntry, reserved), 1));
 }
 
+TEST(CachePage, AnEntryThatGoesBeyondItsPageIsNeverHandedOut) {
+  const std::string page = PageOf({Entry("some text", 1)});
+  for (const uint32_t text_bytes : {10u, UINT32_MAX}) {
+    const std::string forged = Forged(page, [&](CachePageHeader*, std::string* bytes) {
+      std::memcpy(bytes->data() + sizeof(CachePageHeader) + offsetof(CachePageEntry, text_bytes), &text_bytes,
+                  sizeof(text_bytes));
+    });
+    Result<CachePageReader> reader = CachePageReader::Open(forged);
+    ASSERT_TRUE(reader.ok()) << reader.status().message();
+    CacheEntry entry;
+    EXPECT_EQ(reader->Next(&entry).code(), StatusCode::kProtocolViolation) << text_bytes;
+  }
+}
+
 TEST(CachePage, APageLongerThanAnyIsNoneHoweverLongItIs) {
   const std::string page = PageOf({});
   const std::string forged =
