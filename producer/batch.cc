@@ -305,7 +305,7 @@ void ErrorTexts::Put(size_t index, const char* text) const {
 sutra_status RunOne(sutra_client* client, const char* text, size_t text_bytes, const Request& request, float* vector,
                     const ResultSink& sink) {
   sutra_status status = SUTRA_OK;
-  const uint64_t now_ns = MonotonicNs();
+  const uint64_t now_ns = CycleNs();
   ClientLane* lane = nullptr;
   const LaneWish wish = {static_cast<uint32_t>(text_bytes), request.fail_fast, request.cancel_epoch};
   if (!AcquireLaneWaiting(client, now_ns + request.timeout_ns, wish, &lane, &status)) {

@@ -241,7 +241,7 @@ bool AcquireLaneWaiting(sutra_client* client, uint64_t until_ns, const LaneWish&
                         sutra_status* status) {
   Refusal refusal;
   Wanted wanted = {.text_bytes = wish.text_bytes};
-  if (AcquireLane(client, MonotonicNs(), false, &wanted, lane, &refusal)) return true;
+  if (AcquireLane(client, CycleNs(), false, &wanted, lane, &refusal)) return true;
   wanted.claims = wish.text_bytes > kTextHeadBytes;
   const bool found = WaitForLane(client, until_ns, wish.fail_fast, wish.cancel_epoch, &wanted, lane, status);
   EndClaim(client, &wanted);

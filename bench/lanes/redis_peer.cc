@@ -112,6 +112,25 @@ void RedisPeer::Gets(int count, bool spin) {
   }
 }
 
+void RedisPeer::Store(const std::vector<std::string>& keys) {
+  const std::string value = std::string(kHeader) + std::string(kVectorBytes, 'v') + "\r\n";
+  for (const std::string& key : keys) {
+    Send("*3\r\n$3\r\nSET\r\n$" + std::to_string(key.size()) + "\r\n" + key + "\r\n" + value);
+    Receive(sizeof("+OK\r\n") - 1, false);
+  }
+}
+
+void RedisPeer::Get(std::string_view key, bool spin) {
+  request_ = "*2\r\n$3\r\nGET\r\n$";
+  request_ += std::to_string(key.size());
+  request_ += "\r\n";
+  request_ += key;
+  request_ += "\r\n";
+  Send(request_);
+  Receive(kAnswerBytes, spin);
+  Touch(received_.data(), received_.size());
+}
+
 void RedisPeer::Pipelined(int count) {
   static const std::string burst = [] {
     std::string gets;

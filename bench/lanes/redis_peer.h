@@ -5,6 +5,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "tests/kit/child_process.h"
 #include "tests/kit/temp_dir.h"
@@ -23,6 +25,9 @@ class RedisPeer {
   void Gets(int count, bool spin);
   // `count` GETs in bursts of kWindow: one write of the burst, then all its answers.
   void Pipelined(int count);
+  // The same by keys of the caller's: stores a value of kVectorBytes under each; one GET of a stored key.
+  void Store(const std::vector<std::string>& keys);
+  void Get(std::string_view key, bool spin);
   // The server, so that it can be held still while another comparator runs.
   test::ChildProcess& process() { return *process_; }
 
@@ -35,7 +40,7 @@ class RedisPeer {
   test::TempDir directory_;
   std::unique_ptr<test::ChildProcess> process_;
   int socket_ = -1;
-  std::string received_;
+  std::string received_, request_;
 };
 
 }  // namespace sutra::bench

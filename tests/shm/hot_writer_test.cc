@@ -113,8 +113,20 @@ TEST_F(Table, ExpiresOnTheBootClock) {
   Write(1, 1, 0, kHotNow + kHotBootAhead + 1000);
   EXPECT_TRUE(Find(1, kHotNow + 999).hit);
   EXPECT_FALSE(Find(1, kHotNow + 1000).hit);
+  EXPECT_FALSE(Find(1, kHotNow + 100'000'000).hit);
   writer_.SetBootAhead(kHotBootAhead + 1000);  // the host was suspended
   EXPECT_FALSE(Find(1, kHotNow).hit);
+}
+
+TEST_F(Table, ASlotThatIsBeingWrittenIsAMiss) {
+  Write(1, 1);
+  SharedWord<uint64_t>& sequence = table_.view().slot(1).sequence;
+  const uint64_t even = sequence.load(std::memory_order_relaxed);
+  ASSERT_EQ(even % 2, 0u);
+  sequence.store(even + 1, std::memory_order_relaxed);
+  EXPECT_FALSE(Find(1).hit);
+  sequence.store(even + 2, std::memory_order_relaxed);
+  EXPECT_TRUE(Find(1).hit);
 }
 
 TEST_F(Table, IsClosedForEver) {

@@ -87,9 +87,9 @@ typedef uint32_t sutra_priority;
 
 typedef uint32_t sutra_source; /* treat an unknown number as SUTRA_SOURCE_NONE */
 #define SUTRA_SOURCE_NONE 0u
-#define SUTRA_SOURCE_HOT_TABLE 1u
-#define SUTRA_SOURCE_SHARD 2u
-#define SUTRA_SOURCE_JOINED 3u /* shared the computation of another request */
+#define SUTRA_SOURCE_HOT_TABLE 1u /* read by this client itself, from memory that the engine shares */
+#define SUTRA_SOURCE_SHARD 2u     /* the engine's cache */
+#define SUTRA_SOURCE_JOINED 3u    /* shared the computation of another request */
 #define SUTRA_SOURCE_MODEL 4u
 
 typedef uint32_t sutra_data_type; /* of a vector's elements */
