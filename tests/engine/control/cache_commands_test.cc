@@ -262,6 +262,20 @@ TEST_F(CacheCommandsTest, AnotherModelsVectorsAreRefusedAsAWhole) {
   EXPECT_FALSE(Has("a"));
 }
 
+TEST_F(CacheCommandsTest, ACompactionSaysHowLongTheLogWasAndIs) {
+  for (int i = 0; i < 500; ++i) Put("text " + std::to_string(i) + std::string(2000, 'x'));
+  ASSERT_TRUE(shard_->Sync().ok());
+  ASSERT_TRUE(
+      Run(Command::kCacheCommit, Token(Run(Command::kCachePreview, Flags(kCacheEverything)).body.token)).status.ok());
+  Put("kept");
+  const CacheReply reply = Run(Command::kCacheCompact);
+  ASSERT_TRUE(reply.status.ok()) << reply.status.message();
+  EXPECT_GT(reply.body.bytes, 1'000'000u);
+  EXPECT_LT(reply.body.entries, reply.body.bytes / 2);
+  EXPECT_TRUE(Has("kept"));
+  EXPECT_EQ(Audit().back()["command"], "cache compact");
+}
+
 TEST_F(CacheCommandsTest, InfoIsTheShardsOwn) {
   Put("text");
   const json info = json::parse(PayloadOf(Run(Command::kCacheInfo)));
