@@ -1,8 +1,9 @@
 // What an operator does with the entries of a shard: look at them, and take them out. The engine's control sessions
 // call it on a live shard, sutra-cache on files at rest.
 //
-// Thread-safe beside every call of CacheShard; one thread at a time calls it. None of these may be called on the loop
-// thread: they wait for the disk, and take up to seconds. They hold the store's mutex for microseconds at a time.
+// Thread-safe beside every call of CacheShard; one thread at a time calls it, but for Visit, which any may. None of
+// these may be called on the loop thread: they wait for the disk, and take up to seconds. They hold the store's mutex
+// for microseconds at a time.
 // `go_on` is asked every few milliseconds with how much is done of how much, and ends the call where it says no: with
 // kCancelled, and with what was removed until then removed durably.
 #pragma once

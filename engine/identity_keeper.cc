@@ -2,6 +2,9 @@
 #include "engine/identity_keeper.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cassert>
 #include <new>
@@ -10,6 +13,17 @@
 #include "shm/base/thread_start.h"
 
 namespace sutra {
+namespace {
+
+// Of the calling thread alone; where it is not allowed, the thread works as any other.
+void YieldToOthers() {
+  constexpr int kProcess = 1, kIdleClass = 3 << 13;  // linux/ioprio.h, which older systems lack
+  const auto thread = static_cast<id_t>(syscall(SYS_gettid));
+  static_cast<void>(setpriority(PRIO_PROCESS, thread, 19));
+  static_cast<void>(syscall(SYS_ioprio_set, kProcess, thread, kIdleClass));
+}
+
+}  // namespace
 
 IdentityKeeper::IdentityKeeper(Options options)
     : ready_(std::move(options.ready)),
@@ -53,7 +67,7 @@ void IdentityKeeper::Wait(uint64_t ns) {
 
 void IdentityKeeper::Run() {
   pthread_setname_np(pthread_self(), "sutra-data");
-  YieldToOtherThreads();
+  YieldToOthers();
   do {
     Wait(first_ns_);
   } while (!Stopping() && !ready_());

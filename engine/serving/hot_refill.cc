@@ -37,7 +37,6 @@ bool HotRefill::StoppedWithin(uint64_t ns) {
 
 void HotRefill::Run() {
   pthread_setname_np(pthread_self(), "sutra-hot");
-  YieldToOtherThreads();
   while (options_.model->cache.Get() == nullptr) {
     if (StoppedWithin(options_.look_every_ns)) return;
   }
@@ -48,7 +47,7 @@ void HotRefill::Fill() {
   const uint64_t started_ns = MonotonicNs();
   uint64_t cursor = 0, filled = 0;
   Look look = Look::kMore;
-  while (look == Look::kMore && !StoppedWithin(0)) {
+  while (look == Look::kMore && !StoppedWithin(kPauseNs)) {
     look = FillSome(options_.model->cache.Get(), &cursor, &filled);
     static_cast<void>(SUTRA_CHECKPOINT("hot.refilled"));
   }
@@ -69,7 +68,6 @@ HotRefill::Look HotRefill::FillSome(CacheAdmin* shard, uint64_t* cursor, uint64_
     return !full && --left > 0;
   };
   try {
-    const MutexLock lock(options_.model->administration);
     const Result<bool> all = shard->Visit(CacheAdmin::Which::kHot, cursor, publish);
     if (!all.ok()) return Look::kFailed;
     return full ? Look::kFull : all.value() ? Look::kAll : Look::kMore;

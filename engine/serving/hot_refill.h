@@ -1,6 +1,7 @@
 // Fills the hot table after a start with what the shard knows to be hot, so that clients find it before anybody has
-// asked this engine (thread `sutra-hot`, at low priority). It waits for the shard, reads what is still to be read, and
-// ends when the table is full, everything was seen, or the engine stops.
+// asked this engine (thread `sutra-hot`). It waits for the shard, reads what is still to be read, and ends when the
+// table is full, everything was seen, or the engine stops. It leaves the CPU to others by pauses: a low priority would
+// let it lose its CPU with a lock of the shard.
 //
 // Thread rule: one thread starts and stops it. Invariant: it evicts nothing, and publishes nothing that was removed
 // since it looked: it looks at few entries at a time, and asks before each look how many removals there were.
@@ -34,7 +35,8 @@ class HotRefill {
   Status Start();
 
  private:
-  static constexpr int kEntriesPerLook = 64;
+  static constexpr int kEntriesPerLook = 64;  // tenths of a millisecond, if they are in memory
+  static constexpr uint64_t kPauseNs = kNsPerMs;
   enum class Look : uint8_t { kMore, kAll, kFull, kFailed };
 
   void Run();

@@ -48,7 +48,6 @@ struct ServedModel {
   const ModelInfo& info;
   const Tokenizer& tokenizer;
   ShardSlot cache;
-  Mutex administration;  // of the shard: one thread at a time uses what it has of CacheAdmin
   HotCache* const hot;
   const uint64_t ttl_s_default;
   const StatsWriter stats;
