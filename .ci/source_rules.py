@@ -93,7 +93,6 @@ BANNED = [
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
     "cache/identity_removal.cc": "tests/cache/other_identities_test.cc",
-    "cache/store/slot_facts.cc": "tests/cache/shard_removal_test.cc",
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
     "cache/wal/recovery_replay.cc": "tests/cache/wal/recovery_test.cc",

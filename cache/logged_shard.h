@@ -87,7 +87,6 @@ class LoggedShard final : public CacheShard {
   uint32_t DoomedSlotLocked(const PlannedRemoval& plan, uint64_t doomed) const SUTRA_REQUIRES(store_.mutex());
   UnplacedRecord RemoveLocked(uint32_t slot, const KeyDigest& digest, Removal* removed) SUTRA_REQUIRES(store_.mutex());
   void RemoveLong(const PlannedRemoval& plan, uint64_t doomed, Removal* removed, RemovalRecords* records);
-  void RemoveEverything(Removal* removed, RemovalRecords* records);
   void PushRemovalsLocked(std::span<const UnplacedRecord> removals, RemovalRecords* records)
       SUTRA_REQUIRES(store_.mutex());
   // Waits until at most `left` of the commits may not be durable yet.

@@ -144,13 +144,18 @@ Result<CacheAdmin::Removal> LoggedShard::CommitRemoval(uint64_t token, const GoO
   RemovalRecords records;
   bool finished = go_on(0, plan->filter.everything ? store_.GetCounts().entries : plan->doomed.size());
   if (!finished) return Cancelled();
-  if (plan->filter.everything) {
-    RemoveEverything(&removed, &records);
-  } else {
-    {
-      const MutexLock lock(store_.mutex());
-      fences_.RaiseAll();
+  {
+    const MutexLock lock(store_.mutex());
+    fences_.RaiseAll();
+    if (plan->filter.everything) {
+      store_.DoomAllLocked();
+      PushRemovalsLocked(std::array{UnplacedRecord::DropAll()}, &records);
     }
+  }
+  if (plan->filter.everything) {
+    uint64_t cursor = 0;
+    while (!store_.ClearDoomed(&cursor, kRemovalsAtOnce, &removed.entries, &removed.bytes)) continue;
+  } else {
     finished = RemoveDoomed(*plan, go_on, &removed, &records);
   }
   uint64_t removals = 0;
@@ -163,17 +168,6 @@ Result<CacheAdmin::Removal> LoggedShard::CommitRemoval(uint64_t token, const GoO
   if (records.refused) return Refused();
   if (!finished) return Cancelled();
   return removed;
-}
-
-void LoggedShard::RemoveEverything(Removal* removed, RemovalRecords* records) {
-  {
-    const MutexLock lock(store_.mutex());
-    fences_.RaiseAll();
-    store_.DoomAllLocked();
-    PushRemovalsLocked(std::array{UnplacedRecord::DropAll()}, records);
-  }
-  uint64_t cursor = 0;
-  while (!store_.ClearDoomed(&cursor, kRemovalsAtOnce, &removed->entries, &removed->bytes)) continue;
 }
 
 // The slot where the entry is now; kNoSlot if it has gone. A long text's bytes are the caller's to look at.

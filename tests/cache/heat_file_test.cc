@@ -149,5 +149,19 @@ TEST_F(HeatFileTest, AShardKeepsItOverAStopAndOverAKillOnceAMinuteHasPassed) {
   }
 }
 
+// A life in which nothing is hot does not leave behind what an earlier one had written.
+TEST_F(HeatFileTest, WhatAnEarlierLifeWroteDoesNotOutliveALifeWithoutHeat) {
+  ASSERT_TRUE(Write(Make(true).get()).ok());
+  {
+    const auto cold = Make(false, kSeed + 1);  // nothing of the file is of this one
+    ASSERT_TRUE(Write(cold.get()).ok());
+  }
+  const auto store = Make(false);
+  HeatFile(store.get(), &disk_, "/data").Restore();
+  std::vector<SlotTable::Heat> heat(kEntries);
+  store->CopyHeat(0, heat);
+  EXPECT_TRUE(std::all_of(heat.begin(), heat.end(), [](const SlotTable::Heat& one) { return one.state == 0; }));
+}
+
 }  // namespace
 }  // namespace sutra

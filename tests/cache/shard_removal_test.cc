@@ -79,6 +79,31 @@ TEST_F(ShardRemoval, EntriesOfALaterStartAreFoundToo) {
   EXPECT_EQ(Found(0, 100), 100u);
 }
 
+// What a disk does not give may contain the text: it goes, and does not come back when the disk gives it again.
+TEST_F(ShardRemoval, WhatCannotBeReadGoesWithTheCommit) {
+  config_.wal_segment_bytes = 1 << 20;
+  config_.wal_bytes_max = 16 << 20;
+  Open();
+  Fill(0, 100, "secret ");
+  options_.load_at_open = false;
+  Open();
+  const std::vector<std::string> paths = disk_.Paths();
+  const auto segment = std::find_if(paths.begin(), paths.end(),
+                                    [](const std::string& path) { return path.find("/wal-") != std::string::npos; });
+  ASSERT_NE(segment, paths.end());
+  const std::vector<std::byte> bytes = disk_.Bytes(*segment);
+  disk_.SpoilBlock(*segment, 12'288);
+  const CacheAdmin::Preview preview = Preview(Containing("secret"));
+  EXPECT_GT(preview.lost, 0u);
+  EXPECT_EQ(preview.entries + preview.lost, 100u);
+  const Result<CacheAdmin::Removal> removal = Commit(preview);
+  ASSERT_TRUE(removal.ok());
+  EXPECT_EQ(removal->entries, 100u);
+  disk_.SetBytes(*segment, bytes);
+  Open();
+  EXPECT_EQ(Found(0, 100, "secret "), 0u);
+}
+
 TEST_F(ShardRemoval, UnreadEntriesAreTakenOutUnreadWhereTheTextDoesNotMatter) {
   Open();
   Fill(0, 50);
@@ -299,6 +324,7 @@ TEST_F(ShardRemoval, TheFenceStandsBeforeTheFirstEntryGoes) {
   Fill(0, 9000, "s");
   const CacheAdmin::Preview preview = Preview(Containing("s"));
   const uint64_t before = shard_->Removals();
+  uint64_t in_between = 0;
   int asked = 0;
   const Result<CacheAdmin::Removal> removal = shard_->CommitRemoval(preview.token, [&](uint64_t done, uint64_t total) {
     EXPECT_LE(done, total);
@@ -307,11 +333,13 @@ TEST_F(ShardRemoval, TheFenceStandsBeforeTheFirstEntryGoes) {
       EXPECT_EQ(VersionOf(shard_.get(), "s0"), -1);
       shard_->Insert("s0", 0, VectorOf("s0", 0), CacheValue{0, 0, false}, 0, before);
       EXPECT_EQ(VersionOf(shard_.get(), "s0"), -1);
+      in_between = shard_->Removals();
     }
     return true;
   });
   ASSERT_TRUE(removal.ok());
   EXPECT_GE(asked, 2);
+  EXPECT_LT(in_between, observer_.removals) << "a copy that was made in between is one of before";
   EXPECT_EQ(shard_->Stats().entries, 0u);
 }
 
@@ -402,6 +430,8 @@ TEST_F(ShardRemoval, ALogThatRefusesLeavesMemoryEmptyAndSaysSo) {
 
 // Each chunk has to be durable, not the last one alone: the log refuses the first ones, and takes the last one again.
 TEST_F(ShardRemoval, AChunkThatTheLogLostInTheMiddleIsNoConfirmation) {
+  config_.wal_segment_bytes = 1 << 20;
+  config_.interval_bytes_max = 64 << 10;
   config_.wal_bytes_max = 16 << 20;
   Open();
   Fill(0, 9000, "s");
