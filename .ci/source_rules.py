@@ -93,6 +93,7 @@ BANNED = [
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
     "cache/identity_removal.cc": "tests/cache/other_identities_test.cc",
+    "cache/segment_verifier.cc": "tests/cache/shard_verifier_test.cc",
     "cache/store/slot_facts.cc": "tests/cache/shard_removal_test.cc",
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
