@@ -21,6 +21,8 @@ namespace {
 
 using Kind = VerifyFinding::Kind;
 
+constexpr int kLooksMax = 5;
+
 const char* KindName(Kind kind) {
   switch (kind) {
     case Kind::kNote: return "note";
@@ -80,16 +82,19 @@ std::string TextOf(const CacheOptions& options, const IdentitySurvey& survey, co
   return text;
 }
 
+// An engine may be in the middle of a write, of an index for example: what is wrong then is looked at again.
 Result<VerifyReport> Verify(const CacheOptions& options, const IdentitySurvey& survey,
                             const CommandProgress& progress) {
   Result<VerifyReport> report = Status(StatusCode::kNotReady, "");
-  const bool stayed = ReadWhileItStays(options.data, survey.name, [&](const Result<IdentitySurvey>& now) {
-    OverlayDiskIo io;
-    report = now.ok() ? VerifyShard(&io, *now, progress) : Result<VerifyReport>(now.status());
-  });
-  const bool stopped = report.code() == StatusCode::kCancelled;
-  if (stayed || stopped || (report.ok() && report->sound())) return report;
-  return WrittenTooFast(survey.path);
+  for (int i = 1;; ++i) {
+    const bool stayed = ReadWhileItStays(options.data, survey.name, [&](const Result<IdentitySurvey>& now) {
+      OverlayDiskIo io;
+      report = now.ok() ? VerifyShard(&io, *now, progress) : Result<VerifyReport>(now.status());
+    });
+    if (report.code() == StatusCode::kCancelled || (report.ok() && report->sound())) return report;
+    if (!stayed) return WrittenTooFast(survey.path);
+    if (i == kLooksMax || !HolderOfData(options.data).held) return report;
+  }
 }
 
 }  // namespace
