@@ -13,7 +13,7 @@ BASE, STATS = "shm/base", "shm/stats"
 EVERYTHING = {
     BASE, STATS, "shm", "producer", "cache", "cache/disk", "cache/wal", "cache/store", "cache/index", "engine",
     "engine/lanes", "engine/serving", "engine/control", "engine/model", "engine/tokenizer", "engine/cpu", "engine/torch",
-    "engine/cuda", "tools", "tools/lib", "tests", "tests/kit", "bench",
+    "engine/cuda", "tools", "tools/lib", "tools/cache", "tests", "tests/kit", "bench",
 }
 CACHE = {"cache", "cache/disk", "cache/wal", "cache/store", "cache/index"}
 ENGINE = {folder for folder in EVERYTHING if folder.startswith("engine")}
@@ -39,8 +39,10 @@ MAY_INCLUDE = {
     "engine/control": {BASE, "shm", STATS, "engine/lanes", "engine/model/model_info.h", "cache",
                        "cache/disk"},
     "engine": {BASE, "shm", STATS, "cache", "cache/disk"} | ENGINE,
-    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "engine/control", "engine/tokenizer", "engine/model"} | CACHE,
-    "tools/lib": {BASE, "shm", STATS, "producer", "engine/control", "engine/tokenizer", "engine/model"},
+    "tools": {BASE, "shm", STATS, "producer", "tools/lib", "tools/cache", "engine/tokenizer", "engine/model"} | CACHE,
+    "tools/lib": {BASE, "shm", STATS, "producer", "engine/tokenizer", "engine/model"},
+    "tools/cache": {BASE, "shm", STATS, "tools/lib", "engine/control/cache_control.h",
+                    "engine/control/cache_page.h"} | CACHE,
     "tools/gateway": {"tools/lib"},  # and the C header
     "tools/bulk": {"tools/lib"},
     "tests": EVERYTHING,
@@ -93,6 +95,7 @@ BANNED = [
 # A product file without tests/<its path>_test.cc -> the test file that covers it.
 COVERED_BY = {
     "cache/identity_removal.cc": "tests/cache/other_identities_test.cc",
+    "cache/segment_verifier.cc": "tests/cache/shard_verifier_test.cc",
     "cache/store/slot_lookup.cc": "tests/cache/store/slot_table_test.cc",
     "cache/store/slot_walk.cc": "tests/cache/store/slot_table_test.cc",
     "cache/wal/recovery_replay.cc": "tests/cache/wal/recovery_test.cc",
@@ -117,6 +120,19 @@ COVERED_BY = {
     "engine/tokenizer/wordpiece_config.cc": "tests/engine/tokenizer/wordpiece_load_test.cc",
     "engine/torch/aten_encoder.cc": "tests/engine/torch/parity_test.cc",
     "shm/memory_file.cc": "tests/shm/lane_memory_test.cc",
+    "tools/cache/cache_target.cc": "tests/system/cache_tool_test.cc",
+    "tools/cache/command_support.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/data_directory.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/export_command.cc": "tests/tools/cache/transfer_test.cc",
+    "tools/cache/identity_commands.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/import_command.cc": "tests/tools/cache/transfer_test.cc",
+    "tools/cache/import_source.cc": "tests/tools/cache/transfer_test.cc",
+    "tools/cache/live_target.cc": "tests/system/cache_tool_test.cc",
+    "tools/cache/look_commands.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/removal_commands.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/rest_target.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/verify_command.cc": "tests/tools/cache/commands_test.cc",
+    "tools/cache/warm_command.cc": "tests/system/cache_tool_test.cc",
     "tools/lib/embed_engine.cc": "tests/system/embed_restart_test.cc",
     "tools/lib/embed_ids.cc": "tests/tools/sutra_embed_test.cc",
     "tools/lib/embed_job.cc": "tests/tools/sutra_embed_test.cc",
@@ -124,6 +140,7 @@ COVERED_BY = {
     "tools/lib/engine_link.cc": "tests/system/embed_restart_test.cc",
     "tools/lib/program.cc": "tests/system/tool_output_test.cc",
     "tools/lib/progress.cc": "tests/tools/sutra_embed_test.cc",
+    "tools/sutra_cache.cc": "tests/tools/cache/commands_test.cc",
     "tools/sutra_casestudy.cc": "tests/system/tools_test.cc",
     "tools/sutra_stat.cc": "tests/system/tools_test.cc",
     "producer/lane_attachments.cc": "tests/producer/client_lane_test.cc",

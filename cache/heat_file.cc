@@ -54,6 +54,13 @@ uint32_t HeatFile::CrcOfAll() const {
   return any ? crc : 0;
 }
 
+bool HeatFile::IsRight(std::span<const std::byte> bytes, uint64_t number) {
+  Block block;
+  if (bytes.size() != sizeof(block)) return false;
+  std::memcpy(&block, bytes.data(), sizeof(block));
+  return block.number == number && block.crc == block.CrcNow();
+}
+
 void HeatFile::Restore() {
   ReadBlocks();
   restored_.store(true, std::memory_order_relaxed);

@@ -12,7 +12,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "cache/store/slot_table.h"
@@ -32,6 +34,9 @@ class HeatFile {
   void Restore();
   // Writes down what is hot now, if that has changed; nothing before Restore, which still needs what was hot.
   Status Write();
+
+  // Whether a block of the file has its checksum and its number.
+  static bool IsRight(std::span<const std::byte> block, uint64_t number);
 
  private:
   struct Block;

@@ -15,7 +15,6 @@
 #include "engine/config.h"
 #include "engine/control/admin_thread.h"
 #include "engine/control/cache_commands.h"
-#include "engine/engine_lock.h"
 #include "engine/exit_code.h"
 #include "engine/file_watch.h"
 #include "engine/identity_keeper.h"
@@ -28,6 +27,7 @@
 #include "engine/shard_opener.h"
 #include "engine/standby.h"
 #include "engine/start_traces.h"
+#include "shm/base/engine_lock.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_segment.h"
 

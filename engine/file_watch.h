@@ -14,9 +14,9 @@
 #include <string>
 #include <utility>
 
-#include "engine/engine_lock.h"
 #include "engine/lanes/listening_socket.h"
 #include "engine/serving/shard_slot.h"
+#include "shm/base/engine_lock.h"
 #include "shm/base/file_identity.h"
 #include "shm/base/log_line.h"
 #include "shm/stats/stats_writer.h"

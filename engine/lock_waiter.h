@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/engine_lock.h"
+#include "shm/base/engine_lock.h"
 #include "shm/base/status.h"
 #include "shm/base/unique_fd.h"
 

@@ -16,10 +16,10 @@
 #include <vector>
 
 #include "engine/control/standby_link.h"
-#include "engine/engine_lock.h"
 #include "engine/lock_waiter.h"
 #include "engine/model/model_info.h"
 #include "engine/serving/shutdown.h"
+#include "shm/base/engine_lock.h"
 #include "shm/base/log_line.h"
 #include "shm/base/status.h"
 

@@ -65,6 +65,7 @@ class EngineRun {
       FinishOldest();
     }
     Abandon();
+    Tally();
     return job_.Finish(Sources());
   }
 
@@ -277,6 +278,14 @@ class EngineRun {
     }
   }
 
+  void Tally() {
+    EmbedTally* const tally = job_.options().tally;
+    if (tally == nullptr) return;
+    *tally = {job_.counts().texts, job_.counts().failed,
+              sources_[SUTRA_SOURCE_SHARD] + sources_[SUTRA_SOURCE_HOT_TABLE], sources_[SUTRA_SOURCE_JOINED],
+              sources_[SUTRA_SOURCE_MODEL]};
+  }
+
   std::string Sources() {
     std::string text = fmt::format("; {} from the cache, {} joined, {} computed",
                                    sources_[SUTRA_SOURCE_SHARD] + sources_[SUTRA_SOURCE_HOT_TABLE],
@@ -303,10 +312,10 @@ class EngineRun {
 int RunEmbedEngine(const EmbedOptions& options) {
   Result<EngineLink> link = EngineLink::Attach({.socket = options.socket,
                                                 .model = options.model,
-                                                .client_name = kEmbedName,
+                                                .client_name = options.program,
                                                 .slots = kSlots,
                                                 .width = options.width});
-  if (!link.ok()) return Fail(kEmbedName, kEmbedUsage, link.status().message());
+  if (!link.ok()) return Fail(options.program, kEmbedUsage, link.status().message());
   return WithEmbedJob(options, link->info().width, [&](EmbedJob& job) { return EngineRun(job, *link).Go(); });
 }
 

@@ -25,7 +25,10 @@ const char* SignalName(int signal) { return signal == SIGINT ? "SIGINT" : "SIGTE
 }  // namespace
 
 EmbedJob::EmbedJob(const EmbedOptions& options, LineReader reader, std::unique_ptr<ResultWriter> writer)
-    : options_(options), reader_(std::move(reader)), writer_(std::move(writer)), progress_(kEmbedName, options.quiet) {}
+    : options_(options),
+      reader_(std::move(reader)),
+      writer_(std::move(writer)),
+      progress_(options_.program, options.quiet) {}
 
 bool EmbedJob::running() const { return broken_.ok() && InterruptedBy() == 0; }
 
@@ -108,7 +111,7 @@ void EmbedJob::Break(Status status, EmbedExitCode code, const std::string& item_
 
 void EmbedJob::Say(const std::string& message) {
   progress_.Clear();
-  if (!options_.quiet) sutra::Say(kEmbedName, message);
+  if (!options_.quiet) sutra::Say(options_.program, message);
 }
 
 int EmbedJob::Finish(const std::string& details) {
@@ -128,37 +131,38 @@ int EmbedJob::Finish(const std::string& details) {
 int EmbedJob::EndWith() {
   const std::string no_file =
       options_.npy() ? "; no NumPy file is written: run again, what was computed is in the engine's cache" : "";
-  if (!broken_.ok()) return Fail(kEmbedName, broken_code_, broken_.message() + no_file);
+  if (!broken_.ok()) return Fail(options_.program, broken_code_, broken_.message() + no_file);
   if (const int signal = InterruptedBy(); signal != 0) {
-    return Fail(kEmbedName, 128 + signal,
+    return Fail(options_.program, 128 + signal,
                 fmt::format("interrupted by {}; {} texts have their result{}{}", SignalName(signal),
                             counts_.texts - counts_.failed, writer_->Unwritten(), no_file));
   }
   if (counts_.failed == 0) return kEmbedAllOk;
   if (options_.npy()) {
-    for (const std::string& error : errors_) sutra::Say(kEmbedName, error);
+    for (const std::string& error : errors_) sutra::Say(options_.program, error);
     if (counts_.failed > errors_.size()) {
-      sutra::Say(kEmbedName, fmt::format("... and {} more", counts_.failed - errors_.size()));
+      sutra::Say(options_.program, fmt::format("... and {} more", counts_.failed - errors_.size()));
     }
   }
-  return Fail(kEmbedName, kEmbedSomeFailed,
+  return Fail(options_.program, kEmbedSomeFailed,
               fmt::format("{} of {} texts failed{}", counts_.failed, counts_.texts,
                           options_.npy() ? ": their rows are NaN" : ""));
 }
 
 int WithEmbedJob(const EmbedOptions& options, uint32_t width, const std::function<int(EmbedJob&)>& body) {
-  Result<LineReader> reader = LineReader::Open(options.input);
-  if (!reader.ok()) return Fail(kEmbedName, kEmbedUsage, reader.status().message());
+  Result<LineReader> reader = LineReader::Open(options.input, LineEndOf(options.format()));
+  if (!reader.ok()) return Fail(options.program, kEmbedUsage, reader.status().message());
   CatchInterruptions();  // before this nothing exists that could be lost
-  auto writer = options.npy() ? OpenNpyWriter(options.output, width, reader->fd())
-                              : OpenJsonlWriter(options.output, reader->fd());
+  auto writer = options.discard ? OpenNoWriter()
+                : options.npy() ? OpenNpyWriter(options.output, width, reader->fd())
+                                : OpenJsonlWriter(options.output, reader->fd());
   if (!writer.ok() && writer.code() == StatusCode::kCancelled) {
     const int signal = InterruptedBy();
-    return Fail(kEmbedName, 128 + signal,
+    return Fail(options.program, 128 + signal,
                 fmt::format("interrupted by {} before anything was written: {}", SignalName(signal),
                             writer.status().message()));
   }
-  if (!writer.ok()) return Fail(kEmbedName, kEmbedUsage, writer.status().message());
+  if (!writer.ok()) return Fail(options.program, kEmbedUsage, writer.status().message());
   EmbedJob job(options, std::move(reader).value(), std::move(writer).value());
   return body(job);
 }

@@ -27,6 +27,7 @@ class EmbedJob {
   bool at_end() const { return at_end_; }
   // True until the job must stop: it broke off or a signal came.
   bool running() const;
+  const ProgressCounts& counts() const { return counts_; }
   const Status& broken() const { return broken_; }  // kOk while it did not break off
   // Why an item that was read gets no result now that the job has stopped.
   std::string StopReason() const;

@@ -20,13 +20,21 @@ enum EmbedExitCode : int {
   kEmbedLost = 3,        // the output failed, or the engine went away and none came back
 };
 
+// What became of the texts of a run through an engine.
+struct EmbedTally {
+  uint64_t texts = 0, failed = 0, hits = 0, joined = 0, computed = 0;
+};
+
 struct EmbedOptions {
+  const char* program = kEmbedName;  // that says things
+  EmbedTally* tally = nullptr;       // filled in at the end
+  bool discard = false;              // no output: the texts are to be in the cache
   std::string socket, model, input = "-", output = "-";
   std::string input_format = "lines", output_format = "jsonl", priority = "bulk";
   bool ids = false, raw = false, normalize = false, reject = false, no_cache = false, quiet = false;
   uint32_t width = 0, ttl_s = 0, timeout_s = 120, tokens_max = 0, wait_engine_s = 30;
 
-  InputFormat format() const { return input_format == "jsonl" ? InputFormat::kJsonl : InputFormat::kLines; }
+  InputFormat format() const { return InputFormatOf(input_format); }
   bool npy() const { return output_format == "npy"; }
 };
 

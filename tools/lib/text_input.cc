@@ -77,15 +77,15 @@ InputItem ParseInputLine(InputFormat format, std::string_view line, uint64_t num
   return item;
 }
 
-Result<LineReader> LineReader::Open(const std::string& path) {
-  if (path == "-") return LineReader(STDIN_FILENO);
+Result<LineReader> LineReader::Open(const std::string& path, char line_end) {
+  if (path == "-") return LineReader(STDIN_FILENO, line_end);
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return Status::FromErrno(StatusCode::kBadOption, "opening input " + path, errno);
   struct stat info {};
   if (fstat(fd.get(), &info) == 0 && S_ISDIR(info.st_mode)) {
     return Status(StatusCode::kBadOption, "input " + path + " is a directory");
   }
-  LineReader reader(fd.get());
+  LineReader reader(fd.get(), line_end);
   reader.owned_ = std::move(fd);
   if (S_ISREG(info.st_mode)) reader.bytes_total_ = static_cast<uint64_t>(info.st_size);
   return reader;
@@ -93,7 +93,7 @@ Result<LineReader> LineReader::Open(const std::string& path) {
 
 // Takes a line that is complete in the buffer; false when more bytes are needed first.
 bool LineReader::TakeBuffered(std::string* line, Got* got) {
-  const size_t found = buffer_.find('\n', scanned_);
+  const size_t found = buffer_.find(line_end_, scanned_);
   const bool whole = found != std::string::npos;
   if (!whole && !(at_end_ && (start_ < buffer_.size() || skipping_))) {
     scanned_ = buffer_.size();
@@ -107,7 +107,7 @@ bool LineReader::TakeBuffered(std::string* line, Got* got) {
   }
   const size_t end = whole ? found : buffer_.size();
   line->assign(buffer_, start_, end - start_);
-  if (!line->empty() && line->back() == '\r') line->pop_back();
+  if (line_end_ == '\n' && !line->empty() && line->back() == '\r') line->pop_back();
   const size_t next = whole ? end + 1 : end;
   bytes_taken_ += next - start_;
   start_ = scanned_ = next;

@@ -14,7 +14,17 @@
 
 namespace sutra {
 
-enum class InputFormat { kLines, kJsonl };
+enum class InputFormat {
+  kLines,
+  kJsonl,
+  kNul,  // texts that end in NUL, and may hold everything else
+};
+// "lines", "jsonl", "nul".
+inline InputFormat InputFormatOf(std::string_view name) {
+  return name == "jsonl" ? InputFormat::kJsonl : name == "nul" ? InputFormat::kNul : InputFormat::kLines;
+}
+// What ends a line of it.
+constexpr char LineEndOf(InputFormat format) { return format == InputFormat::kNul ? '\0' : '\n'; }
 
 struct InputItem {
   std::string text;
@@ -35,8 +45,9 @@ class LineReader {
  public:
   static constexpr size_t kLineBytesMax = 64u << 20;
 
-  // "-" reads standard input. Lines end in \n or \r\n; a last line without one counts.
-  static Result<LineReader> Open(const std::string& path);
+  // "-" reads standard input. Lines end in \n or \r\n, or in `line_end` if that is another one; a last line without
+  // one counts.
+  static Result<LineReader> Open(const std::string& path, char line_end = '\n');
 
   enum class Got { kLine, kTooLong, kNotYet, kEnd, kError };
   // Waits at most timeout_ms for a whole line (-1 = forever, 0 = takes what is there). kTooLong: the line was over
@@ -49,10 +60,11 @@ class LineReader {
   int fd() const { return fd_; }
 
  private:
-  explicit LineReader(int fd) : fd_(fd) {}
+  LineReader(int fd, char line_end) : fd_(fd), line_end_(line_end) {}
   bool TakeBuffered(std::string* line, Got* got);
 
   int fd_;
+  char line_end_;
   UniqueFd owned_;  // fd_, unless that is standard input
   bool at_end_ = false;
   bool skipping_ = false;  // inside a line that is too long

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "tools/lib/output_file.h"
+#include "tools/lib/program.h"
 
 namespace sutra {
 
@@ -121,6 +122,24 @@ class NpyWriter final : public ResultWriter {
   const size_t width_;
 };
 
+class NoWriter final : public ResultWriter {
+ public:
+  Status Vector(const InputItem&, std::span<const float>) override { return {}; }
+  Status Ids(const InputItem&, std::span<const int32_t>) override { return {}; }
+  Status Error(const InputItem&, const std::string& error) override {
+    if (shown_ < kShownMax) SayAsIs(error + "\n");
+    if (shown_++ == kShownMax) SayAsIs("...\n");
+    return {};
+  }
+  Status Flush() override { return {}; }
+  Status Finish() override { return {}; }
+  std::string Unwritten() const override { return ""; }
+
+ private:
+  static constexpr uint64_t kShownMax = 10;
+  uint64_t shown_ = 0;
+};
+
 }  // namespace
 
 std::string JsonText(const std::string& text) {
@@ -142,6 +161,8 @@ void AppendVector(std::span<const float> vector, std::string* out) {
   }
   *out += ']';
 }
+
+Result<std::unique_ptr<ResultWriter>> OpenNoWriter() { return std::unique_ptr<ResultWriter>(new NoWriter()); }
 
 Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path, int input_fd) {
   Result<OutputFile> file = OutputFile::Open(path, input_fd);

@@ -35,6 +35,9 @@ Result<std::unique_ptr<ResultWriter>> OpenJsonlWriter(const std::string& path, i
 // Every vector has `width` floats.
 Result<std::unique_ptr<ResultWriter>> OpenNpyWriter(const std::string& path, uint32_t width, int input_fd = -1);
 
+// Takes everything and writes nothing.
+Result<std::unique_ptr<ResultWriter>> OpenNoWriter();
+
 // JSON of a string; bytes that are not UTF-8 become U+FFFD.
 std::string JsonText(const std::string& text);
 // "[0.25,-1e-05]": the shortest digits that read back as the same floats.

@@ -2,7 +2,7 @@
 # NAME --prefix DIR` installs one.
 #   client  headers, shared and static library, CMake package, pkg-config file
 #   engine  sutra-engine, and the torch plug-in where it was built (libtorch itself is not in it)
-#   tools   sutra-stat, sutra-embed, sutra-casestudy
+#   tools   sutra-stat, sutra-embed, sutra-cache, sutra-casestudy
 set(CPACK_COMPONENTS_ALL client engine tools)
 set(CPACK_COMPONENTS_GROUPING IGNORE)
 set(CPACK_ARCHIVE_COMPONENT_INSTALL ON)

@@ -16,7 +16,7 @@ fail() {
 declare -A expected=(
   [client]='include/sutra/embed\.h|include/sutra/embed\.hpp|libsutra_embed\.so\.1|libsutra_embed\.a|SutraEmbedConfig\.cmake|sutra-embed\.pc'
   [engine]='bin/sutra-engine'
-  [tools]='bin/sutra-stat|bin/sutra-embed|bin/sutra-casestudy'
+  [tools]='bin/sutra-stat|bin/sutra-embed|bin/sutra-cache|bin/sutra-casestudy'
 )
 
 [[ -f $build/lib/libsutra_torch.so ]] && expected[engine]+='|lib/sutra/libsutra_torch\.so'
@@ -47,7 +47,7 @@ count=$(find "$work/TGZ" -maxdepth 1 -name '*.tar.gz' | wc -l)
 ((count == 3)) || fail "$count archives, not 3"
 
 # The canary: the check notices a missing and a foreign file.
-noticed=$(check_names tools $'x/bin/sutra-stat\nx/bin/sutra-embed\nx/bin/sutra-engine' | grep -c FAILED)
+noticed=$(check_names tools $'x/bin/sutra-stat\nx/bin/sutra-embed\nx/bin/sutra-cache\nx/bin/sutra-engine' | grep -c FAILED)
 ((noticed == 2)) || fail "a missing and a foreign file gave $noticed findings"
 
 if command -v dpkg-shlibdeps >/dev/null && command -v file >/dev/null; then

@@ -32,7 +32,7 @@ as_other_user=(env -u LD_LIBRARY_PATH HOME=/nonexistent)
 for file in include/sutra/embed.h include/sutra/embed.hpp lib/libsutra_embed.a lib/libsutra_embed.so.1; do
   find "$work/prefix" -path "*/$(basename "$(dirname "$file")")*/$(basename "$file")" | grep -q . || fail "$file is not installed"
 done
-for program in sutra-engine sutra-stat sutra-embed sutra-casestudy; do
+for program in sutra-engine sutra-stat sutra-embed sutra-cache sutra-casestudy; do
   [[ -x $work/prefix/bin/$program ]] || fail "$program is not installed"
 done
 
@@ -44,11 +44,11 @@ foreign=$(foreign_paths "${elf_files[@]}")
 # The engine starts without libtorch: what the plug-in needs is not looked up before it is loaded.
 "${as_other_user[@]}" "$work/prefix/bin/sutra-engine" --version >"$work/out" 2>&1 || fail "sutra-engine --version: $(cat "$work/out")"
 grep -qE '[0-9]+\.[0-9]+\.[0-9]+' "$work/out" || fail "sutra-engine --version says: $(cat "$work/out")"
-for program in sutra-stat sutra-embed sutra-casestudy; do
+for program in sutra-stat sutra-embed sutra-cache sutra-casestudy; do
   "${as_other_user[@]}" "$work/prefix/bin/$program" --help >"$work/out" 2>&1 || fail "$program --help: $(cat "$work/out")"
 done
 
-# It serves, and the installed tools use it: all three as the other user.
+# It serves, and the installed tools use it: all of them as the other user.
 mkdir "$work/run"
 ((EUID == 0)) && chown 65534:65534 "$work/run"
 "${as_other_user[@]}" "$work/prefix/bin/sutra-engine" --backend fake --socket "$work/run/sock" --data "$work/run/data" \
@@ -64,6 +64,7 @@ printf 'one\ntwo\nthree\n' >"$work/texts"
   fail "sutra-embed: $(cat "$work/out" "$work/engine.log")"
 [[ $(wc -l <"$work/vectors") == 3 ]] || fail "three texts, $(wc -l <"$work/vectors") vectors"
 "${as_other_user[@]}" "$work/prefix/bin/sutra-stat" --socket "$work/run/sock" >"$work/out" 2>&1 || fail "sutra-stat: $(cat "$work/out")"
+"${as_other_user[@]}" "$work/prefix/bin/sutra-cache" stats --socket "$work/run/sock" >"$work/out" 2>&1 || fail "sutra-cache: $(cat "$work/out")"
 kill -TERM "$engine" 2>/dev/null || true
 wait "$engine" || fail "the engine ended with $?: $(cat "$work/engine.log")"
 engine=

@@ -1,5 +1,5 @@
 // The lock is on byte 0 of the file; the contents name its holder, for display.
-#include "engine/engine_lock.h"
+#include "shm/base/engine_lock.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

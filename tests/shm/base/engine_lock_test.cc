@@ -1,4 +1,4 @@
-#include "engine/engine_lock.h"
+#include "shm/base/engine_lock.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
