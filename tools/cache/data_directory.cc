@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,8 +15,11 @@
 #include "cache/disk/open_directory.h"
 #include "cache/identity_removal.h"
 #include "shm/base/host.h"
+#include "shm/base/numbers.h"
 #include "shm/base/printable.h"
+#include "shm/base/time.h"
 #include "shm/base/unique_fd.h"
+#include "shm/hot_table.h"
 #include "shm/stats/stats_reader.h"
 
 namespace sutra {
@@ -145,7 +149,7 @@ LockHolder HolderOfData(const std::string& data) {
 }
 
 DataLock::DataLock(std::string data, EngineLock lock)
-    : data_(std::move(data)), lock_(std::make_unique<EngineLock>(std::move(lock))) {}
+    : data_(std::move(data)), lock_(std::make_unique<EngineLock>(std::move(lock))), taken_ns_(MonotonicNs()) {}
 
 DataLock::~DataLock() {
   if (lock_ != nullptr) lock_->RemoveIfCreated();
@@ -159,6 +163,14 @@ Result<DataLock> DataLock::Take(const std::string& data) {
   const std::string who = EngineLock::HolderOf(LockPath(data));
   return Status(StatusCode::kRefused, data + " is in use" + (who.empty() ? "" : " (" + who + ")") +
                                           ": name the engine with --socket PATH, or stop it, and try again");
+}
+
+// Twice the age at which a client stops believing a heartbeat, as cache_commands.h has it.
+void DataLock::AwaitDoubt() const {
+  const uint64_t until_ns = taken_ns_ + 2 * kHotHeartbeatNsMax;
+  for (uint64_t now_ns = MonotonicNs(); now_ns < until_ns; now_ns = MonotonicNs()) {
+    static_cast<void>(poll(nullptr, 0, static_cast<int>(DivideRoundUp(until_ns - now_ns, kNsPerMs))));
+  }
 }
 
 Status DataLock::Say(const char* command, const std::string& what, const std::string* result) {

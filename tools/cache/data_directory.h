@@ -49,7 +49,8 @@ class DataLock {
   DataLock& operator=(DataLock&&) = delete;
 
   bool InPlace() const { return lock_->InPlace(); }
-  // Writes down what is to be done, does it, and writes down what came of it, or its error.
+  // Writes down what is to be done, does it, and writes down what came of it, or its error. Returns when no client
+  // answers from the memory of an engine that held the lock before, as an engine does that confirms a removal.
   template <typename T>
   Result<T> Audited(const char* command, const std::string& what, const std::function<Result<T>()>& act,
                     const std::function<std::string(const T&)>& words) {
@@ -57,6 +58,7 @@ class DataLock {
     Result<T> result = act();
     const std::string came = result.ok() ? words(*result) : result.status().message();
     const Status status = Say(command, what, &came);
+    AwaitDoubt();
     if (result.ok() && !status.ok()) return status;
     return result;
   }
@@ -64,9 +66,11 @@ class DataLock {
  private:
   DataLock(std::string data, EngineLock lock);
   Status Say(const char* command, const std::string& what, const std::string* result);
+  void AwaitDoubt() const;
 
   std::string data_;
   std::unique_ptr<EngineLock> lock_;
+  uint64_t taken_ns_;
 };
 
 }  // namespace sutra

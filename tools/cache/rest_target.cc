@@ -98,8 +98,37 @@ class RestTarget final : public CacheTarget {
     return all.ok() ? status : all.status();
   }
 
-  // The log's queue is bounded, and what does not fit is not logged: so a batch is durable before the next one comes.
   Result<Imported> Import(Entries entries) override {
+    return lock_->Audited<Imported>(
+        "import", "identity " + info_.identity + ": " + std::to_string(entries.size()) + " entries",
+        [&] { return Store(entries); },
+        [](const Imported& done) {
+          return std::to_string(done.stored) + " stored, " + std::to_string(done.refused) + " refused";
+        });
+  }
+
+  Result<CacheAdmin::Compaction> Compact() override {
+    return lock_->Audited<CacheAdmin::Compaction>(
+        "compact", "identity " + info_.identity, [&] { return shard_->Compact(progress_); },
+        [](const CacheAdmin::Compaction& done) {
+          return std::to_string(done.bytes_before) + " bytes before, " + std::to_string(done.bytes_after) + " after";
+        });
+  }
+
+  Status Close() override {
+    const Status status = lock_ ? shard_->Sync() : Status();
+    shard_->Close();
+    shard_.reset();
+    lock_.reset();
+    return status;
+  }
+
+ private:
+  RestTarget(std::optional<DataLock> lock, ShowProgress progress)
+      : lock_(std::move(lock)), progress_(std::move(progress)) {}
+
+  // The log's queue is bounded, and what does not fit is not logged: so a batch is durable before the next one comes.
+  Result<Imported> Store(Entries entries) {
     Imported imported;
     const uint64_t dropped = shard_->Stats().wal_dropped_inserts;
     for (const CacheEntry& entry : entries) {
@@ -119,20 +148,6 @@ class RestTarget final : public CacheTarget {
     }
     return imported;
   }
-
-  Result<CacheAdmin::Compaction> Compact() override { return shard_->Compact(progress_); }
-
-  Status Close() override {
-    const Status status = lock_ ? shard_->Sync() : Status();
-    shard_->Close();
-    shard_.reset();
-    lock_.reset();
-    return status;
-  }
-
- private:
-  RestTarget(std::optional<DataLock> lock, ShowProgress progress)
-      : lock_(std::move(lock)), progress_(std::move(progress)) {}
 
   std::optional<DataLock> lock_;  // none: nothing changes
   const ShowProgress progress_;

@@ -6,6 +6,8 @@
 #include <set>
 
 #include "shm/base/engine_lock.h"
+#include "shm/base/time.h"
+#include "shm/hot_table.h"
 #include "tests/tools/cache/cache_tool_fixture.h"
 #include "tools/cache/cache_options.h"
 
@@ -75,6 +77,26 @@ TEST_F(CacheCommands, EraseTakesOutExactlyTheseTextsAndSaysSoInTheAuditLog) {
   const std::string audit = AuditLines();
   EXPECT_NE(audit.find("cache erase"), std::string::npos) << audit;
   EXPECT_EQ(audit.find("text 1"), std::string::npos) << "no text of a cache stands in it: " << audit;
+}
+
+TEST_F(CacheCommands, ARemovalIsConfirmedWhenNoClientOfAnEngineThatDiedBeforeAnswersFromItsTable) {
+  Fill(Numbered(20));
+  const uint64_t before_ns = MonotonicNs();
+  RunAtRest({"erase", "text 1", "--yes"}, 0);
+  EXPECT_GE(MonotonicNs() - before_ns, 2 * kHotHeartbeatNsMax);
+}
+
+TEST_F(CacheCommands, EveryChangeLeavesItsLinesInTheAuditLog) {
+  Fill(Numbered(20));
+  RunAtRest({"export", "--output", temp_ / "all.jsonl"}, 0);
+  RunAtRest({"drop", "--contains", "text 7", "--yes"}, 0);
+  RunAtRest({"import", temp_ / "all.jsonl"}, 0);
+  RunAtRest({"compact"}, 0);
+  const std::string audit = AuditLines();
+  for (const char* command : {"cache drop", "cache import", "cache compact"}) {
+    EXPECT_NE(audit.find(command), std::string::npos) << command << " in " << audit;
+  }
+  EXPECT_EQ(audit.find("text 7"), std::string::npos) << "no text of a cache stands in it: " << audit;
 }
 
 TEST_F(CacheCommands, TextsComeFromFilesOfThreeForms) {
