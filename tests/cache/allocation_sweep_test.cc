@@ -75,8 +75,11 @@ class AllocationSweep : public testing::Test {
     ExpectKept(shard);
   }
 
-  // Lets each allocation of `call` fail in a shard of its own. Returns how many there are.
-  uint64_t Sweep(const std::function<void(LoggedShard*)>& call) {
+  // Lets each allocation of `call` fail in a shard of its own, and looks with `restarted` at what the next start finds.
+  // Returns how many there are.
+  uint64_t Sweep(
+      const std::function<void(LoggedShard*)>& call,
+      const std::function<void(LoggedShard*)>& restarted = [](LoggedShard*) {}) {
     for (uint64_t nth = 1;; ++nth) {
       auto shard = Open();
       PutKept(shard.get());
@@ -90,6 +93,7 @@ class AllocationSweep : public testing::Test {
       shard.reset();
       shard = Open();
       ExpectKept(shard.get());
+      restarted(shard.get());
       if (testing::Test::HasFailure()) {
         ADD_FAILURE() << "allocation " << nth;
         return 0;
@@ -155,6 +159,60 @@ TEST_F(AllocationSweep, ARemovalSucceedsOrSaysThatItFailed) {
     }
   });
   EXPECT_GT(swept, 2u);
+}
+
+TEST_F(AllocationSweep, ARemovalOfManySucceedsOrSaysThatItFailed) {
+  const auto go_on = [](uint64_t, uint64_t) { return true; };
+  const auto doomed = [](uint32_t i) { return "doomed " + std::to_string(i); };
+  for (const bool everything : {false, true}) {
+    CacheFilter filter;
+    everything ? filter.everything = true : filter.never_hit = true;
+    if (!everything) filter.contains = "doomed";
+    bool confirmed = false;
+    const auto expect_gone = [&](LoggedShard* shard) {
+      for (uint32_t i = 0; confirmed && i < kKept; ++i) ASSERT_EQ(VersionOf(shard, doomed(i)), -1) << i;
+    };
+    const uint64_t swept = Sweep(
+        [&](LoggedShard* shard) {
+          {
+            const FailingNew::Excused excused;
+            for (uint32_t i = 0; i < kKept; ++i) Put(shard, doomed(i), i);
+            ASSERT_TRUE(shard->Sync().ok());
+          }
+          confirmed = false;
+          try {
+            const Result<CacheAdmin::Preview> preview = shard->PreviewRemoval(filter, go_on);
+            confirmed = preview.ok() && shard->CommitRemoval(preview->token, go_on).ok();
+          } catch (const std::bad_alloc&) {
+            confirmed = false;  // the message of the error had no memory
+          }
+          const FailingNew::Excused excused;
+          expect_gone(shard);
+          if (!everything) return;
+          clock_.Advance(2 * kS);  // the log may have stopped
+          shard->Turn();
+          static_cast<void>(shard->Sync());
+          PutKept(shard);
+        },
+        expect_gone);
+    EXPECT_GT(swept, 2u) << everything;
+  }
+}
+
+TEST_F(AllocationSweep, WhoLooksAtEntriesOrRewritesTheLogChangesNone) {
+  const auto go_on = [](uint64_t, uint64_t) { return true; };
+  const std::string kept = Kept(3);
+  const uint64_t swept = Sweep([&](LoggedShard* shard) {
+    try {
+      static_cast<void>(shard->Get(kept, 0));
+      uint64_t cursor = 0;
+      static_cast<void>(shard->Visit(CacheAdmin::Which::kAll, &cursor, [](const CacheEntry&) { return true; }));
+      static_cast<void>(shard->Compact(go_on));
+    } catch (const std::bad_alloc&) {
+      return;  // the message of an error had no memory
+    }
+  });
+  EXPECT_GT(swept, 5u);
 }
 
 TEST_F(AllocationSweep, AStartFailsWithTheReasonOrServesAndLeavesTheLogAsItWas) {
