@@ -59,7 +59,8 @@ KeyDigest SlotTable::DigestLocked(uint32_t number) const {
 }
 
 uint32_t SlotTable::SlotWhereLocked(uint64_t hash, const std::function<bool(const EntryFacts&)>& is) const {
-  return SlotWhere(hash, [&](const Slot& slot) { return is(FactsLocked(static_cast<uint32_t>(&slot - slots_))); });
+  return SlotWhere(hash, [&](const Slot& slot)
+                             SUTRA_REQUIRES(mutex_) { return is(FactsLocked(static_cast<uint32_t>(&slot - slots_))); });
 }
 
 uint32_t SlotTable::FindSlot(const EntryKey& key) const {

@@ -68,7 +68,7 @@ const std::map<std::string, Spoil> kOffers = {
     {"wrong-magic", [](Offer* o) { o->welcome.magic = 1; }},
     {"no-descriptors", [](Offer* o) { o->fds.clear(); }},
     {"one-descriptor", [](Offer* o) { o->fds.resize(1); }},
-    {"six-descriptors", [](Offer* o) { o->fds.push_back(STDERR_FILENO); }},
+    {"seven-descriptors", [](Offer* o) { o->fds.resize(7, STDERR_FILENO); }},
     {"sixty-four-descriptors", [](Offer* o) { o->fds.resize(64, STDERR_FILENO); }},
     {"devices-for-lanes",
      [](Offer* o) {

@@ -61,7 +61,7 @@ TEST_P(BadOfferTest, IsRefusedWithAReason) {
 INSTANTIATE_TEST_SUITE_P(
     Offers, BadOfferTest,
     testing::Values("hangs-up", "says-nothing", "says-garbage", "short-welcome", "one-byte-welcome", "wrong-magic",
-                    "no-descriptors", "one-descriptor", "six-descriptors", "sixty-four-descriptors",
+                    "no-descriptors", "one-descriptor", "seven-descriptors", "sixty-four-descriptors",
                     "devices-for-lanes", "unsealed-request-lane", "unsealed-reply-lane", "unsealed-page",
                     "unsealed-tail-file", "short-request-lane", "short-reply-lane", "short-tail-file", "empty-page",
                     "zeros-for-lanes", "read-only-request-lane", "lanes-swapped", "file-for-a-pipe", "slots-odd",

@@ -31,7 +31,7 @@ class ClientDeath : public SystemTest {
 // Every named point of attach, send, receive and detach.
 TEST_F(ClientDeath, AtEveryCheckpointCostsNobodyElseAnything) {
   if (!kCheckpoints) GTEST_SKIP() << kNoCheckpoints;
-  EngineProcess engine;
+  EngineProcess engine({.args = {"--hot-bytes-max", "0"}});  // what is found there is not sent
   ASSERT_TRUE(engine.Start());
   const auto neighbour = StartClient(engine, "stream");
   ExpectLine(*neighbour, "attached");

@@ -73,6 +73,7 @@ class CacheToolTest : public ::testing::Test {
     args.insert(args.begin(), SUTRA_CACHE_PROGRAM);
     SpawnOptions spawn;
     spawn.args = std::move(args);
+    spawn.environment = environment_;
     return RunToEnd(spawn, kToolMs);
   }
   // With --data, and the expected exit code.
@@ -94,6 +95,7 @@ class CacheToolTest : public ::testing::Test {
   Watchdog watchdog_{std::chrono::seconds(300)};
   TempDir temp_;
   uint64_t segment_bytes_ = 64 << 10;
+  std::vector<std::string> environment_;  // of the tool
   std::unique_ptr<DiskIo> disk_ = MakePosixDiskIo(false);
 };
 
