@@ -261,7 +261,9 @@ Status LoggedShard::Erase(std::string_view text, uint32_t variant) {
   }
   // Before the wait: nobody is answered from elsewhere while the disk takes its time.
   if (config_.observer != nullptr) config_.observer->OnErased(text, variant, removals);
-  return committer_ == nullptr ? Status() : Wait(commit);
+  const Status status = committer_ == nullptr ? Status() : Wait(commit);
+  if (!status.ok()) owes_removals_.store(true, kRelaxed);
+  return status;
 }
 
 Status LoggedShard::Wait(const std::shared_ptr<WalCommit>& commit) {

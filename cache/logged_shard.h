@@ -103,6 +103,8 @@ class LoggedShard final : public CacheShard {
   WalShared shared_;
   // relaxed: a change of the directory is noticed late in any case
   std::atomic<bool> storage_lost_{false};
+  // relaxed: the log has refused a removal whose entry is gone from memory, and none of everything came after it.
+  std::atomic<bool> owes_removals_{false};
   uint64_t record_bytes_max_ = 0;
   uint64_t recovered_records_ = 0, recovered_dropped_ = 0, recovered_indexed_ = 0, quarantined_segments_ = 0;
   std::unique_ptr<EntryLoader> loader_;  // null with policy none, like the next four

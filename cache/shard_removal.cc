@@ -165,7 +165,19 @@ Result<CacheAdmin::Removal> LoggedShard::CommitRemoval(uint64_t token, const GoO
   }
   if (config_.observer != nullptr) config_.observer->OnManyErased(removals);
   AwaitRemovals(0, &records);
-  if (records.refused) return Refused();
+  if (records.refused) {
+    owes_removals_.store(true, kRelaxed);
+    return Refused();
+  }
+  if (plan->filter.everything) {
+    owes_removals_.store(false, kRelaxed);
+  } else if (owes_removals_.load(kRelaxed) || (committer_ != nullptr && shared_.failed.load(kRelaxed))) {
+    // Also where nothing was found: the log may hold what has gone from memory alone.
+    return Status(StatusCode::kStorageError,
+                  "the log has failed, or has refused an earlier removal: a start would bring back entries that no "
+                  "filter sees now. What was found is removed; to be sure, start the engine again and repeat this, or "
+                  "remove everything");
+  }
   if (!finished) return Cancelled();
   return removed;
 }

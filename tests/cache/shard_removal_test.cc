@@ -422,6 +422,9 @@ TEST_F(ShardRemoval, ALogThatRefusesLeavesMemoryEmptyAndSaysSo) {
     EXPECT_EQ(Commit(preview).status().code(), StatusCode::kBadOption) << "it is used up";
     clock_.Advance(2 * kSecond);
     shard_->Turn();
+    ASSERT_FALSE(shard_->Stats().storage_failed);
+    EXPECT_EQ(Commit(Preview(Containing("text"))).status().code(), StatusCode::kStorageError)
+        << "a filter finds nothing in memory, and the log has it all";
     Remove(kEverything);  // repeated, it counts
     Open();
     EXPECT_EQ(Found(0, 100), 0u);
