@@ -62,6 +62,15 @@ std::string AuditLog::Words(const char* kind, std::string_view text) {
          (digest.ok() ? digest->substr(0, kDigestDigits) : "unknown");
 }
 
+std::string AuditLog::Words(const CacheFilter& filter) {
+  std::string words = filter.everything ? "everything" : "";
+  const auto add = [&words](const std::string& condition) { words += (words.empty() ? "" : ", ") + condition; };
+  if (!filter.contains.empty()) add(Words("texts that contain a text", filter.contains));
+  if (filter.older_than_s > 0) add("older than " + std::to_string(filter.older_than_s) + " s");
+  if (filter.never_hit) add("never hit");
+  return words;
+}
+
 Status AuditLog::Append(const char* phase, const AuditLine& line) {
   const auto failed = [this](const char* what) {
     return Status::FromErrno(StatusCode::kStorageError,

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 
+#include "cache/cache_filter.h"
 #include "shm/base/status.h"
 
 namespace sutra {
@@ -41,6 +42,8 @@ class AuditLog {
 
   // "text of 12 bytes, sha256 0123456789abcdef", for `what`. Of a text that somebody searches for, too.
   static std::string Words(const char* kind, std::string_view text);
+  // "texts that contain a text of 12 bytes, sha256 ..., older than 60 s".
+  static std::string Words(const CacheFilter& filter);
 
  private:
   Status Append(const char* phase, const AuditLine& line);

@@ -28,15 +28,6 @@ CacheFilter FilterOf(const CacheJob& job) {
           .never_hit = (flags & kCacheNeverHit) != 0};
 }
 
-std::string WordsOf(const CacheFilter& filter) {
-  std::string words = filter.everything ? "everything" : "";
-  const auto add = [&words](const std::string& condition) { words += (words.empty() ? "" : ", ") + condition; };
-  if (!filter.contains.empty()) add(AuditLog::Words("texts that contain a text", filter.contains));
-  if (filter.older_than_s > 0) add("older than " + std::to_string(filter.older_than_s) + " s");
-  if (filter.never_hit) add("never hit");
-  return words;
-}
-
 std::string EntriesText(uint64_t entries) { return std::to_string(entries) + " entries"; }
 
 }  // namespace
@@ -89,7 +80,7 @@ CacheReply CacheCommands::Preview(const CacheJob& job, const Turn& turn, CacheSh
       shard->PreviewRemoval(filter, [&turn](uint64_t done, uint64_t total) { return turn.GoOn(done, total); });
   if (!preview.ok()) return Failed(preview.status());
   preview_token_ = preview->token;
-  preview_words_ = WordsOf(filter);
+  preview_words_ = AuditLog::Words(filter);
   CacheReply reply;
   reply.body.token = preview->token;
   reply.body.entries = preview->entries;

@@ -46,7 +46,7 @@ ControlSessions::ControlSessions(Options options, Loop loop)
       buffer_(kControlMessageBytesMax + 1) {}
 
 bool ControlSessions::MayControl(int socket, const Peer& peer) const {
-  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(socket, peer, options_.control_gids);
+  return IsTrusted(socket, peer, options_.control_gids);
 }
 
 void ControlSessions::Take(UniqueFd socket, const Peer& peer, uint64_t now_ns) {
@@ -218,8 +218,7 @@ Status ControlSessions::TakePiece(uint64_t id, std::string_view piece) {
 }
 
 bool ControlSessions::MayReadTexts(const Session& session) const {
-  const Peer& peer = session.peer;
-  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(session.socket.get(), peer, options_.text_gids);
+  return IsTrusted(session.socket.get(), session.peer, options_.text_gids);
 }
 
 // The session gives up the operator's place, and stays until its answer, or its hang-up.

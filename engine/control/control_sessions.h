@@ -9,10 +9,9 @@
 //  - One operator at a time: a second one is answered `overloaded` at once, with the time after which the place is free
 //    at the latest. It is not queued, since a queue would be the engine's memory and the asker knows best how long it
 //    wants to wait (ControlClient does).
-//  - A session whose cache command runs (admin_thread.h) gives the operator's place up meanwhile: an operator can
-//  always
-//    ask for the status and hand over. There is one such session, and so there are at most 2 + kStandbysMax. It is told
-//    how far the command is, and ended as soon as it does not read that. It has nothing to say until its answer.
+//  - A session whose cache command runs (admin_thread.h) gives the operator's place up meanwhile: status and hand-over
+//    are always there. There is one such session, and so there are at most 2 + kStandbysMax. It is told how far the
+//    command is, and ended as soon as it does not read that. It has nothing to say until its answer.
 //  - Silence for kControlStepMsMax ends an operator's session, and kControlSessionMsMax any of them; what was sent in
 //    time is read before. The time that a cache command takes does not count.
 //  - A command takes effect only after its confirmation was handed to the kernel for an asker that is still there. A

@@ -160,9 +160,8 @@ bool Acceptor::MayControl(const Connection& connection) const {
 
 // A library of layout minor 0 takes five descriptors or none.
 bool Acceptor::GetsHotTable(const Connection& connection, const HelloMessage& hello) const {
-  if (options_.hot_fd < 0 || hello.layout_minor < 1) return false;
-  const Peer& peer = connection.peer;
-  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(connection.socket.get(), peer, options_.hot_gids);
+  return options_.hot_fd >= 0 && hello.layout_minor >= 1 &&
+         IsTrusted(connection.socket.get(), connection.peer, options_.hot_gids);
 }
 
 // False: its first message, which stays unread, is not there yet, or not one of a control session.

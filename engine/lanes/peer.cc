@@ -2,6 +2,7 @@
 #include "engine/lanes/peer.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -22,6 +23,10 @@ bool InAnyGroup(int socket, const Peer& peer, const std::vector<gid_t>& groups) 
   if (result != 0) return false;
   of_peer.resize(length / sizeof(gid_t));
   return std::any_of(of_peer.begin(), of_peer.end(), has);
+}
+
+bool IsTrusted(int socket, const Peer& peer, const std::vector<gid_t>& groups) {
+  return peer.uid == geteuid() || peer.uid == 0 || InAnyGroup(socket, peer, groups);
 }
 
 std::string PeerText(const Peer& peer) {

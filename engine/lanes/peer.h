@@ -20,6 +20,10 @@ struct Peer {
 // Whether one of the peer's groups, its supplementary ones too, is in `groups`.
 bool InAnyGroup(int socket, const Peer& peer, const std::vector<gid_t>& groups);
 
+// The engine's own user, root, and members of `groups`: who may map the hot table, read texts of the cache, or control
+// the engine, each with its own groups.
+bool IsTrusted(int socket, const Peer& peer, const std::vector<gid_t>& groups);
+
 // "uid 1000 pid 4711", for messages.
 std::string PeerText(const Peer& peer);
 

@@ -13,9 +13,8 @@
 // Thread rule: TryPublish, Mark, Beat and Close: the loop thread, which never waits here; Fill, the observer's calls
 // and the figures: any thread. Invariants:
 //  - The memory of the table is at most what was asked for; without memory for a further slot it is full.
-//  - A text that a removal took out is in no slot once the observer's call has returned, nor later without a lookup
-//  that
-//    began after the removal.
+//  - A text that a removal took out is in no slot once the observer's call has returned, nor later, unless by a lookup
+//    that began after the removal.
 //  - Nothing is published once the table is closed.
 #pragma once
 

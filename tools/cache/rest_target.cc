@@ -16,16 +16,6 @@ namespace sutra {
 
 namespace {
 
-std::string WordsOf(const CacheFilter& filter) {
-  if (filter.everything) return "everything";
-  std::string words;
-  const auto add = [&](const std::string& word) { words += (words.empty() ? "" : ", ") + word; };
-  if (!filter.contains.empty()) add("containing " + AuditLog::Words("text", filter.contains));
-  if (filter.older_than_s > 0) add("older than " + std::to_string(filter.older_than_s) + " s");
-  if (filter.never_hit) add("never hit");
-  return words;
-}
-
 class RestTarget final : public CacheTarget {
  public:
   static Result<std::unique_ptr<CacheTarget>> Open(const IdentitySurvey& survey, std::optional<DataLock> lock,
@@ -68,7 +58,7 @@ class RestTarget final : public CacheTarget {
   }
   Result<CacheAdmin::Removal> Commit(uint64_t token) override {
     return lock_->Audited<CacheAdmin::Removal>(
-        "drop", "identity " + info_.identity + ": " + WordsOf(filter_),
+        "drop", "identity " + info_.identity + ": " + AuditLog::Words(filter_),
         [&] { return shard_->CommitRemoval(token, progress_); },
         [](const CacheAdmin::Removal& done) { return std::to_string(done.entries) + " entries removed"; });
   }
