@@ -12,8 +12,8 @@ FILE_LINES_MAX = 600
 BASE, STATS = "shm/base", "shm/stats"
 EVERYTHING = {
     BASE, STATS, "shm", "producer", "cache", "cache/disk", "cache/wal", "cache/store", "cache/index", "engine",
-    "engine/lanes", "engine/serving", "engine/control", "engine/model", "engine/tokenizer", "engine/cpu", "engine/torch",
-    "engine/cuda", "tools", "tools/lib", "tools/cache", "tests", "tests/kit", "bench",
+    "engine/lanes", "engine/serving", "engine/control", "engine/model", "engine/tokenizer", "engine/cpu",
+    "engine/cpu/int8", "engine/cpu/kernels", "engine/torch", "engine/cuda", "tools", "tools/lib", "tools/cache", "tests", "tests/kit", "bench",
 }
 CACHE = {"cache", "cache/disk", "cache/wal", "cache/store", "cache/index"}
 ENGINE = {folder for folder in EVERYTHING if folder.startswith("engine")}
@@ -29,7 +29,9 @@ MAY_INCLUDE = {
     "cache": {BASE} | CACHE,
     "engine/tokenizer": {BASE},
     "engine/model": {BASE, "engine/tokenizer"},
-    "engine/cpu": {BASE, "engine/model"},
+    "engine/cpu/kernels": {BASE, "engine/model"},
+    "engine/cpu/int8": {BASE, "engine/model", "engine/cpu", "engine/cpu/kernels"},
+    "engine/cpu": {BASE, "engine/model", "engine/cpu/kernels", "engine/cpu/int8"},
     "engine/torch": {BASE, "engine/model"},
     "engine/cuda": {BASE, "engine/model"},
     "engine/lanes": {BASE, "shm", STATS, "engine/model/model_info.h"},
@@ -104,11 +106,13 @@ COVERED_BY = {
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
+    "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
+    "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/kernels_amx.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/kernels_avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/kernels_avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/kernels_portable.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/portable.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/packed_model.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/engine.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/lanes/acceptor_ends.cc": "tests/engine/lanes/acceptor_test.cc",
@@ -149,8 +153,9 @@ COVERED_BY = {
 # A header that lists invariants which neither it nor its .cc could assert -> where they hold instead.
 ASSERTED_ELSEWHERE = {
     "cache/cache_shard.h": "an interface; logged_shard.cc and store/ are the code",
-    "engine/cpu/gemm_amx_body.h": "tests compile it over emulated tiles; packed_model.cc checks the shapes",
-    "engine/cpu/kernels.h": "a table of function pointers; packed_model.cc checks the shapes",
+    "engine/cpu/kernels/amx_gemm_body.h": "tests compile it over emulated tiles; packed_model.cc checks the shapes",
+    "engine/cpu/forward_pass.h": "an interface; float_pass.cc and int8/int8_pass.cc are the code",
+    "engine/cpu/kernels/kernels.h": "a table of function pointers; packed_model.cc checks the shapes",
 }
 
 # How a folder's CMakeLists.txt names files that it lists by another word.

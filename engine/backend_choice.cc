@@ -10,6 +10,7 @@
 
 #include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
+#include "engine/cpu/float_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
 #include "engine/torch/plugin_loader.h"
@@ -25,8 +26,8 @@ struct Plan {
 
 Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, const BackendOptions& options) {
   auto packed = cpu::SharedPackedModel(model.config.spec, model.weights, choice.kernels->element);
-  return {.encoder =
-              std::make_unique<cpu::CpuEncoder>(std::move(packed), *choice.kernels, static_cast<int>(options.threads)),
+  auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), *choice.kernels);
+  return {.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
           .precision = choice.precision};
 }
 

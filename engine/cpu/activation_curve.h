@@ -1,7 +1,7 @@
 // Builds the polynomial with which the CPU kernels compute an activation (see ActivationCurve in kernels.h).
 #pragma once
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 #include "engine/model/encoder_spec.h"
 
 namespace sutra::cpu {

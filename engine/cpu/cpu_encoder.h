@@ -13,9 +13,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/cpu/aligned_buffer.h"
-#include "engine/cpu/kernels.h"
-#include "engine/cpu/packed_model.h"
+#include "engine/cpu/forward_pass.h"
 #include "engine/cpu/work_team.h"
 #include "engine/model/encoder.h"
 
@@ -23,49 +21,27 @@ namespace sutra::cpu {
 
 class CpuEncoder final : public Encoder {
  public:
-  // REQUIRES Supports(kernels, model->spec) and 1 <= threads <= kThreadsMax.
-  CpuEncoder(std::shared_ptr<const PackedModel> model, const KernelTable& kernels, int threads);
+  // REQUIRES 1 <= threads <= kThreadsMax.
+  CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads);
 
-  const char* name() const override { return kernels_.name; }
+  const char* name() const override { return pass_->kernels().name; }
   Status Encode(const TokenBatch& batch, std::span<float* const> outputs) override;
 
  private:
-  // One member's buffers: rows_max_ tokens plus padding.
-  struct Workspace {
-    AlignedBuffer x;         // fp32 residual stream
-    AlignedBuffer elements;  // what the next product reads
-    AlignedBuffer qkv;
-    AlignedBuffer inner;    // the feed-forward's inner activations
-    AlignedBuffer scratch;  // attention
-  };
   struct Chunk {
     uint32_t text_begin = 0;
     uint32_t text_end = 0;
   };
-  class Solo;
-  class Shared;
 
   bool CutIntoChunks(const TokenBatch& batch, size_t tokens_per_chunk);
-  template <class Steps>
-  void RunChunk(const TokenBatch& batch, const Chunk& chunk, const Workspace& workspace, Steps& steps,
-                std::span<float* const> outputs) const;
-  template <class Steps>
-  void RunLayer(const PackedLayer& layer, std::span<const int32_t> offsets, size_t rows, const Workspace& workspace,
-                Steps& steps) const;
-  void Attend(std::span<const int32_t> offsets, size_t begin, size_t end, const Workspace& workspace,
-              void* scratch) const;
-  void Multiply(const PackedLinear& linear, const void* a, size_t a_stride, size_t rows, size_t panel_begin,
-                size_t panel_end, GemmOutput output, void* c, size_t c_stride) const;
-  void Normalize(const PackedNorm& norm, const Workspace& workspace, size_t begin, size_t end) const;
-  void Pool(const float* x, std::span<const int32_t> offsets, std::span<float* const> outputs) const;
-  size_t StepsInChunk() const;
+  void Run(const TokenBatch& batch, const Chunk& chunk, const Workspace& workspace, Steps& steps,
+           std::span<float* const> outputs) const;
 
-  std::shared_ptr<const PackedModel> model_;
-  const KernelTable& kernels_;
+  std::shared_ptr<const ForwardPass> pass_;
   WorkTeam team_;
   SharedSteps shared_steps_;
   size_t rows_max_ = 0;
-  std::vector<Workspace> workspaces_;
+  std::vector<Workspace> workspaces_;  // one per member
   std::vector<Chunk> chunks_;
 };
 

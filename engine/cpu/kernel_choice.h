@@ -2,7 +2,7 @@
 // Thread rule: any thread; no state but the environment variable SUTRA_CPU_KERNELS.
 #pragma once
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 #include "engine/model/compute_options.h"
 #include "engine/model/encoder_spec.h"
 #include "shm/base/status.h"

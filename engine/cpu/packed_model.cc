@@ -81,6 +81,16 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
 
 }  // namespace
 
+Widths WidthsOf(const EncoderSpec& spec) {
+  Widths widths;
+  widths.hidden = widths.hidden_row = spec.hidden;
+  widths.head = spec.head_width();
+  widths.context = widths.context_row = spec.heads * widths.head;
+  widths.qkv_row = 3 * widths.context;
+  widths.inner_row = spec.intermediate;
+  return widths;
+}
+
 size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
   constexpr size_t kRowsAtOnce = 6;
   const size_t keys = RoundUp(tokens, 16);
@@ -125,6 +135,7 @@ namespace {
 std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const EncoderWeights& weights, Element element) {
   auto model = std::make_shared<PackedModel>();
   model->spec = spec;
+  model->widths = WidthsOf(spec);
   model->element = element;
   model->weights_digest = weights.digest;
   model->words = weights.words->Floats();

@@ -8,7 +8,8 @@
 #include <vector>
 
 #include "engine/cpu/aligned_buffer.h"
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
+#include "engine/cpu/widths.h"
 #include "engine/model/encoder_spec.h"
 #include "engine/model/encoder_weights.h"
 
@@ -39,6 +40,7 @@ struct PackedLayer {
 // Of the weights as they were read, only the table of words is kept, in memory of its own; all else is packed.
 struct PackedModel {
   EncoderSpec spec;
+  Widths widths;
   Element element = Element::kF32;
   std::string weights_digest;
   const float* words = nullptr;            // [vocabulary][hidden], in one of the next two

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/cpu/cpu_encoder.h"
+#include "engine/cpu/float_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/cpu/packed_model.h"
 #include "engine/model/encoder_backend.h"
@@ -98,8 +99,8 @@ Result<std::unique_ptr<ModelBackend>> Backend(const TinyModel& model) {
   Result<LoadedModel> loaded = LoadModel(model.path());
   if (!loaded.ok()) return loaded.status();
   const cpu::KernelTable& kernels = *cpu::PortableKernels(cpu::Element::kF32);
-  auto encoder = std::make_unique<cpu::CpuEncoder>(
-      cpu::SharedPackedModel(loaded->config.spec, loaded->weights, kernels.element), kernels, 1);
+  auto packed = cpu::SharedPackedModel(loaded->config.spec, loaded->weights, kernels.element);
+  auto encoder = std::make_unique<cpu::CpuEncoder>(std::make_shared<cpu::FloatPass>(std::move(packed), kernels), 1);
   return EncoderBackend::Make(std::move(loaded).value(), std::move(encoder), "fp32", "cpu");
 }
 

@@ -1,7 +1,7 @@
 #include "tests/engine/cpu/amx_emulation.h"
 
 #if defined(__AVX512BF16__)
-#include "engine/cpu/gemm_amx_body.h"
+#include "engine/cpu/kernels/amx_gemm_body.h"
 
 namespace sutra::cpu {
 namespace {

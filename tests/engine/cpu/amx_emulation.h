@@ -2,7 +2,7 @@
 // Needs AVX-512 with bf16 for everything around the tiles.
 #pragma once
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 namespace sutra::cpu {
 

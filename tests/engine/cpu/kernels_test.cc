@@ -1,5 +1,5 @@
 // Every kernel set this CPU can run, against plain arithmetic in double over the same rounded operands.
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <gtest/gtest.h>
 
@@ -201,12 +201,14 @@ TEST_P(CpuKernels, AttentionMatchesForEveryLength) {
       for (size_t i = 0; i < tokens * 3 * hidden; ++i) qkv.Set(i, Normal() * (i % (3 * hidden) < hidden ? 0.5 : 1.0));
       Elements context(table_->element, tokens * hidden);
       AttentionCall call{.qkv = qkv.memory.data(),
+                         .qkv_stride = 3 * hidden,
                          .tokens = tokens,
-                         .hidden = hidden,
+                         .width = hidden,
                          .head_width = head_width,
                          .head_begin = 0,
                          .head_end = 2,
                          .context = context.memory.data(),
+                         .context_stride = hidden,
                          .scratch = scratch.data()};
       table_->attention(call);
       const auto at = [&](size_t token, size_t part, size_t column) {
@@ -244,12 +246,14 @@ TEST_P(CpuKernels, AttentionSurvivesExtremeScores) {
   Elements context(table_->element, kTokens * kHidden);
   AlignedBuffer scratch(AttentionScratchBytes(kTokens, kHidden));
   AttentionCall call{.qkv = qkv.memory.data(),
+                     .qkv_stride = 3 * kHidden,
                      .tokens = kTokens,
-                     .hidden = kHidden,
+                     .width = kHidden,
                      .head_width = kHidden,
                      .head_begin = 0,
                      .head_end = 1,
                      .context = context.memory.data(),
+                     .context_stride = kHidden,
                      .scratch = scratch.data()};
   table_->attention(call);
   for (size_t i = 0; i < kTokens * kHidden; ++i) EXPECT_NEAR(context.Get(i), 1.0, Rounding());  // a mean of ones
@@ -269,7 +273,8 @@ TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
                  .width = kWidth,
                  .words = words.data(),
                  .positions = positions.data(),
-                 .x = x.As<float>()});
+                 .x = x.As<float>(),
+                 .x_stride = kWidth});
   std::vector<float> gain(kWidth);
   std::vector<float> shift(kWidth);
   for (float& value : gain) value = static_cast<float>(Normal());
@@ -278,6 +283,7 @@ TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
   table_->normalize({.x = x.As<float>(),
                      .rows = kRows,
                      .width = kWidth,
+                     .stride = kWidth,
                      .epsilon = 1e-5F,
                      .gain = gain.data(),
                      .shift = shift.data(),
@@ -301,7 +307,7 @@ TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
     }
   }
   std::vector<float> out(kWidth);
-  table_->mean(x.As<float>(), kRows, kWidth, out.data());
+  table_->mean({.x = x.As<float>(), .rows = kRows, .width = kWidth, .stride = kWidth, .out = out.data()});
   for (size_t i = 0; i < kWidth; ++i) ASSERT_NEAR(static_cast<double>(out[i]), means[i], 2e-5);
 }
 

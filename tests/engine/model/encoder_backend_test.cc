@@ -11,6 +11,8 @@
 
 #include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
+#include "engine/cpu/float_pass.h"
+#include "engine/cpu/packed_model.h"
 #include "engine/model/model_identity.h"
 #include "tests/kit/by_build.h"
 #include "tests/kit/tiny_model.h"
@@ -24,7 +26,8 @@ Result<std::unique_ptr<ModelBackend>> Make(const std::string& path, const cpu::K
   Result<LoadedModel> model = LoadModel(path);
   if (!model.ok()) return model.status();
   auto packed = cpu::SharedPackedModel(model->config.spec, model->weights, kernels.element);
-  auto encoder = std::make_unique<cpu::CpuEncoder>(std::move(packed), kernels, threads);
+  auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), kernels);
+  auto encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), threads);
   return EncoderBackend::Make(std::move(model).value(), std::move(encoder),
                               kernels.element == cpu::Element::kF32 ? "fp32" : "bf16", "cpu");
 }

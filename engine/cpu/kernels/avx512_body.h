@@ -1,13 +1,13 @@
 // The kernel bodies shared by the AVX-512 translation units (fp32, bf16 and the parts of AMX outside the products).
 //
-// Include this from kernels_*.cc only. Everything sits in an unnamed namespace and no standard header with inline
+// Include this from the kernel files only. Everything sits in an unnamed namespace and no standard header with inline
 // code is used: a function that the linker may merge with another unit's copy would carry AVX-512 into code that runs
 // on every CPU.
 #pragma once
 
 #include <immintrin.h>
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 namespace {
 
@@ -16,6 +16,7 @@ using sutra::cpu::EmbedCall;
 using sutra::cpu::GemmCall;
 using sutra::cpu::GemmOutput;
 using sutra::cpu::kPanelColumns;
+using sutra::cpu::MeanCall;
 using sutra::cpu::NormalizeCall;
 
 using Unit = uint32_t __attribute__((may_alias));
@@ -147,8 +148,8 @@ template <class Ops>
 void Normalize(const NormalizeCall& call) {
   const float inverse_width = 1.0F / static_cast<float>(call.width);
   for (size_t row = 0; row < call.rows; ++row) {
-    float* x = call.x + row * call.width;
-    auto* elements = static_cast<typename Ops::T*>(call.elements) + row * call.width;
+    float* x = call.x + row * call.stride;
+    auto* elements = static_cast<typename Ops::T*>(call.elements) + row * call.stride;
     __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     for (size_t i = 0; i < call.width; i += 2 * kLanes) {
       sum[0] = _mm512_add_ps(sum[0], _mm512_loadu_ps(x + i));
@@ -177,19 +178,21 @@ void Embed(const EmbedCall& call) {
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
     const float* position = call.positions + token * call.width;
-    float* x = call.x + token * call.width;
+    float* x = call.x + token * call.x_stride;
     for (size_t i = 0; i < call.width; i += kLanes) {
       _mm512_storeu_ps(x + i, _mm512_add_ps(_mm512_loadu_ps(word + i), _mm512_loadu_ps(position + i)));
     }
   }
 }
 
-void Mean(const float* x, size_t rows, size_t width, float* out) {
-  const __m512 factor = _mm512_set1_ps(1.0F / static_cast<float>(rows));
-  for (size_t i = 0; i < width; i += kLanes) {
+void Mean(const MeanCall& call) {
+  const __m512 factor = _mm512_set1_ps(1.0F / static_cast<float>(call.rows));
+  for (size_t i = 0; i < call.width; i += kLanes) {
     __m512 sum = _mm512_setzero_ps();
-    for (size_t row = 0; row < rows; ++row) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + row * width + i));
-    _mm512_storeu_ps(out + i, _mm512_mul_ps(sum, factor));
+    for (size_t row = 0; row < call.rows; ++row) {
+      sum = _mm512_add_ps(sum, _mm512_loadu_ps(call.x + row * call.stride + i));
+    }
+    _mm512_storeu_ps(call.out + i, _mm512_mul_ps(sum, factor));
   }
 }
 

@@ -1,10 +1,10 @@
 // Attention of the AVX-512 kernels: one text and head at a time, scores and weights in L1, softmax in base two.
 //
-// Include this from kernels_*.cc only, for the reason given in kernels_avx512_body.h. A block of up to kTileRows
+// Include this from the kernel files only, for the reason given in avx512_body.h. A block of up to kTileRows
 // queries takes three steps: scores against all keys, softmax of each row, weighted sum of the values.
 #pragma once
 
-#include "engine/cpu/kernels_avx512_body.h"
+#include "engine/cpu/kernels/avx512_body.h"
 
 namespace {
 
@@ -208,10 +208,10 @@ void AttendHead(const HeadView<Ops>& head) {
 template <class Ops>
 void Attention(const AttentionCall& call) {
   HeadView<Ops> head;
-  head.stride = 3 * call.hidden / Ops::kPerUnit;
+  head.stride = call.qkv_stride / Ops::kPerUnit;
   head.tokens = call.tokens;
   head.keys_padded = RoundUp(call.tokens, kLanes);
-  head.context_stride = call.hidden;
+  head.context_stride = call.context_stride;
   head.scores = static_cast<float*>(call.scratch);
   head.weights = static_cast<Unit*>(call.scratch) + kTileRows * head.keys_padded;
   head.keys = head.weights + kTileRows * head.keys_padded;
@@ -219,8 +219,8 @@ void Attention(const AttentionCall& call) {
   for (size_t index = call.head_begin; index < call.head_end; ++index) {
     const Unit* base = static_cast<const Unit*>(call.qkv) + index * call.head_width / Ops::kPerUnit;
     head.queries = base;
-    head.keys_rows = base + call.hidden / Ops::kPerUnit;
-    head.values_rows = base + 2 * call.hidden / Ops::kPerUnit;
+    head.keys_rows = base + call.width / Ops::kPerUnit;
+    head.values_rows = base + 2 * call.width / Ops::kPerUnit;
     head.context = static_cast<typename Ops::T*>(call.context) + index * call.head_width;
     if (call.head_width == 32) {
       AttendHead<Ops, 2>(head);

@@ -1,9 +1,9 @@
-// The fp32 kernels for AVX-512 (F, BW, DQ, VL). Compiled with exactly these flags; see kernels_avx512_body.h.
-#include "engine/cpu/kernels.h"
+// The fp32 kernels for AVX-512 (F, BW, DQ, VL). Compiled with exactly these flags; see avx512_body.h.
+#include "engine/cpu/kernels/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-#include "engine/cpu/attention_avx512_body.h"
-#include "engine/cpu/kernels_avx512_body.h"
+#include "engine/cpu/kernels/avx512_attention_body.h"
+#include "engine/cpu/kernels/avx512_body.h"
 
 namespace sutra::cpu {
 

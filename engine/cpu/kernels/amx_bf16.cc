@@ -2,10 +2,10 @@
 //
 // The tile instructions are written as assembly with a memory clobber: the compiler's own intrinsics lack it, and a
 // tile load could be moved ahead of a store that it must see.
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #if defined(__AVX512BF16__)
-#include "engine/cpu/gemm_amx_body.h"
+#include "engine/cpu/kernels/amx_gemm_body.h"
 
 namespace sutra::cpu {
 namespace {

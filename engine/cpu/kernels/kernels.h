@@ -63,13 +63,15 @@ struct GemmCall {
 // softmax(q k^T) v for one text and a range of heads. Queries carry 1 / sqrt(head width) * log2(e) already (folded into
 // their weights), so that the exponential is a power of two.
 struct AttentionCall {
-  const void* qkv = nullptr;  // [tokens][3 * hidden] elements: queries, keys, values
+  const void* qkv = nullptr;  // [tokens][3 * width] elements: queries, keys, values
+  size_t qkv_stride = 0;      // elements
   size_t tokens = 0;
-  size_t hidden = 0;
+  size_t width = 0;  // of all heads together
   size_t head_width = 0;
   size_t head_begin = 0;
   size_t head_end = 0;
-  void* context = nullptr;  // [tokens][hidden] elements
+  void* context = nullptr;  // [tokens][width] elements
+  size_t context_stride = 0;
   void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one per thread
 };
 size_t AttentionScratchBytes(size_t tokens, size_t head_width);
@@ -78,7 +80,8 @@ size_t AttentionScratchBytes(size_t tokens, size_t head_width);
 struct NormalizeCall {
   float* x = nullptr;
   size_t rows = 0;
-  size_t width = 0;
+  size_t width = 0;   // of the norm; what lies between it and the stride stays as it is in x
+  size_t stride = 0;  // of x and of `elements`
   float epsilon = 0;
   const float* gain = nullptr;
   const float* shift = nullptr;
@@ -93,7 +96,19 @@ struct EmbedCall {
   const float* words = nullptr;
   const float* positions = nullptr;
   float* x = nullptr;
+  size_t x_stride = 0;
 };
+
+// out[width] = the mean of the rows.
+struct MeanCall {
+  const float* x = nullptr;
+  size_t rows = 0;
+  size_t width = 0;
+  size_t stride = 0;
+  float* out = nullptr;
+};
+
+struct Int8Kernels;  // int8_kernels.h
 
 struct KernelTable {
   const char* name;
@@ -106,7 +121,8 @@ struct KernelTable {
   void (*attention)(const AttentionCall&);
   void (*normalize)(const NormalizeCall&);
   void (*embed)(const EmbedCall&);
-  void (*mean)(const float* x, size_t rows, size_t width, float* out);
+  void (*mean)(const MeanCall&);
+  const Int8Kernels* int8 = nullptr;  // products u8 x s8; null where the set has none
 };
 
 // Whether a table can compute a model of this shape.

@@ -1,13 +1,13 @@
 // The matrix product on AMX tiles: 32 x 32 blocks of C in four tiles, the epilogue shared with the AVX-512 kernels.
 //
-// Include from kernels_amx.cc (real tiles) and from the test that runs the same loops over emulated tiles; they differ
+// Include from amx_bf16.cc (real tiles) and from the test that runs the same loops over emulated tiles; they differ
 // in `Tiles`. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and 16
 // columns wide, with a row stride of one panel.
 // Invariant: a[] has kRowPadding spare rows, because tiles are read whole; they affect only results that are discarded.
 #pragma once
 
-#include "engine/cpu/attention_avx512_body.h"
-#include "engine/cpu/kernels_avx512_body.h"
+#include "engine/cpu/kernels/avx512_attention_body.h"
+#include "engine/cpu/kernels/avx512_body.h"
 
 namespace {
 

@@ -1,10 +1,10 @@
 // The bf16 kernels for AVX-512 with native bf16 products (VDPBF16PS). Compiled with exactly these flags; see
-// kernels_avx512_body.h.
-#include "engine/cpu/kernels.h"
+// avx512_body.h.
+#include "engine/cpu/kernels/kernels.h"
 
 #if defined(__AVX512BF16__)
-#include "engine/cpu/attention_avx512_body.h"
-#include "engine/cpu/kernels_avx512_body.h"
+#include "engine/cpu/kernels/avx512_attention_body.h"
+#include "engine/cpu/kernels/avx512_body.h"
 
 namespace sutra::cpu {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 namespace sutra::cpu {
 namespace {
@@ -89,11 +89,11 @@ void Gemm(const GemmCall& call) {
 template <class E>
 void AttendQuery(const AttentionCall& call, size_t head, size_t query, float* scores) {
   const auto* qkv = static_cast<const typename E::T*>(call.qkv);
-  const size_t stride = 3 * call.hidden;
+  const size_t stride = call.qkv_stride;
   const auto* q = qkv + query * stride + head * call.head_width;
   float top = -INFINITY;
   for (size_t key = 0; key < call.tokens; ++key) {
-    const auto* k = qkv + key * stride + call.hidden + head * call.head_width;
+    const auto* k = qkv + key * stride + call.width + head * call.head_width;
     float score = 0;
     for (size_t i = 0; i < call.head_width; ++i) score += E::Load(q[i]) * E::Load(k[i]);
     scores[key] = score;
@@ -105,11 +105,11 @@ void AttendQuery(const AttentionCall& call, size_t head, size_t query, float* sc
     total += weight;
     scores[key] = E::Load(E::Store(weight));  // the product below reads elements
   }
-  auto* context = static_cast<typename E::T*>(call.context) + query * call.hidden + head * call.head_width;
+  auto* context = static_cast<typename E::T*>(call.context) + query * call.context_stride + head * call.head_width;
   for (size_t i = 0; i < call.head_width; ++i) {
     float sum = 0;
     for (size_t key = 0; key < call.tokens; ++key) {
-      sum += scores[key] * E::Load(qkv[key * stride + 2 * call.hidden + head * call.head_width + i]);
+      sum += scores[key] * E::Load(qkv[key * stride + 2 * call.width + head * call.head_width + i]);
     }
     context[i] = E::Store(sum / total);
   }
@@ -128,8 +128,8 @@ template <class E>
 void Normalize(const NormalizeCall& call) {
   const auto width = static_cast<float>(call.width);
   for (size_t row = 0; row < call.rows; ++row) {
-    float* x = call.x + row * call.width;
-    auto* elements = static_cast<typename E::T*>(call.elements) + row * call.width;
+    float* x = call.x + row * call.stride;
+    auto* elements = static_cast<typename E::T*>(call.elements) + row * call.stride;
     float sum = 0;
     for (size_t i = 0; i < call.width; ++i) sum += x[i];
     const float mean = sum / width;
@@ -147,16 +147,16 @@ void Embed(const EmbedCall& call) {
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
     for (size_t i = 0; i < call.width; ++i) {
-      call.x[token * call.width + i] = word[i] + call.positions[token * call.width + i];
+      call.x[token * call.x_stride + i] = word[i] + call.positions[token * call.width + i];
     }
   }
 }
 
-void Mean(const float* x, size_t rows, size_t width, float* out) {
-  for (size_t i = 0; i < width; ++i) {
+void Mean(const MeanCall& call) {
+  for (size_t i = 0; i < call.width; ++i) {
     float sum = 0;
-    for (size_t row = 0; row < rows; ++row) sum += x[row * width + i];
-    out[i] = sum / static_cast<float>(rows);
+    for (size_t row = 0; row < call.rows; ++row) sum += call.x[row * call.stride + i];
+    call.out[i] = sum / static_cast<float>(call.rows);
   }
 }
 

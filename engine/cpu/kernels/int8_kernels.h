@@ -1,0 +1,104 @@
+// The int8 half of a kernel table: rows quantised to u8, and products u8 x s8 with exact integer sums.
+//
+// One row of inputs x of class c is quantised in blocks of `block` columns:
+//   t = M (x * inverse_smooth + shift[c])       M orthogonal, see MixBlockWidth
+//   a = (max(t, 0) - min(t, 0)) / 255,  z = round(-min(t, 0) / a),  q = sat_u8(round(t / a + z))
+// and a product of it is, summed over the blocks,
+//   y = a * scale * sum(q * b) - z * a * column_sum + bias[c]
+// The weights carry M and the smoothing; the reference vector that `shift` takes away comes back with the bias. Scales
+// belong to a row, so a text's vector does not depend on its batch.
+// Source: SmoothQuant (Xiao et al. 2022) for smoothing, QuaRot (Ashkboos et al. 2024) for mixing; reference vectors per
+// class of rows are our own (engine/DESIGN.md).
+// Thread rule: stateless, as kernels.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/cpu/kernels/kernels.h"
+
+namespace sutra::cpu {
+
+// A row's class: 0 for the first token of a text, whose activations are nearly the same in all texts, 1 for the others.
+inline constexpr size_t kRowClasses = 2;
+
+inline constexpr size_t kMixLanes = 16;  // M mixes column i with i + 16, i + 32, ... of its block, never neighbours
+
+// Columns that share a scale and are mixed with each other: 384 where that divides the depth, else the largest of 256,
+// 128, 64 that does. REQUIRES depth % 64 == 0.
+// M on a block seen as vectors of kMixLanes columns, v[0..n): n = 24: first v[i], v[i + 8], v[i + 16] each minus 2/3 of
+// their sum, for i < 8; then butterflies over v[0..8), v[8..16), v[16..24): for h = 1, 2, 4: (v[i], v[i + h]) becomes
+// (v[i] + v[i + h], v[i] - v[i + h]) where i has no bit h. Otherwise butterflies alone, over all n. The factor that
+// makes M orthogonal (8^-1/2, or n^-1/2) is in inverse_smooth and shift, so that kernels only add.
+constexpr size_t MixBlockWidth(size_t depth) {
+  if (depth % 384 == 0) return 384;
+  return depth % 256 == 0 ? 256 : depth % 128 == 0 ? 128 : 64;
+}
+
+// How the inputs of one product are quantised. Pointers to arrays of `depth` floats.
+struct Quantisation {
+  size_t depth = 0;
+  size_t block = 0;
+  const float* inverse_smooth = nullptr;
+  const float* shift[kRowClasses] = {};
+
+  size_t blocks() const { return depth / block; }
+};
+
+// Rows as products read them. Values lie in [rows][stride] bytes, scales and zeros in [rows][blocks] floats.
+struct QuantisedRows {
+  uint8_t* values = nullptr;
+  uint8_t* remainders = nullptr;  // null, or the second term: round(255 (t / a + z - q)) + 128, for short texts
+  size_t stride = 0;
+  float* scale = nullptr;  // a
+  float* zero = nullptr;   // -z * a
+  size_t blocks = 0;
+};
+
+// Rows of elements (of the table's type) to u8, blocks [block_begin, block_end) of them.
+struct QuantiseCall {
+  const void* x = nullptr;  // [rows][depth] elements, at column 0
+  size_t x_stride = 0;      // elements
+  size_t rows = 0;
+  const uint8_t* classes = nullptr;  // [rows]
+  Quantisation how;
+  size_t block_begin = 0;
+  size_t block_end = 0;
+  QuantisedRows out;
+};
+
+// As NormalizeCall, with the rows quantised instead of stored as elements (norm.elements is null).
+struct NormalizeQuantiseCall {
+  NormalizeCall norm;
+  const uint8_t* classes = nullptr;  // [rows]
+  Quantisation how;
+  QuantisedRows out;
+};
+
+// As GemmCall, from quantised rows.
+struct Int8GemmCall {
+  QuantisedRows a;  // at the first block of this product
+  size_t rows = 0;
+  const uint8_t* classes = nullptr;  // [rows]
+  const void* b = nullptr;           // s8 [panel][depth / 4][64][4]
+  size_t depth = 0;
+  size_t block = 0;
+  size_t columns = 0;
+  size_t panel_begin = 0;
+  size_t panel_end = 0;
+  const float* scale = nullptr;              // [panels * 64], of each column of b
+  const float* column_sums = nullptr;        // [depth / block][panels * 64]: scale * sum of b over the block
+  const float* bias[kRowClasses] = {};       // [panels * 64] each; null: none
+  GemmOutput output = GemmOutput::kElement;  // elements are of the table's type
+  void* c = nullptr;
+  size_t c_stride = 0;
+  const ActivationCurve* curve = nullptr;
+};
+
+struct Int8Kernels {
+  void (*quantise)(const QuantiseCall&);
+  void (*normalize_quantise)(const NormalizeQuantiseCall&);
+  void (*gemm)(const Int8GemmCall&);
+};
+
+}  // namespace sutra::cpu

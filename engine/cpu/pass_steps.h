@@ -1,0 +1,25 @@
+// The steps that every forward pass has in the same form, whatever its products multiply.
+// Thread rule: any thread; each call writes only the rows, heads or outputs that it is given.
+#pragma once
+
+#include "engine/cpu/forward_pass.h"
+#include "engine/cpu/packed_model.h"
+
+namespace sutra::cpu {
+
+// x = words + positions, for the texts [begin, end) of a chunk.
+void EmbedTexts(const KernelTable& kernels, const PackedModel& model, const ChunkOfTexts& chunk, size_t begin,
+                size_t end, float* x);
+
+// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours.
+void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads, const ChunkOfTexts& chunk,
+                 size_t begin, size_t end, const Workspace& workspace, void* scratch);
+
+// Norm of rows [begin, end) in place, and as elements.
+void NormalizeRows(const KernelTable& kernels, const PackedModel& model, const PackedNorm& norm,
+                   const Workspace& workspace, size_t begin, size_t end);
+
+// One vector per text, from the residual stream.
+void PoolTexts(const KernelTable& kernels, const PackedModel& model, const ChunkOfTexts& chunk, const float* x);
+
+}  // namespace sutra::cpu
