@@ -136,7 +136,8 @@ void SlotTable::ShowCounts() {
   counts_.bytes.store(bytes_, kRelaxed);
 }
 
-// Readers that have found the cell see the version change, or that the entry has expired.
+// Readers that have found the cell see the version change, or a slot without an entry. Such a slot names no text: a
+// reader that comes to it only now would take the address of a long text for one that its entry still holds.
 void SlotTable::Remove(uint32_t number) {
   Slot& slot = slots_[number];
   assert(IsUsed(number));
@@ -145,6 +146,8 @@ void SlotTable::Remove(uint32_t number) {
   {
     const Change change(&slot);
     slot.expires_ns.store(0, kRelaxed);
+    slot.text_bytes.store(0, kRelaxed);
+    slot.text.store(0, kRelaxed);
   }
   slot.segment = 0;
   bytes_ -= BytesOf(text_bytes);
