@@ -1,6 +1,5 @@
 // Lookups without a lock. In the order in which a reader goes: cells, slot, text, vector, and back to the version.
 #include <cassert>
-#include <cstring>
 
 #include "cache/store/slot_table.h"
 #include "shm/base/checkpoint.h"
@@ -145,7 +144,7 @@ std::optional<bool> SlotTable::EqualLongText(uint32_t number, uint32_t version, 
     assert(IsUsed(number) && !IsUnread(slot) && IsLong(slot.text_bytes.load(kRelaxed)));  // this version was read
     text = LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
   }
-  return std::memcmp(text->bytes(), key.text.data(), key.text.size()) == 0;
+  return text->view() == key.text;
 }
 
 }  // namespace sutra

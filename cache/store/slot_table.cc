@@ -57,9 +57,8 @@ EntryKey SlotTable::KeyOf(std::string_view text, uint32_t variant) const {
 
 std::string_view SlotTable::TextOf(const Slot& slot) const {
   const uint64_t bytes = slot.text_bytes.load(kRelaxed), text = slot.text.load(kRelaxed);
-  const void* at =
-      IsLong(bytes) ? static_cast<void*>(LongText::FromWord(text)->bytes()) : static_cast<const void*>(heap_.At(text));
-  return {static_cast<const char*>(at), bytes};
+  if (IsLong(bytes)) return LongText::FromWord(text)->view();
+  return {static_cast<const char*>(static_cast<const void*>(heap_.At(text))), bytes};
 }
 
 // Cells. A search starts at its hash's home and ends at the first empty cell, so a cell that becomes empty must not cut
