@@ -241,9 +241,13 @@ struct alignas(64) PartialSums {
 
 alignas(64) constexpr float kNoBias[kPanelColumns] = {};
 
-template <class Ops, TileOutput kOutput, int kRows, int kTerms>
-void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, PartialSums* partial) {
+// `ahead`: the first tile of a panel walks through the next one as well, which is then in L2 when its turn comes;
+// weights come from L3 or from memory once per chunk.
+template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
+void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, const int8_t* ahead,
+              PartialSums* partial) {
   constexpr size_t kPerUnit = 4;
+  constexpr size_t kLine = 64;
   const size_t column = panel * kPanelColumns;
   const size_t stride = call.a.stride / kPerUnit;
   const size_t units = call.block / kPerUnit;
@@ -251,6 +255,7 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
   const Unit* a[2] = {units_at(call.a.values) + row * stride + index * units, nullptr};
   if constexpr (kTerms == 2) a[1] = units_at(call.a.remainders) + row * stride + index * units;
   const Unit* b = units_at(call.b + panel * call.b_panel_stride) + index * units * kPanelColumns;
+  if constexpr (kAhead) ahead += index * units * kPanelColumns * kPerUnit;
   __m512i sums[kTerms][kRows][kTileVectors];
 #pragma GCC unroll 2
   for (int t = 0; t < kTerms; ++t) {
@@ -263,7 +268,11 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
   for (size_t u = 0; u < units; ++u) {
     __m512i weights[kTileVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
+    for (int v = 0; v < kTileVectors; ++v) {
+      weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
+      if constexpr (kAhead) _mm_prefetch(static_cast<const void*>(ahead + v * kLine), _MM_HINT_T1);
+    }
+    if constexpr (kAhead) ahead += kPanelColumns * kPerUnit;
 #pragma GCC unroll 2
     for (int t = 0; t < kTerms; ++t) {
 #pragma GCC unroll 8
@@ -298,14 +307,24 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
   }
 }
 
-template <class Ops, TileOutput kOutput, int kRows, int kTerms>
-void Int8TileOfBlocks(const Int8GemmCall& call, size_t panel, size_t row) {
+template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
+void Int8TileOfBlocks(const Int8GemmCall& call, size_t panel, size_t row, const int8_t* ahead) {
   PartialSums partial;
   const size_t last = call.depth / call.block - 1;
   for (size_t index = 0; index < last; ++index) {
-    Int8Tile<Ops, TileOutput::kPartial, kRows, kTerms>(call, panel, row, index, &partial);
+    Int8Tile<Ops, TileOutput::kPartial, kAhead, kRows, kTerms>(call, panel, row, index, ahead, &partial);
   }
-  Int8Tile<Ops, kOutput, kRows, kTerms>(call, panel, row, last, &partial);
+  Int8Tile<Ops, kOutput, kAhead, kRows, kTerms>(call, panel, row, last, ahead, &partial);
+}
+
+template <class Ops, TileOutput kOutput, int kRows, int kTerms>
+void Int8Rows(const Int8GemmCall& call, size_t panel, size_t row) {
+  const int8_t* next = panel + 1 < call.panel_end ? call.b + (panel + 1) * call.b_panel_stride : call.b_next;
+  if (row == 0 && next != nullptr) {
+    Int8TileOfBlocks<Ops, kOutput, true, kRows, kTerms>(call, panel, row, next);
+  } else {
+    Int8TileOfBlocks<Ops, kOutput, false, kRows, kTerms>(call, panel, row, nullptr);
+  }
 }
 
 // Rows are dealt out evenly, as in Gemm; a row of two terms takes two of a tile's six.
@@ -318,18 +337,18 @@ void Int8GemmTo(const Int8GemmCall& call) {
     for (size_t block = 0; block < blocks; ++block) {
       const size_t rows = (single - row + (blocks - block) - 1) / (blocks - block);
       switch (rows) {
-        case 6: Int8TileOfBlocks<Ops, kOutput, 6, 1>(call, panel, row); break;
-        case 5: Int8TileOfBlocks<Ops, kOutput, 5, 1>(call, panel, row); break;
-        case 4: Int8TileOfBlocks<Ops, kOutput, 4, 1>(call, panel, row); break;
-        case 3: Int8TileOfBlocks<Ops, kOutput, 3, 1>(call, panel, row); break;
-        case 2: Int8TileOfBlocks<Ops, kOutput, 2, 1>(call, panel, row); break;
-        default: Int8TileOfBlocks<Ops, kOutput, 1, 1>(call, panel, row); break;
+        case 6: Int8Rows<Ops, kOutput, 6, 1>(call, panel, row); break;
+        case 5: Int8Rows<Ops, kOutput, 5, 1>(call, panel, row); break;
+        case 4: Int8Rows<Ops, kOutput, 4, 1>(call, panel, row); break;
+        case 3: Int8Rows<Ops, kOutput, 3, 1>(call, panel, row); break;
+        case 2: Int8Rows<Ops, kOutput, 2, 1>(call, panel, row); break;
+        default: Int8Rows<Ops, kOutput, 1, 1>(call, panel, row); break;
       }
       row += rows;
     }
-    for (; row + 3 <= call.rows; row += 3) Int8TileOfBlocks<Ops, kOutput, 3, 2>(call, panel, row);
-    if (call.rows - row == 2) Int8TileOfBlocks<Ops, kOutput, 2, 2>(call, panel, row);
-    if (call.rows - row == 1) Int8TileOfBlocks<Ops, kOutput, 1, 2>(call, panel, row);
+    for (; row + 3 <= call.rows; row += 3) Int8Rows<Ops, kOutput, 3, 2>(call, panel, row);
+    if (call.rows - row == 2) Int8Rows<Ops, kOutput, 2, 2>(call, panel, row);
+    if (call.rows - row == 1) Int8Rows<Ops, kOutput, 1, 2>(call, panel, row);
   }
 }
 
