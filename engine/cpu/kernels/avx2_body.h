@@ -38,11 +38,13 @@ inline float ReduceAdd(__m256 value) {
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 
-// sums[r][v] += a[r][depth] . b[depth][8 * v ...]
+// sums[r][v] += a[r][depth] . b[depth][8 * v ...]. `next` is null, or what a later tile will read as its b.
 template <int kRows, int kVectors>
 inline __attribute__((always_inline)) void Tile(const float* a, size_t a_stride, const float* b, size_t b_stride,
-                                                size_t depth, __m256 (&sums)[kRows][kVectors]) {
+                                                size_t depth, __m256 (&sums)[kRows][kVectors],
+                                                const float* next = nullptr) {
   for (size_t k = 0; k < depth; ++k) {
+    if (next != nullptr) _mm_prefetch(next + k * b_stride, _MM_HINT_T1);
     __m256 weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm256_loadu_ps(b + k * b_stride + v * kLanes);
@@ -131,13 +133,17 @@ inline __attribute__((always_inline)) void FinishTile(const GemmCall& call, size
 }
 
 template <int kRows>
-void GemmTile(const GemmCall& call, const float* b, size_t row, size_t column) {
+void GemmTile(const GemmCall& call, const float* b, const float* next, size_t row, size_t column) {
   __m256 sums[kRows][kTileVectors];
   SetZero(sums);
-  Tile(static_cast<const float*>(call.a) + row * call.a_stride, call.a_stride, b, kPanelColumns, call.depth, sums);
+  Tile(static_cast<const float*>(call.a) + row * call.a_stride, call.a_stride, b, kPanelColumns, call.depth, sums,
+       next);
   FinishTile(call, row, column, sums);
 }
 
+// A quarter of a panel at a time: 16 columns of its rows, one cache line every four. The processor's own prefetchers
+// follow that badly, so the first rows multiplied by a quarter fetch the same quarter of the next panel into L2: 2.4
+// times as fast for a text of ten tokens whose weights are not in L2, 1.1 times for a chunk of 192.
 void Gemm(const GemmCall& call) {
   // Rows are dealt out evenly: a last block of one or two rows would use a fraction of the accumulators.
   const size_t blocks = (call.rows + kTileRows - 1) / kTileRows;
@@ -145,18 +151,20 @@ void Gemm(const GemmCall& call) {
        column += kTileVectors * kLanes) {
     const size_t panel = column / kPanelColumns * kPanelColumns;
     const float* b = static_cast<const float*>(call.b) + panel * call.depth + (column - panel);
+    const float* next = panel / kPanelColumns + 1 < call.panel_end ? b + kPanelColumns * call.depth : nullptr;
     size_t row = 0;
     for (size_t block = 0; block < blocks; ++block) {
       const size_t rows = (call.rows - row + (blocks - block) - 1) / (blocks - block);
       switch (rows) {
-        case 6: GemmTile<6>(call, b, row, column); break;
-        case 5: GemmTile<5>(call, b, row, column); break;
-        case 4: GemmTile<4>(call, b, row, column); break;
-        case 3: GemmTile<3>(call, b, row, column); break;
-        case 2: GemmTile<2>(call, b, row, column); break;
-        default: GemmTile<1>(call, b, row, column); break;
+        case 6: GemmTile<6>(call, b, next, row, column); break;
+        case 5: GemmTile<5>(call, b, next, row, column); break;
+        case 4: GemmTile<4>(call, b, next, row, column); break;
+        case 3: GemmTile<3>(call, b, next, row, column); break;
+        case 2: GemmTile<2>(call, b, next, row, column); break;
+        default: GemmTile<1>(call, b, next, row, column); break;
       }
       row += rows;
+      next = nullptr;
     }
   }
 }
