@@ -1,7 +1,6 @@
 #include "bench/kernel_parts.h"
 
 #include <algorithm>
-#include <functional>
 #include <random>
 
 #include "bench/register_peak.h"
@@ -13,17 +12,6 @@ namespace sutra::bench {
 namespace {
 
 constexpr int kCalls = 15;
-
-double BestSeconds(const std::function<void()>& call) {
-  double best = 1e9;
-  call();
-  for (int i = 0; i < kCalls; ++i) {
-    const double start = ThreadSeconds();
-    call();
-    best = std::min(best, ThreadSeconds() - start);
-  }
-  return best;
-}
 
 class Parts {
  public:
@@ -113,6 +101,17 @@ class Parts {
 };
 
 }  // namespace
+
+double BestSeconds(const std::function<void()>& call) {
+  double best = 1e9;
+  call();
+  for (int i = 0; i < kCalls; ++i) {
+    const double start = ThreadSeconds();
+    call();
+    best = std::min(best, ThreadSeconds() - start);
+  }
+  return best;
+}
 
 std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const EncoderSpec& spec) {
   Parts parts(kernels);

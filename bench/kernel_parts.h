@@ -2,6 +2,7 @@
 // Thread rule: one thread.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,13 @@ std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const Encode
 
 // Of a 512 x 1536 x 384 product of random numbers: what stands for the peak where tiles have no register loop.
 double PackedProductRate(const cpu::KernelTable& kernels);
+
+// The same with int8 products, and what quantising rows of the inner width and the norm with quantising take.
+// REQUIRES: the set has int8 products.
+std::vector<PartRate> MeasureInt8Parts(const cpu::KernelTable& kernels, const EncoderSpec& spec);
+double PackedInt8ProductRate(const cpu::KernelTable& kernels);
+
+// Processor time of the fastest of several calls.
+double BestSeconds(const std::function<void()>& call);
 
 }  // namespace sutra::bench

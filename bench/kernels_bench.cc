@@ -20,6 +20,7 @@
 #include "bench/register_peak.h"
 #include "engine/backend_choice.h"
 #include "engine/cpu/features.h"
+#include "engine/cpu/kernels/int8_kernels.h"
 #include "engine/model/model_config.h"
 
 namespace sutra::bench {
@@ -40,27 +41,35 @@ struct KernelSet {
   const cpu::KernelTable* table = nullptr;
   std::optional<RegisterLoop> loop;
   RegisterLoop fp32 = RegisterLoop::kFmaZmm;
+  bool int8 = false;  // its int8 half is what is measured
 };
 
 std::vector<KernelSet> SetsOfThisCpu() {
   const cpu::Features& features = cpu::DetectFeatures();
   std::vector<KernelSet> sets;
-  const auto add = [&](bool present, const cpu::KernelTable* table, std::optional<RegisterLoop> loop) {
-    if (present && table != nullptr) sets.push_back({.table = table, .loop = loop});
+  const auto add = [&](bool present, const KernelSet& set) {
+    if (present && set.table != nullptr) sets.push_back(set);
   };
-  add(features.avx512, cpu::Avx512Kernels(), RegisterLoop::kFmaZmm);
-  add(features.avx512_bf16, cpu::Avx512Bf16Kernels(), RegisterLoop::kDotBf16Zmm);
-  add(features.amx_bf16, cpu::AmxKernels(), std::nullopt);
+  add(features.avx2, {cpu::Avx2Kernels(), RegisterLoop::kFmaYmm, RegisterLoop::kFmaYmm});
+  add(features.avx512, {cpu::Avx512Kernels(), RegisterLoop::kFmaZmm});
+  add(features.avx512_bf16, {cpu::Avx512Bf16Kernels(), RegisterLoop::kDotBf16Zmm});
+  add(features.amx_bf16, {cpu::AmxKernels(), std::nullopt});
+  add(features.avx512_vnni, {.table = cpu::Avx512VnniKernels(), .loop = RegisterLoop::kDotInt8Zmm, .int8 = true});
+  add(features.avx512_vnni && features.avx512_bf16,
+      {.table = cpu::Avx512VnniBf16Kernels(), .loop = RegisterLoop::kDotInt8Zmm, .int8 = true});
   return sets;
 }
 
-double PeakOf(const KernelSet& set) { return set.loop ? RegisterPeak(*set.loop) : PackedProductRate(*set.table); }
+double PeakOf(const KernelSet& set) {
+  if (set.loop) return RegisterPeak(*set.loop);
+  return set.int8 ? PackedInt8ProductRate(*set.table) : PackedProductRate(*set.table);
+}
 
 // The best set for bf16: what the engine's own choice takes.
 const KernelSet* BestBf16(const std::vector<KernelSet>& sets) {
   const KernelSet* best = nullptr;
   for (const KernelSet& set : sets) {
-    if (set.table->element == cpu::Element::kBf16) best = &set;
+    if (set.table->element == cpu::Element::kBf16 && !set.int8) best = &set;
   }
   return best;
 }
@@ -75,7 +84,8 @@ void ReportParts(const Options& options, const EncoderSpec& spec, const std::vec
       const double peak = PeakOf(set);
       const double fp32_peak = RegisterPeak(set.fp32);
       peaks.push_back(peak);
-      const std::vector<PartRate> parts = MeasureParts(*set.table, spec);
+      const std::vector<PartRate> parts =
+          set.int8 ? MeasureInt8Parts(*set.table, spec) : MeasureParts(*set.table, spec);
       for (const PartRate& part : parts) {
         // A part that could not be told from noise in one run has fewer values.
         const auto into = [&](auto* rows, double value) {
