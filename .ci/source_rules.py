@@ -110,6 +110,7 @@ COVERED_BY = {
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/avx2_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",

@@ -42,6 +42,7 @@ bool TilesPermitted() {
 Features Detect() {
   __builtin_cpu_init();
   Features found;
+  found.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   found.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                  __builtin_cpu_supports("fma");
@@ -65,11 +66,12 @@ std::string DescribeFeatures(const Features& features) {
     if (!text.empty()) text += ' ';
     text += name;
   };
+  add(features.avx2, "avx2");
   add(features.avx512, "avx512");
   add(features.avx512_vnni, "avx512_vnni");
   add(features.avx512_bf16, "avx512_bf16");
   add(features.amx_bf16, "amx_bf16");
-  return text.empty() ? "no AVX-512" : text;
+  return text.empty() ? "neither AVX2 nor AVX-512" : text;
 }
 
 }  // namespace sutra::cpu

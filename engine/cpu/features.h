@@ -7,6 +7,7 @@
 namespace sutra::cpu {
 
 struct Features {
+  bool avx2 = false;         // with FMA
   bool avx512 = false;       // F, BW, DQ, VL: what the fp32 kernels use
   bool avx512_bf16 = false;  // VDPBF16PS, a native product of bfloat16
   bool avx512_vnni = false;

@@ -121,7 +121,11 @@ const KernelTable* BestBf16() {
   return Usable(Avx512Bf16Kernels(), features.avx512_bf16);
 }
 
-const KernelTable* BestF32() { return Usable(Avx512Kernels(), DetectFeatures().avx512); }
+const KernelTable* BestF32() {
+  const Features& features = DetectFeatures();
+  if (const KernelTable* avx512 = Usable(Avx512Kernels(), features.avx512); avx512 != nullptr) return avx512;
+  return Usable(Avx2Kernels(), features.avx2);
+}
 
 bool Bf16IsFaster(const KernelTable& bf16, const KernelTable& fp32) {
   const Trial trial;
@@ -135,6 +139,7 @@ Precision PrecisionOf(const KernelTable& kernels) {
 const KernelTable* ByName(const std::string& name, Precision precision) {
   const Features& features = DetectFeatures();
   if (name == "portable") return PortableKernels(precision == Precision::kBf16 ? Element::kBf16 : Element::kF32);
+  if (name == "avx2") return Usable(Avx2Kernels(), features.avx2);
   if (name == "avx512") return Usable(Avx512Kernels(), features.avx512);
   if (name == "avx512_bf16") return Usable(Avx512Bf16Kernels(), features.avx512_bf16);
   if (name == "amx_bf16") return Usable(AmxKernels(), features.amx_bf16);
@@ -147,7 +152,7 @@ Result<KernelChoice> Forced(const std::string& name, const EncoderSpec& spec, Pr
     return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " cannot be used: unknown, not on this CPU (" +
                                                DescribeFeatures(DetectFeatures()) +
                                                "), or not for this model's shape; unset it or use auto, portable, "
-                                               "avx512, avx512_bf16 or amx_bf16");
+                                               "avx2, avx512, avx512_bf16 or amx_bf16");
   }
   const Precision own = PrecisionOf(*kernels);
   if (precision != Precision::kAuto && precision != own) {
