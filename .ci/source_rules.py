@@ -114,6 +114,7 @@ COVERED_BY = {
     "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
+    "engine/cpu/kernels/avx_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni_bf16.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/portable_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",

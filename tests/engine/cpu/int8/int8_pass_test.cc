@@ -75,9 +75,11 @@ std::vector<const KernelTable*> Tables() {
   const auto add = [&](bool present, const KernelTable* table) {
     if (present && table != nullptr) tables.push_back(table);
   };
+  add(features.avx_vnni, AvxVnniKernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
   add(features.avx512_vnni && features.avx512_bf16, EmulatedAmxInt8Kernels());
+  add(features.amx_int8, AmxInt8Kernels());
   return tables;
 }
 

@@ -27,9 +27,11 @@ std::vector<const KernelTable*> Tables() {
   const auto add = [&](bool present, const KernelTable* table) {
     if (present && table != nullptr) tables.push_back(table);
   };
+  add(features.avx_vnni, AvxVnniKernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
   add(features.avx512_vnni && features.avx512_bf16, EmulatedAmxInt8Kernels());
+  add(features.amx_int8, AmxInt8Kernels());
   return tables;
 }
 
@@ -514,7 +516,7 @@ TEST_P(Int8Sets, NormOfARowThatIsNotFiniteGivesTheScaleNan) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EverySet, Int8Sets, testing::Range<size_t>(0, 5),
+INSTANTIATE_TEST_SUITE_P(EverySet, Int8Sets, testing::Range<size_t>(0, 7),
                          [](const testing::TestParamInfo<size_t>& param) {
                            const auto tables = Tables();
                            return param.param < tables.size() ? std::string(tables[param.param]->name)
