@@ -11,6 +11,8 @@ namespace {
 
 constexpr unsigned kAmxTileBit = 1U << 24;
 constexpr unsigned kAmxBf16Bit = 1U << 22;
+constexpr unsigned kAmxInt8Bit = 1U << 25;
+constexpr unsigned kAvxVnniBit = 1U << 4;
 constexpr uint64_t kXcr0Tiles = (1U << 17) | (1U << 18);
 constexpr long kArchRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
 constexpr long kTileDataFeature = 18;
@@ -48,7 +50,13 @@ Features Detect() {
                  __builtin_cpu_supports("fma");
   found.avx512_bf16 = found.avx512 && __builtin_cpu_supports("avx512bf16");
   found.avx512_vnni = found.avx512 && __builtin_cpu_supports("avx512vnni");
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  found.avx_vnni = found.avx2 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & kAvxVnniBit) != 0;
   found.amx_bf16 = found.avx512_bf16 && TilesPermitted();
+  found.amx_int8 = found.amx_bf16 && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kAmxInt8Bit) != 0;
   return found;
 }
 
@@ -67,10 +75,12 @@ std::string DescribeFeatures(const Features& features) {
     text += name;
   };
   add(features.avx2, "avx2");
+  add(features.avx_vnni, "avx_vnni");
   add(features.avx512, "avx512");
   add(features.avx512_vnni, "avx512_vnni");
   add(features.avx512_bf16, "avx512_bf16");
   add(features.amx_bf16, "amx_bf16");
+  add(features.amx_int8, "amx_int8");
   return text.empty() ? "neither AVX2 nor AVX-512" : text;
 }
 
