@@ -108,7 +108,6 @@ COVERED_BY = {
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
-    "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx2_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
