@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <cassert>
-#include <cstdlib>
 #include <exception>
 #include <utility>
 
@@ -48,32 +47,33 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
   return plan;
 }
 
-// SUTRA_CPU_KERNELS wins over --executor: it exists to force one way of computing, for tests and for bisecting.
-Executor AskedExecutor(const BackendOptions& options) {
-  const char* variable = std::getenv("SUTRA_CPU_KERNELS");
-  const std::string kernels = variable != nullptr ? variable : "";
-  if (kernels.empty() || kernels == "auto") return options.executor;
-  return kernels == "aten" ? Executor::kTorch : Executor::kCpu;
-}
-
 Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
-  const Executor executor = AskedExecutor(options);
-  if (options.device == Device::kCuda && executor == Executor::kCpu) {
+  const bool torch = options.device == Device::kCuda || options.executor == Executor::kTorch;
+  const bool capped = options.cpu_isa != CpuIsa::kAuto;
+  if (options.device == Device::kCuda && options.executor == Executor::kCpu) {
     return Status(StatusCode::kBadOption,
                   "--executor cpu computes on the CPU only; with --device cuda use --executor torch or auto");
   }
-  if (options.device == Device::kCuda || executor == Executor::kTorch) return PlanTorch(model, options);
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model.config.spec, options.precision);
-  if (!choice.ok()) return choice.status();
-  if (executor == Executor::kAuto && choice->portable()) {
-    Result<Plan> torch = PlanTorch(model, options);
-    if (torch.ok()) return torch;
+  if (torch && capped) {
+    return Status(StatusCode::kBadOption,
+                  std::string("--cpu-isa ") + Name(options.cpu_isa) +
+                      " caps our own kernels, and torch would compute this model: leave --cpu-isa out (for torch "
+                      "there is the environment variable ATEN_CPU_CAPABILITY), or use --executor cpu");
+  }
+  if (torch) return PlanTorch(model, options);
+  Result<std::vector<cpu::KernelChoice>> choices =
+      cpu::ChooseKernels(model.config.spec, options.precision, options.cpu_isa);
+  if (!choices.ok()) return choices.status();
+  const cpu::KernelChoice& choice = choices->front();
+  if (options.executor == Executor::kAuto && choice.portable() && !capped) {
+    Result<Plan> plan = PlanTorch(model, options);
+    if (plan.ok()) return plan;
     spdlog::warn(
         "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
         "compute it, several times slower. {}",
-        cpu::DescribeFeatures(cpu::DetectFeatures()), torch.status().message());
+        cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  return PlanKernels(model, *choice, options);
+  return PlanKernels(model, choice, options);
 }
 
 }  // namespace
