@@ -57,6 +57,9 @@ std::vector<KernelSet> SetsOfThisCpu() {
   add(features.avx512_vnni, {.table = cpu::Avx512VnniKernels(), .loop = RegisterLoop::kDotInt8Zmm, .int8 = true});
   add(features.avx512_vnni && features.avx512_bf16,
       {.table = cpu::Avx512VnniBf16Kernels(), .loop = RegisterLoop::kDotInt8Zmm, .int8 = true});
+  add(features.avx_vnni,
+      {.table = cpu::AvxVnniKernels(), .loop = RegisterLoop::kDotInt8Ymm, .fp32 = RegisterLoop::kFmaYmm, .int8 = true});
+  add(features.amx_int8, {.table = cpu::AmxInt8Kernels(), .int8 = true});
   return sets;
 }
 
