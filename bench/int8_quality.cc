@@ -118,11 +118,10 @@ Result<Quality> CompareVectors(const std::vector<QualityText>& texts, ModelBacke
   for (size_t i = 0; i < ids.size(); ++i) {
     const double cosine = Cosine((*exact)[i], (*rounded)[i]);
     quality.cosine_mean += cosine / static_cast<double>(ids.size());
+    WorstText& worst = quality.families[families[i]];
     // A cosine that is no number must not pass.
-    if (!(cosine >= quality.cosine_min))
-      quality.worst_text = shown[i], quality.cosine_min = std::isnan(cosine) ? -1 : cosine;
-    const auto [family, fresh] = quality.family_min.emplace(families[i], cosine);
-    if (!fresh) family->second = std::min(family->second, cosine);
+    if (!(cosine >= worst.cosine)) worst = {std::isnan(cosine) ? -1 : cosine, shown[i]};
+    quality.cosine_min = std::min(quality.cosine_min, worst.cosine);
   }
   quality.top10 = Agreement(*exact, *rounded);
   return quality;

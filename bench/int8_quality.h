@@ -16,13 +16,17 @@ struct QualityText {
   std::string text;
 };
 
+struct WorstText {
+  double cosine = 1;
+  std::string text;
+};
+
 struct Quality {
   size_t texts = 0;
   double cosine_min = 1;
   double cosine_mean = 0;
   double top10 = 0;  // mean share of the ten nearest neighbours among these texts that both precisions agree on
-  std::string worst_text;
-  std::map<std::string, double> family_min;
+  std::map<std::string, WorstText> families;
 };
 
 // Lines of {"family": ..., "text": ...}.

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -39,7 +40,7 @@ struct Options {
 // fp32 in every set is measured against `fp32`.
 struct KernelSet {
   const cpu::KernelTable* table = nullptr;
-  std::optional<RegisterLoop> loop;
+  std::optional<RegisterLoop> loop = std::nullopt;
   RegisterLoop fp32 = RegisterLoop::kFmaZmm;
   bool int8 = false;  // its int8 half is what is measured
 };
@@ -208,14 +209,13 @@ void ReportQuality(const Options& options, Report* report) {
   report->Add("int8_cos_mean", "int8: mean cosine to fp32", {quality->cosine_mean});
   report->Add("int8_top10", "int8: share of the ten nearest texts as in fp32", {quality->top10});
   report->Add("int8_texts", "texts compared", {static_cast<double>(quality->texts)});
-  char line[160];
-  std::snprintf(line, sizeof(line), "smallest cosine %.5f, mean %.5f; the worst text begins: ", quality->cosine_min,
-                quality->cosine_mean);
-  report->Note(line + quality->worst_text.substr(0, 60));
-  for (const auto& [family, least] : quality->family_min) {
-    std::snprintf(line, sizeof(line), "  %-14s %.5f", family.c_str(), least);
+  report->Note("smallest cosine of each kind of text, and where it is:");
+  for (const auto& [family, worst] : quality->families) {
+    char line[160];
+    std::snprintf(line, sizeof(line), "  %-14s %.5f  %s", family.c_str(), worst.cosine,
+                  nlohmann::json(worst.text).dump(-1, ' ', true).substr(0, 80).c_str());
     report->Note(line);
-    report->AddValue("int8_cos_min_" + family, least);
+    report->AddValue("int8_cos_min_" + family, worst.cosine);
   }
 }
 
