@@ -20,6 +20,7 @@ constexpr KernelSet kSets[] = {
     {AmxKernels, &Features::amx_bf16},
     {Avx512Bf16Kernels, &Features::avx512_bf16},
     {Avx512Kernels, &Features::avx512},
+    {Avx2Kernels, &Features::avx2},
 };
 
 Precision PrecisionOf(const KernelTable& kernels) {

@@ -88,7 +88,26 @@ inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kTileVectors])
   }
 }
 
-// Bias, activation or residual, and the store of one row of one panel.
+// The store of one row of one panel; of a GemmCall or an Int8GemmCall.
+template <class Call>
+inline __attribute__((always_inline)) void AddToResidual(const Call& call, size_t row, size_t column,
+                                                         const __m512 (&sums)[kTileVectors]) {
+  float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) {
+    _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
+  }
+}
+
+template <class Ops, class Call>
+inline __attribute__((always_inline)) void StoreElements(const Call& call, size_t row, size_t column,
+                                                         const __m512 (&sums)[kTileVectors]) {
+  auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
+}
+
+// Bias, activation or residual, and the store.
 template <class Ops>
 inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
                                                      __m512 (&sums)[kTileVectors]) {
@@ -98,15 +117,11 @@ inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_
     }
   }
   if (call.output == GemmOutput::kAddToF32) {
-    float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
-    for (int v = 0; v < kTileVectors; ++v) {
-      _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
-    }
+    AddToResidual(call, row, column, sums);
     return;
   }
   if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
-  auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
-  for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
+  StoreElements<Ops>(call, row, column, sums);
 }
 
 template <class Ops, int kRows>
@@ -174,7 +189,7 @@ void Normalize(const NormalizeCall& call) {
   }
 }
 
-void Embed(const EmbedCall& call) {
+[[maybe_unused]] void Embed(const EmbedCall& call) {
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
     const float* position = call.positions + token * call.width;
@@ -185,7 +200,7 @@ void Embed(const EmbedCall& call) {
   }
 }
 
-void Mean(const MeanCall& call) {
+[[maybe_unused]] void Mean(const MeanCall& call) {
   const __m512 factor = _mm512_set1_ps(1.0F / static_cast<float>(call.rows));
   for (size_t i = 0; i < call.width; i += kLanes) {
     __m512 sum = _mm512_setzero_ps();

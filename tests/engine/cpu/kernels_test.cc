@@ -27,6 +27,7 @@ std::vector<const KernelTable*> Tables() {
   };
   add(true, PortableKernels(Element::kF32));
   add(true, PortableKernels(Element::kBf16));
+  add(features.avx2, Avx2Kernels());
   add(features.avx512, Avx512Kernels());
   add(features.avx512_bf16, Avx512Bf16Kernels());
   add(features.avx512_bf16, EmulatedAmxKernels());
@@ -313,7 +314,7 @@ TEST_P(CpuKernels, NormsEmbeddingAndMeanMatch) {
 
 TEST_P(CpuKernels, StartCheckAcceptsTheSet) { EXPECT_TRUE(KernelsComputeCorrectly(*table_)); }
 
-INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 6),
+INSTANTIATE_TEST_SUITE_P(EverySet, CpuKernels, testing::Range<size_t>(0, 7),
                          [](const testing::TestParamInfo<size_t>& param) {
                            const auto tables = Tables();
                            return param.param < tables.size() ? std::string(tables[param.param]->name)
