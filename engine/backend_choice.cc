@@ -7,12 +7,11 @@
 #include <exception>
 #include <utility>
 
-#include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
-#include "engine/cpu/float_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
 #include "engine/torch/plugin_loader.h"
+#include "engine/trusted_encoder.h"
 
 namespace sutra {
 namespace {
@@ -22,13 +21,6 @@ struct Plan {
   Precision precision = Precision::kF32;
   const char* device = "cpu";
 };
-
-Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, const BackendOptions& options) {
-  auto packed = cpu::SharedPackedModel(model.config.spec, model.weights, choice.kernels->element);
-  auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), *choice.kernels);
-  return {.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
-          .precision = choice.precision};
-}
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
   Result<const TorchPlugin*> plugin = LoadTorchPlugin();
@@ -73,7 +65,9 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
         "compute it, several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  return PlanKernels(model, choice, options);
+  Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
+  if (!trusted.ok()) return trusted.status();
+  return Plan{.encoder = std::move(trusted->encoder), .precision = trusted->precision};
 }
 
 }  // namespace
