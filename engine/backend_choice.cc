@@ -20,6 +20,7 @@ struct Plan {
   std::unique_ptr<Encoder> encoder;
   Precision precision = Precision::kF32;
   const char* device = "cpu";
+  EncoderBackend::MakeFallback fallback;
 };
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
@@ -67,7 +68,13 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
   }
   Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
   if (!trusted.ok()) return trusted.status();
-  return Plan{.encoder = std::move(trusted->encoder), .precision = trusted->precision};
+  Plan plan;
+  plan.encoder = std::move(trusted->encoder);
+  plan.precision = trusted->precision;
+  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
+    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
+  };
+  return plan;
 }
 
 }  // namespace
@@ -79,8 +86,8 @@ Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& opt
     if (!model.ok()) return model.status();
     Result<Plan> plan = MakePlan(model.value(), options);
     if (!plan.ok()) return plan.status();
-    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), Name(plan->precision),
-                                plan->device);
+    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), Name(plan->precision), plan->device,
+                                std::move(plan->fallback));
   } catch (const std::exception& error) {
     return Status(StatusCode::kModelError, "loading the model " + options.model_dir + " failed: " + error.what());
   }

@@ -46,4 +46,20 @@ Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cp
                     cpu::CpuName() + ")");
 }
 
+Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
+                                                     Precision first, uint32_t threads, CpuIsa isa_max) {
+  Result<LoadedModel> model = LoadModel(model_dir);
+  if (!model.ok()) return model.status();
+  if (model->weights.digest != digest) {
+    return Status(StatusCode::kModelError,
+                  "the weights in " + model_dir + " are others than those that are served; restart the engine");
+  }
+  const CpuIsa isa = first == Precision::kF32 ? CpuIsa::kPortable : isa_max;
+  Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(model->config.spec, Precision::kF32, isa);
+  if (!choices.ok()) return choices.status();
+  Result<TrustedEncoder> trusted = FirstTrusted(*model, *choices, threads);
+  if (!trusted.ok()) return trusted.status();
+  return std::move(trusted->encoder);
+}
+
 }  // namespace sutra

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder.h"
@@ -21,5 +22,10 @@ struct TrustedEncoder {
 // A choice that is passed over costs a warning. Fails with kModelError if none is left, naming cosine, CPU and fix.
 Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cpu::KernelChoice> choices,
                                     uint32_t threads);
+
+// What computes a batch that `first` failed to: fp32, by the fastest set where `first` is another precision, else by
+// the portable one. Reads the folder again; fails with kModelError if its weights are not those of `digest` any more.
+Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
+                                                     Precision first, uint32_t threads, CpuIsa isa_max);
 
 }  // namespace sutra

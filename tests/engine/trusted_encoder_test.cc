@@ -65,5 +65,26 @@ TEST_F(TrustedEncoderTest, WhereNoneIsLeftTheModelIsRefusedWithTheFix) {
   }
 }
 
+TEST_F(TrustedEncoderTest, TheFallbackIsFp32AndOfAnotherSetWhereFp32WasFirst) {
+  const auto make = [this](Precision first) {
+    return MakeFallbackEncoder(folder_.path(), model_->weights.digest, first, 1, CpuIsa::kAuto);
+  };
+  const auto after_fp32 = make(Precision::kF32);
+  ASSERT_TRUE(after_fp32.ok()) << after_fp32.status().message();
+  EXPECT_STREQ((*after_fp32)->name(), "portable");
+  const auto after_bf16 = make(Precision::kBf16);
+  ASSERT_TRUE(after_bf16.ok()) << after_bf16.status().message();
+  EXPECT_STREQ((*after_bf16)->name(),
+               cpu::ChooseKernels(model_->config.spec, Precision::kF32).value().front().kernels->name);
+}
+
+TEST_F(TrustedEncoderTest, OtherWeightsInTheFolderAreNoFallback) {
+  folder_.tensors()["embeddings.LayerNorm.bias"][0] += 1;
+  folder_.Save();
+  const Status status =
+      MakeFallbackEncoder(folder_.path(), model_->weights.digest, Precision::kBf16, 1, CpuIsa::kAuto).status();
+  EXPECT_NE(status.message().find("restart the engine"), std::string::npos) << status.message();
+}
+
 }  // namespace
 }  // namespace sutra
