@@ -112,6 +112,8 @@ COVERED_BY = {
     "engine/cpu/kernels/avx2_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/amx_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
+    "engine/cpu/kernels/avx_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni_bf16.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/portable_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
@@ -158,6 +160,7 @@ COVERED_BY = {
 # A header that lists invariants which neither it nor its .cc could assert -> where they hold instead.
 ASSERTED_ELSEWHERE = {
     "cache/cache_shard.h": "an interface; logged_shard.cc and store/ are the code",
+    "engine/cpu/kernels/amx_int8_body.h": "tests compile it over emulated tiles; int8_pass.cc makes the memory",
     "engine/cpu/kernels/amx_gemm_body.h": "tests compile it over emulated tiles; packed_model.cc checks the shapes",
     "engine/cpu/forward_pass.h": "an interface; float_pass.cc and int8/int8_pass.cc are the code",
     "engine/cpu/kernels/kernels.h": "a table of function pointers; packed_model.cc checks the shapes",

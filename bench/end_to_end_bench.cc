@@ -1,9 +1,11 @@
-// One measurement of a running engine through the client library: text in, vector out. bench/run engine runs this in
-// turn with the reference and collects the figures.
-//   end_to_end_bench --socket PATH --workload mix|tokens32|tokens128 [--vectors FILE]   one pass, nothing from the
-//   cache end_to_end_bench --socket PATH --workload single|hit|queries [--count N]            one text at a time
-//   end_to_end_bench --socket PATH --workload first                 waits for the engine, then one text
-//   end_to_end_bench --dump mix|tokens32|tokens128|queries          the texts as JSON lines, for the comparators
+// One measurement of a running engine through the client library: text in, vector out. bench/run engine and bench/run
+// peers run this in turn with the comparators and collect the figures.
+//   end_to_end_bench --socket PATH --workload mix|tokens32|tokens128     one pass, nothing from the cache;
+//                                    [--texts N] [--vectors FILE]        of the first N texts; keeps the vectors
+//   end_to_end_bench --socket PATH --workload single|hit [--count N]     one text at a time
+//   end_to_end_bench --socket PATH --workload queries [--count N]        the same with the dumped queries, uncached
+//   end_to_end_bench --socket PATH --workload first                      waits for the engine, then one text
+//   end_to_end_bench --dump mix|tokens32|tokens128|queries               the texts as JSON lines, for the comparators
 // Prints one JSON object. Single-threaded.
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -153,8 +155,9 @@ sutra_options NothingCached() {
 }
 
 // `vectors_file`: where the vectors go as raw floats, unless empty.
-int Throughput(const std::string& socket, const std::string& name, const std::string& vectors_file) {
-  const std::vector<std::string> texts = Workload(name);
+int Throughput(const std::string& socket, const std::string& name, size_t texts_max, const std::string& vectors_file) {
+  std::vector<std::string> texts = Workload(name);
+  texts.resize(std::min(texts.size(), texts_max));
   std::vector<const char*> pointers;
   std::vector<size_t> bytes;
   for (const std::string& text : texts) {
@@ -294,12 +297,14 @@ int First(const std::string& socket) {
 
 int main(int argc, char** argv) {
   std::string socket, workload = "mix", dump, vectors;
-  size_t count = 500;
+  size_t count = 500, texts_max = 1'000'000;
   CLI::App app("One measurement of a running engine through the client library.", "end_to_end_bench");
   app.add_option("--socket", socket, "Socket of the engine");
   app.add_option("--workload", workload, "mix, tokens32, tokens128, single, hit, queries or first")
       ->check(CLI::IsMember({"mix", "tokens32", "tokens128", "single", "hit", "queries", "first"}));
   app.add_option("--vectors", vectors, "File for the vectors of mix, tokens32 and tokens128, as raw floats");
+  app.add_option("--texts", texts_max, "Only the first texts of mix, tokens32 and tokens128")
+      ->check(CLI::PositiveNumber);
   app.add_option("--count", count, "Number of texts for single, hit and queries")->check(CLI::Range(1u, 10'000'000u));
   app.add_option("--dump", dump, "Print the texts of a workload as JSON lines")
       ->check(CLI::IsMember({"mix", "tokens32", "tokens128", "queries"}));
@@ -312,5 +317,5 @@ int main(int argc, char** argv) {
   if (workload == "first") return First(socket);
   if (workload == "single" || workload == "hit") return Latency(socket, workload == "hit", count);
   if (workload == "queries") return Queries(socket, count);
-  return Throughput(socket, workload, vectors);
+  return Throughput(socket, workload, texts_max, vectors);
 }

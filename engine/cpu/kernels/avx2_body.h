@@ -144,7 +144,7 @@ void GemmTile(const GemmCall& call, const float* b, const float* next, size_t ro
 // A quarter of a panel at a time: 16 columns of its rows, one cache line every four. The processor's own prefetchers
 // follow that badly, so the first rows multiplied by a quarter fetch the same quarter of the next panel into L2: 2.4
 // times as fast for a text of ten tokens whose weights are not in L2, 1.1 times for a chunk of 192.
-void Gemm(const GemmCall& call) {
+[[maybe_unused]] void Gemm(const GemmCall& call) {
   // Rows are dealt out evenly: a last block of one or two rows would use a fraction of the accumulators.
   const size_t blocks = (call.rows + kTileRows - 1) / kTileRows;
   for (size_t column = call.panel_begin * kPanelColumns; column < call.panel_end * kPanelColumns;
@@ -169,7 +169,7 @@ void Gemm(const GemmCall& call) {
   }
 }
 
-void Normalize(const NormalizeCall& call) {
+[[maybe_unused]] void Normalize(const NormalizeCall& call) {
   constexpr size_t kAtOnce = 4;
   const size_t padded = RoundUp(call.width, kPanelColumns);
   const float inverse_width = 1.0F / static_cast<float>(call.width);
@@ -207,7 +207,7 @@ void Normalize(const NormalizeCall& call) {
   }
 }
 
-void Embed(const EmbedCall& call) {
+[[maybe_unused]] void Embed(const EmbedCall& call) {
   const size_t padded = RoundUp(call.width, kPanelColumns);
   const size_t whole = call.width / kLanes * kLanes;
   const __m256i tail = FirstLanes(call.width - whole);
@@ -225,7 +225,7 @@ void Embed(const EmbedCall& call) {
   }
 }
 
-void Mean(const MeanCall& call) {
+[[maybe_unused]] void Mean(const MeanCall& call) {
   const __m256 factor = _mm256_set1_ps(1.0F / static_cast<float>(call.rows));
   for (size_t i = 0; i < call.width; i += kLanes) {
     __m256 sum = _mm256_setzero_ps();

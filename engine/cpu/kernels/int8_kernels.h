@@ -120,6 +120,7 @@ const Int8Kernels* PortableInt8Kernels(Element element);
 
 // Kernel sets with int8 products; what else they compute is as in the set without. Null where the build's compiler
 // cannot emit the set. Call only on a CPU that has it (see features.h).
+const KernelTable* AvxVnniKernels();         // 256 bits; elements are fp32
 const KernelTable* Avx512VnniKernels();      // elements are fp32
 const KernelTable* Avx512VnniBf16Kernels();  // elements are bf16
 const KernelTable* AmxInt8Kernels();         // elements are bf16
