@@ -118,6 +118,8 @@ COVERED_BY = {
     "engine/cpu/kernels/avx512_vnni_bf16.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/portable_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/portable.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/int8_trial.cc": "tests/engine/cpu/kernel_trial_test.cc",
+    "engine/cpu/reference_forward.cc": "tests/engine/cpu/canary_test.cc",
     "engine/cpu/packed_model.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/engine.cc": "tests/system/engine_lifecycle_test.cc",
     "engine/lanes/acceptor_ends.cc": "tests/engine/lanes/acceptor_test.cc",

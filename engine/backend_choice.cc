@@ -7,12 +7,11 @@
 #include <exception>
 #include <utility>
 
-#include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
-#include "engine/cpu/float_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
 #include "engine/torch/plugin_loader.h"
+#include "engine/trusted_encoder.h"
 
 namespace sutra {
 namespace {
@@ -21,14 +20,8 @@ struct Plan {
   std::unique_ptr<Encoder> encoder;
   Precision precision = Precision::kF32;
   const char* device = "cpu";
+  EncoderBackend::MakeFallback fallback;
 };
-
-Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, const BackendOptions& options) {
-  auto packed = cpu::SharedPackedModel(model.config.spec, model.weights, choice.kernels->element);
-  auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), *choice.kernels);
-  return {.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
-          .precision = choice.precision};
-}
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
   Result<const TorchPlugin*> plugin = LoadTorchPlugin();
@@ -73,7 +66,15 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
         "compute it, several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  return PlanKernels(model, choice, options);
+  Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
+  if (!trusted.ok()) return trusted.status();
+  Plan plan;
+  plan.encoder = std::move(trusted->encoder);
+  plan.precision = trusted->precision;
+  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
+    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
+  };
+  return plan;
 }
 
 }  // namespace
@@ -85,8 +86,8 @@ Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& opt
     if (!model.ok()) return model.status();
     Result<Plan> plan = MakePlan(model.value(), options);
     if (!plan.ok()) return plan.status();
-    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), Name(plan->precision),
-                                plan->device);
+    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), Name(plan->precision), plan->device,
+                                std::move(plan->fallback));
   } catch (const std::exception& error) {
     return Status(StatusCode::kModelError, "loading the model " + options.model_dir + " failed: " + error.what());
   }

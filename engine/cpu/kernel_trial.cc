@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "engine/cpu/activation_curve.h"
+#include "engine/cpu/int8_trial.h"
 #include "engine/cpu/packed_model.h"
 
 namespace sutra::cpu {
@@ -209,12 +210,16 @@ class Trial {
 class Trials {
  public:
   bool Matches(const KernelTable& kernels) {
-    return kernels.element == Element::kF32 ? fp32_.Matches(kernels) : bf16_.Matches(kernels);
+    const bool fp32 = kernels.element == Element::kF32;
+    if (!(fp32 ? fp32_ : bf16_).Matches(kernels)) return false;
+    return kernels.int8 == nullptr || (fp32 ? fp32_int8_ : bf16_int8_).Matches(kernels);
   }
 
  private:
   Trial fp32_{Element::kF32};
   Trial bf16_{Element::kBf16};
+  Int8Trial fp32_int8_{Element::kF32};
+  Int8Trial bf16_int8_{Element::kBf16};
 };
 
 // What the child tells: one byte per set in memory that both share, so that nothing depends on how it ends.

@@ -12,11 +12,13 @@
 
 #include "engine/model/model_identity.h"
 #include "shm/base/printable.h"
+#include "shm/base/time.h"
 
 namespace sutra {
 
 Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
-                                                           const std::string& precision, const std::string& device) {
+                                                           const std::string& precision, const std::string& device,
+                                                           MakeFallback fallback) {
   const std::string device_class = device.substr(0, device.find(':'));
   Result<std::string> identity = ComputeModelIdentity(model, precision, device_class);
   if (!identity.ok()) return identity.status();
@@ -41,6 +43,7 @@ Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, st
   std::vector<float> vector(backend->info_.width);
   float* const outputs[] = {vector.data()};
   if (Status status = backend->Embed({ids, offsets}, outputs); !status.ok()) return status;
+  backend->make_fallback_ = std::move(fallback);  // not before: weights that fail at load fail in every precision
   std::istringstream lines(CanonicalIdentity(model, precision, device_class));
   for (std::string line; std::getline(lines, line);) {
     spdlog::debug("model {}: identity: {}", backend->info_.name, Printable(line, HighBytes::kReplace));
@@ -77,11 +80,11 @@ Status EncoderBackend::Check(const TokenBatch& batch, size_t outputs) const {
   return Status();
 }
 
-Status EncoderBackend::EncodeAndCut(const TokenBatch& batch, std::span<float* const> outputs) {
+Status EncoderBackend::EncodeAndCut(Encoder& encoder, const TokenBatch& batch, std::span<float* const> outputs) {
   whole_.resize(outputs.size() * hidden_);
   whole_outputs_.clear();
   for (size_t i = 0; i < outputs.size(); ++i) whole_outputs_.push_back(whole_.data() + i * hidden_);
-  if (Status status = encoder_->Encode(batch, whole_outputs_); !status.ok()) return status;
+  if (Status status = encoder.Encode(batch, whole_outputs_); !status.ok()) return status;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const float* vector = whole_outputs_[i];
     double length = 1;
@@ -97,18 +100,16 @@ Status EncoderBackend::EncodeAndCut(const TokenBatch& batch, std::span<float* co
   return Status();
 }
 
-Status EncoderBackend::Embed(const TokenBatch& batch, std::span<float* const> outputs) {
-  if (batch.texts() == 0 && outputs.empty()) return Status();
-  if (Status status = Check(batch, outputs.size()); !status.ok()) return status;
+Status EncoderBackend::EmbedWith(Encoder& encoder, const TokenBatch& batch, std::span<float* const> outputs) {
   try {
     const bool cut = info_.width < hidden_;
-    if (Status status = cut ? EncodeAndCut(batch, outputs) : encoder_->Encode(batch, outputs); !status.ok()) {
+    if (Status status = cut ? EncodeAndCut(encoder, batch, outputs) : encoder.Encode(batch, outputs); !status.ok()) {
       return status;
     }
   } catch (const std::bad_alloc&) {
     return Status(StatusCode::kOutOfMemory, "no memory for a batch of " + std::to_string(batch.ids.size()) + " tokens");
   } catch (const std::exception& error) {
-    return Status(StatusCode::kModelError, "the " + std::string(encoder_->name()) + " encoder failed: " + error.what());
+    return Status(StatusCode::kModelError, "the " + std::string(encoder.name()) + " encoder failed: " + error.what());
   }
   for (const float* output : outputs) {
     if (!std::all_of(output, output + info_.width, [](float value) { return std::isfinite(value); })) {
@@ -117,6 +118,43 @@ Status EncoderBackend::Embed(const TokenBatch& batch, std::span<float* const> ou
     }
   }
   return Status();
+}
+
+Status EncoderBackend::Retry(const TokenBatch& batch, std::span<float* const> outputs, Status failed) {
+  const uint64_t now_ns = MonotonicNs();
+  if (fallback_ == nullptr) {
+    if (now_ns < fallback_until_ns_) return failed;  // it could not be made a moment ago
+    fallback_until_ns_ = now_ns + kFallbackIdleNs;
+    Result<std::unique_ptr<Encoder>> made = make_fallback_();
+    if (!made.ok()) {
+      spdlog::error("model {}: a batch failed ({}), and it cannot be computed again: {}", info_.name, failed.message(),
+                    made.status().message());
+      return failed;
+    }
+    fallback_ = std::move(made).value();
+    spdlog::warn("model {}: a batch failed in the {} kernels ({}); batches that fail are computed again by the {} ones",
+                 info_.name, encoder_->name(), failed.message(), fallback_->name());
+  }
+  ++retries_;
+  Status status = EmbedWith(*fallback_, batch, outputs);
+  fallback_until_ns_ = MonotonicNs() + kFallbackIdleNs;
+  return status;
+}
+
+Status EncoderBackend::Embed(const TokenBatch& batch, std::span<float* const> outputs) {
+  if (batch.texts() == 0 && outputs.empty()) return Status();
+  if (Status status = Check(batch, outputs.size()); !status.ok()) return status;
+  if (fallback_ != nullptr && MonotonicNs() >= fallback_until_ns_) fallback_.reset();
+  Status status = EmbedWith(*encoder_, batch, outputs);
+  if (status.code() != StatusCode::kModelError || !make_fallback_) return status;
+  try {
+    return Retry(batch, outputs, status);
+  } catch (const std::bad_alloc&) {
+    return status;
+  } catch (const std::exception& error) {
+    spdlog::error("model {}: making the fallback failed: {}", info_.name, error.what());
+    return status;
+  }
 }
 
 }  // namespace sutra

@@ -33,6 +33,9 @@ class ModelBackend {
   // written value is finite; otherwise the whole batch fails with kModelError and nothing written may be used.
   // REQUIRES: each text has 1..tokens_max ids, all within the vocabulary.
   virtual Status Embed(const TokenBatch& batch, std::span<float* const> outputs) = 0;
+
+  // Calls of Embed since the start that failed at first and were computed again another way, whatever came of it.
+  virtual uint64_t retries() const { return 0; }
 };
 
 }  // namespace sutra

@@ -85,6 +85,10 @@ void DeviceWorker::Compute(const Batch& batch, size_t begin, size_t end) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.done"));
   }
   times_.computed_ns = MonotonicNs();
+  if (const uint64_t retries = model_.backend.retries(); retries != retries_seen_) {
+    model_.stats.Add(Counter::kBatchesRetried, retries - retries_seen_);
+    retries_seen_ = retries;
+  }
   if (status.ok()) {
     model_.stats.Record(Histogram::kStageCompute, times_.computed_ns - times_.batched_ns);
     for (size_t i = begin; i < end; ++i) Answer(batch.texts[i], vectors_.data() + (i - begin) * width_);

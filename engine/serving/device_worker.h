@@ -61,6 +61,7 @@ class DeviceWorker {
   std::vector<std::shared_ptr<Lane>> lanes_to_wake_;
   ComputeTimes times_;
   int failed_calls_ = 0;
+  uint64_t retries_seen_ = 0;
   bool device_lost_ = false;
 
   std::thread thread_;

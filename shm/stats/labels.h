@@ -8,54 +8,55 @@
 namespace sutra {
 
 // Monotone counters; the second column is the label in the segment.
-#define SUTRA_COUNTERS(X)                                         \
-  X(kTexts, "texts")                                              \
-  X(kTokens, "tokens_computed")                                   \
-  X(kHits, "hits")                                                \
-  X(kMisses, "misses")                                            \
-  X(kJoined, "joined")                                            \
-  X(kBatches, "batches")                                          \
-  X(kBatchTexts, "batch_texts")                                   \
-  X(kRepliesOk, "replies_ok")                                     \
-  X(kRepliesEmptyText, "replies_empty_text")                      \
-  X(kRepliesInvalidUtf8, "replies_invalid_utf8")                  \
-  X(kRepliesTextTooLong, "replies_text_too_long")                 \
-  X(kRepliesBadOption, "replies_bad_option")                      \
-  X(kRepliesDeadline, "replies_deadline_exceeded")                \
-  X(kRepliesCancelled, "replies_cancelled")                       \
-  X(kRepliesModelError, "replies_model_error")                    \
-  X(kRepliesOverloaded, "replies_overloaded")                     \
-  X(kRepliesShuttingDown, "replies_shutting_down")                \
-  X(kTruncated, "truncated")                                      \
-  X(kAttaches, "attaches")                                        \
-  X(kAttachesRefused, "attaches_refused")                         \
-  X(kDetaches, "detaches")                                        \
-  X(kLanesDead, "lanes_client_died")                              \
-  X(kLanesViolated, "lanes_protocol_violation")                   \
-  X(kWakesSent, "client_wakes_sent")                              \
-  X(kEngineSleeps, "engine_sleeps")                               \
-  X(kLoopRounds, "loop_rounds")                                   \
-  X(kWorkerBusyNs, "worker_busy_ns")                              \
-  X(kRepliesOutOfMemory, "replies_out_of_memory")                 \
-  X(kOutOfMemory, "out_of_memory")                                \
-  X(kLanesShutDown, "lanes_shut_down")                            \
-  X(kLanesEngineFailed, "lanes_engine_failed")                    \
-  X(kTextsLaneEnded, "texts_lane_ended") /* not answered */       \
-  /* Why attaches were refused; kAttachesRefused is their sum. */ \
-  X(kRefusedPermission, "attach_refused_permission")              \
-  X(kRefusedVersion, "attach_refused_version")                    \
-  X(kRefusedModel, "attach_refused_model")                        \
-  X(kRefusedLanes, "attach_refused_lanes")                        \
-  X(kRefusedBytes, "attach_refused_bytes")                        \
-  X(kRefusedRate, "attach_refused_rate")                          \
-  X(kRefusedPending, "attach_refused_pending")                    \
-  X(kRefusedMemory, "attach_refused_memory")                      \
-  X(kRefusedDraining, "attach_refused_shutting_down")             \
-  X(kRefusedTimeout, "attach_refused_timeout")                    \
-  X(kRefusedProtocol, "attach_refused_protocol")                  \
-  X(kControlRequests, "control_requests")                         \
-  X(kControlRefused, "control_refused")                           \
-  X(kHotHits, "hot_hits") /* as clients report them */
+#define SUTRA_COUNTERS(X)                                            \
+  X(kTexts, "texts")                                                 \
+  X(kTokens, "tokens_computed")                                      \
+  X(kHits, "hits")                                                   \
+  X(kMisses, "misses")                                               \
+  X(kJoined, "joined")                                               \
+  X(kBatches, "batches")                                             \
+  X(kBatchTexts, "batch_texts")                                      \
+  X(kRepliesOk, "replies_ok")                                        \
+  X(kRepliesEmptyText, "replies_empty_text")                         \
+  X(kRepliesInvalidUtf8, "replies_invalid_utf8")                     \
+  X(kRepliesTextTooLong, "replies_text_too_long")                    \
+  X(kRepliesBadOption, "replies_bad_option")                         \
+  X(kRepliesDeadline, "replies_deadline_exceeded")                   \
+  X(kRepliesCancelled, "replies_cancelled")                          \
+  X(kRepliesModelError, "replies_model_error")                       \
+  X(kRepliesOverloaded, "replies_overloaded")                        \
+  X(kRepliesShuttingDown, "replies_shutting_down")                   \
+  X(kTruncated, "truncated")                                         \
+  X(kAttaches, "attaches")                                           \
+  X(kAttachesRefused, "attaches_refused")                            \
+  X(kDetaches, "detaches")                                           \
+  X(kLanesDead, "lanes_client_died")                                 \
+  X(kLanesViolated, "lanes_protocol_violation")                      \
+  X(kWakesSent, "client_wakes_sent")                                 \
+  X(kEngineSleeps, "engine_sleeps")                                  \
+  X(kLoopRounds, "loop_rounds")                                      \
+  X(kWorkerBusyNs, "worker_busy_ns")                                 \
+  X(kRepliesOutOfMemory, "replies_out_of_memory")                    \
+  X(kOutOfMemory, "out_of_memory")                                   \
+  X(kLanesShutDown, "lanes_shut_down")                               \
+  X(kLanesEngineFailed, "lanes_engine_failed")                       \
+  X(kTextsLaneEnded, "texts_lane_ended") /* not answered */          \
+  /* Why attaches were refused; kAttachesRefused is their sum. */    \
+  X(kRefusedPermission, "attach_refused_permission")                 \
+  X(kRefusedVersion, "attach_refused_version")                       \
+  X(kRefusedModel, "attach_refused_model")                           \
+  X(kRefusedLanes, "attach_refused_lanes")                           \
+  X(kRefusedBytes, "attach_refused_bytes")                           \
+  X(kRefusedRate, "attach_refused_rate")                             \
+  X(kRefusedPending, "attach_refused_pending")                       \
+  X(kRefusedMemory, "attach_refused_memory")                         \
+  X(kRefusedDraining, "attach_refused_shutting_down")                \
+  X(kRefusedTimeout, "attach_refused_timeout")                       \
+  X(kRefusedProtocol, "attach_refused_protocol")                     \
+  X(kControlRequests, "control_requests")                            \
+  X(kControlRefused, "control_refused")                              \
+  X(kHotHits, "hot_hits")               /* as clients report them */ \
+  X(kBatchesRetried, "batches_retried") /* computed again in fp32 */
 
 // Values that go up and down, written by the engine loop.
 #define SUTRA_GAUGES(X)                               \

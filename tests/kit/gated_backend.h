@@ -21,7 +21,7 @@ class GatedBackend : public ModelBackend {
   const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
 
   // A text that starts with '!' breaks its whole batch, one that starts with '?' yields a NaN, one with '0' a zero
-  // vector.
+  // vector, one with '~' counts as computed again.
   Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override {
     const MutexLock lock(mutex_);
     ++calls_;
@@ -35,10 +35,16 @@ class GatedBackend : public ModelBackend {
     }
     const Status status = fake_->Embed(batch, outputs);
     for (uint32_t text = 0; text < batch.texts(); ++text) {
+      if (first_id(text) == '~') ++retries_;
       if (first_id(text) == '?') outputs[text][1] = std::numeric_limits<float>::quiet_NaN();
       if (first_id(text) == '0') std::fill_n(outputs[text], info().width, 0.0f);
     }
     return status;
+  }
+
+  uint64_t retries() const override {
+    const MutexLock lock(mutex_);
+    return retries_;
   }
 
   void SetOpen(bool open) {
@@ -61,12 +67,13 @@ class GatedBackend : public ModelBackend {
 
  private:
   const std::unique_ptr<ModelBackend> fake_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
   bool open_ SUTRA_GUARDED_BY(mutex_) = true;
   bool device_lost_ SUTRA_GUARDED_BY(mutex_) = false;
   int calls_ SUTRA_GUARDED_BY(mutex_) = 0;
   uint64_t texts_ SUTRA_GUARDED_BY(mutex_) = 0;
+  uint64_t retries_ SUTRA_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sutra::testing

@@ -6,6 +6,9 @@
 
 #include <csignal>
 
+#include "engine/cpu/features.h"
+#include "engine/cpu/kernels/int8_kernels.h"
+
 namespace sutra::cpu {
 namespace {
 
@@ -88,6 +91,39 @@ TEST(KernelTrial, AWrongNumberIsFoundInEachFunction) {
   EXPECT_EQ(results.back().problem, "");
   EXPECT_FALSE(KernelsComputeCorrectly(product));
   EXPECT_TRUE(KernelsComputeCorrectly(Good()));
+}
+
+TEST(KernelTrial, SetsWithInt8ProductsAreTriedWithThem) {
+  static const Int8Kernels good = *PortableInt8Kernels(Element::kF32);
+  Int8Kernels quantise = good, second_term = good, normalize = good, product = good;
+  quantise.quantise = [](const QuantiseCall& call) {
+    good.quantise(call);
+    call.out.values[2 * call.out.stride + 5] ^= 1;
+  };
+  second_term.quantise = [](const QuantiseCall& call) {
+    good.quantise(call);
+    call.out.remainders[call.out.two_term_begin * call.out.stride] ^= 1;
+  };
+  normalize.normalize_quantise = [](const NormalizeQuantiseCall& call) {
+    good.normalize_quantise(call);
+    call.out.scale[3] *= 1.01F;
+  };
+  product.gemm = [](const Int8GemmCall& call) {
+    good.gemm(call);
+    static_cast<float*>(call.c)[7 * call.c_stride + 100] *= 1.01F;
+  };
+  for (const Int8Kernels* wrong : {&quantise, &second_term, &normalize, &product}) {
+    KernelTable table = Good();
+    table.int8 = wrong;
+    EXPECT_FALSE(KernelsComputeCorrectly(table)) << wrong - &quantise;
+  }
+  const Features& features = DetectFeatures();
+  std::vector<const KernelTable*> sets;
+  if (features.avx512_vnni && Avx512VnniKernels() != nullptr) sets.push_back(Avx512VnniKernels());
+  if (features.avx512_vnni && features.avx512_bf16 && Avx512VnniBf16Kernels() != nullptr) {
+    sets.push_back(Avx512VnniBf16Kernels());
+  }
+  for (const TrialResult& result : TryKernels(sets)) EXPECT_EQ(result.problem, "") << result.kernels->name;
 }
 
 TEST(KernelTrial, ASetThatEndsTheProcessIsNotUsed) {

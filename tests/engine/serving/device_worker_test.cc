@@ -109,6 +109,19 @@ TEST_F(DeviceWorkerTest, AMissIsComputedStoredAndTheNextIsAHit) {
   EXPECT_EQ(backend_.texts(), 1);
 }
 
+TEST_F(DeviceWorkerTest, ABatchThatTheModelComputedAgainIsServedStoredAndCounted) {
+  Start();
+  lane_.Submit(0, "~apple");
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 0), StatusCode::kOk);
+  ExpectNear(lane_.vector(0), Expected("~apple"));
+  EXPECT_EQ(cache_.Get("~apple").ttl_s, 86'400u);
+  lane_.Submit(1, "pear");
+  Poll(&lane_);
+  ASSERT_EQ(Await(lane_, 1), StatusCode::kOk);
+  EXPECT_EQ(stats_->writer().Get(Counter::kBatchesRetried), 1u);
+}
+
 // A removal that is confirmed while the model computes fences off what comes of it: the cache is told since when.
 TEST_F(DeviceWorkerTest, AResultIsStoredWithTheRemovalsThatWereSeenBeforeItBegan) {
   cache_.removals = 7;
