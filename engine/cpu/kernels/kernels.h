@@ -114,7 +114,7 @@ struct KernelTable {
   const char* name;
   Element element;
   bool any_shape;       // computes every width; otherwise see Supports
-  size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are rarely re-read
+  size_t chunk_tokens;  // tokens taken through all layers at once, at least: weights are rarely re-read
   void (*prepare_thread)();
   void (*release_thread)();
   void (*gemm)(const GemmCall&);
@@ -122,6 +122,7 @@ struct KernelTable {
   void (*normalize)(const NormalizeCall&);
   void (*embed)(const EmbedCall&);
   void (*mean)(const MeanCall&);
+  size_t chunk_tokens_max = 0;        // where the caches have room for more; 0: no more
   const Int8Kernels* int8 = nullptr;  // products u8 x s8; null where the set has none
 };
 
