@@ -66,11 +66,12 @@ struct AttentionCall {
   const void* qkv = nullptr;  // [tokens][3 * width] elements: queries, keys, values
   size_t qkv_stride = 0;      // elements
   size_t tokens = 0;
-  size_t width = 0;  // of all heads together
+  size_t queries = 0;  // rows computed, from the first; 0: all
+  size_t width = 0;    // of all heads together
   size_t head_width = 0;
   size_t head_begin = 0;
   size_t head_end = 0;
-  void* context = nullptr;  // [tokens][width] elements
+  void* context = nullptr;  // [queries][width] elements
   size_t context_stride = 0;
   void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one per thread
 };
