@@ -105,7 +105,6 @@ COVERED_BY = {
     "cache/wal/wal_log_compaction.cc": "tests/cache/shard_admin_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",

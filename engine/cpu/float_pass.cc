@@ -14,7 +14,14 @@ FloatPass::FloatPass(std::shared_ptr<const PackedModel> model, const KernelTable
   assert(Supports(kernels_, model_->spec));
 }
 
-size_t FloatPass::steps() const { return 1 + model_->layers.size() * 7; }
+size_t FloatPass::steps() const { return 2 + model_->layers.size() * 7; }
+
+// CLS pooling reads the first row of each text, so after the keys and values of the last layer no other row is needed.
+// A watcher sees whole chunks.
+RowsKept FloatPass::KeptAfter(size_t layer) const {
+  const bool first_only = layer + 1 == model_->layers.size() && model_->spec.pooling == Pooling::kCls && !watcher_;
+  return first_only ? RowsKept::kFirstOfEachText : RowsKept::kAll;
+}
 
 Workspace FloatPass::MakeWorkspace(size_t rows_max) const {
   const EncoderSpec& spec = model_->spec;
@@ -58,19 +65,23 @@ void FloatPass::RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspac
   const Widths& widths = model_->widths;
   const size_t slice = model_->slice_width;
   const size_t bytes = ElementBytes(kernels_.element);
-  const size_t rows = chunk.rows();
+  const RowsKept kept = KeptAfter(index);
+  const size_t rows = kept == RowsKept::kAll ? chunk.rows() : chunk.texts();  // but for the first product
   void* elements = workspace.elements.data();
   char* inner = workspace.inner.As<char>();
 
   Watch(chunk, {index, LinearRole::kQkv, elements, widths.hidden_row, 0, layer.qkv.depth});
   steps.Step(layer.qkv.panels(), [&](size_t begin, size_t end) {
-    Multiply(layer.qkv, elements, widths.hidden_row, rows, begin, end, GemmOutput::kElement, workspace.qkv.data(),
-             widths.qkv_row);
+    Multiply(layer.qkv, elements, widths.hidden_row, chunk.rows(), begin, end, GemmOutput::kElement,
+             workspace.qkv.data(), widths.qkv_row);
   });
   const size_t heads = model_->spec.heads;
   steps.Step(chunk.texts() * heads, [&](size_t begin, size_t end) {
-    AttendPairs(kernels_, widths, heads, chunk, begin, end, workspace, steps.scratch());
+    AttendPairs(kernels_, widths, heads, chunk, begin, end, workspace, steps.scratch(), kept);
   });
+  if (kept == RowsKept::kFirstOfEachText) {
+    steps.Step(1, [&](size_t, size_t) { KeepFirstRows(widths, chunk, workspace.x.As<float>()); });
+  }
   Watch(chunk, {index, LinearRole::kAttentionOut, elements, widths.context_row, 0, layer.attention_out.depth});
   steps.Step(layer.attention_out.panels(), [&](size_t begin, size_t end) {
     Multiply(layer.attention_out, elements, widths.context_row, rows, begin, end, GemmOutput::kAddToF32,
@@ -114,7 +125,8 @@ void FloatPass::Run(const ChunkOfTexts& chunk, const Workspace& workspace, Steps
     NormalizeRows(kernels_, *model_, model_->embedding_norm, workspace, chunk.row(begin), chunk.row(end));
   });
   for (size_t index = 0; index < model_->layers.size(); ++index) RunLayer(index, chunk, workspace, steps);
-  if (steps.leads()) PoolTexts(kernels_, *model_, chunk, workspace.x.As<float>());
+  const RowsKept kept = model_->layers.empty() ? RowsKept::kAll : KeptAfter(model_->layers.size() - 1);
+  if (steps.leads()) PoolTexts(kernels_, *model_, chunk, workspace.x.As<float>(), kept);
 }
 
 }  // namespace sutra::cpu

@@ -7,6 +7,7 @@
 
 #include "engine/cpu/forward_pass.h"
 #include "engine/cpu/packed_model.h"
+#include "engine/cpu/pass_steps.h"
 
 namespace sutra::cpu {
 
@@ -39,6 +40,7 @@ class FloatPass final : public ForwardPass {
   void Run(const ChunkOfTexts& chunk, const Workspace& workspace, Steps& steps) const override;
 
  private:
+  RowsKept KeptAfter(size_t layer) const;
   void RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspace& workspace, Steps& steps) const;
   void Multiply(const PackedLinear& linear, const void* a, size_t a_stride, size_t rows, size_t panel_begin,
                 size_t panel_end, GemmOutput output, void* c, size_t c_stride) const;

@@ -21,7 +21,7 @@ void EmbedTexts(const KernelTable& kernels, const PackedModel& model, const Chun
 }
 
 void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads, const ChunkOfTexts& chunk,
-                 size_t begin, size_t end, const Workspace& workspace, void* scratch) {
+                 size_t begin, size_t end, const Workspace& workspace, void* scratch, RowsKept kept) {
   const size_t bytes = ElementBytes(kernels.element);
   for (size_t text = begin / heads; text * heads < end; ++text) {
     AttentionCall call;
@@ -32,10 +32,20 @@ void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads,
     call.head_width = widths.head;
     call.head_begin = std::max(begin, text * heads) - text * heads;
     call.head_end = std::min(end, (text + 1) * heads) - text * heads;
-    call.context = workspace.elements.As<char>() + chunk.row(text) * widths.context_row * bytes;
+    const bool first_only = kept == RowsKept::kFirstOfEachText;
+    call.queries = first_only ? 1 : 0;
+    call.context = workspace.elements.As<char>() + (first_only ? text : chunk.row(text)) * widths.context_row * bytes;
     call.context_stride = widths.context_row;
     call.scratch = scratch;
     kernels.attention(call);
+  }
+}
+
+// In ascending order: a text's number is at most its first row's, so no row is overwritten before it was moved.
+void KeepFirstRows(const Widths& widths, const ChunkOfTexts& chunk, float* x) {
+  for (size_t text = 1; text < chunk.texts(); ++text) {
+    if (chunk.row(text) == text) continue;
+    std::copy_n(x + chunk.row(text) * widths.hidden_row, widths.hidden, x + text * widths.hidden_row);
   }
 }
 
@@ -53,10 +63,11 @@ void NormalizeRows(const KernelTable& kernels, const PackedModel& model, const P
   kernels.normalize(call);
 }
 
-void PoolTexts(const KernelTable& kernels, const PackedModel& model, const ChunkOfTexts& chunk, const float* x) {
+void PoolTexts(const KernelTable& kernels, const PackedModel& model, const ChunkOfTexts& chunk, const float* x,
+               RowsKept kept) {
   for (size_t text = 0; text < chunk.texts(); ++text) {
     MeanCall call;
-    call.x = x + chunk.row(text) * model.widths.hidden_row;
+    call.x = x + (kept == RowsKept::kFirstOfEachText ? text : chunk.row(text)) * model.widths.hidden_row;
     call.rows = model.spec.pooling == Pooling::kMean ? chunk.tokens(text) : 1;
     call.width = model.widths.hidden;
     call.stride = model.widths.hidden_row;

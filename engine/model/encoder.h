@@ -3,6 +3,8 @@
 // Thread rule: used by one worker thread at a time.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "engine/model/model_backend.h"
@@ -13,6 +15,9 @@ class Encoder {
  public:
   virtual ~Encoder() = default;
   virtual const char* name() const = 0;
+
+  // As ModelBackend::round_tokens.
+  virtual size_t round_tokens() const { return SIZE_MAX; }
 
   // Like ModelBackend::Embed; the caller has checked ids and lengths, and checks that the vectors are finite.
   virtual Status Encode(const TokenBatch& batch, std::span<float* const> outputs) = 0;

@@ -30,6 +30,7 @@ class EncoderBackend final : public ModelBackend {
 
   const ModelInfo& info() const override { return info_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  size_t round_tokens() const override { return encoder_->round_tokens(); }
   Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override;
   uint64_t retries() const override { return retries_; }
 

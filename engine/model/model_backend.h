@@ -4,6 +4,7 @@
 // time.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -27,6 +28,9 @@ class ModelBackend {
   virtual ~ModelBackend() = default;
   virtual const ModelInfo& info() const = 0;
   virtual const Tokenizer& tokenizer() const = 0;
+
+  // What it computes at once: more tokens in one call take as much longer and only keep other texts waiting.
+  virtual size_t round_tokens() const { return SIZE_MAX; }
 
   // Computes one vector per text and writes info().width fp32 floats to outputs[i]: pooled, never normalised (the
   // engine normalises once and keeps the norm, so that normalised and raw answers come from one cached entry). Every

@@ -45,7 +45,8 @@ void BatchFormer::Form() {
   batch_.offsets.assign(1, 0);
   brief_ = !brief_ && long_ && model_.batcher.NewcomerIsNext(arrivals_before_, now_ns_);
   full_ = long_ = false;
-  const uint64_t budget = brief_ ? std::max(limits.tokens_max / kBriefPart, 1u) : limits.tokens_max;
+  const uint64_t full = std::min<uint64_t>(limits.tokens_max, model_.backend.round_tokens());
+  const uint64_t budget = brief_ ? std::max<uint64_t>(full / kBriefPart, 1) : full;
   // Texts that are dropped count too: a batch does not wait for a queue full of them.
   for (uint32_t count = 0; count < limits.texts_max && spent_ < budget && TakeOne(budget);) ++count;
   full_ |= spent_ >= budget;

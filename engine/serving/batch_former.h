@@ -1,14 +1,15 @@
 // Forms the batches of one worker, one text at a time in the batcher's order: a text that nobody waits for any more is
 // dropped, the others are checked (UTF-8) and tokenised here, so that the loop never has to. What fits into the token
-// budget goes to the model; the first that does not is the first of the next batch. Texts that end here (cancelled,
-// late, invalid, too long for their waiters) are answered here.
+// budget (the configured one, or what the backend computes at once) goes to the model; the first that does not is the
+// first of the next batch. Texts that end here (cancelled, late, invalid, too long for their waiters) are answered
+// here.
 //
 // A newcomer does not wait for two full batches: it arrives while one is computed, and after a long one the next takes
 // only an eighth of the budget if a newcomer is the first of it. Never two such in a row, so that bulk keeps at least
 // 8/9 of what the model can do.
 //
 // Thread rule: its worker's thread.
-// Invariants: the texts of a batch cost at most `tokens_max` together, or are one text; every text taken from the
+// Invariants: the texts of a batch cost at most the budget together, or are one text; every text taken from the
 // batcher is settled or put back; memory that is short fails the text that needed it.
 #pragma once
 

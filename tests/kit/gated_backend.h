@@ -19,6 +19,8 @@ class GatedBackend : public ModelBackend {
       : fake_(std::move(MakeFakeBackend({.width = width, .tokens_max = tokens_max})).value()) {}
   const ModelInfo& info() const override { return fake_->info(); }
   const Tokenizer& tokenizer() const override { return fake_->tokenizer(); }
+  size_t round_tokens() const override { return round_tokens_; }
+  void SetRoundTokens(size_t tokens) { round_tokens_ = tokens; }  // before it serves
 
   // A text that starts with '!' breaks its whole batch, one that starts with '?' yields a NaN, one with '0' a zero
   // vector, one with '~' counts as computed again.
@@ -67,6 +69,7 @@ class GatedBackend : public ModelBackend {
 
  private:
   const std::unique_ptr<ModelBackend> fake_;
+  size_t round_tokens_ = std::numeric_limits<size_t>::max();
   mutable Mutex mutex_;
   CondVar changed_;
   bool open_ SUTRA_GUARDED_BY(mutex_) = true;

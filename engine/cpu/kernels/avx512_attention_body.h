@@ -56,6 +56,7 @@ struct HeadView {
   const Unit* values_rows;
   size_t stride;  // units between tokens in qkv
   size_t tokens;
+  size_t query_rows;
   size_t keys_padded;  // tokens rounded up to 16
   Unit* keys;          // [head units][keys_padded]: keys transposed
   Unit* values;        // [tokens / per unit][head width]: neighbouring tokens side by side
@@ -189,10 +190,10 @@ template <class Ops, int kHeadVectors>
 void AttendHead(const HeadView<Ops>& head) {
   PackKeys<Ops, kHeadVectors>(head);
   PackValues<Ops, kHeadVectors>(head);
-  const size_t blocks = (head.tokens + kTileRows - 1) / kTileRows;
+  const size_t blocks = (head.query_rows + kTileRows - 1) / kTileRows;
   size_t row = 0;
   for (size_t block = 0; block < blocks; ++block) {
-    const size_t rows = (head.tokens - row + (blocks - block) - 1) / (blocks - block);
+    const size_t rows = (head.query_rows - row + (blocks - block) - 1) / (blocks - block);
     switch (rows) {
       case 6: AttendRows<Ops, kHeadVectors, 6>(head, row); break;
       case 5: AttendRows<Ops, kHeadVectors, 5>(head, row); break;
@@ -210,6 +211,7 @@ void Attention(const AttentionCall& call) {
   HeadView<Ops> head;
   head.stride = call.qkv_stride / Ops::kPerUnit;
   head.tokens = call.tokens;
+  head.query_rows = call.queries == 0 ? call.tokens : call.queries;
   head.keys_padded = RoundUp(call.tokens, kLanes);
   head.context_stride = call.context_stride;
   head.scores = static_cast<float*>(call.scratch);

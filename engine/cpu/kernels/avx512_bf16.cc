@@ -21,6 +21,7 @@ const KernelTable* Avx512Bf16Kernels() {
       .normalize = Normalize<Bf16Ops>,
       .embed = Embed,
       .mean = Mean,
+      .chunk_tokens_max = 768,
   };
   return &kTable;
 }

@@ -20,6 +20,7 @@ const KernelTable* Avx512Kernels() {
       .normalize = Normalize<F32Ops>,
       .embed = Embed,
       .mean = Mean,
+      .chunk_tokens_max = 768,
   };
   return &kTable;
 }

@@ -66,11 +66,12 @@ struct AttentionCall {
   const void* qkv = nullptr;  // [tokens][3 * width] elements: queries, keys, values
   size_t qkv_stride = 0;      // elements
   size_t tokens = 0;
-  size_t width = 0;  // of all heads together
+  size_t queries = 0;  // rows computed, from the first; 0: all
+  size_t width = 0;    // of all heads together
   size_t head_width = 0;
   size_t head_begin = 0;
   size_t head_end = 0;
-  void* context = nullptr;  // [tokens][width] elements
+  void* context = nullptr;  // [queries][width] elements
   size_t context_stride = 0;
   void* scratch = nullptr;  // AttentionScratchBytes(tokens, head_width), 64-byte aligned, one per thread
 };
@@ -114,7 +115,7 @@ struct KernelTable {
   const char* name;
   Element element;
   bool any_shape;       // computes every width; otherwise see Supports
-  size_t chunk_tokens;  // tokens taken through all layers at once: activations stay in L2, weights are rarely re-read
+  size_t chunk_tokens;  // tokens taken through all layers at once, at least: weights are rarely re-read
   void (*prepare_thread)();
   void (*release_thread)();
   void (*gemm)(const GemmCall&);
@@ -122,6 +123,7 @@ struct KernelTable {
   void (*normalize)(const NormalizeCall&);
   void (*embed)(const EmbedCall&);
   void (*mean)(const MeanCall&);
+  size_t chunk_tokens_max = 0;        // where the caches have room for more; 0: no more
   const Int8Kernels* int8 = nullptr;  // products u8 x s8; null where the set has none
 };
 

@@ -86,7 +86,7 @@ void AttendQuery(const AttentionCall& call, size_t head, size_t query, float* sc
 template <class E>
 void Attention(const AttentionCall& call) {
   for (size_t head = call.head_begin; head < call.head_end; ++head) {
-    for (size_t query = 0; query < call.tokens; ++query) {
+    for (size_t query = 0; query < (call.queries == 0 ? call.tokens : call.queries); ++query) {
       AttendQuery<E>(call, head, query, static_cast<float*>(call.scratch));
     }
   }

@@ -238,6 +238,38 @@ TEST_P(CpuKernels, AttentionMatchesForEveryLength) {
   }
 }
 
+TEST_P(CpuKernels, AttentionOfTheFirstQueriesIsThatOfAllAndWritesNoOtherRow) {
+  constexpr size_t kTokens = 37;
+  constexpr size_t kHidden = 64;
+  AlignedBuffer scratch(AttentionScratchBytes(kTokens, 32));
+  Elements qkv(table_->element, kTokens * 3 * kHidden);
+  for (size_t i = 0; i < kTokens * 3 * kHidden; ++i) qkv.Set(i, Normal());
+  const auto attend = [&](size_t queries) {
+    Elements context(table_->element, kTokens * kHidden);
+    AttentionCall call{.qkv = qkv.memory.data(),
+                       .qkv_stride = 3 * kHidden,
+                       .tokens = kTokens,
+                       .queries = queries,
+                       .width = kHidden,
+                       .head_width = 32,
+                       .head_begin = 0,
+                       .head_end = 2,
+                       .context = context.memory.data(),
+                       .context_stride = kHidden,
+                       .scratch = scratch.data()};
+    table_->attention(call);
+    std::vector<double> values;
+    for (size_t i = 0; i < kTokens * kHidden; ++i) values.push_back(context.Get(i));
+    return values;
+  };
+  const std::vector<double> all = attend(0);
+  for (const size_t queries : {size_t{1}, size_t{7}, kTokens}) {
+    std::vector<double> expected = all;
+    std::fill(expected.begin() + static_cast<std::ptrdiff_t>(queries * kHidden), expected.end(), 0.0);
+    EXPECT_EQ(attend(queries), expected) << table_->name << " " << queries;
+  }
+}
+
 TEST_P(CpuKernels, AttentionSurvivesExtremeScores) {
   constexpr size_t kTokens = 20;
   constexpr size_t kHidden = 32;

@@ -110,6 +110,38 @@ TEST_F(EncoderBackendOnKernels, ClsPoolingTakesTheFirstToken) {
   EXPECT_NE(Embed(**cls, {{4, 5}}).value(), Embed(**mean, {{4, 5}}).value());
 }
 
+// With CLS pooling the last layer goes on with the first rows alone; a watched pass computes all of them.
+TEST_F(EncoderBackendOnKernels, ClsPoolingGivesExactlyTheFirstRowOfTheWholeComputation) {
+  model_.directory().Write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
+  Texts texts = RandomTexts(60, 32);
+  texts.insert(texts.begin(), {Texts::value_type{3}, Texts::value_type{5}});
+  for (const cpu::KernelTable* table : tables_) {
+    Result<LoadedModel> model = LoadModel(model_.path());
+    ASSERT_TRUE(model.ok());
+    const auto encode = [&](const Texts& batch, int threads, cpu::FloatPass::Watcher watcher) {
+      auto packed = cpu::SharedPackedModel(model->config.spec, model->weights, table->element);
+      cpu::CpuEncoder encoder(std::make_shared<cpu::FloatPass>(std::move(packed), *table, std::move(watcher)), threads);
+      std::vector<int32_t> ids;
+      std::vector<int32_t> offsets = {0};
+      std::vector<std::vector<float>> vectors(batch.size(), std::vector<float>(model->config.spec.hidden));
+      std::vector<float*> outputs;
+      for (size_t i = 0; i < batch.size(); ++i) {
+        ids.insert(ids.end(), batch[i].begin(), batch[i].end());
+        offsets.push_back(static_cast<int32_t>(ids.size()));
+        outputs.push_back(vectors[i].data());
+      }
+      EXPECT_TRUE(encoder.Encode({ids, offsets}, outputs).ok());
+      return vectors;
+    };
+    const auto ignore = [](const cpu::ChunkOfTexts&, const cpu::LinearInput&) {};
+    const auto whole = encode(texts, 1, ignore);
+    for (const int threads : {1, 2, 3}) EXPECT_EQ(encode(texts, threads, {}), whole) << table->name << " " << threads;
+    // One chunk by all threads together.
+    const Texts few(texts.begin(), texts.begin() + 5);
+    EXPECT_EQ(encode(few, 3, {}), encode(few, 1, ignore)) << table->name;
+  }
+}
+
 // sentence-transformers cuts after the last module and normalises again only where a caller asks for it.
 TEST_F(EncoderBackendOnKernels, TruncateDimCutsTheModelsOwnVector) {
   const Texts texts = RandomTexts(20, 32);

@@ -97,6 +97,14 @@ TEST_F(BatchFormerTest, ATextThatDoesNotFitIsTheFirstOfTheNextBatch) {
   EXPECT_EQ(bulk_.lane()->client()->queued_bytes.load(std::memory_order_relaxed), 0u);
 }
 
+TEST_F(BatchFormerTest, ABatchIsAtMostWhatTheBackendComputesAtOnce) {
+  backend_.SetRoundTokens(40);
+  for (uint32_t slot = 0; slot < 3; ++slot) Send(&bulk_, slot, Named(static_cast<char>('a' + slot), 20));
+  EXPECT_EQ(Next(), Names({Named('a', 20), Named('b', 20)}));
+  Send(&other_, 0, "q");
+  EXPECT_EQ(Next(), Names({"q", Named('c', 20)}));  // its turn comes after a round, not after a backlog
+}
+
 TEST_F(BatchFormerTest, ABatchThatWasServedKeepsNothingOfItsClients) {
   Send(&bulk_, 0, "a");
   const Batch* batch = former_->Next();
