@@ -177,8 +177,9 @@ int Run(const Options& options) {
     return 1;
   }
   ModelBackend& backend = **made;
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(config->spec, options.backend.precision);
-  const double peak = choice.ok() ? PeakOfOneThread(choice->kernels) *
+  Result<std::vector<cpu::KernelChoice>> choice =
+      cpu::ChooseKernels(config->spec, options.backend.precision, options.backend.cpu_isa);
+  const double peak = choice.ok() ? PeakOfOneThread(choice->front().kernels) *
                                         std::min<double>(options.backend.threads, std::thread::hardware_concurrency())
                                   : 0;
   std::mt19937 random(5);

@@ -4,16 +4,14 @@
 #include <spdlog/spdlog.h>
 
 #include <cassert>
-#include <cstdlib>
 #include <exception>
 #include <utility>
 
-#include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
-#include "engine/cpu/float_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
 #include "engine/torch/plugin_loader.h"
+#include "engine/trusted_encoder.h"
 
 namespace sutra {
 namespace {
@@ -23,13 +21,6 @@ struct Plan {
   Precision precision = Precision::kF32;
   const char* device = "cpu";
 };
-
-Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, const BackendOptions& options) {
-  auto packed = cpu::SharedPackedModel(model.config.spec, model.weights, choice.kernels->element);
-  auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), *choice.kernels);
-  return {.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
-          .precision = choice.precision};
-}
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
   Result<const TorchPlugin*> plugin = LoadTorchPlugin();
@@ -48,32 +39,35 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
   return plan;
 }
 
-// SUTRA_CPU_KERNELS wins over --executor: it exists to force one way of computing, for tests and for bisecting.
-Executor AskedExecutor(const BackendOptions& options) {
-  const char* variable = std::getenv("SUTRA_CPU_KERNELS");
-  const std::string kernels = variable != nullptr ? variable : "";
-  if (kernels.empty() || kernels == "auto") return options.executor;
-  return kernels == "aten" ? Executor::kTorch : Executor::kCpu;
-}
-
 Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
-  const Executor executor = AskedExecutor(options);
-  if (options.device == Device::kCuda && executor == Executor::kCpu) {
+  const bool torch = options.device == Device::kCuda || options.executor == Executor::kTorch;
+  const bool capped = options.cpu_isa != CpuIsa::kAuto;
+  if (options.device == Device::kCuda && options.executor == Executor::kCpu) {
     return Status(StatusCode::kBadOption,
                   "--executor cpu computes on the CPU only; with --device cuda use --executor torch or auto");
   }
-  if (options.device == Device::kCuda || executor == Executor::kTorch) return PlanTorch(model, options);
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model.config.spec, options.precision);
-  if (!choice.ok()) return choice.status();
-  if (executor == Executor::kAuto && choice->portable()) {
-    Result<Plan> torch = PlanTorch(model, options);
-    if (torch.ok()) return torch;
+  if (torch && capped) {
+    return Status(StatusCode::kBadOption,
+                  std::string("--cpu-isa ") + Name(options.cpu_isa) +
+                      " caps our own kernels, and torch would compute this model: leave --cpu-isa out (for torch "
+                      "there is the environment variable ATEN_CPU_CAPABILITY), or use --executor cpu");
+  }
+  if (torch) return PlanTorch(model, options);
+  Result<std::vector<cpu::KernelChoice>> choices =
+      cpu::ChooseKernels(model.config.spec, options.precision, options.cpu_isa);
+  if (!choices.ok()) return choices.status();
+  const cpu::KernelChoice& choice = choices->front();
+  if (options.executor == Executor::kAuto && choice.portable() && !capped) {
+    Result<Plan> plan = PlanTorch(model, options);
+    if (plan.ok()) return plan;
     spdlog::warn(
         "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
         "compute it, several times slower. {}",
-        cpu::DescribeFeatures(cpu::DetectFeatures()), torch.status().message());
+        cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  return PlanKernels(model, *choice, options);
+  Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
+  if (!trusted.ok()) return trusted.status();
+  return Plan{.encoder = std::move(trusted->encoder), .precision = trusted->precision};
 }
 
 }  // namespace

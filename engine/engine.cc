@@ -92,7 +92,8 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
                            .precision = config.precision,
                            .device = config.device,
                            .executor = config.executor,
-                           .threads = config.threads});
+                           .threads = config.threads,
+                           .cpu_isa = config.cpu_isa});
 }
 
 // Moves the value of a result into *target, or returns the error.

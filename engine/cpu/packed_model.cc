@@ -176,6 +176,7 @@ class PackedModels {
         return packed;
       }
     }
+    const BufferArena arena;
     std::shared_ptr<const PackedModel> packed = PackModel(spec, weights, element);
     in_use_.push_back(packed);
     return packed;

@@ -14,10 +14,7 @@ namespace {
 class BackendChoice : public testing::Test {
  protected:
   void SetUp() override { model_.Save(); }
-  void TearDown() override {
-    unsetenv("SUTRA_CPU_KERNELS");
-    unsetenv("SUTRA_TORCH_PLUGIN");
-  }
+  void TearDown() override { unsetenv("SUTRA_TORCH_PLUGIN"); }
   // As on a host without libtorch.
   static void HideThePlugin() { setenv("SUTRA_TORCH_PLUGIN", "/nowhere/libsutra_torch.so", 1); }
   static std::string Message(const BackendOptions& options) { return MakeModelBackend(options).status().message(); }
@@ -60,12 +57,17 @@ TEST_F(BackendChoice, ExecutorCpuOnACudaDeviceIsRefused) {
   EXPECT_NE(backend.status().message().find("--executor"), std::string::npos);
 }
 
-TEST_F(BackendChoice, EnvironmentForcesTorchOrASet) {
+TEST_F(BackendChoice, ACapOnInstructionsIsForOurKernels) {
   HideThePlugin();
-  setenv("SUTRA_CPU_KERNELS", "aten", 1);
-  EXPECT_FALSE(MakeModelBackend({.model_dir = model_.path()}).ok());
-  setenv("SUTRA_CPU_KERNELS", "portable", 1);
-  EXPECT_TRUE(MakeModelBackend({.model_dir = model_.path(), .executor = Executor::kTorch}).ok());
+  const std::string torch =
+      Message({.model_dir = model_.path(), .executor = Executor::kTorch, .cpu_isa = CpuIsa::kAvx2});
+  EXPECT_NE(torch.find("--cpu-isa avx2"), std::string::npos) << torch;
+  EXPECT_NE(torch.find("--executor cpu"), std::string::npos) << torch;
+  testing::internal::CaptureStdout();
+  EXPECT_TRUE(MakeModelBackend({.model_dir = model_.path(), .cpu_isa = CpuIsa::kPortable}).ok());
+  const std::string log = testing::internal::GetCapturedStdout();
+  EXPECT_NE(log.find("(portable)"), std::string::npos) << log;
+  EXPECT_EQ(log.find("libtorch"), std::string::npos) << log;
 }
 
 TEST_F(BackendChoice, MissingModelIsNamed) {

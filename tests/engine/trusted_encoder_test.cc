@@ -1,0 +1,69 @@
+// Kernel sets that compute something else than plain fp32 are passed over at load, or refused.
+#include "engine/trusted_encoder.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/kit/tiny_model.h"
+
+namespace sutra {
+namespace {
+
+const cpu::KernelTable& Good() { return *cpu::PortableKernels(cpu::Element::kF32); }
+
+// Passes no trial of its own; here it stands for a set that fails on real weights only.
+const cpu::KernelTable& Lying() {
+  static const cpu::KernelTable table = [] {
+    cpu::KernelTable lying = Good();
+    lying.name = "lying";
+    lying.mean = [](const cpu::MeanCall& call) {
+      Good().mean(call);
+      call.out[0] = 100 - call.out[0];
+    };
+    return lying;
+  }();
+  return table;
+}
+
+class TrustedEncoderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_.Save();
+    Result<LoadedModel> loaded = LoadModel(folder_.path());
+    ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+    model_ = std::make_unique<LoadedModel>(std::move(loaded).value());
+  }
+  TinyModel folder_;
+  std::unique_ptr<LoadedModel> model_;
+};
+
+TEST_F(TrustedEncoderTest, TheFirstSetIsTakenWhereItAgrees) {
+  const cpu::KernelChoice choices[] = {{Precision::kBf16, cpu::PortableKernels(cpu::Element::kBf16)},
+                                       {Precision::kF32, &Good()}};
+  const Result<TrustedEncoder> made = FirstTrusted(*model_, choices, 1);
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ(made->precision, Precision::kBf16);
+  EXPECT_STREQ(made->encoder->name(), "portable_bf16");
+}
+
+TEST_F(TrustedEncoderTest, ALyingSetIsPassedOverWithAWarning) {
+  const cpu::KernelChoice choices[] = {{Precision::kBf16, &Lying()}, {Precision::kF32, &Good()}};
+  testing::internal::CaptureStdout();
+  const Result<TrustedEncoder> made = FirstTrusted(*model_, choices, 2);
+  const std::string log = testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  EXPECT_EQ(made->precision, Precision::kF32);
+  EXPECT_STREQ(made->encoder->name(), "portable");
+  EXPECT_NE(log.find("lying"), std::string::npos) << log;
+}
+
+TEST_F(TrustedEncoderTest, WhereNoneIsLeftTheModelIsRefusedWithTheFix) {
+  const cpu::KernelChoice choices[] = {{Precision::kF32, &Lying()}};
+  const Status status = FirstTrusted(*model_, choices, 1).status();
+  EXPECT_EQ(status.code(), StatusCode::kModelError);
+  for (const char* part : {"lying", "0.9999", "--precision"}) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
+  }
+}
+
+}  // namespace
+}  // namespace sutra
