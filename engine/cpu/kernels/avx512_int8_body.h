@@ -241,7 +241,7 @@ struct alignas(64) PartialSums {
 
 alignas(64) constexpr float kNoBias[kPanelColumns] = {};
 
-// `ahead`: the first tile of a panel walks through the next one as well, which is then in L2 when its turn comes;
+// `ahead`: the first tile of a panel walks through the next one as well, which is then near when its turn comes;
 // weights come from L3 or from memory once per chunk.
 template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
 void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, const int8_t* ahead,
@@ -270,7 +270,7 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
 #pragma GCC unroll 4
     for (int v = 0; v < kTileVectors; ++v) {
       weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
-      if constexpr (kAhead) _mm_prefetch(static_cast<const void*>(ahead + v * kLine), _MM_HINT_T1);
+      if constexpr (kAhead) _mm_prefetch(static_cast<const void*>(ahead + v * kLine), _MM_HINT_T0);
     }
     if constexpr (kAhead) ahead += kPanelColumns * kPerUnit;
 #pragma GCC unroll 2
