@@ -88,15 +88,10 @@ inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kTileVectors])
   }
 }
 
-// Bias, activation or residual, and the store of one row of one panel.
-template <class Ops>
-inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
-                                                     __m512 (&sums)[kTileVectors]) {
-  if (call.bias != nullptr) {
-    for (int v = 0; v < kTileVectors; ++v) {
-      sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(call.bias + column + v * kLanes));
-    }
-  }
+// Activation or residual, and the store of one row of one panel; of a GemmCall or an Int8GemmCall.
+template <class Ops, class Call>
+inline __attribute__((always_inline)) void StoreRow(const Call& call, size_t row, size_t column,
+                                                    __m512 (&sums)[kTileVectors]) {
   if (call.output == GemmOutput::kAddToF32) {
     float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
     for (int v = 0; v < kTileVectors; ++v) {
@@ -107,6 +102,17 @@ inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_
   if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
   auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
   for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
+}
+
+template <class Ops>
+inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
+                                                     __m512 (&sums)[kTileVectors]) {
+  if (call.bias != nullptr) {
+    for (int v = 0; v < kTileVectors; ++v) {
+      sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(call.bias + column + v * kLanes));
+    }
+  }
+  StoreRow<Ops>(call, row, column, sums);
 }
 
 template <class Ops, int kRows>
@@ -174,7 +180,7 @@ void Normalize(const NormalizeCall& call) {
   }
 }
 
-void Embed(const EmbedCall& call) {
+[[maybe_unused]] void Embed(const EmbedCall& call) {
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
     const float* position = call.positions + token * call.width;
@@ -185,7 +191,7 @@ void Embed(const EmbedCall& call) {
   }
 }
 
-void Mean(const MeanCall& call) {
+[[maybe_unused]] void Mean(const MeanCall& call) {
   const __m512 factor = _mm512_set1_ps(1.0F / static_cast<float>(call.rows));
   for (size_t i = 0; i < call.width; i += kLanes) {
     __m512 sum = _mm512_setzero_ps();

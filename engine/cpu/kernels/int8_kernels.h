@@ -7,6 +7,11 @@
 //   y = a * scale * sum(q * b) - z * a * column_sum + bias[c]
 // The weights carry M and the smoothing; the reference vector that `shift` takes away comes back with the bias. Scales
 // belong to a row, so a text's vector does not depend on its batch.
+//
+// The order of every rounding is part of the definition (portable_int8.cc is that definition in code), so that all sets
+// compute the same bits from the same inputs, the sums of a norm and the activation curve aside.
+// A row with an input that is not finite gets the scale NaN: no integer can say it, but every product of that row is
+// NaN then, and with it the text's vector.
 // Source: SmoothQuant (Xiao et al. 2022) for smoothing, QuaRot (Ashkboos et al. 2024) for mixing; reference vectors per
 // class of rows are our own (engine/DESIGN.md).
 // Thread rule: stateless, as kernels.h.
@@ -41,33 +46,39 @@ struct Quantisation {
   size_t block = 0;
   const float* inverse_smooth = nullptr;
   const float* shift[kRowClasses] = {};
-
-  size_t blocks() const { return depth / block; }
 };
 
-// Rows as products read them. Values lie in [rows][stride] bytes, scales and zeros in [rows][blocks] floats.
+// A range of t below this counts as this: its inverse must be finite.
+inline constexpr float kQuantisedRangeMin = 1e-30F;
+
+inline constexpr size_t kNoTwoTermRow = ~size_t{0};
+
+// Rows as products read them. Values lie in [rows][stride] bytes, scales and zeros in [rows][blocks] floats. As other
+// inputs of a product, values and remainders have kRowPadding spare rows.
+// Rows from `two_term_begin` on have a second term, r = sat_u8(round(255 (t / a + z - q)) + 128), with a scale of
+// a / 255 and a zero point of 128: rows of short texts, which have few others to average their errors with.
 struct QuantisedRows {
   uint8_t* values = nullptr;
-  uint8_t* remainders = nullptr;  // null, or the second term: round(255 (t / a + z - q)) + 128, for short texts
+  uint8_t* remainders = nullptr;  // of the rows from two_term_begin on; may be null if there are none
   size_t stride = 0;
   float* scale = nullptr;  // a
   float* zero = nullptr;   // -z * a
-  size_t blocks = 0;
+  size_t blocks = 0;       // per row; a product may read fewer, see Int8GemmCall
+  size_t two_term_begin = kNoTwoTermRow;
 };
 
-// Rows of elements (of the table's type) to u8, blocks [block_begin, block_end) of them.
+// Rows of elements (of the table's type) to u8.
 struct QuantiseCall {
-  const void* x = nullptr;  // [rows][depth] elements, at column 0
+  const void* x = nullptr;  // [rows][depth] elements
   size_t x_stride = 0;      // elements
   size_t rows = 0;
   const uint8_t* classes = nullptr;  // [rows]
   Quantisation how;
-  size_t block_begin = 0;
-  size_t block_end = 0;
   QuantisedRows out;
 };
 
-// As NormalizeCall, with the rows quantised instead of stored as elements (norm.elements is null).
+// As NormalizeCall, with the rows quantised instead of stored as elements (norm.elements is not used). Columns from the
+// norm's width to the quantisation's depth count as zero.
 struct NormalizeQuantiseCall {
   NormalizeCall norm;
   const uint8_t* classes = nullptr;  // [rows]
@@ -75,19 +86,21 @@ struct NormalizeQuantiseCall {
   QuantisedRows out;
 };
 
-// As GemmCall, from quantised rows.
+// As GemmCall, from quantised rows. A product over some of the blocks of its weights has pointers into them.
 struct Int8GemmCall {
-  QuantisedRows a;  // at the first block of this product
+  QuantisedRows a;
   size_t rows = 0;
   const uint8_t* classes = nullptr;  // [rows]
-  const void* b = nullptr;           // s8 [panel][depth / 4][64][4]
-  size_t depth = 0;
-  size_t block = 0;
+  const int8_t* b = nullptr;         // [panel][depth / 4][64][4]
+  size_t b_panel_stride = 0;         // bytes
+  size_t depth = 0;                  // of this product, a multiple of `block`
+  size_t block = 0;                  // a multiple of 64
   size_t columns = 0;
   size_t panel_begin = 0;
   size_t panel_end = 0;
   const float* scale = nullptr;              // [panels * 64], of each column of b
   const float* column_sums = nullptr;        // [depth / block][panels * 64]: scale * sum of b over the block
+  size_t column_sums_stride = 0;             // floats from one block's to the next
   const float* bias[kRowClasses] = {};       // [panels * 64] each; null: none
   GemmOutput output = GemmOutput::kElement;  // elements are of the table's type
   void* c = nullptr;
@@ -100,5 +113,14 @@ struct Int8Kernels {
   void (*normalize_quantise)(const NormalizeQuantiseCall&);
   void (*gemm)(const Int8GemmCall&);
 };
+
+// For every shape and CPU, with elements of this type: the definition.
+const Int8Kernels* PortableInt8Kernels(Element element);
+
+// Kernel sets with int8 products; what else they compute is as in the set without. Null where the build's compiler
+// cannot emit the set. Call only on a CPU that has it (see features.h).
+const KernelTable* Avx512VnniKernels();      // elements are fp32
+const KernelTable* Avx512VnniBf16Kernels();  // elements are bf16
+const KernelTable* AmxInt8Kernels();         // elements are bf16
 
 }  // namespace sutra::cpu

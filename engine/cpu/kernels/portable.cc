@@ -1,47 +1,15 @@
 // The kernels as plain C++: every shape, every CPU, no intrinsics. They serve where there is no faster set and are the
 // reference of all kernel tests, so they are kept obvious: sums in the order of the definition, one loop per step.
 #include <cmath>
-#include <cstring>
 
+#include "engine/cpu/kernels/int8_kernels.h"
 #include "engine/cpu/kernels/kernels.h"
+#include "engine/cpu/kernels/portable_elements.h"
 
 namespace sutra::cpu {
 namespace {
 
 constexpr size_t kRowsAtOnce = 4;
-
-// How elements are read and written: floats as they are, bfloat16 widened and rounded to nearest even.
-struct F32Element {
-  using T = float;
-  static constexpr Element kElement = Element::kF32;
-  static float Load(T value) { return value; }
-  static T Store(float value) { return value; }
-};
-
-struct Bf16Element {
-  using T = uint16_t;
-  static constexpr Element kElement = Element::kBf16;
-  static float Load(T value) {
-    const uint32_t bits = static_cast<uint32_t>(value) << 16;
-    float widened;
-    std::memcpy(&widened, &bits, sizeof(widened));
-    return widened;
-  }
-  static T Store(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
-    if (value != value) return static_cast<T>((bits >> 16) | 0x40U);
-    return static_cast<T>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
-  }
-};
-
-float Activate(const ActivationCurve& curve, float x) {
-  const float c = x > curve.limit ? curve.limit : x < -curve.limit ? -curve.limit : x;
-  const float s = c * c * curve.scale - 1.0F;
-  float poly = curve.coefficients[0];
-  for (int i = 1; i < curve.count; ++i) poly = poly * s + curve.coefficients[i];
-  return x * (0.5F + c * poly);
-}
 
 template <class E>
 void FinishRow(const GemmCall& call, size_t row, size_t column, size_t columns, const float* sums) {
@@ -163,7 +131,7 @@ void Mean(const MeanCall& call) {
 void NoThreadState() {}
 
 template <class E>
-constexpr KernelTable kPortable = {
+const KernelTable kPortable = {
     .name = E::kElement == Element::kF32 ? "portable" : "portable_bf16",
     .element = E::kElement,
     .any_shape = true,
@@ -175,6 +143,7 @@ constexpr KernelTable kPortable = {
     .normalize = Normalize<E>,
     .embed = Embed,
     .mean = Mean,
+    .int8 = PortableInt8Kernels(E::kElement),
 };
 
 }  // namespace

@@ -1,0 +1,310 @@
+// The int8 kernel bodies shared by the AVX-512 VNNI sets and AMX, by type of element. portable_int8.cc has the same
+// arithmetic in plain code; the order of every rounding is the same here.
+//
+// Include this from the kernel files only, for the reason in avx512_body.h.
+#pragma once
+
+#include "engine/cpu/kernels/avx512_body.h"
+#include "engine/cpu/kernels/int8_kernels.h"
+#include "engine/cpu/kernels/mixing.h"
+
+namespace {
+
+using sutra::cpu::Int8GemmCall;
+using sutra::cpu::NormalizeQuantiseCall;
+using sutra::cpu::Quantisation;
+using sutra::cpu::QuantiseCall;
+using sutra::cpu::QuantisedRows;
+
+constexpr float kInverseSteps = 1.0F / 255;
+
+inline __m512 LoadElements(const float* from) { return _mm512_loadu_ps(from); }
+inline __m512 LoadElements(const uint16_t* from) {
+  const __m256i halves = _mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(from)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+template <int kVectors>
+inline __attribute__((always_inline)) void Mix(__m512 (&t)[kVectors]) {
+  if constexpr (kVectors == 24) {
+    const __m512 factor = _mm512_set1_ps(-2.0F / 3);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m512 sum = _mm512_add_ps(_mm512_add_ps(t[i], t[i + 8]), t[i + 16]);
+      t[i] = _mm512_fmadd_ps(factor, sum, t[i]);
+      t[i + 8] = _mm512_fmadd_ps(factor, sum, t[i + 8]);
+      t[i + 16] = _mm512_fmadd_ps(factor, sum, t[i + 16]);
+    }
+    Butterflies<8>(t);
+  } else {
+    Butterflies<kVectors>(t);
+  }
+}
+
+inline __m512i Rounded(__m512 value) { return _mm512_max_epi32(_mm512_cvtps_epi32(value), _mm512_setzero_si512()); }
+
+inline void StoreBytes(uint8_t* out, __m512i values) {
+  _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(out)), _mm512_cvtusepi32_epi8(values));
+}
+
+// Mixes one block of a row and stores it as u8.
+template <int kVectors>
+inline __attribute__((always_inline)) void StoreBlock(__m512 (&t)[kVectors], size_t row, size_t index,
+                                                      const QuantisedRows& out) {
+  Mix(t);
+  // The second operand wins where one is not a number, so that a NaN in the last vector reaches the range. M spreads a
+  // value that is not finite to every vector of its block, in the same lane.
+  __m512 low[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  __m512 high[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+#pragma GCC unroll 24
+  for (int v = 0; v < kVectors; ++v) {
+    low[v & 1] = _mm512_min_ps(low[v & 1], t[v]);
+    high[v & 1] = _mm512_max_ps(high[v & 1], t[v]);
+  }
+  const __m512 lows = _mm512_min_ps(low[0], low[1]);
+  const __m512 highs = _mm512_max_ps(high[0], high[1]);
+  const float lowest = _mm512_reduce_min_ps(lows);
+  const float spread = _mm512_reduce_max_ps(highs) - lowest;
+  const float range = spread > sutra::cpu::kQuantisedRangeMin ? spread : sutra::cpu::kQuantisedRangeMin;
+  const __m512 largest = _mm512_set1_ps(__FLT_MAX__);
+  const bool finite = _mm512_cmp_ps_mask(_mm512_sub_ps(highs, lows), largest, _CMP_NLE_UQ) == 0 && range <= __FLT_MAX__;
+  const float scale = finite ? range * kInverseSteps : __builtin_nanf("");
+  const float inverse = 1.0F / scale;
+  const float z = __builtin_rintf(-lowest * inverse);
+  out.scale[row * out.blocks + index] = scale;
+  out.zero[row * out.blocks + index] = -z * scale;
+  const __m512 inverses = _mm512_set1_ps(inverse);
+  const __m512 zs = _mm512_set1_ps(z);
+  const size_t at = row * out.stride + index * kVectors * kLanes;
+#pragma GCC unroll 24
+  for (int v = 0; v < kVectors; ++v) {
+    StoreBytes(out.values + at + v * kLanes, Rounded(_mm512_fmadd_ps(t[v], inverses, zs)));
+  }
+  if (row < out.two_term_begin) return;
+  const __m512i top = _mm512_set1_epi32(255);
+  for (int v = 0; v < kVectors; ++v) {
+    const __m512 level = _mm512_fmadd_ps(t[v], inverses, zs);
+    const __m512 rest = _mm512_sub_ps(level, _mm512_cvtepi32_ps(_mm512_min_epi32(Rounded(level), top)));
+    StoreBytes(out.remainders + at + v * kLanes,
+               Rounded(_mm512_fmadd_ps(rest, _mm512_set1_ps(255.0F), _mm512_set1_ps(128.0F))));
+  }
+}
+
+// One row; x(column) is the input of 16 columns.
+template <int kVectors, class Input>
+inline __attribute__((always_inline)) void QuantiseRow(const Quantisation& how, size_t row, uint8_t row_class,
+                                                       const QuantisedRows& out, const Input& x) {
+  const float* shift = how.shift[row_class];
+  for (size_t begin = 0; begin < how.depth; begin += kVectors * kLanes) {
+    __m512 t[kVectors];
+#pragma GCC unroll 24
+    for (int v = 0; v < kVectors; ++v) {
+      const size_t at = begin + v * kLanes;
+      t[v] = _mm512_fmadd_ps(x(at), _mm512_loadu_ps(how.inverse_smooth + at), _mm512_loadu_ps(shift + at));
+    }
+    StoreBlock(t, row, begin / (kVectors * kLanes), out);
+  }
+}
+
+template <class Ops, int kVectors>
+void QuantiseBlocks(const QuantiseCall& call) {
+  for (size_t row = 0; row < call.rows; ++row) {
+    const auto* x = static_cast<const typename Ops::T*>(call.x) + row * call.x_stride;
+    QuantiseRow<kVectors>(
+        call.how, row, call.classes[row],
+        call.out, [x](size_t at) __attribute__((always_inline)) { return LoadElements(x + at); });
+  }
+}
+
+template <class Ops>
+void Quantise(const QuantiseCall& call) {
+  switch (call.how.block) {
+    case 384: QuantiseBlocks<Ops, 24>(call); break;
+    case 256: QuantiseBlocks<Ops, 16>(call); break;
+    case 128: QuantiseBlocks<Ops, 8>(call); break;
+    default: QuantiseBlocks<Ops, 4>(call); break;
+  }
+}
+
+inline __mmask16 LanesBelow(size_t column, size_t width) {
+  if (column + kLanes <= width) return 0xffff;
+  return column < width ? static_cast<__mmask16>((1U << (width - column)) - 1) : __mmask16{0};
+}
+
+struct RowMoments {
+  __m512 mean;
+  __m512 factor;  // 1 / sqrt(variance + epsilon)
+};
+
+inline RowMoments MomentsOf(const NormalizeCall& norm, const float* x) {
+  const float inverse_width = 1.0F / static_cast<float>(norm.width);
+  __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
+    sums[0] = _mm512_add_ps(sums[0], _mm512_maskz_loadu_ps(LanesBelow(i, norm.width), x + i));
+    sums[1] = _mm512_add_ps(sums[1], _mm512_maskz_loadu_ps(LanesBelow(i + kLanes, norm.width), x + i + kLanes));
+  }
+  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) * inverse_width);
+  __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
+    for (size_t half = 0; half < 2; ++half) {
+      const __mmask16 lanes = LanesBelow(i + half * kLanes, norm.width);
+      const __m512 centred = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i + half * kLanes), mean);
+      squares[half] = _mm512_fmadd_ps(centred, centred, squares[half]);
+    }
+  }
+  const float variance = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) * inverse_width;
+  return {mean, _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + norm.epsilon)))};
+}
+
+template <int kVectors>
+void NormalizeQuantiseBlocks(const NormalizeQuantiseCall& call) {
+  const NormalizeCall& norm = call.norm;
+  for (size_t row = 0; row < norm.rows; ++row) {
+    float* x = norm.x + row * norm.stride;
+    const RowMoments moments = MomentsOf(norm, x);
+    QuantiseRow<kVectors>(
+        call.how, row, call.classes[row], call.out, [&](size_t at) __attribute__((always_inline)) {
+          const __mmask16 lanes = LanesBelow(at, norm.width);
+          const __m512 centred = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + at), moments.mean);
+          const __m512 value = _mm512_maskz_fmadd_ps(lanes, _mm512_mul_ps(centred, moments.factor),
+                                                     _mm512_maskz_loadu_ps(lanes, norm.gain + at),
+                                                     _mm512_maskz_loadu_ps(lanes, norm.shift + at));
+          _mm512_mask_storeu_ps(x + at, lanes, value);
+          return value;
+        });
+  }
+}
+
+void NormalizeQuantise(const NormalizeQuantiseCall& call) {
+  switch (call.how.block) {
+    case 384: NormalizeQuantiseBlocks<24>(call); break;
+    case 256: NormalizeQuantiseBlocks<16>(call); break;
+    case 128: NormalizeQuantiseBlocks<8>(call); break;
+    default: NormalizeQuantiseBlocks<4>(call); break;
+  }
+}
+
+// y += what one block of a row gives to one panel. sums[term] are the integer products.
+template <int kTerms>
+inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, size_t row, size_t index, size_t column,
+                                                    const __m512i* const (&sums)[kTerms], __m512 (&y)[kTileVectors]) {
+  const float scale = call.a.scale[row * call.a.blocks + index];
+  const float* column_sums = call.column_sums + index * call.column_sums_stride + column;
+  const __m512 scales = _mm512_set1_ps(scale);
+  const __m512 fine_scales = _mm512_set1_ps(scale * kInverseSteps);
+  __m512 zeros = _mm512_set1_ps(call.a.zero[row * call.a.blocks + index]);
+  if constexpr (kTerms == 2) zeros = _mm512_fmadd_ps(_mm512_set1_ps(-128.0F), fine_scales, zeros);
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) {
+    __m512 products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0][v]), scales);
+    if constexpr (kTerms == 2) products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1][v]), fine_scales, products);
+    y[v] = _mm512_fmadd_ps(products, _mm512_loadu_ps(call.scale + column + v * kLanes), y[v]);
+    y[v] = _mm512_fmadd_ps(zeros, _mm512_loadu_ps(column_sums + v * kLanes), y[v]);
+  }
+}
+
+inline __attribute__((always_inline)) void LoadBias(const Int8GemmCall& call, size_t row, size_t column,
+                                                    __m512 (&y)[kTileVectors]) {
+  const float* bias = call.bias[call.classes[row]];
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) {
+    y[v] = bias != nullptr ? _mm512_loadu_ps(bias + column + v * kLanes) : _mm512_setzero_ps();
+  }
+}
+
+// sum += the products of four neighbouring u8 with four neighbouring s8. As assembly, because g++ 12 spills the
+// accumulators of its intrinsic.
+inline __attribute__((always_inline)) void DotBytes(__m512i& sum, __m512i a, __m512i b) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+
+template <class Ops, int kRows, int kTerms>
+void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row) {
+  constexpr size_t kPerUnit = 4;
+  const size_t column = panel * kPanelColumns;
+  const size_t stride = call.a.stride / kPerUnit;
+  const size_t units = call.block / kPerUnit;
+  const size_t blocks = call.depth / call.block;
+  const auto units_at = [](const void* bytes) { return static_cast<const Unit*>(bytes); };
+  const Unit* a[2] = {units_at(call.a.values) + row * stride, nullptr};
+  if constexpr (kTerms == 2) a[1] = units_at(call.a.remainders) + row * stride;
+  const Unit* b = units_at(call.b + panel * call.b_panel_stride);
+  alignas(64) float partial[kRows][kPanelColumns];  // sums of the blocks before the last one
+  for (size_t index = 0; index < blocks; ++index) {
+    __m512i sums[kTerms][kRows][kTileVectors];
+#pragma GCC unroll 2
+    for (int t = 0; t < kTerms; ++t) {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm512_setzero_si512();
+      }
+    }
+    for (size_t u = 0; u < units; ++u) {
+      __m512i weights[kTileVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
+#pragma GCC unroll 2
+      for (int t = 0; t < kTerms; ++t) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const __m512i value = _mm512_set1_epi32(static_cast<int>(a[t][r * stride + u]));
+#pragma GCC unroll 4
+          for (int v = 0; v < kTileVectors; ++v) DotBytes(sums[t][r][v], value, weights[v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      __m512 y[kTileVectors];
+      if (index == 0) {
+        LoadBias(call, row + r, column, y);
+      } else {
+        for (int v = 0; v < kTileVectors; ++v) y[v] = _mm512_load_ps(partial[r] + v * kLanes);
+      }
+      if constexpr (kTerms == 2) {
+        AddBlock<2>(call, row + r, index, column, {sums[0][r], sums[1][r]}, y);
+      } else {
+        AddBlock<1>(call, row + r, index, column, {sums[0][r]}, y);
+      }
+      if (index + 1 == blocks) {
+        StoreRow<Ops>(call, row + r, column, y);
+      } else {
+        for (int v = 0; v < kTileVectors; ++v) _mm512_store_ps(partial[r] + v * kLanes, y[v]);
+      }
+    }
+    a[0] += units;
+    if constexpr (kTerms == 2) a[1] += units;
+    b += units * kPanelColumns;
+  }
+}
+
+// Rows are dealt out evenly, as in Gemm; a row of two terms takes two of a tile's six.
+template <class Ops>
+void Int8Gemm(const Int8GemmCall& call) {
+  const size_t single = call.a.two_term_begin < call.rows ? call.a.two_term_begin : call.rows;
+  const size_t blocks = (single + kTileRows - 1) / kTileRows;
+  for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
+    size_t row = 0;
+    for (size_t block = 0; block < blocks; ++block) {
+      const size_t rows = (single - row + (blocks - block) - 1) / (blocks - block);
+      switch (rows) {
+        case 6: Int8Tile<Ops, 6, 1>(call, panel, row); break;
+        case 5: Int8Tile<Ops, 5, 1>(call, panel, row); break;
+        case 4: Int8Tile<Ops, 4, 1>(call, panel, row); break;
+        case 3: Int8Tile<Ops, 3, 1>(call, panel, row); break;
+        case 2: Int8Tile<Ops, 2, 1>(call, panel, row); break;
+        default: Int8Tile<Ops, 1, 1>(call, panel, row); break;
+      }
+      row += rows;
+    }
+    for (; row + 3 <= call.rows; row += 3) Int8Tile<Ops, 3, 2>(call, panel, row);
+    if (call.rows - row == 2) Int8Tile<Ops, 2, 2>(call, panel, row);
+    if (call.rows - row == 1) Int8Tile<Ops, 1, 2>(call, panel, row);
+  }
+}
+
+template <class Ops>
+constexpr sutra::cpu::Int8Kernels kInt8Kernels = {Quantise<Ops>, NormalizeQuantise, Int8Gemm<Ops>};
+
+}  // namespace
