@@ -109,6 +109,7 @@ COVERED_BY = {
     "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/int8/gram.cc": "tests/engine/cpu/int8/gptq_test.cc",
     "engine/cpu/int8/input_moments.cc": "tests/engine/cpu/int8/calibration_test.cc",
+    "engine/cpu/int8/quality_texts.cc": "tests/engine/cpu/int8/int8_quality_test.cc",
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",

@@ -1,9 +1,10 @@
 // How fast the model alone is: token ids in, vectors out, no lanes and no tokenizer.
-//   model_bench --model DIR [--precision fp32|bf16|auto] [--threads N] [--runs N] [--ids FILE] [--json]
+//   model_bench --model DIR [--precision fp32|bf16|int8|auto] [--threads N] [--runs N] [--ids FILE] [--json]
 // Shapes: A one text of 10 tokens, B 32 texts of 32, C 16 of 128, D a mix (one in ten of about 165 tokens, the rest 4
 // to 48 with a median of 11); --ids takes one text per line, ids separated by spaces, instead of D's random ones.
 // "share" is the linear layers' arithmetic per second over the best rate of the same kernels on one product of random
-// numbers, measured in the same run, times the threads. On a busy machine compare "best cpu us".
+// numbers, measured in the same run, times the threads; int8 has no such figure. On a busy machine compare "best cpu
+// us".
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -178,9 +179,10 @@ int Run(const Options& options) {
   }
   ModelBackend& backend = **made;
   Result<cpu::KernelChoice> choice = cpu::ChooseKernels(config->spec, options.backend.precision);
-  const double peak = choice.ok() ? PeakOfOneThread(choice->kernels) *
-                                        std::min<double>(options.backend.threads, std::thread::hardware_concurrency())
-                                  : 0;
+  const bool floats = choice.ok() && options.backend.precision != Precision::kInt8;
+  const double peak = floats ? PeakOfOneThread(choice->kernels) *
+                                   std::min<double>(options.backend.threads, std::thread::hardware_concurrency())
+                             : 0;
   std::mt19937 random(5);
   std::vector<Shape> shapes = {Uniform("A 1x10", random, 1, 10), Uniform("B 32x32", random, 32, 32),
                                Uniform("C 16x128", random, 16, 128), Mix(random)};
@@ -225,10 +227,13 @@ int main(int argc, char** argv) {
   sutra::Options options;
   CLI::App app("The model alone: ids in, vectors out");
   app.add_option("--model", options.backend.model_dir, "model directory")->required();
-  const std::map<std::string, sutra::Precision> precisions = {
-      {"auto", sutra::Precision::kAuto}, {"fp32", sutra::Precision::kF32}, {"bf16", sutra::Precision::kBf16}};
-  app.add_option("--precision", options.backend.precision, "auto, fp32 or bf16")
+  const std::map<std::string, sutra::Precision> precisions = {{"auto", sutra::Precision::kAuto},
+                                                              {"fp32", sutra::Precision::kF32},
+                                                              {"bf16", sutra::Precision::kBf16},
+                                                              {"int8", sutra::Precision::kInt8}};
+  app.add_option("--precision", options.backend.precision, "auto, fp32, bf16 or int8")
       ->transform(CLI::CheckedTransformer(precisions));
+  app.add_option("--packed-dir", options.backend.packed_dir, "where weights prepared for int8 are kept");
   app.add_option("--threads", options.backend.threads, "intra-op threads");
   app.add_option("--runs", options.runs, "measured runs of each shape")->check(CLI::Range(1, 1000));
   app.add_option("--ids", options.ids, "file with the ids of one text per line, for shape D");

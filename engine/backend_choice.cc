@@ -11,8 +11,11 @@
 #include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
 #include "engine/cpu/float_pass.h"
+#include "engine/cpu/int8/int8_model.h"
+#include "engine/cpu/int8/int8_pass.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
+#include "engine/model/model_identity.h"
 #include "engine/torch/plugin_loader.h"
 
 namespace sutra {
@@ -29,6 +32,36 @@ Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, cons
   auto pass = std::make_shared<cpu::FloatPass>(std::move(packed), *choice.kernels);
   return {.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
           .precision = choice.precision};
+}
+
+// Null where this CPU has no int8 products for the model. The portable ones, which are slower than fp32, are for tests.
+const cpu::KernelTable* Int8KernelsFor(const LoadedModel& model) {
+  const char* forced = std::getenv("SUTRA_CPU_KERNELS");
+  if (forced != nullptr && std::string(forced) == "portable") return cpu::PortableKernels(cpu::Element::kF32);
+  return cpu::FastInt8Kernels(cpu::DetectFeatures(), model.config.spec);
+}
+
+Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
+  Result<cpu::KernelChoice> exact = cpu::ChooseKernels(model.config.spec, Precision::kF32);
+  if (!exact.ok()) return exact.status();
+  const cpu::KernelTable* kernels = Int8KernelsFor(model);
+  if (kernels == nullptr) {
+    return Status(StatusCode::kBadOption,
+                  "--precision int8 needs a CPU with AVX512_VNNI, and a model whose widths are multiples of 64 with "
+                  "heads of 32 or 64; this CPU has: " +
+                      cpu::DescribeFeatures(cpu::DetectFeatures()) + ". Use --precision auto");
+  }
+  Result<std::string> identity = ComputeModelIdentity(model, Name(Precision::kInt8), "cpu");
+  if (!identity.ok()) return identity.status();
+  auto quantised = cpu::SharedInt8Model(model, *kernels, *exact->kernels,
+                                        {.identity = std::move(identity).value(),
+                                         .directory = options.packed_dir,
+                                         .cosine_min = options.int8_cosine_min,
+                                         .threads = static_cast<int>(options.threads)});
+  if (!quantised.ok()) return quantised.status();
+  auto pass = std::make_shared<cpu::Int8Pass>(std::move(quantised).value(), *kernels);
+  return Plan{.encoder = std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(options.threads)),
+              .precision = Precision::kInt8};
 }
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
@@ -62,7 +95,14 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
     return Status(StatusCode::kBadOption,
                   "--executor cpu computes on the CPU only; with --device cuda use --executor torch or auto");
   }
-  if (options.device == Device::kCuda || executor == Executor::kTorch) return PlanTorch(model, options);
+  const bool by_torch = options.device == Device::kCuda || executor == Executor::kTorch;
+  if (options.precision == Precision::kInt8) {
+    if (!by_torch) return PlanInt8(model, options);
+    return Status(StatusCode::kBadOption,
+                  "--precision int8 is computed by our kernels on the CPU only; use --executor auto and --device cpu, "
+                  "or another precision");
+  }
+  if (by_torch) return PlanTorch(model, options);
   Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model.config.spec, options.precision);
   if (!choice.ok()) return choice.status();
   if (executor == Executor::kAuto && choice->portable()) {

@@ -92,7 +92,9 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
                            .precision = config.precision,
                            .device = config.device,
                            .executor = config.executor,
-                           .threads = config.threads});
+                           .threads = config.threads,
+                           .int8_cosine_min = config.int8_cosine_min,
+                           .packed_dir = config.cache ? config.data + "/packed" : ""});
 }
 
 // Moves the value of a result into *target, or returns the error.

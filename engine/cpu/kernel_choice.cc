@@ -174,6 +174,7 @@ Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision)
   const KernelTable* bf16 = precision == Precision::kF32 ? nullptr : if_supported(BestBf16());
   switch (precision) {
     case Precision::kF32: break;
+    case Precision::kInt8: break;  // int8/int8_model.h chooses its kernels
     case Precision::kBf16:
       if (bf16 != nullptr) return KernelChoice{Precision::kBf16, bf16};
       spdlog::warn(

@@ -15,7 +15,7 @@ namespace sutra {
 class EncoderBackend final : public ModelBackend {
  public:
   // Computes the identity and one short text, so that a model that cannot compute fails here, not at the first request.
-  // `precision` is "fp32" or "bf16", `device` "cpu" or "cuda:N".
+  // `precision` is "fp32", "bf16" or "int8", `device` "cpu" or "cuda:N".
   static Result<std::unique_ptr<ModelBackend>> Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                     const std::string& precision, const std::string& device);
 

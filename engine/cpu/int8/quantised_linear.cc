@@ -9,7 +9,6 @@
 #include "engine/cpu/int8/gptq.h"
 #include "engine/cpu/int8/mixing.h"
 #include "engine/cpu/int8/transposed_weights.h"
-#include "shm/base/numbers.h"
 
 namespace sutra::cpu {
 namespace {
@@ -18,7 +17,7 @@ namespace {
 constexpr float kClippings[] = {1, 0.97F, 0.94F, 0.91F, 0.88F, 0.85F, 0.8F, 0.75F, 0.7F};
 
 TransposedWeights Transpose(const float* weight, size_t columns, size_t depth) {
-  TransposedWeights out{.depth = RoundUp(depth, kPanelColumns), .width = RoundUp(columns, kPanelColumns), .values = {}};
+  TransposedWeights out{.depth = QuantisedDepth(depth), .width = RoundUp(columns, kPanelColumns), .values = {}};
   out.values.resize(out.depth * out.width);
   for (size_t n = 0; n < columns; ++n) {
     for (size_t k = 0; k < depth; ++k) out.row(k)[n] = weight[n * depth + k];

@@ -11,6 +11,7 @@
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/int8/linear_statistics.h"
 #include "engine/cpu/kernels/int8_kernels.h"
+#include "shm/base/numbers.h"
 
 namespace sutra::cpu {
 
@@ -31,6 +32,9 @@ struct QuantisedLinear {
     return {depth, block, inverse_smooth.As<float>(), {shift[0].As<float>(), shift[1].As<float>()}};
   }
 };
+
+// What a product of `depth` inputs is padded to.
+constexpr size_t QuantisedDepth(size_t depth) { return RoundUp(depth, kPanelColumns); }
 
 struct Rounding {
   const KernelTable* kernels = nullptr;  // fp32, for GPTQ; null: each weight is rounded for itself

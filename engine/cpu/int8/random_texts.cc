@@ -43,7 +43,10 @@ void AppendRandomTexts(const RandomTexts& what, const Tokenizer& tokenizer, uint
   const uint32_t room = std::max(1U, tokens_max - std::min(tokens_max, around));
   Draws draws(what.seed);
   for (size_t i = 0; i < what.count; ++i) {
-    const uint32_t words = what.words_min + draws.Below(what.words_max - what.words_min + 1);
+    uint32_t words = what.words_max;
+    for (uint32_t draw = 0; draw < what.draws; ++draw) {
+      words = std::min(words, what.words_min + draws.Below(what.words_max - what.words_min + 1));
+    }
     texts->ids.insert(texts->ids.end(), frame.before.begin(), frame.before.end());
     for (uint32_t word = 0; word < std::min(words, room); ++word) {
       texts->ids.push_back(static_cast<int32_t>(draws.Below(vocabulary)));

@@ -14,6 +14,7 @@ struct RandomTexts {
   size_t count = 0;
   uint32_t words_min = 0;  // random ids per text, special tokens not counted
   uint32_t words_max = 0;
+  uint32_t draws = 1;  // a length is the smallest of so many draws: with more, short texts are more frequent
   uint32_t seed = 0;
 };
 

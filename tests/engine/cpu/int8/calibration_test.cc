@@ -29,7 +29,7 @@ class Calibration : public testing::Test {
     auto loaded = LoadModel(model.path());
     ASSERT_TRUE(loaded.ok()) << loaded.status().message();
     texts_ = {};
-    AppendRandomTexts({.count = 120, .words_min = 1, .words_max = 30, .seed = 5}, *loaded->tokenizer,
+    AppendRandomTexts({.count = 40, .words_min = 1, .words_max = 30, .seed = 5}, *loaded->tokenizer,
                       loaded->config.spec.vocabulary, loaded->config.spec.tokens_max, &texts_);
     packed_ = SharedPackedModel(loaded->config.spec, loaded->weights, Element::kF32);
   }
@@ -113,7 +113,7 @@ void ExpectPlainStatistics(const Inputs& inputs, const LinearStatistics& statist
 }
 
 TEST_F(Calibration, GathersWhatPlainLoopsFind) {
-  for (const TinyModel::Shape& shape : {TinyModel::Shape{}, TinyModel::Shape{.intermediate = 640},
+  for (const TinyModel::Shape& shape : {TinyModel::Shape{}, TinyModel::Shape{.intermediate = 576},
                                         TinyModel::Shape{.hidden = 24, .heads = 3, .intermediate = 40}}) {
     Load(shape);
     const std::vector<LayerMoments> layers = Gather(0, 2, 1);

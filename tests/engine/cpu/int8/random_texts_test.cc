@@ -55,6 +55,17 @@ TEST(RandomTexts, FollowFromTheSeedAlone) {
   EXPECT_NE(Texts(1, 512).ids, Texts(2, 512).ids);
 }
 
+TEST(RandomTexts, MoreDrawsMakeShorterTexts) {
+  const auto tokens = [](uint32_t draws) {
+    TokenTexts texts;
+    AppendRandomTexts({.count = 1000, .words_min = 1, .words_max = 30, .draws = draws, .seed = 4}, ByteTokenizer(), 500,
+                      512, &texts);
+    return static_cast<double>(texts.ids.size()) / 1000 - 4;
+  };
+  EXPECT_NEAR(tokens(1), 15.5, 1);
+  EXPECT_NEAR(tokens(3), 8, 1);  // the smallest of three is at a quarter of the range
+}
+
 TEST(RandomTexts, AreNoLongerThanTheModelAllows) {
   const TokenTexts texts = Texts(1, 9);
   for (size_t i = 0; i < texts.size(); ++i) EXPECT_LE(texts.offsets[i + 1] - texts.offsets[i], 9);
