@@ -111,10 +111,12 @@ COVERED_BY = {
     "engine/cpu/int8/input_moments.cc": "tests/engine/cpu/int8/calibration_test.cc",
     "engine/cpu/int8/quality_texts.cc": "tests/engine/cpu/int8/int8_quality_test.cc",
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
-    "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/avx2_f32.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_bf16.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/avx512_f32.cc": "tests/engine/cpu/kernels_test.cc",
+    "engine/cpu/kernels/amx_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
+    "engine/cpu/kernels/avx_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/avx512_vnni_bf16.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
     "engine/cpu/kernels/portable_int8.cc": "tests/engine/cpu/kernels/int8_kernels_test.cc",
@@ -159,6 +161,7 @@ COVERED_BY = {
 # A header that lists invariants which neither it nor its .cc could assert -> where they hold instead.
 ASSERTED_ELSEWHERE = {
     "cache/cache_shard.h": "an interface; logged_shard.cc and store/ are the code",
+    "engine/cpu/kernels/amx_int8_body.h": "tests compile it over emulated tiles; int8_pass.cc makes the memory",
     "engine/cpu/kernels/amx_gemm_body.h": "tests compile it over emulated tiles; packed_model.cc checks the shapes",
     "engine/cpu/forward_pass.h": "an interface; float_pass.cc and int8/int8_pass.cc are the code",
     "engine/cpu/kernels/kernels.h": "a table of function pointers; packed_model.cc checks the shapes",

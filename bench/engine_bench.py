@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """bench/run engine: a real engine and sentence-transformers' default, in turn, on the same texts and cores.
 
-  engine_bench.py --bin DIR --model DIR --reference PYTHON [--runs N] [--precision fp32,bf16] [--json]
+  engine_bench.py --bin DIR --model DIR --reference PYTHON [--runs N] [--precision fp32,bf16]
+                  [--only throughput,cores,start] [--json]
 For every precision an engine is started on a private socket with an empty cache. Throughput passes skip the cache;
 engine and reference take turns, and the order within a turn changes from run to run. Standard library only.
 """
@@ -10,74 +11,18 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import machine  # noqa: E402
+from bench_engine import Engine, Failure, weight_bytes  # noqa: E402
 
 WORKLOADS = ("mix", "tokens32", "tokens128")
 STAGES = ("take", "tokenise", "queue", "compute", "publish")
-
-
-class Failure(Exception):
-    pass
-
-
-def last_json(command):
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                         check=False)
-    if run.returncode != 0:
-        raise Failure(f"{' '.join(command)} exited with {run.returncode}: {run.stderr.strip()[-500:]}")
-    return json.loads(run.stdout.strip().splitlines()[-1])
-
-
-class Engine:
-    """One engine on a socket and data directory of its own; `start_s` is exec to first vector."""
-
-    def __init__(self, arguments, precision):
-        self.bin = arguments.bin
-        self.precision = precision
-        self.folder = tempfile.mkdtemp(prefix="sutra-bench-")
-        self.socket = os.path.join(self.folder, "engine.sock")
-        self.log = open(os.path.join(self.folder, "engine.log"), "w+")
-        begin = time.monotonic()
-        self.process = subprocess.Popen(
-            [os.path.join(self.bin, "sutra-engine"), "--model", arguments.model, "--socket", self.socket, "--data",
-             os.path.join(self.folder, "data"), "--precision", precision, *arguments.engine_option],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
-        try:
-            self.start_s = self.measure("first")["monotonic_s"] - begin
-        except Failure as failure:
-            self.log.seek(0)
-            tail = self.log.read()[-1500:]
-            self.close()
-            raise Failure(f"{failure}\n{tail}") from failure
-
-    def measure(self, workload, *options):
-        return last_json([os.path.join(self.bin, "end_to_end_bench"), "--socket", self.socket, "--workload", workload,
-                          *options])
-
-    def case_study(self):
-        return last_json([os.path.join(self.bin, "sutra-casestudy"), "--socket", self.socket, "--json"])
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.log.close()
-        subprocess.run([os.path.join(self.bin, "sutra-stat"), "--socket", self.socket, "--remove"], check=False,
-                       stderr=subprocess.DEVNULL)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Reference:
@@ -106,6 +51,10 @@ class Reference:
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
+
+
+def start_engine(arguments, precision, *options, cpus=None):
+    return Engine(arguments.bin, arguments.model, precision, (*arguments.engine_option, *options), cpus)
 
 
 def dump_texts(arguments, folder):
@@ -168,7 +117,7 @@ def case_study(arguments, precision, figures):
     """Every cold pass needs an empty cache: a new engine each."""
     cold, warm, start, hit_rate = [], [], [], 0.0
     for _ in range(arguments.runs):
-        engine = Engine(arguments, precision)
+        engine = start_engine(arguments, precision)
         try:
             study = engine.case_study()
         finally:
@@ -182,6 +131,61 @@ def case_study(arguments, precision, figures):
         figures[f"{where}_{precision}_{unit}"] = machine.spread(values)["median"]
         figures[f"{where}_{precision}_{unit}_max"] = max(values)
     figures[f"casestudy_cold_{precision}_hit_rate"] = hit_rate
+
+
+def start_and_memory(arguments, figures):
+    """Start and size of an engine with the default precision. The files of the model are read once before, so that
+    they are in the page cache; memory is looked at after a pass of every workload."""
+    for name in os.listdir(arguments.model):
+        with contextlib.suppress(OSError), open(os.path.join(arguments.model, name), "rb") as file:
+            while file.read(1 << 22):
+                pass
+    start, resident = [], []
+    for run in range(max(arguments.runs, 5)):
+        engine = start_engine(arguments, "auto")
+        try:
+            start.append(engine.start_s)
+            if run == 0:
+                for workload in WORKLOADS:
+                    engine.measure(workload)
+                precision = engine.computes().split(" ")[0]
+                resident = [engine.pss_bytes() / 2**20, weight_bytes(arguments.model, precision) / 2**20]
+        finally:
+            engine.close()
+    figures["start_to_first_vector_s"] = machine.spread(start)["median"]
+    figures["start_to_first_vector_s_mad"] = machine.spread(start)["mad"]
+    figures["resident_mib"] = resident[0] - resident[1]
+    figures["resident_all_mib"], figures["resident_weights_mib"] = resident
+
+
+def cores(arguments, figures):
+    """Throughput with two threads on two cores over one thread, on one core and on the same two, in turns."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        figures["two_over_one"] = figures["two_threads_over_one"] = None
+        say("  two_over_one needs two cores")
+        return
+    two = {allowed[0], allowed[-1]}
+    setups = {"one": ("1", {allowed[-1]}), "one_of_two": ("1", two), "two": ("2", two)}
+    with contextlib.ExitStack() as started:
+        engines = {}
+        for name, (threads, cpus) in setups.items():
+            engines[name] = start_engine(arguments, "auto", "--threads", threads, cpus=cpus)
+            started.callback(engines[name].close)
+        rates, client = {name: [] for name in setups}, []
+        for run in range(arguments.runs + 1):
+            for name in (list(setups) if run % 2 == 0 else list(reversed(setups))):
+                result = engines[name].measure("mix")
+                if run > 0:
+                    rates[name].append(result["texts"] / result["seconds"])
+                    if name == "two":
+                        client.append(100 * result["client_cpu_s"] / result["seconds"])
+    figures["two_over_one"] = machine.spread([b / a for a, b in zip(rates["one"], rates["two"])])["median"]
+    figures["two_threads_over_one"] = machine.spread(
+        [b / a for a, b in zip(rates["one_of_two"], rates["two"])])["median"]
+    figures["client_cpu_percent"] = machine.spread(client)["median"]
+    for name, values in rates.items():
+        figures[f"mix_threads_{name}_texts_per_s"] = machine.spread(values)["median"]
 
 
 def table(info, reference, precisions, figures, runs):
@@ -212,6 +216,13 @@ def table(info, reference, precisions, figures, runs):
         print(f"  start to first vector      {value(f'start_to_first_vector_{precision}_s', '{:13.2f}')} s")
         print("  share of a text's time     " + ", ".join(
             f"{stage} {100 * figures.get(f'mix_{precision}_stage_share_{stage}', 0):.1f} %" for stage in STAGES))
+    if "resident_mib" in figures:
+        print(f"\nwith --precision auto\n  start to first vector      {figures['start_to_first_vector_s']:13.3f} s, page cache "
+              f"warm\n  memory (Pss)               {figures['resident_all_mib']:13.1f} MiB, "
+              f"{figures['resident_mib']:.1f} without the weights ({figures['resident_weights_mib']:.1f})")
+    if figures.get("two_over_one"):
+        print(f"  two cores over one         {figures['two_over_one']:13.2f}; two threads over one, both on two cores "
+              f"{figures['two_threads_over_one']:.2f}; the client takes {figures['client_cpu_percent']:.2f} % of a core")
 
 
 def main():
@@ -222,23 +233,33 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", default="fp32,bf16" if machine.has_bf16() else "fp32")
     parser.add_argument("--engine-option", action="append", default=[], help="passed to sutra-engine")
+    parser.add_argument("--only", default="", help="parts, comma-separated: throughput, cores, start")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     repo = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
     info, figures = machine.describe(repo), {}
     precisions = arguments.precision.split(",")
+    parts = arguments.only.split(",") if arguments.only else ["throughput", "cores", "start"]
     reference = None
     with tempfile.TemporaryDirectory(prefix="sutra-bench-") as folder:
         try:
             files = dump_texts(arguments, folder)
-            if arguments.reference:
+            if "start" in parts:
+                say("start and memory")
+                start_and_memory(arguments, figures)
+            if "cores" in parts:
+                say("one core and two")
+                cores(arguments, figures)
+            if "throughput" not in parts:
+                precisions = []
+            if arguments.reference and precisions:
                 say("loading the reference")
                 reference = Reference(arguments.reference, arguments.model)
             for precision in precisions:
                 say(f"{precision}: engine with an empty cache, case study cold and warm")
                 case_study(arguments, precision, figures)
-                engine = Engine(arguments, precision)
+                engine = start_engine(arguments, precision)
                 try:
                     say(f"{precision}: throughput")
                     throughput(arguments, engine, reference, files, figures)

@@ -38,8 +38,8 @@ Status CheckFilter(const CacheFilter& filter) {
   return {};
 }
 
-bool Contains(const char* text, size_t bytes, const std::string& what) {
-  return what.empty() || memmem(text, bytes, what.data(), what.size()) != nullptr;
+bool Contains(std::string_view text, const std::string& what) {
+  return what.empty() || memmem(text.data(), text.size(), what.data(), what.size()) != nullptr;
 }
 
 // All but the text.
@@ -119,13 +119,13 @@ Status LoggedShard::FindDoomed(const CacheFilter& filter, const GoOn& go_on, Pla
         doom(facts);
       } else if (facts.is_long) {
         long_ones.push_back(facts);
-      } else if (Contains(facts.text.data(), facts.text.size(), filter.contains)) {
+      } else if (Contains(facts.text, filter.contains)) {
         doom(facts);
       }
     });
     for (const EntryFacts& facts : long_ones) {
       const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.hash);
-      if (text != nullptr && Contains(text->bytes(), facts.text_bytes, filter.contains)) doom(facts);
+      if (text != nullptr && Contains(text->view(), filter.contains)) doom(facts);
     }
     long_ones.clear();
     if (cursor < asked + kTurnSlots) continue;
@@ -189,7 +189,7 @@ uint32_t LoggedShard::DoomedSlotLocked(const PlannedRemoval& plan, uint64_t doom
     return store_.IsSameLocked(slot, static_cast<uint32_t>(doomed)) ? slot : SlotTable::kNoSlot;
   }
   return store_.SlotWhereLocked(doomed, [&](const EntryFacts& facts) {
-    return facts.unread || facts.is_long || Contains(facts.text.data(), facts.text.size(), plan.filter.contains);
+    return facts.unread || facts.is_long || Contains(facts.text, plan.filter.contains);
   });
 }
 
@@ -246,8 +246,8 @@ void LoggedShard::RemoveLong(const PlannedRemoval& plan, uint64_t doomed, Remova
     }
     const LongText::Ptr text = store_.LongTextOf(facts.slot, facts.hash);
     if (text == nullptr) continue;  // it has just gone
-    if (!Contains(text->bytes(), facts.text_bytes, plan.filter.contains)) return;
-    const KeyDigest digest = DigestOf({text->bytes(), facts.text_bytes}, variant, store_.seed());
+    if (!Contains(text->view(), plan.filter.contains)) return;
+    const KeyDigest digest = DigestOf(text->view(), variant, store_.seed());
     const MutexLock lock(store_.mutex());
     again = DoomedSlotLocked(plan, doomed) != facts.slot || !store_.HasTextLocked(facts.slot, text.get());
     if (!again) PushRemovalsLocked(std::array{RemoveLocked(facts.slot, digest, removed)}, records);

@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <cassert>
-#include <cstdlib>
 #include <exception>
 #include <utility>
 
@@ -34,26 +33,22 @@ Plan PlanKernels(const LoadedModel& model, const cpu::KernelChoice& choice, cons
           .precision = choice.precision};
 }
 
-// Null where this CPU has no int8 products for the model. The portable ones, which are slower than fp32, are for tests.
-const cpu::KernelTable* Int8KernelsFor(const LoadedModel& model) {
-  const char* forced = std::getenv("SUTRA_CPU_KERNELS");
-  if (forced != nullptr && std::string(forced) == "portable") return cpu::PortableKernels(cpu::Element::kF32);
-  return cpu::FastInt8Kernels(cpu::DetectFeatures(), model.config.spec);
-}
-
 Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
-  Result<cpu::KernelChoice> exact = cpu::ChooseKernels(model.config.spec, Precision::kF32);
+  Result<std::vector<cpu::KernelChoice>> exact =
+      cpu::ChooseKernels(model.config.spec, Precision::kF32, options.cpu_isa);
   if (!exact.ok()) return exact.status();
-  const cpu::KernelTable* kernels = Int8KernelsFor(model);
+  const cpu::KernelTable* kernels = cpu::ChooseInt8Kernels(model.config.spec, options.cpu_isa);
   if (kernels == nullptr) {
     return Status(StatusCode::kBadOption,
-                  "--precision int8 needs a CPU with AVX512_VNNI, and a model whose widths are multiples of 64 with "
-                  "heads of 32 or 64; this CPU has: " +
+                  std::string("--precision int8 needs a CPU with AVX_VNNI, AVX512_VNNI or AMX, a --cpu-isa that allows "
+                              "it (it is ") +
+                      Name(options.cpu_isa) +
+                      "), and a model whose widths are multiples of 64 with heads of 32 or 64; this CPU has " +
                       cpu::DescribeFeatures(cpu::DetectFeatures()) + ". Use --precision auto");
   }
   Result<std::string> identity = ComputeModelIdentity(model, Name(Precision::kInt8), "cpu");
   if (!identity.ok()) return identity.status();
-  auto quantised = cpu::SharedInt8Model(model, *kernels, *exact->kernels,
+  auto quantised = cpu::SharedInt8Model(model, *kernels, *exact->front().kernels,
                                         {.identity = std::move(identity).value(),
                                          .directory = options.packed_dir,
                                          .cosine_min = options.int8_cosine_min,
@@ -81,39 +76,39 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
   return plan;
 }
 
-// SUTRA_CPU_KERNELS wins over --executor: it exists to force one way of computing, for tests and for bisecting.
-Executor AskedExecutor(const BackendOptions& options) {
-  const char* variable = std::getenv("SUTRA_CPU_KERNELS");
-  const std::string kernels = variable != nullptr ? variable : "";
-  if (kernels.empty() || kernels == "auto") return options.executor;
-  return kernels == "aten" ? Executor::kTorch : Executor::kCpu;
-}
-
 Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
-  const Executor executor = AskedExecutor(options);
-  if (options.device == Device::kCuda && executor == Executor::kCpu) {
+  const bool torch = options.device == Device::kCuda || options.executor == Executor::kTorch;
+  const bool capped = options.cpu_isa != CpuIsa::kAuto;
+  if (options.device == Device::kCuda && options.executor == Executor::kCpu) {
     return Status(StatusCode::kBadOption,
                   "--executor cpu computes on the CPU only; with --device cuda use --executor torch or auto");
   }
-  const bool by_torch = options.device == Device::kCuda || executor == Executor::kTorch;
+  if (torch && capped) {
+    return Status(StatusCode::kBadOption,
+                  std::string("--cpu-isa ") + Name(options.cpu_isa) +
+                      " caps our own kernels, and torch would compute this model: leave --cpu-isa out (for torch "
+                      "there is the environment variable ATEN_CPU_CAPABILITY), or use --executor cpu");
+  }
   if (options.precision == Precision::kInt8) {
-    if (!by_torch) return PlanInt8(model, options);
+    if (!torch) return PlanInt8(model, options);
     return Status(StatusCode::kBadOption,
                   "--precision int8 is computed by our kernels on the CPU only; use --executor auto and --device cpu, "
                   "or another precision");
   }
-  if (by_torch) return PlanTorch(model, options);
-  Result<cpu::KernelChoice> choice = cpu::ChooseKernels(model.config.spec, options.precision);
-  if (!choice.ok()) return choice.status();
-  if (executor == Executor::kAuto && choice->portable()) {
-    Result<Plan> torch = PlanTorch(model, options);
-    if (torch.ok()) return torch;
+  if (torch) return PlanTorch(model, options);
+  Result<std::vector<cpu::KernelChoice>> choices =
+      cpu::ChooseKernels(model.config.spec, options.precision, options.cpu_isa);
+  if (!choices.ok()) return choices.status();
+  const cpu::KernelChoice& choice = choices->front();
+  if (options.executor == Executor::kAuto && choice.portable() && !capped) {
+    Result<Plan> plan = PlanTorch(model, options);
+    if (plan.ok()) return plan;
     spdlog::warn(
         "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
         "compute it, several times slower. {}",
-        cpu::DescribeFeatures(cpu::DetectFeatures()), torch.status().message());
+        cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  return PlanKernels(model, *choice, options);
+  return PlanKernels(model, choice, options);
 }
 
 }  // namespace

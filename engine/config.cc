@@ -78,6 +78,7 @@ struct Texts {
   std::string executor = NameOf(kExecutorNames, EngineConfig().executor);
   std::string precision = NameOf(kPrecisionNames, EngineConfig().precision);
   std::string device = NameOf(kDeviceNames, EngineConfig().device);
+  std::string cpu_isa = NameOf(kCpuIsaNames, EngineConfig().cpu_isa);
   std::string socket_mode = "auto";
   std::string stats_mode = "0640";
   std::string allow_uids, allow_gids, control_gids, hot_gids;
@@ -121,6 +122,8 @@ void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--int8-cosine-min", &config->int8_cosine_min, kInt8CosineMinRange,
          "Refuse int8 if a built-in text comes less close to fp32 than this cosine (0: never)");
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
+  Choice(app, "--cpu-isa", kCpuIsaNames, &texts->cpu_isa,
+         "The instructions that our CPU kernels may use at most; auto: all that this CPU has");
   Number(app, "--threads", &config->threads, kThreadsRange, "Threads per batch (default: the usable CPUs)");
 }
 
@@ -409,6 +412,7 @@ Result<ParsedConfig> ParseConfig(const std::vector<std::string>& args, uint32_t 
   config.executor = *EnumOf(kExecutorNames, texts.executor);
   config.precision = *EnumOf(kPrecisionNames, texts.precision);
   config.device = *EnumOf(kDeviceNames, texts.device);
+  config.cpu_isa = *EnumOf(kCpuIsaNames, texts.cpu_isa);
   config.durability = *EnumOf(kDurabilityPolicyNames, texts.durability);
   config.disk_io = *EnumOf(kDiskIoKindNames, texts.disk_io);
   ParseIds(texts.allow_uids, &config.allow_uids);

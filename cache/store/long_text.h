@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -23,15 +24,15 @@ class LongText {
   // Throws std::bad_alloc.
   static Ptr Copy(std::string_view text) {
     void* memory = ::operator new(sizeof(LongText) + text.size());
-    Ptr copy(new (memory) LongText);
-    std::memcpy(copy->bytes(), text.data(), text.size());
+    Ptr copy(new (memory) LongText(text.size()));
+    std::memcpy(static_cast<void*>(copy.get() + 1), text.data(), text.size());
     return copy;
   }
   // As a word of a slot.
   static uint64_t WordOf(LongText* text) { return std::bit_cast<uint64_t>(text); }
   static LongText* FromWord(uint64_t word) { return std::bit_cast<LongText*>(word); }
 
-  char* bytes() { return static_cast<char*>(static_cast<void*>(this + 1)); }
+  std::string_view view() const { return {static_cast<const char*>(static_cast<const void*>(this + 1)), bytes_}; }
   // REQUIRES: nobody can release the last one meanwhile.
   Ptr AddReference() {
     references_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the caller's lock keeps one meanwhile
@@ -39,13 +40,14 @@ class LongText {
   }
 
  private:
-  LongText() = default;
+  explicit LongText(size_t bytes) : bytes_(bytes) {}
   void ReleaseOne() {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // the last one frees what others have read
     this->~LongText();
     ::operator delete(this);
   }
 
+  const size_t bytes_;
   std::atomic<uint32_t> references_{1};
 };
 

@@ -93,7 +93,7 @@ bool SlotTable::CopyEntry(uint32_t number, EntryCopy* copy) const {
                    {number, HandleTagOf(slot)}};
     if (copy->facts.is_long) long_text = LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
   }
-  if (long_text != nullptr) copy->text.assign(long_text->bytes(), copy->facts.text_bytes);
+  if (long_text != nullptr) copy->text.assign(long_text->view());
   return true;
 }
 

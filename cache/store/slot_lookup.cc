@@ -1,7 +1,8 @@
 // Lookups without a lock. In the order in which a reader goes: cells, slot, text, vector, and back to the version.
-#include <cstring>
+#include <cassert>
 
 #include "cache/store/slot_table.h"
+#include "shm/base/checkpoint.h"
 #include "shm/base/cpu_pause.h"
 
 namespace sutra {
@@ -73,6 +74,7 @@ SlotTable::Answer SlotTable::Find(const EntryKey& key, uint64_t now_ns, float* v
     if (cell == 0) break;
     if (cell >> 32 != tag) continue;
     const uint32_t slot = static_cast<uint32_t>(cell) - 1;
+    static_cast<void>(SUTRA_CHECKPOINT("lookup.cell_found"));  // its entry may leave before the slot is read
     switch (Read(slot, key, now_ns, vector, value)) {
       case Found::kHit: eviction_.Hit(slot, value->token_count); return Answer::kHit;
       case Found::kExpired: return Answer::kMiss;
@@ -139,9 +141,10 @@ std::optional<bool> SlotTable::EqualLongText(uint32_t number, uint32_t version, 
     const MutexLock lock(mutex_, MutexLock::Held());
     const Slot& slot = slots_[number];
     if (slot.version.load(kRelaxed) != version) return std::nullopt;
+    assert(IsUsed(number) && !IsUnread(slot) && IsLong(slot.text_bytes.load(kRelaxed)));  // this version was read
     text = LongText::FromWord(slot.text.load(kRelaxed))->AddReference();
   }
-  return std::memcmp(text->bytes(), key.text.data(), key.text.size()) == 0;
+  return text->view() == key.text;
 }
 
 }  // namespace sutra

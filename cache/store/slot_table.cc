@@ -57,9 +57,8 @@ EntryKey SlotTable::KeyOf(std::string_view text, uint32_t variant) const {
 
 std::string_view SlotTable::TextOf(const Slot& slot) const {
   const uint64_t bytes = slot.text_bytes.load(kRelaxed), text = slot.text.load(kRelaxed);
-  const void* at =
-      IsLong(bytes) ? static_cast<void*>(LongText::FromWord(text)->bytes()) : static_cast<const void*>(heap_.At(text));
-  return {static_cast<const char*>(at), bytes};
+  if (IsLong(bytes)) return LongText::FromWord(text)->view();
+  return {static_cast<const char*>(static_cast<const void*>(heap_.At(text))), bytes};
 }
 
 // Cells. A search starts at its hash's home and ends at the first empty cell, so a cell that becomes empty must not cut
@@ -136,7 +135,8 @@ void SlotTable::ShowCounts() {
   counts_.bytes.store(bytes_, kRelaxed);
 }
 
-// Readers that have found the cell see the version change, or that the entry has expired.
+// Readers that have found the cell see the version change, or a slot without an entry. Such a slot names no text: a
+// reader that comes to it only now would take the address of a long text for one that its entry still holds.
 void SlotTable::Remove(uint32_t number) {
   Slot& slot = slots_[number];
   assert(IsUsed(number));
@@ -145,6 +145,8 @@ void SlotTable::Remove(uint32_t number) {
   {
     const Change change(&slot);
     slot.expires_ns.store(0, kRelaxed);
+    slot.text_bytes.store(0, kRelaxed);
+    slot.text.store(0, kRelaxed);
   }
   slot.segment = 0;
   bytes_ -= BytesOf(text_bytes);

@@ -24,7 +24,8 @@
 //  - A hit has the same bytes of text and the same variant, is not expired, and its vector and value belong together.
 //    No unread entry is a hit.
 //  - entries <= entries_max and bytes <= bytes_max at all times (bytes: slots, cells, vectors, texts).
-//  - A slot is used by one entry or free; a used one is in one cell and in one queue. Cells are at most 4/5 full.
+//  - A slot is used by one entry or free; a used one is in one cell and in one queue, a free one has no text. Cells are
+//    at most 4/5 full.
 //  - No call needs memory but Put, for a long text that its caller has not copied.
 #pragma once
 

@@ -2,31 +2,16 @@
 // Thread rule: owned by one object; plain memory.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <new>
-
-#include "shm/base/numbers.h"
 
 namespace sutra {
 
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  explicit AlignedBuffer(size_t bytes) {
-    // Streaming 20 MiB of weights through 4 KiB pages costs more in TLB misses than rounding up wastes.
-    constexpr size_t kHugePage = 2U << 20;
-    const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    const size_t rounded = RoundUp(bytes, alignment);
-    memory_.reset(std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded));
-    if (memory_ == nullptr) throw std::bad_alloc();
-    if (alignment == kHugePage) (void)madvise(memory_.get(), rounded, MADV_HUGEPAGE);
-    std::memset(memory_.get(), 0, rounded == 0 ? alignment : rounded);
-  }
+  // Out of memory it throws std::bad_alloc.
+  explicit AlignedBuffer(size_t bytes);
 
   void* data() const { return memory_.get(); }
   template <typename T>
@@ -35,10 +20,28 @@ class AlignedBuffer {
   }
 
  private:
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<void, Free> memory_;
+  std::shared_ptr<void> memory_;
+};
+
+// While one lives, the buffers that its thread makes lie side by side in one mapping. A model's buffers are smaller
+// than a huge page of 2 MiB each, and streaming 20 MiB of weights through pages of 4 KiB costs TLB misses. The mapping
+// lives as long as any of its buffers: make those of one object in an arena, not what is thrown away meanwhile.
+// Thread rule: it belongs to the thread that made it; the innermost one counts.
+class BufferArena {
+ public:
+  BufferArena();
+  ~BufferArena();  // gives back what no buffer took
+  BufferArena(const BufferArena&) = delete;
+  BufferArena& operator=(const BufferArena&) = delete;
+
+ private:
+  friend class AlignedBuffer;
+  class Mapping;
+
+  std::shared_ptr<void> Take(size_t bytes);
+
+  BufferArena* const outer_;
+  std::shared_ptr<Mapping> mapping_;
 };
 
 }  // namespace sutra

@@ -21,6 +21,7 @@ constexpr double kUnevenMax = 1.3;
 CpuEncoder::CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads)
     : pass_(std::move(pass)), team_(std::max(threads, 1)) {
   rows_max_ = std::max<size_t>(pass_->kernels().chunk_tokens, pass_->spec().tokens_max);
+  const BufferArena arena;
   for (int member = 0; member < team_.threads(); ++member) workspaces_.push_back(pass_->MakeWorkspace(rows_max_));
 }
 

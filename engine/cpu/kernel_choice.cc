@@ -1,192 +1,88 @@
-// Tries kernel sets at load: whether they are correct on this CPU, and whether bf16 pays off.
+// Orders the kernel sets of this CPU, without those that fail their trial.
 #include "engine/cpu/kernel_choice.h"
 
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
-#include <cstdlib>
-#include <vector>
 
 #include "engine/cpu/features.h"
-#include "engine/cpu/packed_model.h"
+#include "engine/cpu/kernel_trial.h"
 
 namespace sutra::cpu {
 namespace {
 
-constexpr size_t kTrialRows = 50;
-constexpr size_t kTrialColumns = 384;
-constexpr size_t kTrialDepth = 384;
-constexpr double kSpeedGainMin = 1.25;  // of bf16 over fp32 for "auto"; real gains are 2 (AVX-512) to 8 (AMX)
-
-// Random operands: zeros would hide wrong results, and AMX runs faster on zeros than on any real text.
-struct Trial {
-  std::vector<float> a = std::vector<float>(kTrialRows * kTrialDepth);
-  std::vector<float> weight = std::vector<float>(kTrialColumns * kTrialDepth);
-  std::vector<float> bias = std::vector<float>(kTrialColumns);
-
-  Trial() {
-    uint32_t state = 12345;
-    const auto next = [&state] {
-      state = state * 1664525U + 1013904223U;
-      return static_cast<float>(state >> 8) * 0x1p-23F - 1.0F;
-    };
-    std::generate(a.begin(), a.end(), next);
-    std::generate(weight.begin(), weight.end(), next);
-    std::generate(bias.begin(), bias.end(), next);
-  }
+// The sets beside the portable ones, the best of each precision first. A new set is a line here.
+struct KernelSet {
+  const KernelTable* (*table)();
+  bool Features::*needs;
 };
-
-// The trial product of one kernel set: compares it with plain sums, or takes the best time of several runs.
-class TrialRun {
- public:
-  TrialRun(const Trial& trial, const KernelTable& kernels)
-      : kernels_(kernels),
-        packed_(PackLinear(trial.weight.data(), trial.bias.data(), kTrialColumns, kTrialDepth, kernels.element)),
-        a_((kTrialRows + kRowPadding) * kTrialDepth * sizeof(float)),
-        c_((kTrialRows + kRowPadding) * kTrialColumns * sizeof(float)) {
-    for (size_t i = 0; i < trial.a.size(); ++i) {
-      if (kernels.element == Element::kF32) {
-        a_.As<float>()[i] = trial.a[i];
-      } else {
-        a_.As<uint16_t>()[i] = ToBf16(trial.a[i]);
-      }
-    }
-    call_ = {.a = a_.data(),
-             .a_stride = kTrialDepth,
-             .rows = kTrialRows,
-             .b = packed_.weights.data(),
-             .depth = kTrialDepth,
-             .columns = kTrialColumns,
-             .panel_begin = 0,
-             .panel_end = packed_.panels(),
-             .bias = packed_.bias.As<float>(),
-             .output = GemmOutput::kAddToF32,
-             .c = c_.data(),
-             .c_stride = kTrialColumns};
-  }
-
-  bool Matches(const Trial& trial) {
-    Run();
-    const double tolerance = kernels_.element == Element::kF32 ? 1e-3 : 0.5;  // sums of 384 products of numbers below 1
-    for (size_t r = 0; r < kTrialRows; ++r) {
-      for (size_t n = 0; n < kTrialColumns; ++n) {
-        double sum = static_cast<double>(trial.bias[n]);
-        for (size_t k = 0; k < kTrialDepth; ++k) {
-          sum += static_cast<double>(trial.a[r * kTrialDepth + k]) *
-                 static_cast<double>(trial.weight[n * kTrialDepth + k]);
-        }
-        if (!(std::abs(static_cast<double>(c_.As<float>()[r * kTrialColumns + n]) - sum) < tolerance)) return false;
-      }
-    }
-    return true;
-  }
-
-  double BestSeconds() {
-    double best = 1e9;
-    for (int i = 0; i < 20; ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      Run();
-      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
-    return best;
-  }
-
- private:
-  void Run() {
-    kernels_.prepare_thread();
-    kernels_.gemm(call_);
-    kernels_.release_thread();
-  }
-
-  const KernelTable& kernels_;
-  PackedLinear packed_;
-  AlignedBuffer a_;
-  AlignedBuffer c_;
-  GemmCall call_;
+constexpr KernelSet kSets[] = {
+    {AmxKernels, &Features::amx_bf16},
+    {Avx512Bf16Kernels, &Features::avx512_bf16},
+    {Avx512Kernels, &Features::avx512},
+    {Avx2Kernels, &Features::avx2},
 };
-
-const KernelTable* Usable(const KernelTable* kernels, bool present) {
-  if (kernels == nullptr || !present) return nullptr;
-  if (KernelsComputeCorrectly(*kernels)) return kernels;
-  spdlog::warn("the {} kernels compute wrong results on this CPU and are not used; please report the CPU model",
-               kernels->name);
-  return nullptr;
-}
-
-const KernelTable* BestBf16() {
-  const Features& features = DetectFeatures();
-  if (const KernelTable* amx = Usable(AmxKernels(), features.amx_bf16); amx != nullptr) return amx;
-  return Usable(Avx512Bf16Kernels(), features.avx512_bf16);
-}
-
-const KernelTable* BestF32() { return Usable(Avx512Kernels(), DetectFeatures().avx512); }
-
-bool Bf16IsFaster(const KernelTable& bf16, const KernelTable& fp32) {
-  const Trial trial;
-  return TrialRun(trial, fp32).BestSeconds() > kSpeedGainMin * TrialRun(trial, bf16).BestSeconds();
-}
 
 Precision PrecisionOf(const KernelTable& kernels) {
   return kernels.element == Element::kF32 ? Precision::kF32 : Precision::kBf16;
 }
 
-const KernelTable* ByName(const std::string& name, Precision precision) {
-  const Features& features = DetectFeatures();
-  if (name == "portable") return PortableKernels(precision == Precision::kBf16 ? Element::kBf16 : Element::kF32);
-  if (name == "avx512") return Usable(Avx512Kernels(), features.avx512);
-  if (name == "avx512_bf16") return Usable(Avx512Bf16Kernels(), features.avx512_bf16);
-  if (name == "amx_bf16") return Usable(AmxKernels(), features.amx_bf16);
-  return nullptr;
+// Of one precision, or of all (kAuto), the sets that this CPU has and that can compute the model.
+std::vector<const KernelTable*> SetsOf(const Features& features, const EncoderSpec& spec, Precision precision) {
+  std::vector<const KernelTable*> found;
+  for (const KernelSet& set : kSets) {
+    const KernelTable* kernels = features.*set.needs ? set.table() : nullptr;
+    if (kernels == nullptr || !Supports(*kernels, spec)) continue;
+    if (precision == Precision::kAuto || precision == PrecisionOf(*kernels)) found.push_back(kernels);
+  }
+  return found;
 }
 
-Result<KernelChoice> Forced(const std::string& name, const EncoderSpec& spec, Precision precision) {
-  const KernelTable* kernels = ByName(name, precision);
-  if (kernels == nullptr || !Supports(*kernels, spec)) {
-    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " cannot be used: unknown, not on this CPU (" +
-                                               DescribeFeatures(DetectFeatures()) +
-                                               "), or not for this model's shape; unset it or use auto, portable, "
-                                               "avx512, avx512_bf16 or amx_bf16");
+std::vector<const KernelTable*> Trusted(const std::vector<const KernelTable*>& sets) {
+  std::vector<const KernelTable*> trusted;
+  for (const TrialResult& result : TryKernels(sets)) {
+    if (result.problem.empty()) {
+      trusted.push_back(result.kernels);
+      continue;
+    }
+    spdlog::warn("the {} kernels are not used: their trial {} on this CPU ({}; {}); please report it",
+                 result.kernels->name, result.problem, CpuName(), DescribeFeatures(DetectFeatures()));
   }
-  const Precision own = PrecisionOf(*kernels);
-  if (precision != Precision::kAuto && precision != own) {
-    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " computes " + Name(own) +
-                                               ", but --precision is " + Name(precision) + "; change one of them");
-  }
-  return KernelChoice{own, kernels};
+  return trusted;
+}
+
+Status RuledOut(Precision precision, CpuIsa isa_max) {
+  return Status(StatusCode::kBadOption, std::string("--precision ") + Name(precision) +
+                                            " needs --cpu-isa avx512_bf16 or amx, and --cpu-isa is " + Name(isa_max) +
+                                            ". This CPU, " + CpuName() + ", has " + DescribeFeatures(DetectFeatures()) +
+                                            ": raise --cpu-isa, or choose --precision fp32 or auto");
 }
 
 }  // namespace
 
-bool KernelsComputeCorrectly(const KernelTable& kernels) {
-  const Trial trial;
-  return TrialRun(trial, kernels).Matches(trial);
-}
-
-Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision) {
-  const char* forced = std::getenv("SUTRA_CPU_KERNELS");
-  if (forced != nullptr && *forced != '\0' && std::string(forced) != "auto") return Forced(forced, spec, precision);
-  const auto if_supported = [&spec](const KernelTable* kernels) {
-    return kernels != nullptr && Supports(*kernels, spec) ? kernels : nullptr;
-  };
-  const KernelTable* fp32 = precision == Precision::kBf16 ? nullptr : if_supported(BestF32());
-  const KernelTable* bf16 = precision == Precision::kF32 ? nullptr : if_supported(BestBf16());
-  switch (precision) {
-    case Precision::kF32: break;
-    case Precision::kInt8: break;  // int8/int8_model.h chooses its kernels
-    case Precision::kBf16:
-      if (bf16 != nullptr) return KernelChoice{Precision::kBf16, bf16};
-      spdlog::warn(
-          "none of our kernels multiplies bf16 natively on this CPU for this model; --precision bf16 will be slow");
-      return KernelChoice{Precision::kBf16, PortableKernels(Element::kBf16)};
-    case Precision::kAuto:
-      if (bf16 != nullptr && (fp32 == nullptr || Bf16IsFaster(*bf16, *fp32))) {
-        return KernelChoice{Precision::kBf16, bf16};
-      }
-      break;
+Result<std::vector<KernelChoice>> ChooseKernels(const EncoderSpec& spec, Precision precision, CpuIsa isa_max) {
+  const std::vector<const KernelTable*> all = SetsOf(DetectFeatures(), spec, precision);
+  const std::vector<const KernelTable*> allowed = SetsOf(Capped(DetectFeatures(), isa_max), spec, precision);
+  if (precision == Precision::kBf16 && allowed.empty() && !all.empty() && isa_max != CpuIsa::kPortable) {
+    return RuledOut(precision, isa_max);
   }
-  return KernelChoice{Precision::kF32, fp32 != nullptr ? fp32 : PortableKernels(Element::kF32)};
+  std::vector<KernelChoice> choices;
+  for (const KernelTable* kernels : Trusted(allowed)) choices.push_back({PrecisionOf(*kernels), kernels});
+  if (precision == Precision::kBf16) {
+    if (choices.empty()) {
+      spdlog::warn("no kernels multiply bf16 natively here (--cpu-isa {}, {}): --precision bf16 is emulated and slow",
+                   Name(isa_max), DescribeFeatures(DetectFeatures()));
+      choices.push_back({precision, PortableKernels(Element::kBf16)});
+    }
+    return choices;
+  }
+  choices.push_back({Precision::kF32, PortableKernels(Element::kF32)});
+  // kSets has bf16 before fp32, so that a set of each may be compared.
+  const auto fp32 = std::find_if(choices.begin(), choices.end(),
+                                 [](const KernelChoice& choice) { return choice.precision == Precision::kF32; });
+  const bool compare = fp32 != choices.begin() && !fp32->portable();
+  if (compare && !Bf16IsFaster(*choices.front().kernels, *fp32->kernels)) choices.erase(choices.begin(), fp32);
+  return choices;
 }
 
 }  // namespace sutra::cpu

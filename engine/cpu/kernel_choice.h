@@ -1,6 +1,8 @@
-// Which CPU kernels compute a model here, and in which precision: decided once at load, from the CPU it runs on.
-// Thread rule: any thread; no state but the environment variable SUTRA_CPU_KERNELS.
+// Which CPU kernels compute a model here, and in which precision: decided at load, from the CPU it runs on.
+// Thread rule: any thread; no state.
 #pragma once
+
+#include <vector>
 
 #include "engine/cpu/kernels/kernels.h"
 #include "engine/model/compute_options.h"
@@ -11,17 +13,19 @@ namespace sutra::cpu {
 
 struct KernelChoice {
   Precision precision = Precision::kF32;  // never kAuto
-  const KernelTable* kernels = nullptr;   // never null: the portable set computes every shape
+  const KernelTable* kernels = nullptr;   // never null
 
-  bool portable() const { return kernels->any_shape; }
+  bool portable() const { return kernels == PortableKernels(kernels->element); }
 };
 
-// kAuto takes bf16 only where our kernels multiply it natively, correctly and faster than fp32, which a trial checks
-// here; it never takes an emulation. SUTRA_CPU_KERNELS (auto, portable, avx512, avx512_bf16, amx_bf16) forces one set
-// and fails where this CPU, the shape or the precision does not allow it.
-Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision);
-
-// Whether `kernels` computes a small product as plain arithmetic does. A set that does not is never used.
-bool KernelsComputeCorrectly(const KernelTable& kernels);
+// The sets that may compute the model, the best first, never empty; each next one is for a caller that finds the one
+// before it not to be trusted. All have passed a trial in a child process (kernel_trial.h); a set that fails it is left
+// out, with a warning that names the CPU.
+//
+// kAuto begins with bf16 only where this CPU multiplies it natively and a trial finds that faster than fp32; fp32
+// follows, and it never takes an emulation. kBf16 is emulated by the portable set where the CPU has no bf16 at all or
+// --cpu-isa portable asks for it. Fails with kBadOption where isa_max rules out what `precision` needs.
+Result<std::vector<KernelChoice>> ChooseKernels(const EncoderSpec& spec, Precision precision,
+                                                CpuIsa isa_max = CpuIsa::kAuto);
 
 }  // namespace sutra::cpu

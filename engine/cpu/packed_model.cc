@@ -193,6 +193,7 @@ class PackedModels {
         return packed;
       }
     }
+    const BufferArena arena;
     std::shared_ptr<const PackedModel> packed = PackModel(spec, weights, element, parts);
     in_use_.push_back(packed);
     return packed;

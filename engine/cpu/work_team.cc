@@ -15,7 +15,24 @@ static_assert(kThreadsMax <= kInsideMask);
 constexpr uint32_t kOpen = 0x100;
 constexpr uint32_t kGeneration = 0x200;
 constexpr auto kSpinTime = std::chrono::microseconds(50);
-constexpr int kSpinsBeforeYield = 2000;
+
+// About what a sleep and a wake cost, and as long as the members of a short text wait for each other.
+constexpr auto kWaitSpinTime = std::chrono::microseconds(20);
+constexpr int kPausesPerLook = 16;  // at the clock
+
+// Whether `reached` became true before it was time to sleep.
+template <typename Condition>
+bool SpinUntil(const Condition& reached) {
+  if (reached()) return true;
+  const auto end = std::chrono::steady_clock::now() + kWaitSpinTime;
+  do {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      CpuPause();
+      if (reached()) return true;
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
 
 }  // namespace
 
@@ -44,16 +61,20 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
   state_.notify_all();
   job(0);
   // Closing first keeps late helpers out, so the wait below is only for helpers that are inside.
-  uint32_t state = state_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
-  for (int spins = 0; (state & kInsideMask) != 0; ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      CpuPause();
-    } else {
-      std::this_thread::yield();
-    }
-    state = state_.load(std::memory_order_acquire);  // pairs with the release decrement in HelperLoop
-  }
+  // Acquire here and in AwaitHelpers: what helpers wrote; pairs with the release decrement in HelperLoop.
+  if ((state_.fetch_and(~kOpen, std::memory_order_acquire) & kInsideMask) != 0) AwaitHelpers();
   job_ = nullptr;
+}
+
+void WorkTeam::AwaitHelpers() {
+  const auto all_left = [this] { return (state_.load(std::memory_order_acquire) & kInsideMask) == 0; };
+  if (SpinUntil(all_left)) return;
+  for (;;) {
+    // Read before the count of helpers, which the last one lowers first: if it leaves in between, wait returns at once.
+    const uint32_t ended = ended_.load(std::memory_order_acquire);
+    if (all_left()) return;
+    ended_.wait(ended, std::memory_order_acquire);
+  }
 }
 
 void WorkTeam::HelperLoop(int member) {
@@ -69,7 +90,12 @@ void WorkTeam::HelperLoop(int member) {
         continue;
       seen = generation;
       (*job_)(member);
-      state_.fetch_sub(1, std::memory_order_release);
+      // Acquire too, so that the count below stays behind it.
+      const uint32_t left = state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
+      if ((left & (kOpen | kInsideMask)) == 0) {
+        ended_.fetch_add(1, std::memory_order_release);
+        ended_.notify_one();
+      }
       spin_end = std::chrono::steady_clock::now() + kSpinTime;
       continue;
     }
@@ -92,12 +118,11 @@ void SharedSteps::Reset(size_t steps) {
 }
 
 void SharedSteps::AwaitDone(const Progress& progress, size_t parts) {
-  for (int spins = 0; progress.done.load(std::memory_order_acquire) < parts; ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      CpuPause();
-    } else {
-      std::this_thread::yield();
-    }
+  const auto all_done = [&] { return progress.done.load(std::memory_order_acquire) == parts; };
+  if (SpinUntil(all_done)) return;
+  for (uint32_t done = progress.done.load(std::memory_order_acquire); done != parts;
+       done = progress.done.load(std::memory_order_acquire)) {
+    progress.done.wait(done, std::memory_order_acquire);
   }
 }
 

@@ -4,6 +4,8 @@
 // - The caller never waits for a helper to begin; it waits only for the end of those that did: a helper that gets no
 //   core from the scheduler costs speed, not the batch. The job must be complete when the caller alone has run it.
 // - Helpers spin for a bounded time after a job, then sleep in the kernel; an idle engine uses no CPU time.
+// - Whoever waits for a member that lost its core spins for a moment, then sleeps: it would keep the very core that the
+//   late one could go on with, and a busy neighbour would cost a time slice of the scheduler per batch.
 #pragma once
 
 #include <atomic>
@@ -30,9 +32,11 @@ class WorkTeam {
 
  private:
   void HelperLoop(int member);
+  void AwaitHelpers();
 
   const std::function<void(int)>* job_ = nullptr;
   std::atomic<uint32_t> state_{0};  // generation << 9 | open << 8 | helpers inside
+  std::atomic<uint32_t> ended_{0};  // jobs whose last helper left after the caller had
   std::atomic<bool> stop_{false};
   std::vector<std::thread> helpers_;
 };
@@ -52,19 +56,19 @@ class SharedSteps {
     Progress& progress = progress_[step];
     if (parts > count) parts = count;
     // Relaxed: the exchange itself claims the number; `done` below publishes the results.
-    for (size_t part = progress.drawn.fetch_add(1, std::memory_order_relaxed); part < parts;
+    for (uint32_t part = progress.drawn.fetch_add(1, std::memory_order_relaxed); part < parts;
          part = progress.drawn.fetch_add(1, std::memory_order_relaxed)) {
       work(count * part / parts, count * (part + 1) / parts);
       // Release: the next step of any member may read what this part wrote; pairs with the acquire in AwaitDone.
-      progress.done.fetch_add(1, std::memory_order_release);
+      if (progress.done.fetch_add(1, std::memory_order_release) + 1 == parts) progress.done.notify_all();
     }
     AwaitDone(progress, parts);
   }
 
  private:
   struct alignas(64) Progress {
-    std::atomic<size_t> drawn{0};
-    std::atomic<size_t> done{0};
+    std::atomic<uint32_t> drawn{0};
+    std::atomic<uint32_t> done{0};  // 32 bits: what a futex waits on
   };
   static void AwaitDone(const Progress& progress, size_t parts);
 

@@ -1,4 +1,5 @@
-// How a model may be computed: the enumerations and the limit behind --precision, --device, --executor and --threads.
+// How a model may be computed: the enumerations and the limit behind --precision, --device, --executor, --cpu-isa and
+// --threads.
 // engine/config.cc parses them; Name gives the text that options, logs and the stats segment use.
 #pragma once
 
@@ -21,9 +22,22 @@ enum class Executor : uint8_t { kAuto, kCpu, kTorch };
 inline constexpr std::pair<const char*, Executor> kExecutorNames[] = {
     {"auto", Executor::kAuto}, {"cpu", Executor::kCpu}, {"torch", Executor::kTorch}};
 
+// The instructions that our CPU kernels may use at most. In order: each allows all before it, and kAuto all that the
+// CPU has. It is a cap: nothing is used that the CPU lacks.
+enum class CpuIsa : uint8_t { kPortable, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx, kAuto };
+inline constexpr std::pair<const char*, CpuIsa> kCpuIsaNames[] = {{"auto", CpuIsa::kAuto},
+                                                                  {"portable", CpuIsa::kPortable},
+                                                                  {"avx2", CpuIsa::kAvx2},
+                                                                  {"avx_vnni", CpuIsa::kAvxVnni},
+                                                                  {"avx512", CpuIsa::kAvx512},
+                                                                  {"avx512_vnni", CpuIsa::kAvx512Vnni},
+                                                                  {"avx512_bf16", CpuIsa::kAvx512Bf16},
+                                                                  {"amx", CpuIsa::kAmx}};
+
 constexpr const char* Name(Precision precision) { return NameOf(kPrecisionNames, precision); }
 constexpr const char* Name(Device device) { return NameOf(kDeviceNames, device); }
 constexpr const char* Name(Executor executor) { return NameOf(kExecutorNames, executor); }
+constexpr const char* Name(CpuIsa isa) { return NameOf(kCpuIsaNames, isa); }
 
 // How close the int8 vector of every built-in text has to be to that in fp32: the default of --int8-cosine-min.
 inline constexpr double kInt8CosineMin = 0.999;

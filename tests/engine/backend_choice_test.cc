@@ -16,10 +16,7 @@ namespace {
 class BackendChoice : public testing::Test {
  protected:
   void SetUp() override { model_.Save(); }
-  void TearDown() override {
-    unsetenv("SUTRA_CPU_KERNELS");
-    unsetenv("SUTRA_TORCH_PLUGIN");
-  }
+  void TearDown() override { unsetenv("SUTRA_TORCH_PLUGIN"); }
   // As on a host without libtorch.
   static void HideThePlugin() { setenv("SUTRA_TORCH_PLUGIN", "/nowhere/libsutra_torch.so", 1); }
   static std::string Message(const BackendOptions& options) { return MakeModelBackend(options).status().message(); }
@@ -62,12 +59,17 @@ TEST_F(BackendChoice, ExecutorCpuOnACudaDeviceIsRefused) {
   EXPECT_NE(backend.status().message().find("--executor"), std::string::npos);
 }
 
-TEST_F(BackendChoice, EnvironmentForcesTorchOrASet) {
+TEST_F(BackendChoice, ACapOnInstructionsIsForOurKernels) {
   HideThePlugin();
-  setenv("SUTRA_CPU_KERNELS", "aten", 1);
-  EXPECT_FALSE(MakeModelBackend({.model_dir = model_.path()}).ok());
-  setenv("SUTRA_CPU_KERNELS", "portable", 1);
-  EXPECT_TRUE(MakeModelBackend({.model_dir = model_.path(), .executor = Executor::kTorch}).ok());
+  const std::string torch =
+      Message({.model_dir = model_.path(), .executor = Executor::kTorch, .cpu_isa = CpuIsa::kAvx2});
+  EXPECT_NE(torch.find("--cpu-isa avx2"), std::string::npos) << torch;
+  EXPECT_NE(torch.find("--executor cpu"), std::string::npos) << torch;
+  testing::internal::CaptureStdout();
+  EXPECT_TRUE(MakeModelBackend({.model_dir = model_.path(), .cpu_isa = CpuIsa::kPortable}).ok());
+  const std::string log = testing::internal::GetCapturedStdout();
+  EXPECT_NE(log.find("(portable)"), std::string::npos) << log;
+  EXPECT_EQ(log.find("libtorch"), std::string::npos) << log;
 }
 
 TEST_F(BackendChoice, MissingModelIsNamed) {
@@ -78,8 +80,8 @@ TEST_F(BackendChoice, MissingModelIsNamed) {
 TEST_F(BackendChoice, Int8IsAChoiceOfItsOwn) {
   HideThePlugin();
   const test::TempDir data;
-  setenv("SUTRA_CPU_KERNELS", "portable", 1);
   BackendOptions options = {.model_dir = model_.path(), .precision = Precision::kInt8};
+  options.cpu_isa = CpuIsa::kPortable;
   options.int8_cosine_min = 0;
   options.packed_dir = data.path() + "/packed";
   auto backend = MakeModelBackend(options);
@@ -95,8 +97,8 @@ TEST_F(BackendChoice, Int8IsAChoiceOfItsOwn) {
 }
 
 TEST_F(BackendChoice, Int8ThatLosesTooMuchIsRefusedWithTheOptionThatAcceptsIt) {
-  setenv("SUTRA_CPU_KERNELS", "portable", 1);
   BackendOptions options = {.model_dir = model_.path(), .precision = Precision::kInt8};
+  options.cpu_isa = CpuIsa::kPortable;
   options.int8_cosine_min = 1;
   const std::string message = Message(options);
   EXPECT_NE(message.find("--int8-cosine-min"), std::string::npos) << message;
@@ -104,15 +106,11 @@ TEST_F(BackendChoice, Int8ThatLosesTooMuchIsRefusedWithTheOptionThatAcceptsIt) {
 }
 
 TEST_F(BackendChoice, Int8WithoutFastKernelsSaysWhatIsMissing) {
-  if (cpu::DetectFeatures().avx512_vnni) {
-    TinyModel odd({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
-    odd.Save();
-    const std::string message = Message({.model_dir = odd.path(), .precision = Precision::kInt8});
-    EXPECT_NE(message.find("--precision auto"), std::string::npos) << message;
-    return;
-  }
-  const std::string message = Message({.model_dir = model_.path(), .precision = Precision::kInt8});
-  EXPECT_NE(message.find("AVX512_VNNI"), std::string::npos) << message;
+  const std::string capped =
+      Message({.model_dir = model_.path(), .precision = Precision::kInt8, .cpu_isa = CpuIsa::kAvx2});
+  EXPECT_NE(capped.find("--cpu-isa"), std::string::npos) << capped;
+  EXPECT_NE(capped.find("AVX512_VNNI"), std::string::npos) << capped;
+  EXPECT_NE(capped.find("--precision auto"), std::string::npos) << capped;
 }
 
 TEST_F(BackendChoice, Int8IsNotForTorch) {

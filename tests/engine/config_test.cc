@@ -166,21 +166,23 @@ TEST(Config, EachChoiceIsParsedOnceAndPrintedByItsName) {
   EXPECT_EQ(plain.value().config.executor, Executor::kAuto);
   EXPECT_EQ(plain.value().config.precision, Precision::kAuto);
   EXPECT_EQ(plain.value().config.device, Device::kCpu);
+  EXPECT_EQ(plain.value().config.cpu_isa, CpuIsa::kAuto);
   const Result<ParsedConfig> chosen =
       ParseConfig({"--backend", "torch", "--model", "m", "--socket", "s", "--data", "d", "--executor", "torch",
-                   "--precision", "bf16", "--device", "cuda", "--durability", "none"});
+                   "--precision", "bf16", "--device", "cuda", "--cpu-isa", "avx512_vnni", "--durability", "none"});
   ASSERT_TRUE(chosen.ok()) << chosen.status().message();
   EXPECT_EQ(chosen.value().config.backend, Backend::kModel);
   EXPECT_EQ(chosen.value().config.executor, Executor::kTorch);
   EXPECT_EQ(chosen.value().config.precision, Precision::kBf16);
   EXPECT_EQ(chosen.value().config.device, Device::kCuda);
+  EXPECT_EQ(chosen.value().config.cpu_isa, CpuIsa::kAvx512Vnni);
   EXPECT_EQ(chosen.value().config.durability, DurabilityPolicy::kNone);
-  for (const char* line :
-       {"backend=\"torch\"", "executor=\"torch\"", "precision=\"bf16\"", "device=\"cuda\"", "durability=\"none\""}) {
+  for (const char* line : {"backend=\"torch\"", "executor=\"torch\"", "precision=\"bf16\"", "device=\"cuda\"",
+                           "cpu-isa=\"avx512_vnni\"", "durability=\"none\""}) {
     EXPECT_NE(std::find(chosen.value().lines.begin(), chosen.value().lines.end(), line), chosen.value().lines.end())
         << line;
   }
-  for (const char* option : {"--backend", "--executor", "--precision", "--device", "--durability"}) {
+  for (const char* option : {"--backend", "--executor", "--precision", "--device", "--cpu-isa", "--durability"}) {
     EXPECT_NE(ErrorOf(With({option, "other"})).find(option), std::string::npos) << option;
   }
 }

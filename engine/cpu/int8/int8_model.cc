@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "engine/cpu/cpu_encoder.h"
+#include "engine/cpu/features.h"
 #include "engine/cpu/int8/int8_pass.h"
 #include "engine/cpu/int8/int8_quality.h"
 #include "engine/cpu/int8/model_quantiser.h"
 #include "engine/cpu/int8/packed_file.h"
 #include "engine/cpu/int8/random_texts.h"
+#include "engine/cpu/kernel_trial.h"
 #include "shm/base/mutex.h"
 #include "shm/base/printable.h"
 #include "shm/base/time.h"
@@ -142,13 +144,22 @@ std::string Description(const Int8Quality& quality) {
 
 }  // namespace
 
-const KernelTable* FastInt8Kernels(const Features& features, const EncoderSpec& spec) {
-  const auto usable = [&spec](bool present, const KernelTable* kernels) {
-    return present && kernels != nullptr && kernels->int8 != nullptr && Supports(*kernels, spec);
+const KernelTable* ChooseInt8Kernels(const EncoderSpec& spec, CpuIsa isa_max) {
+  if (isa_max == CpuIsa::kPortable) return PortableKernels(Element::kF32);
+  const Features features = Capped(DetectFeatures(), isa_max);
+  std::vector<const KernelTable*> sets;
+  const auto add = [&](bool present, const KernelTable* kernels) {
+    if (present && kernels != nullptr && Supports(*kernels, spec)) sets.push_back(kernels);
   };
-  const bool bf16 = features.avx512_vnni && features.avx512_bf16;
-  if (usable(bf16, Avx512VnniBf16Kernels())) return Avx512VnniBf16Kernels();
-  if (usable(features.avx512_vnni, Avx512VnniKernels())) return Avx512VnniKernels();
+  add(features.amx_int8 && features.amx_bf16, AmxInt8Kernels());
+  add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
+  add(features.avx512_vnni, Avx512VnniKernels());
+  add(features.avx_vnni, AvxVnniKernels());
+  for (const TrialResult& result : TryKernels(sets)) {
+    if (result.problem.empty()) return result.kernels;
+    spdlog::warn("the {} kernels are not used: their trial {} on this CPU ({}); please report it", result.kernels->name,
+                 result.problem, CpuName());
+  }
   return nullptr;
 }
 

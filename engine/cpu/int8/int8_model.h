@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 
-#include "engine/cpu/features.h"
 #include "engine/cpu/int8/quantised_model.h"
 #include "engine/model/compute_options.h"
 #include "engine/model/loaded_model.h"
@@ -22,8 +21,9 @@ struct Int8Options {
   int threads = 1;
 };
 
-// The fastest set for products u8 x s8 that this CPU has and the model's shape allows; null: none.
-const KernelTable* FastInt8Kernels(const Features& features, const EncoderSpec& spec);
+// The fastest set with int8 products that this CPU has, the cap and the model's shape allow, and that passes its trial;
+// null: none. The portable set, which is slower than fp32, is taken for CpuIsa::kPortable only.
+const KernelTable* ChooseInt8Kernels(const EncoderSpec& spec, CpuIsa isa_max = CpuIsa::kAuto);
 
 // `kernels` have int8 products; `exact` multiply fp32. A file that is damaged, missing or another model's is written
 // anew; that it cannot be written is a warning. Fails with kModelError below cosine_min, with the cause and the fix.

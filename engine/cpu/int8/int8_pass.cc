@@ -122,6 +122,12 @@ Int8GemmCall Product(const QuantisedLinear& linear, size_t block_begin, size_t b
 
 Int8GemmCall Whole(const QuantisedLinear& linear) { return Product(linear, 0, linear.depth / linear.block); }
 
+// So that the first weights of what comes next are fetched while this is computed.
+Int8GemmCall Before(Int8GemmCall call, const Int8GemmCall& next) {
+  call.b_next = next.b;
+  return call;
+}
+
 // The product with its first panels left out, so that c begins with the column of panel `first`.
 Int8GemmCall FromPanel(Int8GemmCall call, size_t first) {
   const size_t column = first * kPanelColumns;
@@ -230,9 +236,10 @@ void Int8Pass::RunAttention(size_t index, const Job& job, Steps& steps) const {
   const Widths& widths = rest.widths;
   const QuantisedLinear& qkv = Linear(model_->layers[index], LinearRole::kQkv);
   const QuantisedLinear& out = Linear(model_->layers[index], LinearRole::kAttentionOut);
+  const QuantisedLinear& ffn_in = Linear(model_->layers[index], LinearRole::kFfnIn);
   steps.Step(qkv.panels(), [&](size_t begin, size_t end) {
-    Multiply(job, Whole(qkv), job.InputsOf(qkv), GemmOutput::kElement, job.workspace.qkv.data(), widths.qkv_row, begin,
-             end);
+    Multiply(job, Before(Whole(qkv), Whole(out)), job.InputsOf(qkv), GemmOutput::kElement, job.workspace.qkv.data(),
+             widths.qkv_row, begin, end);
   });
   steps.Step(job.chunk.texts() * rest.spec.heads, [&](size_t begin, size_t end) {
     AttendPairs(kernels_, widths, rest.spec.heads, job.chunk, begin, end, job.workspace, steps.scratch());
@@ -241,8 +248,8 @@ void Int8Pass::RunAttention(size_t index, const Job& job, Steps& steps) const {
     Quantise(job, job.workspace.elements.data(), widths.context_row, out.how(), job.InputsOf(out), begin, end);
   });
   steps.Step(out.panels(), [&](size_t begin, size_t end) {
-    Multiply(job, Whole(out), job.InputsOf(out), GemmOutput::kAddToF32, job.workspace.x.data(), widths.hidden_row,
-             begin, end);
+    Multiply(job, Before(Whole(out), Whole(ffn_in)), job.InputsOf(out), GemmOutput::kAddToF32, job.workspace.x.data(),
+             widths.hidden_row, begin, end);
   });
 }
 
@@ -252,11 +259,7 @@ void Int8Pass::RunFeedForward(size_t index, const Job& job, Steps& steps) const 
   const QuantisedLinear& out = Linear(model_->layers[index], LinearRole::kFfnOut);
   const size_t blocks = out.depth / out.block;
   void* inner = job.workspace.inner.data();
-  // Block by block into the residual stream, in this order: how a chunk is divided must not change a sum.
-  const auto add_block = [&](const QuantisedRows& rows, size_t block, size_t begin, size_t end) {
-    Multiply(job, Product(out, block, block + 1), rows, GemmOutput::kAddToF32, job.workspace.x.data(),
-             widths.hidden_row, begin, end);
-  };
+  // Block by block into the residual stream, in both cases: how a chunk is divided must not change a sum.
   if (steps.shared()) {
     const QuantisedRows rows = job.inner.View(out.depth, out.block, job.two_term_begin);
     steps.Step(in.panels(), [&](size_t begin, size_t end) {
@@ -265,18 +268,27 @@ void Int8Pass::RunFeedForward(size_t index, const Job& job, Steps& steps) const 
     steps.Step(job.rows,
                [&](size_t begin, size_t end) { Quantise(job, inner, out.depth, out.how(), rows, begin, end); });
     steps.Step(out.panels(), [&](size_t begin, size_t end) {
-      for (size_t block = 0; block < blocks; ++block) add_block(BlockOf(rows, block, out.block), block, begin, end);
+      for (size_t block = 0; block < blocks; ++block) {
+        Multiply(job, Product(out, block, block + 1), BlockOf(rows, block, out.block), GemmOutput::kAddToF32,
+                 job.workspace.x.data(), widths.hidden_row, begin, end);
+      }
     });
     return;
   }
   // One block of the inner width at a time, so that its activations are consumed while they are in L2.
   const QuantisedRows rows = job.inner.View(out.block, out.block, job.two_term_begin);
   const size_t block_panels = out.block / kPanelColumns;
+  const Int8GemmCall expand = Whole(in);
+  const bool last_layer = index + 1 == model_->layers.size();
+  const Int8GemmCall after = last_layer ? Int8GemmCall() : Whole(Linear(model_->layers[index + 1], LinearRole::kQkv));
   for (size_t block = 0; block < blocks; ++block) {
-    Multiply(job, FromPanel(Whole(in), block * block_panels), job.InputsOf(in), GemmOutput::kElementActivated, inner,
-             out.block, 0, block_panels);
+    const Int8GemmCall contract = Product(out, block, block + 1);
+    Multiply(job, Before(FromPanel(expand, block * block_panels), contract), job.InputsOf(in),
+             GemmOutput::kElementActivated, inner, out.block, 0, block_panels);
     Quantise(job, inner, out.block, BlockOf(out.how(), block), rows, 0, job.rows);
-    add_block(rows, block, 0, out.panels());
+    const Int8GemmCall next = block + 1 < blocks ? FromPanel(expand, (block + 1) * block_panels) : after;
+    Multiply(job, Before(contract, next), rows, GemmOutput::kAddToF32, job.workspace.x.data(), widths.hidden_row, 0,
+             out.panels());
   }
 }
 

@@ -254,6 +254,7 @@ Status ReadPackedFile(const std::string& path, const std::string& identity, Quan
   file.Read(&header, sizeof(header));
   if (!file.status().ok()) return file.status();
   if (Status status = CheckHeader(header, path, identity, layers.size()); !status.ok()) return status;
+  const BufferArena arena;
   for (QuantisedLayer& layer : layers) {
     for (QuantisedLinear& linear : layer) {
       ForEachArray(linear, [&file](AlignedBuffer& buffer, size_t bytes) {

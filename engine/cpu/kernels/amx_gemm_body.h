@@ -1,9 +1,9 @@
 // The matrix product on AMX tiles: 32 x 32 blocks of C in four tiles, the epilogue shared with the AVX-512 kernels.
 //
-// Include from amx_bf16.cc (real tiles) and from the test that runs the same loops over emulated tiles; they differ
-// in `Tiles`. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and 16
-// columns wide, with a row stride of one panel.
-// Invariant: a[] has kRowPadding spare rows, because tiles are read whole; they affect only results that are discarded.
+// Include from the AMX sets' files (real tiles) and from the test that runs the same loops over emulated tiles; they
+// differ in `Tiles`. The weight panels are those of the AVX-512 bf16 kernel: one tile of weights is 16 units deep and
+// 16 columns wide, with a row stride of one panel. Invariant: a[] has kRowPadding spare rows, because tiles are read
+// whole; they affect only results that are discarded.
 #pragma once
 
 #include "engine/cpu/kernels/avx512_attention_body.h"
@@ -15,8 +15,8 @@ constexpr size_t kTileHeight = 16;
 constexpr size_t kTileUnits = 16;
 
 // Tiles 0-3 are C (row block, column block), 4-5 A, 6-7 B.
-template <class Tiles, bool kTwoRowBlocks>
-inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t units, float* c) {
+template <class Tiles, bool kTwoRowBlocks, class Sum>
+inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t units, Sum* c) {
   Tiles::template Zero<0>();
   Tiles::template Zero<1>();
   if constexpr (kTwoRowBlocks) {
@@ -35,7 +35,7 @@ inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t units
       Tiles::template Product<3, 5, 7>();
     }
   }
-  constexpr size_t kRowBytes = kPanelColumns * sizeof(float);
+  constexpr size_t kRowBytes = kPanelColumns * sizeof(Sum);
   Tiles::template Store<0>(c, kRowBytes);
   Tiles::template Store<1>(c + kLanes, kRowBytes);
   if constexpr (kTwoRowBlocks) {

@@ -88,22 +88,26 @@ inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kTileVectors])
   }
 }
 
-// Activation or residual, and the store of one row of one panel; of a GemmCall or an Int8GemmCall.
-template <class Ops, class Call>
-inline __attribute__((always_inline)) void StoreRow(const Call& call, size_t row, size_t column,
-                                                    __m512 (&sums)[kTileVectors]) {
-  if (call.output == GemmOutput::kAddToF32) {
-    float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
-    for (int v = 0; v < kTileVectors; ++v) {
-      _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
-    }
-    return;
+// The store of one row of one panel; of a GemmCall or an Int8GemmCall.
+template <class Call>
+inline __attribute__((always_inline)) void AddToResidual(const Call& call, size_t row, size_t column,
+                                                         const __m512 (&sums)[kTileVectors]) {
+  float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
+#pragma GCC unroll 4
+  for (int v = 0; v < kTileVectors; ++v) {
+    _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
   }
-  if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
+}
+
+template <class Ops, class Call>
+inline __attribute__((always_inline)) void StoreElements(const Call& call, size_t row, size_t column,
+                                                         const __m512 (&sums)[kTileVectors]) {
   auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
+#pragma GCC unroll 4
   for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
 }
 
+// Bias, activation or residual, and the store.
 template <class Ops>
 inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
                                                      __m512 (&sums)[kTileVectors]) {
@@ -112,7 +116,12 @@ inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_
       sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(call.bias + column + v * kLanes));
     }
   }
-  StoreRow<Ops>(call, row, column, sums);
+  if (call.output == GemmOutput::kAddToF32) {
+    AddToResidual(call, row, column, sums);
+    return;
+  }
+  if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
+  StoreElements<Ops>(call, row, column, sums);
 }
 
 template <class Ops, int kRows>

@@ -41,10 +41,17 @@ inline __attribute__((always_inline)) void Mix(__m512 (&t)[kVectors]) {
   }
 }
 
-inline __m512i Rounded(__m512 value) { return _mm512_max_epi32(_mm512_cvtps_epi32(value), _mm512_setzero_si512()); }
+inline __m512 Rounded(__m512 value) {
+  return _mm512_roundscale_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 
-inline void StoreBytes(uint8_t* out, __m512i values) {
-  _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(out)), _mm512_cvtusepi32_epi8(values));
+// Four vectors of levels as 64 bytes, rounded and saturated. The packs work within quarters of a register, which leaves
+// the quarters of the four vectors beside each other; the permutation puts each vector's own together.
+inline void StoreBytes(uint8_t* out, const __m512 (&levels)[4]) {
+  const __m512i first = _mm512_packs_epi32(_mm512_cvtps_epi32(levels[0]), _mm512_cvtps_epi32(levels[1]));
+  const __m512i second = _mm512_packs_epi32(_mm512_cvtps_epi32(levels[2]), _mm512_cvtps_epi32(levels[3]));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(first, second)));
 }
 
 // Mixes one block of a row and stores it as u8.
@@ -76,17 +83,20 @@ inline __attribute__((always_inline)) void StoreBlock(__m512 (&t)[kVectors], siz
   const __m512 inverses = _mm512_set1_ps(inverse);
   const __m512 zs = _mm512_set1_ps(z);
   const size_t at = row * out.stride + index * kVectors * kLanes;
-#pragma GCC unroll 24
-  for (int v = 0; v < kVectors; ++v) {
-    StoreBytes(out.values + at + v * kLanes, Rounded(_mm512_fmadd_ps(t[v], inverses, zs)));
-  }
-  if (row < out.two_term_begin) return;
-  const __m512i top = _mm512_set1_epi32(255);
-  for (int v = 0; v < kVectors; ++v) {
-    const __m512 level = _mm512_fmadd_ps(t[v], inverses, zs);
-    const __m512 rest = _mm512_sub_ps(level, _mm512_cvtepi32_ps(_mm512_min_epi32(Rounded(level), top)));
-    StoreBytes(out.remainders + at + v * kLanes,
-               Rounded(_mm512_fmadd_ps(rest, _mm512_set1_ps(255.0F), _mm512_set1_ps(128.0F))));
+#pragma GCC unroll 6
+  for (int v = 0; v < kVectors; v += 4) {
+    __m512 levels[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) levels[i] = _mm512_fmadd_ps(t[v + i], inverses, zs);
+    StoreBytes(out.values + at + v * kLanes, levels);
+    if (row < out.two_term_begin) continue;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512 whole =
+          _mm512_max_ps(_mm512_min_ps(Rounded(levels[i]), _mm512_set1_ps(255.0F)), _mm512_setzero_ps());
+      levels[i] = _mm512_fmadd_ps(_mm512_sub_ps(levels[i], whole), _mm512_set1_ps(255.0F), _mm512_set1_ps(128.0F));
+    }
+    StoreBytes(out.remainders + at + v * kLanes, levels);
   }
 }
 
@@ -126,8 +136,10 @@ void Quantise(const QuantiseCall& call) {
   }
 }
 
-inline __mmask16 LanesBelow(size_t column, size_t width) {
-  if (column + kLanes <= width) return 0xffff;
+// All of them, known to the compiler, where the width is a multiple of two vectors.
+template <bool kWhole>
+inline __attribute__((always_inline)) __mmask16 LanesBelow(size_t column, size_t width) {
+  if (kWhole || column + kLanes <= width) return 0xffff;
   return column < width ? static_cast<__mmask16>((1U << (width - column)) - 1) : __mmask16{0};
 }
 
@@ -136,18 +148,19 @@ struct RowMoments {
   __m512 factor;  // 1 / sqrt(variance + epsilon)
 };
 
+template <bool kWhole>
 inline RowMoments MomentsOf(const NormalizeCall& norm, const float* x) {
   const float inverse_width = 1.0F / static_cast<float>(norm.width);
   __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
-    sums[0] = _mm512_add_ps(sums[0], _mm512_maskz_loadu_ps(LanesBelow(i, norm.width), x + i));
-    sums[1] = _mm512_add_ps(sums[1], _mm512_maskz_loadu_ps(LanesBelow(i + kLanes, norm.width), x + i + kLanes));
+    sums[0] = _mm512_add_ps(sums[0], _mm512_maskz_loadu_ps(LanesBelow<kWhole>(i, norm.width), x + i));
+    sums[1] = _mm512_add_ps(sums[1], _mm512_maskz_loadu_ps(LanesBelow<kWhole>(i + kLanes, norm.width), x + i + kLanes));
   }
   const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) * inverse_width);
   __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
     for (size_t half = 0; half < 2; ++half) {
-      const __mmask16 lanes = LanesBelow(i + half * kLanes, norm.width);
+      const __mmask16 lanes = LanesBelow<kWhole>(i + half * kLanes, norm.width);
       const __m512 centred = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i + half * kLanes), mean);
       squares[half] = _mm512_fmadd_ps(centred, centred, squares[half]);
     }
@@ -156,15 +169,15 @@ inline RowMoments MomentsOf(const NormalizeCall& norm, const float* x) {
   return {mean, _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + norm.epsilon)))};
 }
 
-template <int kVectors>
-void NormalizeQuantiseBlocks(const NormalizeQuantiseCall& call) {
+template <int kVectors, bool kWhole>
+void NormalizeQuantiseRows(const NormalizeQuantiseCall& call) {
   const NormalizeCall& norm = call.norm;
   for (size_t row = 0; row < norm.rows; ++row) {
     float* x = norm.x + row * norm.stride;
-    const RowMoments moments = MomentsOf(norm, x);
+    const RowMoments moments = MomentsOf<kWhole>(norm, x);
     QuantiseRow<kVectors>(
         call.how, row, call.classes[row], call.out, [&](size_t at) __attribute__((always_inline)) {
-          const __mmask16 lanes = LanesBelow(at, norm.width);
+          const __mmask16 lanes = LanesBelow<kWhole>(at, norm.width);
           const __m512 centred = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + at), moments.mean);
           const __m512 value = _mm512_maskz_fmadd_ps(lanes, _mm512_mul_ps(centred, moments.factor),
                                                      _mm512_maskz_loadu_ps(lanes, norm.gain + at),
@@ -172,6 +185,15 @@ void NormalizeQuantiseBlocks(const NormalizeQuantiseCall& call) {
           _mm512_mask_storeu_ps(x + at, lanes, value);
           return value;
         });
+  }
+}
+
+template <int kVectors>
+void NormalizeQuantiseBlocks(const NormalizeQuantiseCall& call) {
+  if (call.norm.width == call.how.depth && call.norm.width % (2 * kLanes) == 0) {
+    NormalizeQuantiseRows<kVectors, true>(call);
+  } else {
+    NormalizeQuantiseRows<kVectors, false>(call);
   }
 }
 
@@ -203,85 +225,111 @@ inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, si
   }
 }
 
-inline __attribute__((always_inline)) void LoadBias(const Int8GemmCall& call, size_t row, size_t column,
-                                                    __m512 (&y)[kTileVectors]) {
-  const float* bias = call.bias[call.classes[row]];
-#pragma GCC unroll 4
-  for (int v = 0; v < kTileVectors; ++v) {
-    y[v] = bias != nullptr ? _mm512_loadu_ps(bias + column + v * kLanes) : _mm512_setzero_ps();
-  }
-}
-
 // sum += the products of four neighbouring u8 with four neighbouring s8. As assembly, because g++ 12 spills the
 // accumulators of its intrinsic.
 inline __attribute__((always_inline)) void DotBytes(__m512i& sum, __m512i a, __m512i b) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 }
 
-template <class Ops, int kRows, int kTerms>
-void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row) {
+// What becomes of the sums after one block: they wait in L1 for the next one, or they are the result.
+enum class TileOutput : uint8_t { kElement, kElementActivated, kAddToF32, kPartial };
+
+// Sums of rows whose product has several blocks.
+struct alignas(64) PartialSums {
+  float of_row[kTileRows][kPanelColumns];
+};
+
+alignas(64) constexpr float kNoBias[kPanelColumns] = {};
+
+// `ahead`: the first tile of a panel walks through the next one as well, which is then in L2 when its turn comes;
+// weights come from L3 or from memory once per chunk.
+template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
+void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, const int8_t* ahead,
+              PartialSums* partial) {
   constexpr size_t kPerUnit = 4;
+  constexpr size_t kLine = 64;
   const size_t column = panel * kPanelColumns;
   const size_t stride = call.a.stride / kPerUnit;
   const size_t units = call.block / kPerUnit;
-  const size_t blocks = call.depth / call.block;
   const auto units_at = [](const void* bytes) { return static_cast<const Unit*>(bytes); };
-  const Unit* a[2] = {units_at(call.a.values) + row * stride, nullptr};
-  if constexpr (kTerms == 2) a[1] = units_at(call.a.remainders) + row * stride;
-  const Unit* b = units_at(call.b + panel * call.b_panel_stride);
-  alignas(64) float partial[kRows][kPanelColumns];  // sums of the blocks before the last one
-  for (size_t index = 0; index < blocks; ++index) {
-    __m512i sums[kTerms][kRows][kTileVectors];
+  const Unit* a[2] = {units_at(call.a.values) + row * stride + index * units, nullptr};
+  if constexpr (kTerms == 2) a[1] = units_at(call.a.remainders) + row * stride + index * units;
+  const Unit* b = units_at(call.b + panel * call.b_panel_stride) + index * units * kPanelColumns;
+  if constexpr (kAhead) ahead += index * units * kPanelColumns * kPerUnit;
+  __m512i sums[kTerms][kRows][kTileVectors];
+#pragma GCC unroll 2
+  for (int t = 0; t < kTerms; ++t) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm512_setzero_si512();
+    }
+  }
+  for (size_t u = 0; u < units; ++u) {
+    __m512i weights[kTileVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
+      if constexpr (kAhead) _mm_prefetch(static_cast<const void*>(ahead + v * kLine), _MM_HINT_T1);
+    }
+    if constexpr (kAhead) ahead += kPanelColumns * kPerUnit;
 #pragma GCC unroll 2
     for (int t = 0; t < kTerms; ++t) {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
+        const __m512i value = _mm512_set1_epi32(static_cast<int>(a[t][r * stride + u]));
 #pragma GCC unroll 4
-        for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm512_setzero_si512();
+        for (int v = 0; v < kTileVectors; ++v) DotBytes(sums[t][r][v], value, weights[v]);
       }
     }
-    for (size_t u = 0; u < units; ++u) {
-      __m512i weights[kTileVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kTileVectors; ++v) weights[v] = _mm512_loadu_si512(b + u * kPanelColumns + v * kLanes);
-#pragma GCC unroll 2
-      for (int t = 0; t < kTerms; ++t) {
+  }
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const __m512i value = _mm512_set1_epi32(static_cast<int>(a[t][r * stride + u]));
+  for (int r = 0; r < kRows; ++r) {
+    const float* bias = call.bias[call.classes[row + r]];
+    const float* begin = index != 0 ? partial->of_row[r] : bias != nullptr ? bias + column : kNoBias;
+    __m512 y[kTileVectors];
 #pragma GCC unroll 4
-          for (int v = 0; v < kTileVectors; ++v) DotBytes(sums[t][r][v], value, weights[v]);
-        }
-      }
+    for (int v = 0; v < kTileVectors; ++v) y[v] = _mm512_loadu_ps(begin + v * kLanes);
+    if constexpr (kTerms == 2) {
+      AddBlock<2>(call, row + r, index, column, {sums[0][r], sums[1][r]}, y);
+    } else {
+      AddBlock<1>(call, row + r, index, column, {sums[0][r]}, y);
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      __m512 y[kTileVectors];
-      if (index == 0) {
-        LoadBias(call, row + r, column, y);
-      } else {
-        for (int v = 0; v < kTileVectors; ++v) y[v] = _mm512_load_ps(partial[r] + v * kLanes);
-      }
-      if constexpr (kTerms == 2) {
-        AddBlock<2>(call, row + r, index, column, {sums[0][r], sums[1][r]}, y);
-      } else {
-        AddBlock<1>(call, row + r, index, column, {sums[0][r]}, y);
-      }
-      if (index + 1 == blocks) {
-        StoreRow<Ops>(call, row + r, column, y);
-      } else {
-        for (int v = 0; v < kTileVectors; ++v) _mm512_store_ps(partial[r] + v * kLanes, y[v]);
-      }
+    if constexpr (kOutput == TileOutput::kPartial) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) _mm512_store_ps(partial->of_row[r] + v * kLanes, y[v]);
+    } else if constexpr (kOutput == TileOutput::kAddToF32) {
+      AddToResidual(call, row + r, column, y);
+    } else {
+      if constexpr (kOutput == TileOutput::kElementActivated) ActivateRow(*call.curve, y);
+      StoreElements<Ops>(call, row + r, column, y);
     }
-    a[0] += units;
-    if constexpr (kTerms == 2) a[1] += units;
-    b += units * kPanelColumns;
+  }
+}
+
+template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
+void Int8TileOfBlocks(const Int8GemmCall& call, size_t panel, size_t row, const int8_t* ahead) {
+  PartialSums partial;
+  const size_t last = call.depth / call.block - 1;
+  for (size_t index = 0; index < last; ++index) {
+    Int8Tile<Ops, TileOutput::kPartial, kAhead, kRows, kTerms>(call, panel, row, index, ahead, &partial);
+  }
+  Int8Tile<Ops, kOutput, kAhead, kRows, kTerms>(call, panel, row, last, ahead, &partial);
+}
+
+template <class Ops, TileOutput kOutput, int kRows, int kTerms>
+void Int8Rows(const Int8GemmCall& call, size_t panel, size_t row) {
+  const int8_t* next = panel + 1 < call.panel_end ? call.b + (panel + 1) * call.b_panel_stride : call.b_next;
+  if (row == 0 && next != nullptr) {
+    Int8TileOfBlocks<Ops, kOutput, true, kRows, kTerms>(call, panel, row, next);
+  } else {
+    Int8TileOfBlocks<Ops, kOutput, false, kRows, kTerms>(call, panel, row, nullptr);
   }
 }
 
 // Rows are dealt out evenly, as in Gemm; a row of two terms takes two of a tile's six.
-template <class Ops>
-void Int8Gemm(const Int8GemmCall& call) {
+template <class Ops, TileOutput kOutput>
+void Int8GemmTo(const Int8GemmCall& call) {
   const size_t single = call.a.two_term_begin < call.rows ? call.a.two_term_begin : call.rows;
   const size_t blocks = (single + kTileRows - 1) / kTileRows;
   for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
@@ -289,18 +337,27 @@ void Int8Gemm(const Int8GemmCall& call) {
     for (size_t block = 0; block < blocks; ++block) {
       const size_t rows = (single - row + (blocks - block) - 1) / (blocks - block);
       switch (rows) {
-        case 6: Int8Tile<Ops, 6, 1>(call, panel, row); break;
-        case 5: Int8Tile<Ops, 5, 1>(call, panel, row); break;
-        case 4: Int8Tile<Ops, 4, 1>(call, panel, row); break;
-        case 3: Int8Tile<Ops, 3, 1>(call, panel, row); break;
-        case 2: Int8Tile<Ops, 2, 1>(call, panel, row); break;
-        default: Int8Tile<Ops, 1, 1>(call, panel, row); break;
+        case 6: Int8Rows<Ops, kOutput, 6, 1>(call, panel, row); break;
+        case 5: Int8Rows<Ops, kOutput, 5, 1>(call, panel, row); break;
+        case 4: Int8Rows<Ops, kOutput, 4, 1>(call, panel, row); break;
+        case 3: Int8Rows<Ops, kOutput, 3, 1>(call, panel, row); break;
+        case 2: Int8Rows<Ops, kOutput, 2, 1>(call, panel, row); break;
+        default: Int8Rows<Ops, kOutput, 1, 1>(call, panel, row); break;
       }
       row += rows;
     }
-    for (; row + 3 <= call.rows; row += 3) Int8Tile<Ops, 3, 2>(call, panel, row);
-    if (call.rows - row == 2) Int8Tile<Ops, 2, 2>(call, panel, row);
-    if (call.rows - row == 1) Int8Tile<Ops, 1, 2>(call, panel, row);
+    for (; row + 3 <= call.rows; row += 3) Int8Rows<Ops, kOutput, 3, 2>(call, panel, row);
+    if (call.rows - row == 2) Int8Rows<Ops, kOutput, 2, 2>(call, panel, row);
+    if (call.rows - row == 1) Int8Rows<Ops, kOutput, 1, 2>(call, panel, row);
+  }
+}
+
+template <class Ops>
+void Int8Gemm(const Int8GemmCall& call) {
+  switch (call.output) {
+    case GemmOutput::kElement: Int8GemmTo<Ops, TileOutput::kElement>(call); break;
+    case GemmOutput::kElementActivated: Int8GemmTo<Ops, TileOutput::kElementActivated>(call); break;
+    case GemmOutput::kAddToF32: Int8GemmTo<Ops, TileOutput::kAddToF32>(call); break;
   }
 }
 

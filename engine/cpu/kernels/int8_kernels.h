@@ -93,6 +93,7 @@ struct Int8GemmCall {
   const uint8_t* classes = nullptr;  // [rows]
   const int8_t* b = nullptr;         // [panel][depth / 4][64][4]
   size_t b_panel_stride = 0;         // bytes
+  const int8_t* b_next = nullptr;    // what the next product reads first, to be fetched ahead; may be null
   size_t depth = 0;                  // of this product, a multiple of `block`
   size_t block = 0;                  // a multiple of 64
   size_t columns = 0;
@@ -119,6 +120,7 @@ const Int8Kernels* PortableInt8Kernels(Element element);
 
 // Kernel sets with int8 products; what else they compute is as in the set without. Null where the build's compiler
 // cannot emit the set. Call only on a CPU that has it (see features.h).
+const KernelTable* AvxVnniKernels();         // 256 bits; elements are fp32
 const KernelTable* Avx512VnniKernels();      // elements are fp32
 const KernelTable* Avx512VnniBf16Kernels();  // elements are bf16
 const KernelTable* AmxInt8Kernels();         // elements are bf16

@@ -135,6 +135,7 @@ inline bool Supports(const KernelTable& kernels, const EncoderSpec& spec) {
 const KernelTable* PortableKernels(Element element);
 
 // Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see features.h).
+const KernelTable* Avx2Kernels();
 const KernelTable* Avx512Kernels();
 const KernelTable* Avx512Bf16Kernels();
 const KernelTable* AmxKernels();

@@ -116,7 +116,7 @@ TEST_F(SlotTableTest, ACopyOfALongTextMadeBeforeTheLockIsTaken) {
   const std::string text(SlotTable::kLongTextBytes + 1, 'l');
   const EntryKey key = store_->KeyOf(text, 0);
   LongText::Ptr copy = SlotTable::CopyLongText(key);
-  const char* bytes = copy->bytes();
+  const char* bytes = copy->view().data();
   {
     const std::vector<float> vector = VectorOf(text, 1);
     const MutexLock lock(store_->mutex());

@@ -3,12 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
+#include <functional>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cache/store/slot_table.h"
+#include "shm/base/checkpoint.h"
 #include "tests/kit/seed.h"
 
 namespace sutra {
@@ -40,6 +44,12 @@ class SlotTableThreads : public testing::Test {
     const MutexLock lock(table_.mutex());
     table_.PutLocked(key, std::as_bytes(std::span(vector)), {vector[0], version, version % 2 == 0}, UINT64_MAX, 1,
                      &copy);
+  }
+  void Erase(uint64_t number) {
+    const std::string text = TextOf(number);
+    const EntryKey key = table_.KeyOf(text, 0);
+    const MutexLock lock(table_.mutex());
+    table_.EraseLocked(key);
   }
   // Whether the text was found; what is found must be whole and its own.
   bool Look(uint64_t number) {
@@ -94,12 +104,7 @@ TEST_F(SlotTableThreads, EveryHitIsWholeAndItsOwnWhateverIsWrittenMeanwhile) {
       [&](std::mt19937_64& random) {
         const uint64_t number = random() % 3000;
         switch (random() % 8) {
-          case 0: {
-            const std::string text = TextOf(number);
-            const MutexLock lock(table_.mutex());
-            table_.EraseLocked(table_.KeyOf(text, 0));
-            break;
-          }
+          case 0: Erase(number); break;
           case 1: table_.Sweep(1, 1); break;
           default: Put(number, version.fetch_add(1));
         }
@@ -115,14 +120,53 @@ TEST_F(SlotTableThreads, AnEntryThatStaysIsFoundByEveryLookup) {
       1,
       [&](std::mt19937_64& random) {
         const uint64_t number = 1000 + random() % 500;
-        const std::string text = TextOf(number);
         Put(number, 2);
-        const MutexLock lock(table_.mutex());
-        table_.EraseLocked(table_.KeyOf(text, 0));
+        Erase(number);
       },
       [](std::mt19937_64& random) { return random() % 500; });
   EXPECT_EQ(misses, 0u);
 }
+
+#if defined(SUTRA_CHECKPOINTS)
+std::function<void()> g_meanwhile;
+
+// The bytes of a long text are freed with its entry: a lookup that has read the cell before must not touch them.
+TEST_F(SlotTableThreads, AnEntryMayLeaveOrChangeBetweenItsCellAndItsSlot) {
+  checkpoint::hook = [](const char* name) {
+    if (std::strcmp(name, "lookup.cell_found") != 0) return;
+    if (const auto meanwhile = std::exchange(g_meanwhile, {})) meanwhile();
+  };
+  const auto look = [&](uint64_t number, const std::function<void()>& meanwhile) {
+    Put(number, 1);
+    g_meanwhile = meanwhile;
+    const bool found = Look(number);
+    EXPECT_FALSE(g_meanwhile) << "the lookup has passed no cell";
+    return found;
+  };
+  for (const auto& [number, other] : {std::pair{20, 33}, std::pair{194, 291}}) {  // of the same length, short and long
+    SCOPED_TRACE(number);
+    EXPECT_FALSE(look(number, [&] { Erase(number); }));
+    EXPECT_TRUE(look(number, [&] { Put(number, 2); }));
+    EXPECT_TRUE(look(number, [&] {
+      Erase(number);
+      Put(number, 2);  // to the same slot
+    }));
+    EXPECT_FALSE(look(number, [&] {
+      Erase(number);
+      Put(other, 2);
+    }));
+    EXPECT_TRUE(look(number, [&] {
+      Erase(other);
+      Erase(number);
+      Put(other, 2);
+      Put(number, 2);
+    }));
+    Erase(other);
+  }
+  checkpoint::hook = nullptr;
+  EXPECT_EQ(wrong_.load(), 0u);
+}
+#endif
 
 // The canary: a reader that does not look at the version again takes torn vectors for whole ones.
 TEST_F(SlotTableThreads, CanaryAnUnguardedCopyIsTorn) {

@@ -2,6 +2,7 @@
 
 #if defined(__AVX512BF16__)
 #include "engine/cpu/kernels/amx_gemm_body.h"
+#include "engine/cpu/kernels/amx_int8_body.h"
 
 namespace sutra::cpu {
 namespace {
@@ -51,6 +52,25 @@ struct EmulatedTiles {
   }
 };
 
+struct EmulatedInt8Tiles : EmulatedTiles {
+  // The definition of TDPBUSD.
+  template <int kSum, int kLeft, int kRight>
+  static void Product() {
+    int32_t sum[16][16];
+    uint8_t left[16][64];
+    int8_t right[16][64];
+    __builtin_memcpy(sum, tile[kSum], kTileBytes);
+    __builtin_memcpy(left, tile[kLeft], kTileBytes);
+    __builtin_memcpy(right, tile[kRight], kTileBytes);
+    for (int m = 0; m < 16; ++m) {
+      for (int k = 0; k < 64; ++k) {
+        for (int n = 0; n < 16; ++n) sum[m][n] += left[m][k] * right[k / 4][4 * n + k % 4];
+      }
+    }
+    __builtin_memcpy(tile[kSum], sum, kTileBytes);
+  }
+};
+
 thread_local unsigned char EmulatedTiles::tile[kTiles][kTileBytes];
 
 }  // namespace
@@ -72,9 +92,20 @@ const KernelTable* EmulatedAmxKernels() {
   return &kTable;
 }
 
+const KernelTable* EmulatedAmxInt8Kernels() {
+  static const KernelTable table = [] {
+    KernelTable with_int8 = *EmulatedAmxKernels();
+    with_int8.name = "amx_int8_emulated";
+    with_int8.int8 = &kAmxInt8Kernels<Bf16Ops, EmulatedInt8Tiles>;
+    return with_int8;
+  }();
+  return &table;
+}
+
 }  // namespace sutra::cpu
 #else
 namespace sutra::cpu {
 const KernelTable* EmulatedAmxKernels() { return nullptr; }
+const KernelTable* EmulatedAmxInt8Kernels() { return nullptr; }
 }  // namespace sutra::cpu
 #endif

@@ -6,6 +6,8 @@
 
 namespace sutra::cpu {
 
-const KernelTable* EmulatedAmxKernels();  // null where the compiler cannot build them
+// Null where the compiler cannot build them.
+const KernelTable* EmulatedAmxKernels();
+const KernelTable* EmulatedAmxInt8Kernels();
 
 }  // namespace sutra::cpu

@@ -1,9 +1,7 @@
-// Which kernel set is chosen, by precision, shape and SUTRA_CPU_KERNELS.
+// Which kernel sets are chosen, by precision, shape and cap, and in which order.
 #include "engine/cpu/kernel_choice.h"
 
 #include <gtest/gtest.h>
-
-#include <cstdlib>
 
 #include "engine/cpu/features.h"
 
@@ -12,52 +10,70 @@ namespace {
 
 constexpr EncoderSpec kMiniLm = {.hidden = 384, .layers = 6, .heads = 12, .intermediate = 1536};
 
-class KernelChoiceTest : public testing::Test {
- protected:
-  void TearDown() override { unsetenv("SUTRA_CPU_KERNELS"); }
-  static void Force(const char* name) { setenv("SUTRA_CPU_KERNELS", name, 1); }
-};
-
-TEST_F(KernelChoiceTest, Fp32TakesTheFastestFp32SetOfThisCpu) {
-  const Result<KernelChoice> choice = ChooseKernels(kMiniLm, Precision::kF32);
-  ASSERT_TRUE(choice.ok());
-  EXPECT_EQ(choice->precision, Precision::kF32);
-  EXPECT_EQ(choice->kernels, DetectFeatures().avx512 ? Avx512Kernels() : PortableKernels(Element::kF32));
-  EXPECT_EQ(choice->portable(), !DetectFeatures().avx512);
-}
-
-TEST_F(KernelChoiceTest, ShapeWithoutAFastSetIsComputedPortably) {
-  EncoderSpec odd = kMiniLm;
-  odd.intermediate = 100;
-  EXPECT_EQ(ChooseKernels(odd, Precision::kF32)->kernels, PortableKernels(Element::kF32));
-  EXPECT_EQ(ChooseKernels(odd, Precision::kAuto)->precision, Precision::kF32) << "auto never takes an emulation";
-  EXPECT_EQ(ChooseKernels(odd, Precision::kBf16)->kernels, PortableKernels(Element::kBf16));
-}
-
-TEST_F(KernelChoiceTest, AutoNeverTakesBf16WhereTheCpuDoesNotMultiplyIt) {
-  const Result<KernelChoice> choice = ChooseKernels(kMiniLm, Precision::kAuto);
-  if (!DetectFeatures().avx512_bf16) {
-    EXPECT_EQ(choice->precision, Precision::kF32);
+KernelChoice First(const EncoderSpec& spec, Precision precision, CpuIsa isa_max = CpuIsa::kAuto) {
+  Result<std::vector<KernelChoice>> choices = ChooseKernels(spec, precision, isa_max);
+  if (!choices.ok()) {
+    ADD_FAILURE() << choices.status().message();
+    return {};
   }
-  EXPECT_EQ(choice->kernels->element, choice->precision == Precision::kF32 ? Element::kF32 : Element::kBf16);
+  return choices->front();
 }
 
-TEST_F(KernelChoiceTest, EnvironmentForcesOneSetInBothPrecisions) {
-  Force("portable");
-  EXPECT_EQ(ChooseKernels(kMiniLm, Precision::kAuto)->kernels, PortableKernels(Element::kF32));
-  EXPECT_EQ(ChooseKernels(kMiniLm, Precision::kBf16)->kernels, PortableKernels(Element::kBf16));
-}
-
-TEST_F(KernelChoiceTest, ForcedSetThatDoesNotFitIsRefusedByName) {
-  Force("neon");
-  EXPECT_NE(ChooseKernels(kMiniLm, Precision::kAuto).status().message().find("neon"), std::string::npos);
-  Force("avx512");
-  EncoderSpec odd = kMiniLm;
-  odd.heads = 4;
-  EXPECT_EQ(ChooseKernels(odd, Precision::kF32).code(), StatusCode::kModelError);
-  EXPECT_EQ(ChooseKernels(kMiniLm, Precision::kBf16).code(), StatusCode::kModelError);
+TEST(KernelChoice, Fp32TakesTheFastestFp32SetOfThisCpu) {
+  const KernelChoice choice = First(kMiniLm, Precision::kF32);
+  EXPECT_EQ(choice.precision, Precision::kF32);
   if (DetectFeatures().avx512) {
-    EXPECT_EQ(ChooseKernels(kMiniLm, Precision::kAuto)->precision, Precision::kF32);
+    EXPECT_EQ(choice.kernels, Avx512Kernels());
+  }
+  EXPECT_EQ(choice.portable(), choice.kernels == PortableKernels(Element::kF32));
+}
+
+TEST(KernelChoice, AutoNeverTakesBf16WhereTheCpuDoesNotMultiplyIt) {
+  const KernelChoice choice = First(kMiniLm, Precision::kAuto);
+  if (!DetectFeatures().avx512_bf16) {
+    EXPECT_EQ(choice.precision, Precision::kF32);
+  }
+  EXPECT_EQ(choice.kernels->element, choice.precision == Precision::kF32 ? Element::kF32 : Element::kBf16);
+}
+
+TEST(KernelChoice, ASetThatIsNotTrustedIsFollowedByTheNextAndPortableIsLast) {
+  const auto choices = ChooseKernels(kMiniLm, Precision::kAuto);
+  ASSERT_TRUE(choices.ok());
+  EXPECT_EQ(choices->back().kernels, PortableKernels(Element::kF32));
+  for (size_t i = 1; i < choices->size(); ++i) {
+    EXPECT_FALSE((*choices)[i - 1].precision == Precision::kF32 && (*choices)[i].precision == Precision::kBf16);
+    EXPECT_NE((*choices)[i - 1].kernels, (*choices)[i].kernels);
+  }
+  const auto bf16 = ChooseKernels(kMiniLm, Precision::kBf16);
+  ASSERT_TRUE(bf16.ok());
+  for (const KernelChoice& choice : *bf16) {
+    EXPECT_EQ(choice.precision, Precision::kBf16) << "what was asked for is not replaced by something else";
+  }
+}
+
+TEST(KernelChoice, ACapKeepsFasterSetsOut) {
+  EXPECT_EQ(First(kMiniLm, Precision::kAuto, CpuIsa::kPortable).kernels, PortableKernels(Element::kF32));
+  EXPECT_EQ(First(kMiniLm, Precision::kBf16, CpuIsa::kPortable).kernels, PortableKernels(Element::kBf16));
+  for (const auto& [name, isa] : kCpuIsaNames) {
+    const KernelChoice choice = First(kMiniLm, Precision::kAuto, isa);
+    if (isa < CpuIsa::kAvx512) {
+      EXPECT_NE(choice.kernels, Avx512Kernels()) << name;
+    }
+    if (isa < CpuIsa::kAvx512Bf16) {
+      EXPECT_EQ(choice.precision, Precision::kF32) << name;
+    }
+    if (isa < CpuIsa::kAmx) {
+      EXPECT_NE(choice.kernels, AmxKernels()) << name;
+    }
+  }
+}
+
+TEST(KernelChoice, APrecisionThatTheCapRulesOutIsRefusedWithCapCpuAndFix) {
+  if (!DetectFeatures().avx512_bf16) GTEST_SKIP() << "this CPU has no bf16: it is emulated whatever the cap";
+  const Status status = ChooseKernels(kMiniLm, Precision::kBf16, CpuIsa::kAvx512).status();
+  EXPECT_EQ(status.code(), StatusCode::kBadOption);
+  for (const std::string& part : {std::string("--cpu-isa is avx512."), CpuName(), std::string("--precision fp32")}) {
+    EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
   }
 }
 

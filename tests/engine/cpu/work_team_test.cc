@@ -2,8 +2,13 @@
 #include "engine/cpu/work_team.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <numeric>
+#include <string>
+
+#include "tests/kit/watchdog.h"
 
 namespace sutra::cpu {
 namespace {
@@ -42,6 +47,56 @@ TEST(WorkTeam, SharedStepsSeeWhatEarlierStepsWrote) {
       }
     });
     EXPECT_EQ(std::accumulate(values.begin(), values.end(), size_t{0}), kCount * kSteps / 2);
+  }
+}
+
+// Returns when the kernel says that the thread sleeps; one that spins or yields never does.
+void AwaitAsleep(pid_t thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
+  for (std::string state; state != "S";) std::ifstream(path).ignore(64, ')') >> state;
+}
+
+TEST(WorkTeam, TheCallerSleepsWhileAHelperIsLate) {
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  WorkTeam team(2);
+  for (int round = 0; round < 5; ++round) {
+    const pid_t caller = gettid();
+    std::atomic<bool> inside{false};
+    team.Run([&](int member) {
+      if (member == 0) {
+        while (!inside.load()) std::this_thread::yield();
+      } else {
+        inside.store(true);
+        AwaitAsleep(caller);
+      }
+    });
+  }
+}
+
+TEST(WorkTeam, AMemberSleepsWhileThePartOfAnotherIsLateAndWakesForTheNextStep) {
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  WorkTeam team(2);
+  SharedSteps steps;
+  std::vector<int> values(4, 0);
+  for (int round = 1; round <= 5; ++round) {
+    const pid_t caller = gettid();
+    std::atomic<bool> inside{false};
+    steps.Reset(2);
+    team.Run([&](int member) {
+      if (member == 0) {
+        while (!inside.load()) std::this_thread::yield();
+      }
+      steps.Step(0, 2, 2, [&](size_t begin, size_t) {
+        if (member != 0 && !inside.load()) {
+          inside.store(true);
+          AwaitAsleep(caller);
+        }
+        ++values[begin];
+      });
+      steps.Step(1, 2, 2, [&](size_t begin, size_t) { values[begin + 2] += values[0] + values[1]; });
+    });
+    EXPECT_EQ(values[0], round);
+    EXPECT_EQ(values[3], round * (round + 1));
   }
 }
 

@@ -61,6 +61,7 @@ class EncoderBackendOnKernels : public testing::Test {
  protected:
   void SetUp() override {
     tables_ = {cpu::PortableKernels(cpu::Element::kF32), cpu::PortableKernels(cpu::Element::kBf16)};
+    if (cpu::DetectFeatures().avx2) tables_.push_back(cpu::Avx2Kernels());
     if (cpu::DetectFeatures().avx512) tables_.push_back(cpu::Avx512Kernels());
     if (cpu::DetectFeatures().avx512_bf16) tables_.push_back(cpu::Avx512Bf16Kernels());
     if (cpu::DetectFeatures().amx_bf16) tables_.push_back(cpu::AmxKernels());
@@ -259,6 +260,7 @@ TEST(EncoderBackend, EverySetGivesTheVectorsOfThePortableOne) {
     auto portable = Make(model.path(), *cpu::PortableKernels(cpu::Element::kF32));
     const auto expected = Embed(**portable, texts).value();
     std::vector<const cpu::KernelTable*> tables = {cpu::PortableKernels(cpu::Element::kBf16)};
+    if (cpu::DetectFeatures().avx2) tables.push_back(cpu::Avx2Kernels());
     if (cpu::DetectFeatures().avx512) tables.push_back(cpu::Avx512Kernels());
     if (cpu::DetectFeatures().avx512_bf16) tables.push_back(cpu::Avx512Bf16Kernels());
     if (cpu::DetectFeatures().amx_bf16) tables.push_back(cpu::AmxKernels());

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -41,30 +40,40 @@ Fixture ReadFixture(size_t width) {
 }
 
 struct KernelCase {
-  const char* kernels;
-  const char* precision;
+  const char* kernels;  // as the encoder names itself
+  Precision precision;
+  Executor executor;
+  CpuIsa isa_max;
   bool present;
 };
 
 std::vector<KernelCase> Cases() {
   const cpu::Features& features = cpu::DetectFeatures();
-  return {{"portable", "fp32", true},
-          {"aten", "fp32", true},
-          {"aten", "bf16", features.avx512_bf16},  // elsewhere torch emulates it: correct, but it takes minutes
-          {"avx512", "fp32", features.avx512},
-          {"avx512_bf16", "bf16", features.avx512_bf16},
-          {"amx_bf16", "bf16", features.amx_bf16}};
+  const auto own = [](const char* kernels, Precision precision, CpuIsa isa_max, bool present) {
+    return KernelCase{kernels, precision, Executor::kCpu, isa_max, present};
+  };
+  const auto aten = [](Precision precision, bool present) {
+    return KernelCase{"aten", precision, Executor::kTorch, CpuIsa::kAuto, present};
+  };
+  return {own("portable", Precision::kF32, CpuIsa::kPortable, true),
+          aten(Precision::kF32, true),
+          aten(Precision::kBf16, features.avx512_bf16),  // elsewhere torch emulates it: correct, but it takes minutes
+          own("avx512", Precision::kF32, CpuIsa::kAvx512, features.avx512),
+          own("avx512_bf16", Precision::kBf16, CpuIsa::kAvx512Bf16, features.avx512_bf16),
+          own("amx_bf16", Precision::kBf16, CpuIsa::kAmx, features.amx_bf16)};
 }
+
+const KernelCase kAten = {"aten", Precision::kF32, Executor::kTorch, CpuIsa::kAuto, true};
+const KernelCase kOwn = {"", Precision::kF32, Executor::kCpu, CpuIsa::kAuto, true};
+const KernelCase kPortable = {"portable", Precision::kF32, Executor::kCpu, CpuIsa::kPortable, true};
 
 Result<std::unique_ptr<ModelBackend>> Make(const std::string& model_dir, const KernelCase& kernel_case,
                                            uint32_t threads = 1) {
-  setenv("SUTRA_CPU_KERNELS", kernel_case.kernels, 1);
-  auto backend =
-      MakeModelBackend({.model_dir = model_dir,
-                        .precision = kernel_case.precision == std::string("fp32") ? Precision::kF32 : Precision::kBf16,
-                        .threads = threads});
-  unsetenv("SUTRA_CPU_KERNELS");
-  return backend;
+  return MakeModelBackend({.model_dir = model_dir,
+                           .precision = kernel_case.precision,
+                           .executor = kernel_case.executor,
+                           .threads = threads,
+                           .cpu_isa = kernel_case.isa_max});
 }
 
 struct Embedded {
@@ -139,10 +148,14 @@ class Parity : public testing::TestWithParam<size_t> {
 };
 
 TEST_P(Parity, VectorsAreThoseOfSentenceTransformers) {
-  auto made = Make(test::RealModelDirectory(), Cases()[GetParam()]);
+  const KernelCase kernel_case = Cases()[GetParam()];
+  testing::internal::CaptureStdout();
+  auto made = Make(test::RealModelDirectory(), kernel_case);
+  const std::string log = testing::internal::GetCapturedStdout();
   ASSERT_TRUE(made.ok()) << made.status().message();
+  ASSERT_NE(log.find("(" + std::string(kernel_case.kernels) + ")"), std::string::npos) << log;
   ModelBackend& backend = **made;
-  ASSERT_EQ(backend.info().precision, Cases()[GetParam()].precision);
+  ASSERT_EQ(backend.info().precision, Name(kernel_case.precision));
   ASSERT_EQ(backend.info().tokens_max, 256U);
   ASSERT_TRUE(backend.info().normalizes);
   const Fixture fixture = ReadFixture(backend.info().width);
@@ -177,7 +190,7 @@ TEST_P(Parity, VectorsDoNotDependOnTheBatch) {
     const Embedded alone = EmbedIds(**made, {texts[i]});
     if (std::string(kernel_case.kernels) == "aten") {  // torch's products may sum in another order
       EXPECT_GE(Cosine(alone.vectors[0], together.vectors[i]),
-                kernel_case.precision == std::string("fp32") ? 0.999999 : 0.9999);
+                kernel_case.precision == Precision::kF32 ? 0.999999 : 0.9999);
     } else {
       EXPECT_EQ(alone.vectors[0], together.vectors[i]) << fixture.texts[i];
     }
@@ -186,7 +199,8 @@ TEST_P(Parity, VectorsDoNotDependOnTheBatch) {
 
 INSTANTIATE_TEST_SUITE_P(EverySet, Parity, testing::Range<size_t>(0, 6),
                          [](const testing::TestParamInfo<size_t>& param) {
-                           return std::string(Cases()[param.param].kernels) + "_" + Cases()[param.param].precision;
+                           return std::string(Cases()[param.param].kernels) + "_" +
+                                  Name(Cases()[param.param].precision);
                          });
 
 TEST(ParityCanary, AWrongVectorIsSeen) {
@@ -213,14 +227,13 @@ std::vector<std::vector<int32_t>> TinyTexts() {
 }
 
 TEST(AtenEncoder, AgreesWithTheKernelsForBothActivationsAndHeadWidths) {
-  const char* own = cpu::DetectFeatures().avx512 ? "avx512" : "portable";
   for (const char* activation : {"gelu", "gelu_new"}) {
     for (const uint32_t heads : {2U, 4U}) {
       TinyModel model({.hidden = 128, .heads = heads, .intermediate = 192, .layers = 2, .positions = 40});
       model.config()["hidden_act"] = activation;
       model.Save();
-      auto aten = Make(model.path(), {"aten", "fp32", true});
-      auto kernels = Make(model.path(), {own, "fp32", true});
+      auto aten = Make(model.path(), kAten);
+      auto kernels = Make(model.path(), kOwn);
       ASSERT_TRUE(aten.ok() && kernels.ok()) << aten.status().message() << kernels.status().message();
       const Embedded a = EmbedIds(**aten, TinyTexts());
       const Embedded b = EmbedIds(**kernels, TinyTexts());
@@ -233,8 +246,8 @@ TEST(AtenEncoder, AgreesWithThePortableKernelsForShapesOfNoPanel) {
   for (const TinyModel::Shape& shape : {TinyModel::Shape{24, 3, 40, 1, 40}, TinyModel::Shape{50, 5, 129, 2, 40}}) {
     TinyModel model(shape);
     model.Save();
-    auto aten = Make(model.path(), {"aten", "fp32", true});
-    auto portable = Make(model.path(), {"portable", "fp32", true}, 2);
+    auto aten = Make(model.path(), kAten);
+    auto portable = Make(model.path(), kPortable, 2);
     ASSERT_TRUE(aten.ok() && portable.ok()) << aten.status().message() << portable.status().message();
     const Embedded a = EmbedIds(**aten, TinyTexts());
     const Embedded b = EmbedIds(**portable, TinyTexts());
@@ -260,18 +273,18 @@ TEST(AtenEncoder, FilesThatChangeAfterTheLoadChangeNothing) {
   TinyModel model;
   model.Save();
   const std::string weights = model.path() + "/model.safetensors";
-  for (const char* precision : {"fp32", "bf16"}) {
+  for (const Precision precision : {Precision::kF32, Precision::kBf16}) {
     model.Save();
-    auto made = Make(model.path(), {"aten", precision, true});
+    auto made = Make(model.path(), {"aten", precision, Executor::kTorch, CpuIsa::kAuto, true});
     ASSERT_TRUE(made.ok()) << made.status().message();
     const Embedded before = EmbedIds(**made, TinyTexts());
     {
       std::fstream out(weights, std::ios::binary | std::ios::in | std::ios::out);
       out << std::string(std::filesystem::file_size(weights), '\0');
     }
-    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << precision << ": overwritten";
+    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << Name(precision) << ": overwritten";
     std::filesystem::resize_file(weights, 0);
-    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << precision << ": truncated";
+    EXPECT_TRUE(EmbedIds(**made, TinyTexts()).vectors == before.vectors) << Name(precision) << ": truncated";
   }
 }
 
@@ -289,7 +302,7 @@ TEST(SentenceTransformers, TruncateDimGivesTheFirstNumbersOfTheirVectors) {
     }
   }
   folder.Write("config_sentence_transformers.json", R"({"truncate_dim": 64})");
-  auto made = Make(folder.path(), {cpu::DetectFeatures().avx512 ? "avx512" : "portable", "fp32", true});
+  auto made = Make(folder.path(), kOwn);
   ASSERT_TRUE(made.ok()) << made.status().message();
   EXPECT_EQ((*made)->info().width, 64U);
   EXPECT_FALSE((*made)->info().normalizes);
@@ -306,7 +319,7 @@ TEST(AtenEncoder, NonFiniteWeightsFailAtLoad) {
   TinyModel model;
   model.tensors()["encoder.layer.0.output.dense.bias"][0] = INFINITY;
   model.Save();
-  EXPECT_EQ(Make(model.path(), {"aten", "fp32", true}).code(), StatusCode::kModelError);
+  EXPECT_EQ(Make(model.path(), kAten).code(), StatusCode::kModelError);
 }
 
 TEST(TorchBackend, CudaWithoutItsLibrariesIsRefusedByName) {

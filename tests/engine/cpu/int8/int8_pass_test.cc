@@ -12,6 +12,7 @@
 
 #include "engine/cpu/cpu_encoder.h"
 #include "engine/cpu/features.h"
+#include "tests/engine/cpu/amx_emulation.h"
 #include "tests/engine/cpu/int8/round_model.h"
 #include "tests/kit/by_build.h"
 #include "tests/kit/real_model.h"
@@ -74,8 +75,11 @@ std::vector<const KernelTable*> Tables() {
   const auto add = [&](bool present, const KernelTable* table) {
     if (present && table != nullptr) tables.push_back(table);
   };
+  add(features.avx_vnni, AvxVnniKernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
+  add(features.avx512_vnni && features.avx512_bf16, EmulatedAmxInt8Kernels());
+  add(features.amx_int8, AmxInt8Kernels());
   return tables;
 }
 

@@ -16,6 +16,7 @@
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/features.h"
 #include "engine/cpu/packed_model.h"
+#include "tests/engine/cpu/amx_emulation.h"
 
 namespace sutra::cpu {
 namespace {
@@ -26,8 +27,11 @@ std::vector<const KernelTable*> Tables() {
   const auto add = [&](bool present, const KernelTable* table) {
     if (present && table != nullptr) tables.push_back(table);
   };
+  add(features.avx_vnni, AvxVnniKernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
+  add(features.avx512_vnni && features.avx512_bf16, EmulatedAmxInt8Kernels());
+  add(features.amx_int8, AmxInt8Kernels());
   return tables;
 }
 
@@ -512,7 +516,7 @@ TEST_P(Int8Sets, NormOfARowThatIsNotFiniteGivesTheScaleNan) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EverySet, Int8Sets, testing::Range<size_t>(0, 4),
+INSTANTIATE_TEST_SUITE_P(EverySet, Int8Sets, testing::Range<size_t>(0, 7),
                          [](const testing::TestParamInfo<size_t>& param) {
                            const auto tables = Tables();
                            return param.param < tables.size() ? std::string(tables[param.param]->name)
