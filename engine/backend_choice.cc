@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "engine/cpu/features.h"
+#include "engine/cpu/int8/int8_model.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
+#include "engine/model/model_identity.h"
 #include "engine/torch/plugin_loader.h"
 #include "engine/trusted_encoder.h"
 
@@ -22,6 +24,42 @@ struct Plan {
   const char* device = "cpu";
   EncoderBackend::MakeFallback fallback;
 };
+
+Plan WithFallback(const LoadedModel& model, TrustedEncoder trusted, const BackendOptions& options) {
+  Plan plan;
+  plan.encoder = std::move(trusted.encoder);
+  plan.precision = trusted.precision;
+  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
+    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
+  };
+  return plan;
+}
+
+Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
+  Result<std::vector<cpu::KernelChoice>> exact =
+      cpu::ChooseKernels(model.config.spec, Precision::kF32, options.cpu_isa);
+  if (!exact.ok()) return exact.status();
+  const cpu::KernelTable* kernels = cpu::ChooseInt8Kernels(model.config.spec, options.cpu_isa);
+  if (kernels == nullptr) {
+    return Status(StatusCode::kBadOption,
+                  std::string("--precision int8 needs a CPU with AVX_VNNI, AVX512_VNNI or AMX and a --cpu-isa that "
+                              "allows it (it is ") +
+                      Name(options.cpu_isa) + "); this CPU has " + cpu::DescribeFeatures(cpu::DetectFeatures()) +
+                      ". Use --precision auto");
+  }
+  Result<std::string> identity = ComputeModelIdentity(model, Name(Precision::kInt8), "cpu");
+  if (!identity.ok()) return identity.status();
+  auto quantised = cpu::SharedInt8Model(model, *kernels, *exact->front().kernels,
+                                        {.identity = std::move(identity).value(),
+                                         .directory = options.packed_dir,
+                                         .cosine_min = options.int8_cosine_min,
+                                         .threads = static_cast<int>(options.threads)});
+  if (!quantised.ok()) return quantised.status();
+  Result<TrustedEncoder> trusted =
+      TrustedInt8(model, std::move(quantised).value(), *kernels, options.int8_cosine_min, options.threads);
+  if (!trusted.ok()) return trusted.status();
+  return WithFallback(model, std::move(trusted).value(), options);
+}
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
   Result<const TorchPlugin*> plugin = LoadTorchPlugin();
@@ -53,6 +91,12 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
                       " caps our own kernels, and torch would compute this model: leave --cpu-isa out (for torch "
                       "there is the environment variable ATEN_CPU_CAPABILITY), or use --executor cpu");
   }
+  if (options.precision == Precision::kInt8) {
+    if (!torch) return PlanInt8(model, options);
+    return Status(StatusCode::kBadOption,
+                  "--precision int8 is computed by our kernels on the CPU only; use --executor auto and --device cpu, "
+                  "or another precision");
+  }
   if (torch) return PlanTorch(model, options);
   Result<std::vector<cpu::KernelChoice>> choices =
       cpu::ChooseKernels(model.config.spec, options.precision, options.cpu_isa);
@@ -68,13 +112,7 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
   }
   Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
   if (!trusted.ok()) return trusted.status();
-  Plan plan;
-  plan.encoder = std::move(trusted->encoder);
-  plan.precision = trusted->precision;
-  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
-    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
-  };
-  return plan;
+  return WithFallback(model, std::move(trusted).value(), options);
 }
 
 }  // namespace

@@ -18,11 +18,14 @@ struct BackendOptions {
   Executor executor = Executor::kAuto;
   uint32_t threads = 1;            // 1..kThreadsMax
   CpuIsa cpu_isa = CpuIsa::kAuto;  // caps our kernels
+  double int8_cosine_min = kInt8CosineMin;
+  std::string packed_dir = {};  // where weights prepared for int8 are kept for the next start; "": nowhere
 };
 
 // Executor::kAuto takes our kernels where this CPU has a fast set for the model's shape; else the torch plug-in if it
 // can be loaded; else the portable kernels, with a warning. A CUDA device always takes the plug-in. With a cap on the
 // instructions it takes our kernels: torch chooses its own.
+// Precision::kInt8 takes our kernels, always; it needs a CPU that multiplies int8 (int8_model.h).
 // Fails with a message that names the file or option, the likely cause and the fix.
 Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& options);
 

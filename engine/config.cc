@@ -117,7 +117,10 @@ void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Number(app, "--fake-width", &config->fake_width, kFakeWidthRange, "Floats per vector of the fake backend");
   Choice(app, "--executor", kExecutorNames, &texts->executor,
          "What computes a real model: cpu (our kernels), torch (libsutra_torch.so), or auto (the faster one here)");
-  Choice(app, "--precision", kPrecisionNames, &texts->precision, "auto (bf16 where the CPU has it), fp32 or bf16");
+  Choice(app, "--precision", kPrecisionNames, &texts->precision,
+         "auto (bf16 where the CPU has it), fp32, bf16, or int8 (faster; vectors differ a little more)");
+  Number(app, "--int8-cosine-min", &config->int8_cosine_min, kInt8CosineMinRange,
+         "Refuse int8 if a built-in text comes less close to fp32 than this cosine (0: never)");
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
   Choice(app, "--cpu-isa", kCpuIsaNames, &texts->cpu_isa,
          "The instructions that our CPU kernels may use at most; auto: all that this CPU has");

@@ -35,6 +35,7 @@ struct EngineConfig {
   Executor executor = Executor::kAuto;
   Precision precision = Precision::kAuto;
   Device device = Device::kCpu;
+  double int8_cosine_min = kInt8CosineMinRange.otherwise;
   CpuIsa cpu_isa = CpuIsa::kAuto;
   uint32_t threads = kThreadsRange.otherwise;  // default: the CPUs this process may use, at most kThreadsMax
 

@@ -93,7 +93,9 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
                            .device = config.device,
                            .executor = config.executor,
                            .threads = config.threads,
-                           .cpu_isa = config.cpu_isa});
+                           .cpu_isa = config.cpu_isa,
+                           .int8_cosine_min = config.int8_cosine_min,
+                           .packed_dir = config.cache ? config.data + "/packed" : ""});
 }
 
 // Moves the value of a result into *target, or returns the error.

@@ -23,7 +23,8 @@ inline constexpr uint64_t kTebibyte = 1ull << 40;
 
 // Model.
 inline constexpr OptionRange<uint32_t> kFakeWidthRange = {1, 384, kWidthMax};
-inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};  // the default follows the host
+inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};         // the default follows the host
+inline constexpr OptionRange<double> kInt8CosineMinRange = {0, kInt8CosineMin, 1};  // 0: any
 
 // Lanes.
 inline constexpr OptionRange<uint32_t> kLanesRange = {1, 256, 4096};

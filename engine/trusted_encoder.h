@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "engine/cpu/int8/quantised_model.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder.h"
 #include "engine/model/loaded_model.h"
@@ -22,6 +23,11 @@ struct TrustedEncoder {
 // A choice that is passed over costs a warning. Fails with kModelError if none is left, naming cosine, CPU and fix.
 Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cpu::KernelChoice> choices,
                                     uint32_t threads);
+
+// The same of a model in int8, whose quality was measured on more texts when its weights were prepared: here on this
+// CPU and these weights. `cosine_min` is what was asked for then; the canary asks for no more.
+Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<const cpu::QuantisedModel> quantised,
+                                   const cpu::KernelTable& kernels, double cosine_min, uint32_t threads);
 
 // What computes a batch that `first` failed to: fp32, by the fastest set where `first` is another precision, else by
 // the portable one. Reads the folder again; fails with kModelError if its weights are not those of `digest` any more.

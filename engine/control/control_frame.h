@@ -20,7 +20,7 @@ inline constexpr size_t kControlMessageBytesMax = sizeof(ControlHeader) + kContr
 // What a standby says about itself. It must agree with the engine that it waits for.
 struct StandbyHello {
   std::string identity;   // of its model, 64 hex digits
-  std::string precision;  // "fp32" or "bf16"
+  std::string precision;  // "fp32", "bf16" or "int8"
   uint32_t width = 0;
   uint32_t pid = 0;
   StandbyState state = StandbyState::kPreparing;

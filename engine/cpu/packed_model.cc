@@ -42,19 +42,28 @@ class FloatsOf {
   const float* const data_;
 };
 
-PackedLinear Pack(const LinearTensors& linear, Element element) {
+PackedLinear Shape(size_t columns, size_t depth) {
+  PackedLinear shape;
+  shape.columns = columns;
+  shape.depth = depth;
+  return shape;
+}
+
+PackedLinear Pack(const LinearTensors& linear, Element element, PackedParts parts) {
+  if (parts == PackedParts::kAllButProducts) return Shape(linear.weight->shape[0], linear.weight->shape[1]);
   return PackLinear(FloatsOf(*linear.weight).data(), FloatsOf(*linear.bias).data(), linear.weight->shape[0],
                     linear.weight->shape[1], element);
 }
 
-PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element element) {
+PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element element, PackedParts parts) {
   const size_t hidden = spec.hidden;
+  if (parts == PackedParts::kAllButProducts) return Shape(3 * hidden, hidden);
   std::vector<float> weight(3 * hidden * hidden);
   std::vector<float> bias(3 * hidden);
-  const LinearTensors* parts[] = {&layer.query, &layer.key, &layer.value};
+  const LinearTensors* linears[] = {&layer.query, &layer.key, &layer.value};
   for (size_t i = 0; i < 3; ++i) {
-    parts[i]->weight->CopyTo(weight.data() + i * hidden * hidden);
-    parts[i]->bias->CopyTo(bias.data() + i * hidden);
+    linears[i]->weight->CopyTo(weight.data() + i * hidden * hidden);
+    linears[i]->bias->CopyTo(bias.data() + i * hidden);
   }
   // exp(q k / sqrt(d)) = 2^(q' k): the attention kernel neither scales nor changes the base.
   const auto scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(spec.head_width())));
@@ -63,12 +72,17 @@ PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element
   return PackLinear(weight.data(), bias.data(), 3 * hidden, hidden, element);
 }
 
-std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_width, Element element) {
-  const FloatsOf weight(*linear.weight);
-  const FloatsOf bias(*linear.bias);
+std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_width, Element element,
+                                     PackedParts parts) {
   const size_t columns = linear.weight->shape[0];
   const size_t depth = linear.weight->shape[1];
   std::vector<PackedLinear> slices;
+  if (parts == PackedParts::kAllButProducts) {
+    for (size_t begin = 0; begin < depth; begin += slice_width) slices.push_back(Shape(columns, slice_width));
+    return slices;
+  }
+  const FloatsOf weight(*linear.weight);
+  const FloatsOf bias(*linear.bias);
   for (size_t begin = 0; begin < depth; begin += slice_width) {
     std::vector<float> part(columns * slice_width);
     for (size_t n = 0; n < columns; ++n) {
@@ -132,11 +146,13 @@ PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, 
 
 namespace {
 
-std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const EncoderWeights& weights, Element element) {
+std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const EncoderWeights& weights, Element element,
+                                             PackedParts parts) {
   auto model = std::make_shared<PackedModel>();
   model->spec = spec;
   model->widths = WidthsOf(spec);
   model->element = element;
+  model->parts = parts;
   model->weights_digest = weights.digest;
   model->words = weights.words->Floats();
   if (model->words != nullptr) {
@@ -153,11 +169,11 @@ std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const Enco
   model->curve = MakeActivationCurve(spec.activation, element);
   for (const LayerTensors& layer : weights.layers) {
     PackedLayer packed;
-    packed.qkv = PackQkv(layer, spec, element);
-    packed.attention_out = Pack(layer.attention_out, element);
+    packed.qkv = PackQkv(layer, spec, element, parts);
+    packed.attention_out = Pack(layer.attention_out, element, parts);
     packed.attention_norm = PackNorm(layer.attention_norm);
-    packed.ffn_in = Pack(layer.ffn_in, element);
-    packed.ffn_out = PackSlices(layer.ffn_out, model->slice_width, element);
+    packed.ffn_in = Pack(layer.ffn_in, element, parts);
+    packed.ffn_out = PackSlices(layer.ffn_out, model->slice_width, element, parts);
     packed.ffn_norm = PackNorm(layer.ffn_norm);
     model->layers.push_back(std::move(packed));
   }
@@ -166,18 +182,19 @@ std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const Enco
 
 class PackedModels {
  public:
-  std::shared_ptr<const PackedModel> Get(const EncoderSpec& spec, const EncoderWeights& weights, Element element) {
+  std::shared_ptr<const PackedModel> Get(const EncoderSpec& spec, const EncoderWeights& weights, Element element,
+                                         PackedParts parts) {
     const MutexLock lock(mutex_);
     std::erase_if(in_use_, [](const auto& packed) { return packed.expired(); });
     for (const auto& weak : in_use_) {
       std::shared_ptr<const PackedModel> packed = weak.lock();
-      if (packed != nullptr && packed->element == element && packed->weights_digest == weights.digest &&
-          packed->spec == spec) {
+      if (packed != nullptr && packed->element == element && packed->parts == parts &&
+          packed->weights_digest == weights.digest && packed->spec == spec) {
         return packed;
       }
     }
     const BufferArena arena;
-    std::shared_ptr<const PackedModel> packed = PackModel(spec, weights, element);
+    std::shared_ptr<const PackedModel> packed = PackModel(spec, weights, element, parts);
     in_use_.push_back(packed);
     return packed;
   }
@@ -190,10 +207,10 @@ class PackedModels {
 }  // namespace
 
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
-                                                     Element element) {
+                                                     Element element, PackedParts parts) {
   assert(!weights.digest.empty());  // LoadModel fills it in
   static PackedModels packed_models;
-  return packed_models.Get(spec, weights, element);
+  return packed_models.Get(spec, weights, element, parts);
 }
 
 }  // namespace sutra::cpu

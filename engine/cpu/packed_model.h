@@ -15,10 +15,13 @@
 
 namespace sutra::cpu {
 
+// What int8 replaces is not worth packing: of kAllButProducts, products have their shapes, and no weights.
+enum class PackedParts : uint8_t { kAll, kAllButProducts };
+
 struct PackedLinear {
   size_t columns = 0;
   size_t depth = 0;
-  AlignedBuffer weights;  // whole panels: columns beyond `columns` are zero
+  AlignedBuffer weights;  // whole panels: columns beyond `columns` are zero. None with PackedParts::kAllButProducts
   AlignedBuffer bias;
   size_t panels() const { return (columns + kPanelColumns - 1) / kPanelColumns; }
 };
@@ -42,6 +45,7 @@ struct PackedModel {
   EncoderSpec spec;
   Widths widths;
   Element element = Element::kF32;
+  PackedParts parts = PackedParts::kAll;
   std::string weights_digest;
   const float* words = nullptr;            // [vocabulary][hidden], in one of the next two
   std::shared_ptr<const std::byte> table;  // the tensor's own memory, where it holds floats
@@ -53,10 +57,10 @@ struct PackedModel {
   ActivationCurve curve;
 };
 
-// Encoders of one process for the same weights, specification and element share one copy, so that each worker costs
-// only its buffers and not another 20 MiB.
+// Encoders of one process for the same weights, specification, element and parts share one copy, so that each worker
+// costs only its buffers and not another 20 MiB.
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
-                                                     Element element);
+                                                     Element element, PackedParts parts = PackedParts::kAll);
 
 // Packs row-major floats [columns][depth] into panels; exposed for tests and benches.
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element);

@@ -10,9 +10,10 @@
 
 namespace sutra {
 
-enum class Precision : uint8_t { kAuto, kF32, kBf16 };
+// kAuto means fp32 or bf16; int8 loses more and is taken only where it is asked for.
+enum class Precision : uint8_t { kAuto, kF32, kBf16, kInt8 };
 inline constexpr std::pair<const char*, Precision> kPrecisionNames[] = {
-    {"auto", Precision::kAuto}, {"fp32", Precision::kF32}, {"bf16", Precision::kBf16}};
+    {"auto", Precision::kAuto}, {"fp32", Precision::kF32}, {"bf16", Precision::kBf16}, {"int8", Precision::kInt8}};
 
 enum class Device : uint8_t { kCpu, kCuda };
 inline constexpr std::pair<const char*, Device> kDeviceNames[] = {{"cpu", Device::kCpu}, {"cuda", Device::kCuda}};
@@ -37,6 +38,9 @@ constexpr const char* Name(Precision precision) { return NameOf(kPrecisionNames,
 constexpr const char* Name(Device device) { return NameOf(kDeviceNames, device); }
 constexpr const char* Name(Executor executor) { return NameOf(kExecutorNames, executor); }
 constexpr const char* Name(CpuIsa isa) { return NameOf(kCpuIsaNames, isa); }
+
+// How close the int8 vector of every built-in text has to be to that in fp32: the default of --int8-cosine-min.
+inline constexpr double kInt8CosineMin = 0.999;
 
 // Threads that compute one batch: the upper bound of --threads and of its default.
 inline constexpr uint32_t kThreadsMax = 255;

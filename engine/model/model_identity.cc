@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include "engine/model/compute_options.h"
 #include "shm/base/sha256.h"
 
 namespace sutra {
@@ -35,6 +36,7 @@ std::string CanonicalIdentity(const LoadedModel& model, const std::string& preci
   for (const std::string& setting : model.tokenizer_settings) text += setting + "\n";
   line("prompt", std::to_string(config.prompt.size()) + ":" + config.prompt);
   line("precision", precision);
+  if (precision == Name(Precision::kInt8)) number("int8_recipe", kInt8Recipe);
   line("device", device_class);
   return text;
 }

@@ -12,7 +12,7 @@ struct ModelInfo {
   uint32_t width = 0;       // floats in a vector
   uint32_t tokens_max = 0;  // the model's limit, special tokens included
   bool normalizes = true;   // the model's own vector has unit length: Normalize is its last module, and nothing is cut
-  std::string precision;    // "fp32" or "bf16"
+  std::string precision;    // "fp32", "bf16" or "int8"
   std::string device;       // "cpu" or "cuda:0"
 };
 

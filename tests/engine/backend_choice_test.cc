@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "engine/cpu/features.h"
+#include "tests/kit/temp_dir.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -72,6 +74,51 @@ TEST_F(BackendChoice, ACapOnInstructionsIsForOurKernels) {
 
 TEST_F(BackendChoice, MissingModelIsNamed) {
   EXPECT_NE(Message({.model_dir = "/nowhere/model"}).find("/nowhere/model"), std::string::npos);
+}
+
+// Int8 is another identity with a note on its recipe, is not chosen by itself, and is kept for the next start.
+TEST_F(BackendChoice, Int8IsAChoiceOfItsOwn) {
+  HideThePlugin();
+  const test::TempDir data;
+  BackendOptions options = {.model_dir = model_.path(), .precision = Precision::kInt8};
+  options.cpu_isa = CpuIsa::kPortable;
+  options.int8_cosine_min = 0;
+  options.packed_dir = data.path() + "/packed";
+  auto backend = MakeModelBackend(options);
+  ASSERT_TRUE(backend.ok()) << backend.status().message();
+  EXPECT_EQ((*backend)->info().precision, "int8");
+  EXPECT_TRUE(std::filesystem::exists(options.packed_dir + "/" + (*backend)->info().identity + ".int8"));
+  for (const Precision precision : {Precision::kAuto, Precision::kF32, Precision::kBf16}) {
+    auto other = MakeModelBackend({.model_dir = model_.path(), .precision = precision});
+    ASSERT_TRUE(other.ok()) << other.status().message();
+    EXPECT_NE((*other)->info().precision, "int8");
+    EXPECT_NE((*other)->info().identity, (*backend)->info().identity);
+  }
+}
+
+TEST_F(BackendChoice, Int8ThatLosesTooMuchIsRefusedWithTheOptionThatAcceptsIt) {
+  BackendOptions options = {.model_dir = model_.path(), .precision = Precision::kInt8};
+  options.cpu_isa = CpuIsa::kPortable;
+  options.int8_cosine_min = 1;
+  const std::string message = Message(options);
+  EXPECT_NE(message.find("--int8-cosine-min"), std::string::npos) << message;
+  EXPECT_NE(message.find("--precision bf16"), std::string::npos) << message;
+}
+
+TEST_F(BackendChoice, Int8WithoutFastKernelsSaysWhatIsMissing) {
+  const std::string capped =
+      Message({.model_dir = model_.path(), .precision = Precision::kInt8, .cpu_isa = CpuIsa::kAvx2});
+  EXPECT_NE(capped.find("--cpu-isa"), std::string::npos) << capped;
+  EXPECT_NE(capped.find("AVX512_VNNI"), std::string::npos) << capped;
+  EXPECT_NE(capped.find("--precision auto"), std::string::npos) << capped;
+}
+
+TEST_F(BackendChoice, Int8IsNotForTorch) {
+  for (const BackendOptions& options :
+       {BackendOptions{.model_dir = model_.path(), .precision = Precision::kInt8, .executor = Executor::kTorch},
+        BackendOptions{.model_dir = model_.path(), .precision = Precision::kInt8, .device = Device::kCuda}}) {
+    EXPECT_EQ(MakeModelBackend(options).code(), StatusCode::kBadOption);
+  }
 }
 
 }  // namespace

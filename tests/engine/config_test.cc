@@ -136,6 +136,16 @@ TEST(Config, AValueOutOfRangeIsNamedWithItsRange) {
   EXPECT_NE(ErrorOf(With({"--spin-us", "50us"})), "accepted");
 }
 
+TEST(Config, Int8IsAskedForByNameAndHasABoundOfItsOwn) {
+  EXPECT_EQ(ParseConfig(With({})).value().config.precision, Precision::kAuto);
+  const EngineConfig config = ParseConfig(With({"--precision", "int8"})).value().config;
+  EXPECT_EQ(config.precision, Precision::kInt8);
+  EXPECT_EQ(config.int8_cosine_min, 0.999);
+  EXPECT_EQ(ParseConfig(With({"--int8-cosine-min", "0"})).value().config.int8_cosine_min, 0);
+  EXPECT_NE(ErrorOf(With({"--int8-cosine-min", "1.01"})), "accepted");
+  EXPECT_NE(ErrorOf(With({"--int8-cosine-min", "-0.5"})), "accepted");
+}
+
 TEST(Config, AHostWithManyCpusStartsWithTheDefaultOptions) {
   EXPECT_EQ(ParseConfig(With({}), 1).value().config.threads, 1u);
   EXPECT_EQ(ParseConfig(With({}), 65).value().config.threads, 65u);

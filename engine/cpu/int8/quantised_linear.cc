@@ -1,4 +1,4 @@
-// Weights are held transposed, [input][output], while they are worked on: every loop runs over neighbouring outputs.
+// Everything but the rounding itself (gptq.h).
 #include "engine/cpu/int8/quantised_linear.h"
 
 #include <algorithm>
@@ -6,39 +6,18 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/cpu/int8/gptq.h"
 #include "engine/cpu/int8/mixing.h"
-#include "shm/base/numbers.h"
+#include "engine/cpu/int8/transposed_weights.h"
 
 namespace sutra::cpu {
 namespace {
 
-constexpr float kLevels = 127;  // of s8; -128 is not used, so that -w has the code -q
-
 // Shares of the largest weight of an output channel that are tried as its clipping point.
 constexpr float kClippings[] = {1, 0.97F, 0.94F, 0.91F, 0.88F, 0.85F, 0.8F, 0.75F, 0.7F};
 
-// To nearest, ties to even, for |x| < 2^22: vectorised with no more than SSE2, where std::nearbyint is a call.
-float RoundToInteger(float x) {
-  constexpr float kShift = 0x1.8p23F;
-  return (x + kShift) - kShift;
-}
-
-float Code(float weight, float inverse_scale) {
-  return std::clamp(RoundToInteger(weight * inverse_scale), -kLevels, kLevels);
-}
-
-// A matrix of `depth` inputs by `width` outputs.
-struct Transposed {
-  size_t depth = 0;
-  size_t width = 0;  // whole panels
-  std::vector<float> values;
-
-  float* row(size_t k) { return values.data() + k * width; }
-  const float* row(size_t k) const { return values.data() + k * width; }
-};
-
-Transposed Transpose(const float* weight, size_t columns, size_t depth) {
-  Transposed out{.depth = RoundUp(depth, kPanelColumns), .width = RoundUp(columns, kPanelColumns), .values = {}};
+TransposedWeights Transpose(const float* weight, size_t columns, size_t depth) {
+  TransposedWeights out{.depth = QuantisedDepth(depth), .width = RoundUp(columns, kPanelColumns), .values = {}};
   out.values.resize(out.depth * out.width);
   for (size_t n = 0; n < columns; ++n) {
     for (size_t k = 0; k < depth; ++k) out.row(k)[n] = weight[n * depth + k];
@@ -54,7 +33,7 @@ double SumOfSquares(const float* x, size_t count) {
 
 // s_k = (rms of input k / rms of its weights)^(1/2), with mean 1: what inputs and weights are hard to hold is halved
 // between them.
-std::vector<float> Smoothing(const Transposed& weight, size_t columns, const LinearStatistics& statistics) {
+std::vector<float> Smoothing(const TransposedWeights& weight, size_t columns, const LinearStatistics& statistics) {
   constexpr double kInputMin = 1e-3;
   constexpr double kWeightMin = 1e-4;
   const size_t depth = statistics.depth;
@@ -72,7 +51,7 @@ std::vector<float> Smoothing(const Transposed& weight, size_t columns, const Lin
 }
 
 // W'' = W diag(s) M^T, transposed.
-void SmoothAndMix(Transposed* weight, const std::vector<float>& smoothing, size_t block) {
+void SmoothAndMix(TransposedWeights* weight, const std::vector<float>& smoothing, size_t block) {
   const float factor = MixFactor(block);
   for (size_t k = 0; k < smoothing.size(); ++k) {
     float* const row = weight->row(k);
@@ -103,7 +82,7 @@ std::vector<float> MixedMoments(const LinearStatistics& statistics, const std::v
 
 // The scale of each output channel: the clipping point with the least squared error, weighted by the energy of the
 // inputs. An output channel of zeros has scale 0.
-std::vector<float> ClippedScales(const Transposed& weight, const std::vector<float>& moments) {
+std::vector<float> ClippedScales(const TransposedWeights& weight, const std::vector<float>& moments) {
   const size_t width = weight.width;
   std::vector<float> largest(width);
   for (size_t k = 0; k < weight.depth; ++k) {
@@ -112,19 +91,16 @@ std::vector<float> ClippedScales(const Transposed& weight, const std::vector<flo
   std::vector<float> best(width);
   std::vector<float> best_error(width, INFINITY);
   std::vector<float> scale(width);
-  std::vector<float> inverse(width);
   std::vector<float> error(width);
   for (const float clipping : kClippings) {
-    for (size_t n = 0; n < width; ++n) {
-      scale[n] = largest[n] * clipping / kLevels;
-      inverse[n] = scale[n] > 0 ? 1 / scale[n] : 0;
-    }
+    for (size_t n = 0; n < width; ++n) scale[n] = largest[n] * clipping / kCodeMax;
+    const std::vector<float> inverse = InverseScales(scale);
     std::fill(error.begin(), error.end(), 0.0F);
     for (size_t k = 0; k < weight.depth; ++k) {
       const float* const row = weight.row(k);
       const float energy = moments[k * weight.depth + k];
       for (size_t n = 0; n < width; ++n) {
-        const float rest = Code(row[n], inverse[n]) * scale[n] - row[n];
+        const float rest = NearestCode(row[n], inverse[n]) * scale[n] - row[n];
         error[n] += energy * rest * rest;
       }
     }
@@ -138,17 +114,9 @@ std::vector<float> ClippedScales(const Transposed& weight, const std::vector<flo
   return best;
 }
 
-// Codes of all weights, each rounded for itself, in place of the weights.
-void RoundToNearest(Transposed* weight, const std::vector<float>& scale) {
-  for (size_t n = 0; n < weight->width; ++n) {
-    const float inverse = scale[n] > 0 ? 1 / scale[n] : 0;
-    for (size_t k = 0; k < weight->depth; ++k) weight->row(k)[n] = Code(weight->row(k)[n], inverse);
-  }
-}
-
 AlignedBuffer Floats(size_t count) { return AlignedBuffer(count * sizeof(float)); }
 
-void PackCodes(const Transposed& codes, const std::vector<float>& scale, QuantisedLinear* out) {
+void PackCodes(const TransposedWeights& codes, const std::vector<float>& scale, QuantisedLinear* out) {
   const size_t width = codes.width;
   out->weights = AlignedBuffer(codes.depth * width);
   out->scale = Floats(width);
@@ -193,9 +161,9 @@ void PackBias(const float* weight, const float* bias, const LinearStatistics& st
 }  // namespace
 
 QuantisedLinear PackQuantised(const float* weight, const float* bias, size_t columns, size_t depth,
-                              const LinearStatistics& statistics) {
+                              const LinearStatistics& statistics, const Rounding& rounding) {
   assert(statistics.depth == depth);
-  Transposed work = Transpose(weight, columns, depth);
+  TransposedWeights work = Transpose(weight, columns, depth);
   QuantisedLinear out;
   out.columns = columns;
   out.depth = work.depth;
@@ -204,7 +172,11 @@ QuantisedLinear PackQuantised(const float* weight, const float* bias, size_t col
   SmoothAndMix(&work, smoothing, out.block);
   const std::vector<float> moments = MixedMoments(statistics, smoothing, out.depth, out.block);
   const std::vector<float> scale = ClippedScales(work, moments);
-  RoundToNearest(&work, scale);
+  if (rounding.kernels != nullptr) {
+    RoundByGptq(*rounding.kernels, moments, scale, rounding.damping, &work);
+  } else {
+    RoundToNearest(scale, &work);
+  }
   PackCodes(work, scale, &out);
   PackInputs(statistics, smoothing, &out);
   PackBias(weight, bias, statistics, &out);

@@ -1,5 +1,5 @@
 // One product's weights in s8, made from fp32 weights and the statistics of its inputs: smoothing, mixing, a scale per
-// output channel, rounding.
+// output channel, rounding (gptq.h).
 //
 // Thread rule: stateless.
 // Sources: SmoothQuant (Xiao et al. 2022), here by rms instead of maximum; QuaRot (Ashkboos et al. 2024) for mixing.
@@ -11,6 +11,7 @@
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/int8/linear_statistics.h"
 #include "engine/cpu/kernels/int8_kernels.h"
+#include "shm/base/numbers.h"
 
 namespace sutra::cpu {
 
@@ -32,10 +33,18 @@ struct QuantisedLinear {
   }
 };
 
+// What a product of `depth` inputs is padded to.
+constexpr size_t QuantisedDepth(size_t depth) { return RoundUp(depth, kPanelColumns); }
+
+struct Rounding {
+  const KernelTable* kernels = nullptr;  // fp32, for GPTQ; null: each weight is rounded for itself
+  float damping = 0.05F;                 // of the mean of H's diagonal
+};
+
 // Quantises row-major weights [columns][depth]; `bias` may be null. A depth that is not a multiple of 64 is padded with
 // inputs that count for nothing, whatever they hold (unless it is not a number).
 // REQUIRES statistics.depth == depth.
 QuantisedLinear PackQuantised(const float* weight, const float* bias, size_t columns, size_t depth,
-                              const LinearStatistics& statistics);
+                              const LinearStatistics& statistics, const Rounding& rounding = {});
 
 }  // namespace sutra::cpu

@@ -32,6 +32,17 @@ TEST(ModelIdentity, CanonicalTextHasOneLineForEachSetting) {
                                            .value());
 }
 
+// The recipe stands beside the precision, so that a later one starts with an empty cache and weights of its own.
+TEST(ModelIdentity, Int8SaysByWhichRecipe) {
+  TinyModel model;
+  model.Save();
+  const auto loaded = LoadModel(model.path());
+  ASSERT_TRUE(loaded.ok());
+  const std::string text = CanonicalIdentity(*loaded, "int8", "cpu");
+  EXPECT_NE(text.find("\nprecision int8\nint8_recipe 1\ndevice cpu\n"), std::string::npos) << text;
+  EXPECT_EQ(CanonicalIdentity(*loaded, "fp32", "cpu").find("recipe"), std::string::npos);
+}
+
 // A prompt with a line break cannot pretend to be other settings: its length stands before it.
 TEST(ModelIdentity, PromptsThatContainLinesAreToldApart) {
   const auto text = [](const char* prompt) {

@@ -1,0 +1,25 @@
+// Runs texts through an encoder in fp32 and gathers what its products read.
+// Thread rule: any thread; the team must not be in use.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "engine/cpu/float_pass.h"
+#include "engine/cpu/int8/input_moments.h"
+#include "engine/cpu/int8/token_texts.h"
+#include "engine/cpu/packed_model.h"
+#include "engine/cpu/work_team.h"
+
+namespace sutra::cpu {
+
+using LayerMoments = std::array<InputMoments, kLinearRoles>;
+
+// Of the layers [layer_begin, layer_end) of `model`, which is packed in fp32 for `kernels`. All members of the team
+// share the sums; the layers themselves are computed by the caller. Memory: 4 depth^2 bytes per product, and some
+// megabytes of buffers.
+std::vector<LayerMoments> GatherMoments(const std::shared_ptr<const PackedModel>& model, const KernelTable& kernels,
+                                        const TokenTexts& texts, size_t layer_begin, size_t layer_end, WorkTeam* team);
+
+}  // namespace sutra::cpu

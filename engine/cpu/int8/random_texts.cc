@@ -1,0 +1,59 @@
+// What surrounds a text is what two unlike texts have in common at both ends.
+#include "engine/cpu/int8/random_texts.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace sutra::cpu {
+namespace {
+
+struct Frame {
+  std::vector<int32_t> before;
+  std::vector<int32_t> after;
+};
+
+Frame FrameOf(const Tokenizer& tokenizer, uint32_t tokens_max) {
+  std::vector<int32_t> one, other;
+  (void)tokenizer.Encode("a", tokens_max, &one);
+  (void)tokenizer.Encode("7", tokens_max, &other);
+  const auto front = std::mismatch(one.begin(), one.end(), other.begin(), other.end()).first;
+  const auto back = std::mismatch(one.rbegin(), std::make_reverse_iterator(front), other.rbegin(), other.rend()).first;
+  return {.before = {one.begin(), front}, .after = {back.base(), one.end()}};
+}
+
+// Numerical Recipes' generator, by its upper bits: the standard's distributions differ between libraries.
+class Draws {
+ public:
+  explicit Draws(uint32_t seed) : state_(seed) {}
+  uint32_t Below(uint32_t bound) {
+    state_ = state_ * 6364136223846793005U + 1442695040888963407U;
+    return static_cast<uint32_t>(((state_ >> 32) * bound) >> 32);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+}  // namespace
+
+void AppendRandomTexts(const RandomTexts& what, const Tokenizer& tokenizer, uint32_t vocabulary, uint32_t tokens_max,
+                       TokenTexts* texts) {
+  const Frame frame = FrameOf(tokenizer, tokens_max);
+  const uint32_t around = static_cast<uint32_t>(frame.before.size() + frame.after.size());
+  const uint32_t room = std::max(1U, tokens_max - std::min(tokens_max, around));
+  Draws draws(what.seed);
+  for (size_t i = 0; i < what.count; ++i) {
+    uint32_t words = what.words_max;
+    for (uint32_t draw = 0; draw < what.draws; ++draw) {
+      words = std::min(words, what.words_min + draws.Below(what.words_max - what.words_min + 1));
+    }
+    texts->ids.insert(texts->ids.end(), frame.before.begin(), frame.before.end());
+    for (uint32_t word = 0; word < std::min(words, room); ++word) {
+      texts->ids.push_back(static_cast<int32_t>(draws.Below(vocabulary)));
+    }
+    texts->ids.insert(texts->ids.end(), frame.after.begin(), frame.after.end());
+    texts->EndText();
+  }
+}
+
+}  // namespace sutra::cpu
