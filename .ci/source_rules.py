@@ -106,7 +106,6 @@ COVERED_BY = {
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/cpu_encoder.cc": "tests/engine/model/encoder_backend_test.cc",
-    "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/pass_steps.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/features.cc": "tests/engine/cpu/kernels_test.cc",
     "engine/cpu/kernels/amx_bf16.cc": "tests/engine/cpu/kernels_test.cc",

@@ -142,7 +142,6 @@ double PeakOfOneThread(const cpu::KernelTable* kernels) {
   call.rows = kRows;
   call.b = packed.weights.data();
   call.depth = kDepth;
-  call.columns = kColumns;
   call.panel_end = packed.panels();
   call.c = c.data();
   call.c_stride = kColumns;

@@ -69,8 +69,8 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
     Result<Plan> torch = PlanTorch(model, options);
     if (torch.ok()) return torch;
     spdlog::warn(
-        "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
-        "compute it, several times slower. {}",
+        "there are no fast kernels for this CPU ({}), and libtorch is not available: the portable kernels compute the "
+        "model, several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), torch.status().message());
   }
   return PlanKernels(model, *choice, options);

@@ -58,7 +58,6 @@ class TrialRun {
              .rows = kTrialRows,
              .b = packed_.weights.data(),
              .depth = kTrialDepth,
-             .columns = kTrialColumns,
              .panel_begin = 0,
              .panel_end = packed_.panels(),
              .bias = packed_.bias.As<float>(),
@@ -146,12 +145,13 @@ const KernelTable* ByName(const std::string& name, Precision precision) {
   return nullptr;
 }
 
-Result<KernelChoice> Forced(const std::string& name, const EncoderSpec& spec, Precision precision) {
+Result<KernelChoice> Forced(const std::string& name, Precision precision) {
   const KernelTable* kernels = ByName(name, precision);
-  if (kernels == nullptr || !Supports(*kernels, spec)) {
-    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name + " cannot be used: unknown, not on this CPU (" +
+  if (kernels == nullptr) {
+    return Status(StatusCode::kModelError, "SUTRA_CPU_KERNELS=" + name +
+                                               " cannot be used: unknown, or not on this CPU (" +
                                                DescribeFeatures(DetectFeatures()) +
-                                               "), or not for this model's shape; unset it or use auto, portable, "
+                                               "); unset it or use auto, portable, "
                                                "avx2, avx512, avx512_bf16 or amx_bf16");
   }
   const Precision own = PrecisionOf(*kernels);
@@ -169,20 +169,16 @@ bool KernelsComputeCorrectly(const KernelTable& kernels) {
   return TrialRun(trial, kernels).Matches(trial);
 }
 
-Result<KernelChoice> ChooseKernels(const EncoderSpec& spec, Precision precision) {
+Result<KernelChoice> ChooseKernels(const EncoderSpec&, Precision precision) {
   const char* forced = std::getenv("SUTRA_CPU_KERNELS");
-  if (forced != nullptr && *forced != '\0' && std::string(forced) != "auto") return Forced(forced, spec, precision);
-  const auto if_supported = [&spec](const KernelTable* kernels) {
-    return kernels != nullptr && Supports(*kernels, spec) ? kernels : nullptr;
-  };
-  const KernelTable* fp32 = precision == Precision::kBf16 ? nullptr : if_supported(BestF32());
-  const KernelTable* bf16 = precision == Precision::kF32 ? nullptr : if_supported(BestBf16());
+  if (forced != nullptr && *forced != '\0' && std::string(forced) != "auto") return Forced(forced, precision);
+  const KernelTable* fp32 = precision == Precision::kBf16 ? nullptr : BestF32();
+  const KernelTable* bf16 = precision == Precision::kF32 ? nullptr : BestBf16();
   switch (precision) {
     case Precision::kF32: break;
     case Precision::kBf16:
       if (bf16 != nullptr) return KernelChoice{Precision::kBf16, bf16};
-      spdlog::warn(
-          "none of our kernels multiplies bf16 natively on this CPU for this model; --precision bf16 will be slow");
+      spdlog::warn("none of our kernels multiplies bf16 natively on this CPU; --precision bf16 will be slow");
       return KernelChoice{Precision::kBf16, PortableKernels(Element::kBf16)};
     case Precision::kAuto:
       if (bf16 != nullptr && (fp32 == nullptr || Bf16IsFaster(*bf16, *fp32))) {

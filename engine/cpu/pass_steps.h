@@ -11,9 +11,10 @@ namespace sutra::cpu {
 void EmbedTexts(const KernelTable& kernels, const PackedModel& model, const ChunkOfTexts& chunk, size_t begin,
                 size_t end, float* x);
 
-// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours.
-void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads, const ChunkOfTexts& chunk,
-                 size_t begin, size_t end, const Workspace& workspace, void* scratch);
+// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours, and there are
+// widths.heads of them.
+void AttendPairs(const KernelTable& kernels, const Widths& widths, const ChunkOfTexts& chunk, size_t begin, size_t end,
+                 const Workspace& workspace, void* scratch);
 
 // Norm of rows [begin, end) in place, and as elements.
 void NormalizeRows(const KernelTable& kernels, const PackedModel& model, const PackedNorm& norm,

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "engine/cpu/features.h"
+#include "engine/cpu/kernel_choice.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -40,7 +41,8 @@ TEST_F(BackendChoice, ModelOfAnyShapeIsServedWithoutTorch) {
   for (const Precision precision : {Precision::kAuto, Precision::kF32, Precision::kBf16}) {
     auto backend = MakeModelBackend({.model_dir = odd.path(), .precision = precision});
     ASSERT_TRUE(backend.ok()) << backend.status().message();
-    EXPECT_EQ((*backend)->info().precision, precision == Precision::kBf16 ? "bf16" : "fp32");
+    const auto choice = cpu::ChooseKernels(EncoderSpec{}, precision);
+    EXPECT_EQ((*backend)->info().precision, Name(choice->precision)) << "the shape does not matter";
   }
 }
 

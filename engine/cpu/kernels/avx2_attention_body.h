@@ -2,7 +2,7 @@
 //
 // Include this from the kernel files only, for the reason given in avx2_body.h. A block of up to kTileRows queries
 // takes three steps: scores against all keys, softmax of each row, weighted sum of the values. Head widths are
-// multiples of kTileVectors * kLanes.
+// multiples of kHeadColumns.
 #pragma once
 
 #include "engine/cpu/kernels/avx2_body.h"
