@@ -22,8 +22,8 @@ class EncoderBackend final : public ModelBackend {
   static constexpr uint64_t kFallbackIdleNs = 60'000'000'000;
 
   // Computes the identity and one short text, so that a model that cannot compute fails here, not at the first request.
-  // `precision` is "fp32", "bf16" or "int8", `device` "cpu" or "cuda:N". `fallback`, if there is one, is called when a batch
-  // fails, and what it makes computes that batch again.
+  // `precision` is "fp32", "bf16" or "int8", `device` "cpu" or "cuda:N". `fallback`, if there is one, is called when a
+  // batch fails, and what it makes computes that batch again.
   static Result<std::unique_ptr<ModelBackend>> Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
                                                     const std::string& precision, const std::string& device,
                                                     MakeFallback fallback = {});
