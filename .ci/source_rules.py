@@ -105,7 +105,6 @@ COVERED_BY = {
     "cache/wal/wal_log_compaction.cc": "tests/cache/shard_admin_test.cc",
     "cache/wal/wal_log_sync.cc": "tests/cache/wal/wal_log_test.cc",
     "engine/cpu/activation_curve.cc": "tests/engine/cpu/kernels_test.cc",
-    "engine/cpu/float_pass.cc": "tests/engine/model/encoder_backend_test.cc",
     "engine/cpu/int8/gram.cc": "tests/engine/cpu/int8/gptq_test.cc",
     "engine/cpu/int8/input_moments.cc": "tests/engine/cpu/int8/calibration_test.cc",
     "engine/cpu/int8/quality_texts.cc": "tests/engine/cpu/int8/int8_quality_test.cc",

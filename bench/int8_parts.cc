@@ -5,6 +5,7 @@
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/kernels/int8_kernels.h"
 #include "engine/cpu/packed_model.h"
+#include "engine/cpu/widths.h"
 
 namespace sutra::bench {
 namespace {
@@ -140,7 +141,8 @@ double Rate(double arithmetic, double seconds) { return arithmetic / seconds / 1
 }  // namespace
 
 std::vector<PartRate> MeasureInt8Parts(const cpu::KernelTable& kernels, const EncoderSpec& spec) {
-  const size_t rows = kernels.chunk_tokens, hidden = spec.hidden, inner = spec.intermediate;
+  const cpu::Widths widths = cpu::WidthsOf(spec);
+  const size_t rows = kernels.chunk_tokens, hidden = widths.hidden_padded, inner = widths.inner;
   Int8Parts parts(kernels, rows);
   const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation, kernels.element);
   const auto product = [&](size_t columns, size_t depth, cpu::GemmOutput output) {
@@ -148,8 +150,8 @@ std::vector<PartRate> MeasureInt8Parts(const cpu::KernelTable& kernels, const En
   };
   const auto values = [&](size_t width) { return static_cast<double>(rows * width); };
   return {
-      {"qkv", product(3 * hidden, hidden, cpu::GemmOutput::kElement)},
-      {"attention_out", product(hidden, hidden, cpu::GemmOutput::kAddToF32)},
+      {"qkv", product(3 * widths.context, hidden, cpu::GemmOutput::kElement)},
+      {"attention_out", product(hidden, widths.context, cpu::GemmOutput::kAddToF32)},
       {"ffn_in", product(inner, hidden, cpu::GemmOutput::kElement)},
       {"ffn_in_activated", product(inner, hidden, cpu::GemmOutput::kElementActivated)},
       {"ffn_out", product(hidden, inner, cpu::GemmOutput::kAddToF32)},

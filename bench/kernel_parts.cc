@@ -7,6 +7,7 @@
 #include "engine/cpu/activation_curve.h"
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/packed_model.h"
+#include "engine/cpu/widths.h"
 
 namespace sutra::bench {
 namespace {
@@ -45,7 +46,6 @@ class Parts {
                                 .rows = rows,
                                 .b = packed.weights.data(),
                                 .depth = depth,
-                                .columns = columns,
                                 .panel_begin = 0,
                                 .panel_end = packed.panels(),
                                 .bias = packed.bias.As<float>(),
@@ -56,11 +56,11 @@ class Parts {
     return BestSeconds([&] { kernels_.gemm(call); });
   }
 
-  double Attention(size_t texts, size_t tokens, const EncoderSpec& spec) {
-    const size_t width = spec.hidden;
+  double Attention(size_t texts, size_t tokens, const cpu::Widths& widths) {
+    const size_t width = widths.context;
     const AlignedBuffer qkv = Random(texts * tokens, 3 * width, true);
     const AlignedBuffer context = Random(texts * tokens, width, true);
-    const AlignedBuffer scratch(cpu::AttentionScratchBytes(tokens, spec.head_width()));
+    const AlignedBuffer scratch(cpu::AttentionScratchBytes(tokens, widths.head));
     const size_t bytes = cpu::ElementBytes(kernels_.element);
     return BestSeconds([&] {
       for (size_t text = 0; text < texts; ++text) {
@@ -68,9 +68,9 @@ class Parts {
                             .qkv_stride = 3 * width,
                             .tokens = tokens,
                             .width = width,
-                            .head_width = spec.head_width(),
+                            .head_width = widths.head,
                             .head_begin = 0,
-                            .head_end = spec.heads,
+                            .head_end = widths.heads,
                             .context = context.As<char>() + text * tokens * width * bytes,
                             .context_stride = width,
                             .scratch = scratch.data()});
@@ -116,8 +116,10 @@ double BestSeconds(const std::function<void()>& call) {
 std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const EncoderSpec& spec) {
   Parts parts(kernels);
   const size_t rows = kernels.chunk_tokens;
-  const size_t hidden = spec.hidden;
-  const size_t inner = spec.intermediate;
+  const cpu::Widths widths = cpu::WidthsOf(spec);
+  const size_t hidden = widths.hidden_padded;
+  const size_t inner = widths.inner;
+  const size_t context = widths.context;
   const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation, kernels.element);
   const auto rate = [](double arithmetic, double seconds) { return arithmetic / std::max(seconds, 1e-9) / 1e9; };
   const auto product = [&](size_t columns, size_t depth, cpu::GemmOutput output) {
@@ -129,8 +131,8 @@ std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const Encode
   const double plain = product(inner, hidden, cpu::GemmOutput::kElement);
   const double activated = product(inner, hidden, cpu::GemmOutput::kElementActivated);
   std::vector<PartRate> rates = {
-      {"qkv", rate(arithmetic(3 * hidden, hidden), product(3 * hidden, hidden, cpu::GemmOutput::kElement))},
-      {"attention_out", rate(arithmetic(hidden, hidden), product(hidden, hidden, cpu::GemmOutput::kAddToF32))},
+      {"qkv", rate(arithmetic(3 * context, hidden), product(3 * context, hidden, cpu::GemmOutput::kElement))},
+      {"attention_out", rate(arithmetic(hidden, context), product(hidden, context, cpu::GemmOutput::kAddToF32))},
       {"ffn_in", rate(arithmetic(inner, hidden), plain)},
       {"ffn_in_activated", rate(arithmetic(inner, hidden), activated)},
       {"ffn_out", rate(arithmetic(hidden, inner), product(hidden, inner, cpu::GemmOutput::kAddToF32))}};
@@ -142,8 +144,8 @@ std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const Encode
   for (const size_t tokens : {size_t{32}, size_t{128}}) {
     const size_t texts = std::max<size_t>(rows / tokens, 1);
     // Two products of tokens x tokens x head width for each head.
-    const double all = 2 * 2.0 * static_cast<double>(texts * tokens * tokens) * static_cast<double>(hidden);
-    rates.push_back({"attention_" + std::to_string(tokens), rate(all, parts.Attention(texts, tokens, spec))});
+    const double all = 2 * 2.0 * static_cast<double>(texts * tokens * tokens) * static_cast<double>(context);
+    rates.push_back({"attention_" + std::to_string(tokens), rate(all, parts.Attention(texts, tokens, widths))});
   }
   // Of a value: its sum, its squared distance from the mean, (x - mean) * r, * gain + shift.
   rates.push_back({"norm", rate(8.0 * static_cast<double>(rows * hidden), parts.Normalize(rows, hidden)), true});

@@ -20,7 +20,7 @@ struct PartRate {
 // Products of one chunk of tokens with random operands: qkv, attention_out, ffn_in (with and without its activation),
 // ffn_out; attention over texts of 32 and 128 tokens; the norm after a residual. `activation` counts the polynomial's
 // arithmetic in the difference of the two ffn_in. The best of several calls each.
-// REQUIRES: the set runs on this CPU and Supports the shape.
+// REQUIRES: the set runs on this CPU.
 std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const EncoderSpec& spec);
 
 // Of a 512 x 1536 x 384 product of random numbers: what stands for the peak where tiles have no register loop.

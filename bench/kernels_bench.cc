@@ -80,7 +80,6 @@ const KernelSet* BestBf16(const std::vector<KernelSet>& sets) {
 
 void ReportParts(const Options& options, const EncoderSpec& spec, const std::vector<KernelSet>& sets, Report* report) {
   for (const KernelSet& set : sets) {
-    if (!cpu::Supports(*set.table, spec)) continue;
     const std::string name = set.table->name;
     std::vector<double> peaks;
     std::vector<std::pair<std::string, std::vector<double>>> shares, rates;

@@ -36,10 +36,9 @@ Plan WithFallback(const LoadedModel& model, TrustedEncoder trusted, const Backen
 }
 
 Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
-  Result<std::vector<cpu::KernelChoice>> exact =
-      cpu::ChooseKernels(model.config.spec, Precision::kF32, options.cpu_isa);
+  Result<std::vector<cpu::KernelChoice>> exact = cpu::ChooseKernels(Precision::kF32, options.cpu_isa);
   if (!exact.ok()) return exact.status();
-  const cpu::KernelTable* kernels = cpu::ChooseInt8Kernels(model.config.spec, options.cpu_isa);
+  const cpu::KernelTable* kernels = cpu::ChooseInt8Kernels(options.cpu_isa);
   if (kernels == nullptr) {
     return Status(StatusCode::kBadOption,
                   std::string("--precision int8 needs a CPU with AVX_VNNI, AVX512_VNNI or AMX and a --cpu-isa that "
@@ -98,16 +97,15 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
                   "or another precision");
   }
   if (torch) return PlanTorch(model, options);
-  Result<std::vector<cpu::KernelChoice>> choices =
-      cpu::ChooseKernels(model.config.spec, options.precision, options.cpu_isa);
+  Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(options.precision, options.cpu_isa);
   if (!choices.ok()) return choices.status();
   const cpu::KernelChoice& choice = choices->front();
   if (options.executor == Executor::kAuto && choice.portable() && !capped) {
     Result<Plan> plan = PlanTorch(model, options);
     if (plan.ok()) return plan;
     spdlog::warn(
-        "this CPU ({}) has no fast kernels for this model, and libtorch is not available: the portable kernels "
-        "compute it, several times slower. {}",
+        "this CPU ({}) has no fast kernels, and libtorch is not available: the portable kernels compute the model, "
+        "several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
   Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);

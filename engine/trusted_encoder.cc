@@ -73,7 +73,7 @@ Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_di
                   "the weights in " + model_dir + " are others than those that are served; restart the engine");
   }
   const CpuIsa isa = first == Precision::kF32 ? CpuIsa::kPortable : isa_max;
-  Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(model->config.spec, Precision::kF32, isa);
+  Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(Precision::kF32, isa);
   if (!choices.ok()) return choices.status();
   Result<TrustedEncoder> trusted = FirstTrusted(*model, *choices, threads);
   if (!trusted.ok()) return trusted.status();

@@ -11,7 +11,6 @@ namespace sutra::cpu {
 FloatPass::FloatPass(std::shared_ptr<const PackedModel> model, const KernelTable& kernels, Watcher watcher)
     : model_(std::move(model)), kernels_(kernels), watcher_(std::move(watcher)) {
   assert(model_->element == kernels_.element);
-  assert(Supports(kernels_, model_->spec));
 }
 
 size_t FloatPass::steps() const { return 2 + model_->layers.size() * 7; }
@@ -45,7 +44,6 @@ void FloatPass::Multiply(const PackedLinear& linear, const void* a, size_t a_str
   call.rows = rows;
   call.b = linear.weights.data();
   call.depth = linear.depth;
-  call.columns = linear.columns;
   call.panel_begin = panel_begin;
   call.panel_end = panel_end;
   call.bias = linear.bias.As<float>();
@@ -75,9 +73,8 @@ void FloatPass::RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspac
     Multiply(layer.qkv, elements, widths.hidden_row, chunk.rows(), begin, end, GemmOutput::kElement,
              workspace.qkv.data(), widths.qkv_row);
   });
-  const size_t heads = model_->spec.heads;
-  steps.Step(chunk.texts() * heads, [&](size_t begin, size_t end) {
-    AttendPairs(kernels_, widths, heads, chunk, begin, end, workspace, steps.scratch(), kept);
+  steps.Step(chunk.texts() * widths.heads, [&](size_t begin, size_t end) {
+    AttendPairs(kernels_, widths, chunk, begin, end, workspace, steps.scratch(), kept);
   });
   if (kept == RowsKept::kFirstOfEachText) {
     steps.Step(1, [&](size_t, size_t) { KeepFirstRows(widths, chunk, workspace.x.As<float>()); });

@@ -27,12 +27,12 @@ Precision PrecisionOf(const KernelTable& kernels) {
   return kernels.element == Element::kF32 ? Precision::kF32 : Precision::kBf16;
 }
 
-// Of one precision, or of all (kAuto), the sets that this CPU has and that can compute the model.
-std::vector<const KernelTable*> SetsOf(const Features& features, const EncoderSpec& spec, Precision precision) {
+// Of one precision, or of all (kAuto), the sets that this CPU has.
+std::vector<const KernelTable*> SetsOf(const Features& features, Precision precision) {
   std::vector<const KernelTable*> found;
   for (const KernelSet& set : kSets) {
     const KernelTable* kernels = features.*set.needs ? set.table() : nullptr;
-    if (kernels == nullptr || !Supports(*kernels, spec)) continue;
+    if (kernels == nullptr) continue;
     if (precision == Precision::kAuto || precision == PrecisionOf(*kernels)) found.push_back(kernels);
   }
   return found;
@@ -60,9 +60,9 @@ Status RuledOut(Precision precision, CpuIsa isa_max) {
 
 }  // namespace
 
-Result<std::vector<KernelChoice>> ChooseKernels(const EncoderSpec& spec, Precision precision, CpuIsa isa_max) {
-  const std::vector<const KernelTable*> all = SetsOf(DetectFeatures(), spec, precision);
-  const std::vector<const KernelTable*> allowed = SetsOf(Capped(DetectFeatures(), isa_max), spec, precision);
+Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max) {
+  const std::vector<const KernelTable*> all = SetsOf(DetectFeatures(), precision);
+  const std::vector<const KernelTable*> allowed = SetsOf(Capped(DetectFeatures(), isa_max), precision);
   if (precision == Precision::kBf16 && allowed.empty() && !all.empty() && isa_max != CpuIsa::kPortable) {
     return RuledOut(precision, isa_max);
   }

@@ -18,14 +18,13 @@ struct KernelChoice {
   bool portable() const { return kernels == PortableKernels(kernels->element); }
 };
 
-// The sets that may compute the model, the best first, never empty; each next one is for a caller that finds the one
+// The sets that may compute models, the best first, never empty; each next one is for a caller that finds the one
 // before it not to be trusted. All have passed a trial in a child process (kernel_trial.h); a set that fails it is left
 // out, with a warning that names the CPU.
 //
 // kAuto begins with bf16 only where this CPU multiplies it natively and a trial finds that faster than fp32; fp32
 // follows, and it never takes an emulation. kBf16 is emulated by the portable set where the CPU has no bf16 at all or
 // --cpu-isa portable asks for it. Fails with kBadOption where isa_max rules out what `precision` needs.
-Result<std::vector<KernelChoice>> ChooseKernels(const EncoderSpec& spec, Precision precision,
-                                                CpuIsa isa_max = CpuIsa::kAuto);
+Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max = CpuIsa::kAuto);
 
 }  // namespace sutra::cpu

@@ -128,7 +128,6 @@ class Trial {
     product.rows = shape_.rows;
     product.b = packed_.weights.data();
     product.depth = shape_.width;
-    product.columns = shape_.columns;
     product.panel_end = packed_.panels();
     product.bias = packed_.bias.As<float>();
     product.c_stride = shape_.columns;
@@ -328,7 +327,6 @@ double BestSeconds(const KernelTable& kernels) {
                          .rows = kRows,
                          .b = packed.weights.data(),
                          .depth = kWidth,
-                         .columns = kWidth,
                          .panel_end = packed.panels(),
                          .bias = packed.bias.As<float>(),
                          .output = GemmOutput::kAddToF32,

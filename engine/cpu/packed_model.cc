@@ -16,18 +16,22 @@ namespace {
 
 constexpr size_t kSliceWidthMax = 512;
 
-// The widest slice of the inner width that keeps a slice of activations in L2 and consists of whole panels; a width
-// that is not a multiple of panels (only the portable kernels compute it) stays whole.
-size_t SliceWidth(size_t intermediate) {
-  if (intermediate % kPanelColumns != 0) return intermediate;
+// The widest slice of the inner width that keeps a slice of activations in L2 and consists of whole panels.
+size_t SliceWidth(size_t inner) {
   size_t best = kPanelColumns;
   for (size_t width = kPanelColumns; width <= kSliceWidthMax; width += kPanelColumns) {
-    if (intermediate % width == 0) best = width;
+    if (inner % width == 0) best = width;
   }
   return best;
 }
 
-PackedNorm PackNorm(const NormTensors& norm) { return {ToFloats(*norm.gain), ToFloats(*norm.shift)}; }
+// With zeros to whole panels, so that a kernel writes zeros there.
+PackedNorm PackNorm(const NormTensors& norm) {
+  PackedNorm packed{ToFloats(*norm.gain), ToFloats(*norm.shift)};
+  packed.gain.resize(RoundUp(packed.gain.size(), kPanelColumns));
+  packed.shift.resize(packed.gain.size());
+  return packed;
+}
 
 // The tensor's values: in place where they are floats, else converted.
 class FloatsOf {
@@ -42,10 +46,11 @@ class FloatsOf {
   const float* const data_;
 };
 
+// As PackLinear pads it.
 PackedLinear Shape(size_t columns, size_t depth) {
   PackedLinear shape;
-  shape.columns = columns;
-  shape.depth = depth;
+  shape.columns = RoundUp(columns, kPanelColumns);
+  shape.depth = RoundUp(depth, kPanelColumns);
   return shape;
 }
 
@@ -55,23 +60,48 @@ PackedLinear Pack(const LinearTensors& linear, Element element, PackedParts part
                     linear.weight->shape[1], element);
 }
 
-PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, Element element, PackedParts parts) {
-  const size_t hidden = spec.hidden;
-  if (parts == PackedParts::kAllButProducts) return Shape(3 * hidden, hidden);
-  std::vector<float> weight(3 * hidden * hidden);
-  std::vector<float> bias(3 * hidden);
+// Queries, keys and values beside each other, each head's columns at its padded place.
+PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, const Widths& widths, Element element,
+                     PackedParts parts) {
+  const size_t depth = spec.hidden;
+  if (parts == PackedParts::kAllButProducts) return Shape(3 * widths.context, depth);
+  std::vector<float> weight(3 * widths.context * depth);
+  std::vector<float> bias(3 * widths.context);
   const LinearTensors* linears[] = {&layer.query, &layer.key, &layer.value};
-  for (size_t i = 0; i < 3; ++i) {
-    linears[i]->weight->CopyTo(weight.data() + i * hidden * hidden);
-    linears[i]->bias->CopyTo(bias.data() + i * hidden);
+  for (size_t part = 0; part < 3; ++part) {
+    const FloatsOf own_weight(*linears[part]->weight);
+    const FloatsOf own_bias(*linears[part]->bias);
+    for (size_t head = 0; head < spec.heads; ++head) {
+      const size_t from = head * spec.head_width();
+      const size_t to = part * widths.context + head * widths.head;
+      std::copy_n(own_weight.data() + from * depth, spec.head_width() * depth, weight.data() + to * depth);
+      std::copy_n(own_bias.data() + from, spec.head_width(), bias.data() + to);
+    }
   }
   // exp(q k / sqrt(d)) = 2^(q' k): the attention kernel neither scales nor changes the base.
   const auto scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(spec.head_width())));
-  for (size_t i = 0; i < hidden * hidden; ++i) weight[i] *= scale;
-  for (size_t i = 0; i < hidden; ++i) bias[i] *= scale;
-  return PackLinear(weight.data(), bias.data(), 3 * hidden, hidden, element);
+  for (size_t i = 0; i < widths.context * depth; ++i) weight[i] *= scale;
+  for (size_t i = 0; i < widths.context; ++i) bias[i] *= scale;
+  return PackLinear(weight.data(), bias.data(), 3 * widths.context, depth, element);
 }
 
+// Its inputs are the heads, at their padded places.
+PackedLinear PackAttentionOut(const LinearTensors& linear, const EncoderSpec& spec, const Widths& widths,
+                              Element element, PackedParts parts) {
+  if (parts == PackedParts::kAllButProducts) return Shape(spec.hidden, widths.context);
+  const FloatsOf own(*linear.weight);
+  const size_t heads_width = spec.heads * spec.head_width();
+  std::vector<float> weight(spec.hidden * widths.context);
+  for (size_t n = 0; n < spec.hidden; ++n) {
+    for (size_t head = 0; head < spec.heads; ++head) {
+      std::copy_n(own.data() + n * heads_width + head * spec.head_width(), spec.head_width(),
+                  weight.data() + n * widths.context + head * widths.head);
+    }
+  }
+  return PackLinear(weight.data(), FloatsOf(*linear.bias).data(), spec.hidden, widths.context, element);
+}
+
+// The inner width in slices; it ends within the last one.
 std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_width, Element element,
                                      PackedParts parts) {
   const size_t columns = linear.weight->shape[0];
@@ -86,7 +116,8 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
   for (size_t begin = 0; begin < depth; begin += slice_width) {
     std::vector<float> part(columns * slice_width);
     for (size_t n = 0; n < columns; ++n) {
-      std::copy_n(weight.data() + n * depth + begin, slice_width, part.data() + n * slice_width);
+      std::copy_n(weight.data() + n * depth + begin, std::min(slice_width, depth - begin),
+                  part.data() + n * slice_width);
     }
     slices.push_back(PackLinear(part.data(), begin == 0 ? bias.data() : nullptr, columns, slice_width, element));
   }
@@ -94,16 +125,6 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
 }
 
 }  // namespace
-
-Widths WidthsOf(const EncoderSpec& spec) {
-  Widths widths;
-  widths.hidden = widths.hidden_row = spec.hidden;
-  widths.head = spec.head_width();
-  widths.context = widths.context_row = spec.heads * widths.head;
-  widths.qkv_row = 3 * widths.context;
-  widths.inner_row = spec.intermediate;
-  return widths;
-}
 
 size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
   constexpr size_t kRowsAtOnce = 6;
@@ -119,13 +140,12 @@ uint16_t ToBf16(float value) {
 
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element) {
   PackedLinear packed;
-  packed.columns = columns;
-  packed.depth = depth;
+  packed.columns = RoundUp(columns, kPanelColumns);
+  packed.depth = RoundUp(depth, kPanelColumns);
   const size_t per_unit = PerUnit(element);
-  const size_t units = (depth + per_unit - 1) / per_unit;
-  packed.weights = AlignedBuffer(packed.panels() * kPanelColumns * units * per_unit * ElementBytes(element));
+  packed.weights = AlignedBuffer(packed.columns * packed.depth * ElementBytes(element));
   for (size_t n = 0; n < columns; ++n) {
-    const size_t panel = n / kPanelColumns * kPanelColumns * units * per_unit;
+    const size_t panel = n / kPanelColumns * kPanelColumns * packed.depth;
     const size_t column = n % kPanelColumns;
     for (size_t k = 0; k < depth; ++k) {
       const size_t at = panel + (k / per_unit * kPanelColumns + column) * per_unit + k % per_unit;
@@ -138,7 +158,7 @@ PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, 
     }
   }
   if (bias != nullptr) {
-    packed.bias = AlignedBuffer(columns * sizeof(float));
+    packed.bias = AlignedBuffer(packed.columns * sizeof(float));
     std::copy_n(bias, columns, packed.bias.As<float>());
   }
   return packed;
@@ -165,12 +185,12 @@ std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const Enco
   const std::vector<float> segments = ToFloats(*weights.segments);
   for (size_t i = 0; i < model->positions.size(); ++i) model->positions[i] += segments[i % spec.hidden];
   model->embedding_norm = PackNorm(weights.embedding_norm);
-  model->slice_width = SliceWidth(spec.intermediate);
+  model->slice_width = SliceWidth(model->widths.inner);
   model->curve = MakeActivationCurve(spec.activation, element);
   for (const LayerTensors& layer : weights.layers) {
     PackedLayer packed;
-    packed.qkv = PackQkv(layer, spec, element, parts);
-    packed.attention_out = Pack(layer.attention_out, element, parts);
+    packed.qkv = PackQkv(layer, spec, model->widths, element, parts);
+    packed.attention_out = PackAttentionOut(layer.attention_out, spec, model->widths, element, parts);
     packed.attention_norm = PackNorm(layer.attention_norm);
     packed.ffn_in = Pack(layer.ffn_in, element, parts);
     packed.ffn_out = PackSlices(layer.ffn_out, model->slice_width, element, parts);

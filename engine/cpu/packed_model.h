@@ -19,14 +19,14 @@ namespace sutra::cpu {
 enum class PackedParts : uint8_t { kAll, kAllButProducts };
 
 struct PackedLinear {
-  size_t columns = 0;
+  size_t columns = 0;  // padded to whole panels, as the depth: what is added is zero
   size_t depth = 0;
-  AlignedBuffer weights;  // whole panels: columns beyond `columns` are zero. None with PackedParts::kAllButProducts
-  AlignedBuffer bias;
-  size_t panels() const { return (columns + kPanelColumns - 1) / kPanelColumns; }
+  AlignedBuffer weights;  // [panel][depth / per_unit][64][per_unit] elements; none with PackedParts::kAllButProducts
+  AlignedBuffer bias;     // fp32 [columns]
+  size_t panels() const { return columns / kPanelColumns; }
 };
 
-struct PackedNorm {
+struct PackedNorm {  // padded to whole panels with zeros
   std::vector<float> gain;
   std::vector<float> shift;
 };
@@ -62,7 +62,7 @@ struct PackedModel {
 std::shared_ptr<const PackedModel> SharedPackedModel(const EncoderSpec& spec, const EncoderWeights& weights,
                                                      Element element, PackedParts parts = PackedParts::kAll);
 
-// Packs row-major floats [columns][depth] into panels; exposed for tests and benches.
+// Packs row-major floats [columns][depth] into panels, padded; exposed for tests and benches.
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element);
 
 // Rounds to nearest even, as the hardware does.

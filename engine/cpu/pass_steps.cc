@@ -20,9 +20,10 @@ void EmbedTexts(const KernelTable& kernels, const PackedModel& model, const Chun
   }
 }
 
-void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads, const ChunkOfTexts& chunk,
-                 size_t begin, size_t end, const Workspace& workspace, void* scratch, RowsKept kept) {
+void AttendPairs(const KernelTable& kernels, const Widths& widths, const ChunkOfTexts& chunk, size_t begin, size_t end,
+                 const Workspace& workspace, void* scratch, RowsKept kept) {
   const size_t bytes = ElementBytes(kernels.element);
+  const size_t heads = widths.heads;
   for (size_t text = begin / heads; text * heads < end; ++text) {
     AttentionCall call;
     call.qkv = workspace.qkv.As<char>() + chunk.row(text) * widths.qkv_row * bytes;

@@ -14,10 +14,10 @@ void EmbedTexts(const KernelTable& kernels, const PackedModel& model, const Chun
 // Which rows a step works on: all of a chunk, or the first of each text, which lies in the row of the text's number.
 enum class RowsKept : uint8_t { kAll, kFirstOfEachText };
 
-// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours. Queries, keys and
-// values are there for all rows; what is kept is what attention writes.
-void AttendPairs(const KernelTable& kernels, const Widths& widths, size_t heads, const ChunkOfTexts& chunk,
-                 size_t begin, size_t end, const Workspace& workspace, void* scratch, RowsKept kept = RowsKept::kAll);
+// Computes the pairs (text, head) with numbers [begin, end); the heads of one text are neighbours, and there are
+// widths.heads of them. Queries, keys and values are there for all rows; what is kept is what attention writes.
+void AttendPairs(const KernelTable& kernels, const Widths& widths, const ChunkOfTexts& chunk, size_t begin, size_t end,
+                 const Workspace& workspace, void* scratch, RowsKept kept = RowsKept::kAll);
 
 // Moves the first row of each text of the residual stream to the row of the text's number.
 void KeepFirstRows(const Widths& widths, const ChunkOfTexts& chunk, float* x);

@@ -74,8 +74,7 @@ TEST_F(TrustedEncoderTest, TheFallbackIsFp32AndOfAnotherSetWhereFp32WasFirst) {
   EXPECT_STREQ((*after_fp32)->name(), "portable");
   const auto after_bf16 = make(Precision::kBf16);
   ASSERT_TRUE(after_bf16.ok()) << after_bf16.status().message();
-  EXPECT_STREQ((*after_bf16)->name(),
-               cpu::ChooseKernels(model_->config.spec, Precision::kF32).value().front().kernels->name);
+  EXPECT_STREQ((*after_bf16)->name(), cpu::ChooseKernels(Precision::kF32).value().front().kernels->name);
 }
 
 TEST_F(TrustedEncoderTest, OtherWeightsInTheFolderAreNoFallback) {

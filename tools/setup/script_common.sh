@@ -24,9 +24,9 @@ quietly() {
   rm -f "$log"
 }
 
-# cpu_needs_torch CPUINFO: whether the engine's `auto` uses libtorch there: its own kernels are fast only with AVX-512.
+# cpu_needs_torch CPUINFO: whether the engine's `auto` uses libtorch there: its own kernels are fast with AVX2 and FMA.
 cpu_needs_torch() {
-  (($(grep -owE 'avx512f|avx512bw|avx512dq|avx512vl' "$1" | sort -u | wc -l) < 4))
+  (($(grep -owE 'avx2|fma' "$1" | sort -u | wc -l) < 2))
 }
 
 # prepare_host model [torch]: packages and the model; libtorch (0.5 GB) if asked for or if the engine needs it here.

@@ -90,7 +90,6 @@ class Walk {
     call.rows = begin;
     call.b = packed_.data();
     call.depth = kBlock;
-    call.columns = weights_.width;
     call.panel_end = weights_.width / kPanelColumns;
     call.output = GemmOutput::kAddToF32;
     call.c = carried_.data();

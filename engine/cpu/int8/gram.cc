@@ -45,7 +45,6 @@ void Gram::Add(size_t panel, float* c, size_t c_stride) const {
   call.rows = (panel + 1) * kPanelColumns;
   call.b = packed_.data();
   call.depth = rows_;
-  call.columns = width_;
   call.panel_begin = panel;
   call.panel_end = panel + 1;
   call.output = GemmOutput::kAddToF32;

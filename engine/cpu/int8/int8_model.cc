@@ -144,12 +144,12 @@ std::string Description(const Int8Quality& quality) {
 
 }  // namespace
 
-const KernelTable* ChooseInt8Kernels(const EncoderSpec& spec, CpuIsa isa_max) {
+const KernelTable* ChooseInt8Kernels(CpuIsa isa_max) {
   if (isa_max == CpuIsa::kPortable) return PortableKernels(Element::kF32);
   const Features features = Capped(DetectFeatures(), isa_max);
   std::vector<const KernelTable*> sets;
   const auto add = [&](bool present, const KernelTable* kernels) {
-    if (present && kernels != nullptr && Supports(*kernels, spec)) sets.push_back(kernels);
+    if (present && kernels != nullptr) sets.push_back(kernels);
   };
   add(features.amx_int8 && features.amx_bf16, AmxInt8Kernels());
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());

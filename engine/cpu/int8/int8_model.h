@@ -23,7 +23,7 @@ struct Int8Options {
 
 // The fastest set with int8 products that this CPU has, the cap and the model's shape allow, and that passes its trial;
 // null: none. The portable set, which is slower than fp32, is taken for CpuIsa::kPortable only.
-const KernelTable* ChooseInt8Kernels(const EncoderSpec& spec, CpuIsa isa_max = CpuIsa::kAuto);
+const KernelTable* ChooseInt8Kernels(CpuIsa isa_max = CpuIsa::kAuto);
 
 // `kernels` have int8 products; `exact` multiply fp32. A file that is damaged, missing or another model's is written
 // anew; that it cannot be written is a warning. Fails with kModelError below cosine_min, with the cause and the fix.

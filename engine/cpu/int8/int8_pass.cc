@@ -241,8 +241,8 @@ void Int8Pass::RunAttention(size_t index, const Job& job, Steps& steps) const {
     Multiply(job, Before(Whole(qkv), Whole(out)), job.InputsOf(qkv), GemmOutput::kElement, job.workspace.qkv.data(),
              widths.qkv_row, begin, end);
   });
-  steps.Step(job.chunk.texts() * rest.spec.heads, [&](size_t begin, size_t end) {
-    AttendPairs(kernels_, widths, rest.spec.heads, job.chunk, begin, end, job.workspace, steps.scratch());
+  steps.Step(job.chunk.texts() * widths.heads, [&](size_t begin, size_t end) {
+    AttendPairs(kernels_, widths, job.chunk, begin, end, job.workspace, steps.scratch());
   });
   steps.Step(job.rows, [&](size_t begin, size_t end) {
     Quantise(job, job.workspace.elements.data(), widths.context_row, out.how(), job.InputsOf(out), begin, end);

@@ -31,7 +31,6 @@ const KernelTable* AmxKernels() {
   static constexpr KernelTable kTable = {
       .name = "amx_bf16",
       .element = Element::kBf16,
-      .any_shape = false,
       .chunk_tokens = 384,
       .prepare_thread = LoadTileConfiguration,
       .release_thread = ReleaseTiles,

@@ -2,7 +2,7 @@
 //
 // Include this from the kernel files only, for the reason given in avx2_body.h. A block of up to kTileRows queries
 // takes three steps: scores against all keys, softmax of each row, weighted sum of the values. Head widths are
-// multiples of kTileVectors * kLanes.
+// multiples of kHeadColumns.
 #pragma once
 
 #include "engine/cpu/kernels/avx2_body.h"
@@ -54,6 +54,7 @@ struct HeadView {
   const float* values_rows;
   size_t stride;  // between tokens in qkv
   size_t tokens;
+  size_t query_rows;
   size_t width;
   size_t keys_padded;  // tokens rounded up to kTileColumns
   float* keys;         // [width][keys_padded]: keys transposed
@@ -142,10 +143,10 @@ void AttendRows(const HeadView& head, size_t row) {
 void AttendHead(const HeadView& head) {
   PackKeys(head);
   PackValues(head);
-  const size_t blocks = (head.tokens + kTileRows - 1) / kTileRows;
+  const size_t blocks = (head.query_rows + kTileRows - 1) / kTileRows;
   size_t row = 0;
   for (size_t block = 0; block < blocks; ++block) {
-    const size_t rows = (head.tokens - row + (blocks - block) - 1) / (blocks - block);
+    const size_t rows = (head.query_rows - row + (blocks - block) - 1) / (blocks - block);
     switch (rows) {
       case 6: AttendRows<6>(head, row); break;
       case 5: AttendRows<5>(head, row); break;
@@ -162,6 +163,7 @@ void Attention(const AttentionCall& call) {
   HeadView head;
   head.stride = call.qkv_stride;
   head.tokens = call.tokens;
+  head.query_rows = call.queries == 0 ? call.tokens : call.queries;
   head.width = call.head_width;
   head.keys_padded = RoundUp(call.tokens, kTileColumns);
   head.context_stride = call.context_stride;

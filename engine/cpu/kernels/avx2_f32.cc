@@ -11,7 +11,6 @@ const KernelTable* Avx2Kernels() {
   static constexpr KernelTable kTable = {
       .name = "avx2",
       .element = Element::kF32,
-      .any_shape = false,
       .chunk_tokens = 192,
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,

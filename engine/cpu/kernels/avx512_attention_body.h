@@ -1,7 +1,8 @@
 // Attention of the AVX-512 kernels: one text and head at a time, scores and weights in L1, softmax in base two.
 //
 // Include this from the kernel files only, for the reason given in avx512_body.h. A block of up to kTileRows
-// queries takes three steps: scores against all keys, softmax of each row, weighted sum of the values.
+// queries takes three steps: scores against all keys, softmax of each row, weighted sum of the values. Head widths are
+// multiples of kHeadColumns.
 #pragma once
 
 #include "engine/cpu/kernels/avx512_body.h"
@@ -57,20 +58,20 @@ struct HeadView {
   size_t stride;  // units between tokens in qkv
   size_t tokens;
   size_t query_rows;
+  size_t width;
   size_t keys_padded;  // tokens rounded up to 16
   Unit* keys;          // [head units][keys_padded]: keys transposed
-  Unit* values;        // [tokens / per unit][head width]: neighbouring tokens side by side
+  Unit* values;        // [tokens / per unit][width]: neighbouring tokens side by side
   float* scores;       // [kTileRows][keys_padded]
   Unit* weights;       // [kTileRows][keys_padded / per unit]
   typename Ops::T* context;
   size_t context_stride;
 };
 
-template <class Ops, int kHeadVectors>
+template <class Ops>
 void PackKeys(const HeadView<Ops>& head) {
-  constexpr size_t kUnits = kHeadVectors * kLanes / Ops::kPerUnit;
   for (size_t token = 0; token < head.keys_padded; token += kLanes) {
-    for (size_t unit = 0; unit < kUnits; unit += kLanes) {
+    for (size_t unit = 0; unit < head.width / Ops::kPerUnit; unit += kLanes) {
       __m512i rows[16];
       for (size_t i = 0; i < kLanes; ++i) {
         rows[i] = token + i < head.tokens ? _mm512_loadu_si512(head.keys_rows + (token + i) * head.stride + unit)
@@ -89,25 +90,25 @@ inline __m512i WidenHalves(const Unit* source) {
   return _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(source))));
 }
 
-template <class Ops, int kHeadVectors>
+template <class Ops>
 void PackValues(const HeadView<Ops>& head) {
   if constexpr (Ops::kPerUnit == 1) {
     for (size_t token = 0; token < head.tokens; ++token) {
-      for (int v = 0; v < kHeadVectors; ++v) {
-        _mm512_store_si512(head.values + (token * kHeadVectors + v) * kLanes,
-                           _mm512_loadu_si512(head.values_rows + token * head.stride + v * kLanes));
+      for (size_t column = 0; column < head.width; column += kLanes) {
+        _mm512_store_si512(head.values + token * head.width + column,
+                           _mm512_loadu_si512(head.values_rows + token * head.stride + column));
       }
     }
   } else {
     for (size_t token = 0; token < head.tokens; token += 2) {
-      for (int v = 0; v < kHeadVectors; ++v) {
-        const Unit* source = head.values_rows + token * head.stride + v * kLanes / 2;
+      for (size_t column = 0; column < head.width; column += kLanes) {
+        const Unit* source = head.values_rows + token * head.stride + column / 2;
         const __m512i even = WidenHalves(source);
         __m512i odd = _mm512_setzero_si512();
         if (token + 1 < head.tokens) {
           odd = WidenHalves(source + head.stride);
         }
-        _mm512_store_si512(head.values + (token / 2 * kHeadVectors + v) * kLanes,
+        _mm512_store_si512(head.values + token / 2 * head.width + column,
                            _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
       }
     }
@@ -157,50 +158,58 @@ float SoftmaxRow(const HeadView<Ops>& head, size_t row) {
   return 1.0F / _mm512_reduce_add_ps(sum);
 }
 
-template <class Ops, int kHeadVectors, int kRows>
-void AttendRows(const HeadView<Ops>& head, size_t row) {
-  constexpr size_t kUnits = kHeadVectors * kLanes / Ops::kPerUnit;
-  size_t key = 0;
-  for (; key + 4 * kLanes <= head.keys_padded; key += 4 * kLanes) ScoreTile<Ops, kRows, 4>(head, row, key, kUnits);
-  switch ((head.keys_padded - key) / kLanes) {
-    case 3: ScoreTile<Ops, kRows, 3>(head, row, key, kUnits); break;
-    case 2: ScoreTile<Ops, kRows, 2>(head, row, key, kUnits); break;
-    case 1: ScoreTile<Ops, kRows, 1>(head, row, key, kUnits); break;
-    default: break;
-  }
-  float inverse[kRows];
-  for (int r = 0; r < kRows; ++r) inverse[r] = SoftmaxRow<Ops>(head, r);
-  __m512 sums[kRows][kHeadVectors];
+// The weighted sum of kVectors vectors of columns.
+template <class Ops, int kRows, int kVectors>
+void ValueTile(const HeadView<Ops>& head, size_t row, size_t column, const float (&inverse)[kRows]) {
+  __m512 sums[kRows][kVectors];
   for (auto& row_sums : sums) {
     for (auto& sum : row_sums) sum = _mm512_setzero_ps();
   }
-  Tile<Ops, kRows, kHeadVectors>(head.weights, head.keys_padded / Ops::kPerUnit, head.values, kHeadVectors * kLanes,
-                                 (head.tokens + Ops::kPerUnit - 1) / Ops::kPerUnit, sums);
+  Tile<Ops, kRows, kVectors>(head.weights, head.keys_padded / Ops::kPerUnit, head.values + column, head.width,
+                             (head.tokens + Ops::kPerUnit - 1) / Ops::kPerUnit, sums);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
-    auto* out = head.context + (row + r) * head.context_stride;
+    auto* out = head.context + (row + r) * head.context_stride + column;
 #pragma GCC unroll 8
-    for (int v = 0; v < kHeadVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       Ops::Store(out + v * kLanes, _mm512_mul_ps(sums[r][v], _mm512_set1_ps(inverse[r])));
     }
   }
 }
 
-template <class Ops, int kHeadVectors>
+template <class Ops, int kRows>
+void AttendRows(const HeadView<Ops>& head, size_t row) {
+  const size_t units = head.width / Ops::kPerUnit;
+  size_t key = 0;
+  for (; key + 4 * kLanes <= head.keys_padded; key += 4 * kLanes) ScoreTile<Ops, kRows, 4>(head, row, key, units);
+  switch ((head.keys_padded - key) / kLanes) {
+    case 3: ScoreTile<Ops, kRows, 3>(head, row, key, units); break;
+    case 2: ScoreTile<Ops, kRows, 2>(head, row, key, units); break;
+    case 1: ScoreTile<Ops, kRows, 1>(head, row, key, units); break;
+    default: break;
+  }
+  float inverse[kRows];
+  for (int r = 0; r < kRows; ++r) inverse[r] = SoftmaxRow<Ops>(head, r);
+  size_t column = 0;
+  for (; column + 4 * kLanes <= head.width; column += 4 * kLanes) ValueTile<Ops, kRows, 4>(head, row, column, inverse);
+  if (column < head.width) ValueTile<Ops, kRows, 2>(head, row, column, inverse);
+}
+
+template <class Ops>
 void AttendHead(const HeadView<Ops>& head) {
-  PackKeys<Ops, kHeadVectors>(head);
-  PackValues<Ops, kHeadVectors>(head);
+  PackKeys<Ops>(head);
+  PackValues<Ops>(head);
   const size_t blocks = (head.query_rows + kTileRows - 1) / kTileRows;
   size_t row = 0;
   for (size_t block = 0; block < blocks; ++block) {
     const size_t rows = (head.query_rows - row + (blocks - block) - 1) / (blocks - block);
     switch (rows) {
-      case 6: AttendRows<Ops, kHeadVectors, 6>(head, row); break;
-      case 5: AttendRows<Ops, kHeadVectors, 5>(head, row); break;
-      case 4: AttendRows<Ops, kHeadVectors, 4>(head, row); break;
-      case 3: AttendRows<Ops, kHeadVectors, 3>(head, row); break;
-      case 2: AttendRows<Ops, kHeadVectors, 2>(head, row); break;
-      default: AttendRows<Ops, kHeadVectors, 1>(head, row); break;
+      case 6: AttendRows<Ops, 6>(head, row); break;
+      case 5: AttendRows<Ops, 5>(head, row); break;
+      case 4: AttendRows<Ops, 4>(head, row); break;
+      case 3: AttendRows<Ops, 3>(head, row); break;
+      case 2: AttendRows<Ops, 2>(head, row); break;
+      default: AttendRows<Ops, 1>(head, row); break;
     }
     row += rows;
   }
@@ -212,6 +221,7 @@ void Attention(const AttentionCall& call) {
   head.stride = call.qkv_stride / Ops::kPerUnit;
   head.tokens = call.tokens;
   head.query_rows = call.queries == 0 ? call.tokens : call.queries;
+  head.width = call.head_width;
   head.keys_padded = RoundUp(call.tokens, kLanes);
   head.context_stride = call.context_stride;
   head.scores = static_cast<float*>(call.scratch);
@@ -224,11 +234,7 @@ void Attention(const AttentionCall& call) {
     head.keys_rows = base + call.width / Ops::kPerUnit;
     head.values_rows = base + 2 * call.width / Ops::kPerUnit;
     head.context = static_cast<typename Ops::T*>(call.context) + index * call.head_width;
-    if (call.head_width == 32) {
-      AttendHead<Ops, 2>(head);
-    } else {
-      AttendHead<Ops, 4>(head);
-    }
+    AttendHead<Ops>(head);
   }
 }
 

@@ -12,7 +12,6 @@ const KernelTable* Avx512Bf16Kernels() {
   static constexpr KernelTable kTable = {
       .name = "avx512_bf16",
       .element = Element::kBf16,
-      .any_shape = false,
       .chunk_tokens = 192,
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,

@@ -48,6 +48,11 @@ struct Bf16Ops {
 };
 #endif
 
+// Ones for the lanes of a vector that begins `count` columns before the real width ends.
+inline __mmask16 FirstLanes(size_t count) {
+  return static_cast<__mmask16>(count < kLanes ? (1U << count) - 1 : 0xffffU);
+}
+
 // sums[r][v] += a[r][units] . b[units][16 * v ...]
 template <class Ops, int kRows, int kVectors>
 inline __attribute__((always_inline)) void Tile(const Unit* a, size_t a_stride, const Unit* b, size_t b_stride,
@@ -161,26 +166,32 @@ void Gemm(const GemmCall& call) {
 
 template <class Ops>
 void Normalize(const NormalizeCall& call) {
+  const size_t padded = RoundUp(call.width, kPanelColumns);
   const float inverse_width = 1.0F / static_cast<float>(call.width);
   for (size_t row = 0; row < call.rows; ++row) {
     float* x = call.x + row * call.stride;
     auto* elements = static_cast<typename Ops::T*>(call.elements) + row * call.stride;
     __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (size_t i = 0; i < call.width; i += 2 * kLanes) {
+    for (size_t i = 0; i < padded; i += 2 * kLanes) {
       sum[0] = _mm512_add_ps(sum[0], _mm512_loadu_ps(x + i));
       sum[1] = _mm512_add_ps(sum[1], _mm512_loadu_ps(x + i + kLanes));
     }
     const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) * inverse_width);
     __m512 square[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (size_t i = 0; i < call.width; i += 2 * kLanes) {
+    size_t i = 0;
+    for (; i + 2 * kLanes <= call.width; i += 2 * kLanes) {
       const __m512 first = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
       const __m512 second = _mm512_sub_ps(_mm512_loadu_ps(x + i + kLanes), mean);
       square[0] = _mm512_fmadd_ps(first, first, square[0]);
       square[1] = _mm512_fmadd_ps(second, second, square[1]);
     }
+    for (; i < call.width; i += kLanes) {
+      const __m512 part = _mm512_maskz_sub_ps(FirstLanes(call.width - i), _mm512_loadu_ps(x + i), mean);
+      square[0] = _mm512_fmadd_ps(part, part, square[0]);
+    }
     const float variance = _mm512_reduce_add_ps(_mm512_add_ps(square[0], square[1])) * inverse_width;
     const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + call.epsilon)));
-    for (size_t i = 0; i < call.width; i += kLanes) {
+    for (i = 0; i < padded; i += kLanes) {
       const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), factor);
       const __m512 value = _mm512_fmadd_ps(scaled, _mm512_loadu_ps(call.gain + i), _mm512_loadu_ps(call.shift + i));
       _mm512_storeu_ps(x + i, value);
@@ -190,13 +201,20 @@ void Normalize(const NormalizeCall& call) {
 }
 
 [[maybe_unused]] void Embed(const EmbedCall& call) {
+  const size_t padded = RoundUp(call.width, kPanelColumns);
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
     const float* position = call.positions + token * call.width;
     float* x = call.x + token * call.x_stride;
-    for (size_t i = 0; i < call.width; i += kLanes) {
+    size_t i = 0;
+    for (; i + kLanes <= call.width; i += kLanes) {
       _mm512_storeu_ps(x + i, _mm512_add_ps(_mm512_loadu_ps(word + i), _mm512_loadu_ps(position + i)));
     }
+    if (i == padded) continue;
+    const __mmask16 rest = FirstLanes(call.width - i);
+    _mm512_storeu_ps(x + i,
+                     _mm512_add_ps(_mm512_maskz_loadu_ps(rest, word + i), _mm512_maskz_loadu_ps(rest, position + i)));
+    for (i += kLanes; i < padded; i += kLanes) _mm512_storeu_ps(x + i, _mm512_setzero_ps());
   }
 }
 
@@ -207,7 +225,7 @@ void Normalize(const NormalizeCall& call) {
     for (size_t row = 0; row < call.rows; ++row) {
       sum = _mm512_add_ps(sum, _mm512_loadu_ps(call.x + row * call.stride + i));
     }
-    _mm512_storeu_ps(call.out + i, _mm512_mul_ps(sum, factor));
+    _mm512_mask_storeu_ps(call.out + i, FirstLanes(call.width - i), _mm512_mul_ps(sum, factor));
   }
 }
 

@@ -5,7 +5,10 @@
 // thread must not use another library that programs the AMX tiles.
 // Invariants:
 // - An activation buffer that a product reads has kRowPadding spare rows behind the last one, with any content.
-// - Unless a table has any_shape, widths are multiples of kPanelColumns and head widths 32 or 64 (Supports checks it).
+// - Every table computes every shape, because widths are padded (widths.h): depths and columns of products are
+// multiples
+//   of kPanelColumns, head widths of kHeadColumns. In rows of the residual stream and of the elements of a norm,
+//   columns from the real width to the next multiple of kPanelColumns are zero.
 // - "Element" is the type products read: float, or bfloat16 as uint16_t. Sums, residuals and norms are always fp32.
 // - The unit of memory in a product is four bytes: one float, or two neighbouring bfloat16. That is why one kernel body
 //   serves both.
@@ -14,13 +17,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/model/encoder_spec.h"
-
 namespace sutra::cpu {
 
 enum class Element : uint8_t { kF32, kBf16 };
 
 inline constexpr size_t kPanelColumns = 64;  // columns of one packed weight panel
+inline constexpr size_t kHeadColumns = 32;   // a head's width is a multiple of it
 inline constexpr size_t kRowPadding = 32;
 
 constexpr size_t ElementBytes(Element element) { return element == Element::kF32 ? 4 : 2; }
@@ -50,7 +52,6 @@ struct GemmCall {
   size_t rows = 0;
   const void* b = nullptr;  // [panel][depth / per_unit][64][per_unit] elements
   size_t depth = 0;
-  size_t columns = 0;  // of the whole product; only the last panel may be cut by it
   size_t panel_begin = 0;
   size_t panel_end = 0;
   const float* bias = nullptr;
@@ -77,11 +78,12 @@ struct AttentionCall {
 };
 size_t AttentionScratchBytes(size_t tokens, size_t head_width);
 
-// x[rows][width] = norm(x) * gain + shift in place, and the same rounded to elements.
+// x[rows][width] = norm(x) * gain + shift in place, and the same rounded to elements; both with zeros up to the next
+// multiple of kPanelColumns, to which gain and shift have zeros too.
 struct NormalizeCall {
   float* x = nullptr;
   size_t rows = 0;
-  size_t width = 0;   // of the norm; what lies between it and the stride stays as it is in x
+  size_t width = 0;   // of the norm
   size_t stride = 0;  // of x and of `elements`
   float epsilon = 0;
   const float* gain = nullptr;
@@ -89,7 +91,9 @@ struct NormalizeCall {
   void* elements = nullptr;
 };
 
-// x[i] = words[ids[i]] + positions[i] for the tokens of one text; the first type row is folded into `positions`.
+// x[i] = words[ids[i]] + positions[i] for the tokens of one text, with zeros up to the next multiple of kPanelColumns;
+// the first type row is folded into `positions`. Rows of both tables are exactly `width` floats, and nothing is read
+// beyond them.
 struct EmbedCall {
   const int32_t* ids = nullptr;
   size_t tokens = 0;
@@ -100,7 +104,7 @@ struct EmbedCall {
   size_t x_stride = 0;
 };
 
-// out[width] = the mean of the rows.
+// out[width] = the mean of the rows; nothing is written beyond.
 struct MeanCall {
   const float* x = nullptr;
   size_t rows = 0;
@@ -114,7 +118,6 @@ struct Int8Kernels;  // int8_kernels.h
 struct KernelTable {
   const char* name;
   Element element;
-  bool any_shape;       // computes every width; otherwise see Supports
   size_t chunk_tokens;  // tokens taken through all layers at once, at least: weights are rarely re-read
   void (*prepare_thread)();
   void (*release_thread)();
@@ -127,13 +130,7 @@ struct KernelTable {
   const Int8Kernels* int8 = nullptr;  // products u8 x s8; null where the set has none
 };
 
-// Whether a table can compute a model of this shape.
-inline bool Supports(const KernelTable& kernels, const EncoderSpec& spec) {
-  const bool whole_panels = spec.hidden % kPanelColumns == 0 && spec.intermediate % kPanelColumns == 0;
-  return kernels.any_shape || (whole_panels && (spec.head_width() == 32 || spec.head_width() == 64));
-}
-
-// Plain C++ for every shape and every CPU: the reference against which the others are tested.
+// Plain C++ for every CPU: the reference against which the others are tested.
 const KernelTable* PortableKernels(Element element);
 
 // Null where the build's compiler cannot emit the set. Call only on a CPU that has it (see features.h).

@@ -1,10 +1,11 @@
-// The kernels as plain C++: every shape, every CPU, no intrinsics. They serve where there is no faster set and are the
+// The kernels as plain C++: every CPU, no intrinsics. They serve where there is no faster set and are the
 // reference of all kernel tests, so they are kept obvious: sums in the order of the definition, one loop per step.
 #include <cmath>
 
 #include "engine/cpu/kernels/int8_kernels.h"
 #include "engine/cpu/kernels/kernels.h"
 #include "engine/cpu/kernels/portable_elements.h"
+#include "shm/base/numbers.h"
 
 namespace sutra::cpu {
 namespace {
@@ -12,8 +13,8 @@ namespace {
 constexpr size_t kRowsAtOnce = 4;
 
 template <class E>
-void FinishRow(const GemmCall& call, size_t row, size_t column, size_t columns, const float* sums) {
-  for (size_t n = 0; n < columns; ++n) {
+void FinishRow(const GemmCall& call, size_t row, size_t column, const float* sums) {
+  for (size_t n = 0; n < kPanelColumns; ++n) {
     const float sum = sums[n] + (call.bias != nullptr ? call.bias[column + n] : 0.0F);
     const size_t at = row * call.c_stride + column + n;
     switch (call.output) {
@@ -31,13 +32,11 @@ void FinishRow(const GemmCall& call, size_t row, size_t column, size_t columns, 
 template <class E>
 void Gemm(const GemmCall& call) {
   constexpr size_t kPerUnit = PerUnit(E::kElement);
-  const size_t units = (call.depth + kPerUnit - 1) / kPerUnit;
   const auto* a = static_cast<const typename E::T*>(call.a);
   const auto* b = static_cast<const typename E::T*>(call.b);
   for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
     const size_t column = panel * kPanelColumns;
-    const size_t columns = call.columns - column < kPanelColumns ? call.columns - column : kPanelColumns;
-    const auto* weights = b + panel * units * kPerUnit * kPanelColumns;
+    const auto* weights = b + column * call.depth;
     for (size_t row = 0; row < call.rows; row += kRowsAtOnce) {
       const size_t rows = call.rows - row < kRowsAtOnce ? call.rows - row : kRowsAtOnce;
       float sums[kRowsAtOnce][kPanelColumns] = {};
@@ -48,7 +47,7 @@ void Gemm(const GemmCall& call) {
           for (size_t n = 0; n < kPanelColumns; ++n) sums[r][n] += value * E::Load(line[n * kPerUnit]);
         }
       }
-      for (size_t r = 0; r < rows; ++r) FinishRow<E>(call, row + r, column, columns, sums[r]);
+      for (size_t r = 0; r < rows; ++r) FinishRow<E>(call, row + r, column, sums[r]);
     }
   }
 }
@@ -95,6 +94,7 @@ void Attention(const AttentionCall& call) {
 template <class E>
 void Normalize(const NormalizeCall& call) {
   const auto width = static_cast<float>(call.width);
+  const size_t padded = RoundUp(call.width, kPanelColumns);
   for (size_t row = 0; row < call.rows; ++row) {
     float* x = call.x + row * call.stride;
     auto* elements = static_cast<typename E::T*>(call.elements) + row * call.stride;
@@ -104,7 +104,7 @@ void Normalize(const NormalizeCall& call) {
     float square = 0;
     for (size_t i = 0; i < call.width; ++i) square += (x[i] - mean) * (x[i] - mean);
     const float factor = 1.0F / std::sqrt(square / width + call.epsilon);
-    for (size_t i = 0; i < call.width; ++i) {
+    for (size_t i = 0; i < padded; ++i) {
       x[i] = (x[i] - mean) * factor * call.gain[i] + call.shift[i];
       elements[i] = E::Store(x[i]);
     }
@@ -114,8 +114,9 @@ void Normalize(const NormalizeCall& call) {
 void Embed(const EmbedCall& call) {
   for (size_t token = 0; token < call.tokens; ++token) {
     const float* word = call.words + static_cast<size_t>(call.ids[token]) * call.width;
-    for (size_t i = 0; i < call.width; ++i) {
-      call.x[token * call.x_stride + i] = word[i] + call.positions[token * call.width + i];
+    float* x = call.x + token * call.x_stride;
+    for (size_t i = 0; i < RoundUp(call.width, kPanelColumns); ++i) {
+      x[i] = i < call.width ? word[i] + call.positions[token * call.width + i] : 0.0F;
     }
   }
 }
@@ -134,7 +135,6 @@ template <class E>
 const KernelTable kPortable = {
     .name = E::kElement == Element::kF32 ? "portable" : "portable_bf16",
     .element = E::kElement,
-    .any_shape = true,
     .chunk_tokens = 192,
     .prepare_thread = NoThreadState,
     .release_thread = NoThreadState,

@@ -79,7 +79,6 @@ const KernelTable* EmulatedAmxKernels() {
   static constexpr KernelTable kTable = {
       .name = "amx_emulated",
       .element = Element::kBf16,
-      .any_shape = false,
       .chunk_tokens = 384,
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,

@@ -1,4 +1,4 @@
-// Which kernel sets are chosen, by precision, shape and cap, and in which order.
+// Which kernel sets are chosen, by precision and cap, and in which order.
 #include "engine/cpu/kernel_choice.h"
 
 #include <gtest/gtest.h>
@@ -8,10 +8,8 @@
 namespace sutra::cpu {
 namespace {
 
-constexpr EncoderSpec kMiniLm = {.hidden = 384, .layers = 6, .heads = 12, .intermediate = 1536};
-
-KernelChoice First(const EncoderSpec& spec, Precision precision, CpuIsa isa_max = CpuIsa::kAuto) {
-  Result<std::vector<KernelChoice>> choices = ChooseKernels(spec, precision, isa_max);
+KernelChoice First(Precision precision, CpuIsa isa_max = CpuIsa::kAuto) {
+  Result<std::vector<KernelChoice>> choices = ChooseKernels(precision, isa_max);
   if (!choices.ok()) {
     ADD_FAILURE() << choices.status().message();
     return {};
@@ -20,16 +18,17 @@ KernelChoice First(const EncoderSpec& spec, Precision precision, CpuIsa isa_max 
 }
 
 TEST(KernelChoice, Fp32TakesTheFastestFp32SetOfThisCpu) {
-  const KernelChoice choice = First(kMiniLm, Precision::kF32);
+  const KernelChoice choice = First(Precision::kF32);
   EXPECT_EQ(choice.precision, Precision::kF32);
-  if (DetectFeatures().avx512) {
-    EXPECT_EQ(choice.kernels, Avx512Kernels());
-  }
+  const Features& features = DetectFeatures();
+  EXPECT_EQ(choice.kernels, features.avx512 ? Avx512Kernels()
+                            : features.avx2 ? Avx2Kernels()
+                                            : PortableKernels(Element::kF32));
   EXPECT_EQ(choice.portable(), choice.kernels == PortableKernels(Element::kF32));
 }
 
 TEST(KernelChoice, AutoNeverTakesBf16WhereTheCpuDoesNotMultiplyIt) {
-  const KernelChoice choice = First(kMiniLm, Precision::kAuto);
+  const KernelChoice choice = First(Precision::kAuto);
   if (!DetectFeatures().avx512_bf16) {
     EXPECT_EQ(choice.precision, Precision::kF32);
   }
@@ -37,14 +36,14 @@ TEST(KernelChoice, AutoNeverTakesBf16WhereTheCpuDoesNotMultiplyIt) {
 }
 
 TEST(KernelChoice, ASetThatIsNotTrustedIsFollowedByTheNextAndPortableIsLast) {
-  const auto choices = ChooseKernels(kMiniLm, Precision::kAuto);
+  const auto choices = ChooseKernels(Precision::kAuto);
   ASSERT_TRUE(choices.ok());
   EXPECT_EQ(choices->back().kernels, PortableKernels(Element::kF32));
   for (size_t i = 1; i < choices->size(); ++i) {
     EXPECT_FALSE((*choices)[i - 1].precision == Precision::kF32 && (*choices)[i].precision == Precision::kBf16);
     EXPECT_NE((*choices)[i - 1].kernels, (*choices)[i].kernels);
   }
-  const auto bf16 = ChooseKernels(kMiniLm, Precision::kBf16);
+  const auto bf16 = ChooseKernels(Precision::kBf16);
   ASSERT_TRUE(bf16.ok());
   for (const KernelChoice& choice : *bf16) {
     EXPECT_EQ(choice.precision, Precision::kBf16) << "what was asked for is not replaced by something else";
@@ -52,10 +51,10 @@ TEST(KernelChoice, ASetThatIsNotTrustedIsFollowedByTheNextAndPortableIsLast) {
 }
 
 TEST(KernelChoice, ACapKeepsFasterSetsOut) {
-  EXPECT_EQ(First(kMiniLm, Precision::kAuto, CpuIsa::kPortable).kernels, PortableKernels(Element::kF32));
-  EXPECT_EQ(First(kMiniLm, Precision::kBf16, CpuIsa::kPortable).kernels, PortableKernels(Element::kBf16));
+  EXPECT_EQ(First(Precision::kAuto, CpuIsa::kPortable).kernels, PortableKernels(Element::kF32));
+  EXPECT_EQ(First(Precision::kBf16, CpuIsa::kPortable).kernels, PortableKernels(Element::kBf16));
   for (const auto& [name, isa] : kCpuIsaNames) {
-    const KernelChoice choice = First(kMiniLm, Precision::kAuto, isa);
+    const KernelChoice choice = First(Precision::kAuto, isa);
     if (isa < CpuIsa::kAvx512) {
       EXPECT_NE(choice.kernels, Avx512Kernels()) << name;
     }
@@ -70,7 +69,7 @@ TEST(KernelChoice, ACapKeepsFasterSetsOut) {
 
 TEST(KernelChoice, APrecisionThatTheCapRulesOutIsRefusedWithCapCpuAndFix) {
   if (!DetectFeatures().avx512_bf16) GTEST_SKIP() << "this CPU has no bf16: it is emulated whatever the cap";
-  const Status status = ChooseKernels(kMiniLm, Precision::kBf16, CpuIsa::kAvx512).status();
+  const Status status = ChooseKernels(Precision::kBf16, CpuIsa::kAvx512).status();
   EXPECT_EQ(status.code(), StatusCode::kBadOption);
   for (const std::string& part : {std::string("--cpu-isa is avx512."), CpuName(), std::string("--precision fp32")}) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();

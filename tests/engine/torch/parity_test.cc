@@ -255,16 +255,16 @@ TEST(AtenEncoder, AgreesWithThePortableKernelsForShapesOfNoPanel) {
   }
 }
 
-// A shape that our fast kernels do not support: the plug-in must be chosen without being asked for.
-TEST(AtenEncoder, ComputesShapesTheKernelsDoNot) {
+// Torch computes what nobody asks it for only where this CPU has no fast kernels of ours; no shape makes it.
+TEST(AtenEncoder, LeavesOddShapesToOurKernels) {
   TinyModel model({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
   model.Save();
   testing::internal::CaptureStdout();
   auto made = MakeModelBackend({.model_dir = model.path()});
   const std::string log = testing::internal::GetCapturedStdout();
   ASSERT_TRUE(made.ok()) << made.status().message();
-  EXPECT_NE(log.find("(aten)"), std::string::npos) << log;
-  EXPECT_EQ((*made)->info().precision, "fp32");
+  const bool fast = cpu::DetectFeatures().avx2 || cpu::DetectFeatures().avx512;
+  EXPECT_EQ(log.find("(aten)") == std::string::npos, fast) << log;
   EXPECT_TRUE(EmbedIds(**made, TinyTexts()).status.ok());
 }
 

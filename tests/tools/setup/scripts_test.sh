@@ -38,13 +38,13 @@ grep -qx redis-server <<<"$packages" && fail "install_packages takes a package t
 grep -qx redis-server <<<"$("$repo/tools/setup/install_packages" --print redis-server)" ||
   fail "install_packages does not take a package that is named"
 
-# libtorch is fetched for a CPU without AVX-512 only.
+# libtorch is fetched for a CPU without AVX2 or FMA only.
 # shellcheck source=tools/setup/script_common.sh
 source "$repo/tools/setup/script_common.sh"
-if cpu_needs_torch <(echo "flags : fpu avx2 avx512f avx512bw avx512dq avx512vl avx512_bf16"); then
-  fail "a CPU with AVX-512 needs libtorch"
+if cpu_needs_torch <(echo "flags : fpu fma avx2 avx512f"); then
+  fail "a CPU with AVX2 and FMA needs libtorch"
 fi
-cpu_needs_torch <(echo "flags : fpu avx2 avx512f avx512dq avx512vl") || fail "a CPU without avx512bw needs no libtorch"
+cpu_needs_torch <(echo "flags : fpu avx avx2 fma4") || fail "a CPU without FMA needs no libtorch"
 
 echo "${#scripts[@]} scripts, $failures failures"
 ((failures == 0))

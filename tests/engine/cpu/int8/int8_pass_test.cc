@@ -116,6 +116,7 @@ const TinyModel::Shape kShapes[] = {
     {.hidden = 64, .heads = 2, .intermediate = 128, .layers = 2, .positions = 40},
     {.hidden = 128, .heads = 2, .intermediate = 512, .layers = 2, .positions = 40},
     {.hidden = 192, .heads = 3, .intermediate = 768, .layers = 2, .positions = 40},
+    {.hidden = 100, .heads = 4, .intermediate = 200, .layers = 2, .positions = 40},  // all of it padded
 };
 
 TEST(Int8Pass, VectorsDoNotDependOnTheBatchOrTheThreads) {

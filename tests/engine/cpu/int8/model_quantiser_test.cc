@@ -28,11 +28,12 @@ TEST(ModelQuantiser, ProductsHaveTheShapesOfThePackedModel) {
   const auto exact = SharedPackedModel(model.config.spec, model.weights, Element::kF32);
   const auto layers = QuantiseLayers(exact, *PortableKernels(Element::kF32), SomeTexts(model), 1).value();
   ASSERT_EQ(layers.size(), 2U);
-  const size_t columns[] = {72, 24, 40, 24};
+  const size_t columns[] = {384, 64, 64, 64};  // three heads of 8 become four of 32
+  const size_t depths[] = {64, 128, 64, 64};
   for (const QuantisedLayer& layer : layers) {
     for (size_t role = 0; role < kLinearRoles; ++role) {
       EXPECT_EQ(layer[role].columns, columns[role]);
-      EXPECT_EQ(layer[role].depth, 64U);
+      EXPECT_EQ(layer[role].depth, depths[role]);
     }
   }
 }

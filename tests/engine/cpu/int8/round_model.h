@@ -1,14 +1,13 @@
 // A model's weights rounded to int8 behind a simple calibration, so that tests of the pass need no more than a model.
 #pragma once
 
-#include <cmath>
 #include <memory>
-#include <numbers>
 #include <vector>
 
 #include "engine/cpu/aligned_buffer.h"
 #include "engine/cpu/float_pass.h"
 #include "engine/cpu/int8/quantised_model.h"
+#include "engine/cpu/packed_model.h"
 #include "engine/model/loaded_model.h"
 
 namespace sutra::cpu {
@@ -18,10 +17,12 @@ class SimpleStatistics {
  public:
   SimpleStatistics(const LoadedModel& model, const ChunkOfTexts& texts) {
     const EncoderSpec& spec = model.config.spec;
+    const Widths widths = WidthsOf(spec);
+    const size_t depths[] = {widths.hidden_padded, widths.context, widths.hidden_padded, widths.inner};
     statistics_.resize(spec.layers);
     for (auto& layer : statistics_) {
       for (size_t role = 0; role < kLinearRoles; ++role) {
-        const size_t depth = role + 1 == kLinearRoles ? spec.intermediate : spec.hidden;
+        const size_t depth = depths[role];
         layer[role] = {
             depth, {std::vector<float>(depth), std::vector<float>(depth)}, std::vector<float>(depth * depth)};
       }
@@ -67,31 +68,42 @@ class SimpleStatistics {
   std::vector<std::array<LinearStatistics, kLinearRoles>> statistics_;
 };
 
+// The fp32 products of one role of a packed layer, beside each other along the depth.
+inline std::vector<const PackedLinear*> PackedPartsOf(const PackedLayer& layer, LinearRole role) {
+  switch (role) {
+    case LinearRole::kQkv: return {&layer.qkv};
+    case LinearRole::kAttentionOut: return {&layer.attention_out};
+    case LinearRole::kFfnIn: return {&layer.ffn_in};
+    case LinearRole::kFfnOut: break;
+  }
+  std::vector<const PackedLinear*> slices;
+  for (const PackedLinear& slice : layer.ffn_out) slices.push_back(&slice);
+  return slices;
+}
+
 // `rest` has to come from SharedPackedModel with the element that the kernels have.
 inline std::shared_ptr<const QuantisedModel> RoundModel(const LoadedModel& model, Element element,
                                                         const ChunkOfTexts& texts) {
-  const EncoderSpec& spec = model.config.spec;
   const SimpleStatistics statistics(model, texts);
+  const auto exact = SharedPackedModel(model.config.spec, model.weights, Element::kF32);
   auto out = std::make_shared<QuantisedModel>();
-  out->rest = SharedPackedModel(spec, model.weights, element);
-  for (size_t index = 0; index < model.weights.layers.size(); ++index) {
-    const LayerTensors& layer = model.weights.layers[index];
+  out->rest = SharedPackedModel(model.config.spec, model.weights, element);
+  for (size_t index = 0; index < exact->layers.size(); ++index) {
     QuantisedLayer packed;
-    const auto pack = [&](LinearRole role, const std::vector<float>& weight, const std::vector<float>& bias) {
-      const LinearStatistics& inputs = statistics.Of(index, role);
-      packed[static_cast<size_t>(role)] = PackQuantised(weight.data(), bias.data(), bias.size(), inputs.depth, inputs);
-    };
-    std::vector<float> weight;
-    std::vector<float> bias;
-    const auto scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(spec.head_width())));
-    for (const LinearTensors* part : {&layer.query, &layer.key, &layer.value}) {
-      for (const float value : ToFloats(*part->weight)) weight.push_back(part == &layer.query ? value * scale : value);
-      for (const float value : ToFloats(*part->bias)) bias.push_back(part == &layer.query ? value * scale : value);
+    for (size_t role = 0; role < kLinearRoles; ++role) {
+      const auto parts = PackedPartsOf(exact->layers[index], static_cast<LinearRole>(role));
+      const LinearStatistics& inputs = statistics.Of(index, static_cast<LinearRole>(role));
+      const size_t columns = parts.front()->columns;
+      std::vector<float> weight(columns * inputs.depth);  // row-major
+      for (size_t n = 0; n < columns; ++n) {
+        float* at = weight.data() + n * inputs.depth;
+        for (const PackedLinear* part : parts) {
+          const float* from = part->weights.As<float>() + n / kPanelColumns * kPanelColumns * part->depth;
+          for (size_t k = 0; k < part->depth; ++k) *at++ = from[k * kPanelColumns + n % kPanelColumns];
+        }
+      }
+      packed[role] = PackQuantised(weight.data(), parts.front()->bias.As<float>(), columns, inputs.depth, inputs);
     }
-    pack(LinearRole::kQkv, weight, bias);
-    pack(LinearRole::kAttentionOut, ToFloats(*layer.attention_out.weight), ToFloats(*layer.attention_out.bias));
-    pack(LinearRole::kFfnIn, ToFloats(*layer.ffn_in.weight), ToFloats(*layer.ffn_in.bias));
-    pack(LinearRole::kFfnOut, ToFloats(*layer.ffn_out.weight), ToFloats(*layer.ffn_out.bias));
     out->layers.push_back(std::move(packed));
   }
   return out;
