@@ -12,7 +12,7 @@ namespace sutra {
 
 // Of how weights are rounded to int8 (engine/cpu/int8): raise it with whatever changes the rounded weights, from the
 // texts of calibration to the clipping search.
-inline constexpr uint32_t kInt8Recipe = 1;
+inline constexpr uint32_t kInt8Recipe = 2;
 
 // The canonical text, one setting a line: scheme number, digest of the weights and of the vocabulary, every setting
 // that is obeyed, precision class ("fp32", "bf16", "int8" with its

@@ -1,4 +1,5 @@
-// The built-in texts. Those of one to five tokens are the hardest: nothing averages their errors out.
+// The built-in texts. Those of one to five tokens and those that repeat few words are the hardest: nothing averages
+// their errors out.
 #include <algorithm>
 #include <string_view>
 
@@ -76,6 +77,19 @@ constexpr std::string_view kTexts[] = {
     "git commit -am 'fix' && git push origin main",
     "<div class=\"row\"><a href=\"/index.html\">Home</a></div>",
     "{\"id\": 7, \"tags\": [\"a\", \"b\"], \"ok\": true}",
+    // Signs, and words that are repeated.
+    "&&^=>",
+    "?!>/...!",
+    "?????????????",
+    "thanks thanks",
+    "//===--------------------------------------------------------------------------------===//",
+    "/*------------------------------------------------------------------------*/",
+    "////////////////////////////////////////////////////// section ////////////////////",
+    "!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!",
+    "........................................................................................",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+    "and and and and and and and and and and and and and and and and and and and and and and and and",
+    "*** *** *** *** *** *** *** *** *** *** *** *** *** *** *** ***",
     // Scripts.
     "Stra\xC3\x9F"
     "e, \xC3\x9C"
@@ -102,6 +116,10 @@ constexpr std::string_view kParagraph =
     "took photographs of them doing the same work more slowly. Prices rose by 3.5 percent a year, the ferry came at "
     "7:40, 12:15 and 18:05, and nobody could say why the lighthouse, which had been switched off in 1987, was painted "
     "again every second spring. ";
+
+constexpr std::string_view kContacts =
+    "Anna Lindqvist <anna@harbour.example> Bruno Keller <bkeller@mail.example.org> Chiara Di Marco <cdm@example.com> "
+    "D. J. Okafor <dj.okafor@example.net> Eve Novakova <eve@uni.example> F\xC3\xA1tima Reis <freis@example.org>, ";
 
 constexpr size_t kNameBytesMax = 48;
 constexpr size_t kLongRepeats[] = {1, 2, 6};
@@ -130,6 +148,11 @@ QualityTexts BuiltInTexts(const Tokenizer& tokenizer, uint32_t vocabulary, uint3
     std::string text;
     for (size_t i = 0; i < repeats; ++i) text += kParagraph;
     add(text, std::to_string(repeats) + " paragraphs");
+  }
+  for (const size_t repeats : kLongRepeats) {
+    std::string text;
+    for (size_t i = 0; i < repeats; ++i) text += kContacts;
+    add(text, std::to_string(repeats * 6) + " names with addresses");
   }
   uint32_t seed = 1;
   for (const Lengths& lengths : kRandom) {

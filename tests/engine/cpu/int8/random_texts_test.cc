@@ -66,6 +66,42 @@ TEST(RandomTexts, MoreDrawsMakeShorterTexts) {
   EXPECT_NEAR(tokens(3), 8, 1);  // the smallest of three is at a quarter of the range
 }
 
+TEST(RandomTexts, RepeatFewWordsWhereAsked) {
+  TokenTexts texts;
+  AppendRandomTexts({.count = 200, .words_min = 20, .words_max = 32, .distinct_max = 3, .seed = 1}, ByteTokenizer(),
+                    5000, 512, &texts);
+  std::set<size_t> counts;
+  std::set<int32_t> words;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto ids = std::span(texts.ids).subspan(texts.offsets[i], texts.offsets[i + 1] - texts.offsets[i]);
+    const std::set<int32_t> distinct(ids.begin() + 3, ids.end() - 1);
+    counts.insert(distinct.size());
+    words.insert(distinct.begin(), distinct.end());
+  }
+  EXPECT_EQ(counts, (std::set<size_t>{1, 2, 3}));
+  EXPECT_GT(words.size(), 300U) << "each text has words of its own";
+}
+
+TEST(RandomTexts, ConsistOfSignsWhereAsked) {
+  TokenTexts texts;
+  AppendRandomTexts({.count = 200, .words_min = 20, .words_max = 32, .signs = true, .seed = 1}, ByteTokenizer(), 5000,
+                    512, &texts);
+  std::set<int32_t> words;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    words.insert(texts.ids.begin() + texts.offsets[i] + 3, texts.ids.begin() + texts.offsets[i + 1] - 1);
+  }
+  EXPECT_EQ(words.size(), 94U) << "all of '!' to '~'";
+  EXPECT_EQ(*words.begin(), 100 + '!');
+  EXPECT_EQ(*words.rbegin(), 100 + '~');
+}
+
+TEST(RandomTexts, OfSignsMayBeCutToNothingButTheFrame) {
+  TokenTexts texts;
+  AppendRandomTexts({.count = 5, .words_min = 1, .words_max = 4, .distinct_max = 2, .signs = true, .seed = 1},
+                    ByteTokenizer(), 500, 4, &texts);
+  EXPECT_EQ(texts.size(), 5U);
+}
+
 TEST(RandomTexts, AreNoLongerThanTheModelAllows) {
   const TokenTexts texts = Texts(1, 9);
   for (size_t i = 0; i < texts.size(); ++i) EXPECT_LE(texts.offsets[i + 1] - texts.offsets[i], 9);
