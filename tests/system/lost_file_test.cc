@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "engine/exit_code.h"
+#include "tests/kit/remove_live.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -60,7 +61,7 @@ TEST_F(LostFile, ALostDataDirectoryIsNeverCalledDurable) {
     ASSERT_TRUE(engine.Start());
     const ClientHandle client = Attached(engine);
     ExpectVector(client.Embed("before"), "before");
-    fs::remove_all(all ? engine.data() : Shard(engine));
+    RemoveLive(all ? engine.data() : Shard(engine));
     ASSERT_TRUE(engine.WaitStats(
         [](const StatsSnapshot& s) { return s.gauge(Gauge::kDataLost) == 1 && s.gauge(Gauge::kStorageFailed) == 1; }));
     EXPECT_TRUE(Says(engine, "was removed or replaced while serving")) << engine.Log();

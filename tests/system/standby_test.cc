@@ -5,6 +5,7 @@
 #include "shm/layout.h"
 #include "shm/stats/labels.h"
 #include "tests/kit/raw_client.h"
+#include "tests/kit/remove_live.h"
 #include "tests/system/standby_fixture.h"
 
 namespace sutra::test {
@@ -76,7 +77,7 @@ TEST_F(StandbyTest, MakesADataDirectoryAgainThatWasRemovedWhileItWaited) {
   ASSERT_TRUE(first.Start());
   const auto standby = StandbyOf(first);
   const ClientHandle client = Attached(first);
-  fs::remove_all(first.data());
+  RemoveLive(first.data());
   first.Kill();
   ExpectVector(client.Embed("after"), "after");
   EXPECT_TRUE(WaitLog(*standby, kTookOver));
