@@ -38,7 +38,16 @@ std::vector<const KernelTable*> SetsOf(const Features& features, Precision preci
   return found;
 }
 
-std::vector<const KernelTable*> Trusted(const std::vector<const KernelTable*>& sets) {
+Status RuledOut(Precision precision, CpuIsa isa_max) {
+  return Status(StatusCode::kBadOption, std::string("--precision ") + Name(precision) +
+                                            " needs --cpu-isa avx512_bf16 or amx, and --cpu-isa is " + Name(isa_max) +
+                                            ". This CPU, " + CpuName() + ", has " + DescribeFeatures(DetectFeatures()) +
+                                            ": raise --cpu-isa, or choose --precision fp32 or auto");
+}
+
+}  // namespace
+
+std::vector<const KernelTable*> TrustedSets(const std::vector<const KernelTable*>& sets) {
   std::vector<const KernelTable*> trusted;
   for (const TrialResult& result : TryKernels(sets)) {
     if (result.problem.empty()) {
@@ -51,15 +60,6 @@ std::vector<const KernelTable*> Trusted(const std::vector<const KernelTable*>& s
   return trusted;
 }
 
-Status RuledOut(Precision precision, CpuIsa isa_max) {
-  return Status(StatusCode::kBadOption, std::string("--precision ") + Name(precision) +
-                                            " needs --cpu-isa avx512_bf16 or amx, and --cpu-isa is " + Name(isa_max) +
-                                            ". This CPU, " + CpuName() + ", has " + DescribeFeatures(DetectFeatures()) +
-                                            ": raise --cpu-isa, or choose --precision fp32 or auto");
-}
-
-}  // namespace
-
 Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max) {
   const std::vector<const KernelTable*> all = SetsOf(DetectFeatures(), precision);
   const std::vector<const KernelTable*> allowed = SetsOf(Capped(DetectFeatures(), isa_max), precision);
@@ -67,7 +67,7 @@ Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_
     return RuledOut(precision, isa_max);
   }
   std::vector<KernelChoice> choices;
-  for (const KernelTable* kernels : Trusted(allowed)) choices.push_back({PrecisionOf(*kernels), kernels});
+  for (const KernelTable* kernels : TrustedSets(allowed)) choices.push_back({PrecisionOf(*kernels), kernels});
   if (precision == Precision::kBf16) {
     if (choices.empty()) {
       spdlog::warn("no kernels multiply bf16 natively here (--cpu-isa {}, {}): --precision bf16 is emulated and slow",

@@ -6,7 +6,6 @@
 
 #include "engine/cpu/kernels/kernels.h"
 #include "engine/model/compute_options.h"
-#include "engine/model/encoder_spec.h"
 #include "shm/base/status.h"
 
 namespace sutra::cpu {
@@ -26,5 +25,8 @@ struct KernelChoice {
 // follows, and it never takes an emulation. kBf16 is emulated by the portable set where the CPU has no bf16 at all or
 // --cpu-isa portable asks for it. Fails with kBadOption where isa_max rules out what `precision` needs.
 Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max = CpuIsa::kAuto);
+
+// Those of `sets` that pass their trial, in their order; of each other one a warning names the CPU.
+std::vector<const KernelTable*> TrustedSets(const std::vector<const KernelTable*>& sets);
 
 }  // namespace sutra::cpu

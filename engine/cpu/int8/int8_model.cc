@@ -14,7 +14,7 @@
 #include "engine/cpu/int8/model_quantiser.h"
 #include "engine/cpu/int8/packed_file.h"
 #include "engine/cpu/int8/random_texts.h"
-#include "engine/cpu/kernel_trial.h"
+#include "engine/cpu/kernel_choice.h"
 #include "shm/base/mutex.h"
 #include "shm/base/printable.h"
 #include "shm/base/time.h"
@@ -157,12 +157,8 @@ const KernelTable* ChooseInt8Kernels(CpuIsa isa_max) {
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx_vnni, AvxVnniKernels());
-  for (const TrialResult& result : TryKernels(sets)) {
-    if (result.problem.empty()) return result.kernels;
-    spdlog::warn("the {} kernels are not used: their trial {} on this CPU ({}); please report it", result.kernels->name,
-                 result.problem, CpuName());
-  }
-  return nullptr;
+  const std::vector<const KernelTable*> trusted = TrustedSets(sets);
+  return trusted.empty() ? nullptr : trusted.front();
 }
 
 Result<std::shared_ptr<const QuantisedModel>> SharedInt8Model(const LoadedModel& model, const KernelTable& kernels,
