@@ -127,9 +127,9 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
 }  // namespace
 
 size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
-  constexpr size_t kRowsAtOnce = 6;
+  constexpr size_t kQueriesAtOnce = 32;
   const size_t keys = RoundUp(tokens, 16);
-  return keys * (2 * kRowsAtOnce + 2 * head_width) * sizeof(float);
+  return (keys * (kQueriesAtOnce + 2 * head_width) + 2 * kQueriesAtOnce * head_width) * sizeof(float);
 }
 
 uint16_t ToBf16(float value) {

@@ -35,6 +35,7 @@ struct F32Ops {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
   }
   static void Store(T* out, __m512 value) { _mm512_storeu_ps(out, value); }
+  static __m512i Join(const __m512 (&value)[1]) { return _mm512_castps_si512(value[0]); }
 };
 
 #ifdef __AVX512BF16__
@@ -45,6 +46,12 @@ struct Bf16Ops {
   static void Store(T* out, __m512 value) {
     _mm256_storeu_si256(static_cast<__m256i*>(static_cast<void*>(out)), (__m256i)_mm512_cvtneps_pbh(value));
   }
+  // Units of two values, side by side.
+  static __m512i Join(const __m512 (&values)[2]) {
+    alignas(64) static constexpr uint16_t kInTurns[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                          8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(_mm512_load_si512(kInTurns), (__m512i)_mm512_cvtne2ps_pbh(values[1], values[0]));
+  }
 };
 #endif
 
@@ -53,17 +60,17 @@ inline __mmask16 FirstLanes(size_t count) {
   return static_cast<__mmask16>(count < kLanes ? (1U << count) - 1 : 0xffffU);
 }
 
-// sums[r][v] += a[r][units] . b[units][16 * v ...]
+// sums[r][v] += a[r][units] . b[units][16 * v ...]; rows of `a` are a_stride units apart, units of a row a_step.
 template <class Ops, int kRows, int kVectors>
-inline __attribute__((always_inline)) void Tile(const Unit* a, size_t a_stride, const Unit* b, size_t b_stride,
-                                                size_t units, __m512 (&sums)[kRows][kVectors]) {
+inline __attribute__((always_inline)) void Tile(const Unit* a, size_t a_stride, size_t a_step, const Unit* b,
+                                                size_t b_stride, size_t units, __m512 (&sums)[kRows][kVectors]) {
   for (size_t u = 0; u < units; ++u) {
     __m512i weights[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_loadu_si512(b + u * b_stride + v * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const __m512i value = _mm512_set1_epi32(static_cast<int>(a[r * a_stride + u]));
+      const __m512i value = _mm512_set1_epi32(static_cast<int>(a[r * a_stride + u * a_step]));
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sums[r][v] = Ops::Dot(sums[r][v], value, weights[v]);
     }
@@ -138,7 +145,7 @@ void GemmTile(const GemmCall& call, size_t panel, size_t row) {
   for (auto& row_sums : sums) {
     for (auto& sum : row_sums) sum = _mm512_setzero_ps();
   }
-  Tile<Ops, kRows, kTileVectors>(a, call.a_stride / Ops::kPerUnit, b, kPanelColumns, units, sums);
+  Tile<Ops, kRows, kTileVectors>(a, call.a_stride / Ops::kPerUnit, 1, b, kPanelColumns, units, sums);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) FinishRow<Ops>(call, row + r, panel * kPanelColumns, sums[r]);
 }

@@ -134,6 +134,34 @@ TEST_P(AttentionKernels, ExtremeScoresGiveAMeanStill) {
   for (size_t i = 0; i < kTokens * kHidden; ++i) EXPECT_NEAR(context.Get(i), 1.0, Rounding());  // a mean of ones
 }
 
+TEST_P(AttentionKernels, WhatIsNotFiniteStaysSoAndInItsPlace) {
+  constexpr size_t kTokens = 35;
+  constexpr size_t kHidden = 32;
+  constexpr size_t kQuery = 17;
+  constexpr size_t kColumn = 5;
+  Elements qkv(table_->element, kTokens * 3 * kHidden);
+  for (size_t i = 0; i < kTokens * 3 * kHidden; ++i) qkv.Set(i, Normal());
+  qkv.Set(kQuery * 3 * kHidden + 7, NAN);                 // of one query: its context
+  qkv.Set(3 * 3 * kHidden + 2 * kHidden + kColumn, NAN);  // of one value: its column
+  const Elements context(table_->element, kTokens * kHidden);
+  const AlignedBuffer scratch(AttentionScratchBytes(kTokens, kHidden));
+  table_->attention({.qkv = qkv.memory.data(),
+                     .qkv_stride = 3 * kHidden,
+                     .tokens = kTokens,
+                     .width = kHidden,
+                     .head_width = kHidden,
+                     .head_begin = 0,
+                     .head_end = 1,
+                     .context = context.memory.data(),
+                     .context_stride = kHidden,
+                     .scratch = scratch.data()});
+  for (size_t token = 0; token < kTokens; ++token) {
+    for (size_t i = 0; i < kHidden; ++i) {
+      EXPECT_EQ(std::isnan(context.Get(token * kHidden + i)), token == kQuery || i == kColumn) << token << " " << i;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(EverySet, AttentionKernels, testing::ValuesIn(KernelTables()), KernelTableName);
 
 }  // namespace
