@@ -144,7 +144,7 @@ std::vector<PartRate> MeasureInt8Parts(const cpu::KernelTable& kernels, const En
   const cpu::Widths widths = cpu::WidthsOf(spec);
   const size_t rows = kernels.chunk_tokens, hidden = widths.hidden_padded, inner = widths.inner;
   Int8Parts parts(kernels, rows);
-  const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation, kernels.element);
+  const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation);
   const auto product = [&](size_t columns, size_t depth, cpu::GemmOutput output) {
     return Rate(2.0 * static_cast<double>(rows * columns * depth), parts.Product(columns, depth, output, &curve));
   };

@@ -120,7 +120,7 @@ std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const Encode
   const size_t hidden = widths.hidden_padded;
   const size_t inner = widths.inner;
   const size_t context = widths.context;
-  const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation, kernels.element);
+  const cpu::ActivationCurve curve = cpu::MakeActivationCurve(spec.activation);
   const auto rate = [](double arithmetic, double seconds) { return arithmetic / std::max(seconds, 1e-9) / 1e9; };
   const auto product = [&](size_t columns, size_t depth, cpu::GemmOutput output) {
     return parts.Product(rows, columns, depth, output, &curve);
@@ -136,8 +136,9 @@ std::vector<PartRate> MeasureParts(const cpu::KernelTable& kernels, const Encode
       {"ffn_in", rate(arithmetic(inner, hidden), plain)},
       {"ffn_in_activated", rate(arithmetic(inner, hidden), activated)},
       {"ffn_out", rate(arithmetic(hidden, inner), product(hidden, inner, cpu::GemmOutput::kAddToF32))}};
-  // Of a value: c * c * scale - 1, the polynomial, c * R, x * (1/2 + f).
-  const double curve_arithmetic = 2.0 * curve.count + 6;
+  // Of a value. fp32: c * c * scale - 1, the polynomial, c * R, x * (1/2 + f); bf16: place, parabola, x / 2 + |x| f.
+  const double curve_arithmetic =
+      kernels.element == cpu::Element::kF32 ? 2.0 * cpu::ActivationCurve::kCoefficients + 6 : 9;
   const double values = static_cast<double>(rows * inner);
   if (activated > 1.01 * plain)
     rates.push_back({"activation", rate(values * curve_arithmetic, activated - plain), true});

@@ -69,7 +69,7 @@ class Trial {
   explicit Trial(Element element)
       : element_(element),
         packed_(PackLinear(weight_.data(), bias_.data(), shape_.columns, shape_.width, element)),
-        curve_(MakeActivationCurve(Activation::kGeluErf, element)),
+        curve_(MakeActivationCurve(Activation::kGeluErf)),
         a_(ToElements(RandomFloats(shape_.rows * shape_.width, 3), kRowPadding * shape_.width, element)),
         qkv_(ToElements(RandomFloats(shape_.tokens * 3 * shape_.width, 4), kRowPadding * 3 * shape_.width, element)),
         scratch_(AttentionScratchBytes(shape_.tokens, 64)),

@@ -186,7 +186,7 @@ std::shared_ptr<const PackedModel> PackModel(const EncoderSpec& spec, const Enco
   for (size_t i = 0; i < model->positions.size(); ++i) model->positions[i] += segments[i % spec.hidden];
   model->embedding_norm = PackNorm(weights.embedding_norm);
   model->slice_width = SliceWidth(model->widths.inner);
-  model->curve = MakeActivationCurve(spec.activation, element);
+  model->curve = MakeActivationCurve(spec.activation);
   for (const LayerTensors& layer : weights.layers) {
     PackedLayer packed;
     packed.qkv = PackQkv(layer, spec, model->widths, element, parts);

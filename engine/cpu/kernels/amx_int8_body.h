@@ -59,7 +59,7 @@ void AmxInt8Rows(const Int8GemmCall& call, size_t panel, size_t row, size_t rows
       } else if (call.output == GemmOutput::kAddToF32) {
         AddToResidual(call, row + r, column, y);
       } else {
-        if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, y);
+        if (call.output == GemmOutput::kElementActivated) ActivateRow<Ops>(*call.curve, y);
         StoreElements<Ops>(call, row + r, column, y);
       }
     }

@@ -16,6 +16,7 @@ using sutra::cpu::EmbedCall;
 using sutra::cpu::GemmCall;
 using sutra::cpu::GemmOutput;
 using sutra::cpu::kPanelColumns;
+using sutra::cpu::kRoundToBits;
 using sutra::cpu::MeanCall;
 using sutra::cpu::NormalizeCall;
 
@@ -77,54 +78,82 @@ inline __attribute__((always_inline)) void Tile(const Unit* a, size_t a_stride, 
   }
 }
 
-// Four values at once: one polynomial is a chain of dependent steps, four fill the pipe.
-inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kTileVectors]) {
+// Four vectors at once: one polynomial is a chain of dependent steps, four fill the pipe.
+template <int kVectors>
+inline void ActivateByPolynomial(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
   const __m512 limit = _mm512_set1_ps(curve.limit);
   const __m512 limit_below = _mm512_sub_ps(_mm512_setzero_ps(), limit);
   const __m512 scale = _mm512_set1_ps(curve.scale);
-  __m512 clamped[kTileVectors];
-  __m512 s[kTileVectors];
-  __m512 poly[kTileVectors];
-  for (int v = 0; v < kTileVectors; ++v) {
+  __m512 clamped[kVectors];
+  __m512 s[kVectors];
+  __m512 poly[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
     clamped[v] = _mm512_max_ps(_mm512_min_ps(x[v], limit), limit_below);
     s[v] = _mm512_fmsub_ps(_mm512_mul_ps(clamped[v], clamped[v]), scale, _mm512_set1_ps(1.0F));
     poly[v] = _mm512_set1_ps(curve.coefficients[0]);
   }
-  for (int i = 1; i < curve.count; ++i) {
+  for (int i = 1; i < ActivationCurve::kCoefficients; ++i) {
     const __m512 next = _mm512_set1_ps(curve.coefficients[i]);
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) poly[v] = _mm512_fmadd_ps(poly[v], s[v], next);
+    for (int v = 0; v < kVectors; ++v) poly[v] = _mm512_fmadd_ps(poly[v], s[v], next);
   }
-  for (int v = 0; v < kTileVectors; ++v) {
+  for (int v = 0; v < kVectors; ++v) {
     x[v] = _mm512_mul_ps(x[v], _mm512_fmadd_ps(clamped[v], poly[v], _mm512_set1_ps(0.5F)));
   }
 }
 
-// The store of one row of one panel; of a GemmCall or an Int8GemmCall.
-template <class Call>
+template <int kVectors>
+inline void ActivateBySegments(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
+  const __m512 per_unit = _mm512_set1_ps(curve.segments_per_unit);
+  const __m512 first = _mm512_set1_ps(kRoundToBits);
+  const __m512 last = _mm512_set1_ps(kRoundToBits + ActivationCurve::kSegments - 1);
+  const __m512 half = _mm512_set1_ps(0.5F);
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const __m512 u = _mm512_abs_ps(x[v]);
+    const __m512i segment = _mm512_castps_si512(_mm512_min_ps(_mm512_fmadd_ps(u, per_unit, first), last));
+    const auto look_up = [&](int power) {
+      return _mm512_permutexvar_ps(segment, _mm512_load_ps(curve.segments[power]));
+    };
+    const __m512 f = _mm512_fmadd_ps(_mm512_fmadd_ps(look_up(2), u, look_up(1)), u, look_up(0));
+    x[v] = _mm512_fmadd_ps(u, f, _mm512_mul_ps(x[v], half));
+  }
+}
+
+template <class Ops, int kVectors>
+inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
+  if constexpr (Ops::kPerUnit == 1) {
+    ActivateByPolynomial(curve, x);
+  } else {
+    ActivateBySegments(curve, x);
+  }
+}
+
+// The store of neighbouring columns of a row; of a GemmCall or an Int8GemmCall.
+template <class Call, int kVectors>
 inline __attribute__((always_inline)) void AddToResidual(const Call& call, size_t row, size_t column,
-                                                         const __m512 (&sums)[kTileVectors]) {
+                                                         const __m512 (&sums)[kVectors]) {
   float* out = static_cast<float*>(call.c) + row * call.c_stride + column;
 #pragma GCC unroll 4
-  for (int v = 0; v < kTileVectors; ++v) {
+  for (int v = 0; v < kVectors; ++v) {
     _mm512_storeu_ps(out + v * kLanes, _mm512_add_ps(_mm512_loadu_ps(out + v * kLanes), sums[v]));
   }
 }
 
-template <class Ops, class Call>
+template <class Ops, class Call, int kVectors>
 inline __attribute__((always_inline)) void StoreElements(const Call& call, size_t row, size_t column,
-                                                         const __m512 (&sums)[kTileVectors]) {
+                                                         const __m512 (&sums)[kVectors]) {
   auto* out = static_cast<typename Ops::T*>(call.c) + row * call.c_stride + column;
 #pragma GCC unroll 4
-  for (int v = 0; v < kTileVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
+  for (int v = 0; v < kVectors; ++v) Ops::Store(out + v * kLanes, sums[v]);
 }
 
 // Bias, activation or residual, and the store.
-template <class Ops>
+template <class Ops, int kVectors>
 inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_t row, size_t column,
-                                                     __m512 (&sums)[kTileVectors]) {
+                                                     __m512 (&sums)[kVectors]) {
   if (call.bias != nullptr) {
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       sums[v] = _mm512_add_ps(sums[v], _mm512_loadu_ps(call.bias + column + v * kLanes));
     }
   }
@@ -132,7 +161,7 @@ inline __attribute__((always_inline)) void FinishRow(const GemmCall& call, size_
     AddToResidual(call, row, column, sums);
     return;
   }
-  if (call.output == GemmOutput::kElementActivated) ActivateRow(*call.curve, sums);
+  if (call.output == GemmOutput::kElementActivated) ActivateRow<Ops>(*call.curve, sums);
   StoreElements<Ops>(call, row, column, sums);
 }
 

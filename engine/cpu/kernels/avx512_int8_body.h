@@ -206,10 +206,10 @@ void NormalizeQuantise(const NormalizeQuantiseCall& call) {
   }
 }
 
-// y += what one block of a row gives to one panel. sums[term] are the integer products.
-template <int kTerms>
+// y += what one block of a row gives to neighbouring columns. sums[term] are the integer products.
+template <int kTerms, int kVectors>
 inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, size_t row, size_t index, size_t column,
-                                                    const __m512i* const (&sums)[kTerms], __m512 (&y)[kTileVectors]) {
+                                                    const __m512i* const (&sums)[kTerms], __m512 (&y)[kVectors]) {
   const float scale = call.a.scale[row * call.a.blocks + index];
   const float* column_sums = call.column_sums + index * call.column_sums_stride + column;
   const __m512 scales = _mm512_set1_ps(scale);
@@ -217,7 +217,7 @@ inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, si
   __m512 zeros = _mm512_set1_ps(call.a.zero[row * call.a.blocks + index]);
   if constexpr (kTerms == 2) zeros = _mm512_fmadd_ps(_mm512_set1_ps(-128.0F), fine_scales, zeros);
 #pragma GCC unroll 4
-  for (int v = 0; v < kTileVectors; ++v) {
+  for (int v = 0; v < kVectors; ++v) {
     __m512 products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0][v]), scales);
     if constexpr (kTerms == 2) products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1][v]), fine_scales, products);
     y[v] = _mm512_fmadd_ps(products, _mm512_loadu_ps(call.scale + column + v * kLanes), y[v]);
@@ -301,7 +301,7 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
     } else if constexpr (kOutput == TileOutput::kAddToF32) {
       AddToResidual(call, row + r, column, y);
     } else {
-      if constexpr (kOutput == TileOutput::kElementActivated) ActivateRow(*call.curve, y);
+      if constexpr (kOutput == TileOutput::kElementActivated) ActivateRow<Ops>(*call.curve, y);
       StoreElements<Ops>(call, row + r, column, y);
     }
   }

@@ -28,15 +28,22 @@ inline constexpr size_t kRowPadding = 32;
 constexpr size_t ElementBytes(Element element) { return element == Element::kF32 ? 4 : 2; }
 constexpr size_t PerUnit(Element element) { return element == Element::kF32 ? 1 : 2; }
 
-// An activation of the form x * (1/2 + f(x)) with odd f: f(x) = c * R(c * c * scale - 1), c = x clamped to +-limit and
-// R a polynomial given by its coefficients, highest power first. Both kinds of GELU are such a curve.
+// An activation of the form x * (1/2 + f(x)) with odd f; both kinds of GELU are such a curve. It is given twice:
+// - for fp32, f(x) = c * R(c * c * scale - 1), c = x clamped to +-limit and R a polynomial, highest power first;
+// - for bf16, f(|x|) = p[0] + p[1] |x| + p[2] |x|^2 on segments, which takes half of the arithmetic and looks the p up
+// in
+//   tables of a register each. |x| is in segment min(round(|x| * segments_per_unit), the last one), where f is 1/2.
 struct ActivationCurve {
-  static constexpr int kCoefficientsMax = 20;
+  static constexpr int kCoefficients = 16;
+  static constexpr int kSegments = 16;
   float limit = 0;
   float scale = 0;
-  int count = 0;
-  float coefficients[kCoefficientsMax] = {};
+  float coefficients[kCoefficients] = {};
+  float segments_per_unit = 0;
+  alignas(64) float segments[3][kSegments] = {};
 };
+// Added to a number below 2^22, leaves its nearest integer in the lowest bits of the sum.
+inline constexpr float kRoundToBits = 0x1p23F;
 
 enum class GemmOutput : uint8_t {
   kElement,           // c[r][n] = element(sum + bias[n])

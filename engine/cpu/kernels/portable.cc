@@ -20,7 +20,7 @@ void FinishRow(const GemmCall& call, size_t row, size_t column, const float* sum
     switch (call.output) {
       case GemmOutput::kAddToF32: static_cast<float*>(call.c)[at] += sum; break;
       case GemmOutput::kElementActivated:
-        static_cast<typename E::T*>(call.c)[at] = E::Store(Activate(*call.curve, sum));
+        static_cast<typename E::T*>(call.c)[at] = E::Store(Activate<E>(*call.curve, sum));
         break;
       case GemmOutput::kElement: static_cast<typename E::T*>(call.c)[at] = E::Store(sum); break;
     }

@@ -33,11 +33,22 @@ struct Bf16Element {
   }
 };
 
-inline float Activate(const ActivationCurve& curve, float x) {
+template <class E>
+float Activate(const ActivationCurve& curve, float x) {
+  if constexpr (E::kElement == Element::kBf16) {
+    constexpr float kLast = kRoundToBits + ActivationCurve::kSegments - 1;
+    const float u = x < 0 ? -x : x;
+    const float place = u * curve.segments_per_unit + kRoundToBits;
+    const float segment = place < kLast ? place : kLast;
+    uint32_t bits;
+    std::memcpy(&bits, &segment, sizeof(bits));
+    const size_t i = bits % ActivationCurve::kSegments;
+    return x * 0.5F + u * (curve.segments[0][i] + u * (curve.segments[1][i] + u * curve.segments[2][i]));
+  }
   const float c = x > curve.limit ? curve.limit : x < -curve.limit ? -curve.limit : x;
   const float s = c * c * curve.scale - 1.0F;
   float poly = curve.coefficients[0];
-  for (int i = 1; i < curve.count; ++i) poly = poly * s + curve.coefficients[i];
+  for (int i = 1; i < ActivationCurve::kCoefficients; ++i) poly = poly * s + curve.coefficients[i];
   return x * (0.5F + c * poly);
 }
 

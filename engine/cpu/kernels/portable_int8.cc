@@ -130,7 +130,7 @@ void StoreRow(const Int8GemmCall& call, size_t row, size_t column, const float* 
     switch (call.output) {
       case GemmOutput::kAddToF32: static_cast<float*>(call.c)[at] += y[n]; break;
       case GemmOutput::kElementActivated:
-        static_cast<typename E::T*>(call.c)[at] = E::Store(Activate(*call.curve, y[n]));
+        static_cast<typename E::T*>(call.c)[at] = E::Store(Activate<E>(*call.curve, y[n]));
         break;
       case GemmOutput::kElement: static_cast<typename E::T*>(call.c)[at] = E::Store(y[n]); break;
     }
