@@ -1,4 +1,5 @@
-// Products of quantised rows on AMX tiles: integer sums of 32 rows by one panel, the epilogue shared with AVX-512.
+// Products of quantised rows on AMX tiles: integer sums of 32 rows by 32 columns, the epilogue shared with AVX-512 and
+// done between the tile products of the next block, as in amx_gemm_body.h.
 //
 // Include from amx_int8.cc (real tiles) and from the test that runs the same loops over emulated tiles.
 // Invariant: values and remainders have kRowPadding spare rows, because tiles are read whole.
@@ -9,79 +10,98 @@
 
 namespace {
 
-constexpr size_t kAmxRows = 2 * kTileHeight;
+// What waits of one call: the sums of a block of C for one block of inputs (`index`), and what earlier ones add up to.
+template <class Ops, int kTerms>
+class Int8Epilogue {
+ public:
+  explicit Int8Epilogue(const Int8GemmCall& call) : call_(call) {}
 
-// sums[32][64] of one block's units.
-template <class Tiles>
-void AmxIntegerSums(const uint8_t* a, size_t a_stride, size_t rows, const int8_t* b, size_t units, int32_t* sums) {
-  const auto* a_units = static_cast<const Unit*>(static_cast<const void*>(a));
-  const auto* b_units = static_cast<const Unit*>(static_cast<const void*>(b));
-  for (size_t column = 0; column < kPanelColumns; column += 2 * kLanes) {
-    if (rows > kTileHeight) {
-      AmxBlock<Tiles, true>(a_units, a_stride / sizeof(Unit), b_units + column, units, sums + column);
+  // The block with these sums, [kTerms][32][32], becomes the waiting one; REQUIRES that none of the last one is left.
+  void Wait(const int32_t* sums, size_t row, size_t rows, size_t column, size_t index) {
+    waiting_ = {sums, row, rows, column};
+    index_ = index;
+  }
+
+  void Finish(size_t count) {
+    for (; count > 0 && waiting_.finished < waiting_.rows; --count, ++waiting_.finished) FinishRow(waiting_.finished);
+  }
+
+ private:
+  void FinishRow(size_t r) {
+    const size_t row = waiting_.row + r;
+    const float* bias = call_.bias[call_.classes[row]];
+    const float* begin = index_ != 0 ? partial_[r] : bias != nullptr ? bias + waiting_.column : kNoBias;
+    __m512 y[2];
+    __m512i products[kTerms][2];
+    for (int v = 0; v < 2; ++v) {
+      y[v] = _mm512_loadu_ps(begin + v * kLanes);
+      for (int t = 0; t < kTerms; ++t) {
+        products[t][v] = _mm512_load_si512(waiting_.sums + (t * kBlockRows + r) * kBlockColumns + v * kLanes);
+      }
+    }
+    if constexpr (kTerms == 2) {
+      AddBlock<2>(call_, row, index_, waiting_.column, {products[0], products[1]}, y);
     } else {
-      AmxBlock<Tiles, false>(a_units, a_stride / sizeof(Unit), b_units + column, units, sums + column);
+      AddBlock<1>(call_, row, index_, waiting_.column, {products[0]}, y);
+    }
+    if ((index_ + 1) * call_.block < call_.depth) {
+      for (int v = 0; v < 2; ++v) _mm512_store_ps(partial_[r] + v * kLanes, y[v]);
+    } else if (call_.output == GemmOutput::kAddToF32) {
+      AddToResidual(call_, row, waiting_.column, y);
+    } else {
+      if (call_.output == GemmOutput::kElementActivated) ActivateRow<Ops>(*call_.curve, y);
+      StoreElements<Ops>(call_, row, waiting_.column, y);
     }
   }
-}
 
-// At most 32 rows by one panel, all of one term or all of two.
+  const Int8GemmCall& call_;
+  WaitingBlock<int32_t> waiting_;
+  size_t index_ = 0;
+  alignas(64) float partial_[kBlockRows][kBlockColumns];
+};
+
+// The rows [row_begin, row_end), all of one term or all of two. The outer loop runs over rows, as in AmxGemm.
 template <class Ops, class Tiles, int kTerms>
-void AmxInt8Rows(const Int8GemmCall& call, size_t panel, size_t row, size_t rows) {
+void AmxInt8Rows(const Int8GemmCall& call, size_t row_begin, size_t row_end) {
   constexpr size_t kPerUnit = 4;
-  alignas(64) int32_t sums[kTerms][kAmxRows * kPanelColumns];
-  alignas(64) float partial[kAmxRows][kPanelColumns];
-  const size_t column = panel * kPanelColumns;
-  const size_t blocks = call.depth / call.block;
-  const uint8_t* terms[2] = {call.a.values, call.a.remainders};
-  for (size_t index = 0; index < blocks; ++index) {
-    const int8_t* b = call.b + panel * call.b_panel_stride + index * call.block * kPanelColumns;
-    for (int t = 0; t < kTerms; ++t) {
-      AmxIntegerSums<Tiles>(terms[t] + row * call.a.stride + index * call.block, call.a.stride, rows, b,
-                            call.block / kPerUnit, sums[t]);
-    }
-    for (size_t r = 0; r < rows; ++r) {
-      const float* bias = call.bias[call.classes[row + r]];
-      const float* begin = index != 0 ? partial[r] : bias != nullptr ? bias + column : kNoBias;
-      __m512 y[kTileVectors];
-      __m512i products[kTerms][kTileVectors];
-      for (int v = 0; v < kTileVectors; ++v) {
-        y[v] = _mm512_loadu_ps(begin + v * kLanes);
-        for (int t = 0; t < kTerms; ++t) products[t][v] = _mm512_load_si512(sums[t] + r * kPanelColumns + v * kLanes);
-      }
-      if constexpr (kTerms == 2) {
-        AddBlock<2>(call, row + r, index, column, {products[0], products[1]}, y);
-      } else {
-        AddBlock<1>(call, row + r, index, column, {products[0]}, y);
-      }
-      if (index + 1 < blocks) {
-        for (int v = 0; v < kTileVectors; ++v) _mm512_store_ps(partial[r] + v * kLanes, y[v]);
-      } else if (call.output == GemmOutput::kAddToF32) {
-        AddToResidual(call, row + r, column, y);
-      } else {
-        if (call.output == GemmOutput::kElementActivated) ActivateRow<Ops>(*call.curve, y);
-        StoreElements<Ops>(call, row + r, column, y);
+  constexpr size_t kSums = kBlockRows * kBlockColumns;
+  alignas(64) int32_t sums[2][kTerms * kSums];
+  const size_t units = call.block / kPerUnit;
+  const size_t rows_per_step = (kBlockRows * kTileUnits + kTerms * units - 1) / (kTerms * units);
+  const size_t a_stride = call.a.stride / kPerUnit;
+  const void* terms[2] = {call.a.values, call.a.remainders};
+  Int8Epilogue<Ops, kTerms> epilogue(call);
+  const auto some = [&] { epilogue.Finish(rows_per_step); };
+  size_t turn = 0;
+  for (size_t row = row_begin; row < row_end; row += kBlockRows) {
+    const size_t rows = row_end - row < kBlockRows ? row_end - row : kBlockRows;
+    for (size_t column = call.panel_begin * kPanelColumns; column < call.panel_end * kPanelColumns;
+         column += kBlockColumns) {
+      const void* panel = call.b + column / kPanelColumns * call.b_panel_stride;
+      for (size_t index = 0; index * call.block < call.depth; ++index) {
+        const Unit* b = static_cast<const Unit*>(panel) + index * units * kPanelColumns + column % kPanelColumns;
+        for (int t = 0; t < kTerms; ++t) {
+          const Unit* a = static_cast<const Unit*>(terms[t]) + row * a_stride + index * units;
+          if (rows > kTileHeight) {
+            AmxBlock<Tiles, true>(a, a_stride, b, units, sums[turn] + t * kSums, some);
+          } else {
+            AmxBlock<Tiles, false>(a, a_stride, b, units, sums[turn] + t * kSums, some);
+          }
+        }
+        epilogue.Finish(kBlockRows);
+        epilogue.Wait(sums[turn], row, rows, column, index);
+        turn ^= 1;
       }
     }
   }
+  epilogue.Finish(kBlockRows);
 }
 
-// The outer loop runs over rows, the inner one over panels, as in AmxGemm.
 template <class Ops, class Tiles>
 void AmxInt8Gemm(const Int8GemmCall& call) {
   const size_t single = call.a.two_term_begin < call.rows ? call.a.two_term_begin : call.rows;
-  for (size_t row = 0; row < call.rows;) {
-    const size_t left = (row < single ? single : call.rows) - row;
-    const size_t rows = left < kAmxRows ? left : kAmxRows;
-    for (size_t panel = call.panel_begin; panel < call.panel_end; ++panel) {
-      if (row < single) {
-        AmxInt8Rows<Ops, Tiles, 1>(call, panel, row, rows);
-      } else {
-        AmxInt8Rows<Ops, Tiles, 2>(call, panel, row, rows);
-      }
-    }
-    row += rows;
-  }
+  AmxInt8Rows<Ops, Tiles, 1>(call, 0, single);
+  AmxInt8Rows<Ops, Tiles, 2>(call, single, call.rows);
 }
 
 template <class Ops, class Tiles>
