@@ -128,7 +128,7 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
 
 size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
   constexpr size_t kQueriesAtOnce = 32;
-  const size_t keys = RoundUp(tokens, 16);
+  const size_t keys = RoundUp(tokens, 32);
   return (keys * (kQueriesAtOnce + 2 * head_width) + 2 * kQueriesAtOnce * head_width) * sizeof(float);
 }
 

@@ -1,7 +1,8 @@
-// The bf16 kernels for CPUs with AMX: products on tiles, everything else as in the AVX-512 bf16 set.
+// The bf16 kernels for CPUs with AMX: products and attention on tiles, everything else as in the AVX-512 bf16 set.
 #include "engine/cpu/kernels/kernels.h"
 
 #if defined(__AVX512BF16__)
+#include "engine/cpu/kernels/amx_attention_body.h"
 #include "engine/cpu/kernels/amx_gemm_body.h"
 #include "engine/cpu/kernels/amx_tiles.h"
 
@@ -35,7 +36,7 @@ const KernelTable* AmxKernels() {
       .prepare_thread = LoadTileConfiguration,
       .release_thread = ReleaseTiles,
       .gemm = AmxGemm<HardwareBf16Tiles>,
-      .attention = Attention<Bf16Ops>,
+      .attention = AmxAttention<HardwareBf16Tiles>,
       .normalize = Normalize<Bf16Ops>,
       .embed = Embed,
       .mean = Mean,

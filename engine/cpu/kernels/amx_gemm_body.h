@@ -10,7 +10,6 @@
 // vectors' time. A core looks too few instructions ahead to overlap them by itself.
 #pragma once
 
-#include "engine/cpu/kernels/avx512_attention_body.h"
 #include "engine/cpu/kernels/avx512_body.h"
 
 namespace {
@@ -21,35 +20,38 @@ constexpr size_t kTileUnits = 16;
 constexpr size_t kBlockColumns = 2 * kLanes;
 constexpr size_t kBlockRows = 2 * kTileHeight;
 
-// Tiles 0-3 are C (row block, column block), 4-5 A, 6-7 B. c[32][32]. `meanwhile` is called after each 16 units.
-template <class Tiles, bool kTwoRowBlocks, class Sum, class Meanwhile>
-inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t units, Sum* c, const Meanwhile& meanwhile) {
+// c[16 * kRowTiles][16 * kColumnTiles]. Tiles 0-3 are C (row block, column block), 4-5 A, 6-7 B. `meanwhile` is called
+// after each 16 units.
+template <class Tiles, int kRowTiles, int kColumnTiles, class Sum, class Meanwhile>
+inline void AmxBlock(const Unit* a, size_t a_stride, const Unit* b, size_t b_stride, size_t units, Sum* c,
+                     const Meanwhile& meanwhile) {
+  constexpr bool kRows = kRowTiles == 2;
+  constexpr bool kColumns = kColumnTiles == 2;
   Tiles::template Zero<0>();
-  Tiles::template Zero<1>();
-  if constexpr (kTwoRowBlocks) {
-    Tiles::template Zero<2>();
-    Tiles::template Zero<3>();
-  }
+  if constexpr (kColumns) Tiles::template Zero<1>();
+  if constexpr (kRows) Tiles::template Zero<2>();
+  if constexpr (kRows && kColumns) Tiles::template Zero<3>();
   for (size_t u = 0; u < units; u += kTileUnits) {
     Tiles::template Load<4>(a + u, a_stride * sizeof(Unit));
-    Tiles::template Load<6>(b + u * kPanelColumns, kPanelColumns * sizeof(Unit));
-    Tiles::template Load<7>(b + u * kPanelColumns + kLanes, kPanelColumns * sizeof(Unit));
+    Tiles::template Load<6>(b + u * b_stride, b_stride * sizeof(Unit));
     Tiles::template Product<0, 4, 6>();
-    Tiles::template Product<1, 4, 7>();
-    if constexpr (kTwoRowBlocks) {
+    if constexpr (kColumns) {
+      Tiles::template Load<7>(b + u * b_stride + kLanes, b_stride * sizeof(Unit));
+      Tiles::template Product<1, 4, 7>();
+    }
+    if constexpr (kRows) {
       Tiles::template Load<5>(a + kTileHeight * a_stride + u, a_stride * sizeof(Unit));
       Tiles::template Product<2, 5, 6>();
-      Tiles::template Product<3, 5, 7>();
+      if constexpr (kColumns) Tiles::template Product<3, 5, 7>();
     }
     meanwhile();
   }
-  constexpr size_t kRowBytes = kBlockColumns * sizeof(Sum);
+  constexpr size_t kRowSums = kColumnTiles * kLanes;
+  constexpr size_t kRowBytes = kRowSums * sizeof(Sum);
   Tiles::template Store<0>(c, kRowBytes);
-  Tiles::template Store<1>(c + kLanes, kRowBytes);
-  if constexpr (kTwoRowBlocks) {
-    Tiles::template Store<2>(c + kTileHeight * kBlockColumns, kRowBytes);
-    Tiles::template Store<3>(c + kTileHeight * kBlockColumns + kLanes, kRowBytes);
-  }
+  if constexpr (kColumns) Tiles::template Store<1>(c + kLanes, kRowBytes);
+  if constexpr (kRows) Tiles::template Store<2>(c + kTileHeight * kRowSums, kRowBytes);
+  if constexpr (kRows && kColumns) Tiles::template Store<3>(c + kTileHeight * kRowSums + kLanes, kRowBytes);
 }
 
 // One block's place in C, its sums, and how many of its rows are finished.
@@ -87,9 +89,9 @@ void AmxGemm(const GemmCall& call) {
       const Unit* b =
           static_cast<const Unit*>(call.b) + column / kPanelColumns * kPanelColumns * units + column % kPanelColumns;
       if (rows > kTileHeight) {
-        AmxBlock<Tiles, true>(a, a_stride, b, units, sums[turn], some);
+        AmxBlock<Tiles, 2, 2>(a, a_stride, b, kPanelColumns, units, sums[turn], some);
       } else {
-        AmxBlock<Tiles, false>(a, a_stride, b, units, sums[turn], some);
+        AmxBlock<Tiles, 1, 2>(a, a_stride, b, kPanelColumns, units, sums[turn], some);
       }
       finish(kBlockRows);
       waiting = {sums[turn], row, rows, column};

@@ -83,9 +83,9 @@ void AmxInt8Rows(const Int8GemmCall& call, size_t row_begin, size_t row_end) {
         for (int t = 0; t < kTerms; ++t) {
           const Unit* a = static_cast<const Unit*>(terms[t]) + row * a_stride + index * units;
           if (rows > kTileHeight) {
-            AmxBlock<Tiles, true>(a, a_stride, b, units, sums[turn] + t * kSums, some);
+            AmxBlock<Tiles, 2, 2>(a, a_stride, b, kPanelColumns, units, sums[turn] + t * kSums, some);
           } else {
-            AmxBlock<Tiles, false>(a, a_stride, b, units, sums[turn] + t * kSums, some);
+            AmxBlock<Tiles, 1, 2>(a, a_stride, b, kPanelColumns, units, sums[turn] + t * kSums, some);
           }
         }
         epilogue.Finish(kBlockRows);

@@ -16,7 +16,7 @@ using sutra::cpu::AttentionCall;
 using sutra::cpu::kHeadColumns;
 
 constexpr size_t kBlockVectors = 2;  // of queries: 160 tokens' scores are 20 KiB then, less than half of an L1
-constexpr size_t kKeyStep = 4;       // keys are padded to a multiple of it
+constexpr size_t kTokenStep = 32;    // whole tiles of keys and of weights; scratch memory is made for it
 
 // 2^x for x <= 0 (and NaN); underflows to zero. A minimax polynomial on +-1/2: its relative error is below 1.1e-7 for
 // weights that stay fp32, 7.5e-5 for those that are rounded to bf16 (2^-9).
@@ -73,14 +73,16 @@ struct HeadView {
   size_t query_rows;
   size_t units;        // of one row of the head
   size_t width;        // columns of one row of the head
-  size_t keys_padded;  // tokens rounded up to kKeyStep
+  size_t keys_padded;  // tokens rounded up to what the products take at once
   Unit* keys;          // [keys_padded][units]
-  Unit* values;        // [tokens / per unit, rounded up][width]: in bf16, neighbouring tokens side by side
+  Unit* values;        // as the products want them; in bf16, neighbouring tokens side by side in a unit
   Unit* queries;       // [units][block]: a block of queries, transposed
   float* scores;       // [keys_padded][block]; then the weights as units, [tokens / per unit, rounded up][block]
   Unit* sums;          // [units][block]: the weighted sums
   typename Ops::T* context;
   size_t context_stride;
+
+  Unit* weights() const { return static_cast<Unit*>(static_cast<void*>(scores)); }
 };
 
 // A padded key is the last one again, which changes no maximum.
@@ -102,25 +104,6 @@ inline __m512i Interleave(__m512i first, __m512i second, bool upper) {
   return _mm512_permutex2var_epi16(first, _mm512_add_epi16(order, _mm512_set1_epi16(upper ? 16 : 0)), second);
 }
 
-template <class Ops>
-void CopyValues(const HeadView<Ops>& head) {
-  for (size_t token = 0; token < head.tokens; token += Ops::kPerUnit) {
-    const Unit* row = head.values_rows + token * head.stride;
-    Unit* out = head.values + token / Ops::kPerUnit * head.width;
-    for (size_t unit = 0; unit < head.units; unit += kLanes) {
-      const __m512i first = _mm512_loadu_si512(row + unit);
-      if constexpr (Ops::kPerUnit == 1) {
-        _mm512_store_si512(out + unit, first);
-      } else {
-        const __m512i second =
-            token + 1 < head.tokens ? _mm512_loadu_si512(row + head.stride + unit) : _mm512_setzero_si512();
-        _mm512_store_si512(out + 2 * unit, Interleave(first, second, false));
-        _mm512_store_si512(out + 2 * unit + kLanes, Interleave(first, second, true));
-      }
-    }
-  }
-}
-
 // Lanes beyond the last query hold zeros and are computed for nothing.
 template <class Ops, int kVectors>
 void PackQueries(const HeadView<Ops>& head, size_t query) {
@@ -136,22 +119,6 @@ void PackQueries(const HeadView<Ops>& head, size_t query) {
       for (size_t i = 0; i < kLanes; ++i) {
         _mm512_store_si512(head.queries + ((unit + i) * kVectors + vector) * kLanes, rows[i]);
       }
-    }
-  }
-}
-
-template <class Ops, int kKeys, int kVectors>
-inline void ScoreTile(const HeadView<Ops>& head, size_t key, __m512 (&top)[kVectors]) {
-  __m512 sums[kKeys][kVectors] = {};
-  Tile<Ops, kKeys, kVectors>(head.keys + key * head.units, head.units, 1, head.queries, kVectors * kLanes, head.units,
-                             sums);
-  float* scores = head.scores + key * kVectors * kLanes;
-#pragma GCC unroll 16
-  for (int k = 0; k < kKeys; ++k) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      _mm512_store_ps(scores + (k * kVectors + v) * kLanes, sums[k][v]);
-      top[v] = _mm512_max_ps(top[v], sums[k][v]);
     }
   }
 }
@@ -174,7 +141,7 @@ inline void Softmax(const HeadView<Ops>& head, const __m512 (&top)[kVectors], __
   constexpr size_t kRow = kVectors * kLanes;
   __m512 sum[kVectors] = {};
   const float* scores = head.scores;
-  Unit* weights = static_cast<Unit*>(static_cast<void*>(head.scores));
+  Unit* weights = head.weights();
   for (size_t units = head.tokens / Ops::kPerUnit; units != 0; --units) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
@@ -192,24 +159,12 @@ inline void Softmax(const HeadView<Ops>& head, const __m512 (&top)[kVectors], __
   }
 }
 
-template <class Ops, int kColumns, int kVectors>
-inline void ValueTile(const HeadView<Ops>& head, size_t column, const __m512 (&inverse)[kVectors]) {
-  __m512 sums[kColumns][kVectors] = {};
-  const Unit* weights = static_cast<const Unit*>(static_cast<const void*>(head.scores));
-  Tile<Ops, kColumns, kVectors>(head.values + column, 1, head.width, weights, kVectors * kLanes,
-                                (head.tokens + Ops::kPerUnit - 1) / Ops::kPerUnit, sums);
-  Unit* out = head.sums + column / Ops::kPerUnit * kVectors * kLanes;
-#pragma GCC unroll 16
-  for (size_t unit = 0; unit < kColumns / Ops::kPerUnit; ++unit) {
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      __m512 means[Ops::kPerUnit];
-      for (size_t i = 0; i < Ops::kPerUnit; ++i) {
-        means[i] = _mm512_mul_ps(sums[unit * Ops::kPerUnit + i][v], inverse[v]);
-      }
-      _mm512_store_si512(out + (unit * kVectors + v) * kLanes, Ops::Join(means));
-    }
-  }
+// One unit of the context of 16 queries, from the weighted sums of its columns.
+template <class Ops>
+inline void StoreMeans(Unit* out, const __m512 (&sums)[Ops::kPerUnit], __m512 inverse) {
+  __m512 means[Ops::kPerUnit];
+  for (size_t i = 0; i < Ops::kPerUnit; ++i) means[i] = _mm512_mul_ps(sums[i], inverse);
+  _mm512_store_si512(out, Ops::Join(means));
 }
 
 template <class Ops, int kVectors>
@@ -229,40 +184,111 @@ void StoreContext(const HeadView<Ops>& head, size_t query) {
   }
 }
 
-template <class Ops, int kVectors>
+// The two products of attention in vector registers; amx_attention_body.h has them in tiles.
+template <class Ops>
+struct VectorProducts {
+  static constexpr size_t kKeyStep = 4;
+
+  // values[tokens / per unit, rounded up][width]
+  static void PackValues(const HeadView<Ops>& head) {
+    for (size_t token = 0; token < head.tokens; token += Ops::kPerUnit) {
+      const Unit* row = head.values_rows + token * head.stride;
+      Unit* out = head.values + token / Ops::kPerUnit * head.width;
+      for (size_t unit = 0; unit < head.units; unit += kLanes) {
+        const __m512i first = _mm512_loadu_si512(row + unit);
+        if constexpr (Ops::kPerUnit == 1) {
+          _mm512_store_si512(out + unit, first);
+        } else {
+          const __m512i second =
+              token + 1 < head.tokens ? _mm512_loadu_si512(row + head.stride + unit) : _mm512_setzero_si512();
+          _mm512_store_si512(out + 2 * unit, Interleave(first, second, false));
+          _mm512_store_si512(out + 2 * unit + kLanes, Interleave(first, second, true));
+        }
+      }
+    }
+  }
+
+  // Writes all scores of a block of queries; top: the highest of each lane.
+  template <int kVectors>
+  static void Score(const HeadView<Ops>& head, __m512 (&top)[kVectors]) {
+    size_t key = 0;
+    for (; key + 12 <= head.keys_padded; key += 12) ScoreTile<12, kVectors>(head, key, top);
+    if (head.keys_padded - key == 8) ScoreTile<8, kVectors>(head, key, top);
+    if (head.keys_padded - key == 4) ScoreTile<4, kVectors>(head, key, top);
+  }
+
+  // Writes the means of the values.
+  template <int kVectors>
+  static void Mean(const HeadView<Ops>& head, const __m512 (&inverse)[kVectors]) {
+    for (size_t column = 0; column < head.width; column += kHeadColumns) {
+      MeanTile<12, kVectors>(head, column, inverse);
+      MeanTile<12, kVectors>(head, column + 12, inverse);
+      MeanTile<8, kVectors>(head, column + 24, inverse);
+    }
+  }
+
+ private:
+  template <int kKeys, int kVectors>
+  static inline void ScoreTile(const HeadView<Ops>& head, size_t key, __m512 (&top)[kVectors]) {
+    __m512 sums[kKeys][kVectors] = {};
+    Tile<Ops, kKeys, kVectors>(head.keys + key * head.units, head.units, 1, head.queries, kVectors * kLanes, head.units,
+                               sums);
+    float* scores = head.scores + key * kVectors * kLanes;
+#pragma GCC unroll 16
+    for (int k = 0; k < kKeys; ++k) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        _mm512_store_ps(scores + (k * kVectors + v) * kLanes, sums[k][v]);
+        top[v] = _mm512_max_ps(top[v], sums[k][v]);
+      }
+    }
+  }
+
+  template <int kColumns, int kVectors>
+  static inline void MeanTile(const HeadView<Ops>& head, size_t column, const __m512 (&inverse)[kVectors]) {
+    __m512 sums[kColumns][kVectors] = {};
+    Tile<Ops, kColumns, kVectors>(head.values + column, 1, head.width, head.weights(), kVectors * kLanes,
+                                  (head.tokens + Ops::kPerUnit - 1) / Ops::kPerUnit, sums);
+    Unit* out = head.sums + column / Ops::kPerUnit * kVectors * kLanes;
+#pragma GCC unroll 16
+    for (size_t unit = 0; unit < kColumns / Ops::kPerUnit; ++unit) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        __m512 columns[Ops::kPerUnit];
+        for (size_t i = 0; i < Ops::kPerUnit; ++i) columns[i] = sums[unit * Ops::kPerUnit + i][v];
+        StoreMeans<Ops>(out + (unit * kVectors + v) * kLanes, columns, inverse[v]);
+      }
+    }
+  }
+};
+
+template <class Ops, class Products, int kVectors>
 void AttendBlock(const HeadView<Ops>& head, size_t query) {
   PackQueries<Ops, kVectors>(head, query);
   __m512 top[kVectors];
   for (__m512& lanes : top) lanes = _mm512_set1_ps(-3.0e38F);
-  size_t key = 0;
-  for (; key + 12 <= head.keys_padded; key += 12) ScoreTile<Ops, 12, kVectors>(head, key, top);
-  if (head.keys_padded - key == 8) ScoreTile<Ops, 8, kVectors>(head, key, top);
-  if (head.keys_padded - key == 4) ScoreTile<Ops, 4, kVectors>(head, key, top);
+  Products::template Score<kVectors>(head, top);
   __m512 inverse[kVectors];
   Softmax<Ops, kVectors>(head, top, inverse);
-  for (size_t column = 0; column < head.width; column += kHeadColumns) {
-    ValueTile<Ops, 12, kVectors>(head, column, inverse);
-    ValueTile<Ops, 12, kVectors>(head, column + 12, inverse);
-    ValueTile<Ops, 8, kVectors>(head, column + 24, inverse);
-  }
+  Products::template Mean<kVectors>(head, inverse);
   StoreContext<Ops, kVectors>(head, query);
 }
 
-template <class Ops>
+template <class Ops, class Products = VectorProducts<Ops>>
 void Attention(const AttentionCall& call) {
+  constexpr size_t kBlock = kBlockVectors * kLanes;
   HeadView<Ops> head;
   head.stride = call.qkv_stride / Ops::kPerUnit;
   head.tokens = call.tokens;
   head.query_rows = call.queries == 0 ? call.tokens : call.queries;
   head.units = call.head_width / Ops::kPerUnit;
   head.width = call.head_width;
-  head.keys_padded = RoundUp(call.tokens, kKeyStep);
+  head.keys_padded = RoundUp(call.tokens, Products::kKeyStep);
   head.context_stride = call.context_stride;
-  constexpr size_t kBlock = kBlockVectors * kLanes;
   head.scores = static_cast<float*>(call.scratch);
-  head.keys = static_cast<Unit*>(call.scratch) + head.keys_padded * kBlock;
+  head.keys = static_cast<Unit*>(call.scratch) + RoundUp(call.tokens, kTokenStep) * kBlock;
   head.values = head.keys + head.keys_padded * head.units;
-  head.queries = head.values + RoundUp(call.tokens, kKeyStep) / Ops::kPerUnit * head.width;
+  head.queries = head.values + RoundUp(call.tokens, kTokenStep) / Ops::kPerUnit * head.width;
   head.sums = head.queries + head.units * kBlock;
   for (size_t index = call.head_begin; index < call.head_end; ++index) {
     head.queries_rows = static_cast<const Unit*>(call.qkv) + index * head.units;
@@ -270,10 +296,10 @@ void Attention(const AttentionCall& call) {
     head.values_rows = head.keys_rows + call.width / Ops::kPerUnit;
     head.context = static_cast<typename Ops::T*>(call.context) + index * head.width;
     CopyKeys<Ops>(head);
-    CopyValues<Ops>(head);
+    Products::PackValues(head);
     size_t query = 0;
-    for (; query + kLanes < head.query_rows; query += kBlock) AttendBlock<Ops, 2>(head, query);
-    if (query < head.query_rows) AttendBlock<Ops, 1>(head, query);
+    for (; query + kLanes < head.query_rows; query += kBlock) AttendBlock<Ops, Products, 2>(head, query);
+    if (query < head.query_rows) AttendBlock<Ops, Products, 1>(head, query);
   }
 }
 

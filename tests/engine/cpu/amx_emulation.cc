@@ -1,6 +1,7 @@
 #include "tests/engine/cpu/amx_emulation.h"
 
 #if defined(__AVX512BF16__)
+#include "engine/cpu/kernels/amx_attention_body.h"
 #include "engine/cpu/kernels/amx_gemm_body.h"
 #include "engine/cpu/kernels/amx_int8_body.h"
 
@@ -83,7 +84,7 @@ const KernelTable* EmulatedAmxKernels() {
       .prepare_thread = NoThreadState,
       .release_thread = NoThreadState,
       .gemm = AmxGemm<EmulatedTiles>,
-      .attention = Attention<Bf16Ops>,
+      .attention = AmxAttention<EmulatedTiles>,
       .normalize = Normalize<Bf16Ops>,
       .embed = Embed,
       .mean = Mean,
