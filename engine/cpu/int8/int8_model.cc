@@ -97,6 +97,7 @@ class Preparation {
   Status Measure(const std::shared_ptr<QuantisedModel>& out) const {
     const EncoderSpec& spec = model_.config.spec;
     const QualityTexts texts = BuiltInTexts(*model_.tokenizer, spec.vocabulary, spec.tokens_max);
+    spdlog::info("int8: comparing the vectors of {} built-in texts with fp32", texts.tokens.size());
     CpuEncoder exact(std::make_shared<FloatPass>(Exact(), exact_), options_.threads);
     CpuEncoder quantised(std::make_shared<Int8Pass>(out, kernels_), options_.threads);
     Result<Int8Quality> quality = CompareEncoders(exact, quantised, spec.hidden, texts);
