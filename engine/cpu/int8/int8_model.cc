@@ -158,7 +158,7 @@ const KernelTable* ChooseInt8Kernels(CpuIsa isa_max) {
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx_vnni, AvxVnniKernels());
-  const std::vector<const KernelTable*> trusted = TrustedSets(sets);
+  const std::vector<const KernelTable*> trusted = TrustedSets(sets).sets;
   return trusted.empty() ? nullptr : trusted.front();
 }
 
