@@ -92,7 +92,6 @@ void OtherIdentities::Look() {
   LookAtPacked(data.value());
   RemoveOrphans(data.value());
   KeepBound(data.value(), fixed_bytes, &others);
-  RemoveOrphans(data.value());                                  // of caches that have just gone
   identities_.store(others.size(), std::memory_order_relaxed);  // relaxed, as the next: for display
   bytes_.store(BytesOf(others) + packed_.bytes_of_others(), std::memory_order_relaxed);
 }
