@@ -131,6 +131,8 @@ TEST(Int8Pass, VectorsDoNotDependOnTheBatchOrTheThreads) {
       for (const int threads : {2, 3}) {
         EXPECT_EQ(Encode(pass, texts, threads), together) << table->name << " with " << threads << " threads";
       }
+      const Texts few = {Texts::value_type(20, 5), {3, 4, 5}};  // rows of one and of two terms, computed together
+      EXPECT_EQ(Encode(pass, few, 2), Encode(pass, few)) << table->name;
       for (size_t i = 0; i < texts.size(); i += 5) {
         EXPECT_EQ(Encode(pass, {texts[i]})[0], together[i]) << table->name << " text " << i;
         EXPECT_EQ(Encode(pass, {texts[i]}, 2)[0], together[i]) << table->name << " text " << i << " shared";
