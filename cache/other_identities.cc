@@ -6,6 +6,7 @@
 #include <cassert>
 #include <utility>
 
+#include "cache/mib_text.h"
 #include "cache/wal/believed_time.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
@@ -16,11 +17,6 @@ namespace sutra {
 namespace {
 
 constexpr size_t kSaidMax = 256;  // lines; a directory full of strangers must not fill the log
-
-std::string MiBText(uint64_t bytes) {
-  constexpr uint64_t kMiB = 1u << 20;
-  return std::to_string((bytes + kMiB - 1) / kMiB) + " MiB";
-}
 
 std::string SpanText(uint64_t ns) {
   const uint64_t s = ns / kNsPerSecond;
@@ -46,6 +42,7 @@ uint64_t BytesOf(const std::vector<IdentitySurvey>& surveys) {
 OtherIdentities::OtherIdentities(Options options)
     : options_(std::move(options)),
       removal_{.may_go_on = options_.may_go_on, .log = options_.log},
+      packed_({.served = options_.served, .may_go_on = options_.may_go_on, .log = options_.log}),
       io_(MakePosixDiskIo(false)) {
   assert(IsShardName(options_.served) && options_.clock != nullptr && options_.may_go_on);
   ClockHolds();
@@ -92,9 +89,36 @@ void OtherIdentities::Look() {
   RemoveExpired(data.value(), &others);
   const Result<IdentitySurvey> served = SurveyIdentity(data.value(), options_.served);
   if (served.ok()) fixed_bytes += served->bytes;
+  LookAtPacked(data.value());
+  RemoveOrphans(data.value());
   KeepBound(data.value(), fixed_bytes, &others);
   identities_.store(others.size(), std::memory_order_relaxed);  // relaxed, as the next: for display
-  bytes_.store(BytesOf(others), std::memory_order_relaxed);
+  bytes_.store(BytesOf(others) + packed_.bytes_of_others(), std::memory_order_relaxed);
+}
+
+void OtherIdentities::LookAtPacked(const OpenDirectory& data) {
+  const Status status = packed_.Survey(data);
+  if (!status.ok()) {
+    SayOnce(LogLevel::kWarn, "the weights that were prepared for int8 cannot be looked at, and are not counted: " +
+                                 Printable(status.message(), HighBytes::kKeep));
+  }
+  if (packed_.foreign().empty()) return;
+  SayOnce(LogLevel::kWarn, options_.data + "/" + kPackedDirectory + " holds " + packed_.foreign().front() +
+                               ", which no engine made there; it is left alone, and not counted: move it away");
+}
+
+void OtherIdentities::RemoveOrphans(const OpenDirectory& data) {
+  const Result<std::vector<OpenDirectory::Item>> items = data.List();
+  if (!items.ok()) return;  // the next look tries again
+  std::set<std::string> caches;
+  for (const OpenDirectory::Item& item : items.value()) caches.insert(item.name);
+  SayPackedStay(packed_.RemoveOrphans(caches, options_.clock->WallNs()));
+}
+
+void OtherIdentities::SayPackedStay(const Status& status) {
+  if (status.ok()) return;
+  SayOnce(LogLevel::kWarn,
+          "weights that were prepared for int8 cannot be removed: " + status.message() + "; remove them by hand");
 }
 
 std::vector<IdentitySurvey> OtherIdentities::Survey(const OpenDirectory& data,
@@ -210,13 +234,19 @@ void OtherIdentities::KeepBound(const OpenDirectory& data, uint64_t fixed_bytes,
   }
   std::sort(oldest.begin(), oldest.end(),
             [](const IdentitySurvey* a, const IdentitySurvey* b) { return a->used_ns < b->used_ns; });
-  uint64_t bytes = fixed_bytes + BytesOf(*others);
+  const auto over = [this](uint64_t total) {
+    return "all caches in " + options_.data + " take up " + MiBText(total) + "; raise --data-bytes-max (" +
+           MiBText(options_.bytes_max) + ") to keep more";
+  };
+  uint64_t bytes = fixed_bytes + BytesOf(*others) + packed_.bytes();
+  if (bytes > options_.bytes_max) {  // what can be made again goes first
+    SayPackedStay(packed_.RemoveBytes(bytes - options_.bytes_max, over(bytes)));
+    bytes = fixed_bytes + BytesOf(*others) + packed_.bytes();
+  }
   std::set<std::string> removed;
   for (const IdentitySurvey* survey : oldest) {
     if (bytes <= options_.bytes_max) break;
-    const std::string why = "it was last used " + Ago(survey->used_ns) + ", and all caches in " + options_.data +
-                            " take up " + MiBText(bytes) + "; raise --data-bytes-max (" + MiBText(options_.bytes_max) +
-                            ") to keep more";
+    const std::string why = "it was last used " + Ago(survey->used_ns) + ", and " + over(bytes);
     if (!Remove(data, *survey, LogLevel::kWarn, why)) continue;
     bytes -= survey->bytes;
     removed.insert(survey->name);

@@ -1,6 +1,7 @@
 // The caches of other models in a data directory: named when an engine starts, removed once their last entry has
 // expired, and bounded together with the one that is served. Each model identity has a directory DATA/<16 hex>/ of its
-// own, so without this every change of a model, its precision or its settings leaves one behind for ever.
+// own, so without this every change of a model, its precision or its settings leaves one behind for ever. The weights
+// that were prepared for int8 (packed_files.h) count, too, and go with their cache or before any.
 //
 // Thread rule: Look comes from one thread, which may block on the disk for long; figures from any thread.
 // REQUIRES: the lock on DATA is held; `may_go_on` says for how long.
@@ -27,6 +28,7 @@
 #include "cache/disk/open_directory.h"
 #include "cache/identity_removal.h"
 #include "cache/identity_survey.h"
+#include "cache/packed_files.h"
 #include "shm/base/log_line.h"
 #include "shm/base/status.h"
 
@@ -39,14 +41,14 @@ class OtherIdentities {
   struct Options {
     std::string data;                 // DATA
     std::string served;               // name of the directory in it that is served
-    uint64_t bytes_max = UINT64_MAX;  // of all identities together, the served one included
+    uint64_t bytes_max = UINT64_MAX;  // of all identities together, the served one and prepared weights included
     std::function<bool()> may_go_on;  // false: the engine ends, or its lock is lost. Asked before every change
     Clock* clock = nullptr;
     LogLine log;
   };
   struct Figures {
     uint64_t identities = 0;  // directories beside the served one
-    uint64_t bytes = 0;       // that they take up
+    uint64_t bytes = 0;       // that they take up, with weights that were prepared for others than the served one
     uint64_t removed = 0;     // directories since the start
   };
 
@@ -68,6 +70,9 @@ class OtherIdentities {
   void LearnExpiry(const OpenDirectory& data, IdentitySurvey* survey);
   bool HasExpired(const IdentitySurvey& survey) const;
   void Introduce(const IdentitySurvey& survey);
+  void LookAtPacked(const OpenDirectory& data);
+  void RemoveOrphans(const OpenDirectory& data);  // prepared weights without a cache
+  void SayPackedStay(const Status& status);
   uint64_t RemoveLeftOvers(const OpenDirectory& data, const std::vector<OpenDirectory::Item>& items);
   void RemoveExpired(const OpenDirectory& data, std::vector<IdentitySurvey>* others);
   void KeepBound(const OpenDirectory& data, uint64_t fixed_bytes, std::vector<IdentitySurvey>* others);
@@ -76,6 +81,7 @@ class OtherIdentities {
 
   const Options options_;
   const IdentityRemoval removal_;
+  PackedFiles packed_;
   const std::unique_ptr<DiskIo> io_;
   std::optional<uint64_t> clock_offset_ns_;      // wall clock minus boot clock, modulo 2^64
   uint64_t clock_since_ns_ = 0;                  // on the boot clock: since when it has been that

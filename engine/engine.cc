@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "cache/packed_files.h"
 #include "cache/shard_directory.h"
 #include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
@@ -95,7 +96,7 @@ Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
                            .threads = config.threads,
                            .cpu_isa = config.cpu_isa,
                            .int8_cosine_min = config.int8_cosine_min,
-                           .packed_dir = config.cache ? config.data + "/packed" : ""});
+                           .packed_dir = config.cache ? config.data + "/" + kPackedDirectory : ""});
 }
 
 // Moves the value of a result into *target, or returns the error.

@@ -47,17 +47,25 @@ Status RuledOut(Precision precision, CpuIsa isa_max) {
 
 }  // namespace
 
-std::vector<const KernelTable*> TrustedSets(const std::vector<const KernelTable*>& sets) {
-  std::vector<const KernelTable*> trusted;
+TrustedKernels TrustedSets(const std::vector<const KernelTable*>& sets) {
+  TrustedKernels trusted;
   for (const TrialResult& result : TryKernels(sets)) {
     if (result.problem.empty()) {
-      trusted.push_back(result.kernels);
+      trusted.sets.push_back(result.kernels);
       continue;
     }
     spdlog::warn("the {} kernels are not used: their trial {} on this CPU ({}; {}); please report it",
                  result.kernels->name, result.problem, CpuName(), DescribeFeatures(DetectFeatures()));
+    if (!trusted.left_out.empty()) trusted.left_out += ", ";
+    trusted.left_out += std::string(result.kernels->name) + " " + result.problem;
   }
   return trusted;
+}
+
+std::string WhyBf16IsEmulated(const std::string& left_out, CpuIsa isa_max) {
+  if (!left_out.empty()) return "the kernels that multiply it failed their trial (" + left_out + ")";
+  if (isa_max == CpuIsa::kPortable) return std::string("--cpu-isa ") + Name(isa_max) + " leaves out all others";
+  return "this CPU (" + CpuName() + "; " + DescribeFeatures(DetectFeatures()) + ") does not multiply it";
 }
 
 Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max) {
@@ -67,11 +75,12 @@ Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_
     return RuledOut(precision, isa_max);
   }
   std::vector<KernelChoice> choices;
-  for (const KernelTable* kernels : TrustedSets(allowed)) choices.push_back({PrecisionOf(*kernels), kernels});
+  const TrustedKernels trusted = TrustedSets(allowed);
+  for (const KernelTable* kernels : trusted.sets) choices.push_back({PrecisionOf(*kernels), kernels});
   if (precision == Precision::kBf16) {
     if (choices.empty()) {
-      spdlog::warn("no kernels multiply bf16 natively here (--cpu-isa {}, {}): --precision bf16 is emulated and slow",
-                   Name(isa_max), DescribeFeatures(DetectFeatures()));
+      spdlog::warn("--precision bf16 is emulated by the portable kernels, and slow: {}",
+                   WhyBf16IsEmulated(trusted.left_out, isa_max));
       choices.push_back({precision, PortableKernels(Element::kBf16)});
     }
     return choices;
@@ -81,7 +90,11 @@ Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_
   const auto fp32 = std::find_if(choices.begin(), choices.end(),
                                  [](const KernelChoice& choice) { return choice.precision == Precision::kF32; });
   const bool compare = fp32 != choices.begin() && !fp32->portable();
-  if (compare && !Bf16IsFaster(*choices.front().kernels, *fp32->kernels)) choices.erase(choices.begin(), fp32);
+  if (compare && !Bf16IsFaster(*choices.front().kernels, *fp32->kernels)) {
+    spdlog::info("--precision auto takes fp32: the {} kernels are not clearly faster here than the {} ones",
+                 choices.front().kernels->name, fp32->kernels->name);
+    choices.erase(choices.begin(), fp32);
+  }
   return choices;
 }
 

@@ -2,6 +2,7 @@
 // Thread rule: any thread; no state.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "engine/cpu/kernels/kernels.h"
@@ -26,7 +27,15 @@ struct KernelChoice {
 // --cpu-isa portable asks for it. Fails with kBadOption where isa_max rules out what `precision` needs.
 Result<std::vector<KernelChoice>> ChooseKernels(Precision precision, CpuIsa isa_max = CpuIsa::kAuto);
 
+struct TrustedKernels {
+  std::vector<const KernelTable*> sets;
+  std::string left_out;  // which sets failed, and how: "amx dies of Illegal instruction, ..."; "": none
+};
+
 // Those of `sets` that pass their trial, in their order; of each other one a warning names the CPU.
-std::vector<const KernelTable*> TrustedSets(const std::vector<const KernelTable*>& sets);
+TrustedKernels TrustedSets(const std::vector<const KernelTable*>& sets);
+
+// Why --precision bf16 has to be emulated: no set that multiplies it was tried (`left_out` is ""), or each failed.
+std::string WhyBf16IsEmulated(const std::string& left_out, CpuIsa isa_max);
 
 }  // namespace sutra::cpu

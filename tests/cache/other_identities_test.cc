@@ -200,6 +200,46 @@ TEST_F(OtherIdentitiesTest, WithinTheBoundNothingGoes) {
   EXPECT_TRUE(There(a));
 }
 
+// Weights that can be prepared again in seconds go before vectors that cost hours.
+TEST_F(OtherIdentitiesTest, PreparedWeightsCountTowardsTheBoundAndGoFirst) {
+  const std::string a = ServeOnce(OldConfig(data(), 'a'), {{"t", 86'400}});
+  const auto weights = [](const std::string& cache) { return "packed/" + cache + std::string(48, '0') + ".int8"; };
+  for (const std::string& cache : {a, served_}) temp_.Write(weights(cache), std::string(1 << 20, 'w'));
+  const uint64_t caches = BytesOf(served_) + BytesOf(a);
+  Start(caches + (2u << 20) + (1u << 16));
+  others_->Look();
+  EXPECT_TRUE(There(a) && There(weights(a)) && There(weights(served_)));
+  EXPECT_GE(others_->figures().bytes, BytesOf(a) + (1u << 20));
+  EXPECT_LT(others_->figures().bytes, BytesOf(a) + (2u << 20)) << "without those that are served";
+  Start(caches + (1u << 20) + (1u << 16));
+  others_->Look();
+  EXPECT_TRUE(There(a) && !There(weights(a)) && There(weights(served_))) << AllSaid();
+  EXPECT_EQ(Said("prepared for int8, " + (temp_ / weights(a)) + ", 1 MiB: all caches in " + data()), 1u) << AllSaid();
+  Start(caches + (1u << 16));
+  others_->Look();
+  EXPECT_TRUE(!There(a) && There(weights(served_))) << "those that are served count, too";
+}
+
+TEST_F(OtherIdentitiesTest, PreparedWeightsGoWithTheirCache) {
+  const std::string a = ServeOnce(OldConfig(data(), 'a'), {{"t", 60}}, clock_.WallNs());
+  const std::string weights = "packed/" + a + std::string(48, '0') + ".int8";
+  temp_.Write(weights, "weights");
+  others_->Look();
+  EXPECT_TRUE(There(weights));
+  Advance(2 * kHourNs);
+  others_->Look();
+  EXPECT_TRUE(!There(a) && !There(weights)) << AllSaid();
+}
+
+TEST_F(OtherIdentitiesTest, WhatLiesAmongPreparedWeightsIsSaidOnceAndLeftAlone) {
+  temp_.Write("packed/thesis", "the only copy");
+  Start(1);
+  others_->Look();
+  others_->Look();
+  EXPECT_TRUE(There("packed/thesis"));
+  EXPECT_EQ(Said("/packed holds a regular file 'thesis', which no engine made there"), 1u) << AllSaid();
+}
+
 TEST_F(OtherIdentitiesTest, WhatIsNotOursIsSaidAndLeftAlone) {
   const test::TempDir elsewhere;
   elsewhere.Write("wal-0000000000000001.log", "precious");

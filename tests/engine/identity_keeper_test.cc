@@ -11,6 +11,8 @@
 #include <optional>
 #include <thread>
 
+#include "cache/packed_files.h"
+#include "engine/cpu/int8/packed_file.h"
 #include "shm/base/clock.h"
 #include "tests/kit/temp_dir.h"
 #include "tests/kit/watchdog.h"
@@ -55,6 +57,18 @@ TEST_F(IdentityKeeperTest, LooksAgainAndAgain) {
   MakeEmptyIdentity("fedcba9876543210");
   AwaitRemovals(2);
   EXPECT_TRUE(fs::exists(temp_ / kServed));
+}
+
+// Two folders that may not see each other agree on where prepared weights lie.
+TEST_F(IdentityKeeperTest, RemovesPreparedWeightsByTheNameThatTheirWriterGivesThem) {
+  const std::string served = kServed + std::string(48, '0');
+  const std::string packed = temp_ / kPackedDirectory;
+  const std::string gone = cpu::PackedFilePath(packed, std::string(64, '1'));
+  const std::string stays = cpu::PackedFilePath(packed, served);
+  for (const std::string& path : {gone, stays}) temp_.Write(path.substr(temp_.path().size() + 1), "weights");
+  Start();
+  while (fs::exists(gone)) std::this_thread::yield();
+  EXPECT_TRUE(fs::exists(stays));
 }
 
 TEST_F(IdentityKeeperTest, WaitsUntilTheShardIsOpen) {

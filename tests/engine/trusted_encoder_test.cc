@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/engine/cpu/int8/quantised_tiny_model.h"
 #include "tests/kit/tiny_model.h"
 
 namespace sutra {
@@ -63,6 +64,18 @@ TEST_F(TrustedEncoderTest, WhereNoneIsLeftTheModelIsRefusedWithTheFix) {
   for (const char* part : {"lying", "0.9999", "--precision"}) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
   }
+}
+
+// The weights have proved their quality, but perhaps on another CPU.
+TEST_F(TrustedEncoderTest, Int8ThatIsFarFromFp32IsRefusedUnlessThatIsAccepted) {
+  auto quantised = cpu::QuantiseTinyModel(*model_);
+  EXPECT_EQ(TrustedInt8(*model_, quantised, Good(), 0.99, 1)->precision, Precision::kInt8);
+  const cpu::QuantisedLinear& linear = quantised->layers[0][static_cast<size_t>(cpu::LinearRole::kFfnOut)];
+  for (size_t n = 0; n < linear.columns; n += 2) linear.scale.As<float>()[n] *= 9;
+  const Status refused = TrustedInt8(*model_, quantised, Good(), kInt8CosineMin, 1).status();
+  EXPECT_EQ(refused.code(), StatusCode::kModelError);
+  EXPECT_NE(refused.message().find("int8 needs 0.999"), std::string::npos) << refused.message();
+  EXPECT_TRUE(TrustedInt8(*model_, quantised, Good(), 0, 1).ok());
 }
 
 TEST_F(TrustedEncoderTest, TheFallbackIsFp32AndOfAnotherSetWhereFp32WasFirst) {

@@ -16,9 +16,9 @@ namespace sutra::cpu {
 
 using LayerMoments = std::array<InputMoments, kLinearRoles>;
 
-// Of the layers [layer_begin, layer_end) of `model`, which is packed in fp32 for `kernels`. All members of the team
-// share the sums; the layers themselves are computed by the caller. Memory: 4 depth^2 bytes per product, and some
-// megabytes of buffers.
+// Of the layers [layer_begin, layer_end) of `model`, which is packed in fp32 for `kernels`. The members of the team
+// share the texts; the result has the same bytes for any number of them. Memory: 4 depth^2 bytes per product, and some
+// megabytes of buffers per member; throws where it runs out. Logs its progress once a second.
 std::vector<LayerMoments> GatherMoments(const std::shared_ptr<const PackedModel>& model, const KernelTable& kernels,
                                         const TokenTexts& texts, size_t layer_begin, size_t layer_end, WorkTeam* team);
 

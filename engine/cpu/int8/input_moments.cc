@@ -51,8 +51,7 @@ void InputMoments::AddRow(const float* row, Class* of, double weight, float* out
   of->weight += weight;
 }
 
-void InputMoments::Add(const ChunkOfTexts& chunk, const float* rows, size_t stride, float* scratch, Gram* gram,
-                       WorkTeam* team) {
+void InputMoments::Add(const ChunkOfTexts& chunk, const float* rows, size_t stride, float* scratch, Gram* gram) {
   if (classes_[0].reference.empty()) SetReferences(chunk, rows, stride);
   for (size_t text = 0; text < chunk.texts(); ++text) {
     const double weight = 1 / static_cast<double>(chunk.tokens(text));
@@ -62,15 +61,7 @@ void InputMoments::Add(const ChunkOfTexts& chunk, const float* rows, size_t stri
     }
   }
   gram->Load(scratch, padded_depth_, chunk.rows(), padded_depth_, 1);
-  std::atomic<size_t> left{gram->panels()};
-  team->Run([&](int) {
-    // The longest panels first. Relaxed: the exchange itself claims a panel; the end of the run publishes the sums.
-    for (size_t panel = left.load(std::memory_order_relaxed); panel > 0;) {
-      if (!left.compare_exchange_weak(panel, panel - 1, std::memory_order_relaxed)) continue;
-      gram->Add(panel - 1, products_.As<float>(), padded_depth_);
-      panel = left.load(std::memory_order_relaxed);
-    }
-  });
+  for (size_t panel = 0; panel < gram->panels(); ++panel) gram->Add(panel, products_.As<float>(), padded_depth_);
 }
 
 LinearStatistics InputMoments::Finish() const {

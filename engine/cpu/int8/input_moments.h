@@ -1,9 +1,8 @@
 // Gathers what one product's inputs look like: the mean of each class of rows, and H (linear_statistics.h).
 //
-// Thread rule: one thread. Invariants:
+// Thread rule: one thread at a time. Invariants:
 // - One pass over the data, without the cancellation of sums of squares: rows are taken relative to the class means of
 //   the first chunk, and the rest is corrected exactly.
-// - The sums are added in the same order whatever the team's size is: each panel of H belongs to one member at a time.
 #pragma once
 
 #include <array>
@@ -14,7 +13,6 @@
 #include "engine/cpu/forward_pass.h"
 #include "engine/cpu/int8/gram.h"
 #include "engine/cpu/int8/linear_statistics.h"
-#include "engine/cpu/work_team.h"
 
 namespace sutra::cpu {
 
@@ -24,7 +22,7 @@ class InputMoments {
 
   // Adds the rows of a chunk, [rows][depth] with row stride `stride`. `scratch` holds rows_max x padded_depth() floats;
   // `gram` is for matrices of that size.
-  void Add(const ChunkOfTexts& chunk, const float* rows, size_t stride, float* scratch, Gram* gram, WorkTeam* team);
+  void Add(const ChunkOfTexts& chunk, const float* rows, size_t stride, float* scratch, Gram* gram);
 
   // REQUIRES: rows of both classes were added.
   LinearStatistics Finish() const;

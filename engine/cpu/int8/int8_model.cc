@@ -97,6 +97,7 @@ class Preparation {
   Status Measure(const std::shared_ptr<QuantisedModel>& out) const {
     const EncoderSpec& spec = model_.config.spec;
     const QualityTexts texts = BuiltInTexts(*model_.tokenizer, spec.vocabulary, spec.tokens_max);
+    spdlog::info("int8: comparing the vectors of {} built-in texts with fp32", texts.tokens.size());
     CpuEncoder exact(std::make_shared<FloatPass>(Exact(), exact_), options_.threads);
     CpuEncoder quantised(std::make_shared<Int8Pass>(out, kernels_), options_.threads);
     Result<Int8Quality> quality = CompareEncoders(exact, quantised, spec.hidden, texts);
@@ -157,7 +158,7 @@ const KernelTable* ChooseInt8Kernels(CpuIsa isa_max) {
   add(features.avx512_vnni && features.avx512_bf16, Avx512VnniBf16Kernels());
   add(features.avx512_vnni, Avx512VnniKernels());
   add(features.avx_vnni, AvxVnniKernels());
-  const std::vector<const KernelTable*> trusted = TrustedSets(sets);
+  const std::vector<const KernelTable*> trusted = TrustedSets(sets).sets;
   return trusted.empty() ? nullptr : trusted.front();
 }
 

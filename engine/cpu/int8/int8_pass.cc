@@ -21,6 +21,7 @@ class Arrangement {
   explicit Arrangement(const ChunkOfTexts& chunk) : chunk_(chunk), two_term_begin_(chunk.rows()) {
     size_t short_texts = 0;
     for (size_t text = 0; text < chunk.texts(); ++text) short_texts += IsShort(chunk, text) ? 1 : 0;
+    short_begin_ = chunk.texts() - short_texts;
     if (short_texts == 0) return;
     if (short_texts == chunk.texts()) {
       two_term_begin_ = 0;
@@ -43,7 +44,8 @@ class Arrangement {
   Arrangement& operator=(const Arrangement&) = delete;
 
   const ChunkOfTexts& chunk() const { return chunk_; }
-  size_t two_term_begin() const { return two_term_begin_; }
+  size_t two_term_begin() const { return two_term_begin_; }  // a row
+  size_t short_begin() const { return short_begin_; }        // a text
 
  private:
   std::vector<int32_t> ids_;
@@ -51,6 +53,7 @@ class Arrangement {
   std::vector<float*> outputs_;
   ChunkOfTexts chunk_;
   size_t two_term_begin_;
+  size_t short_begin_;
 };
 
 // Memory for rows of up to some depth, and a view of it for one product.
@@ -150,6 +153,7 @@ struct Int8Pass::Job {
   uint8_t* classes;   // [rows]
   RowsMemory inputs;  // of the products that read what a norm or attention wrote
   RowsMemory inner;   // of the feed-forward's second product
+  RowsKept kept = RowsKept::kAll;
 
   QuantisedRows InputsOf(const QuantisedLinear& linear) const {
     return inputs.View(linear.depth, linear.block, two_term_begin);
@@ -170,7 +174,7 @@ Int8Pass::Int8Pass(std::shared_ptr<const QuantisedModel> model, const KernelTabl
   }
 }
 
-size_t Int8Pass::steps() const { return 1 + model_->layers.size() * 9; }
+size_t Int8Pass::steps() const { return 2 + model_->layers.size() * 9; }
 
 Workspace Int8Pass::MakeWorkspace(size_t rows_max) const {
   const PackedModel& rest = *model_->rest;
@@ -231,7 +235,7 @@ void Int8Pass::Normalize(const Job& job, const PackedNorm& norm, const Quantised
   kernels_.int8->normalize_quantise(call);
 }
 
-void Int8Pass::RunAttention(size_t index, const Job& job, Steps& steps) const {
+void Int8Pass::RunAttention(size_t index, const Job& job, const Job& after, Steps& steps) const {
   const PackedModel& rest = *model_->rest;
   const Widths& widths = rest.widths;
   const QuantisedLinear& qkv = Linear(model_->layers[index], LinearRole::kQkv);
@@ -242,14 +246,20 @@ void Int8Pass::RunAttention(size_t index, const Job& job, Steps& steps) const {
              widths.qkv_row, begin, end);
   });
   steps.Step(job.chunk.texts() * widths.heads, [&](size_t begin, size_t end) {
-    AttendPairs(kernels_, widths, job.chunk, begin, end, job.workspace, steps.scratch());
+    AttendPairs(kernels_, widths, job.chunk, begin, end, job.workspace, steps.scratch(), after.kept);
   });
-  steps.Step(job.rows, [&](size_t begin, size_t end) {
-    Quantise(job, job.workspace.elements.data(), widths.context_row, out.how(), job.InputsOf(out), begin, end);
+  if (after.kept == RowsKept::kFirstOfEachText) {
+    steps.Step(1, [&](size_t, size_t) {
+      KeepFirstRows(widths, job.chunk, job.workspace.x.As<float>());
+      std::fill_n(after.classes, after.rows, uint8_t{0});
+    });
+  }
+  steps.Step(after.rows, [&](size_t begin, size_t end) {
+    Quantise(after, job.workspace.elements.data(), widths.context_row, out.how(), after.InputsOf(out), begin, end);
   });
   steps.Step(out.panels(), [&](size_t begin, size_t end) {
-    Multiply(job, Before(Whole(out), Whole(ffn_in)), job.InputsOf(out), GemmOutput::kAddToF32, job.workspace.x.data(),
-             widths.hidden_row, begin, end);
+    Multiply(after, Before(Whole(out), Whole(ffn_in)), after.InputsOf(out), GemmOutput::kAddToF32,
+             job.workspace.x.data(), widths.hidden_row, begin, end);
   });
 }
 
@@ -314,14 +324,23 @@ void Int8Pass::Run(const ChunkOfTexts& given, const Workspace& workspace, Steps&
     Normalize(job, rest.embedding_norm, Linear(model_->layers.front(), LinearRole::kQkv), chunk.row(begin),
               chunk.row(end));
   });
+  // CLS pooling reads the first row of each text, so after the keys and values of the last layer no other is needed.
+  Job pooled = job;
+  if (rest.spec.pooling == Pooling::kCls) {
+    pooled.kept = RowsKept::kFirstOfEachText;
+    pooled.rows = chunk.texts();
+    pooled.two_term_begin = arranged.short_begin();
+  }
   const size_t layers = model_->layers.size();
   for (size_t index = 0; index < layers; ++index) {
-    RunAttention(index, job, steps);
-    steps.Step(rows, [&](size_t begin, size_t end) {
-      Normalize(job, rest.layers[index].attention_norm, Linear(model_->layers[index], LinearRole::kFfnIn), begin, end);
+    const Job& after = index + 1 < layers ? job : pooled;
+    RunAttention(index, job, after, steps);
+    steps.Step(after.rows, [&](size_t begin, size_t end) {
+      Normalize(after, rest.layers[index].attention_norm, Linear(model_->layers[index], LinearRole::kFfnIn), begin,
+                end);
     });
-    RunFeedForward(index, job, steps);
-    steps.Step(rows, [&](size_t begin, size_t end) {
+    RunFeedForward(index, after, steps);
+    steps.Step(after.rows, [&](size_t begin, size_t end) {
       const PackedNorm& norm = rest.layers[index].ffn_norm;
       if (index + 1 < layers) {
         Normalize(job, norm, Linear(model_->layers[index + 1], LinearRole::kQkv), begin, end);
@@ -330,7 +349,7 @@ void Int8Pass::Run(const ChunkOfTexts& given, const Workspace& workspace, Steps&
       }
     });
   }
-  if (steps.leads()) PoolTexts(kernels_, rest, chunk, workspace.x.As<float>());
+  if (steps.leads()) PoolTexts(kernels_, rest, chunk, workspace.x.As<float>(), pooled.kept);
 }
 
 }  // namespace sutra::cpu

@@ -39,7 +39,8 @@ class Int8Pass final : public ForwardPass {
                 size_t begin, size_t end) const;
   // The norm of rows [begin, end), quantised for the product that reads it.
   void Normalize(const Job& job, const PackedNorm& norm, const QuantisedLinear& reader, size_t begin, size_t end) const;
-  void RunAttention(size_t layer, const Job& job, Steps& steps) const;
+  // `after`: the rows that the layer goes on with once attention has read all of them.
+  void RunAttention(size_t layer, const Job& job, const Job& after, Steps& steps) const;
   void RunFeedForward(size_t layer, const Job& job, Steps& steps) const;
 
   std::shared_ptr<const QuantisedModel> model_;

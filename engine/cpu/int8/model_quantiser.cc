@@ -1,8 +1,6 @@
 // Layers in groups: statistics of a group by one pass, then its products shared out among the threads.
 #include "engine/cpu/int8/model_quantiser.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cassert>
@@ -10,15 +8,13 @@
 #include <new>
 
 #include "engine/cpu/int8/calibration.h"
-#include "shm/base/time.h"
+#include "engine/cpu/int8/progress_line.h"
 
 namespace sutra::cpu {
 namespace {
 
 // Texts of random ids are one kind of text; a larger share of the mean keeps GPTQ from fitting the weights to it.
 constexpr float kDamping = 0.2F;
-
-constexpr uint64_t kProgressNs = kNsPerSecond;  // between two lines of the log
 
 // The parts of one product's fp32 weights as they lie in panels, beside each other, row-major.
 class RowMajor {
@@ -94,6 +90,7 @@ class GroupJob {
            i = next_.fetch_add(1, std::memory_order_relaxed)) {
         try {
           Quantise(i % moments_.size(), kLinearRoles - 1 - i / moments_.size());
+          progress_.Say(layer_begin_ * kLinearRoles + i + 1, exact_.layers.size() * kLinearRoles);
         } catch (const std::bad_alloc&) {  // must not leave a helper's thread
           out_of_memory_.store(true, std::memory_order_relaxed);
         }
@@ -126,6 +123,7 @@ class GroupJob {
   std::atomic<size_t> next_{0};
   std::atomic<bool> not_finite_{false};
   std::atomic<bool> out_of_memory_{false};
+  ProgressLine progress_{"products are rounded"};
 };
 
 }  // namespace
@@ -138,17 +136,12 @@ Result<std::vector<QuantisedLayer>> QuantiseLayers(const std::shared_ptr<const P
   const size_t at_once = std::clamp<size_t>(moment_bytes_max / MomentBytesPerLayer(*exact), 1, layers);
   WorkTeam team(threads);
   std::vector<QuantisedLayer> out(layers);
-  uint64_t logged_ns = MonotonicNs();
   for (size_t begin = 0; begin < layers; begin += at_once) {
     const size_t end = std::min(layers, begin + at_once);
     const std::vector<LayerMoments> moments = GatherMoments(exact, kernels, texts, begin, end, &team);
     if (!GroupJob(*exact, kernels, begin, moments, &out).Run(&team)) {
       return Status(StatusCode::kModelError,
                     "the model computes values that are not finite even in fp32; its weights may be damaged");
-    }
-    if (end < layers && MonotonicNs() - logged_ns > kProgressNs) {
-      spdlog::info("int8: {} of {} layers prepared", end, layers);
-      logged_ns = MonotonicNs();
     }
   }
   return out;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+
 #include "engine/cpu/features.h"
 
 namespace sutra::cpu {
@@ -65,6 +67,26 @@ TEST(KernelChoice, ACapKeepsFasterSetsOut) {
       EXPECT_NE(choice.kernels, AmxKernels()) << name;
     }
   }
+}
+
+TEST(KernelChoice, SetsThatFailTheirTrialAreLeftOutByNameAndReason) {
+  const KernelTable good = *PortableKernels(Element::kF32);
+  KernelTable dies = good, wrong = good;
+  dies.name = "one that dies", wrong.name = "one that errs";
+  dies.gemm = [](const GemmCall&) { (void)std::raise(SIGILL); };
+  wrong.embed = [](const EmbedCall&) {};
+  const TrustedKernels trusted = TrustedSets({&dies, &good, &wrong});
+  EXPECT_EQ(trusted.sets, std::vector{&good});
+  EXPECT_EQ(trusted.left_out, "one that dies dies of Illegal instruction, one that errs computes wrong results");
+  EXPECT_EQ(TrustedSets({&good}).left_out, "");
+}
+
+TEST(KernelChoice, AnEmulationSaysWhatItReplaces) {
+  EXPECT_EQ(WhyBf16IsEmulated("amx dies of Illegal instruction", CpuIsa::kAuto),
+            "the kernels that multiply it failed their trial (amx dies of Illegal instruction)");
+  EXPECT_EQ(WhyBf16IsEmulated("", CpuIsa::kPortable), "--cpu-isa portable leaves out all others");
+  EXPECT_EQ(WhyBf16IsEmulated("", CpuIsa::kAuto),
+            "this CPU (" + CpuName() + "; " + DescribeFeatures(DetectFeatures()) + ") does not multiply it");
 }
 
 TEST(KernelChoice, APrecisionThatTheCapRulesOutIsRefusedWithCapCpuAndFix) {

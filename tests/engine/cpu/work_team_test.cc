@@ -100,6 +100,18 @@ TEST(WorkTeam, AMemberSleepsWhileThePartOfAnotherIsLateAndWakesForTheNextStep) {
   }
 }
 
+TEST(WorkTeam, AHelperSleepsWhenNothingIsLeftToDo) {
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  WorkTeam team(2);
+  std::atomic<pid_t> helper{0};
+  while (helper.load() == 0) {
+    team.Run([&](int member) {
+      if (member != 0) helper.store(gettid());
+    });
+  }
+  AwaitAsleep(helper.load());
+}
+
 TEST(WorkTeam, MorePartsThanWorkAndSingleThread) {
   WorkTeam team(1);
   SharedSteps steps;

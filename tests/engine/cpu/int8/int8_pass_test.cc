@@ -131,12 +131,72 @@ TEST(Int8Pass, VectorsDoNotDependOnTheBatchOrTheThreads) {
       for (const int threads : {2, 3}) {
         EXPECT_EQ(Encode(pass, texts, threads), together) << table->name << " with " << threads << " threads";
       }
+      const Texts few = {Texts::value_type(20, 5), {3, 4, 5}};  // rows of one and of two terms, computed together
+      EXPECT_EQ(Encode(pass, few, 2), Encode(pass, few)) << table->name;
       for (size_t i = 0; i < texts.size(); i += 5) {
         EXPECT_EQ(Encode(pass, {texts[i]})[0], together[i]) << table->name << " text " << i;
         EXPECT_EQ(Encode(pass, {texts[i]}, 2)[0], together[i]) << table->name << " text " << i << " shared";
       }
     }
   }
+}
+
+// Takes the first row where a mean was asked for: the whole computation, then the first row of it.
+KernelTable WithFirstRowAsMean(const KernelTable& table) {
+  static const KernelTable* real;
+  real = &table;
+  KernelTable first = table;
+  first.mean = [](const MeanCall& call) {
+    MeanCall one = call;
+    one.rows = 1;
+    real->mean(one);
+  };
+  return first;
+}
+
+TEST(Int8Pass, ClsPoolingGivesExactlyTheFirstRowOfTheWholeComputation) {
+  for (const TinyModel::Shape& shape : {kShapes[1], kShapes[3]}) {
+    TinyModel model(shape);
+    model.Save();
+    const Texts calibration = RandomTexts(30, 30, TinyModel::kVocabulary, 3);
+    const Passes mean(model.path(), calibration);
+    model.directory().Write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
+    const Passes cls(model.path(), calibration);
+    const Texts both = RandomTexts(test::ByBuild(60, 12, 12), 32, TinyModel::kVocabulary);
+    const Texts shorts = RandomTexts(20, 5, TinyModel::kVocabulary), longs = {both[0], Texts::value_type(32, 7)};
+    for (const KernelTable* table : Tables()) {
+      const KernelTable whole_table = WithFirstRowAsMean(*table);
+      for (const Texts& texts : {both, shorts, longs}) {
+        const auto whole = Encode(mean.Int8(whole_table), texts);
+        for (const int threads : {1, 2, 3}) {
+          EXPECT_EQ(Encode(cls.Int8(*table), texts, threads), whole) << table->name << " with " << threads;
+        }
+        EXPECT_EQ(Encode(cls.Int8(*table), {texts[0]}, 2)[0], whole[0]) << table->name << " alone";
+      }
+    }
+  }
+}
+
+// The rows that the products of a model with CLS pooling multiplied, by a set that counts them.
+TEST(Int8Pass, ClsPoolingMultipliesOnlyFirstRowsAfterTheLastKeysAndValues) {
+  TinyModel model(kShapes[1]);
+  model.Save();
+  model.directory().Write("1_Pooling/config.json", R"({"pooling_mode_cls_token": true})");
+  const Passes cls(model.path(), RandomTexts(30, 30, TinyModel::kVocabulary, 3));
+  static std::vector<size_t> rows;
+  rows.clear();
+  Int8Kernels counting = *PortableKernels(Element::kF32)->int8;
+  counting.gemm = [](const Int8GemmCall& call) {
+    rows.push_back(call.rows);
+    PortableKernels(Element::kF32)->int8->gemm(call);
+  };
+  KernelTable table = *PortableKernels(Element::kF32);
+  table.int8 = &counting;
+  (void)Encode(cls.Int8(table), {{3, 4, 5}, {6, 7, 8, 9, 10, 11, 12}});
+  ASSERT_FALSE(rows.empty());
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), 10U), static_cast<std::ptrdiff_t>(rows.size() / 2 + 1))
+      << "all of the first layer's, and the last one's first";
+  EXPECT_EQ(rows.back(), 2U);
 }
 
 TEST(Int8Pass, IsNearFp32AndSetsAreNearEachOther) {

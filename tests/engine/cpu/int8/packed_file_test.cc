@@ -11,8 +11,10 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <span>
 #include <thread>
 
+#include "shm/base/sha256.h"
 #include "shm/base/unique_fd.h"
 #include "tests/engine/cpu/int8/quantised_tiny_model.h"
 #include "tests/kit/temp_dir.h"
@@ -101,6 +103,34 @@ TEST_F(PackedFile, FilesOfAnotherModelAreRefused) {
   QuantisedModel other;
   other.rest = SharedPackedModel(wider.config.spec, wider.weights, Element::kF32, PackedParts::kAllButProducts);
   EXPECT_EQ(ReadPackedFile(Path(), identity_, &other).code(), StatusCode::kStorageError);
+}
+
+// Of a later engine, say: its checksum is right.
+TEST_F(PackedFile, AnotherFormatIsRefusedWhateverItsChecksum) {
+  ASSERT_TRUE(WritePackedFile(Path(), identity_, *written_).ok());
+  const std::string whole = Bytes();
+  const auto with_checksum = [](std::string bytes) {
+    Sha256 hash;
+    const size_t covered = bytes.size() - sizeof(Sha256Digest);
+    hash.Add(std::as_bytes(std::span(bytes).first(covered)));
+    const Sha256Digest digest = hash.Finish().value();
+    for (size_t i = 0; i < digest.size(); ++i) bytes[covered + i] = static_cast<char>(digest[i]);
+    return bytes;
+  };
+  SetBytes(with_checksum(whole));
+  ASSERT_TRUE(Read(identity_).ok()) << "the canary: the checksum is made as the writer makes it";
+  for (const size_t at : {size_t{0}, size_t{8}, size_t{12}}) {  // magic, version, layers
+    std::string other = whole;
+    ++other[at];
+    SetBytes(with_checksum(other));
+    ExpectRefused("byte " + std::to_string(at));
+  }
+}
+
+TEST_F(PackedFile, AFailedWriteLeavesNothingBehind) {
+  std::filesystem::create_directories(Path());  // where the file should get its name
+  EXPECT_EQ(WritePackedFile(Path(), identity_, *written_).code(), StatusCode::kStorageError);
+  EXPECT_FALSE(std::filesystem::exists(Path() + ".tmp"));
 }
 
 TEST_F(PackedFile, WhatOthersCouldHavePutThereIsRefused) {
