@@ -114,7 +114,10 @@ Result<std::unique_ptr<ModelBackend>> Backend(const Options& options, const std:
   const auto known = std::find_if(std::begin(kPrecisionNames), std::end(kPrecisionNames),
                                   [&](const auto& name) { return precision == name.first; });
   if (known == std::end(kPrecisionNames)) return Status(StatusCode::kBadOption, "this build has no " + precision);
-  return MakeModelBackend({.model_dir = options.model_dir, .precision = known->second, .executor = Executor::kCpu});
+  Result<Backends> made =
+      MakeModelBackends({.model_dir = options.model_dir, .precision = known->second, .executor = Executor::kCpu});
+  if (!made.ok()) return made.status();
+  return std::move(made->front());
 }
 
 // Processor time of one pass, of the best of `passes`.

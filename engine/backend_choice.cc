@@ -5,33 +5,48 @@
 
 #include <cassert>
 #include <exception>
+#include <string>
 #include <utility>
 
+#include "cache/packed_files.h"
+#include "engine/cpu/core_groups.h"
 #include "engine/cpu/features.h"
 #include "engine/cpu/int8/int8_model.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder_backend.h"
+#include "engine/model/fake_backend.h"
 #include "engine/model/model_identity.h"
 #include "engine/torch/plugin_loader.h"
 #include "engine/trusted_encoder.h"
+#include "shm/base/thread_affinity.h"
 
 namespace sutra {
 namespace {
 
+// One encoder and one fallback per worker.
 struct Plan {
-  std::unique_ptr<Encoder> encoder;
+  Encoders encoders;
+  std::vector<EncoderBackend::MakeFallback> fallbacks;
   Precision precision = Precision::kF32;
   const char* device = "cpu";
-  EncoderBackend::MakeFallback fallback;
 };
 
-Plan WithFallback(const LoadedModel& model, TrustedEncoder trusted, const BackendOptions& options) {
+cpu::CoreGroups GroupsFor(const BackendOptions& options) {
+  return cpu::DealCores("/", AllowedCpus(), options.threads, options.core_groups);
+}
+
+Plan WithFallbacks(const LoadedModel& model, TrustedEncoders trusted, const BackendOptions& options,
+                   const cpu::CoreGroups& groups) {
   Plan plan;
-  plan.encoder = std::move(trusted.encoder);
+  plan.encoders = std::move(trusted.encoders);
   plan.precision = trusted.precision;
-  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
-    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
-  };
+  for (const cpu::CoreGroup& group : groups) {
+    plan.fallbacks.push_back([options, group, digest = model.weights.digest, first = plan.precision] {
+      return MakeFallbackEncoder(options.model_dir, digest, first, group, options.cpu_isa);
+    });
+  }
+  spdlog::info("the model is computed by {} of cores: {}",
+               groups.size() == 1 ? "one group" : std::to_string(groups.size()) + " groups", cpu::Describe(groups));
   return plan;
 }
 
@@ -54,10 +69,11 @@ Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
                                          .cosine_min = options.int8_cosine_min,
                                          .threads = static_cast<int>(options.threads)});
   if (!quantised.ok()) return quantised.status();
-  Result<TrustedEncoder> trusted =
-      TrustedInt8(model, std::move(quantised).value(), *kernels, options.int8_cosine_min, options.threads);
+  const cpu::CoreGroups groups = GroupsFor(options);
+  Result<TrustedEncoders> trusted =
+      TrustedInt8(model, std::move(quantised).value(), *kernels, options.int8_cosine_min, groups);
   if (!trusted.ok()) return trusted.status();
-  return WithFallback(model, std::move(trusted).value(), options);
+  return WithFallbacks(model, std::move(trusted).value(), options, groups);
 }
 
 Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) {
@@ -73,7 +89,8 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
       model.config.spec, model.weights,
       {.device = options.device, .precision = plan.precision, .threads = static_cast<int>(options.threads)});
   if (!encoder.ok()) return encoder.status();
-  plan.encoder = std::move(encoder).value();
+  plan.encoders.push_back(std::move(encoder).value());
+  plan.fallbacks.emplace_back();
   return plan;
 }
 
@@ -108,25 +125,55 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
         "several times slower. {}",
         cpu::DescribeFeatures(cpu::DetectFeatures()), plan.status().message());
   }
-  Result<TrustedEncoder> trusted = FirstTrusted(model, *choices, options.threads);
+  const cpu::CoreGroups groups = GroupsFor(options);
+  Result<TrustedEncoders> trusted = FirstTrusted(model, *choices, groups);
   if (!trusted.ok()) return trusted.status();
-  return WithFallback(model, std::move(trusted).value(), options);
+  return WithFallbacks(model, std::move(trusted).value(), options, groups);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<ModelBackend>> MakeModelBackend(const BackendOptions& options) {
+Result<Backends> MakeModelBackends(const BackendOptions& options) {
   assert(options.threads >= 1 && options.threads <= kThreadsMax);  // engine/config.cc checks it
+  assert(options.core_groups <= kCoreGroupsMax);
   try {
     Result<LoadedModel> model = LoadModel(options.model_dir);
     if (!model.ok()) return model.status();
     Result<Plan> plan = MakePlan(model.value(), options);
     if (!plan.ok()) return plan.status();
-    return EncoderBackend::Make(std::move(model).value(), std::move(plan->encoder), Name(plan->precision), plan->device,
-                                std::move(plan->fallback));
+    auto first = EncoderBackend::Make(std::move(model).value(), std::move(plan->encoders.front()),
+                                      Name(plan->precision), plan->device, std::move(plan->fallbacks.front()));
+    if (!first.ok()) return first.status();
+    Backends backends;
+    for (size_t i = 1; i < plan->encoders.size(); ++i) {
+      backends.push_back((*first)->ForAnotherWorker(std::move(plan->encoders[i]), std::move(plan->fallbacks[i])));
+    }
+    backends.insert(backends.begin(), std::move(first).value());
+    return backends;
   } catch (const std::exception& error) {
     return Status(StatusCode::kModelError, "loading the model " + options.model_dir + " failed: " + error.what());
   }
+}
+
+Result<Backends> MakeBackends(const EngineConfig& config) {
+  if (config.backend == Backend::kModel) {
+    return MakeModelBackends({.model_dir = config.model,
+                              .precision = config.precision,
+                              .device = config.device,
+                              .executor = config.executor,
+                              .threads = config.threads,
+                              .core_groups = config.core_groups,
+                              .cpu_isa = config.cpu_isa,
+                              .int8_cosine_min = config.int8_cosine_min,
+                              .packed_dir = config.cache ? config.data + "/" + kPackedDirectory : ""});
+  }
+  Backends backends;
+  do {
+    Result<std::unique_ptr<ModelBackend>> fake = MakeFakeBackend("fake", config.fake_width);
+    if (!fake.ok()) return fake.status();
+    backends.push_back(std::move(fake).value());
+  } while (backends.size() < config.core_groups);
+  return backends;
 }
 
 }  // namespace sutra

@@ -124,7 +124,11 @@ void AddModelOptions(CLI::App& app, EngineConfig* config, Texts* texts) {
   Choice(app, "--device", kDeviceNames, &texts->device, "cpu or cuda");
   Choice(app, "--cpu-isa", kCpuIsaNames, &texts->cpu_isa,
          "The instructions that our CPU kernels may use at most; auto: all that this CPU has");
-  Number(app, "--threads", &config->threads, kThreadsRange, "Threads per batch (default: the usable CPUs)");
+  Number(app, "--threads", &config->threads, kThreadsRange,
+         "Threads that compute, of all core groups (default: the usable CPUs)");
+  Number(app, "--core-groups", &config->core_groups, kCoreGroupsRange,
+         "Groups of neighbouring CPUs that compute a batch each, with a share of --threads (0: one for each last-level "
+         "cache and node, 1: all threads compute every batch together)");
 }
 
 void AddAttachOptions(CLI::App& app, EngineConfig* config, Texts* texts) {

@@ -37,7 +37,8 @@ struct EngineConfig {
   Device device = Device::kCpu;
   double int8_cosine_min = kInt8CosineMinRange.otherwise;
   CpuIsa cpu_isa = CpuIsa::kAuto;
-  uint32_t threads = kThreadsRange.otherwise;  // default: the CPUs this process may use, at most kThreadsMax
+  uint32_t threads = kThreadsRange.otherwise;         // default: the CPUs this process may use, at most kThreadsMax
+  uint32_t core_groups = kCoreGroupsRange.otherwise;  // 0 = one per last-level cache (cpu/core_groups.h)
 
   // Which clients may attach, and where.
   std::string socket;

@@ -12,13 +12,10 @@
 #include <string>
 #include <utility>
 
-#include "cache/packed_files.h"
 #include "cache/shard_directory.h"
-#include "engine/backend_choice.h"
 #include "engine/engine_stats.h"
 #include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
-#include "engine/model/fake_backend.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/enum_names.h"
@@ -87,18 +84,6 @@ void RaiseFileSizeLimit() {
   setrlimit(RLIMIT_FSIZE, &limit);
 }
 
-Result<std::unique_ptr<ModelBackend>> LoadBackend(const EngineConfig& config) {
-  if (config.backend == Backend::kFake) return MakeFakeBackend("fake", config.fake_width);
-  return MakeModelBackend({.model_dir = config.model,
-                           .precision = config.precision,
-                           .device = config.device,
-                           .executor = config.executor,
-                           .threads = config.threads,
-                           .cpu_isa = config.cpu_isa,
-                           .int8_cosine_min = config.int8_cosine_min,
-                           .packed_dir = config.cache ? config.data + "/" + kPackedDirectory : ""});
-}
-
 // Moves the value of a result into *target, or returns the error.
 template <typename Target, typename T>
 Status Assign(Target* target, Result<T> result) {
@@ -152,14 +137,14 @@ void Engine::BeginTurn() {
 Result<Standby::Turn> Engine::AwaitTurn() {
   if (Status made = MakeDataDirectory(); !made.ok()) return made;
   Standby::Options options{
-      .locks = {}, .socket = config_.socket, .model = &backend_->info(), .shutdown = &*shutdown_, .log = WriteLog};
+      .locks = {}, .socket = config_.socket, .model = &info(), .shutdown = &*shutdown_, .log = WriteLog};
   if (config_.cache) options.locks.push_back(DataLockPath());
   options.locks.push_back(SocketLockPath());
   return Standby(std::move(options)).Wait();
 }
 
 Status Engine::LockInTurn() {
-  assert(shutdown_.has_value() && backend_ != nullptr);
+  assert(shutdown_.has_value() && !backends_.empty());
   Result<Standby::Turn> turn = AwaitTurn();
   // The directory was removed or moved while it waited. The engine that it waited for went on without it, and so does
   // the next one: with an empty cache.
@@ -195,8 +180,8 @@ Status Engine::AwaitFreeSocket() {
 Status Engine::LoadModel() {
   assert(shutdown_.has_value());
   const uint64_t start_ns = MonotonicNs();
-  if (Status status = Assign(&backend_, LoadBackend(config_)); !status.ok()) return status;
-  const ModelInfo& model = backend_->info();
+  if (Status status = Assign(&backends_, MakeBackends(config_)); !status.ok()) return status;
+  const ModelInfo& model = info();
   spdlog::info("model {} loaded in {} ms: identity {}, width {}, {} tokens at most, {} on {}", model.name,
                (MonotonicNs() - start_ns) / kNsPerMs, model.identity.substr(0, 16), model.width, model.tokens_max,
                model.precision, model.device);
@@ -204,7 +189,7 @@ Status Engine::LoadModel() {
 }
 
 CacheConfig Engine::MakeCacheConfig() const {
-  const ModelInfo& model = backend_->info();
+  const ModelInfo& model = info();
   CacheConfig cache;
   cache.directory = config_.data;
   cache.model_identity = model.identity;
@@ -231,9 +216,9 @@ Result<std::unique_ptr<CacheShard>> Engine::OpenShard() {
 }
 
 Status Engine::OpenCache() {
-  assert(backend_ != nullptr);
+  assert(!backends_.empty());
   if (!config_.cache || took_over_ns_ != 0) return {};
-  traces_.WillMakeTree(ShardPath(config_.data, backend_->info().identity));
+  traces_.WillMakeTree(ShardPath(config_.data, info().identity));
   if (Status status = Assign(&cache_, OpenShard()); !status.ok()) return status;
   stats_segment_->SetDiskIo(cache_->Stats().disk_io);
   return {};
@@ -251,8 +236,8 @@ void Engine::OpenCacheBehind() {
 }
 
 Status Engine::Reserve() {
-  assert(socket_lock_.has_value() && backend_ != nullptr && cache_ == nullptr);
-  const ModelInfo& model = backend_->info();
+  assert(socket_lock_.has_value() && !backends_.empty() && cache_ == nullptr);
+  const ModelInfo& model = info();
   if (Status status = Assign(&lane_limits_, LaneLimits(config_, files_max_, model.width, WriteLog)); !status.ok()) {
     return status;
   }
@@ -271,7 +256,7 @@ Status Engine::Reserve() {
   }
   if (Status status = Assign(&stats_segment_, StatsSegment::Create(options)); !status.ok()) return status;
   stats_ = stats_segment_->writer();
-  ShowConstants(stats_, model, lane_limits_.total.lanes);
+  ShowConstants(stats_, model, lane_limits_.total.lanes, backends_.size());
   if (Status status = Assign(&page_, EnginePageMemory::Create(generation_)); !status.ok()) return status;
   if (Status status = MakeHotTable(); !status.ok()) return status;
   return Assign(&listener_, ListeningSocket::Prepare(config_.socket, config_.socket_mode));
@@ -280,7 +265,7 @@ Status Engine::Reserve() {
 // Without a shard nothing is ever found twice.
 Status Engine::MakeHotTable() {
   if (!config_.cache || config_.hot_bytes_max == 0) return {};
-  const uint32_t width = backend_->info().width;
+  const uint32_t width = info().width;
   if (Status status = Assign(&hot_, HotCache::Create(width, config_.hot_bytes_max, generation_)); !status.ok()) {
     return status;
   }
@@ -298,7 +283,7 @@ void Engine::FillHotTable() {
 
 void Engine::RemoveTraces() {
   long_worker_.reset();
-  worker_.reset();
+  workers_.clear();
   if (admin_.has_value()) admin_->Stop();
   cache_.reset();
   listener_.reset();
@@ -329,7 +314,7 @@ void Engine::KeepIdentities() {
 
 OtherIdentities::Options Engine::MakeIdentityOptions() const {
   return {.data = config_.data,
-          .served = ShardName(backend_->info().identity),
+          .served = ShardName(info().identity),
           .bytes_max = config_.data_bytes_max != 0 ? config_.data_bytes_max : 2 * config_.wal_bytes_max,
           .may_go_on = [this] { return data_lock_->InPlace(); },
           .clock = Clock::Real(),
@@ -341,7 +326,7 @@ FileWatch::Options Engine::MakeWatchOptions() {
           .socket_lock = &*socket_lock_,
           .data_lock = data_lock_.has_value() ? &*data_lock_ : nullptr,
           .cache = &model_->cache,
-          .shard_directory = HasLog() ? ShardPath(config_.data, backend_->info().identity) : "",
+          .shard_directory = HasLog() ? ShardPath(config_.data, info().identity) : "",
           .stats = stats_,
           .log = WriteLog};
 }
@@ -351,7 +336,7 @@ Acceptor::Options Engine::MakeAttachOptions() {
           .allow_gids = config_.allow_gids,
           .slots_default = config_.slots,
           .text_bytes_max = config_.text_bytes_max,
-          .model = backend_->info(),
+          .model = info(),
           .engine_generation = generation_,
           .engine_page_fd = page_.fd(),
           .hot_fd = hot_ != nullptr ? hot_->fd() : -1,
@@ -387,7 +372,7 @@ CacheCommands::Options Engine::MakeCommandOptions() {
 ServedModel::Options Engine::MakeModelOptions() {
   // On two CPUs a polling worker occupies the CPU that the loop and the clients need.
   const uint32_t worker_spin_us = UsableCpus() > 2 ? config_.spin_us : 0;
-  return {.backend = backend_.get(),
+  return {.backend = backends_.front().get(),
           .cache = cache_.get(),
           .hot = hot_.get(),
           .ttl_s_default = config_.ttl_s,
@@ -395,7 +380,8 @@ ServedModel::Options Engine::MakeModelOptions() {
                       .texts_max = config_.batch_tokens_max,  // every text has a token: tokens alone bound a batch
                       .queue_texts_max = config_.queue_texts_max,
                       .queue_bytes_max = config_.queue_bytes_max,
-                      .spin_us = worker_spin_us},
+                      .spin_us = worker_spin_us,
+                      .workers = static_cast<uint32_t>(backends_.size())},
           .stats = stats_};
 }
 
@@ -419,7 +405,7 @@ Status Engine::Show() {
                                     .control = MakeControlOptions()},
                 MakeAttachOptions(), &*model_);
   if (Status status = loop_->Prepare(); !status.ok()) return status;
-  if (Status status = StartWorker(); !status.ok()) return status;
+  if (Status status = StartWorkers(); !status.ok()) return status;
   if (Status status = listener_->Show(); !status.ok()) return status;
   served_ = true;
   KeepIdentities();
@@ -431,32 +417,35 @@ Status Engine::Show() {
   return {};
 }
 
-Status Engine::StartWorker() {
+Status Engine::StartWorkers() {
   const auto device_lost = [this](const Status& status) {
     spdlog::error("the device is lost: {}", status.message());
     loop_->ReportDeviceLost();
   };
-  const Status started = StartThread("the model", [&] {
-    worker_.emplace(&*model_, DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
-  });
-  if (!started.ok()) return started;
+  for (const std::unique_ptr<ModelBackend>& backend : backends_) {
+    const Status started = StartThread("the model", [&] {
+      workers_.emplace_back(&*model_, backend.get(),
+                            DeviceWorker::Options{.log = client_logs_.log(), .device_lost = device_lost});
+    });
+    if (!started.ok()) return started;
+  }
   return StartThread("long texts", [&] { long_worker_.emplace(&*model_); });
 }
 
 EngineLoop::End Engine::Serve() {
-  assert(served_ && worker_.has_value() && long_worker_.has_value());
+  assert(served_ && !workers_.empty() && long_worker_.has_value());
   spdlog::info("serving {} at {}", model_->info.name, config_.socket);
   return loop_->Run();
 }
 
 ExitCode Engine::Stop(EngineLoop::End end) {
-  assert(worker_.has_value() && long_worker_.has_value());
+  assert(!workers_.empty() && long_worker_.has_value());
   shutdown_->LeaveOnNextSignal();
   if (admin_.has_value()) admin_->Stop();
   identity_keeper_.reset();
   hot_refill_.reset();
   long_worker_->Stop();
-  worker_->Stop();
+  for (DeviceWorker& worker : workers_) worker.Stop();
   Status synced;
   if (opener_.has_value()) synced = opener_->Finish(&cache_);
   if (cache_ != nullptr) synced = cache_->Sync();

@@ -3,15 +3,17 @@
 //
 // Thread rule: the main thread, which is also the loop thread.
 // Invariants: each step is taken at most once, in the order in which the steps are declared here; members are declared
-// in that order too, so that they are destroyed in reverse: the worker before what it uses, the locks last.
+// in that order too, so that they are destroyed in reverse: the workers before what they use, the locks last.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "cache/cache_shard.h"
 #include "cache/disk/disk_io.h"
+#include "engine/backend_choice.h"
 #include "engine/config.h"
 #include "engine/control/admin_thread.h"
 #include "engine/control/cache_commands.h"
@@ -53,7 +55,7 @@ class Engine {
   // In the directory named after the model's identity. An engine that took over opens it behind: clients that lost
   // their engine are served by the model meanwhile.
   Status OpenCache();
-  // The loop, the worker, and the socket where clients find them.
+  // The loop, the workers, and the socket where clients find them.
   Status Show();
 
   EngineLoop::End Serve();
@@ -74,7 +76,8 @@ class Engine {
   Status MakeHotTable();
   void FillHotTable();
   void KeepIdentities();
-  Status StartWorker();
+  Status StartWorkers();
+  const ModelInfo& info() const { return backends_.front()->info(); }
   Result<std::unique_ptr<CacheShard>> OpenShard();
   void OpenCacheBehind();
   std::string DataLockPath() const;
@@ -96,7 +99,7 @@ class Engine {
   uint64_t files_max_ = 0;  // descriptors
   ClientTable::Limits lane_limits_;
   uint64_t generation_ = 0;
-  std::unique_ptr<ModelBackend> backend_;
+  Backends backends_;
   std::unique_ptr<HotCache> hot_;  // null: there is none
   std::unique_ptr<DiskIo> disk_;
   std::unique_ptr<CacheShard> cache_;  // null with --no-cache
@@ -110,7 +113,7 @@ class Engine {
   std::optional<CacheCommands> commands_;  // none with --no-cache, and then no thread
   std::optional<AdminThread> admin_;
   std::optional<EngineLoop> loop_;
-  std::optional<DeviceWorker> worker_;
+  std::deque<DeviceWorker> workers_;  // one per backend
   std::optional<LongWorker> long_worker_;
   std::optional<HotRefill> hot_refill_;
   std::optional<IdentityKeeper> identity_keeper_;

@@ -40,13 +40,13 @@ void ShowHotTable(const StatsWriter& stats, const HotCache::Figures& figures) {
 
 }  // namespace
 
-void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max) {
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max, size_t workers) {
   stats.Set(Gauge::kLanesMax, lanes_max);
   stats.Set(Gauge::kStartWallNs, WallNs());
   stats.Set(Gauge::kPid, static_cast<uint64_t>(getpid()));
   stats.Set(Gauge::kModelWidth, model.width);
   stats.Set(Gauge::kModelTokensMax, model.tokens_max);
-  stats.Set(Gauge::kWorkers, 1);
+  stats.Set(Gauge::kWorkers, workers);
   stats.Set(Gauge::kSocketLost, 0);  // file_watch.cc changes these two
   stats.Set(Gauge::kDataLost, 0);
   ShowOtherIdentities(stats, {});  // until they were looked at

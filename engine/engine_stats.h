@@ -11,7 +11,7 @@
 
 namespace sutra {
 
-void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max);
+void ShowConstants(const StatsWriter& stats, const ModelInfo& model, uint32_t lanes_max, size_t workers);
 void ShowGauges(const ServedModel& model, const EngineLoop::Vitals& vitals);
 void ShowOtherIdentities(const StatsWriter& stats, const OtherIdentities::Figures& figures);
 

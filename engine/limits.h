@@ -24,6 +24,7 @@ inline constexpr uint64_t kTebibyte = 1ull << 40;
 // Model.
 inline constexpr OptionRange<uint32_t> kFakeWidthRange = {1, 384, kWidthMax};
 inline constexpr OptionRange<uint32_t> kThreadsRange = {1, 1, kThreadsMax};         // the default follows the host
+inline constexpr OptionRange<uint32_t> kCoreGroupsRange = {0, 0, kCoreGroupsMax};   // 0: by last-level cache
 inline constexpr OptionRange<double> kInt8CosineMinRange = {0, kInt8CosineMin, 1};  // 0: any
 
 // Lanes.

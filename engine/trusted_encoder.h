@@ -5,7 +5,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "engine/cpu/core_groups.h"
 #include "engine/cpu/int8/quantised_model.h"
 #include "engine/cpu/kernel_choice.h"
 #include "engine/model/encoder.h"
@@ -14,24 +16,27 @@
 
 namespace sutra {
 
-struct TrustedEncoder {
-  std::unique_ptr<Encoder> encoder;
+using Encoders = std::vector<std::unique_ptr<Encoder>>;  // of the same weights, one for each group of cores
+
+struct TrustedEncoders {
+  Encoders encoders;
   Precision precision = Precision::kF32;
 };
 
 // The first of `choices` whose vector of the canary (cpu/canary.h) is close enough to the reference for its precision.
 // A choice that is passed over costs a warning. Fails with kModelError if none is left, naming cosine, CPU and fix.
-Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cpu::KernelChoice> choices,
-                                    uint32_t threads);
+Result<TrustedEncoders> FirstTrusted(const LoadedModel& model, std::span<const cpu::KernelChoice> choices,
+                                     const cpu::CoreGroups& groups);
 
 // The same of a model in int8, whose quality was measured on more texts when its weights were prepared: here on this
 // CPU and these weights. `cosine_min` is what was asked for then; the canary asks for no more.
-Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<const cpu::QuantisedModel> quantised,
-                                   const cpu::KernelTable& kernels, double cosine_min, uint32_t threads);
+Result<TrustedEncoders> TrustedInt8(const LoadedModel& model, std::shared_ptr<const cpu::QuantisedModel> quantised,
+                                    const cpu::KernelTable& kernels, double cosine_min, const cpu::CoreGroups& groups);
 
 // What computes a batch that `first` failed to: fp32, by the fastest set where `first` is another precision, else by
 // the portable one. Reads the folder again; fails with kModelError if its weights are not those of `digest` any more.
+// Workers that ask at the same time are served one after another, as each reading takes memory for all weights.
 Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
-                                                     Precision first, uint32_t threads, CpuIsa isa_max);
+                                                     Precision first, const cpu::CoreGroup& group, CpuIsa isa_max);
 
 }  // namespace sutra

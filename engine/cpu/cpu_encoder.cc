@@ -36,11 +36,12 @@ size_t ChunkTokens(const KernelTable& kernels, const EncoderSpec& spec, const Ca
   return std::clamp(fitting, kernels.chunk_tokens, std::max(kernels.chunk_tokens, kernels.chunk_tokens_max));
 }
 
-CpuEncoder::CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads)
+CpuEncoder::CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads, std::vector<uint32_t> cpus)
     : pass_(std::move(pass)),
       chunk_tokens_(ChunkTokens(pass_->kernels(), pass_->spec(), ReadCacheSizes("/"))),
       rows_max_(std::max<size_t>(chunk_tokens_ + chunk_tokens_ / 8, pass_->spec().tokens_max)),
-      team_(std::max(threads, 1)) {
+      cpus_(std::move(cpus)),
+      team_(std::max(threads, 1), cpus_) {
   const BufferArena arena;
   for (int member = 0; member < team_.threads(); ++member) workspaces_.push_back(pass_->MakeWorkspace(rows_max_));
 }

@@ -27,12 +27,13 @@ size_t ChunkTokens(const KernelTable& kernels, const EncoderSpec& spec, const Ca
 
 class CpuEncoder final : public Encoder {
  public:
-  // REQUIRES 1 <= threads <= kThreadsMax.
-  CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads);
+  // `cpus`: where its helpers stay, and should its worker (core_groups.h). REQUIRES 1 <= threads <= kThreadsMax.
+  CpuEncoder(std::shared_ptr<const ForwardPass> pass, int threads, std::vector<uint32_t> cpus = {});
 
   const char* name() const override { return pass_->kernels().name; }
   // One chunk for each thread.
   size_t round_tokens() const override { return chunk_tokens_ * static_cast<size_t>(team_.threads()); }
+  std::span<const uint32_t> cpus() const override { return cpus_; }
   Status Encode(const TokenBatch& batch, std::span<float* const> outputs) override;
 
  private:
@@ -52,6 +53,7 @@ class CpuEncoder final : public Encoder {
   std::shared_ptr<const ForwardPass> pass_;
   const size_t chunk_tokens_;
   const size_t rows_max_;  // of a chunk: dealt out equally they are a little larger than asked for
+  const std::vector<uint32_t> cpus_;
   WorkTeam team_;
   SharedSteps shared_steps_;
   std::vector<Workspace> workspaces_;  // one per member

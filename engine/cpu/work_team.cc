@@ -6,6 +6,7 @@
 
 #include "engine/model/compute_options.h"
 #include "shm/base/cpu_pause.h"
+#include "shm/base/thread_affinity.h"
 
 namespace sutra::cpu {
 namespace {
@@ -36,9 +37,14 @@ bool SpinUntil(const Condition& reached) {
 
 }  // namespace
 
-WorkTeam::WorkTeam(int threads) {
+WorkTeam::WorkTeam(int threads, std::span<const uint32_t> cpus) {
   assert(threads >= 1 && threads <= static_cast<int>(kThreadsMax));
-  for (int member = 1; member < threads; ++member) helpers_.emplace_back([this, member] { HelperLoop(member); });
+  for (int member = 1; member < threads; ++member) {
+    helpers_.emplace_back([this, member, cpus = std::vector(cpus.begin(), cpus.end())] {
+      static_cast<void>(StayOnCpus(cpus));  // refused: slower perhaps, not wrong
+      HelperLoop(member);
+    });
+  }
 }
 
 WorkTeam::~WorkTeam() {

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -19,7 +20,8 @@ namespace sutra::cpu {
 
 class WorkTeam {
  public:
-  explicit WorkTeam(int threads);
+  // Helpers stay on `cpus`, if there are any; the caller is where its owner has put it.
+  explicit WorkTeam(int threads, std::span<const uint32_t> cpus = {});
   ~WorkTeam();
   WorkTeam(const WorkTeam&) = delete;
   WorkTeam& operator=(const WorkTeam&) = delete;

@@ -1,5 +1,5 @@
-// How a model may be computed: the enumerations and the limit behind --precision, --device, --executor, --cpu-isa and
-// --threads.
+// How a model may be computed: the enumerations and limits behind --precision, --device, --executor, --cpu-isa,
+// --threads and --core-groups.
 // engine/config.cc parses them; Name gives the text that options, logs and the stats segment use.
 #pragma once
 
@@ -42,7 +42,10 @@ constexpr const char* Name(CpuIsa isa) { return NameOf(kCpuIsaNames, isa); }
 // How close the int8 vector of every built-in text has to be to that in fp32: the default of --int8-cosine-min.
 inline constexpr double kInt8CosineMin = 0.999;
 
-// Threads that compute one batch: the upper bound of --threads and of its default.
+// Threads that compute: the upper bound of --threads and of its default.
 inline constexpr uint32_t kThreadsMax = 255;
+
+// Groups of cores that compute a batch each: the upper bound of --core-groups and of what is found.
+inline constexpr uint32_t kCoreGroupsMax = 32;
 
 }  // namespace sutra

@@ -16,8 +16,9 @@ class Encoder {
   virtual ~Encoder() = default;
   virtual const char* name() const = 0;
 
-  // As ModelBackend::round_tokens.
+  // As those of ModelBackend.
   virtual size_t round_tokens() const { return SIZE_MAX; }
+  virtual std::span<const uint32_t> cpus() const { return {}; }
 
   // Like ModelBackend::Embed; the caller has checked ids and lengths, and checks that the vectors are finite.
   virtual Status Encode(const TokenBatch& batch, std::span<float* const> outputs) = 0;

@@ -16,9 +16,9 @@
 
 namespace sutra {
 
-Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
-                                                           const std::string& precision, const std::string& device,
-                                                           MakeFallback fallback) {
+Result<std::unique_ptr<EncoderBackend>> EncoderBackend::Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
+                                                             const std::string& precision, const std::string& device,
+                                                             MakeFallback fallback) {
   const std::string device_class = device.substr(0, device.find(':'));
   Result<std::string> identity = ComputeModelIdentity(model, precision, device_class);
   if (!identity.ok()) return identity.status();
@@ -58,7 +58,20 @@ Result<std::unique_ptr<ModelBackend>> EncoderBackend::Make(LoadedModel model, st
   }
   spdlog::info("model {}: width {}, {} tokens at most, {} on {} ({})", backend->info_.name, backend->info_.width,
                backend->info_.tokens_max, precision, device, backend->encoder_->name());
-  return std::unique_ptr<ModelBackend>(std::move(backend));
+  return backend;
+}
+
+std::unique_ptr<ModelBackend> EncoderBackend::ForAnotherWorker(std::unique_ptr<Encoder> encoder,
+                                                               MakeFallback fallback) const {
+  std::unique_ptr<EncoderBackend> other(new EncoderBackend());
+  other->info_ = info_;
+  other->vocabulary_ = vocabulary_;
+  other->hidden_ = hidden_;
+  other->cut_unit_vector_ = cut_unit_vector_;
+  other->tokenizer_ = tokenizer_;
+  other->encoder_ = std::move(encoder);
+  other->make_fallback_ = std::move(fallback);
+  return other;
 }
 
 // Checks the requirements of Embed: an id outside the table would read foreign memory.

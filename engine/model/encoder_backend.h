@@ -24,13 +24,17 @@ class EncoderBackend final : public ModelBackend {
   // Computes the identity and one short text, so that a model that cannot compute fails here, not at the first request.
   // `precision` is "fp32", "bf16" or "int8", `device` "cpu" or "cuda:N". `fallback`, if there is one, is called when a
   // batch fails, and what it makes computes that batch again.
-  static Result<std::unique_ptr<ModelBackend>> Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
-                                                    const std::string& precision, const std::string& device,
-                                                    MakeFallback fallback = {});
+  static Result<std::unique_ptr<EncoderBackend>> Make(LoadedModel model, std::unique_ptr<Encoder> encoder,
+                                                      const std::string& precision, const std::string& device,
+                                                      MakeFallback fallback = {});
+
+  // The same model for another worker: tokenizer and settings are shared. `encoder` computes as this one's does.
+  std::unique_ptr<ModelBackend> ForAnotherWorker(std::unique_ptr<Encoder> encoder, MakeFallback fallback) const;
 
   const ModelInfo& info() const override { return info_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   size_t round_tokens() const override { return encoder_->round_tokens(); }
+  std::span<const uint32_t> cpus() const override { return encoder_->cpus(); }
   Status Embed(const TokenBatch& batch, std::span<float* const> outputs) override;
   uint64_t retries() const override { return retries_; }
 
@@ -48,7 +52,7 @@ class EncoderBackend final : public ModelBackend {
   bool cut_unit_vector_ = false;  // Normalize comes before the cut
   std::vector<float> whole_;      // vectors of the hidden width, before they are cut
   std::vector<float*> whole_outputs_;
-  std::unique_ptr<Tokenizer> tokenizer_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<Encoder> encoder_;
 
   MakeFallback make_fallback_;

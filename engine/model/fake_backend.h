@@ -3,7 +3,8 @@
 //
 // Thread rule: as ModelBackend; FakeVector is stateless.
 // The environment can make it fail and wait (constructor options win):
-//   SUTRA_FAKE_FAIL_AT=N    the N-th batch (1 is the first) fails with kModelError; later ones work again
+//   SUTRA_FAKE_FAIL_AT=N    the N-th batch (1 is the first) fails with kModelError; later ones work again; of each
+//                           worker
 //   SUTRA_FAKE_DELAY_US=U   each batch takes at least U microseconds
 //   SUTRA_FAKE_TOKENS_MAX=T tokens per text (default 8192)
 #pragma once

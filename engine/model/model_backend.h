@@ -1,7 +1,7 @@
 // The seam between the engine and a model: token ids in, vectors out.
 // Implementations: EncoderBackend (a model directory, computed by an Encoder) and the fake model (a deterministic
 // function of ids and model name, for tests and lane benchmarks). An implementation is used by one worker thread at a
-// time.
+// time; a model that several workers compute has a backend for each.
 #pragma once
 
 #include <cstddef>
@@ -31,6 +31,9 @@ class ModelBackend {
 
   // What it computes at once: more tokens in one call take as much longer and only keep other texts waiting.
   virtual size_t round_tokens() const { return SIZE_MAX; }
+
+  // The CPUs that its worker's thread should stay on, near its other threads; none: any.
+  virtual std::span<const uint32_t> cpus() const { return {}; }
 
   // Computes one vector per text and writes info().width fp32 floats to outputs[i]: pooled, never normalised (the
   // engine normalises once and keeps the norm, so that normalised and raw answers come from one cached entry). Every

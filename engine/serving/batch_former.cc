@@ -45,11 +45,12 @@ void BatchFormer::Form() {
   batch_.offsets.assign(1, 0);
   brief_ = !brief_ && long_ && model_.batcher.NewcomerIsNext(arrivals_before_, now_ns_);
   full_ = long_ = false;
-  const uint64_t full = std::min<uint64_t>(limits.tokens_max, model_.backend.round_tokens());
+  const uint64_t full = std::min<uint64_t>(limits.tokens_max, backend_.round_tokens());
   const uint64_t budget = brief_ ? std::max<uint64_t>(full / kBriefPart, 1) : full;
   // Texts that are dropped count too: a batch does not wait for a queue full of them.
   for (uint32_t count = 0; count < limits.texts_max && spent_ < budget && TakeOne(budget);) ++count;
   full_ |= spent_ >= budget;
+  if (full_) model_.batcher.WakeAnother();
   arrivals_before_ = model_.batcher.arrivals();
   assert(batch_.cost <= limits.tokens_max || batch_.texts.size() == 1);
   static_cast<void>(SUTRA_CHECKPOINT("batch.formed"));
@@ -60,8 +61,10 @@ bool BatchFormer::TakeOne(uint64_t budget) {
   MakeRoomForOne(&batch_.texts);
   MakeRoomForOne(&batch_.offsets);
   TakenText taken;
-  // A brief batch is for the newcomer: a large text that was put back may take all of it.
-  if (!model_.batcher.Take(now_ns_, !brief_, &taken)) return false;
+  // A brief batch is for the newcomer: a large text that was put back may take all of it. Any other batch may open with
+  // such a text, perhaps another worker's; there it fits, so it is put back only once.
+  const bool put_back_too = !brief_ && spent_ == 0;
+  if (!model_.batcher.Take(now_ns_, put_back_too, &taken)) return false;
   Computation& computation = *taken.computation;
   const size_t waiters = WaitersLeft(taken.computation);
   if (waiters == 0) {

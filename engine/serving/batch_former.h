@@ -30,7 +30,8 @@ struct Batch {
 
 class BatchFormer {
  public:
-  explicit BatchFormer(ServedModel* model) : model_(*model) {}
+  // `backend`: of the worker; how much it computes at once.
+  BatchFormer(ServedModel* model, const ModelBackend* backend) : model_(*model), backend_(*backend) {}
 
   // Waits for texts and forms a batch of them; the last one is no longer valid. Null after the batcher's Stop.
   const Batch* Next();
@@ -54,6 +55,7 @@ class BatchFormer {
   void PutBack(TakenText taken, size_t ids_before);
 
   ServedModel& model_;
+  const ModelBackend& backend_;
   Batch batch_;
   std::vector<Waiter> removed_;  // kept, so that it allocates nothing in the steady state
   uint64_t spent_ = 0;           // of the budget: by the texts of the batch, and by those that were tokenised in vain

@@ -13,6 +13,7 @@
 
 #include "engine/lanes/lane.h"
 #include "shm/base/checkpoint.h"
+#include "shm/base/thread_affinity.h"
 #include "shm/base/time.h"
 #include "shm/layout.h"
 
@@ -28,10 +29,13 @@ float Length(const float* vector, uint32_t width) {
 
 }  // namespace
 
-DeviceWorker::DeviceWorker(ServedModel* model, Options options)
-    : model_(*model), options_(std::move(options)), width_(model_.info.width), former_(model), thread_([this] {
-        Run();
-      }) {}
+DeviceWorker::DeviceWorker(ServedModel* model, ModelBackend* backend, Options options)
+    : model_(*model),
+      backend_(*backend),
+      options_(std::move(options)),
+      width_(model_.info.width),
+      former_(model, backend),
+      thread_([this] { Run(); }) {}
 
 DeviceWorker::~DeviceWorker() { Stop(); }
 
@@ -42,6 +46,7 @@ void DeviceWorker::Stop() {
 
 void DeviceWorker::Run() {
   pthread_setname_np(pthread_self(), "sutra-device");
+  static_cast<void>(StayOnCpus(backend_.cpus()));  // refused: slower perhaps, not wrong
   while (const Batch* batch = former_.Next()) {
     const uint64_t started_ns = MonotonicNs();
     try {
@@ -85,7 +90,7 @@ void DeviceWorker::Compute(const Batch& batch, size_t begin, size_t end) {
     static_cast<void>(SUTRA_CHECKPOINT("infer.done"));
   }
   times_.computed_ns = MonotonicNs();
-  if (const uint64_t retries = model_.backend.retries(); retries != retries_seen_) {
+  if (const uint64_t retries = backend_.retries(); retries != retries_seen_) {
     model_.stats.Add(Counter::kBatchesRetried, retries - retries_seen_);
     retries_seen_ = retries;
   }
@@ -129,7 +134,7 @@ Status DeviceWorker::Embed(const Batch& batch, size_t begin, size_t end) {
   outputs_.resize(end - begin);
   for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i] = vectors_.data() + i * width_;
   const std::span ids(batch.ids.data() + first_id, static_cast<size_t>(end_id - first_id));
-  return model_.backend.Embed(TokenBatch{ids, offsets_}, outputs_);
+  return backend_.Embed(TokenBatch{ids, offsets_}, outputs_);
 }
 
 void DeviceWorker::Answer(const ComputationPtr& computation, float* vector) {

@@ -1,7 +1,8 @@
 // One thread that owns one model backend: forms batches (BatchFormer), computes, stores, answers. The engine has one
-// worker per device (or CPU core group); several pull from the same batcher.
+// worker per device (or group of CPU cores, on which it stays); several pull from the same batcher.
 //
-// Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the current batch.
+// Thread rule: the constructor starts the thread; Stop (or the destructor) ends it after the current batch, and keeps
+// the other workers from beginning another one.
 // Invariants: memory that is short fails the texts of the batch that are not answered yet, and nothing else; a vector
 // with a non-finite number is never served and never stored; a text that the model cannot compute fails alone (a failed
 // batch is halved until the bad texts are isolated); a result is stored before its computation ends.
@@ -27,7 +28,7 @@ class DeviceWorker {
                                                      // Its texts stay unanswered: they are the next engine's
   };
 
-  DeviceWorker(ServedModel* model, Options options);
+  DeviceWorker(ServedModel* model, ModelBackend* backend, Options options);
   ~DeviceWorker();
 
   void Stop();
@@ -50,6 +51,7 @@ class DeviceWorker {
   void WakeLanes();
 
   ServedModel& model_;
+  ModelBackend& backend_;
   const Options options_;
   const uint32_t width_;
 

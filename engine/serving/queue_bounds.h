@@ -4,8 +4,8 @@
 // one part in k + 1 free for a newcomer, the client refused first is the one with the longest queue, and nothing that
 // was accepted is ever evicted. It also says when a refused client may try again.
 //
-// Thread rule: Admits and Add belong to the loop thread, Remove and CountServed to a worker; the counts may be read by
-// any thread. All accesses are relaxed: only counts; a removal that is seen late refuses a text a moment longer.
+// Thread rule: Admits and Add belong to the loop thread, Remove and CountServed to the workers; the counts may be read
+// by any thread. All accesses are relaxed: only counts; a removal that is seen late refuses a text a moment longer.
 // Invariant: what waits never exceeds the bounds, if every Add was admitted.
 #pragma once
 
@@ -24,8 +24,9 @@ class QueueBounds {
   static constexpr uint32_t kRetryMsMax = 30'000;
   static constexpr uint32_t kRetryMsUnknown = 100;  // before anything was served
 
-  QueueBounds(uint64_t texts_max, uint64_t bytes_max) : texts_max_(texts_max), bytes_max_(bytes_max) {
-    assert(texts_max > 0 && bytes_max > 0);
+  QueueBounds(uint64_t texts_max, uint64_t bytes_max, uint32_t workers = 1)
+      : texts_max_(texts_max), bytes_max_(bytes_max), workers_(workers) {
+    assert(texts_max > 0 && bytes_max > 0 && workers > 0);
   }
 
   uint64_t texts() const { return Get(texts_); }
@@ -53,8 +54,7 @@ class QueueBounds {
     Lower(&cost_, cost);
   }
 
-  // A worker served texts of this cost in this time. With several workers the rate is that of one of them, so a client
-  // is told a longer time than it takes.
+  // A worker served texts of this cost in this time.
   void CountServed(uint64_t cost, uint64_t ns) {
     const double rate = static_cast<double>(cost) * 1e9 / static_cast<double>(std::max<uint64_t>(ns, 1));
     const double before = cost_per_second_.load(std::memory_order_relaxed);
@@ -63,9 +63,9 @@ class QueueBounds {
   }
 
   // When a refused client may try again: when half of what waits is served, which is about when a client at its
-  // threshold has half its places free. In [1, kRetryMsMax].
+  // threshold has half its places free. While it waits, all workers are busy. In [1, kRetryMsMax].
   uint32_t RetryAfterMs() const {
-    const double rate = cost_per_second_.load(std::memory_order_relaxed);
+    const double rate = cost_per_second_.load(std::memory_order_relaxed) * workers_;
     if (rate <= 0) return kRetryMsUnknown;
     const double ms = static_cast<double>(cost()) / 2 / rate * 1000;
     return static_cast<uint32_t>(std::clamp(ms, 1.0, static_cast<double>(kRetryMsMax)));
@@ -84,10 +84,11 @@ class QueueBounds {
 
   const uint64_t texts_max_;
   const uint64_t bytes_max_;
+  const uint32_t workers_;
   std::atomic<uint64_t> texts_{0};
   std::atomic<uint64_t> bytes_{0};
   std::atomic<uint64_t> cost_{0};
-  std::atomic<double> cost_per_second_{0};
+  std::atomic<double> cost_per_second_{0};  // of one worker
 };
 
 }  // namespace sutra

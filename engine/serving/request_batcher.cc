@@ -13,8 +13,8 @@
 
 namespace sutra {
 RequestBatcher::RequestBatcher(const Limits& limits)
-    : limits_(limits), bounds_(limits.queue_texts_max, limits.queue_bytes_max) {
-  assert(limits.tokens_max > 0 && limits.texts_max > 0);
+    : limits_(limits), bounds_(limits.queue_texts_max, limits.queue_bytes_max, limits.workers) {
+  assert(limits.tokens_max > 0 && limits.texts_max > 0 && limits.workers <= kWorkersMax);
   arrivals_.reserve(kArrivalsMax);
   put_back_.reserve(kWorkersMax);
 }
@@ -36,7 +36,7 @@ bool RequestBatcher::Flush(Producer producer) {
 
 void RequestBatcher::Stop() {
   stopped_.store(true, std::memory_order_seq_cst);
-  gate_.Notify();
+  gate_.NotifyAll();
 }
 
 // Moves arrivals into the order. Out of memory it throws; what could not be admitted is the first to be next time.
@@ -54,8 +54,8 @@ bool RequestBatcher::Take(uint64_t now_ns, bool put_back_too, TakenText* taken) 
   const MutexLock lock(mutex_);
   AdmitArrivalsLocked();
   if (!put_back_too || put_back_.empty()) return order_.Take(now_ns, taken);
-  *taken = std::move(put_back_.back());
-  put_back_.pop_back();
+  *taken = std::move(put_back_.front());
+  put_back_.erase(put_back_.begin());
   return true;
 }
 

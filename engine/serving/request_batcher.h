@@ -9,8 +9,8 @@
 //
 // Thread rule: ReserveOne, Add and Flush belong to a producer's thread each; Admits and Charge to the loop thread;
 // Uncharge and RetryAfterMs to the producers; WaitForText, Take, Settle, PutBack,
-// arrivals, NewcomerIsNext and CountServed to the workers, of which there may be several; Stop and the counts to any
-// thread. The loop never takes the mutex. No callback runs and no system call is made under it.
+// WakeAnother, arrivals, NewcomerIsNext and CountServed to the workers, of which there may be several; Stop and the
+// counts to any thread. The loop never takes the mutex. No callback runs and no system call is made under it.
 // Invariants: a computation is handed out at most once, unless it is put back; a text counts as queued until it is
 // settled; nothing queued is lost by a lack of memory or by Stop.
 #pragma once
@@ -31,6 +31,7 @@ class RequestBatcher {
   // Threads that stage computations.
   enum Producer : uint8_t { kLoop, kLongTexts, kProducers };
 
+  static constexpr uint32_t kWorkersMax = 64;
   static constexpr int kMemoryRetryMs = 10;  // nobody announces that there is memory again
 
   struct Limits {
@@ -39,6 +40,7 @@ class RequestBatcher {
     uint32_t queue_texts_max = 0;
     uint64_t queue_bytes_max = 0;
     uint32_t spin_us = 0;  // how long a worker polls before it sleeps
+    uint32_t workers = 1;  // at most kWorkersMax
   };
 
   // REQUIRES: every bound but spin_us is at least 1.
@@ -58,7 +60,7 @@ class RequestBatcher {
 
   // Stages a computation. `again`: it counts as waiting already, because it was charged, or because it is queued and a
   // request that joined it wants it here too; whichever place comes first is charged in the order. Flush makes the
-  // computations that this producer staged visible to the workers in one step, and wakes one worker if all sleep.
+  // computations that this producer staged visible to the workers in one step, and wakes one worker that sleeps.
   // Add cannot fail: ReserveOne before it may (std::bad_alloc). What Flush cannot hand over for want of memory (false),
   // the next Flush does.
   void ReserveOne(Producer producer = kLoop);
@@ -67,11 +69,13 @@ class RequestBatcher {
 
   // Waits until a text can be taken. False after Stop. Several workers may see the same text.
   bool WaitForText();
-  // The next text: one that was put back, unless `put_back_too` is false, else the next in order. False when there is
-  // none. Out of memory it throws std::bad_alloc and has taken nothing.
+  // The next text: the first that was put back, unless `put_back_too` is false, else the next in order. False when
+  // there is none. Out of memory it throws std::bad_alloc and has taken nothing.
   bool Take(uint64_t now_ns, bool put_back_too, TakenText* taken);
   void Settle(const TakenText& taken, uint32_t cost);
   void PutBack(TakenText taken);
+  // Texts are left for another worker. (One is woken at a time: all at once would find one text, and cost the loop.)
+  void WakeAnother() { gate_.Notify(); }
 
   // A mark of time for NewcomerIsNext: whether the next in order belongs to a client that had nothing queued at that
   // mark, or is a query that arrived since.
@@ -91,7 +95,6 @@ class RequestBatcher {
   };
 
   static constexpr size_t kArrivalsMax = 1024;  // moved into the order at a time
-  static constexpr size_t kWorkersMax = 64;
   bool HasText();
   void AdmitArrivalsLocked() SUTRA_REQUIRES(mutex_);
 

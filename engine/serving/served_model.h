@@ -1,8 +1,8 @@
 // What serves one model: what computes its vectors, what stores them, and each text of it that is in flight. The loop,
-// the request path and the worker get one of these and nothing else of a model.
+// the request path and the workers get one of these and nothing else of a model.
 //
-// Thread rule: any thread may read the members that do not change; each part has its own thread rule. The backend
-// belongs to the worker.
+// Thread rule: any thread may read the members that do not change; each part has its own thread rule. Backends belong
+// to their workers.
 #pragma once
 
 #include <cassert>
@@ -23,7 +23,7 @@ namespace sutra {
 struct ServedModel {
   // What is not owned; it must outlive the served model.
   struct Options {
-    ModelBackend* backend = nullptr;
+    const ModelBackend* backend = nullptr;  // any of the model's: of it, only info and tokenizer are used
     CacheShard* cache = nullptr;  // null: nothing is looked up or stored, unless a shard is expected (shard_slot.h)
     HotCache* hot = nullptr;      // null: clients read no vectors themselves
     uint64_t ttl_s_default = 0;   // of a request that names no lifetime
@@ -32,9 +32,8 @@ struct ServedModel {
   };
 
   explicit ServedModel(const Options& options)
-      : backend(*options.backend),
-        info(backend.info()),
-        tokenizer(backend.tokenizer()),
+      : info(options.backend->info()),
+        tokenizer(options.backend->tokenizer()),
         cache(options.cache),
         hot(options.hot),
         ttl_s_default(options.ttl_s_default),
@@ -44,7 +43,6 @@ struct ServedModel {
     assert(ttl_s_default > 0);
   }
 
-  ModelBackend& backend;
   const ModelInfo& info;
   const Tokenizer& tokenizer;
   ShardSlot cache;

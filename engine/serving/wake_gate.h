@@ -1,5 +1,5 @@
-// How an idle worker sleeps and how the loop wakes it: an event count on a private futex. No system call is made while
-// the worker is awake. In-process only; what crosses processes is in shm/sleep_wake.h.
+// How idle workers sleep and how one of them is woken: an event count on a private futex. No system call is made while
+// all are awake. In-process only; what crosses processes is in shm/sleep_wake.h.
 //
 // The lost wake-up it prevents: the worker finds the queue empty, the loop adds work and sees no sleeper, the worker
 // sleeps. Prepare announces the sleeper before the worker looks again, and both sides put a full fence between their
@@ -41,14 +41,18 @@ class WakeGate {
     Cancel();
   }
 
-  void Notify() {
+  // Wakes one sleeper, and whoever is about to sleep.
+  void Notify() { Wake(1); }
+  void NotifyAll() { Wake(INT_MAX); }
+
+ private:
+  void Wake(int sleepers) {
     FullFence();
     if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
     epoch_.fetch_add(1, std::memory_order_seq_cst);
-    syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&epoch_), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+    syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&epoch_), FUTEX_WAKE_PRIVATE, sleepers, nullptr, nullptr, 0);
   }
 
- private:
   std::atomic<uint32_t> epoch_{0};
   std::atomic<uint32_t> sleepers_{0};
 };

@@ -1,7 +1,5 @@
 #include "shm/base/host.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <fstream>
 #include <sstream>
@@ -10,15 +8,10 @@
 
 #include "shm/base/hex.h"
 #include "shm/base/numbers.h"
+#include "shm/base/thread_affinity.h"
 
 namespace sutra {
 namespace {
-
-uint32_t AffinityCpus() {
-  cpu_set_t set[8];  // the kernel refuses a set smaller than its own
-  if (sched_getaffinity(0, sizeof(set), set) != 0) return 1;
-  return static_cast<uint32_t>(std::max(CPU_COUNT_S(sizeof(set), set), 1));
-}
 
 bool ListContains(const std::string& list, std::string_view wanted) {
   std::istringstream items(list);
@@ -119,6 +112,9 @@ std::optional<uint32_t> CgroupCpuQuota(const std::string& root) {
   return least;
 }
 
-uint32_t UsableCpus() { return std::min(AffinityCpus(), CgroupCpuQuota("/").value_or(UINT32_MAX)); }
+uint32_t UsableCpus() {
+  const auto allowed = static_cast<uint32_t>(AllowedCpus().size());
+  return std::min(std::max(allowed, 1u), CgroupCpuQuota("/").value_or(UINT32_MAX));
+}
 
 }  // namespace sutra

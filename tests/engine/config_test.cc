@@ -157,6 +157,9 @@ TEST(Config, AHostWithManyCpusStartsWithTheDefaultOptions) {
   EXPECT_EQ(ParseConfig(With({"--threads", std::to_string(kThreadsMax)})).value().config.threads, kThreadsMax);
   EXPECT_NE(ErrorOf(With({"--threads", std::to_string(kThreadsMax + 1)})), "accepted");
   EXPECT_NE(ErrorOf(With({"--threads", "0"})), "accepted");
+  EXPECT_EQ(ParseConfig(With({})).value().config.core_groups, 0u);
+  EXPECT_EQ(ParseConfig(With({"--core-groups", "2"})).value().config.core_groups, 2u);
+  EXPECT_NE(ErrorOf(With({"--core-groups", std::to_string(kCoreGroupsMax + 1)})), "accepted");
 }
 
 TEST(Config, EachChoiceIsParsedOnceAndPrintedByItsName) {

@@ -57,7 +57,7 @@ class EngineStatsTest : public ::testing::Test {
 
 TEST_F(EngineStatsTest, EveryGaugeIsShown) {
   ServedModel model(ModelOptions(&cache_));
-  ShowConstants(stats_, model.info, 256);
+  ShowConstants(stats_, model.info, 256, 3);
   ShowGauges(model,
              {.now_ns = 5, .state = kEngineServing, .lanes = 3, .lanes_parked = 2, .standbys = 4, .standbys_ready = 1});
   const char* labels[] = {
@@ -93,12 +93,13 @@ TEST_F(EngineStatsTest, GaugesAreReadOffTheParts) {
   computation->cost_estimate = 3;
   ASSERT_TRUE(model.in_flight.Start(computation, Waiter()));
   model.batcher.Add(computation, {.client = 1}, false);
-  ShowConstants(stats_, model.info, 256);
+  ShowConstants(stats_, model.info, 256, 3);
   ShowGauges(
       model,
       {.now_ns = 5, .state = kEngineDraining, .lanes = 3, .lanes_parked = 2, .standbys = 4, .standbys_ready = 1});
   EXPECT_EQ(Get(Gauge::kPid), static_cast<uint64_t>(getpid()));
   EXPECT_EQ(Get(Gauge::kModelWidth), 4u);
+  EXPECT_EQ(Get(Gauge::kWorkers), 3u);
   EXPECT_EQ(Get(Gauge::kModelTokensMax), 64u);
   EXPECT_EQ(Get(Gauge::kHeartbeatNs), 5u);
   EXPECT_EQ(Get(Gauge::kState), uint64_t{kEngineDraining});

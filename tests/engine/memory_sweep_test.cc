@@ -63,7 +63,7 @@ class RequestSweep : public ::testing::Test {
     path_.emplace(&*model_);
   }
   void StartLongWorker() { long_worker_.emplace(&*model_); }
-  void StartWorker() { worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = {}}); }
+  void StartWorker() { worker_.emplace(&*model_, &backend_, DeviceWorker::Options{.log = {}, .device_lost = {}}); }
 
   // Takes and handles what the lane submitted, as a turn of the loop does.
   void Turn() {

@@ -40,26 +40,26 @@ class TrustedEncoderTest : public testing::Test {
 TEST_F(TrustedEncoderTest, TheFirstSetIsTakenWhereItAgrees) {
   const cpu::KernelChoice choices[] = {{Precision::kBf16, cpu::PortableKernels(cpu::Element::kBf16)},
                                        {Precision::kF32, &Good()}};
-  const Result<TrustedEncoder> made = FirstTrusted(*model_, choices, 1);
+  const Result<TrustedEncoders> made = FirstTrusted(*model_, choices, {{.threads = 1}});
   ASSERT_TRUE(made.ok()) << made.status().message();
   EXPECT_EQ(made->precision, Precision::kBf16);
-  EXPECT_STREQ(made->encoder->name(), "portable_bf16");
+  EXPECT_STREQ(made->encoders.front()->name(), "portable_bf16");
 }
 
 TEST_F(TrustedEncoderTest, ALyingSetIsPassedOverWithAWarning) {
   const cpu::KernelChoice choices[] = {{Precision::kBf16, &Lying()}, {Precision::kF32, &Good()}};
   testing::internal::CaptureStdout();
-  const Result<TrustedEncoder> made = FirstTrusted(*model_, choices, 2);
+  const Result<TrustedEncoders> made = FirstTrusted(*model_, choices, {{.threads = 2}});
   const std::string log = testing::internal::GetCapturedStdout();
   ASSERT_TRUE(made.ok()) << made.status().message();
   EXPECT_EQ(made->precision, Precision::kF32);
-  EXPECT_STREQ(made->encoder->name(), "portable");
+  EXPECT_STREQ(made->encoders.front()->name(), "portable");
   EXPECT_NE(log.find("lying"), std::string::npos) << log;
 }
 
 TEST_F(TrustedEncoderTest, WhereNoneIsLeftTheModelIsRefusedWithTheFix) {
   const cpu::KernelChoice choices[] = {{Precision::kF32, &Lying()}};
-  const Status status = FirstTrusted(*model_, choices, 1).status();
+  const Status status = FirstTrusted(*model_, choices, {{.threads = 1}}).status();
   EXPECT_EQ(status.code(), StatusCode::kModelError);
   for (const char* part : {"lying", "0.9999", "--precision"}) {
     EXPECT_NE(status.message().find(part), std::string::npos) << status.message();
@@ -69,18 +69,18 @@ TEST_F(TrustedEncoderTest, WhereNoneIsLeftTheModelIsRefusedWithTheFix) {
 // The weights have proved their quality, but perhaps on another CPU.
 TEST_F(TrustedEncoderTest, Int8ThatIsFarFromFp32IsRefusedUnlessThatIsAccepted) {
   auto quantised = cpu::QuantiseTinyModel(*model_);
-  EXPECT_EQ(TrustedInt8(*model_, quantised, Good(), 0.99, 1)->precision, Precision::kInt8);
+  EXPECT_EQ(TrustedInt8(*model_, quantised, Good(), 0.99, {{.threads = 1}})->precision, Precision::kInt8);
   const cpu::QuantisedLinear& linear = quantised->layers[0][static_cast<size_t>(cpu::LinearRole::kFfnOut)];
   for (size_t n = 0; n < linear.columns; n += 2) linear.scale.As<float>()[n] *= 9;
-  const Status refused = TrustedInt8(*model_, quantised, Good(), kInt8CosineMin, 1).status();
+  const Status refused = TrustedInt8(*model_, quantised, Good(), kInt8CosineMin, {{.threads = 1}}).status();
   EXPECT_EQ(refused.code(), StatusCode::kModelError);
   EXPECT_NE(refused.message().find("int8 needs 0.999"), std::string::npos) << refused.message();
-  EXPECT_TRUE(TrustedInt8(*model_, quantised, Good(), 0, 1).ok());
+  EXPECT_TRUE(TrustedInt8(*model_, quantised, Good(), 0, {{.threads = 1}}).ok());
 }
 
 TEST_F(TrustedEncoderTest, TheFallbackIsFp32AndOfAnotherSetWhereFp32WasFirst) {
   const auto make = [this](Precision first) {
-    return MakeFallbackEncoder(folder_.path(), model_->weights.digest, first, 1, CpuIsa::kAuto);
+    return MakeFallbackEncoder(folder_.path(), model_->weights.digest, first, {.threads = 1}, CpuIsa::kAuto);
   };
   const auto after_fp32 = make(Precision::kF32);
   ASSERT_TRUE(after_fp32.ok()) << after_fp32.status().message();
@@ -94,7 +94,8 @@ TEST_F(TrustedEncoderTest, OtherWeightsInTheFolderAreNoFallback) {
   folder_.tensors()["embeddings.LayerNorm.bias"][0] += 1;
   folder_.Save();
   const Status status =
-      MakeFallbackEncoder(folder_.path(), model_->weights.digest, Precision::kBf16, 1, CpuIsa::kAuto).status();
+      MakeFallbackEncoder(folder_.path(), model_->weights.digest, Precision::kBf16, {.threads = 1}, CpuIsa::kAuto)
+          .status();
   EXPECT_NE(status.message().find("restart the engine"), std::string::npos) << status.message();
 }
 

@@ -95,7 +95,7 @@ TEST(ModelReports, FolderWithoutAMaximalLengthIsBoundedByItsPositionTable) {
   }
 }
 
-Result<std::unique_ptr<ModelBackend>> Backend(const TinyModel& model) {
+Result<std::unique_ptr<EncoderBackend>> Backend(const TinyModel& model) {
   Result<LoadedModel> loaded = LoadModel(model.path());
   if (!loaded.ok()) return loaded.status();
   const cpu::KernelTable& kernels = *cpu::PortableKernels(cpu::Element::kF32);

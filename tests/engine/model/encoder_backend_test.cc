@@ -22,7 +22,8 @@ namespace {
 
 using Texts = std::vector<std::vector<int32_t>>;
 
-Result<std::unique_ptr<ModelBackend>> Make(const std::string& path, const cpu::KernelTable& kernels, int threads = 1) {
+Result<std::unique_ptr<EncoderBackend>> Make(const std::string& path, const cpu::KernelTable& kernels,
+                                             int threads = 1) {
   Result<LoadedModel> model = LoadModel(path);
   if (!model.ok()) return model.status();
   auto packed = cpu::SharedPackedModel(model->config.spec, model->weights, kernels.element);

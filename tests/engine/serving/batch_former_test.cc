@@ -42,7 +42,7 @@ class BatchFormerTest : public ::testing::Test {
                                                     .spin_us = 0},
                                         .stats = stats_->writer()});
     path_.emplace(&*model_);
-    former_.emplace(&*model_);
+    former_.emplace(&*model_, &backend_);
   }
   void Send(ScriptedLane* lane, uint32_t slot, const std::string& text, const ScriptedRequest& request = {}) {
     lane->Submit(slot, text, request);

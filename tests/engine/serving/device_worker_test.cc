@@ -38,9 +38,9 @@ class DeviceWorkerTest : public ::testing::Test {
     model_.emplace(ServedModel::Options{
         .backend = &backend_, .cache = &cache_, .ttl_s_default = 86'400, .batches = limits, .stats = stats_->writer()});
     path_.emplace(&*model_);
-    worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
-                                                      lost_.store(true, std::memory_order_release);
-                                                    }});
+    worker_.emplace(&*model_, &backend_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
+                                                                 lost_.store(true, std::memory_order_release);
+                                                               }});
   }
   void TearDown() override {
     backend_.SetOpen(true);

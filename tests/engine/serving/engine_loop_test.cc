@@ -124,8 +124,9 @@ class EngineLoopTest : public ::testing::Test {
     ASSERT_TRUE(loop_->Prepare().ok());
   }
   void StartWorker() {
-    worker_.emplace(&*model_, DeviceWorker::Options{
-                                  .log = {}, .device_lost = [this](const Status&) { loop_->ReportDeviceLost(); }});
+    worker_.emplace(&*model_, &backend_, DeviceWorker::Options{.log = {}, .device_lost = [this](const Status&) {
+                                                                 loop_->ReportDeviceLost();
+                                                               }});
   }
   void Attach(Client* client) {
     int fds[2] = {-1, -1};

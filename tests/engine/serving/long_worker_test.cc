@@ -57,7 +57,7 @@ class LongWorkerTest : public ::testing::Test {
     path_.emplace(&*model_);
   }
   void Start() {
-    worker_.emplace(&*model_, DeviceWorker::Options{.log = {}, .device_lost = {}});
+    worker_.emplace(&*model_, &backend_, DeviceWorker::Options{.log = {}, .device_lost = {}});
     long_worker_.emplace(&*model_);
   }
   void StopWorkers() {

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <map>
 #include <string>
 #include <thread>
@@ -64,6 +66,19 @@ TEST(RequestBatcher, ATextThatIsPutBackIsStillQueuedAndNext) {
   batcher.Settle(taken, 10);
   EXPECT_EQ(TakeAll(&batcher), Names({"large", "small"}));
   EXPECT_EQ(batcher.queued_texts(), 0u);
+}
+
+// Otherwise one that is large could wait for ever, while other workers put back later ones.
+TEST(RequestBatcher, TextsThatSeveralWorkersPutBackKeepTheirOrder) {
+  RequestBatcher batcher(kLimits);
+  for (const char* name : {"first", "second", "third"}) batcher.Add(QueuedText(name, 10), At(1), false);
+  batcher.Flush();
+  TakenText first, second;
+  ASSERT_TRUE(batcher.Take(1, true, &first));
+  ASSERT_TRUE(batcher.Take(1, true, &second));
+  batcher.PutBack(std::move(first));
+  batcher.PutBack(std::move(second));
+  EXPECT_EQ(TakeAll(&batcher), Names({"first", "second", "third"}));
 }
 
 TEST(RequestBatcher, ATextThatIsPutBackWakesTheWorkerOnItsOwn) {
@@ -169,6 +184,47 @@ TEST(RequestBatcher, EveryTextReachesExactlyOneOfSeveralWorkers) {
   second.join();
   EXPECT_EQ(seen.size(), static_cast<size_t>(kTexts));
   for (const auto& [name, times] : seen) EXPECT_EQ(times, 1) << name;
+}
+
+// While two clients both wait, what they are served differs by a text of each, and by what workers have taken and not
+// settled yet.
+TEST(RequestBatcher, SeveralWorkersServeTwoClientsEqually) {
+  constexpr int kTexts = 2'000, kWorkers = 2;
+  constexpr uint32_t kEstimate = 4, kCostMax = 9;
+  RequestBatcher::Limits limits = kLimits;
+  limits.queue_texts_max = 4 * kTexts;
+  limits.queue_bytes_max = 1 << 20;
+  RequestBatcher batcher(limits);
+  for (int i = 0; i < kTexts; ++i) {
+    for (uint64_t client = 1; client <= 2; ++client) {
+      batcher.Add(QueuedText(std::to_string(i), kEstimate, client), At(client), false);
+    }
+  }
+  batcher.Flush();
+  Mutex mutex;
+  int64_t served[2] = {0, 0}, widest = 0;
+  int left[2] = {kTexts, kTexts};
+  const auto work = [&] {
+    TakenText taken;
+    for (;;) {
+      uint32_t cost = 0;
+      {
+        const MutexLock lock(mutex);
+        if (!batcher.Take(1, true, &taken)) return;
+        const size_t client = taken.client - 1;
+        cost = taken.client == 1 ? kCostMax : 1;
+        served[client] += cost;
+        --left[client];
+        if (left[0] > 0 && left[1] > 0) widest = std::max(widest, std::abs(served[0] - served[1]));
+      }
+      std::this_thread::yield();
+      batcher.Settle(taken, cost);
+    }
+  };
+  std::thread first(work), second(work);
+  first.join();
+  second.join();
+  EXPECT_LE(widest, int64_t{kCostMax} * (2 + kWorkers));
 }
 
 }  // namespace

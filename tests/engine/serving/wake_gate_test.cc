@@ -117,20 +117,39 @@ TEST(WakeGate, ANotifyBetweenPrepareAndSleepEndsTheSleep) {
   gate.Sleep(epoch);  // returns at once: the epoch has moved
 }
 
-TEST(WakeGate, OneNotifyWakesAllSleepers) {
-  const test::Watchdog watchdog(std::chrono::seconds(60));
-  WakeGate gate;
-  std::atomic<int> prepared{0};
-  const auto sleep = [&] {
+// Two workers that sleep once.
+struct TwoSleepers {
+  TwoSleepers() {
+    while (prepared.load(std::memory_order_acquire) != 2) std::this_thread::yield();
+  }
+  void Sleep() {
     const uint32_t epoch = gate.Prepare();
     prepared.fetch_add(1, std::memory_order_release);
     gate.Sleep(epoch);
-  };
-  std::thread first(sleep), second(sleep);
-  while (prepared.load(std::memory_order_acquire) != 2) std::this_thread::yield();
-  gate.Notify();
-  first.join();
-  second.join();
+    woken.fetch_add(1, std::memory_order_release);
+  }
+  WakeGate gate;
+  std::atomic<int> prepared{0}, woken{0};
+  std::thread first{&TwoSleepers::Sleep, this}, second{&TwoSleepers::Sleep, this};
+};
+
+TEST(WakeGate, OneNotifyAllWakesAllSleepers) {
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  TwoSleepers sleepers;
+  sleepers.gate.NotifyAll();
+  sleepers.first.join();
+  sleepers.second.join();
+}
+
+// Both, where they had only announced themselves.
+TEST(WakeGate, EachNotifyWakesAtLeastOneSleeper) {
+  const test::Watchdog watchdog(std::chrono::seconds(60));
+  TwoSleepers sleepers;
+  sleepers.gate.Notify();
+  while (sleepers.woken.load(std::memory_order_acquire) < 1) std::this_thread::yield();
+  sleepers.gate.Notify();
+  sleepers.first.join();
+  sleepers.second.join();
 }
 
 }  // namespace

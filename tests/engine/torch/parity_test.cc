@@ -69,11 +69,13 @@ const KernelCase kPortable = {"portable", Precision::kF32, Executor::kCpu, CpuIs
 
 Result<std::unique_ptr<ModelBackend>> Make(const std::string& model_dir, const KernelCase& kernel_case,
                                            uint32_t threads = 1) {
-  return MakeModelBackend({.model_dir = model_dir,
-                           .precision = kernel_case.precision,
-                           .executor = kernel_case.executor,
-                           .threads = threads,
-                           .cpu_isa = kernel_case.isa_max});
+  Result<Backends> made = MakeModelBackends({.model_dir = model_dir,
+                                             .precision = kernel_case.precision,
+                                             .executor = kernel_case.executor,
+                                             .threads = threads,
+                                             .cpu_isa = kernel_case.isa_max});
+  if (!made.ok()) return made.status();
+  return std::move(made->front());
 }
 
 struct Embedded {
@@ -260,12 +262,12 @@ TEST(AtenEncoder, LeavesOddShapesToOurKernels) {
   TinyModel model({.hidden = 24, .heads = 3, .intermediate = 40, .layers = 1, .positions = 40});
   model.Save();
   testing::internal::CaptureStdout();
-  auto made = MakeModelBackend({.model_dir = model.path()});
+  auto made = MakeModelBackends({.model_dir = model.path()});
   const std::string log = testing::internal::GetCapturedStdout();
   ASSERT_TRUE(made.ok()) << made.status().message();
   const bool fast = cpu::DetectFeatures().avx2 || cpu::DetectFeatures().avx512;
   EXPECT_EQ(log.find("(aten)") == std::string::npos, fast) << log;
-  EXPECT_TRUE(EmbedIds(**made, TinyTexts()).status.ok());
+  EXPECT_TRUE(EmbedIds(*made->front(), TinyTexts()).status.ok());
 }
 
 // The tensors of this executor own their memory too.
@@ -325,7 +327,7 @@ TEST(AtenEncoder, NonFiniteWeightsFailAtLoad) {
 TEST(TorchBackend, CudaWithoutItsLibrariesIsRefusedByName) {
   TinyModel model;
   model.Save();
-  const auto backend = MakeModelBackend({.model_dir = model.path(), .device = Device::kCuda});
+  const auto backend = MakeModelBackends({.model_dir = model.path(), .device = Device::kCuda});
   if (backend.ok()) GTEST_SKIP() << "this host has a GPU that torch can use";
   EXPECT_NE(backend.status().message().find("--device cuda"), std::string::npos) << backend.status().message();
 }
