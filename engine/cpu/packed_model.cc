@@ -12,6 +12,7 @@
 #include "shm/base/numbers.h"
 
 namespace sutra::cpu {
+
 uint16_t ToBf16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
