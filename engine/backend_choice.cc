@@ -5,6 +5,8 @@
 
 #include <cassert>
 #include <exception>
+#include <functional>
+#include <future>
 #include <string>
 #include <utility>
 
@@ -50,8 +52,20 @@ Plan WithFallbacks(const LoadedModel& model, TrustedEncoders trusted, const Back
   return plan;
 }
 
-Result<Plan> PlanInt8(const LoadedModel& model, const BackendOptions& options) {
-  Result<std::vector<cpu::KernelChoice>> exact = cpu::ChooseKernels(Precision::kF32, options.cpu_isa);
+bool UsesTorch(const BackendOptions& options) {
+  return options.device == Device::kCuda || options.executor == Executor::kTorch;
+}
+
+using KernelChoices = Result<std::vector<cpu::KernelChoice>>;
+
+// The sets that may compute in floats, which in int8 is what the rounded weights are made with.
+KernelChoices ChooseKernels(const BackendOptions& options) {
+  if (UsesTorch(options)) return std::vector<cpu::KernelChoice>();
+  const bool int8 = options.precision == Precision::kInt8;
+  return cpu::ChooseKernels(int8 ? Precision::kF32 : options.precision, options.cpu_isa);
+}
+
+Result<Plan> PlanInt8(const LoadedModel& model, const KernelChoices& exact, const BackendOptions& options) {
   if (!exact.ok()) return exact.status();
   const cpu::KernelTable* kernels = cpu::ChooseInt8Kernels(options.cpu_isa);
   if (kernels == nullptr) {
@@ -94,8 +108,8 @@ Result<Plan> PlanTorch(const LoadedModel& model, const BackendOptions& options) 
   return plan;
 }
 
-Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
-  const bool torch = options.device == Device::kCuda || options.executor == Executor::kTorch;
+Result<Plan> MakePlan(const LoadedModel& model, const KernelChoices& choices, const BackendOptions& options) {
+  const bool torch = UsesTorch(options);
   const bool capped = options.cpu_isa != CpuIsa::kAuto;
   if (options.device == Device::kCuda && options.executor == Executor::kCpu) {
     return Status(StatusCode::kBadOption,
@@ -108,13 +122,12 @@ Result<Plan> MakePlan(const LoadedModel& model, const BackendOptions& options) {
                       "there is the environment variable ATEN_CPU_CAPABILITY), or use --executor cpu");
   }
   if (options.precision == Precision::kInt8) {
-    if (!torch) return PlanInt8(model, options);
+    if (!torch) return PlanInt8(model, choices, options);
     return Status(StatusCode::kBadOption,
                   "--precision int8 is computed by our kernels on the CPU only; use --executor auto and --device cpu, "
                   "or another precision");
   }
   if (torch) return PlanTorch(model, options);
-  Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(options.precision, options.cpu_isa);
   if (!choices.ok()) return choices.status();
   const cpu::KernelChoice& choice = choices->front();
   if (options.executor == Executor::kAuto && choice.portable() && !capped) {
@@ -137,9 +150,11 @@ Result<Backends> MakeModelBackends(const BackendOptions& options) {
   assert(options.threads >= 1 && options.threads <= kThreadsMax);  // engine/config.cc checks it
   assert(options.core_groups <= kCoreGroupsMax);
   try {
+    // Beside the model, since they do not depend on it and take 13 ms.
+    std::future<KernelChoices> choices = std::async(std::launch::async, ChooseKernels, std::cref(options));
     Result<LoadedModel> model = LoadModel(options.model_dir);
     if (!model.ok()) return model.status();
-    Result<Plan> plan = MakePlan(model.value(), options);
+    Result<Plan> plan = MakePlan(model.value(), choices.get(), options);
     if (!plan.ok()) return plan.status();
     auto first = EncoderBackend::Make(std::move(model).value(), std::move(plan->encoders.front()),
                                       Name(plan->precision), plan->device, std::move(plan->fallbacks.front()));

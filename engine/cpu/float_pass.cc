@@ -1,6 +1,7 @@
 // The layers: products of the packed weights between the steps of pass_steps.h.
 #include "engine/cpu/float_pass.h"
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -30,8 +31,10 @@ Workspace FloatPass::MakeWorkspace(size_t rows_max) const {
   Workspace workspace;
   workspace.x = AlignedBuffer(rows * widths.hidden_row * sizeof(float));
   workspace.elements = AlignedBuffer(rows * std::max(widths.hidden_row, widths.context_row) * bytes);
-  workspace.qkv = AlignedBuffer(rows * widths.qkv_row * bytes);
-  workspace.inner = AlignedBuffer(rows * widths.inner_row * bytes);
+  // Queries, keys and values were all read when the inner activations are written, and the other way round: one buffer
+  // for both spares 2 MiB per thread with MiniLM. Every panel of it is written before it is read.
+  workspace.qkv = AlignedBuffer(rows * std::max(widths.qkv_row, widths.inner_row) * bytes);
+  workspace.inner = workspace.qkv;
   workspace.scratch = AlignedBuffer(AttentionScratchBytes(spec.tokens_max, widths.head));
   return workspace;
 }

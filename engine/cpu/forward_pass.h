@@ -34,7 +34,7 @@ struct Workspace {
   AlignedBuffer x;          // fp32 residual stream
   AlignedBuffer elements;   // what the next product reads
   AlignedBuffer qkv;        // queries, keys and values
-  AlignedBuffer inner;      // the feed-forward's inner activations
+  AlignedBuffer inner;      // the feed-forward's inner activations; may be the same buffer as qkv
   AlignedBuffer scratch;    // attention, of one member
   AlignedBuffer quantised;  // Int8Pass: what products read, with scales and zero points behind it
 };

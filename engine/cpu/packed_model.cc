@@ -12,6 +12,13 @@
 #include "shm/base/numbers.h"
 
 namespace sutra::cpu {
+
+uint16_t ToBf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
 namespace {
 
 constexpr size_t kSliceWidthMax = 512;
@@ -46,12 +53,42 @@ class FloatsOf {
   const float* const data_;
 };
 
-// As PackLinear pads it.
+// Padded to whole panels.
 PackedLinear Shape(size_t columns, size_t depth) {
   PackedLinear shape;
   shape.columns = RoundUp(columns, kPanelColumns);
   shape.depth = RoundUp(depth, kPanelColumns);
   return shape;
+}
+
+// The same with weights, all of them zero.
+PackedLinear Zeros(size_t columns, size_t depth, Element element) {
+  PackedLinear packed = Shape(columns, depth);
+  packed.weights = AlignedBuffer(packed.columns * packed.depth * ElementBytes(element));
+  return packed;
+}
+
+void SetBias(const float* bias, size_t columns, PackedLinear* packed) {
+  packed->bias = AlignedBuffer(packed->columns * sizeof(float));
+  std::copy_n(bias, columns, packed->bias.As<float>());
+}
+
+// Writes the weights of `column` for inputs `begin` to begin + count, times `factor`, to where the kernels read them:
+// straight from the tensor's row, a unit of four bytes at a time. With copies in between and a place computed for each
+// weight, packing MiniLM took twice as long. REQUIRES: `begin` is even.
+void PackColumn(const float* weights, size_t count, float factor, size_t column, size_t begin, Element element,
+                PackedLinear* packed) {
+  const size_t per_unit = PerUnit(element);
+  const size_t first = (column / kPanelColumns * packed->depth + begin) / per_unit * kPanelColumns;
+  auto* unit = packed->weights.As<uint32_t>() + first + column % kPanelColumns;
+  if (element == Element::kF32) {
+    for (size_t k = 0; k < count; ++k) unit[k * kPanelColumns] = std::bit_cast<uint32_t>(weights[k] * factor);
+    return;
+  }
+  for (size_t k = 0; k + 1 < count; k += 2) {
+    unit[k / 2 * kPanelColumns] = ToBf16(weights[k] * factor) | uint32_t{ToBf16(weights[k + 1] * factor)} << 16;
+  }
+  if (count % 2 != 0) unit[count / 2 * kPanelColumns] = ToBf16(weights[count - 1] * factor);
 }
 
 PackedLinear Pack(const LinearTensors& linear, Element element, PackedParts parts) {
@@ -65,40 +102,38 @@ PackedLinear PackQkv(const LayerTensors& layer, const EncoderSpec& spec, const W
                      PackedParts parts) {
   const size_t depth = spec.hidden;
   if (parts == PackedParts::kAllButProducts) return Shape(3 * widths.context, depth);
-  std::vector<float> weight(3 * widths.context * depth);
-  std::vector<float> bias(3 * widths.context);
-  const LinearTensors* linears[] = {&layer.query, &layer.key, &layer.value};
-  for (size_t part = 0; part < 3; ++part) {
-    const FloatsOf own_weight(*linears[part]->weight);
-    const FloatsOf own_bias(*linears[part]->bias);
-    for (size_t head = 0; head < spec.heads; ++head) {
-      const size_t from = head * spec.head_width();
-      const size_t to = part * widths.context + head * widths.head;
-      std::copy_n(own_weight.data() + from * depth, spec.head_width() * depth, weight.data() + to * depth);
-      std::copy_n(own_bias.data() + from, spec.head_width(), bias.data() + to);
-    }
-  }
+  PackedLinear packed = Zeros(3 * widths.context, depth, element);
+  packed.bias = AlignedBuffer(packed.columns * sizeof(float));
   // exp(q k / sqrt(d)) = 2^(q' k): the attention kernel neither scales nor changes the base.
   const auto scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(spec.head_width())));
-  for (size_t i = 0; i < widths.context * depth; ++i) weight[i] *= scale;
-  for (size_t i = 0; i < widths.context; ++i) bias[i] *= scale;
-  return PackLinear(weight.data(), bias.data(), 3 * widths.context, depth, element);
+  const LinearTensors* linears[] = {&layer.query, &layer.key, &layer.value};
+  for (size_t part = 0; part < 3; ++part) {
+    const FloatsOf weight(*linears[part]->weight);
+    const FloatsOf bias(*linears[part]->bias);
+    const float factor = part == 0 ? scale : 1.0F;
+    for (size_t from = 0; from < spec.hidden; ++from) {
+      const size_t column = part * widths.context + from / spec.head_width() * widths.head + from % spec.head_width();
+      PackColumn(weight.data() + from * depth, depth, factor, column, 0, element, &packed);
+      packed.bias.As<float>()[column] = bias.data()[from] * factor;
+    }
+  }
+  return packed;
 }
 
 // Its inputs are the heads, at their padded places.
 PackedLinear PackAttentionOut(const LinearTensors& linear, const EncoderSpec& spec, const Widths& widths,
                               Element element, PackedParts parts) {
   if (parts == PackedParts::kAllButProducts) return Shape(spec.hidden, widths.context);
-  const FloatsOf own(*linear.weight);
-  const size_t heads_width = spec.heads * spec.head_width();
-  std::vector<float> weight(spec.hidden * widths.context);
+  const FloatsOf weight(*linear.weight);
+  PackedLinear packed = Zeros(spec.hidden, widths.context, element);
+  const size_t width = spec.head_width();
   for (size_t n = 0; n < spec.hidden; ++n) {
     for (size_t head = 0; head < spec.heads; ++head) {
-      std::copy_n(own.data() + n * heads_width + head * spec.head_width(), spec.head_width(),
-                  weight.data() + n * widths.context + head * widths.head);
+      PackColumn(weight.data() + (n * spec.heads + head) * width, width, 1, n, head * widths.head, element, &packed);
     }
   }
-  return PackLinear(weight.data(), FloatsOf(*linear.bias).data(), spec.hidden, widths.context, element);
+  SetBias(FloatsOf(*linear.bias).data(), spec.hidden, &packed);
+  return packed;
 }
 
 // The inner width in slices; it ends within the last one.
@@ -112,14 +147,13 @@ std::vector<PackedLinear> PackSlices(const LinearTensors& linear, size_t slice_w
     return slices;
   }
   const FloatsOf weight(*linear.weight);
-  const FloatsOf bias(*linear.bias);
   for (size_t begin = 0; begin < depth; begin += slice_width) {
-    std::vector<float> part(columns * slice_width);
+    PackedLinear packed = Zeros(columns, slice_width, element);
     for (size_t n = 0; n < columns; ++n) {
-      std::copy_n(weight.data() + n * depth + begin, std::min(slice_width, depth - begin),
-                  part.data() + n * slice_width);
+      PackColumn(weight.data() + n * depth + begin, std::min(slice_width, depth - begin), 1, n, 0, element, &packed);
     }
-    slices.push_back(PackLinear(part.data(), begin == 0 ? bias.data() : nullptr, columns, slice_width, element));
+    if (begin == 0) SetBias(FloatsOf(*linear.bias).data(), columns, &packed);
+    slices.push_back(std::move(packed));
   }
   return slices;
 }
@@ -132,35 +166,10 @@ size_t AttentionScratchBytes(size_t tokens, size_t head_width) {
   return (keys * (kQueriesAtOnce + 2 * head_width) + 2 * kQueriesAtOnce * head_width) * sizeof(float);
 }
 
-uint16_t ToBf16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
-}
-
 PackedLinear PackLinear(const float* weight, const float* bias, size_t columns, size_t depth, Element element) {
-  PackedLinear packed;
-  packed.columns = RoundUp(columns, kPanelColumns);
-  packed.depth = RoundUp(depth, kPanelColumns);
-  const size_t per_unit = PerUnit(element);
-  packed.weights = AlignedBuffer(packed.columns * packed.depth * ElementBytes(element));
-  for (size_t n = 0; n < columns; ++n) {
-    const size_t panel = n / kPanelColumns * kPanelColumns * packed.depth;
-    const size_t column = n % kPanelColumns;
-    for (size_t k = 0; k < depth; ++k) {
-      const size_t at = panel + (k / per_unit * kPanelColumns + column) * per_unit + k % per_unit;
-      const float value = weight[n * depth + k];
-      if (element == Element::kF32) {
-        packed.weights.As<float>()[at] = value;
-      } else {
-        packed.weights.As<uint16_t>()[at] = ToBf16(value);
-      }
-    }
-  }
-  if (bias != nullptr) {
-    packed.bias = AlignedBuffer(packed.columns * sizeof(float));
-    std::copy_n(bias, columns, packed.bias.As<float>());
-  }
+  PackedLinear packed = Zeros(columns, depth, element);
+  for (size_t n = 0; n < columns; ++n) PackColumn(weight + n * depth, depth, 1, n, 0, element, &packed);
+  if (bias != nullptr) SetBias(bias, columns, &packed);
   return packed;
 }
 

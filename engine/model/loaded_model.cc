@@ -36,7 +36,7 @@ Status ExplainMissingWeights(const ModelConfig& config) {
   return Status();
 }
 
-Result<EncoderWeights> LoadWeights(const ModelConfig& config) {
+Result<EncoderWeights> FindWeights(const ModelConfig& config) {
   Result<std::shared_ptr<SafetensorsFile>> file = SafetensorsFile::Open(config.weights_path);
   if (!file.ok()) {
     if (Status status = ExplainMissingWeights(config); file.status().os_error() == ENOENT && !status.ok())
@@ -62,15 +62,14 @@ Result<std::unique_ptr<Tokenizer>> MakeTokenizer(const ModelConfig& config) {
 Result<LoadedModel> LoadModel(const std::string& model_dir) {
   Result<ModelConfig> config = LoadModelConfig(model_dir);
   if (!config.ok()) return config.status();
-  Result<EncoderWeights> weights = LoadWeights(*config);
+  Result<EncoderWeights> weights = FindWeights(*config);
   if (!weights.ok()) return weights.status();
-  // Hashing takes longest, so the tokenizer is loaded meanwhile.
-  std::future<Result<std::string>> digest = std::async(std::launch::async, [&weights] { return Digest(*weights); });
-  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = WordPieceTokenizer::FromFiles(config->tokenizer_files);
-  Result<std::string> weights_digest = digest.get();
+  // Weights take longest, so the tokenizer is loaded meanwhile.
+  std::future<Result<std::unique_ptr<WordPieceTokenizer>>> loading =
+      std::async(std::launch::async, [&config] { return WordPieceTokenizer::FromFiles(config->tokenizer_files); });
+  if (Status read = ReadWeights(&*weights); !read.ok()) return read;
+  Result<std::unique_ptr<WordPieceTokenizer>> tokenizer = loading.get();
   if (!tokenizer.ok()) return tokenizer.status();
-  if (!weights_digest.ok()) return weights_digest.status();
-  weights->digest = std::move(weights_digest).value();
   if ((*tokenizer)->vocab_size() > config->spec.vocabulary) {
     return Status(StatusCode::kModelError,
                   "the tokenizer in " + config->transformer_dir + " has ids up to " +

@@ -15,6 +15,8 @@
 #include <set>
 #include <utility>
 
+#include "shm/base/numbers.h"
+
 namespace sutra {
 namespace {
 
@@ -111,17 +113,22 @@ std::string ReadEntry(const json& entry, uint64_t data_begin, uint64_t data_byte
   return "";
 }
 
-// Memory for a tensor, not yet written. Large tensors get a mapping of their own, which goes back to the system at once
-// when it is released; the heap would keep it.
+constexpr uint64_t kPart = 1U << 20;  // read at once
+constexpr uint64_t kOwnMapping = 64U << 10;
+constexpr uint64_t kHugePage = 2U << 20;
+
+// Memory for tensors, not yet written. From kOwnMapping on it is a mapping of its own, which goes back to the system at
+// once when it is released; the heap would keep it.
 std::shared_ptr<std::byte> Allocate(uint64_t bytes) {
-  constexpr uint64_t kOwnMapping = 64U << 10;
-  constexpr uint64_t kHugePage = 2U << 20;
   if (bytes < kOwnMapping) return {new std::byte[bytes == 0 ? 1 : bytes], std::default_delete<std::byte[]>()};
   void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) throw std::bad_alloc();
   if (bytes >= kHugePage) (void)madvise(address, bytes, MADV_HUGEPAGE);
   return {static_cast<std::byte*>(address), [bytes](std::byte* memory) { munmap(memory, bytes); }};
 }
+
+// Tensors that lie side by side begin at cache lines.
+uint64_t Spaced(uint64_t bytes) { return RoundUp(bytes, uint64_t{64}); }
 
 }  // namespace
 
@@ -255,15 +262,32 @@ const TensorView* SafetensorsFile::Find(std::string_view name) const {
 }
 
 Result<const TensorView*> SafetensorsFile::Load(std::string_view name) {
-  const auto found = tensors_.find(name);
-  assert(found != tensors_.end());
-  TensorView& tensor = found->second;
-  if (tensor.memory == nullptr) {
-    std::shared_ptr<std::byte> memory = Allocate(tensor.byte_count);
-    if (Status status = Read(memory.get(), tensor.byte_count, tensor.file_offset); !status.ok()) return status;
-    tensor.memory = std::move(memory);
+  const TensorView* tensor = Find(name);
+  assert(tensor != nullptr);
+  if (tensor->memory != nullptr && failed_.ok()) return tensor;
+  if (Status status = LoadTogether({&tensor, 1}); !status.ok()) return status;
+  return tensor;
+}
+
+Status SafetensorsFile::LoadTogether(std::span<const TensorView* const> tensors, const Progress& progress) {
+  if (!failed_.ok()) return failed_;
+  uint64_t bytes = 0;
+  for (const TensorView* tensor : tensors) bytes += Spaced(tensor->byte_count);
+  const std::shared_ptr<std::byte> all = Allocate(bytes);
+  std::byte* place = all.get();
+  for (const TensorView* each : tensors) {
+    TensorView& tensor = tensors_.find(each->name)->second;
+    tensor.memory = {all, place};
+    for (uint64_t done = 0; done < tensor.byte_count;) {
+      const uint64_t part = std::min(tensor.byte_count - done, kPart);
+      failed_ = Read(place + done, part, tensor.file_offset + done);
+      if (!failed_.ok()) return failed_;  // its memory stays: another thread may be at the parts that were read
+      done += part;
+      if (progress) progress(part);
+    }
+    place += Spaced(tensor.byte_count);
   }
-  return &tensor;
+  return Status();
 }
 
 }  // namespace sutra

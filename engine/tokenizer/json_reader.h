@@ -95,8 +95,10 @@ inline void ReadLiteralFlags(const Json& token, const std::string& content, Json
   }
 }
 
-inline Result<Json> ParseTokenizerJson(std::string_view text, const std::string& name) {
-  Json document = Json::parse(text, nullptr, false);
+// `watch` sees every part of the document and decides what stays in it; none: everything.
+inline Result<Json> ParseTokenizerJson(std::string_view text, const std::string& name,
+                                       const Json::parser_callback_t& watch = nullptr) {
+  Json document = Json::parse(text, watch, false);
   if (document.is_discarded()) return BadFile(name, "is not valid JSON; it is cut or damaged, fetch the model again");
   if (!document.is_object()) return BadFile(name, "is JSON, but not an object");
   return document;

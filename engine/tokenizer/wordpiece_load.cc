@@ -38,7 +38,7 @@ Result<std::string> VocabularyDigest(const std::vector<std::pair<std::string, in
   for (const auto& [token, id] : vocabulary) by_id.emplace_back(id, token);
   std::sort(by_id.begin(), by_id.end());
   std::string canonical;
-  for (const auto& [id, token] : by_id) canonical += std::to_string(id) + " " + Counted(token) + "\n";
+  for (const auto& [id, token] : by_id) canonical.append(std::to_string(id)).append(" ").append(Counted(token)) += '\n';
   return Sha256Hex(canonical);
 }
 
@@ -47,7 +47,7 @@ Result<std::string> VocabularyDigest(const std::vector<std::pair<std::string, in
 Status WordPieceTokenizer::Prepare(const std::string& name) {
   auto vocabulary = std::move(config_.vocabulary);
   config_.vocabulary = {};
-  std::sort(vocabulary.begin(), vocabulary.end());
+  if (!std::is_sorted(vocabulary.begin(), vocabulary.end())) std::sort(vocabulary.begin(), vocabulary.end());
   std::vector<VocabTrie::Entry> words, continuations;
   int32_t largest = -1;
   const std::pair<std::string, int32_t>* previous = nullptr;

@@ -21,7 +21,7 @@ struct Family {
   // Fills all of `spec` but pooling and tokens_max from config.json, which lies at `path`. Fails with kModelError that
   // names the file, what is unsupported and what would be accepted.
   Status (*read_spec)(const std::string& path, const nlohmann::json& config, EncoderSpec* spec);
-  // Finds the tensors, checks them against `spec` and reads them; the digest is left to LoadModel.
+  // Finds the tensors and checks them against `spec`; ReadWeights reads them.
   Result<EncoderWeights> (*find_weights)(std::shared_ptr<SafetensorsFile> file, const EncoderSpec& spec);
 };
 

@@ -225,6 +225,36 @@ TEST_F(Safetensors, FileThatBecomesShorterBeforeATensorIsReadIsAnError) {
   }
 }
 
+TEST_F(Safetensors, TensorsLoadedTogetherAreAlignedAndToldPartByPart) {
+  const std::string header = R"({"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}, )"
+                             R"("b": {"dtype": "F32", "shape": [700000], "data_offsets": [3, 2800003]}, )"
+                             R"("c": {"dtype": "F32", "shape": [0], "data_offsets": [2800003, 2800003]}})";
+  std::string data(2'800'003, '\0');
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i % 251);
+  const auto file = Open(header, data);
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  const TensorView* const tensors[] = {file.value()->Find("b"), file.value()->Find("c"), file.value()->Find("a")};
+  std::vector<uint64_t> parts;
+  ASSERT_TRUE(file.value()->LoadTogether(tensors, [&](uint64_t bytes) { parts.push_back(bytes); }).ok());
+  EXPECT_EQ(parts, (std::vector<uint64_t>{1 << 20, 1 << 20, 2'800'000 - (2 << 20), 3}));
+  for (const TensorView* tensor : tensors) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor->memory.get()) % 64, 0U) << tensor->name;
+  }
+  EXPECT_EQ(std::memcmp(tensors[0]->bytes().data(), data.data() + 3, 2'800'000), 0);
+  EXPECT_EQ(std::memcmp(tensors[2]->bytes().data(), data.data(), 3), 0);
+}
+
+TEST_F(Safetensors, FileThatFailedOnceIsNotReadAgain) {
+  const std::string whole = SafetensorsBytes(kTwo, std::string(12, 'x'));
+  const auto file = OpenBytes(whole);
+  ASSERT_TRUE(file.ok());
+  std::filesystem::resize_file(path(), whole.size() - 1);
+  ASSERT_FALSE(file.value()->Load("b").ok());
+  directory_.Write("model.safetensors", whole);
+  EXPECT_NE(file.value()->Load("b").status().message().find("became shorter"), std::string::npos);
+  EXPECT_FALSE(file.value()->Load("a").ok());
+}
+
 TEST_F(Safetensors, LoadedTensorKeepsItsValuesWhateverHappensToTheFile) {
   // Large enough for a mapping of its own.
   const std::string header = R"({"t": {"dtype": "F32", "shape": [100000], "data_offsets": [0, 400000]}})";

@@ -179,6 +179,38 @@ TEST(WordPieceJson, WhatIsMissingOrOutOfRangeIsNamed) {
   EXPECT_CONTAINS(JsonError(Replaced(json, R"(per_word":100)", R"(per_word":4000000000)")), "max_input_chars_per_word");
 }
 
+// The vocabulary is taken out of the document while it is parsed.
+TEST(WordPieceJson, VocabularyIsThatOfTheModelInAnyOrderAndOfEqualTokensTheLastCounts) {
+  const std::string json = SmallTokenizerJson();
+  const auto ids = [](const std::string& changed) {
+    const auto tokenizer = WordPieceTokenizer::FromJson(changed, "the-file");
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+    return tokenizer.ok() ? Ids(**tokenizer, "hello world") : std::vector<int32_t>();
+  };
+  EXPECT_EQ(ids(json), (std::vector<int32_t>{2, 8, 9, 3}));
+  EXPECT_EQ(ids(Replaced(json, R"("hello":8)", R"("hello":7,"hello":9,"hello":8)")), ids(json));
+  EXPECT_EQ(ids(Replaced(json, R"("hello":8)", R"("world":9,"hello":8)")), ids(json));
+  EXPECT_EQ(ids(Replaced(json, R"("vocab":{)", R"("vocab":{"hello":1,"other":2},"vocab":{)")), ids(json));
+  EXPECT_EQ(ids(Replaced(json, R"("single":[)", R"("pair":[{"vocab":{"hello":1}}],"single":[)")), ids(json));
+}
+
+TEST(WordPieceJson, VocabularyThatIsNotTokensAndIdsIsRefused) {
+  const std::string json = SmallTokenizerJson();
+  for (const char* value : {R"({"a":{"b":1}})", "[8,[9]]", "8.5", "null"}) {
+    EXPECT_CONTAINS(JsonError(Replaced(json, R"("hello":8)", std::string(R"("hello":)") + value)), "\"hello\"");
+  }
+  for (const char* list : {R"(["hello"])", R"([["hello",8]])", R"([{"hello":8}])", "8"}) {
+    EXPECT_CONTAINS(JsonError(Replaced(json, R"("vocab":{)", std::string(R"("vocab":)") + list + R"(,"vocabulary":{)")),
+                    "vocabulary");
+    EXPECT_CONTAINS(JsonError(Replaced(json, R"("model":{)", std::string(R"("model":{"vocab":)") + list + "},\"x\":{")),
+                    "setting \"x\"");
+  }
+  const size_t begin = json.find(R"("vocab":{)") + 8;
+  const std::string listed =
+      json.substr(0, begin) + R"([{"hello":8},["world",9],7])" + json.substr(json.find('}', begin) + 1);
+  EXPECT_CONTAINS(JsonError(listed), "not an object of token: id");
+}
+
 TEST(WordPieceJson, AnUntypedModelIsWordPieceIfItLooksLikeIt) {
   EXPECT_EQ(JsonError(Replaced(SmallTokenizerJson(), R"("type":"WordPiece",)", "")), "it was loaded");
   EXPECT_CONTAINS(JsonError(Replaced(SmallTokenizerJson(), R"("type":"WordPiece",)", R"("merges":[],)")),
