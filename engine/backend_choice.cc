@@ -29,8 +29,8 @@ Plan WithFallback(const LoadedModel& model, TrustedEncoder trusted, const Backen
   Plan plan;
   plan.encoder = std::move(trusted.encoder);
   plan.precision = trusted.precision;
-  plan.fallback = [options, digest = model.weights.digest, first = plan.precision] {
-    return MakeFallbackEncoder(options.model_dir, digest, first, options.threads, options.cpu_isa);
+  plan.fallback = [options, served = ServedWeights::Of(model), first = plan.precision] {
+    return MakeFallbackEncoder(options.model_dir, served, first, options.threads, options.cpu_isa);
   };
   return plan;
 }

@@ -64,13 +64,13 @@ Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<con
   return made;
 }
 
-Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
+Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const ServedWeights& served,
                                                      Precision first, uint32_t threads, CpuIsa isa_max) {
   Result<LoadedModel> model = LoadModel(model_dir);
   if (!model.ok()) return model.status();
-  if (model->weights.digest != digest) {
-    return Status(StatusCode::kModelError,
-                  "the weights in " + model_dir + " are others than those that are served; restart the engine");
+  if (ServedWeights::Of(*model) != served) {
+    return Status(StatusCode::kModelError, "the weights or settings in " + model_dir +
+                                               " are others than those that are served; restart the engine");
   }
   const CpuIsa isa = first == Precision::kF32 ? CpuIsa::kPortable : isa_max;
   Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(Precision::kF32, isa);

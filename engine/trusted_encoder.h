@@ -19,6 +19,15 @@ struct TrustedEncoder {
   Precision precision = Precision::kF32;
 };
 
+// All that an encoder computes from, but for the precision.
+struct ServedWeights {
+  EncoderSpec spec;
+  std::string digest;  // of the tensors
+  bool operator==(const ServedWeights&) const = default;
+
+  static ServedWeights Of(const LoadedModel& model) { return {model.config.spec, model.weights.digest}; }
+};
+
 // The first of `choices` whose vector of the canary (cpu/canary.h) is close enough to the reference for its precision.
 // A choice that is passed over costs a warning. Fails with kModelError if none is left, naming cosine, CPU and fix.
 Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cpu::KernelChoice> choices,
@@ -30,8 +39,9 @@ Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<con
                                    const cpu::KernelTable& kernels, double cosine_min, uint32_t threads);
 
 // What computes a batch that `first` failed to: fp32, by the fastest set where `first` is another precision, else by
-// the portable one. Reads the folder again; fails with kModelError if its weights are not those of `digest` any more.
-Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
+// the portable one. Reads the folder again; fails with kModelError if it has not the weights and settings of `served`
+// any more: what a fallback computes is stored under the identity of `first`.
+Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const ServedWeights& served,
                                                      Precision first, uint32_t threads, CpuIsa isa_max);
 
 }  // namespace sutra
