@@ -3,6 +3,9 @@
 
 #include <cassert>
 #include <chrono>
+#include <new>
+#include <string>
+#include <system_error>
 
 #include "engine/model/compute_options.h"
 #include "shm/base/cpu_pause.h"
@@ -38,10 +41,24 @@ bool SpinUntil(const Condition& reached) {
 
 WorkTeam::WorkTeam(int threads) {
   assert(threads >= 1 && threads <= static_cast<int>(kThreadsMax));
-  for (int member = 1; member < threads; ++member) helpers_.emplace_back([this, member] { HelperLoop(member); });
+  helpers_.reserve(static_cast<size_t>(threads) - 1);
+  try {
+    for (int member = 1; member < threads; ++member) helpers_.emplace_back([this, member] { HelperLoop(member); });
+  } catch (const std::bad_alloc&) {
+    StopHelpers();  // a thread that is neither joined nor detached ends the process
+    throw;
+  } catch (const std::system_error& error) {
+    const size_t started = helpers_.size() + 1;
+    StopHelpers();
+    throw std::system_error(error.code(), "only " + std::to_string(started) + " of " + std::to_string(threads) +
+                                              " threads could be started: lower --threads, or raise the limit of "
+                                              "threads (ulimit -u, the cgroup's pids.max) or of memory");
+  }
 }
 
-WorkTeam::~WorkTeam() {
+WorkTeam::~WorkTeam() { StopHelpers(); }
+
+void WorkTeam::StopHelpers() {
   stop_.store(true, std::memory_order_relaxed);  // published by the change of state_
   state_.fetch_add(kGeneration, std::memory_order_release);
   state_.notify_all();

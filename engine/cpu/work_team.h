@@ -19,6 +19,7 @@ namespace sutra::cpu {
 
 class WorkTeam {
  public:
+  // Throws std::system_error, with the fix in its message, where not all helpers can be started.
   explicit WorkTeam(int threads);
   ~WorkTeam();
   WorkTeam(const WorkTeam&) = delete;
@@ -32,6 +33,7 @@ class WorkTeam {
 
  private:
   void HelperLoop(int member);
+  void StopHelpers();
   void AwaitHelpers();
 
   const std::function<void(int)>* job_ = nullptr;

@@ -2,11 +2,14 @@
 #include "engine/cpu/work_team.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <fstream>
 #include <numeric>
 #include <string>
+#include <system_error>
 
 #include "tests/kit/watchdog.h"
 
@@ -98,6 +101,23 @@ TEST(WorkTeam, AMemberSleepsWhileThePartOfAnotherIsLateAndWakesForTheNextStep) {
     EXPECT_EQ(values[0], round);
     EXPECT_EQ(values[3], round * (round + 1));
   }
+}
+
+// In a process of its own, whose user may have no more threads. For root there is no such limit, so it becomes another.
+[[noreturn]] void StartMoreThreadsThanAllowed() {
+  const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+  if (setrlimit(RLIMIT_NPROC, &none) != 0 || (geteuid() == 0 && setuid(65534) != 0)) _exit(2);
+  try {
+    const WorkTeam team(4);
+  } catch (const std::system_error& error) {
+    std::fputs(error.what(), stderr);
+    _exit(0);
+  }
+  _exit(1);
+}
+
+TEST(WorkTeam, ThreadsThatCannotBeStartedAreAnErrorAndNotTheEndOfTheProcess) {
+  EXPECT_EXIT(StartMoreThreadsThanAllowed(), testing::ExitedWithCode(0), "only 1 of 4 threads could be started");
 }
 
 TEST(WorkTeam, MorePartsThanWorkAndSingleThread) {
