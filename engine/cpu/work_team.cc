@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "engine/model/compute_options.h"
 #include "shm/base/cpu_pause.h"
@@ -76,11 +77,23 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
   // Release: publishes job_; pairs with the acquire exchange in HelperLoop.
   state_.store(next | kOpen, std::memory_order_release);
   state_.notify_all();
-  job(0);
+  RunMember(0);
   // Closing first keeps late helpers out, so the wait below is only for helpers that are inside.
   // Acquire here and in AwaitHelpers: what helpers wrote; pairs with the release decrement in HelperLoop.
   if ((state_.fetch_and(~kOpen, std::memory_order_acquire) & kInsideMask) != 0) AwaitHelpers();
   job_ = nullptr;
+  // Relaxed, here and below: the exchange itself decides who fails; the state published what it wrote.
+  if (failed_.exchange(false, std::memory_order_relaxed)) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+// An exception that left a helper's thread would end the process, and one that left Run early would take the job away
+// from the helpers inside.
+void WorkTeam::RunMember(int member) noexcept {
+  try {
+    (*job_)(member);
+  } catch (...) {
+    if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+  }
 }
 
 void WorkTeam::AwaitHelpers() {
@@ -106,7 +119,7 @@ void WorkTeam::HelperLoop(int member) {
       if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed))
         continue;
       seen = generation;
-      (*job_)(member);
+      RunMember(member);
       // Acquire too, so that the count below stays behind it.
       const uint32_t left = state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
       if ((left & (kOpen | kInsideMask)) == 0) {

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 
@@ -100,6 +101,30 @@ TEST(WorkTeam, AMemberSleepsWhileThePartOfAnotherIsLateAndWakesForTheNextStep) {
     });
     EXPECT_EQ(values[0], round);
     EXPECT_EQ(values[3], round * (round + 1));
+  }
+}
+
+TEST(WorkTeam, WhatAMemberThrowsReachesTheCallerWhenAllHaveLeft) {
+  for (const int thrower : {0, 1, 2}) {
+    WorkTeam team(3);
+    bool thrown = false;
+    for (int round = 0; round < 10'000 && !thrown; ++round) {  // a helper may come too late for some
+      std::atomic<int> inside{0};
+      try {
+        team.Run([&](int member) {
+          inside.fetch_add(1);
+          std::this_thread::yield();
+          inside.fetch_sub(1);
+          if (member == thrower) throw std::runtime_error("of a member");
+        });
+      } catch (const std::runtime_error& error) {
+        EXPECT_STREQ(error.what(), "of a member");
+        thrown = true;
+      }
+      EXPECT_EQ(inside.load(), 0);
+    }
+    EXPECT_TRUE(thrown) << thrower;
+    team.Run([](int) {});  // and the next job is none the worse
   }
 }
 
