@@ -59,7 +59,8 @@ Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<con
   cpu::Canary canary(model);
   auto pass = std::make_shared<cpu::Int8Pass>(std::move(quantised), kernels);
   TrustedEncoder made{std::make_unique<cpu::CpuEncoder>(std::move(pass), static_cast<int>(threads)), Precision::kInt8};
-  const double needed = std::min(cosine_min, cpu::CanaryCosineMin(Precision::kInt8));
+  const double needed =
+      cosine_min > 0 ? std::min(cosine_min, cpu::CanaryCosineMin(Precision::kInt8)) : -2;  // below all
   if (Status why = Distrust(&canary, model, {Precision::kInt8, &kernels}, *made.encoder, needed); !why.ok()) return why;
   return made;
 }

@@ -34,7 +34,8 @@ Result<TrustedEncoder> FirstTrusted(const LoadedModel& model, std::span<const cp
                                     uint32_t threads);
 
 // The same of a model in int8, whose quality was measured on more texts when its weights were prepared: here on this
-// CPU and these weights. `cosine_min` is what was asked for then; the canary asks for no more.
+// CPU and these weights. `cosine_min` is what was asked for then; the canary asks for no more, and for nothing where
+// that is 0.
 Result<TrustedEncoder> TrustedInt8(const LoadedModel& model, std::shared_ptr<const cpu::QuantisedModel> quantised,
                                    const cpu::KernelTable& kernels, double cosine_min, uint32_t threads);
 
