@@ -43,8 +43,8 @@ Plan WithFallbacks(const LoadedModel& model, TrustedEncoders trusted, const Back
   plan.encoders = std::move(trusted.encoders);
   plan.precision = trusted.precision;
   for (const cpu::CoreGroup& group : groups) {
-    plan.fallbacks.push_back([options, group, digest = model.weights.digest, first = plan.precision] {
-      return MakeFallbackEncoder(options.model_dir, digest, first, group, options.cpu_isa);
+    plan.fallbacks.push_back([options, group, served = ServedWeights::Of(model), first = plan.precision] {
+      return MakeFallbackEncoder(options.model_dir, served, first, group, options.cpu_isa);
     });
   }
   spdlog::info("the model is computed by {} of cores: {}",

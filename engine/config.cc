@@ -3,8 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <string_view>
+#include <type_traits>
 
 #include "engine/config_file.h"
 #include "engine/lanes/listening_socket.h"
@@ -46,6 +48,17 @@ struct PowerOfTwo : CLI::Validator {
         return "'" + text + "' is not a power of two";
       }
       return {};
+    };
+  }
+};
+
+// CLI::Range lets it pass: it is neither below nor above.
+struct NotNan : CLI::Validator {
+  NotNan() {
+    func_ = [](std::string& text) -> std::string {
+      double value = 0;
+      const bool number = CLI::detail::lexical_cast(text, value) && !std::isnan(value);
+      return number ? "" : "'" + text + "' is not a number";
     };
   }
 };
@@ -94,7 +107,9 @@ struct Texts {
 
 template <typename T>
 CLI::Option* Number(CLI::App& app, const char* name, T* target, const OptionRange<T>& range, const char* description) {
-  return app.add_option(name, *target, description)->check(CLI::Range(range.low, range.high));
+  CLI::Option* option = app.add_option(name, *target, description)->check(CLI::Range(range.low, range.high));
+  if constexpr (std::is_floating_point_v<T>) option->check(NotNan());
+  return option;
 }
 
 template <typename Enum, size_t kCount>

@@ -16,6 +16,7 @@
 #include "engine/engine_stats.h"
 #include "engine/lane_limits.h"
 #include "engine/lanes/sigbus_guard.h"
+#include "engine/load_watch.h"
 #include "shm/base/checkpoint.h"
 #include "shm/base/clock.h"
 #include "shm/base/enum_names.h"
@@ -180,12 +181,24 @@ Status Engine::AwaitFreeSocket() {
 Status Engine::LoadModel() {
   assert(shutdown_.has_value());
   const uint64_t start_ns = MonotonicNs();
-  if (Status status = Assign(&backends_, MakeBackends(config_)); !status.ok()) return status;
+  {
+    const LoadWatch watch(&*shutdown_, [this] { LeaveWhileLoading(); });
+    if (Status status = Assign(&backends_, MakeBackends(config_)); !status.ok()) return status;
+  }
   const ModelInfo& model = info();
   spdlog::info("model {} loaded in {} ms: identity {}, width {}, {} tokens at most, {} on {}", model.name,
                (MonotonicNs() - start_ns) / kNsPerMs, model.identity.substr(0, 16), model.width, model.tokens_max,
                model.precision, model.device);
   return {};
+}
+
+// On the watch's thread; the main thread is loading and touches nothing of this. A file of int8 weights that is half
+// written is the next writer's to remove.
+void Engine::LeaveWhileLoading() {
+  RemoveTraces();
+  spdlog::info("stopped by signal {} while the model was loading, exit code {}", shutdown_->signal_number(),
+               static_cast<int>(kExitClean));
+  _exit(kExitClean);
 }
 
 CacheConfig Engine::MakeCacheConfig() const {

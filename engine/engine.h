@@ -45,6 +45,7 @@ class Engine {
   Status PrepareProcess();
   // DATA/LOCK (unless there is no cache), then SOCKET.lock. kRefused: another engine holds one; the message names it.
   Status Lock();
+  // SIGTERM and SIGINT end the process meanwhile, with exit code 0.
   Status LoadModel();
   // Instead of Lock, and after LoadModel: waits until the engine that holds the locks has ended. kCancelled: a signal
   // came first. kRefused: that engine serves another model.
@@ -87,6 +88,7 @@ class Engine {
   Status AwaitFreeSocket();
   void BeginTurn();
   void RemoveTraces();
+  [[noreturn]] void LeaveWhileLoading();
 
   const EngineConfig& config_;
   LogBudgets client_logs_;  // for messages that clients can provoke

@@ -70,20 +70,21 @@ Result<TrustedEncoders> TrustedInt8(const LoadedModel& model, std::shared_ptr<co
   cpu::Canary canary(model);
   TrustedEncoders made{MakeEncoders(std::make_shared<cpu::Int8Pass>(std::move(quantised), kernels), groups),
                        Precision::kInt8};
-  const double needed = std::min(cosine_min, cpu::CanaryCosineMin(Precision::kInt8));
+  const double needed =
+      cosine_min > 0 ? std::min(cosine_min, cpu::CanaryCosineMin(Precision::kInt8)) : -2;  // below all
   if (Status why = Distrust(&canary, model, {Precision::kInt8, &kernels}, made.encoders, needed); !why.ok()) return why;
   return made;
 }
 
-Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const std::string& digest,
+Result<std::unique_ptr<Encoder>> MakeFallbackEncoder(const std::string& model_dir, const ServedWeights& served,
                                                      Precision first, const cpu::CoreGroup& group, CpuIsa isa_max) {
   static Mutex one_at_a_time;
   const MutexLock lock(one_at_a_time);
   Result<LoadedModel> model = LoadModel(model_dir);
   if (!model.ok()) return model.status();
-  if (model->weights.digest != digest) {
-    return Status(StatusCode::kModelError,
-                  "the weights in " + model_dir + " are others than those that are served; restart the engine");
+  if (ServedWeights::Of(*model) != served) {
+    return Status(StatusCode::kModelError, "the weights or settings in " + model_dir +
+                                               " are others than those that are served; restart the engine");
   }
   const CpuIsa isa = first == Precision::kF32 ? CpuIsa::kPortable : isa_max;
   Result<std::vector<cpu::KernelChoice>> choices = cpu::ChooseKernels(Precision::kF32, isa);

@@ -3,6 +3,10 @@
 
 #include <cassert>
 #include <chrono>
+#include <new>
+#include <string>
+#include <system_error>
+#include <utility>
 
 #include "engine/model/compute_options.h"
 #include "shm/base/cpu_pause.h"
@@ -39,15 +43,29 @@ bool SpinUntil(const Condition& reached) {
 
 WorkTeam::WorkTeam(int threads, std::span<const uint32_t> cpus) {
   assert(threads >= 1 && threads <= static_cast<int>(kThreadsMax));
-  for (int member = 1; member < threads; ++member) {
-    helpers_.emplace_back([this, member, cpus = std::vector(cpus.begin(), cpus.end())] {
-      static_cast<void>(StayOnCpus(cpus));  // refused: slower perhaps, not wrong
-      HelperLoop(member);
-    });
+  helpers_.reserve(static_cast<size_t>(threads) - 1);
+  try {
+    for (int member = 1; member < threads; ++member) {
+      helpers_.emplace_back([this, member, cpus = std::vector(cpus.begin(), cpus.end())] {
+        static_cast<void>(StayOnCpus(cpus));  // refused: slower perhaps, not wrong
+        HelperLoop(member);
+      });
+    }
+  } catch (const std::bad_alloc&) {
+    StopHelpers();  // a thread that is neither joined nor detached ends the process
+    throw;
+  } catch (const std::system_error& error) {
+    const size_t started = helpers_.size() + 1;
+    StopHelpers();
+    throw std::system_error(error.code(), "only " + std::to_string(started) + " of " + std::to_string(threads) +
+                                              " threads could be started: lower --threads, or raise the limit of "
+                                              "threads (ulimit -u, the cgroup's pids.max) or of memory");
   }
 }
 
-WorkTeam::~WorkTeam() {
+WorkTeam::~WorkTeam() { StopHelpers(); }
+
+void WorkTeam::StopHelpers() {
   stop_.store(true, std::memory_order_relaxed);  // published by the change of state_
   state_.fetch_add(kGeneration, std::memory_order_release);
   state_.notify_all();
@@ -65,11 +83,23 @@ void WorkTeam::Run(const std::function<void(int)>& job) {
   // Release: publishes job_; pairs with the acquire exchange in HelperLoop.
   state_.store(next | kOpen, std::memory_order_release);
   state_.notify_all();
-  job(0);
+  RunMember(0);
   // Closing first keeps late helpers out, so the wait below is only for helpers that are inside.
   // Acquire here and in AwaitHelpers: what helpers wrote; pairs with the release decrement in HelperLoop.
   if ((state_.fetch_and(~kOpen, std::memory_order_acquire) & kInsideMask) != 0) AwaitHelpers();
   job_ = nullptr;
+  // Relaxed, here and below: the exchange itself decides who fails; the state published what it wrote.
+  if (failed_.exchange(false, std::memory_order_relaxed)) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+// An exception that left a helper's thread would end the process, and one that left Run early would take the job away
+// from the helpers inside.
+void WorkTeam::RunMember(int member) noexcept {
+  try {
+    (*job_)(member);
+  } catch (...) {
+    if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+  }
 }
 
 void WorkTeam::AwaitHelpers() {
@@ -95,7 +125,7 @@ void WorkTeam::HelperLoop(int member) {
       if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed))
         continue;
       seen = generation;
-      (*job_)(member);
+      RunMember(member);
       // Acquire too, so that the count below stays behind it.
       const uint32_t left = state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
       if ((left & (kOpen | kInsideMask)) == 0) {

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <span>
 #include <thread>
@@ -20,7 +21,8 @@ namespace sutra::cpu {
 
 class WorkTeam {
  public:
-  // Helpers stay on `cpus`, if there are any; the caller is where its owner has put it.
+  // Helpers stay on `cpus`, if there are any; the caller is where its owner has put it. Throws std::system_error, with
+  // the fix in its message, where not all helpers can be started.
   explicit WorkTeam(int threads, std::span<const uint32_t> cpus = {});
   ~WorkTeam();
   WorkTeam(const WorkTeam&) = delete;
@@ -29,17 +31,22 @@ class WorkTeam {
   int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
   // Calls job(member) with member 0 on the caller and each other number on at most one helper. Returns when the
-  // caller's call and every call that a helper began have returned.
+  // caller's call and every call that a helper began have returned, or throws then what the first of them threw. A call
+  // that leaves a part of SharedSteps undone keeps the others waiting: it may throw before its first step only.
   void Run(const std::function<void(int)>& job);
 
  private:
   void HelperLoop(int member);
+  void RunMember(int member) noexcept;
+  void StopHelpers();
   void AwaitHelpers();
 
   const std::function<void(int)>* job_ = nullptr;
   std::atomic<uint32_t> state_{0};  // generation << 9 | open << 8 | helpers inside
   std::atomic<uint32_t> ended_{0};  // jobs whose last helper left after the caller had
   std::atomic<bool> stop_{false};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;  // written by the member that set failed_, read when all have left
   std::vector<std::thread> helpers_;
 };
 

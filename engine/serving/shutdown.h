@@ -4,7 +4,7 @@
 // ignored: the write that caused them fails, and says so.
 //
 // Thread rule: BlockSignals and Prepare run before any thread is started, so that every thread inherits the blocked
-// signals; the rest belongs to the loop thread.
+// signals; the rest belongs to the loop thread, and while the model loads to the LoadWatch.
 #pragma once
 
 #include <cstdint>

@@ -143,7 +143,9 @@ TEST(Config, Int8IsAskedForByNameAndHasABoundOfItsOwn) {
   EXPECT_EQ(config.int8_cosine_min, 0.999);
   EXPECT_EQ(ParseConfig(With({"--int8-cosine-min", "0"})).value().config.int8_cosine_min, 0);
   EXPECT_NE(ErrorOf(With({"--int8-cosine-min", "1.01"})), "accepted");
-  EXPECT_NE(ErrorOf(With({"--int8-cosine-min", "-0.5"})), "accepted");
+  for (const char* value : {"-0.5", "nan", "-nan", "NAN", "inf"}) {
+    EXPECT_NE(ErrorOf(With({"--int8-cosine-min", value})), "accepted") << value;
+  }
 }
 
 TEST(Config, AHostWithManyCpusStartsWithTheDefaultOptions) {

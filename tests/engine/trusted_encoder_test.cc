@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "tests/engine/cpu/int8/quantised_tiny_model.h"
 #include "tests/kit/tiny_model.h"
 
@@ -80,7 +82,7 @@ TEST_F(TrustedEncoderTest, Int8ThatIsFarFromFp32IsRefusedUnlessThatIsAccepted) {
 
 TEST_F(TrustedEncoderTest, TheFallbackIsFp32AndOfAnotherSetWhereFp32WasFirst) {
   const auto make = [this](Precision first) {
-    return MakeFallbackEncoder(folder_.path(), model_->weights.digest, first, {.threads = 1}, CpuIsa::kAuto);
+    return MakeFallbackEncoder(folder_.path(), ServedWeights::Of(*model_), first, {.threads = 1}, CpuIsa::kAuto);
   };
   const auto after_fp32 = make(Precision::kF32);
   ASSERT_TRUE(after_fp32.ok()) << after_fp32.status().message();
@@ -94,9 +96,24 @@ TEST_F(TrustedEncoderTest, OtherWeightsInTheFolderAreNoFallback) {
   folder_.tensors()["embeddings.LayerNorm.bias"][0] += 1;
   folder_.Save();
   const Status status =
-      MakeFallbackEncoder(folder_.path(), model_->weights.digest, Precision::kBf16, {.threads = 1}, CpuIsa::kAuto)
+      MakeFallbackEncoder(folder_.path(), ServedWeights::Of(*model_), Precision::kBf16, {.threads = 1}, CpuIsa::kAuto)
           .status();
   EXPECT_NE(status.message().find("restart the engine"), std::string::npos) << status.message();
+}
+
+// The tensors fit any number of heads: the weights alone would not tell that the fallback computes another model.
+TEST_F(TrustedEncoderTest, OtherSettingsInTheFolderAreNoFallback) {
+  for (const auto& [key, value] :
+       {std::pair("num_attention_heads", nlohmann::json(1)), std::pair("layer_norm_eps", nlohmann::json(0.5)),
+        std::pair("hidden_act", nlohmann::json("gelu_new"))}) {
+    const nlohmann::json before = std::exchange(folder_.config()[key], value);
+    folder_.Save();
+    const Status status =
+        MakeFallbackEncoder(folder_.path(), ServedWeights::Of(*model_), Precision::kBf16, {.threads = 1}, CpuIsa::kAuto)
+            .status();
+    EXPECT_NE(status.message().find("restart the engine"), std::string::npos) << key << ": " << status.message();
+    folder_.config()[key] = before;
+  }
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 
 #include "engine/exit_code.h"
+#include "tests/kit/tiny_model.h"
 #include "tests/system/system_fixture.h"
 
 namespace sutra::test {
@@ -38,6 +40,21 @@ TEST_F(Signals, BrokenPipesAndFileSizeSignalsAreIgnored) {
     ExpectVector(client.Embed("after signal " + std::to_string(number)), "after signal " + std::to_string(number));
   }
   EXPECT_EQ(engine.Terminate().code, kExitClean);
+}
+
+// The portable kernels take longer for these widths than anybody would wait, on any CPU.
+TEST_F(Signals, AStopWhileInt8IsPreparedEndsTheStartAtOnce) {
+  TinyModel model({.hidden = 256, .heads = 4, .intermediate = 1024, .layers = 4});
+  model.Save();
+  EngineProcess engine;
+  engine.options().args = {"--backend", "torch",       "--model", model.path(), "--executor",
+                           "cpu",       "--precision", "int8",    "--cpu-isa",  "portable"};
+  engine.Launch();
+  while (engine.running() && engine.Log().find("preparing the weights") == std::string::npos) usleep(1000);
+  EXPECT_EQ(engine.Terminate().code, kExitClean);
+  EXPECT_NE(engine.Log().find("while the model was loading"), std::string::npos);
+  EXPECT_EQ(engine.Log().find("int8: prepared"), std::string::npos);
+  EXPECT_TRUE(std::filesystem::is_empty(engine.data())) << "what the start had made is gone again";
 }
 
 // ulimit -f: a failure of the disk like any other. Lanes that are there go on; a new one is refused with the reason.

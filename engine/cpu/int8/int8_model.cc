@@ -169,7 +169,7 @@ Result<std::shared_ptr<const QuantisedModel>> SharedInt8Model(const LoadedModel&
   Result<std::shared_ptr<const QuantisedModel>> found = models.Get(model, kernels, exact, options);
   if (!found.ok()) return found;
   const Int8Quality& quality = found.value()->quality;
-  if (!(quality.cosine_min >= options.cosine_min)) {
+  if (options.cosine_min > 0 && !(quality.cosine_min >= options.cosine_min)) {
     return Status(StatusCode::kModelError,
                   fmt::format("the model {} loses too much in int8: {}, below --int8-cosine-min {}. Its activations or "
                               "weights do not fit 8 bits, or its files are damaged: use --precision bf16 or fp32, or "

@@ -17,7 +17,7 @@ namespace sutra::cpu {
 struct Int8Options {
   std::string identity;                // of the model in int8
   std::string directory;               // of the files of prepared models; "": nothing is read or written
-  double cosine_min = kInt8CosineMin;  // of any built-in text against fp32
+  double cosine_min = kInt8CosineMin;  // of any built-in text against fp32; 0: any will do, even below
   int threads = 1;
 };
 

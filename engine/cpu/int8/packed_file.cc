@@ -12,9 +12,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <type_traits>
 
+#include "shm/base/file_identity.h"
 #include "shm/base/sha256.h"
 #include "shm/base/unique_fd.h"
 
@@ -190,10 +192,31 @@ Status CheckHeader(const Header& header, const std::string& path, const std::str
   return {};
 }
 
+bool IsNamed(int fd, const std::string& path) {
+  const std::optional<FileIdentity> own = FileIdentity::Of(fd);
+  return own.has_value() && own == FileIdentity::At(path);
+}
+
 // A writer holds a lock on its file until that has its name: what is not locked was left behind by one that died.
+// Under the lock the name cannot pass to the file of another writer, which would begin with removing this one.
 void RemoveLeftOver(const std::string& temporary) {
-  const UniqueFd fd(open(temporary.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (fd.get() >= 0 && flock(fd.get(), LOCK_EX | LOCK_NB) == 0) unlink(temporary.c_str());
+  const UniqueFd fd(open(temporary.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a pipe would wait
+  if (fd.get() >= 0 && flock(fd.get(), LOCK_EX | LOCK_NB) == 0 && IsNamed(fd.get(), temporary)) {
+    unlink(temporary.c_str());
+  }
+}
+
+// A new file under the temporary name, and its lock. kStorageError: another engine is writing the same, too.
+Result<UniqueFd> CreateLocked(const std::string& temporary) {
+  RemoveLeftOver(temporary);
+  UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (fd.get() < 0) return OsError("creating", temporary);
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return OsError("locking", temporary);
+  // Before it was locked, another writer may have taken it for a left-over; the name may be that one's file by now.
+  if (!IsNamed(fd.get(), temporary)) {
+    return Status(StatusCode::kStorageError, "creating " + temporary + ": another engine is writing the same");
+  }
+  return fd;
 }
 
 Status WriteAll(int fd, const std::string& path, const std::string& identity, const QuantisedModel& model) {
@@ -228,11 +251,9 @@ Status WritePackedFile(const std::string& path, const std::string& identity, con
   const std::string directory = path.substr(0, path.rfind('/'));
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return OsError("creating", directory);
   const std::string temporary = path + ".tmp";
-  RemoveLeftOver(temporary);
-  const UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (fd.get() < 0) return OsError("creating", temporary);  // EEXIST: another engine is writing the same
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return OsError("locking", temporary);
-  Status status = WriteAll(fd.get(), temporary, identity, model);
+  const Result<UniqueFd> fd = CreateLocked(temporary);
+  if (!fd.ok()) return fd.status();
+  Status status = WriteAll(fd->get(), temporary, identity, model);
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) status = OsError("renaming", temporary);
   if (!status.ok()) {
     unlink(temporary.c_str());

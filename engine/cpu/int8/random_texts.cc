@@ -52,8 +52,8 @@ class Draws {
 void AppendRandomTexts(const RandomTexts& what, const Tokenizer& tokenizer, uint32_t vocabulary, uint32_t tokens_max,
                        TokenTexts* texts) {
   const Frame frame = FrameOf(tokenizer, tokens_max);
-  const uint32_t around = static_cast<uint32_t>(frame.before.size() + frame.after.size());
-  const uint32_t room = std::max(1U, tokens_max - std::min(tokens_max, around));
+  // None, where a prompt leaves no room: one token more would have no position.
+  const uint32_t room = tokens_max - static_cast<uint32_t>(frame.before.size() + frame.after.size());
   const std::vector<int32_t> signs = what.signs ? SignsOf(tokenizer, frame, tokens_max) : std::vector<int32_t>();
   Draws draws(what.seed);
   const auto draw_word = [&] {

@@ -185,7 +185,9 @@ TEST_F(CoreGroupsTest, RandomHostsKeepTheRules) {
     }
     EXPECT_EQ(dealt, threads);
     EXPECT_TRUE(seen.empty() || seen.size() == cpus);
-    if (wanted != 0) EXPECT_EQ(groups.size(), std::min(wanted, threads));
+    if (wanted != 0) {
+      EXPECT_EQ(groups.size(), std::min(wanted, threads));
+    }
   }
 }
 

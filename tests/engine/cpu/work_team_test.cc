@@ -2,11 +2,15 @@
 #include "engine/cpu/work_team.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <fstream>
 #include <numeric>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "tests/kit/watchdog.h"
 
@@ -110,6 +114,47 @@ TEST(WorkTeam, AHelperSleepsWhenNothingIsLeftToDo) {
     });
   }
   AwaitAsleep(helper.load());
+}
+
+TEST(WorkTeam, WhatAMemberThrowsReachesTheCallerWhenAllHaveLeft) {
+  for (const int thrower : {0, 1, 2}) {
+    WorkTeam team(3);
+    bool thrown = false;
+    for (int round = 0; round < 10'000 && !thrown; ++round) {  // a helper may come too late for some
+      std::atomic<int> inside{0};
+      try {
+        team.Run([&](int member) {
+          inside.fetch_add(1);
+          std::this_thread::yield();
+          inside.fetch_sub(1);
+          if (member == thrower) throw std::runtime_error("of a member");
+        });
+      } catch (const std::runtime_error& error) {
+        EXPECT_STREQ(error.what(), "of a member");
+        thrown = true;
+      }
+      EXPECT_EQ(inside.load(), 0);
+    }
+    EXPECT_TRUE(thrown) << thrower;
+    team.Run([](int) {});  // and the next job is none the worse
+  }
+}
+
+// In a process of its own, whose user may have no more threads. For root there is no such limit, so it becomes another.
+[[noreturn]] void StartMoreThreadsThanAllowed() {
+  const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+  if (setrlimit(RLIMIT_NPROC, &none) != 0 || (geteuid() == 0 && setuid(65534) != 0)) _exit(2);
+  try {
+    const WorkTeam team(4);
+  } catch (const std::system_error& error) {
+    std::fputs(error.what(), stderr);
+    _exit(0);
+  }
+  _exit(1);
+}
+
+TEST(WorkTeam, ThreadsThatCannotBeStartedAreAnErrorAndNotTheEndOfTheProcess) {
+  EXPECT_EXIT(StartMoreThreadsThanAllowed(), testing::ExitedWithCode(0), "only 1 of 4 threads could be started");
 }
 
 TEST(WorkTeam, MorePartsThanWorkAndSingleThread) {

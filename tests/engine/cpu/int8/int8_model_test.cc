@@ -93,6 +93,11 @@ TEST_F(Int8Model, TheStoredQualityIsEnoughToRefuse) {
   ASSERT_EQ(refused.code(), StatusCode::kModelError);
   EXPECT_NE(refused.status().message().find("0.50000"), std::string::npos) << refused.status().message();
   EXPECT_NE(refused.status().message().find("'no.'"), std::string::npos) << refused.status().message();
+
+  stored->quality.cosine_min = -0.25;  // the opposite direction
+  ASSERT_TRUE(WritePackedFile(File(), options_.identity, *stored).ok());
+  options_.cosine_min = 0;
+  EXPECT_TRUE(Load().ok()) << "0 accepts anything";
 }
 
 }  // namespace

@@ -102,9 +102,16 @@ TEST(RandomTexts, OfSignsMayBeCutToNothingButTheFrame) {
   EXPECT_EQ(texts.size(), 5U);
 }
 
+// Down to limits that leave no room beside the prompt, or not even for all of it.
 TEST(RandomTexts, AreNoLongerThanTheModelAllows) {
-  const TokenTexts texts = Texts(1, 9);
-  for (size_t i = 0; i < texts.size(); ++i) EXPECT_LE(texts.offsets[i + 1] - texts.offsets[i], 9);
+  for (const int32_t tokens_max : {9, 5, 4, 3, 2}) {
+    const TokenTexts texts = Texts(1, static_cast<uint32_t>(tokens_max));
+    ASSERT_EQ(texts.size(), 300U);
+    for (size_t i = 0; i < texts.size(); ++i) {
+      ASSERT_LE(texts.offsets[i + 1] - texts.offsets[i], tokens_max);
+      ASSERT_GE(texts.offsets[i + 1] - texts.offsets[i], 2);
+    }
+  }
 }
 
 }  // namespace
