@@ -2,6 +2,7 @@
 #include "engine/cpu/aligned_buffer.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -14,10 +15,15 @@ namespace sutra {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2U << 20;
 constexpr size_t kReserve = 64U << 20;     // addresses only: what is not used is never touched
 constexpr size_t kOwnMapping = 64U << 10;  // a buffer from here on is worth a mapping even without an arena
+
+// 4 KiB on x86, 4, 16 or 64 KiB on aarch64: munmap refuses an address inside a page.
+size_t PageBytes() {
+  static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
 
 thread_local BufferArena* innermost = nullptr;
 
@@ -34,7 +40,7 @@ std::shared_ptr<void> SmallBuffer(size_t bytes) {
 // Pages that begin at a huge one, zeroed by the kernel.
 class BufferArena::Mapping {
  public:
-  explicit Mapping(size_t bytes) : length_(RoundUp(bytes, kPage)) {
+  explicit Mapping(size_t bytes) : length_(RoundUp(bytes, PageBytes())) {
     const size_t reserved = length_ + kHugePage;
     void* start = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) throw std::bad_alloc();
@@ -58,7 +64,7 @@ class BufferArena::Mapping {
   }
 
   void CutToUsed() {
-    const size_t kept = std::max(RoundUp(used_, kPage), kPage);
+    const size_t kept = std::max(RoundUp(used_, PageBytes()), PageBytes());
     if (kept < length_) munmap(begin_ + kept, length_ - kept);
     length_ = std::min(length_, kept);
   }

@@ -9,7 +9,7 @@ template <typename T>
 constexpr T ByBuild([[maybe_unused]] T release, [[maybe_unused]] T asan, [[maybe_unused]] T tsan) {
 #if defined(__SANITIZE_THREAD__)
   return tsan;
-#elif defined(SUTRA_SANITIZE)
+#elif defined(SUTRA_SANITIZE) || defined(__aarch64__)
   return asan;
 #else
   return release;

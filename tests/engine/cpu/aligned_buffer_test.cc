@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -20,9 +21,11 @@ bool IsZero(const AlignedBuffer& buffer, size_t bytes) {
 
 uintptr_t AddressOf(const AlignedBuffer& buffer) { return std::bit_cast<uintptr_t>(buffer.data()); }
 
+const auto page_bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+
 // Whether every page from `address` on is mapped.
 bool Mapped(uintptr_t address, size_t bytes) {
-  std::vector<unsigned char> pages(bytes / 4096 + 1);
+  std::vector<unsigned char> pages(bytes / page_bytes + 1);
   return mincore(std::bit_cast<void*>(address), bytes, pages.data()) == 0;
 }
 
@@ -53,16 +56,16 @@ TEST(BufferArena, WhatNoBufferTookIsGivenBackAndTheRestWithTheLastBuffer) {
   AlignedBuffer second;
   {
     const BufferArena arena;
-    first = AlignedBuffer(10'000);
-    second = AlignedBuffer(10'000);
+    first = AlignedBuffer(2 * page_bytes + 1000);
+    second = AlignedBuffer(2 * page_bytes + 1000);
   }
   const uintptr_t begin = AddressOf(first);
-  EXPECT_FALSE(Mapped(begin, 6 * 4096));  // 20,000 bytes are five pages
+  EXPECT_FALSE(Mapped(begin, 6 * page_bytes));  // they lie in five
   first = AlignedBuffer();
-  second.As<char>()[9'999] = 1;
-  EXPECT_TRUE(Mapped(begin, 5 * 4096));
+  second.As<char>()[2 * page_bytes + 999] = 1;
+  EXPECT_TRUE(Mapped(begin, 5 * page_bytes));
   second = AlignedBuffer();
-  EXPECT_FALSE(Mapped(begin, 4096));
+  EXPECT_FALSE(Mapped(begin, page_bytes));
 }
 
 TEST(BufferArena, OneLargerThanTheReserveAndOneAfterItFit) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cstdint>
@@ -71,11 +72,11 @@ template <typename T>
 class GuardedArray {
  public:
   explicit GuardedArray(size_t count) : count_(count) {
-    constexpr size_t kPage = 4096;
-    const size_t used = (count * sizeof(T) + kPage - 1) / kPage * kPage;
-    bytes_ = used + kPage;
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t used = (count * sizeof(T) + page - 1) / page * page;
+    bytes_ = used + page;
     memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory_ == MAP_FAILED || mprotect(static_cast<char*>(memory_) + used, kPage, PROT_NONE) != 0) std::abort();
+    if (memory_ == MAP_FAILED || mprotect(static_cast<char*>(memory_) + used, page, PROT_NONE) != 0) std::abort();
     void* begin = static_cast<char*>(memory_) + used - count * sizeof(T);
     values_ = static_cast<T*>(begin);
   }

@@ -24,10 +24,10 @@ fi
 # The canary: the same check finds a broken script.
 if bash -n <(echo 'if true; then') 2>/dev/null; then fail "bash -n accepts a broken script"; fi
 
-for script in quickstart test setup/install_packages setup/fetch_deps; do
+for script in quickstart test setup/install_packages setup/fetch_deps ../tests/aarch64/run; do
   grep -qi 'usage' <<<"$("$repo/tools/$script" --help)" || fail "$script --help says no usage"
 done
-for script in quickstart test; do
+for script in quickstart test ../tests/aarch64/run; do
   if "$repo/tools/$script" --no-such-option >/dev/null 2>&1; then fail "$script accepts --no-such-option"; fi
 done
 packages=$("$repo/tools/setup/install_packages" --print)
@@ -45,6 +45,23 @@ if cpu_needs_torch <(echo "flags : fpu fma avx2 avx512f"); then
   fail "a CPU with AVX2 and FMA needs libtorch"
 fi
 cpu_needs_torch <(echo "flags : fpu avx avx2 fma4") || fail "a CPU without FMA needs no libtorch"
+
+# Without a package source the tests of aarch64 are skipped, with the reason; nothing half done is left to be used.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/bin"
+printf '#!/bin/sh\necho "no network" >&2\nexit 100\n' >"$work/bin/apt-get"
+printf '#!/bin/sh\necho install ok installed\n' >"$work/bin/dpkg-query"
+printf '#!/bin/sh\necho 12\n' >"$work/bin/aarch64-linux-gnu-g++"
+chmod +x "$work/bin/"*
+for attempt in first second; do
+  code=0
+  said=$(PATH=$work/bin:$PATH SUTRA_AARCH64_DIR=$work/libraries "$repo/tests/aarch64/run" --build) || code=$?
+  ((code == 77)) || fail "aarch64/run without packages, $attempt time: exit code $code, not 77"
+  for text in "no network" "skipped: Debian's arm64 libraries cannot be downloaded"; do
+    grep -qF "$text" <<<"$said" || fail "aarch64/run without packages does not say '$text': $said"
+  done
+done
 
 echo "${#scripts[@]} scripts, $failures failures"
 ((failures == 0))
