@@ -4,12 +4,11 @@
 #include <cstdint>
 #include <string>
 
+#include "shm/base/numbers.h"
+
 namespace sutra {
 
 // Rounded up: what takes up room is not called "0 MiB".
-inline std::string MiBText(uint64_t bytes) {
-  constexpr uint64_t kMiB = 1u << 20;
-  return std::to_string((bytes + kMiB - 1) / kMiB) + " MiB";
-}
+inline std::string MiBText(uint64_t bytes) { return std::to_string(DivideRoundUp(bytes, uint64_t{1} << 20)) + " MiB"; }
 
 }  // namespace sutra

@@ -2,17 +2,12 @@
 #include "engine/cpu/cache_sizes.h"
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
+
+#include "engine/cpu/sysfs.h"
 
 namespace sutra::cpu {
 namespace {
-
-std::string FirstWord(const std::string& path) {
-  std::string word;
-  std::ifstream(path) >> word;
-  return word;
-}
 
 // 0 for what is not a size.
 size_t ParseSize(const std::string& text) {
@@ -26,15 +21,8 @@ size_t ParseSize(const std::string& text) {
 // 0 for what is not a list.
 size_t CountCpus(const std::string& list) {
   size_t count = 0;
-  std::istringstream ranges(list);
-  for (std::string range; std::getline(ranges, range, ',');) {
-    std::istringstream in(range);
-    size_t first = 0;
-    if (!(in >> first)) return 0;
-    size_t last = first;
-    char dash = 0;
-    if (in >> dash && (dash != '-' || !(in >> last) || last < first)) return 0;
-    count += last - first + 1;
+  for (const CpuRange& range : ParseCpuList(list).value_or(std::vector<CpuRange>())) {
+    count += size_t{range.last} - range.first + 1;
   }
   return count;
 }

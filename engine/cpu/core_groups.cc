@@ -7,10 +7,10 @@
 #include <fstream>
 #include <numeric>
 #include <optional>
-#include <sstream>
 #include <tuple>
 #include <utility>
 
+#include "engine/cpu/sysfs.h"
 #include "engine/model/compute_options.h"
 #include "shm/base/numbers.h"
 
@@ -34,28 +34,13 @@ struct Run {
   uint32_t weight = 1;  // its share of the threads
 };
 
-std::string FirstWord(const std::string& path) {
-  std::string word;
-  std::ifstream(path) >> word;
-  return word;
-}
-
-// Of a list such as "0-3,8-11": the first CPU, if `cpu` is in the list; nothing if it is not, or if this is no list.
+// The first CPU of a list, if `cpu` is in the list; nothing if it is not, or if this is no list.
 std::optional<uint32_t> FirstOfList(const std::string& list, uint32_t cpu) {
-  std::optional<uint32_t> lowest;
-  bool found = false;
-  std::istringstream ranges(list);
-  for (std::string range; std::getline(ranges, range, ',');) {
-    std::istringstream in(range);
-    uint32_t first = 0;
-    if (!(in >> first)) return std::nullopt;
-    uint32_t last = first;
-    char dash = 0;
-    if (in >> dash && (dash != '-' || !(in >> last) || last < first)) return std::nullopt;
-    if (!lowest.has_value()) lowest = first;
-    found |= first <= cpu && cpu <= last;
-  }
-  return found ? lowest : std::nullopt;
+  const auto ranges = ParseCpuList(list);
+  if (!ranges.has_value()) return std::nullopt;
+  const auto has_cpu = [cpu](const CpuRange& range) { return range.first <= cpu && cpu <= range.last; };
+  if (std::none_of(ranges->begin(), ranges->end(), has_cpu)) return std::nullopt;
+  return ranges->front().first;
 }
 
 // The first CPU of the last cache before memory, as this CPU sees it.

@@ -15,6 +15,23 @@ class AttentionKernels : public CpuKernels {
   static constexpr size_t kHeads = 3;
   static constexpr double kUntouched = 77.0;
 
+  // The context of a model with one head, whose rows follow each other directly.
+  Elements AttendOneHead(const Elements& qkv, size_t tokens, size_t width) {
+    Elements context(table_->element, tokens * width);
+    const AlignedBuffer scratch(AttentionScratchBytes(tokens, width));
+    table_->attention({.qkv = qkv.memory.data(),
+                       .qkv_stride = 3 * width,
+                       .tokens = tokens,
+                       .width = width,
+                       .head_width = width,
+                       .head_begin = 0,
+                       .head_end = 1,
+                       .context = context.memory.data(),
+                       .context_stride = width,
+                       .scratch = scratch.data()});
+    return context;
+  }
+
   // Heads of `real` columns at places of `padded` ones; the second and the third are computed.
   void Compare(size_t tokens, size_t real, size_t padded) {
     const size_t width = kHeads * padded;
@@ -119,18 +136,7 @@ TEST_P(AttentionKernels, ExtremeScoresGiveAMeanStill) {
   Elements qkv(table_->element, kTokens * 3 * kHidden);
   for (size_t i = 0; i < kTokens * 3 * kHidden; ++i)
     qkv.Set(i, i % (3 * kHidden) < 2 * kHidden ? 200.0 * Normal() : 1.0);
-  const Elements context(table_->element, kTokens * kHidden);
-  const AlignedBuffer scratch(AttentionScratchBytes(kTokens, kHidden));
-  table_->attention({.qkv = qkv.memory.data(),
-                     .qkv_stride = 3 * kHidden,
-                     .tokens = kTokens,
-                     .width = kHidden,
-                     .head_width = kHidden,
-                     .head_begin = 0,
-                     .head_end = 1,
-                     .context = context.memory.data(),
-                     .context_stride = kHidden,
-                     .scratch = scratch.data()});
+  const Elements context = AttendOneHead(qkv, kTokens, kHidden);
   for (size_t i = 0; i < kTokens * kHidden; ++i) EXPECT_NEAR(context.Get(i), 1.0, Rounding());  // a mean of ones
 }
 
@@ -143,18 +149,7 @@ TEST_P(AttentionKernels, WhatIsNotFiniteStaysSoAndInItsPlace) {
   for (size_t i = 0; i < kTokens * 3 * kHidden; ++i) qkv.Set(i, Normal());
   qkv.Set(kQuery * 3 * kHidden + 7, NAN);                 // of one query: its context
   qkv.Set(3 * 3 * kHidden + 2 * kHidden + kColumn, NAN);  // of one value: its column
-  const Elements context(table_->element, kTokens * kHidden);
-  const AlignedBuffer scratch(AttentionScratchBytes(kTokens, kHidden));
-  table_->attention({.qkv = qkv.memory.data(),
-                     .qkv_stride = 3 * kHidden,
-                     .tokens = kTokens,
-                     .width = kHidden,
-                     .head_width = kHidden,
-                     .head_begin = 0,
-                     .head_end = 1,
-                     .context = context.memory.data(),
-                     .context_stride = kHidden,
-                     .scratch = scratch.data()});
+  const Elements context = AttendOneHead(qkv, kTokens, kHidden);
   for (size_t token = 0; token < kTokens; ++token) {
     for (size_t i = 0; i < kHidden; ++i) {
       EXPECT_EQ(std::isnan(context.Get(token * kHidden + i)), token == kQuery || i == kColumn) << token << " " << i;
