@@ -24,6 +24,32 @@ bool HasBody(RecordState state) { return state == RecordState::kBadInsertBody ||
 
 }  // namespace
 
+// For as long as a segment may be open; begun before it is opened.
+class EntryLoader::Reading {
+ public:
+  Reading(EntryLoader* loader, uint64_t segment) : loader_(loader) {
+    const MutexLock lock(loader->mutex_);
+    place_ = loader->reading_.insert(segment);
+  }
+  ~Reading() {
+    const MutexLock lock(loader_->mutex_);
+    loader_->reading_.erase(place_);
+    loader_->closed_.NotifyAll();
+  }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+ private:
+  EntryLoader* const loader_;
+  std::multiset<uint64_t>::iterator place_;
+};
+
+void EntryLoader::LetGo(uint64_t through) {
+  const MutexLock lock(mutex_);
+  gone_through_.store(through, std::memory_order_relaxed);
+  while (!reading_.empty() && *reading_.begin() <= through) closed_.Wait(mutex_);
+}
+
 EntryLoader::EntryLoader(SlotTable* store, DiskIo* io, Clock* clock, const RecoveryRequest& request,
                          const std::vector<RecoveredSegment>& chain, LogLine log_line)
     : store_(store), io_(io), clock_(clock), request_(request), log_line_(std::move(log_line)) {
@@ -139,7 +165,8 @@ void EntryLoader::SayLost() {
 
 Result<std::unique_ptr<WalReader>> EntryLoader::Open(uint64_t segment) const {
   const auto found = segments_.find(segment);
-  if (found == segments_.end()) return Status(StatusCode::kStorageError, "no segment of this start", ENOENT);
+  if (found == segments_.end() || HasGone(segment))
+    return Status(StatusCode::kStorageError, "no segment of this start", ENOENT);
   return WalReader::Open(io_, PathOf(segment), {segment, request_.model, request_.width, found->second});
 }
 
@@ -160,6 +187,7 @@ void EntryLoader::TryReadSegment(uint64_t number, bool until_stopped) {
 }
 
 Status EntryLoader::ReadSegment(uint64_t number, bool until_stopped) {
+  const Reading reading(this, number);
   Result<std::unique_ptr<WalReader>> opened = Open(number);
   if (!opened.ok()) return opened.status();
   WalReader& reader = **opened;
@@ -167,7 +195,7 @@ Status EntryLoader::ReadSegment(uint64_t number, bool until_stopped) {
   SegmentIndex index;
   if (const Result<IndexState> state = reader.ReadIndex(&index); !state.ok()) return state.status();
   for (uint64_t expected = reader.header().previous_valid_through + 1;;) {
-    if (until_stopped && stopping_.load(std::memory_order_relaxed)) return {};
+    if (HasGone(number) || (until_stopped && stopping_.load(std::memory_order_relaxed))) return {};
     if (until_stopped && any_asked_.load(std::memory_order_relaxed)) ReadAsked();
     WalRecord record;
     const Result<RecordState> state = reader.Classify(expected, &record);
@@ -217,6 +245,7 @@ void EntryLoader::Load(uint32_t slot) {
 }
 
 Result<bool> EntryLoader::ReadRecord(uint32_t slot, const SlotTable::LogPlace& place) {
+  const Reading reading(this, place.segment);
   Result<std::unique_ptr<WalReader>> opened = Open(place.segment);
   if (!opened.ok()) return opened.status();
   const HeaderState header = (*opened)->header_state();

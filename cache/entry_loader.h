@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -56,16 +57,21 @@ class EntryLoader {
   void LoadSegment(uint64_t number);
   // Reads the unread entry of this slot, with its segment, or drops it.
   void LoadOrDrop(uint32_t slot);
+  // Before segments up to `through` are removed: none of them is open here from now on, since the disk gets no room
+  // from a file that is. Waits for one record at most.
+  void LetGo(uint64_t through);
 
   // Entries whose records were not right.
   uint64_t lost() const { return lost_.load(std::memory_order_relaxed); }  // relaxed: a count
 
  private:
+  class Reading;
   void Run(const std::function<void()>& first);
   void ReadAsked();
   void SayRead(uint64_t started_ns, uint64_t unread) const;
   void SayLost();
   std::string PathOf(uint64_t segment) const { return request_.directory + "/" + SegmentName(segment); }
+  bool HasGone(uint64_t segment) const { return segment <= gone_through_.load(std::memory_order_relaxed); }
   Result<std::unique_ptr<WalReader>> Open(uint64_t segment) const;
   std::optional<SlotTable::LogPlace> PlaceOf(uint32_t slot) const;
   void TryReadSegment(uint64_t number, bool until_stopped);
@@ -88,6 +94,9 @@ class EntryLoader {
   std::atomic<uint64_t> failed_at_ns_{0};  // when an entry that was asked for could not be read; 0: never
   Mutex mutex_;
   CondVar wake_;
+  CondVar closed_;
+  std::multiset<uint64_t> reading_ SUTRA_GUARDED_BY(mutex_);  // the segments that are open, once for each reader
+  std::atomic<uint64_t> gone_through_{0};  // relaxed: whoever opens a segment looks after it has entered reading_
   std::vector<uint32_t> asked_ SUTRA_GUARDED_BY(mutex_);
   uint64_t asked_since_ns_ SUTRA_GUARDED_BY(mutex_) = 0;  // the oldest that is not read yet; 0: there is none
   std::thread thread_;

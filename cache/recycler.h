@@ -26,6 +26,7 @@ class Recycler final : public LiveEntries {
   bool CollectOlder(uint64_t through, uint64_t into, Cursor* cursor, std::unique_ptr<WalGroup>* group) override;
   void ReadOlder(uint64_t through) override;
   uint64_t EvictOlder(uint64_t through) override { return store_->EvictOlder(through, clear_); }
+  void LetGo(uint64_t through) override { loader_->LetGo(through); }
   void HoldBy(uint64_t number) override { store_->HoldBy(number); }
 
   // `clear` logs that a slot is empty: the record of an evicted entry may be in a later segment than the one it counts

@@ -29,6 +29,10 @@ class LiveEntries {
   // Evicts every entry that a segment up to `through` holds, and returns how many there were.
   virtual uint64_t EvictOlder(uint64_t through) = 0;
 
+  // Before segments up to `through` are removed: nothing holds their files open from now on, since the disk gets no
+  // room from a file that is open.
+  virtual void LetGo(uint64_t through) = 0;
+
   // Makes every logged entry count as held by segment `number` at the latest, so that it is appended again when that
   // segment is removed. Called after the loss of records that were to hold entries.
   virtual void HoldBy(uint64_t number) = 0;

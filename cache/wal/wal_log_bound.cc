@@ -100,6 +100,7 @@ Status WalLog::RemoveOldest() {
 Status WalLog::GiveBackOldest() {
   assert(segments_.size() > 1 && segments_.front().number != writer_.number());
   if (Status status = SyncNames(); !status.ok()) return status;
+  live_->LetGo(segments_.front().number);
   const std::string path = config_.directory + "/" + SegmentName(segments_.front().number);
   if (MustVanish(segments_.front()) || !preparer_.Reuse(path)) {
     if (Status status = io_->Unlink(path); !status.ok()) {

@@ -19,6 +19,39 @@ using test::VectorOf;
 
 constexpr uint64_t kWall = 1'700'000'000'000'000'000;
 
+// Stops at a read of records, when told to.
+class PausingDisk : public sim::SimDisk {
+ public:
+  using SimDisk::SimDisk;
+  void PauseAtRecords() { state_.store(State::kArmed); }
+  void WaitUntilPaused() const {
+    while (state_.load() != State::kPaused) std::this_thread::yield();
+  }
+  void GoOn() { state_.store(State::kOff); }
+  int open_files() const { return open_files_.load(); }
+
+  int RawOpen(const std::string& path, OpenMode mode) override {
+    const int file = SimDisk::RawOpen(path, mode);
+    if (file >= 0) ++open_files_;
+    return file;
+  }
+  void RawClose(FileHandle file) override {
+    SimDisk::RawClose(file);
+    --open_files_;
+  }
+  int64_t RawRead(FileHandle file, uint64_t offset, std::span<std::byte> into) override {
+    State armed = State::kArmed;
+    if (offset >= kSegmentDataStart) state_.compare_exchange_strong(armed, State::kPaused);
+    while (state_.load() == State::kPaused) std::this_thread::yield();
+    return SimDisk::RawRead(file, offset, into);
+  }
+
+ private:
+  enum class State { kOff, kArmed, kPaused };
+  std::atomic<State> state_{State::kOff};
+  std::atomic<int> open_files_{0};
+};
+
 class EntryLoaderTest : public testing::Test {
  protected:
   // `count` texts in two segments, both with an index.
@@ -71,7 +104,7 @@ class EntryLoaderTest : public testing::Test {
     disk_.SetBytes(path, std::move(bytes));
   }
 
-  sim::SimDisk disk_{1};
+  PausingDisk disk_{1};
   sim::ManualClock clock_{kWall};
   SlotTable store_{SlotTable::Limits{kWidth, 1000, 8 << 20}};
   std::vector<std::pair<LogLevel, std::string>> lines_;
@@ -255,6 +288,30 @@ TEST_F(EntryLoaderTest, WhatCannotBeReadNowIsReadWhenItIsAskedForLater) {
     std::this_thread::yield();
   } while (!Try(key).has_value());
   EXPECT_EQ(vector_, VectorOf(text, 3));
+}
+
+// A file that is still open keeps its blocks, and a full disk would have no room for the next segment.
+TEST_F(EntryLoaderTest, ASegmentThatIsLetGoIsNotOpenAnyMoreAndNotOpenedAgain) {
+  Make(20);
+  const int open_before = disk_.open_files();
+  disk_.PauseAtRecords();
+  loader_->Start();
+  disk_.WaitUntilPaused();
+  std::atomic<bool> let_go{false};
+  std::thread log([&] {
+    loader_->LetGo(2);
+    let_go.store(true);
+  });
+  for (int turn = 0; turn < 10'000 && !let_go.load(); ++turn) std::this_thread::yield();
+  EXPECT_FALSE(let_go.load()) << "while it is open";
+  disk_.GoOn();
+  log.join();
+  EXPECT_EQ(disk_.open_files(), open_before);
+  EXPECT_EQ(unread(), 20u) << "it read on";
+  loader_->LoadSegment(1);
+  loader_->LoadSegment(2);
+  EXPECT_EQ(unread(), 20u);
+  EXPECT_EQ(loader_->lost(), 0u);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,10 +32,14 @@ class FakeLiveEntries final : public LiveEntries {
     calls.push_back("evict " + std::to_string(through));
     return 0;
   }
+  void LetGo(uint64_t through) override {
+    if (on_let_go) on_let_go(through);
+  }
   void HoldBy(uint64_t number) override { calls.push_back("hold by " + std::to_string(number)); }
 
   std::deque<Change> live;
   std::vector<std::string> calls;
+  std::function<void(uint64_t)> on_let_go;
 };
 
 }  // namespace sutra::test

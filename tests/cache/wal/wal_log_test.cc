@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "tests/cache/wal/fake_live_entries.h"
@@ -439,6 +440,20 @@ TEST_F(WalLogTest, OnceTheLogGoesRoundNoNewFileIsMade) {
     log_.reset();
     EXPECT_EQ(ContentAfterKill().count("filler"), 1u);
   }
+}
+
+TEST_F(WalLogTest, ASegmentIsLetGoBeforeItIsRemoved) {
+  config_.wal_bytes_max = 8 * kSegmentBytesMin;
+  std::set<uint64_t> let_go;
+  live_.on_let_go = [&](uint64_t through) {
+    const std::vector<uint64_t> there = Segments();
+    EXPECT_EQ(std::count(there.begin(), there.end(), through), 1) << "segment " << through;
+    let_go.insert(through);
+  };
+  ASSERT_TRUE(Start().ok());
+  Fill(20, true);
+  ASSERT_GT(Segments().front(), 10u);
+  for (uint64_t gone = 1; gone < Segments().front(); ++gone) EXPECT_EQ(let_go.count(gone), 1u) << "segment " << gone;
 }
 
 // The power goes at any operation, with nothing else to make names durable than the beginning of segments.
