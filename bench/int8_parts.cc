@@ -29,7 +29,8 @@ class Int8Parts {
     const AlignedBuffer b = Bytes(padded * depth);
     const size_t blocks = depth / cpu::MixBlockWidth(depth);
     // Sums of up to 1e6 become numbers near one, as in a model.
-    const std::vector<float> scale(padded, 1e-4F), sums(blocks * padded, 0.1F), bias(padded, 0.1F);
+    const std::vector<float> scale(padded, 1e-4F), bias(padded, 0.1F);
+    const std::vector<int32_t> offsets(blocks * padded, 1000);
     const AlignedBuffer c((rows_ + cpu::kRowPadding) * padded * sizeof(float));
     const cpu::Int8GemmCall call = {.a = a.view,
                                     .rows = rows_,
@@ -42,8 +43,8 @@ class Int8Parts {
                                     .panel_begin = 0,
                                     .panel_end = panels,
                                     .scale = scale.data(),
-                                    .column_sums = sums.data(),
-                                    .column_sums_stride = padded,
+                                    .offsets = offsets.data(),
+                                    .offsets_stride = padded,
                                     .bias = {bias.data(), bias.data()},
                                     .output = output,
                                     .c = c.data(),
@@ -88,17 +89,14 @@ class Int8Parts {
   struct Rows {
     Rows(Int8Parts& parts, size_t depth)
         : values(parts.Bytes((parts.rows_ + cpu::kRowPadding) * depth)),
-          scale(parts.rows_ * depth / cpu::MixBlockWidth(depth), 0.02F),
-          zero(scale.size(), -1.0F) {
+          scale(parts.rows_ * depth / cpu::MixBlockWidth(depth), 0.02F) {
       view.values = values.As<uint8_t>();
       view.stride = depth;
       view.scale = scale.data();
-      view.zero = zero.data();
       view.blocks = depth / cpu::MixBlockWidth(depth);
     }
     AlignedBuffer values;
     std::vector<float> scale;
-    std::vector<float> zero;
     cpu::QuantisedRows view;
   };
 

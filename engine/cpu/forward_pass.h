@@ -36,7 +36,7 @@ struct Workspace {
   AlignedBuffer qkv;        // queries, keys and values
   AlignedBuffer inner;      // the feed-forward's inner activations; may be the same buffer as qkv
   AlignedBuffer scratch;    // attention, of one member
-  AlignedBuffer quantised;  // Int8Pass: what products read, with scales and zero points behind it
+  AlignedBuffer quantised;  // Int8Pass: what products read, with scales behind it
 };
 
 class ForwardPass {

@@ -29,7 +29,6 @@ class Int8Trial {
     AlignedBuffer values = AlignedBuffer((kRows + kRowPadding) * kDepth);
     AlignedBuffer remainders = AlignedBuffer((kRows + kRowPadding) * kDepth);
     AlignedBuffer scale = AlignedBuffer((kRows + kRowPadding) * kBlocks * sizeof(float));
-    AlignedBuffer zero = AlignedBuffer((kRows + kRowPadding) * kBlocks * sizeof(float));
     QuantisedRows view() const;
   };
   struct Results {
@@ -45,6 +44,7 @@ class Int8Trial {
   Quantisation how_;
   std::vector<uint8_t> classes_;
   std::vector<float> numbers_;  // inputs, smoothing, norms and sums: whatever floats are needed
+  std::vector<int32_t> offsets_;
   AlignedBuffer elements_;
   AlignedBuffer weights_;
   Results expected_;

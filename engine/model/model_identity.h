@@ -10,9 +10,9 @@
 
 namespace sutra {
 
-// Of how weights are rounded to int8 (engine/cpu/int8): raise it with whatever changes the rounded weights, from the
-// texts of calibration to the clipping search.
-inline constexpr uint32_t kInt8Recipe = 2;
+// Of how weights are rounded to int8 (engine/cpu/int8): raise it with whatever changes them or what is multiplied by
+// them, from the texts of calibration to the zero point of rows.
+inline constexpr uint32_t kInt8Recipe = 3;
 
 // The canonical text, one setting a line: scheme number, digest of the weights and of the vocabulary, every setting
 // that is obeyed, precision class ("fp32", "bf16", "int8" with its

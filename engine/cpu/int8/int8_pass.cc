@@ -61,10 +61,9 @@ struct RowsMemory {
   uint8_t* values;
   uint8_t* remainders;
   float* scale;
-  float* zero;
 
   QuantisedRows View(size_t depth, size_t block, size_t two_term_begin) const {
-    return {values, remainders, depth, scale, zero, depth / block, two_term_begin};
+    return {values, remainders, depth, scale, depth / block, two_term_begin};
   }
 };
 
@@ -72,7 +71,6 @@ QuantisedRows RowsFrom(QuantisedRows rows, size_t begin) {
   rows.values += begin * rows.stride;
   rows.remainders += begin * rows.stride;
   rows.scale += begin * rows.blocks;
-  rows.zero += begin * rows.blocks;
   rows.two_term_begin -= std::min(rows.two_term_begin, begin);
   return rows;
 }
@@ -81,7 +79,6 @@ QuantisedRows BlockOf(QuantisedRows rows, size_t index, size_t block) {
   rows.values += index * block;
   rows.remainders += index * block;
   rows.scale += index;
-  rows.zero += index;
   return rows;
 }
 
@@ -95,14 +92,13 @@ Quantisation BlockOf(Quantisation how, size_t index) {
 // Bytes of RowsMemory for `rows` rows; a multiple of 64, as all its parts are.
 size_t ValueBytes(size_t rows, size_t depth) { return RoundUp((rows + kRowPadding) * depth, 64); }
 size_t ScaleBytes(size_t rows, size_t depth) { return RoundUp(rows * (depth / 64) * sizeof(float), 64); }
-size_t RowsBytes(size_t rows, size_t depth) { return 2 * ValueBytes(rows, depth) + 2 * ScaleBytes(rows, depth); }
+size_t RowsBytes(size_t rows, size_t depth) { return 2 * ValueBytes(rows, depth) + ScaleBytes(rows, depth); }
 
 RowsMemory RowsMemoryAt(char* memory, size_t rows, size_t depth) {
   auto* values = static_cast<uint8_t*>(static_cast<void*>(memory));
   auto* remainders = values + ValueBytes(rows, depth);
   void* scale = remainders + ValueBytes(rows, depth);
-  auto* scales = static_cast<float*>(scale);
-  return {values, remainders, scales, scales + ScaleBytes(rows, depth) / sizeof(float)};
+  return {values, remainders, static_cast<float*>(scale)};
 }
 
 const QuantisedLinear& Linear(const QuantisedLayer& layer, LinearRole role) { return layer[static_cast<size_t>(role)]; }
@@ -117,8 +113,8 @@ Int8GemmCall Product(const QuantisedLinear& linear, size_t block_begin, size_t b
   call.block = linear.block;
   call.columns = linear.columns;
   call.scale = linear.scale.As<float>();
-  call.column_sums = linear.column_sums.As<float>() + block_begin * width;
-  call.column_sums_stride = width;
+  call.offsets = linear.offsets.As<int32_t>() + block_begin * width;
+  call.offsets_stride = width;
   for (size_t c = 0; c < kRowClasses && block_begin == 0; ++c) call.bias[c] = linear.bias[c].As<float>();
   return call;
 }
@@ -137,7 +133,7 @@ Int8GemmCall FromPanel(Int8GemmCall call, size_t first) {
   call.b += first * call.b_panel_stride;
   call.columns -= column;
   call.scale += column;
-  call.column_sums += column;
+  call.offsets += column;
   for (const float*& bias : call.bias) bias += column;
   return call;
 }

@@ -56,7 +56,7 @@ void ForEachArray(Linear& linear, const F& f) {
   const size_t width = linear.panels() * kPanelColumns;
   f(linear.weights, linear.depth * width);
   f(linear.scale, width * sizeof(float));
-  f(linear.column_sums, linear.depth / linear.block * width * sizeof(float));
+  f(linear.offsets, linear.depth / linear.block * width * sizeof(int32_t));
   for (auto& bias : linear.bias) f(bias, width * sizeof(float));
   f(linear.inverse_smooth, linear.depth * sizeof(float));
   for (auto& shift : linear.shift) f(shift, linear.depth * sizeof(float));

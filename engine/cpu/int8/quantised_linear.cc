@@ -120,17 +120,17 @@ void PackCodes(const TransposedWeights& codes, const std::vector<float>& scale, 
   const size_t width = codes.width;
   out->weights = AlignedBuffer(codes.depth * width);
   out->scale = Floats(width);
-  out->column_sums = Floats(codes.depth / out->block * width);
+  out->offsets = AlignedBuffer(codes.depth / out->block * width * sizeof(int32_t));
   std::copy(scale.begin(), scale.end(), out->scale.As<float>());
   for (size_t k = 0; k < codes.depth; ++k) {
-    float* const sums = out->column_sums.As<float>() + k / out->block * width;
+    int32_t* const offsets = out->offsets.As<int32_t>() + k / out->block * width;
     for (size_t n = 0; n < width; ++n) {
       const size_t unit = (n / kPanelColumns * codes.depth / 4 + k / 4) * kPanelColumns + n % kPanelColumns;
-      out->weights.As<int8_t>()[unit * 4 + k % 4] = static_cast<int8_t>(codes.row(k)[n]);
-      sums[n] += codes.row(k)[n];  // whole numbers: exact
+      const auto code = static_cast<int8_t>(codes.row(k)[n]);
+      out->weights.As<int8_t>()[unit * 4 + k % 4] = code;
+      offsets[n] -= static_cast<int32_t>(kInt8ZeroPoint) * code;
     }
   }
-  for (size_t i = 0; i < codes.depth / out->block * width; ++i) out->column_sums.As<float>()[i] *= scale[i % width];
 }
 
 void PackInputs(const LinearStatistics& statistics, const std::vector<float>& smoothing, QuantisedLinear* out) {

@@ -22,7 +22,7 @@ struct QuantisedLinear {
   size_t block = 0;                              // MixBlockWidth(depth)
   AlignedBuffer weights;                         // s8 [panel][depth / 4][64][4]
   AlignedBuffer scale;                           // fp32 [panels * 64]
-  AlignedBuffer column_sums;                     // fp32 [depth / block][panels * 64]
+  AlignedBuffer offsets;                         // s32 [depth / block][panels * 64], see Int8GemmCall
   std::array<AlignedBuffer, kRowClasses> bias;   // fp32 [panels * 64]: W mu_c + b with unquantised W
   AlignedBuffer inverse_smooth;                  // fp32 [depth], the factor of M included; 0 behind the real depth
   std::array<AlignedBuffer, kRowClasses> shift;  // fp32 [depth]: -mu_c * inverse_smooth

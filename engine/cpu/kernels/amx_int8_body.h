@@ -35,8 +35,11 @@ class Int8Epilogue {
     __m512i products[kTerms][2];
     for (int v = 0; v < 2; ++v) {
       y[v] = _mm512_loadu_ps(begin + v * kLanes);
+      const __m512i offsets =
+          _mm512_loadu_si512(call_.offsets + index_ * call_.offsets_stride + waiting_.column + v * kLanes);
       for (int t = 0; t < kTerms; ++t) {
-        products[t][v] = _mm512_load_si512(waiting_.sums + (t * kBlockRows + r) * kBlockColumns + v * kLanes);
+        const int32_t* sums = waiting_.sums + (t * kBlockRows + r) * kBlockColumns + v * kLanes;
+        products[t][v] = _mm512_add_epi32(_mm512_load_si512(sums), offsets);
       }
     }
     if constexpr (kTerms == 2) {

@@ -59,42 +59,30 @@ template <int kVectors>
 inline __attribute__((always_inline)) void StoreBlock(__m512 (&t)[kVectors], size_t row, size_t index,
                                                       const QuantisedRows& out) {
   Mix(t);
-  // The second operand wins where one is not a number, so that a NaN in the last vector reaches the range. M spreads a
-  // value that is not finite to every vector of its block, in the same lane.
-  __m512 low[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  __m512 high[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  // The second operand wins where one is not a number, so that a NaN in the last two vectors reaches the largest. M
+  // spreads a value that is not finite to every vector of its block, in the same lane.
+  __m512 tops[2] = {_mm512_set1_ps(sutra::cpu::kQuantisedRangeMin), _mm512_set1_ps(sutra::cpu::kQuantisedRangeMin)};
 #pragma GCC unroll 24
-  for (int v = 0; v < kVectors; ++v) {
-    low[v & 1] = _mm512_min_ps(low[v & 1], t[v]);
-    high[v & 1] = _mm512_max_ps(high[v & 1], t[v]);
-  }
-  const __m512 lows = _mm512_min_ps(low[0], low[1]);
-  const __m512 highs = _mm512_max_ps(high[0], high[1]);
-  const float lowest = _mm512_reduce_min_ps(lows);
-  const float spread = _mm512_reduce_max_ps(highs) - lowest;
-  const float range = spread > sutra::cpu::kQuantisedRangeMin ? spread : sutra::cpu::kQuantisedRangeMin;
-  const __m512 largest = _mm512_set1_ps(__FLT_MAX__);
-  const bool finite = _mm512_cmp_ps_mask(_mm512_sub_ps(highs, lows), largest, _CMP_NLE_UQ) == 0 && range <= __FLT_MAX__;
-  const float scale = finite ? range * kInverseSteps : __builtin_nanf("");
-  const float inverse = 1.0F / scale;
-  const float z = __builtin_rintf(-lowest * inverse);
+  for (int v = 0; v < kVectors; ++v) tops[v & 1] = _mm512_max_ps(tops[v & 1], _mm512_abs_ps(t[v]));
+  const __m512 top = _mm512_max_ps(tops[0], tops[1]);
+  const bool finite = _mm512_cmp_ps_mask(top, _mm512_set1_ps(__FLT_MAX__), _CMP_NLE_UQ) == 0;
+  const float scale = finite ? _mm512_reduce_max_ps(top) * (1.0F / sutra::cpu::kInt8Levels) : __builtin_nanf("");
   out.scale[row * out.blocks + index] = scale;
-  out.zero[row * out.blocks + index] = -z * scale;
-  const __m512 inverses = _mm512_set1_ps(inverse);
-  const __m512 zs = _mm512_set1_ps(z);
+  const __m512 inverses = _mm512_set1_ps(1.0F / scale);
+  const __m512 zero_point = _mm512_set1_ps(sutra::cpu::kInt8ZeroPoint);
   const size_t at = row * out.stride + index * kVectors * kLanes;
 #pragma GCC unroll 6
   for (int v = 0; v < kVectors; v += 4) {
     __m512 levels[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) levels[i] = _mm512_fmadd_ps(t[v + i], inverses, zs);
+    for (int i = 0; i < 4; ++i) levels[i] = _mm512_fmadd_ps(t[v + i], inverses, zero_point);
     StoreBytes(out.values + at + v * kLanes, levels);
     if (row < out.two_term_begin) continue;
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const __m512 whole =
           _mm512_max_ps(_mm512_min_ps(Rounded(levels[i]), _mm512_set1_ps(255.0F)), _mm512_setzero_ps());
-      levels[i] = _mm512_fmadd_ps(_mm512_sub_ps(levels[i], whole), _mm512_set1_ps(255.0F), _mm512_set1_ps(128.0F));
+      levels[i] = _mm512_fmadd_ps(_mm512_sub_ps(levels[i], whole), _mm512_set1_ps(255.0F), zero_point);
     }
     StoreBytes(out.remainders + at + v * kLanes, levels);
   }
@@ -206,22 +194,19 @@ void NormalizeQuantise(const NormalizeQuantiseCall& call) {
   }
 }
 
-// y += what one block of a row gives to neighbouring columns. sums[term] are the integer products.
+// y += what one block of a row gives to neighbouring columns. sums[term] are the integer products, from their offsets
+// on.
 template <int kTerms, int kVectors>
 inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, size_t row, size_t index, size_t column,
                                                     const __m512i* const (&sums)[kTerms], __m512 (&y)[kVectors]) {
   const float scale = call.a.scale[row * call.a.blocks + index];
-  const float* column_sums = call.column_sums + index * call.column_sums_stride + column;
   const __m512 scales = _mm512_set1_ps(scale);
   const __m512 fine_scales = _mm512_set1_ps(scale * kInverseSteps);
-  __m512 zeros = _mm512_set1_ps(call.a.zero[row * call.a.blocks + index]);
-  if constexpr (kTerms == 2) zeros = _mm512_fmadd_ps(_mm512_set1_ps(-128.0F), fine_scales, zeros);
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     __m512 products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0][v]), scales);
     if constexpr (kTerms == 2) products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1][v]), fine_scales, products);
     y[v] = _mm512_fmadd_ps(products, _mm512_loadu_ps(call.scale + column + v * kLanes), y[v]);
-    y[v] = _mm512_fmadd_ps(zeros, _mm512_loadu_ps(column_sums + v * kLanes), y[v]);
   }
 }
 
@@ -256,13 +241,14 @@ void Int8Tile(const Int8GemmCall& call, size_t panel, size_t row, size_t index, 
   if constexpr (kTerms == 2) a[1] = units_at(call.a.remainders) + row * stride + index * units;
   const Unit* b = units_at(call.b + panel * call.b_panel_stride) + index * units * kPanelColumns;
   if constexpr (kAhead) ahead += index * units * kPanelColumns * kPerUnit;
+  const int32_t* offsets = call.offsets + index * call.offsets_stride + column;
   __m512i sums[kTerms][kRows][kTileVectors];
 #pragma GCC unroll 2
   for (int t = 0; t < kTerms; ++t) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm512_setzero_si512();
+      for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm512_loadu_si512(offsets + v * kLanes);
     }
   }
   for (size_t u = 0; u < units; ++u) {

@@ -73,52 +73,40 @@ inline void StoreBytes(uint8_t* out, const __m256 (&levels)[4]) {
 // Mixes one block of a row and stores it as u8.
 inline void StoreBlock(float* t, size_t block, size_t row, size_t index, const QuantisedRows& out) {
   Mix(t, block);
-  // The second operand wins where one is not a number, so that a NaN in the last vector reaches the range. M spreads a
-  // value that is not finite to every vector of its block, in the same lane.
-  __m256 low[2] = {};
-  __m256 high[2] = {};
+  // The second operand wins where one is not a number, so that a NaN in the last vector reaches the largest. M spreads
+  // a value that is not finite to every vector of its block, in the same lane.
+  const __m256 sign = _mm256_set1_ps(-0.0F);
+  __m256 tops[2] = {};
   for (size_t i = 0; i < block; i += kMixLanes) {
     for (int half = 0; half < 2; ++half) {
-      const __m256 value = _mm256_load_ps(t + i + half * kLanes);
-      low[half] = _mm256_min_ps(low[half], value);
-      high[half] = _mm256_max_ps(high[half], value);
+      tops[half] = _mm256_max_ps(tops[half], _mm256_andnot_ps(sign, _mm256_load_ps(t + i + half * kLanes)));
     }
   }
-  float lowest = 0;
-  float highest = 0;
+  float largest = sutra::cpu::kQuantisedRangeMin;
   bool finite = true;
-  for (int half = 0; half < 2; ++half) {
-    alignas(32) float lows[kLanes];
-    alignas(32) float highs[kLanes];
-    _mm256_store_ps(lows, low[half]);
-    _mm256_store_ps(highs, high[half]);
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      finite = finite && highs[lane] - lows[lane] <= __FLT_MAX__;
-      lowest = lows[lane] < lowest ? lows[lane] : lowest;
-      highest = highs[lane] > highest ? highs[lane] : highest;
+  for (const __m256& top : tops) {
+    alignas(32) float lanes[kLanes];
+    _mm256_store_ps(lanes, top);
+    for (const float lane : lanes) {
+      finite = finite && lane <= __FLT_MAX__;
+      largest = lane > largest ? lane : largest;
     }
   }
-  const float spread = highest - lowest;
-  const float range = spread > sutra::cpu::kQuantisedRangeMin ? spread : sutra::cpu::kQuantisedRangeMin;
-  finite = finite && range <= __FLT_MAX__;
-  const float scale = finite ? range * kInverseSteps : __builtin_nanf("");
-  const float inverse = 1.0F / scale;
-  const float z = __builtin_rintf(-lowest * inverse);
+  const float scale = finite ? largest * (1.0F / sutra::cpu::kInt8Levels) : __builtin_nanf("");
   out.scale[row * out.blocks + index] = scale;
-  out.zero[row * out.blocks + index] = -z * scale;
-  const __m256 inverses = _mm256_set1_ps(inverse);
-  const __m256 zs = _mm256_set1_ps(z);
+  const __m256 inverses = _mm256_set1_ps(1.0F / scale);
+  const __m256 zero_point = _mm256_set1_ps(sutra::cpu::kInt8ZeroPoint);
   const size_t at = row * out.stride + index * block;
   for (size_t i = 0; i < block; i += 4 * kLanes) {
     __m256 levels[4];
-    for (int v = 0; v < 4; ++v) levels[v] = _mm256_fmadd_ps(_mm256_load_ps(t + i + v * kLanes), inverses, zs);
+    for (int v = 0; v < 4; ++v) levels[v] = _mm256_fmadd_ps(_mm256_load_ps(t + i + v * kLanes), inverses, zero_point);
     StoreBytes(out.values + at + i, levels);
     if (row < out.two_term_begin) continue;
     const __m256 top = _mm256_set1_ps(255.0F);
     for (__m256& level : levels) {
       const __m256 rounded = _mm256_round_ps(level, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       const __m256 whole = _mm256_max_ps(_mm256_min_ps(rounded, top), _mm256_setzero_ps());
-      level = _mm256_fmadd_ps(_mm256_sub_ps(level, whole), top, _mm256_set1_ps(128.0F));
+      level = _mm256_fmadd_ps(_mm256_sub_ps(level, whole), top, zero_point);
     }
     StoreBytes(out.remainders + at + i, levels);
   }
@@ -189,17 +177,15 @@ inline __attribute__((always_inline)) void DotBytes(__m256i& sum, __m256i a, __m
 
 constexpr size_t kTileColumns = kTileVectors * kLanes;
 
-// values[r] += what one block of a row gives to the tile's columns. sums[term][r] are the integer products.
+// values[r] += what one block of a row gives to the tile's columns. sums[term][r] are the integer products, from their
+// offsets on.
 template <int kRows, int kTerms>
 inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, size_t row, size_t index, size_t column,
                                                     const __m256i (&sums)[kTerms][kRows][kTileVectors], float* values) {
-  const float* column_sums = call.column_sums + index * call.column_sums_stride + column;
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     const float scale = call.a.scale[(row + r) * call.a.blocks + index];
     const __m256 fine_scales = _mm256_set1_ps(scale * kInverseSteps);
-    __m256 zeros = _mm256_set1_ps(call.a.zero[(row + r) * call.a.blocks + index]);
-    if constexpr (kTerms == 2) zeros = _mm256_fmadd_ps(_mm256_set1_ps(-128.0F), fine_scales, zeros);
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; ++v) {
       __m256 products = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[0][r][v]), _mm256_set1_ps(scale));
@@ -207,9 +193,8 @@ inline __attribute__((always_inline)) void AddBlock(const Int8GemmCall& call, si
         products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[1][r][v]), fine_scales, products);
       }
       float* value = values + r * kTileColumns + v * kLanes;
-      const __m256 y =
-          _mm256_fmadd_ps(products, _mm256_loadu_ps(call.scale + column + v * kLanes), _mm256_load_ps(value));
-      _mm256_store_ps(value, _mm256_fmadd_ps(zeros, _mm256_loadu_ps(column_sums + v * kLanes), y));
+      _mm256_store_ps(
+          value, _mm256_fmadd_ps(products, _mm256_loadu_ps(call.scale + column + v * kLanes), _mm256_load_ps(value)));
     }
   }
 }
@@ -227,11 +212,15 @@ inline __attribute__((always_inline)) void AddProducts(const Int8GemmCall& call,
   const size_t panel = column / kPanelColumns;
   const int8_t* b = call.b + panel * call.b_panel_stride +
                     (index * units * kPanelColumns + column - panel * kPanelColumns) * kPerUnit;
+  const auto* offsets =
+      static_cast<const __m256i*>(static_cast<const void*>(call.offsets + index * call.offsets_stride + column));
   __m256i sums[kTerms][kRows][kTileVectors];
 #pragma GCC unroll 2
   for (int t = 0; t < kTerms; ++t) {
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) sums[t][r][0] = sums[t][r][1] = _mm256_setzero_si256();
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) sums[t][r][v] = _mm256_loadu_si256(offsets + v);
+    }
   }
   for (size_t u = 0; u < units; ++u) {
     const auto* line = static_cast<const __m256i*>(static_cast<const void*>(b + u * kPanelColumns * kPerUnit));

@@ -46,33 +46,28 @@ void Mix(float* t, size_t block) {
 uint8_t Saturated(float value) { return static_cast<uint8_t>(std::min(std::max(std::nearbyint(value), 0.0F), 255.0F)); }
 
 void StoreBlock(const float* t, size_t row, size_t index, size_t block, const QuantisedRows& out) {
-  float low = 0;
-  float high = 0;
+  float largest = kQuantisedRangeMin;
   bool finite = true;
   for (size_t i = 0; i < block; ++i) {
-    low = std::min(low, t[i]);
-    high = std::max(high, t[i]);
+    largest = std::max(largest, std::abs(t[i]));
     finite = finite && std::isfinite(t[i]);
   }
-  const float range = std::max(high - low, kQuantisedRangeMin);
   float& scale = out.scale[row * out.blocks + index];
-  float& zero = out.zero[row * out.blocks + index];
   uint8_t* values = out.values + row * out.stride + index * block;
   uint8_t* remainders = row >= out.two_term_begin ? out.remainders + row * out.stride + index * block : nullptr;
-  if (!finite || std::isinf(range)) {
-    scale = zero = std::numeric_limits<float>::quiet_NaN();
+  if (!finite) {
+    scale = std::numeric_limits<float>::quiet_NaN();
     std::fill_n(values, block, uint8_t{0});
     if (remainders != nullptr) std::fill_n(remainders, block, uint8_t{0});
     return;
   }
-  scale = range * kInverseSteps;
+  scale = largest * (1.0F / kInt8Levels);
   const float inverse = 1.0F / scale;
-  const float z = std::nearbyint(-low * inverse);
-  zero = -z * scale;
   for (size_t i = 0; i < block; ++i) {
-    const float level = Fused(t[i], inverse, z);
+    const float level = Fused(t[i], inverse, kInt8ZeroPoint);
     values[i] = Saturated(level);
-    if (remainders != nullptr) remainders[i] = Saturated(Fused(level - static_cast<float>(values[i]), 255.0F, 128.0F));
+    if (remainders == nullptr) continue;
+    remainders[i] = Saturated(Fused(level - static_cast<float>(values[i]), 255.0F, kInt8ZeroPoint));
   }
 }
 
@@ -113,8 +108,8 @@ void NormalizeQuantise(const NormalizeQuantiseCall& call) {
   }
 }
 
-void AddProducts(const uint8_t* a, const int8_t* b, size_t block, int32_t (&sums)[kPanelColumns]) {
-  std::fill_n(sums, kPanelColumns, 0);
+void Multiply(const uint8_t* a, const int8_t* b, size_t block, const int32_t* offsets, int32_t (&sums)[kPanelColumns]) {
+  std::copy_n(offsets, kPanelColumns, sums);
   for (size_t k = 0; k < block; k += 4) {
     const int8_t* line = b + k * kPanelColumns;
     for (size_t n = 0; n < kPanelColumns; ++n) {
@@ -146,24 +141,20 @@ void MultiplyRow(const Int8GemmCall& call, size_t row, size_t panel) {
   for (size_t begin = 0; begin < call.depth; begin += call.block) {
     const size_t index = begin / call.block;
     const int8_t* b = call.b + panel * call.b_panel_stride + begin * kPanelColumns;
-    const float* column_sums = call.column_sums + index * call.column_sums_stride + column;
+    const int32_t* offsets = call.offsets + index * call.offsets_stride + column;
     const float scale = call.a.scale[row * call.a.blocks + index];
-    float zero = call.a.zero[row * call.a.blocks + index];
     int32_t sums[kPanelColumns];
-    AddProducts(call.a.values + row * call.a.stride + begin, b, call.block, sums);
+    Multiply(call.a.values + row * call.a.stride + begin, b, call.block, offsets, sums);
     float products[kPanelColumns];
     for (size_t n = 0; n < kPanelColumns; ++n) products[n] = static_cast<float>(sums[n]) * scale;
     if (row >= call.a.two_term_begin) {
       const float fine_scale = scale * kInverseSteps;
-      AddProducts(call.a.remainders + row * call.a.stride + begin, b, call.block, sums);
+      Multiply(call.a.remainders + row * call.a.stride + begin, b, call.block, offsets, sums);
       for (size_t n = 0; n < kPanelColumns; ++n) {
         products[n] = Fused(static_cast<float>(sums[n]), fine_scale, products[n]);
       }
-      zero = Fused(-128.0F, fine_scale, zero);
     }
-    for (size_t n = 0; n < kPanelColumns; ++n) {
-      y[n] = Fused(zero, column_sums[n], Fused(products[n], call.scale[column + n], y[n]));
-    }
+    for (size_t n = 0; n < kPanelColumns; ++n) y[n] = Fused(products[n], call.scale[column + n], y[n]);
   }
   StoreRow<E>(call, row, column, y);
 }

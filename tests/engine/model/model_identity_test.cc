@@ -39,7 +39,7 @@ TEST(ModelIdentity, Int8SaysByWhichRecipe) {
   const auto loaded = LoadModel(model.path());
   ASSERT_TRUE(loaded.ok());
   const std::string text = CanonicalIdentity(*loaded, "int8", "cpu");
-  EXPECT_NE(text.find("\nprecision int8\nint8_recipe 2\ndevice cpu\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("\nprecision int8\nint8_recipe 3\ndevice cpu\n"), std::string::npos) << text;
   EXPECT_EQ(CanonicalIdentity(*loaded, "fp32", "cpu").find("recipe"), std::string::npos);
 }
 

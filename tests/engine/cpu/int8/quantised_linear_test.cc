@@ -116,7 +116,7 @@ TEST(QuantisedLinear, TheMeanOfAClassIsComputedWithoutAnyRounding) {
   }
 }
 
-TEST(QuantisedLinear, ColumnSumsAreThoseOfTheCodesOfABlock) {
+TEST(QuantisedLinear, OffsetsTakeTheZeroPointOfTheCodesOfABlockAway) {
   Random random(3);
   const LinearStatistics statistics = SomeStatistics(768, random);
   const std::vector<float> weight = random.Normals(100 * 768, 0.05F);
@@ -126,7 +126,7 @@ TEST(QuantisedLinear, ColumnSumsAreThoseOfTheCodesOfABlock) {
     for (size_t n = 0; n < 128; ++n) {
       int sum = 0;
       for (size_t k = 0; k < 384; ++k) sum += Code(linear, n, block * 384 + k);
-      EXPECT_EQ(linear.column_sums.As<float>()[block * 128 + n], static_cast<float>(sum) * linear.scale.As<float>()[n]);
+      EXPECT_EQ(linear.offsets.As<int32_t>()[block * 128 + n], -128 * sum);
       if (n < 100) continue;
       EXPECT_EQ(linear.scale.As<float>()[n], 0) << "beyond the columns";
     }

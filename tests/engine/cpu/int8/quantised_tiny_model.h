@@ -41,7 +41,7 @@ inline std::string BytesOf(const QuantisedLinear& linear) {
   const auto add = [&bytes](const AlignedBuffer& buffer, size_t count) { bytes.append(buffer.As<char>(), count); };
   add(linear.weights, linear.depth * width);
   add(linear.scale, width * sizeof(float));
-  add(linear.column_sums, linear.depth / linear.block * width * sizeof(float));
+  add(linear.offsets, linear.depth / linear.block * width * sizeof(int32_t));
   for (const AlignedBuffer& bias : linear.bias) add(bias, width * sizeof(float));
   add(linear.inverse_smooth, linear.depth * sizeof(float));
   for (const AlignedBuffer& shift : linear.shift) add(shift, linear.depth * sizeof(float));

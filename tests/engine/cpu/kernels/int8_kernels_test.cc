@@ -75,8 +75,7 @@ class Int8Sets : public testing::TestWithParam<size_t> {
 void ExpectRepresents(const QuantisedRows& rows, size_t row, size_t block, const std::vector<double>& t) {
   for (size_t i = 0; i < t.size(); ++i) {
     const auto scale = static_cast<double>(rows.scale[row * rows.blocks + i / block]);
-    const auto zero = static_cast<double>(rows.zero[row * rows.blocks + i / block]);
-    double value = scale * rows.values[row * rows.stride + i] + zero;
+    double value = scale * (rows.values[row * rows.stride + i] - 128.0);
     double step = scale;
     if (row >= rows.two_term_begin) {
       step = scale / 255;
@@ -116,7 +115,6 @@ TEST_P(Int8Sets, QuantisingRepresentsTheMixedRowToHalfAStepAndIsExactlyTheDefini
     EXPECT_EQ(std::memcmp(mine.view.values, defined.view.values, bytes), 0) << table_->name << " " << shape.depth;
     EXPECT_EQ(std::memcmp(mine.view.remainders, defined.view.remainders, bytes), 0) << table_->name;
     EXPECT_EQ(std::memcmp(mine.view.scale, defined.view.scale, kRows * mine.view.blocks * sizeof(float)), 0);
-    EXPECT_EQ(std::memcmp(mine.view.zero, defined.view.zero, kRows * mine.view.blocks * sizeof(float)), 0);
   }
 }
 
@@ -245,9 +243,8 @@ TEST_P(Int8Sets, ProductOfOneBlockReadsOnlyThatBlock) {
     int8().gemm(call);
     call.a.values += kShape.block;
     call.a.scale += 1;
-    call.a.zero += 1;
     call.b += kShape.block * kPanelColumns;
-    call.column_sums += call.column_sums_stride;
+    call.offsets += call.offsets_stride;
     call.bias[0] = call.bias[1] = nullptr;
   }
   for (size_t row = 0; row < kRows; ++row) {
@@ -263,10 +260,8 @@ TEST_P(Int8Sets, LargestOperandsDoNotSaturate) {
   Product product(random_, 6, {384, 384}, 64);
   std::memset(product.rows.view.values, 255, 6 * 384);
   std::memset(product.b.data(), 127, 64 * 384);
-  for (size_t i = 0; i < 6; ++i) {
-    product.rows.view.scale[i] = 1;
-    product.rows.view.zero[i] = 0;
-  }
+  for (size_t i = 0; i < 6; ++i) product.rows.view.scale[i] = 1;
+  std::fill(product.offsets.begin(), product.offsets.end(), 0);
   std::fill(product.scale.begin(), product.scale.end(), 1.0F);
   AlignedBuffer c(6 * 64 * sizeof(float));
   Int8GemmCall call = product.call;
@@ -294,9 +289,8 @@ TEST_P(Int8Sets, RowOfZerosIsRepresentedExactly) {
     int8().quantise(
         {x.data(), block, 1, &row_class, {block, block, ones.data(), {zeros.data(), zeros.data()}}, rows.view});
     EXPECT_TRUE(std::isfinite(rows.view.scale[0]));
-    EXPECT_EQ(rows.view.zero[0], 0.0F);
     for (size_t i = 0; i < block; ++i) {
-      ASSERT_EQ(rows.view.values[i], 0);
+      ASSERT_EQ(rows.view.values[i], 128);
       ASSERT_EQ(rows.view.remainders[i], 128);
     }
   }

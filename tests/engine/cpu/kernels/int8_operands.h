@@ -17,21 +17,18 @@ struct OwnRows {
   OwnRows(size_t rows, size_t depth, size_t block)
       : values((rows + kRowPadding) * depth),
         remainders((rows + kRowPadding) * depth),
-        scale((rows * (depth / block) + 1) * sizeof(float)),
-        zero((rows * (depth / block) + 1) * sizeof(float)) {
+        scale((rows * (depth / block) + 1) * sizeof(float)) {
     std::memset(values.data(), 0xee, (rows + kRowPadding) * depth);
     std::memset(remainders.data(), 0xdd, (rows + kRowPadding) * depth);
     view.values = values.As<uint8_t>();
     view.remainders = remainders.As<uint8_t>();
     view.stride = depth;
     view.scale = scale.As<float>();
-    view.zero = zero.As<float>();
     view.blocks = depth / block;
   }
   AlignedBuffer values;
   AlignedBuffer remainders;
   AlignedBuffer scale;
-  AlignedBuffer zero;
   QuantisedRows view;
 };
 
@@ -94,7 +91,7 @@ struct Product {
         b((columns + kPanelColumns) * shape.depth),
         classes(rows_max),
         scale(columns),
-        column_sums(columns * (shape.depth / shape.block)),
+        offsets(columns * (shape.depth / shape.block)),
         bias{std::vector<float>(columns), std::vector<float>(columns)} {
     std::normal_distribution<float> normal;
     for (size_t i = 0; i < rows_max * shape.depth; ++i) {
@@ -103,14 +100,13 @@ struct Product {
     }
     for (size_t i = 0; i < rows_max * rows.view.blocks; ++i) {
       rows.view.scale[i] = 0.001F + std::abs(normal(random)) / 255;
-      rows.view.zero[i] = normal(random);
     }
     for (uint8_t& row_class : classes) row_class = random() % kRowClasses;
     for (size_t i = 0; i < columns * shape.depth; ++i) {
       b.As<int8_t>()[i] = static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
     }
     for (float& value : scale) value = std::abs(normal(random)) / 127;
-    for (float& value : column_sums) value = normal(random);
+    for (int32_t& value : offsets) value = static_cast<int32_t>(random() % 100'000) - 50'000;
     for (auto& of_class : bias) {
       for (float& value : of_class) value = normal(random);
     }
@@ -123,8 +119,8 @@ struct Product {
     call.columns = columns;
     call.panel_end = columns / kPanelColumns;
     call.scale = scale.data();
-    call.column_sums = column_sums.data();
-    call.column_sums_stride = columns;
+    call.offsets = offsets.data();
+    call.offsets_stride = columns;
     call.bias[0] = bias[0].data();
     call.bias[1] = bias[1].data();
   }
@@ -144,22 +140,17 @@ struct Product {
     double y = call.bias[0] == nullptr ? 0.0 : static_cast<double>(call.bias[classes[row]][column]);
     const int8_t* panel = call.b + column / kPanelColumns * call.b_panel_stride;
     for (size_t index = 0; index * call.block < call.depth; ++index) {
-      int64_t products = 0;
-      int64_t fine = 0;
+      int64_t products = call.offsets[index * call.offsets_stride + column];
+      int64_t fine = products;
       for (size_t k = index * call.block; k < (index + 1) * call.block; ++k) {
         const int64_t weight = panel[(k / 4 * kPanelColumns + column % kPanelColumns) * 4 + k % 4];
         products += call.a.values[row * call.a.stride + k] * weight;
         fine += call.a.remainders[row * call.a.stride + k] * weight;
       }
       const auto a = static_cast<double>(call.a.scale[row * call.a.blocks + index]);
-      auto zero = static_cast<double>(call.a.zero[row * call.a.blocks + index]);
       auto sum = static_cast<double>(products);
-      if (two_terms) {
-        sum += static_cast<double>(fine) / 255;
-        zero -= 128 * a / 255;
-      }
-      y += sum * a * static_cast<double>(call.scale[column]) +
-           zero * static_cast<double>(call.column_sums[index * call.column_sums_stride + column]);
+      if (two_terms) sum += static_cast<double>(fine) / 255;
+      y += sum * a * static_cast<double>(call.scale[column]);
     }
     return y;
   }
@@ -168,7 +159,7 @@ struct Product {
   AlignedBuffer b;
   std::vector<uint8_t> classes;
   std::vector<float> scale;
-  std::vector<float> column_sums;
+  std::vector<int32_t> offsets;
   std::vector<float> bias[kRowClasses];
   Int8GemmCall call;
 };
