@@ -59,12 +59,16 @@ template <int kVectors>
 inline __attribute__((always_inline)) void StoreBlock(__m512 (&t)[kVectors], size_t row, size_t index,
                                                       const QuantisedRows& out) {
   Mix(t);
-  // The second operand wins where one is not a number, so that a NaN in the last two vectors reaches the largest. M
-  // spreads a value that is not finite to every vector of its block, in the same lane.
-  __m512 tops[2] = {_mm512_set1_ps(sutra::cpu::kQuantisedRangeMin), _mm512_set1_ps(sutra::cpu::kQuantisedRangeMin)};
+  // The second operand wins where one is not a number, so that a NaN in the last vectors reaches the largest. M spreads
+  // a value that is not finite to every vector of its block, in the same lane.
+  __m512 tops[kChains];
+#pragma GCC unroll 4
+  for (int v = 0; v < kChains; ++v) tops[v] = _mm512_abs_ps(t[v]);
 #pragma GCC unroll 24
-  for (int v = 0; v < kVectors; ++v) tops[v & 1] = _mm512_max_ps(tops[v & 1], _mm512_abs_ps(t[v]));
-  const __m512 top = _mm512_max_ps(tops[0], tops[1]);
+  for (int v = kChains; v < kVectors; ++v) tops[v % kChains] = _mm512_max_ps(tops[v % kChains], _mm512_abs_ps(t[v]));
+  const __m512 least = _mm512_set1_ps(sutra::cpu::kQuantisedRangeMin);
+  const __m512 top =
+      _mm512_max_ps(least, _mm512_max_ps(_mm512_max_ps(tops[0], tops[1]), _mm512_max_ps(tops[2], tops[3])));
   const bool finite = _mm512_cmp_ps_mask(top, _mm512_set1_ps(__FLT_MAX__), _CMP_NLE_UQ) == 0;
   const float scale = finite ? _mm512_reduce_max_ps(top) * (1.0F / sutra::cpu::kInt8Levels) : __builtin_nanf("");
   out.scale[row * out.blocks + index] = scale;
@@ -124,7 +128,7 @@ void Quantise(const QuantiseCall& call) {
   }
 }
 
-// All of them, known to the compiler, where the width is a multiple of two vectors.
+// All of them, known to the compiler, where the width is a multiple of four vectors.
 template <bool kWhole>
 inline __attribute__((always_inline)) __mmask16 LanesBelow(size_t column, size_t width) {
   if (kWhole || column + kLanes <= width) return 0xffff;
@@ -139,21 +143,26 @@ struct RowMoments {
 template <bool kWhole>
 inline RowMoments MomentsOf(const NormalizeCall& norm, const float* x) {
   const float inverse_width = 1.0F / static_cast<float>(norm.width);
-  __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
-    sums[0] = _mm512_add_ps(sums[0], _mm512_maskz_loadu_ps(LanesBelow<kWhole>(i, norm.width), x + i));
-    sums[1] = _mm512_add_ps(sums[1], _mm512_maskz_loadu_ps(LanesBelow<kWhole>(i + kLanes, norm.width), x + i + kLanes));
-  }
-  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) * inverse_width);
-  __m512 squares[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  for (size_t i = 0; i < norm.width; i += 2 * kLanes) {
-    for (size_t half = 0; half < 2; ++half) {
-      const __mmask16 lanes = LanesBelow<kWhole>(i + half * kLanes, norm.width);
-      const __m512 centred = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i + half * kLanes), mean);
-      squares[half] = _mm512_fmadd_ps(centred, centred, squares[half]);
+  __m512 sums[kChains] = {};
+  for (size_t i = 0; i < norm.width; i += kChains * kLanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kChains; ++v) {
+      const size_t at = i + v * kLanes;
+      sums[v] = _mm512_add_ps(sums[v], _mm512_maskz_loadu_ps(LanesBelow<kWhole>(at, norm.width), x + at));
     }
   }
-  const float variance = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1])) * inverse_width;
+  const __m512 mean = _mm512_set1_ps(SumOf(sums) * inverse_width);
+  __m512 squares[kChains] = {};
+  for (size_t i = 0; i < norm.width; i += kChains * kLanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kChains; ++v) {
+      const size_t at = i + v * kLanes;
+      const __mmask16 lanes = LanesBelow<kWhole>(at, norm.width);
+      const __m512 centred = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + at), mean);
+      squares[v] = _mm512_fmadd_ps(centred, centred, squares[v]);
+    }
+  }
+  const float variance = SumOf(squares) * inverse_width;
   return {mean, _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + norm.epsilon)))};
 }
 
@@ -178,7 +187,7 @@ void NormalizeQuantiseRows(const NormalizeQuantiseCall& call) {
 
 template <int kVectors>
 void NormalizeQuantiseBlocks(const NormalizeQuantiseCall& call) {
-  if (call.norm.width == call.how.depth && call.norm.width % (2 * kLanes) == 0) {
+  if (call.norm.width == call.how.depth && call.norm.width % (kChains * kLanes) == 0) {
     NormalizeQuantiseRows<kVectors, true>(call);
   } else {
     NormalizeQuantiseRows<kVectors, false>(call);
