@@ -15,7 +15,9 @@ CLEAN = {
     "cache/a.h": "// Invariants: one, which a.cc asserts.\n",
     "cache/a.cc": '#include "shm/base/status.h"\nvoid G() { assert(true); }\n',
     "producer/include/sutra/embed.h": "// api\n",
-    "tests/a_test.cc": '#include "shm/a.h"\n#include "sutra/embed.h"\n',
+    "tests/a_test.cc": '#include "shm/a.h"\n#include "sutra/embed.h"\nTEST_F(A, Works) {}\n',
+    "tests/CMakeLists.txt": "sutra_script_test(Script.Works COMMAND x)\n",
+    "tests/README.md": "`A.Works`, `Script.Works`, `B.*`\n",
 }
 TABLES = {"COVERED_BY": {"cache/a.cc": "tests/a_test.cc"}, "ASSERTED_ELSEWHERE": {}}
 # Rule (and case) -> files, or files and tables, that must make it fire.
@@ -58,6 +60,7 @@ CANARIES = {
     "invariants: not in a comment": {"shm/b.h": "// Invariants: two.\n", "shm/b.cc": "reassert (x);\n"},
     "invariants: asserted now": ({}, {"ASSERTED_ELSEWHERE": {"shm/a.h": "nowhere"}}),
     "invariants: no such file": ({}, {"ASSERTED_ELSEWHERE": {"shm/none.h": "nowhere"}}),
+    "promise": {"tests/README.md": "`A.WorksNoMore`\n"},
     "unlisted": {"cache/b.cc": "", "cache/CMakeLists.txt": "# b.cc\nadd_library(cache ab.cc)\n"},
     "format": {"cache/b.h": "int  f( );\n"},
     "size": {"tests/big.bin": "x" * (rules.FILE_BYTES_MAX + 1)},
