@@ -58,7 +58,8 @@ class EntryLoader {
   // Reads the unread entry of this slot, with its segment, or drops it.
   void LoadOrDrop(uint32_t slot);
   // Before segments up to `through` are removed: none of them is open here from now on, since the disk gets no room
-  // from a file that is. Waits for one record at most.
+  // from a file that is. Waits for what is being read: not for a segment, but for a record, an index or the records
+  // that somebody asked for.
   void LetGo(uint64_t through);
 
   // Entries whose records were not right.

@@ -137,8 +137,7 @@ inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
   }
 }
 
-// The store of neighbouring columns of a row; of a GemmCall or an Int8GemmCall. Elements are stored by the line: by its
-// halves, products of int8 take 1.01 times as long.
+// The store of neighbouring columns of a row; of a GemmCall or an Int8GemmCall.
 template <class Call, int kVectors>
 inline __attribute__((always_inline)) void AddToResidual(const Call& call, size_t row, size_t column,
                                                          const __m512 (&sums)[kVectors]) {
@@ -149,6 +148,7 @@ inline __attribute__((always_inline)) void AddToResidual(const Call& call, size_
   }
 }
 
+// Of bf16 by the line: by its halves, products of int8 take 1.01 times as long.
 template <class Ops, class Call, int kVectors>
 inline __attribute__((always_inline)) void StoreElements(const Call& call, size_t row, size_t column,
                                                          const __m512 (&sums)[kVectors]) {

@@ -7,8 +7,9 @@
 //   y = a * scale * (sum(q * b) + offset) + bias[c],  offset = -128 * sum(b)
 // The weights carry M and the smoothing; the reference vector that `shift` takes away comes back with the bias. Scales
 // belong to a row, so a text's vector does not depend on its batch. With one zero point for all rows, what it costs is
-// where an integer sum begins: against a zero point of each row's own, products are 1.5 to 2 % faster (Zen 5), and a
-// scale is 4 % larger in the mean, as mixed inputs lie evenly about zero.
+// where an integer sum begins: against a zero point of each row's own, products are 1.5 to 2 % faster (Zen 5). Mixed
+// inputs lie evenly about zero, so a scale is hardly larger: the smallest cosine over 4,630 texts went from 0.99946 to
+// 0.99940 (all-MiniLM-L6-v2).
 //
 // The order of every rounding is part of the definition (portable_int8.cc is that definition in code), so that all sets
 // compute the same bits from the same inputs, the sums of a norm and the activation curve aside.

@@ -15,17 +15,19 @@ class AttentionKernels : public CpuKernels {
   static constexpr size_t kHeads = 3;
   static constexpr double kUntouched = 77.0;
 
-  // The context of a model with one head, whose rows follow each other directly.
-  Elements AttendOneHead(const Elements& qkv, size_t tokens, size_t width) {
+  // The context of all heads, in rows that follow each other directly. queries: as in AttentionCall.
+  Elements Attend(const Elements& qkv, size_t tokens, size_t head, size_t heads = 1, size_t queries = 0) {
+    const size_t width = heads * head;
     Elements context(table_->element, tokens * width);
-    const AlignedBuffer scratch(AttentionScratchBytes(tokens, width));
+    const AlignedBuffer scratch(AttentionScratchBytes(tokens, head));
     table_->attention({.qkv = qkv.memory.data(),
                        .qkv_stride = 3 * width,
                        .tokens = tokens,
+                       .queries = queries,
                        .width = width,
-                       .head_width = width,
+                       .head_width = head,
                        .head_begin = 0,
-                       .head_end = 1,
+                       .head_end = heads,
                        .context = context.memory.data(),
                        .context_stride = width,
                        .scratch = scratch.data()});
@@ -101,22 +103,10 @@ TEST_P(AttentionKernels, TheFirstQueriesAreThoseOfAllAndNoOtherRowIsWritten) {
   constexpr size_t kTokens = 37;
   for (const size_t head : {32, 96}) {
     const size_t width = 2 * head;
-    const AlignedBuffer scratch(AttentionScratchBytes(kTokens, head));
     Elements qkv(table_->element, kTokens * 3 * width);
     for (size_t i = 0; i < kTokens * 3 * width; ++i) qkv.Set(i, Normal());
     const auto attend = [&](size_t queries) {
-      const Elements context(table_->element, kTokens * width);
-      table_->attention({.qkv = qkv.memory.data(),
-                         .qkv_stride = 3 * width,
-                         .tokens = kTokens,
-                         .queries = queries,
-                         .width = width,
-                         .head_width = head,
-                         .head_begin = 0,
-                         .head_end = 2,
-                         .context = context.memory.data(),
-                         .context_stride = width,
-                         .scratch = scratch.data()});
+      const Elements context = Attend(qkv, kTokens, head, 2, queries);
       std::vector<double> values;
       for (size_t i = 0; i < kTokens * width; ++i) values.push_back(context.Get(i));
       return values;
@@ -136,7 +126,7 @@ TEST_P(AttentionKernels, ExtremeScoresGiveAMeanStill) {
   Elements qkv(table_->element, kTokens * 3 * kHidden);
   for (size_t i = 0; i < kTokens * 3 * kHidden; ++i)
     qkv.Set(i, i % (3 * kHidden) < 2 * kHidden ? 200.0 * Normal() : 1.0);
-  const Elements context = AttendOneHead(qkv, kTokens, kHidden);
+  const Elements context = Attend(qkv, kTokens, kHidden);
   for (size_t i = 0; i < kTokens * kHidden; ++i) EXPECT_NEAR(context.Get(i), 1.0, Rounding());  // a mean of ones
 }
 
@@ -149,7 +139,7 @@ TEST_P(AttentionKernels, WhatIsNotFiniteStaysSoAndInItsPlace) {
   for (size_t i = 0; i < kTokens * 3 * kHidden; ++i) qkv.Set(i, Normal());
   qkv.Set(kQuery * 3 * kHidden + 7, NAN);                 // of one query: its context
   qkv.Set(3 * 3 * kHidden + 2 * kHidden + kColumn, NAN);  // of one value: its column
-  const Elements context = AttendOneHead(qkv, kTokens, kHidden);
+  const Elements context = Attend(qkv, kTokens, kHidden);
   for (size_t token = 0; token < kTokens; ++token) {
     for (size_t i = 0; i < kHidden; ++i) {
       EXPECT_EQ(std::isnan(context.Get(token * kHidden + i)), token == kQuery || i == kColumn) << token << " " << i;
