@@ -39,20 +39,11 @@ Workspace FloatPass::MakeWorkspace(size_t rows_max) const {
   return workspace;
 }
 
-void FloatPass::Multiply(const PackedLinear& linear, const void* a, size_t a_stride, size_t rows, size_t panel_begin,
-                         size_t panel_end, GemmOutput output, void* c, size_t c_stride) const {
-  GemmCall call;
-  call.a = a;
-  call.a_stride = a_stride;
-  call.rows = rows;
+// The product with what `call` says of its rows, panels and output.
+void FloatPass::Multiply(const PackedLinear& linear, GemmCall call) const {
   call.b = linear.weights.data();
   call.depth = linear.depth;
-  call.panel_begin = panel_begin;
-  call.panel_end = panel_end;
   call.bias = linear.bias.As<float>();
-  call.output = output;
-  call.c = c;
-  call.c_stride = c_stride;
   call.curve = &model_->curve;
   kernels_.gemm(call);
 }
@@ -71,10 +62,25 @@ void FloatPass::RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspac
   void* elements = workspace.elements.data();
   char* inner = workspace.inner.As<char>();
 
+  // Of a team each member reads other panels of the next product.
+  const auto ahead = [&](const PackedLinear& linear, size_t begin, size_t end) -> WeightsAhead {
+    if (steps.shared()) return {};
+    const size_t panel_bytes = linear.depth * kPanelColumns * bytes;
+    return {linear.weights.As<char>() + begin * panel_bytes, end - begin, panel_bytes, panel_bytes};
+  };
+  const auto whole = [&](const PackedLinear& linear) { return ahead(linear, 0, linear.panels()); };
+
   Watch(chunk, {index, LinearRole::kQkv, elements, widths.hidden_row, 0, layer.qkv.depth});
   steps.Step(layer.qkv.panels(), [&](size_t begin, size_t end) {
-    Multiply(layer.qkv, elements, widths.hidden_row, chunk.rows(), begin, end, GemmOutput::kElement,
-             workspace.qkv.data(), widths.qkv_row);
+    Multiply(layer.qkv, {.a = elements,
+                         .a_stride = widths.hidden_row,
+                         .rows = chunk.rows(),
+                         .next = whole(layer.attention_out),
+                         .panel_begin = begin,
+                         .panel_end = end,
+                         .output = GemmOutput::kElement,
+                         .c = workspace.qkv.data(),
+                         .c_stride = widths.qkv_row});
   });
   steps.Step(chunk.texts() * widths.heads, [&](size_t begin, size_t end) {
     AttendPairs(kernels_, widths, chunk, begin, end, workspace, steps.scratch(), kept);
@@ -82,36 +88,61 @@ void FloatPass::RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspac
   if (kept == RowsKept::kFirstOfEachText) {
     steps.Step(1, [&](size_t, size_t) { KeepFirstRows(widths, chunk, workspace.x.As<float>()); });
   }
+  const size_t slice_panels = layer.ffn_in.panels() / layer.ffn_out.size();
   Watch(chunk, {index, LinearRole::kAttentionOut, elements, widths.context_row, 0, layer.attention_out.depth});
   steps.Step(layer.attention_out.panels(), [&](size_t begin, size_t end) {
-    Multiply(layer.attention_out, elements, widths.context_row, rows, begin, end, GemmOutput::kAddToF32,
-             workspace.x.data(), widths.hidden_row);
+    Multiply(layer.attention_out, {.a = elements,
+                                   .a_stride = widths.context_row,
+                                   .rows = rows,
+                                   .next = ahead(layer.ffn_in, 0, slice_panels),
+                                   .panel_begin = begin,
+                                   .panel_end = end,
+                                   .output = GemmOutput::kAddToF32,
+                                   .c = workspace.x.data(),
+                                   .c_stride = widths.hidden_row});
   });
   steps.Step(rows, [&](size_t begin, size_t end) {
     NormalizeRows(kernels_, *model_, layer.attention_norm, workspace, begin, end);
   });
 
   Watch(chunk, {index, LinearRole::kFfnIn, elements, widths.hidden_row, 0, layer.ffn_in.depth});
-  const auto expand = [&](size_t begin, size_t end) {
-    Multiply(layer.ffn_in, elements, widths.hidden_row, rows, begin, end, GemmOutput::kElementActivated, inner,
-             widths.inner_row);
+  const auto expand = [&](size_t begin, size_t end, const WeightsAhead& next) {
+    Multiply(layer.ffn_in, {.a = elements,
+                            .a_stride = widths.hidden_row,
+                            .rows = rows,
+                            .next = next,
+                            .panel_begin = begin,
+                            .panel_end = end,
+                            .output = GemmOutput::kElementActivated,
+                            .c = inner,
+                            .c_stride = widths.inner_row});
   };
-  const auto contract = [&](size_t part, size_t begin, size_t end) {
-    Multiply(layer.ffn_out[part], inner + part * slice * bytes, widths.inner_row, rows, begin, end,
-             GemmOutput::kAddToF32, workspace.x.data(), widths.hidden_row);
+  const auto contract = [&](size_t part, size_t begin, size_t end, const WeightsAhead& next) {
+    Multiply(layer.ffn_out[part], {.a = inner + part * slice * bytes,
+                                   .a_stride = widths.inner_row,
+                                   .rows = rows,
+                                   .next = next,
+                                   .panel_begin = begin,
+                                   .panel_end = end,
+                                   .output = GemmOutput::kAddToF32,
+                                   .c = workspace.x.data(),
+                                   .c_stride = widths.hidden_row});
   };
   if (steps.shared()) {
-    steps.Step(layer.ffn_in.panels(), expand);
+    steps.Step(layer.ffn_in.panels(), [&](size_t begin, size_t end) { expand(begin, end, {}); });
     steps.Step(layer.ffn_out[0].panels(), [&](size_t begin, size_t end) {
-      for (size_t part = 0; part < layer.ffn_out.size(); ++part) contract(part, begin, end);
+      for (size_t part = 0; part < layer.ffn_out.size(); ++part) contract(part, begin, end, {});
     });
   } else {
     // Slice by slice, so that the inner activations are consumed while they are still in L2.
-    const size_t slice_panels = layer.ffn_in.panels() / layer.ffn_out.size();
-    for (size_t part = 0; part < layer.ffn_out.size(); ++part) {
-      expand(part * slice_panels, (part + 1) * slice_panels);
+    const size_t last = layer.ffn_out.size() - 1;
+    const WeightsAhead after =
+        index + 1 < model_->layers.size() ? whole(model_->layers[index + 1].qkv) : WeightsAhead();
+    for (size_t part = 0; part <= last; ++part) {
+      expand(part * slice_panels, (part + 1) * slice_panels, whole(layer.ffn_out[part]));
       Watch(chunk, {index, LinearRole::kFfnOut, inner + part * slice * bytes, widths.inner_row, part * slice, slice});
-      contract(part, 0, layer.ffn_out[part].panels());
+      contract(part, 0, layer.ffn_out[part].panels(),
+               part < last ? ahead(layer.ffn_in, (part + 1) * slice_panels, (part + 2) * slice_panels) : after);
     }
   }
   steps.Step(

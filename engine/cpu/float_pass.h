@@ -42,8 +42,7 @@ class FloatPass final : public ForwardPass {
  private:
   RowsKept KeptAfter(size_t layer) const;
   void RunLayer(size_t index, const ChunkOfTexts& chunk, const Workspace& workspace, Steps& steps) const;
-  void Multiply(const PackedLinear& linear, const void* a, size_t a_stride, size_t rows, size_t panel_begin,
-                size_t panel_end, GemmOutput output, void* c, size_t c_stride) const;
+  void Multiply(const PackedLinear& linear, GemmCall call) const;
   void Watch(const ChunkOfTexts& chunk, const LinearInput& input) const;
 
   std::shared_ptr<const PackedModel> model_;

@@ -121,9 +121,9 @@ Int8GemmCall Product(const QuantisedLinear& linear, size_t block_begin, size_t b
 
 Int8GemmCall Whole(const QuantisedLinear& linear) { return Product(linear, 0, linear.depth / linear.block); }
 
-// So that the first weights of what comes next are fetched while this is computed.
-Int8GemmCall Before(Int8GemmCall call, const Int8GemmCall& next) {
-  call.b_next = next.b;
+// So that the first `panels` of what comes next are fetched while this is computed.
+Int8GemmCall Before(Int8GemmCall call, const Int8GemmCall& next, size_t panels) {
+  call.next = {next.b, panels, next.depth * kPanelColumns, next.b_panel_stride};
   return call;
 }
 
@@ -237,9 +237,12 @@ void Int8Pass::RunAttention(size_t index, const Job& job, const Job& after, Step
   const QuantisedLinear& qkv = Linear(model_->layers[index], LinearRole::kQkv);
   const QuantisedLinear& out = Linear(model_->layers[index], LinearRole::kAttentionOut);
   const QuantisedLinear& ffn_in = Linear(model_->layers[index], LinearRole::kFfnIn);
+  const size_t ffn_in_panels = Linear(model_->layers[index], LinearRole::kFfnOut).block / kPanelColumns;
+  // Of a team each member reads other panels of the next product; where they begin is all that is known.
+  const auto ahead = [&](size_t panels) { return steps.shared() ? 1 : panels; };
   steps.Step(qkv.panels(), [&](size_t begin, size_t end) {
-    Multiply(job, Before(Whole(qkv), Whole(out)), job.InputsOf(qkv), GemmOutput::kElement, job.workspace.qkv.data(),
-             widths.qkv_row, begin, end);
+    Multiply(job, Before(Whole(qkv), Whole(out), ahead(out.panels())), job.InputsOf(qkv), GemmOutput::kElement,
+             job.workspace.qkv.data(), widths.qkv_row, begin, end);
   });
   steps.Step(job.chunk.texts() * widths.heads, [&](size_t begin, size_t end) {
     AttendPairs(kernels_, widths, job.chunk, begin, end, job.workspace, steps.scratch(), after.kept);
@@ -254,7 +257,7 @@ void Int8Pass::RunAttention(size_t index, const Job& job, const Job& after, Step
     Quantise(after, job.workspace.elements.data(), widths.context_row, out.how(), after.InputsOf(out), begin, end);
   });
   steps.Step(out.panels(), [&](size_t begin, size_t end) {
-    Multiply(after, Before(Whole(out), Whole(ffn_in)), after.InputsOf(out), GemmOutput::kAddToF32,
+    Multiply(after, Before(Whole(out), Whole(ffn_in), ahead(ffn_in_panels)), after.InputsOf(out), GemmOutput::kAddToF32,
              job.workspace.x.data(), widths.hidden_row, begin, end);
   });
 }
@@ -289,12 +292,14 @@ void Int8Pass::RunFeedForward(size_t index, const Job& job, Steps& steps) const 
   const Int8GemmCall after = last_layer ? Int8GemmCall() : Whole(Linear(model_->layers[index + 1], LinearRole::kQkv));
   for (size_t block = 0; block < blocks; ++block) {
     const Int8GemmCall contract = Product(out, block, block + 1);
-    Multiply(job, Before(FromPanel(expand, block * block_panels), contract), job.InputsOf(in),
+    Multiply(job, Before(FromPanel(expand, block * block_panels), contract, out.panels()), job.InputsOf(in),
              GemmOutput::kElementActivated, inner, out.block, 0, block_panels);
     Quantise(job, inner, out.block, BlockOf(out.how(), block), rows, 0, job.rows);
-    const Int8GemmCall next = block + 1 < blocks ? FromPanel(expand, (block + 1) * block_panels) : after;
-    Multiply(job, Before(contract, next), rows, GemmOutput::kAddToF32, job.workspace.x.data(), widths.hidden_row, 0,
-             out.panels());
+    const bool last = block + 1 == blocks;
+    const Int8GemmCall next = last ? after : FromPanel(expand, (block + 1) * block_panels);
+    const size_t next_panels = last ? DivideRoundUp(after.columns, kPanelColumns) : block_panels;
+    Multiply(job, Before(contract, next, next_panels), rows, GemmOutput::kAddToF32, job.workspace.x.data(),
+             widths.hidden_row, 0, out.panels());
   }
 }
 

@@ -36,7 +36,6 @@ struct F32Ops {
   static __m512 Dot(__m512 sum, __m512i a, __m512i b) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
   }
-  static void Store(T* out, __m512 value) { _mm512_storeu_ps(out, value); }
   static void StoreTwo(T* out, __m512 first, __m512 second) {
     _mm512_storeu_ps(out, first);
     _mm512_storeu_ps(out + kLanes, second);
@@ -49,9 +48,6 @@ struct Bf16Ops {
   using T = uint16_t;
   static constexpr size_t kPerUnit = 2;
   static __m512 Dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-  static void Store(T* out, __m512 value) {
-    _mm256_storeu_si256(static_cast<__m256i*>(static_cast<void*>(out)), (__m256i)_mm512_cvtneps_pbh(value));
-  }
   static void StoreTwo(T* out, __m512 first, __m512 second) {
     _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(second, first));
   }
@@ -110,30 +106,40 @@ inline void ActivateByPolynomial(const ActivationCurve& curve, __m512 (&x)[kVect
   }
 }
 
-template <int kVectors>
-inline void ActivateBySegments(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
-  const __m512 per_unit = _mm512_set1_ps(curve.segments_per_unit);
-  const __m512 first = _mm512_set1_ps(kRoundToBits);
-  const __m512 last = _mm512_set1_ps(kRoundToBits + ActivationCurve::kSegments - 1);
-  const __m512 half = _mm512_set1_ps(0.5F);
+// The curve by segments, its tables in registers.
+class Segments {
+ public:
+  explicit Segments(const ActivationCurve& curve)
+      : tables_{_mm512_load_ps(curve.segments[0]), _mm512_load_ps(curve.segments[1]),
+                _mm512_load_ps(curve.segments[2])},
+        per_unit_(_mm512_set1_ps(curve.segments_per_unit)) {}
+
+  template <int kVectors>
+  inline __attribute__((always_inline)) void Activate(__m512 (&x)[kVectors]) const {
+    const __m512 first = _mm512_set1_ps(kRoundToBits);
+    const __m512 last = _mm512_set1_ps(kRoundToBits + ActivationCurve::kSegments - 1);
+    const __m512 half = _mm512_set1_ps(0.5F);
 #pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    const __m512 u = _mm512_abs_ps(x[v]);
-    const __m512i segment = _mm512_castps_si512(_mm512_min_ps(_mm512_fmadd_ps(u, per_unit, first), last));
-    const auto look_up = [&](int power) {
-      return _mm512_permutexvar_ps(segment, _mm512_load_ps(curve.segments[power]));
-    };
-    const __m512 f = _mm512_fmadd_ps(_mm512_fmadd_ps(look_up(2), u, look_up(1)), u, look_up(0));
-    x[v] = _mm512_fmadd_ps(u, f, _mm512_mul_ps(x[v], half));
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512 u = _mm512_abs_ps(x[v]);
+      const __m512i segment = _mm512_castps_si512(_mm512_min_ps(_mm512_fmadd_ps(u, per_unit_, first), last));
+      const auto look_up = [&](int power) { return _mm512_permutexvar_ps(segment, tables_[power]); };
+      const __m512 f = _mm512_fmadd_ps(_mm512_fmadd_ps(look_up(2), u, look_up(1)), u, look_up(0));
+      x[v] = _mm512_fmadd_ps(u, f, _mm512_mul_ps(x[v], half));
+    }
   }
-}
+
+ private:
+  __m512 tables_[3];
+  __m512 per_unit_;
+};
 
 template <class Ops, int kVectors>
 inline void ActivateRow(const ActivationCurve& curve, __m512 (&x)[kVectors]) {
   if constexpr (Ops::kPerUnit == 1) {
     ActivateByPolynomial(curve, x);
   } else {
-    ActivateBySegments(curve, x);
+    Segments(curve).Activate(x);
   }
 }
 
@@ -241,11 +247,16 @@ void Normalize(const NormalizeCall& call) {
     }
     const float variance = SumOf(squares) * inverse_width;
     const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_sqrt_ps(_mm512_set1_ps(variance + call.epsilon)));
-    for (i = 0; i < padded; i += kLanes) {
-      const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), factor);
-      const __m512 value = _mm512_fmadd_ps(scaled, _mm512_loadu_ps(call.gain + i), _mm512_loadu_ps(call.shift + i));
-      _mm512_storeu_ps(x + i, value);
-      Ops::Store(elements + i, value);
+    for (i = 0; i < padded; i += 2 * kLanes) {
+      __m512 values[2];
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) {
+        const size_t at = i + v * kLanes;
+        const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + at), mean), factor);
+        values[v] = _mm512_fmadd_ps(scaled, _mm512_loadu_ps(call.gain + at), _mm512_loadu_ps(call.shift + at));
+        _mm512_storeu_ps(x + at, values[v]);
+      }
+      Ops::StoreTwo(elements + i, values[0], values[1]);
     }
   }
 }
@@ -278,6 +289,8 @@ void Normalize(const NormalizeCall& call) {
     _mm512_mask_storeu_ps(call.out + i, FirstLanes(call.width - i), _mm512_mul_ps(sum, factor));
   }
 }
+
+alignas(64) [[maybe_unused]] constexpr float kNoBias[kPanelColumns] = {};
 
 [[maybe_unused]] void NoThreadState() {}
 

@@ -233,8 +233,6 @@ struct alignas(64) PartialSums {
   float of_row[kTileRows][kPanelColumns];
 };
 
-alignas(64) constexpr float kNoBias[kPanelColumns] = {};
-
 // `ahead`: the first tile of a panel walks through the next one as well, which is then near when its turn comes;
 // weights come from L3 or from memory once per chunk.
 template <class Ops, TileOutput kOutput, bool kAhead, int kRows, int kTerms>
@@ -314,7 +312,8 @@ void Int8TileOfBlocks(const Int8GemmCall& call, size_t panel, size_t row, const 
 
 template <class Ops, TileOutput kOutput, int kRows, int kTerms>
 void Int8Rows(const Int8GemmCall& call, size_t panel, size_t row) {
-  const int8_t* next = panel + 1 < call.panel_end ? call.b + (panel + 1) * call.b_panel_stride : call.b_next;
+  const int8_t* next = panel + 1 < call.panel_end ? call.b + (panel + 1) * call.b_panel_stride
+                                                  : static_cast<const int8_t*>(call.next.begin);
   if (row == 0 && next != nullptr) {
     Int8TileOfBlocks<Ops, kOutput, true, kRows, kTerms>(call, panel, row, next);
   } else {

@@ -98,7 +98,7 @@ struct Int8GemmCall {
   const uint8_t* classes = nullptr;  // [rows]
   const int8_t* b = nullptr;         // [panel][depth / 4][64][4]
   size_t b_panel_stride = 0;         // bytes
-  const int8_t* b_next = nullptr;    // what the next product reads first, to be fetched ahead; may be null
+  WeightsAhead next = {};            // what the product after this one reads
   size_t depth = 0;                  // of this product, a multiple of `block`
   size_t block = 0;                  // a multiple of 64
   size_t columns = 0;

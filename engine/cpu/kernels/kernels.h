@@ -51,6 +51,14 @@ enum class GemmOutput : uint8_t {
   kAddToF32,          // c[r][n] += sum + bias[n], c in fp32 (a residual stream); bias may be null
 };
 
+// Weights that the product after this one reads, so that a set may fetch them while it computes.
+struct WeightsAhead {
+  const void* begin = nullptr;  // null: nothing to fetch
+  size_t panels = 0;
+  size_t panel_bytes = 0;   // read of each
+  size_t panel_stride = 0;  // bytes from one to the next
+};
+
 // c[rows][64 * (panel_end - panel_begin)] from a[rows][depth] times packed weights. `b`, `bias` and `c` point at panel
 // 0 and column 0, so that threads may share one call by panel ranges.
 struct GemmCall {
@@ -58,6 +66,7 @@ struct GemmCall {
   size_t a_stride = 0;  // elements
   size_t rows = 0;
   const void* b = nullptr;  // [panel][depth / per_unit][64][per_unit] elements
+  WeightsAhead next = {};
   size_t depth = 0;
   size_t panel_begin = 0;
   size_t panel_end = 0;

@@ -176,5 +176,37 @@ INSTANTIATE_TEST_SUITE_P(Shapes, FloatPassOfOddShapes, testing::ValuesIn(kOddSha
                                   std::to_string(param.param.intermediate);
                          });
 
+// What a set may fetch ahead is what the next product reads, in the order in which one thread computes them. The inner
+// width has several slices.
+TEST(FloatPass, EachProductNamesTheWeightsOfTheNext) {
+  TinyModel model({.hidden = 64, .heads = 2, .intermediate = 1200});
+  model.Save();
+  const Result<LoadedModel> loaded = LoadModel(model.path());
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  static std::vector<GemmCall> calls;
+  calls.clear();
+  KernelTable table = *PortableKernels(Element::kF32);
+  table.gemm = [](const GemmCall& call) {
+    calls.push_back(call);
+    PortableKernels(Element::kF32)->gemm(call);
+  };
+  auto packed = SharedPackedModel(loaded->config.spec, loaded->weights, Element::kF32);
+  CpuEncoder encoder(std::make_shared<FloatPass>(packed, table), 1);
+  std::vector<float> vector(64);
+  float* outputs[] = {vector.data()};
+  const std::vector<int32_t> ids = {3, 4, 5}, offsets = {0, 3};
+  ASSERT_TRUE(encoder.Encode({ids, offsets}, outputs).ok());
+  ASSERT_GT(calls.size(), 4U);
+  for (size_t i = 0; i + 1 < calls.size(); ++i) {
+    const GemmCall& next = calls[i + 1];
+    const size_t panel_bytes = next.depth * kPanelColumns * sizeof(float);
+    EXPECT_EQ(calls[i].next.begin, static_cast<const char*>(next.b) + next.panel_begin * panel_bytes) << i;
+    EXPECT_EQ(calls[i].next.panels, next.panel_end - next.panel_begin) << i;
+    EXPECT_EQ(calls[i].next.panel_bytes, panel_bytes) << i;
+    EXPECT_EQ(calls[i].next.panel_stride, panel_bytes) << i;
+  }
+  EXPECT_EQ(calls.back().next.begin, nullptr);
+}
+
 }  // namespace
 }  // namespace sutra::cpu

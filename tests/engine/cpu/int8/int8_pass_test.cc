@@ -199,6 +199,32 @@ TEST(Int8Pass, ClsPoolingMultipliesOnlyFirstRowsAfterTheLastKeysAndValues) {
   EXPECT_EQ(rows.back(), 2U);
 }
 
+// What a set may fetch ahead is what the next product reads, in the order in which one thread computes them.
+TEST(Int8Pass, EachProductNamesTheWeightsOfTheNext) {
+  TinyModel model(kShapes[1]);
+  model.Save();
+  const Passes passes(model.path(), RandomTexts(30, 30, TinyModel::kVocabulary, 3));
+  static std::vector<Int8GemmCall> calls;
+  calls.clear();
+  Int8Kernels recording = *PortableKernels(Element::kF32)->int8;
+  recording.gemm = [](const Int8GemmCall& call) {
+    calls.push_back(call);
+    PortableKernels(Element::kF32)->int8->gemm(call);
+  };
+  KernelTable table = *PortableKernels(Element::kF32);
+  table.int8 = &recording;
+  (void)Encode(passes.Int8(table), {{3, 4, 5, 6, 7, 8, 9}});
+  ASSERT_FALSE(calls.empty());
+  for (size_t i = 0; i + 1 < calls.size(); ++i) {
+    const Int8GemmCall& next = calls[i + 1];
+    EXPECT_EQ(calls[i].next.begin, next.b + next.panel_begin * next.b_panel_stride) << i;
+    EXPECT_EQ(calls[i].next.panels, next.panel_end - next.panel_begin) << i;
+    EXPECT_EQ(calls[i].next.panel_bytes, next.depth * kPanelColumns) << i;
+    EXPECT_EQ(calls[i].next.panel_stride, next.b_panel_stride) << i;
+  }
+  EXPECT_EQ(calls.back().next.begin, nullptr);
+}
+
 TEST(Int8Pass, IsNearFp32AndSetsAreNearEachOther) {
   for (const TinyModel::Shape& shape : kShapes) {
     TinyModel model(shape);
