@@ -170,7 +170,7 @@ class Scratch:
         finally:
             with open(path, "w", encoding="utf-8") as file:  # the new time has the original built again
                 file.write(original)
-        failed = re.findall(r"^\[  FAILED  \] (\w+\.\w+)", output, re.M) or re.findall(r"^\[ RUN      \] (\S+)", output,
+        failed = re.findall(r"^\[  FAILED  \] ([\w/]+\.[\w/]+)", output, re.M) or re.findall(r"^\[ RUN      \] (\S+)", output,
                                                                                       re.M)[-1:]
         if result == "passed":
             return "SURVIVED", mutant["test"]
