@@ -1,5 +1,5 @@
-// Products of quantised rows on AMX tiles: integer sums of 32 rows by 32 columns, the epilogue shared with AVX-512 and
-// done between the tile products of the next block, as in amx_gemm_body.h.
+// Products of quantised rows on AMX tiles: integer sums of 32 rows by 32 columns, finished between the tile products of
+// the next block, as in amx_gemm_body.h, in the order of roundings of the AVX-512 kernels.
 //
 // Include from amx_int8.cc (real tiles) and from the test that runs the same loops over emulated tiles.
 // Invariant: values and remainders have kRowPadding spare rows, because tiles are read whole.
